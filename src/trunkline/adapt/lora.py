@@ -1,0 +1,174 @@
+"""LoRA adaptation: a copy of the primary adapter and a head are trained together on the frozen backbone.
+
+The head starts at its convex fit on frozen features, so that the adapter is not pulled by a random head (LP-FT, Kumar
+et al. 2022, arXiv 2202.10054).
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from trunkline.config import AdapterSection, AdaptSection
+from trunkline.data.batching import UnitText, pack
+from trunkline.families import Family, Labels, fitting
+from trunkline.model.batch import TokenBatch
+from trunkline.model.bundle_files import Loaded
+from trunkline.model.encoder import Encoder
+from trunkline.model.heads import LinearHead
+from trunkline.model.lora import LoraAdapter, LoraConfig
+from trunkline.training.checkpoint import seed_everything
+from trunkline.training.loop import Hooks, LoopSettings, optimizer_for, run
+from trunkline.training.precision import resolve_precision
+
+Target = tuple[Family, Labels, LinearHead]
+
+
+@dataclass(frozen=True)
+class LoraResult:
+    """The best epoch's adapter and head; epoch 0 is the start."""
+
+    lora: LoraAdapter
+    head: LinearHead
+    best_epoch: int
+    epochs: int
+
+
+class TaskModel(nn.Module):
+    """What adaptation trains: an adapter and a head. The backbone is used but is no part of it."""
+
+    def __init__(self, lora: LoraAdapter, head: LinearHead) -> None:
+        super().__init__()
+        self.lora = lora
+        self.weight = nn.Parameter(torch.from_numpy(head.weight.copy()))
+        self.bias = nn.Parameter(torch.from_numpy(head.bias.copy()))
+
+    def forward(self, encoder: Encoder, batch: TokenBatch, dropout: float) -> Tensor:
+        """[units, labels] logits."""
+        with torch.no_grad():
+            hidden = encoder.trunk(batch)
+        features = batch.pool(encoder.branch(hidden, batch, self.lora))
+        return F.linear(F.dropout(features, dropout, self.training), self.weight, self.bias)
+
+    def head(self) -> LinearHead:
+        """The head as arrays."""
+        return LinearHead(self.weight.detach().cpu().numpy().copy(), self.bias.detach().cpu().numpy().copy())
+
+
+def train_lora(
+    train: Sequence[Any],
+    dev: Sequence[Any],
+    start: Loaded,
+    section: AdaptSection,
+    target: Target,
+    *,
+    seed: int,
+    progress: Callable[[str], None] = lambda text: None,
+) -> LoraResult:
+    """Trains adapter and head with early stopping on dev; see `trunkline.adapt.fit.adapt`."""
+    from accelerate import Accelerator
+
+    family, labels, head = target
+    bf16 = resolve_precision(section.precision) == "bf16"
+    accelerator = Accelerator(mixed_precision="bf16" if bf16 else "no", cpu=not torch.cuda.is_available())
+    seed_everything(seed)
+    encoder = start.encoder.to(accelerator.device).requires_grad_(False)
+    model = TaskModel(starting_lora(start, family.name, section.adapter), head).to(accelerator.device)
+    optimizer = optimizer_for(
+        {
+            "lora": (list(model.lora.parameters()), section.rate),
+            "head": ([model.weight, model.bias], section.head_rate),
+        },
+        weight_decay=0.01,
+    )
+    prepared, optimizer = accelerator.prepare(model, optimizer)
+    units = fitting.example_units(family, train, start.tokenizer)
+    targets = [torch.tensor(family.unit_targets(example, labels)) for example in train]
+    order = _Batches(units, section.tokens, seed)
+
+    def losses(step: int) -> Iterator[tuple[str, float, Tensor]]:
+        chosen = order.at(step)
+        packed = pack([units[i] for i in chosen], encoder.config.pad_id)
+        batch = TokenBatch.from_packed(packed, accelerator.device)
+        wanted = torch.cat([targets[i] for i in chosen]).to(accelerator.device)
+        with accelerator.autocast():
+            logits = prepared(encoder, batch, section.dropout)
+        yield "task", 1.0, F.cross_entropy(logits.float(), wanted, ignore_index=-1)
+
+    best = _Best(model, family, labels, dev, start, bf16)
+    best.look(0)
+
+    def evaluate(step: int) -> bool:
+        epoch = step // order.per_epoch
+        score = best.look(epoch)
+        progress(f"epoch {epoch}: dev {family.main_score} {score:.4f}")
+        return epoch - best.epoch >= section.patience
+
+    settings = LoopSettings(
+        steps=section.epochs * order.per_epoch, log_every=order.per_epoch, evaluate_every=order.per_epoch
+    )
+    done = run(prepared, optimizer, losses, settings, Hooks(evaluate=evaluate), accelerator=accelerator)
+    model.load_state_dict(best.state)
+    encoder.eval()
+    return LoraResult(model.lora.eval().requires_grad_(False), model.head(), best.epoch, done // order.per_epoch)
+
+
+def starting_lora(start: Loaded, family: str, section: AdapterSection) -> LoraAdapter:
+    """A copy of the family's primary adapter, or a new adapter that changes nothing yet."""
+    primary = start.primary(family)
+    if primary is not None:
+        return copy.deepcopy(primary).requires_grad_(True)
+    top = start.encoder.config.n_layers
+    first = start.encoder.fork if section.layers is None else top - section.layers
+    config = LoraConfig(section.rank, section.alpha, tuple(section.targets), tuple(range(first, top)))
+    config.check(start.encoder.config, start.encoder.fork)
+    return LoraAdapter(config, start.encoder.config)
+
+
+class _Best:
+    """Keeps the state with the highest dev score; the earlier one wins ties."""
+
+    def __init__(
+        self, model: TaskModel, family: Family, labels: Labels, dev: Sequence[Any], start: Loaded, bf16: bool
+    ) -> None:
+        self.model, self.family, self.labels, self.dev, self.start, self.bf16 = model, family, labels, dev, start, bf16
+        self.score, self.epoch = -1.0, 0
+        self.state: dict[str, Tensor] = {}
+
+    def look(self, epoch: int) -> float:
+        """Scores the model as it is."""
+        features = fitting.example_features(
+            self.family, self.dev, self.start.encoder, self.start.tokenizer, self.model.lora, bf16=self.bf16
+        )
+        score = fitting.score(self.family, self.model.head(), features, self.dev, self.labels)[self.family.main_score]
+        if score > self.score:
+            self.score, self.epoch = score, epoch
+            self.state = {name: tensor.detach().clone() for name, tensor in self.model.state_dict().items()}
+        return score
+
+
+class _Batches:
+    """Examples in batches of about `budget` tokens, in another random order each epoch."""
+
+    def __init__(self, units: Sequence[UnitText], budget: int, seed: int) -> None:
+        self.sizes = np.asarray([text.size for text in units])
+        self.seed = seed
+        self.per_epoch = max(1, round(float(self.sizes.sum()) / budget))
+        self._epoch, self._parts = -1, list[Any]()
+
+    def at(self, step: int) -> list[int]:
+        """The examples of a step."""
+        epoch, number = divmod(step, self.per_epoch)
+        if epoch != self._epoch:
+            order = np.random.default_rng([self.seed, epoch]).permutation(len(self.sizes))
+            # Cut where the running sum of tokens passes equal shares, so that every batch is about as long.
+            shares = (np.cumsum(self.sizes[order]) - self.sizes[order]) * self.per_epoch // self.sizes.sum()
+            self._epoch, self._parts = epoch, [order[shares == part] for part in range(self.per_epoch)]
+        return [int(i) for i in self._parts[number]]

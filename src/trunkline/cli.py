@@ -1,0 +1,193 @@
+"""The command line: thin commands over the library. Nothing heavy is imported before a command runs."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from trunkline import __version__
+from trunkline.errors import TrunklineError
+
+app = typer.Typer(
+    name="trunkline",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    help="One small encoder, many language features. Start with: trunkline quickstart",
+)
+
+JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
+
+
+@app.callback(invoke_without_command=True)
+def options(
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log where things come from.")] = False,
+) -> None:
+    """Sets up logging, before any command."""
+    logging.basicConfig(level=logging.INFO if verbose else logging.WARNING, format="%(name)s: %(message)s")
+    if version:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+@app.command()
+def encoders(as_json: JsonFlag = False) -> None:
+    """List the encoders that are usable here without a network.
+
+    Example: trunkline encoders
+    """
+    from trunkline.model.resolve import usable_here
+    from trunkline.ui import encoder_table
+
+    found = usable_here()
+    rows = [{"name": item.name, "origin": item.origin, "folder": str(item.folder)} for item in found]
+    typer.echo(json.dumps(rows, indent=2)) if as_json else encoder_table(rows)
+
+
+@app.command()
+def prefinetune(
+    recipe: Annotated[Path, typer.Argument(help="A recipe, see recipes/.")],
+    out: Annotated[Path | None, typer.Option(help="The run's folder; runs/NAME by default.")] = None,
+) -> None:
+    """Pre-finetune an encoder by a recipe; run it again to go on after an interruption.
+
+    Example: trunkline prefinetune recipes/real-cpu.yaml --out runs/real-cpu
+    """
+    from trunkline.config import PrefinetuneRecipe, load_recipe
+    from trunkline.prefinetune import prefinetune as run
+    from trunkline.ui import training_bar
+
+    parsed = load_recipe(recipe, PrefinetuneRecipe)
+    with training_bar(parsed.name) as report:
+        bundle = run(parsed, out or Path("runs") / parsed.name, report)
+    typer.echo(f"{bundle}")
+
+
+@app.command()
+def adapt(
+    name: Annotated[str, typer.Argument(help="The task's name.")],
+    family: Annotated[str, typer.Option(help="ner or classification.")],
+    train: Annotated[str, typer.Option(help="File, hub:NAME@SPLIT or card:NAME@SPLIT.")],
+    dev: Annotated[str | None, typer.Option(help="As --train; without it a fifth of train is set aside.")] = None,
+    test: Annotated[str | None, typer.Option(help="As --train; only scored.")] = None,
+    encoder: Annotated[
+        str, typer.Option(help="A bundle's folder, an encoder's folder, a hub id or default.")
+    ] = "default",
+    mode: Annotated[str, typer.Option(help="head (convex, fast) or lora (LoRA and head).")] = "head",
+    out: Annotated[
+        Path | None, typer.Option(help="Bundle to put the task into; the encoder itself if it is one.")
+    ] = None,
+    sentences: Annotated[int | None, typer.Option(min=1, help="Use this many training examples.")] = None,
+    per_class: Annotated[
+        int | None, typer.Option(min=1, help="Use this many training examples per class or type.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Draws the few examples.")] = 0,
+    as_json: JsonFlag = False,
+) -> None:
+    """Fit one task from labelled examples on a frozen encoder.
+
+    Example: trunkline adapt intents --family classification --train train.csv --dev dev.csv
+    """
+    from trunkline.adapt.command import adapt_command
+    from trunkline.config import AdaptSection, BudgetSection, parse_recipe
+    from trunkline.ui import print_scores, say
+
+    section = parse_recipe({"mode": mode}, AdaptSection, "options")
+    budget = parse_recipe({"sentences": sentences, "per_class": per_class}, BudgetSection, "options")
+    parts = {"train": train, "dev": dev, "test": test}
+    result = adapt_command((name, family), parts, encoder, section, budget, seed=seed, out=out, say=say)
+    typer.echo(json.dumps(result, indent=2)) if as_json else print_scores(result)
+
+
+@app.command()
+def predict(
+    bundle: Annotated[Path, typer.Argument(help="A bundle's folder.")],
+    texts: Annotated[list[str] | None, typer.Argument(help="Texts; without any, lines of stdin or --file.")] = None,
+    file: Annotated[Path | None, typer.Option(help="A text file, one text a line, or .jsonl with a text key.")] = None,
+    task: Annotated[list[str] | None, typer.Option(help="A task; repeatable; all by default.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Write JSON lines here.")] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Run a bundle's tasks on texts.
+
+    Example: trunkline predict runs/quickstart/bundle "Lunch with Ana on Friday at noon?"
+    """
+    from trunkline.inference.command import predict_rows, read_texts
+    from trunkline.training.log import write_rows
+    from trunkline.ui import print_predictions
+
+    given = read_texts(texts or [], file, None if sys.stdin.isatty() else sys.stdin)
+    rows = predict_rows(bundle, given, task)
+    if out is not None:
+        typer.echo(f"{write_rows(out, rows)} predictions in {out}")
+    elif as_json:
+        for row in rows:
+            typer.echo(json.dumps(row, ensure_ascii=False))
+    else:
+        print_predictions(rows)
+
+
+@app.command()
+def sweep(
+    recipe: Annotated[Path, typer.Argument(help="A sweep recipe, see recipes/.")],
+    out: Annotated[Path | None, typer.Option(help="Folder of the results; runs/NAME by default.")] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Adapt several tasks from several encoders on the same few labels and compare them.
+
+    Example: trunkline sweep recipes/real-few-labels.yaml
+    """
+    from trunkline.adapt.sweep import run_sweep, summarise
+    from trunkline.config import SweepRecipe, load_recipe
+    from trunkline.ui import comparison_table, say
+
+    parsed = load_recipe(recipe, SweepRecipe)
+    results = run_sweep(parsed, out or Path("runs") / parsed.name, say=say)
+    summary = summarise(results, parsed.baseline)
+    typer.echo(json.dumps(summary, indent=2)) if as_json else comparison_table(summary)
+
+
+@app.command()
+def quickstart(
+    out: Annotated[Path, typer.Option(help="Folder of the run.")] = Path("runs/quickstart"),
+) -> None:
+    """Pre-finetune on the shipped sample, adapt four tasks with and without it, compare, and show predictions.
+
+    Example: trunkline quickstart
+    """
+    from trunkline.quickstart import quickstart as run
+
+    run(out)
+
+
+def main() -> None:
+    """Entry point: problems that a user can mend end in one message and exit code 2."""
+    try:
+        app(standalone_mode=True)
+    except TrunklineError as error:
+        _stop(error, 2)
+    except KeyboardInterrupt:
+        _stop("interrupted", 130)
+    except BrokenPipeError:
+        sys.stderr.close()
+        sys.exit(141)
+    except Exception as error:
+        if type(error).__name__ != "Interrupted":
+            raise
+        _stop(f"{error}; run the same command again to go on", 130)
+
+
+def _stop(message: Any, code: int) -> None:
+    typer.secho(f"trunkline: {message}", err=True, fg=typer.colors.RED)
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()

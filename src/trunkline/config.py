@@ -1,0 +1,241 @@
+"""Recipes: frozen, validated YAML. Every problem is reported at once, with the nearest valid name."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from trunkline.errors import RecipeError
+from trunkline.problems import list_problems
+
+MAX_RECIPE_BYTES = 2**20
+
+PositiveInt = Annotated[int, Field(gt=0)]
+PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Fraction = Annotated[float, Field(ge=0, lt=1)]
+Target = Literal["query", "key", "value", "out", "up", "down"]
+FamilyName = Literal["ner", "classification"]
+Strategy = Literal["task-primary", "naive", "individual"]
+
+
+class Section(BaseModel):
+    """Base of all recipe sections: frozen, unknown keys refused, no silent conversions of type."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class AdapterSection(Section):
+    """The LoRA of a primary or task adapter. `layers` counts from the top; none means all above the fork."""
+
+    rank: Annotated[int, Field(ge=0)] = 16
+    alpha: PositiveFloat = 32.0
+    targets: tuple[Target, ...] = ("query", "value")
+    layers: PositiveInt | None = None
+
+
+class SourceSection(Section):
+    """How often a source is drawn (`weight`, relative to its family's other sources) and how much of it is used."""
+
+    weight: PositiveFloat = 1.0
+    cap: PositiveInt | None = None
+
+
+class FamilySection(Section):
+    """One family's share of a pre-finetuning step."""
+
+    sources: dict[str, SourceSection] = Field(min_length=1)
+    weight: PositiveFloat = 1.0
+    tokens: PositiveInt = 2048
+    one_source_a_step: bool = False
+    held_out: PositiveInt = 200
+    temperature: PositiveFloat = 0.05
+    negatives: Annotated[int, Field(ge=0)] = 64
+
+
+class OptimizerSection(Section):
+    """AdamW with linear warm-up and decay. Rates are per parameter group."""
+
+    steps: PositiveInt = 1000
+    backbone_rate: PositiveFloat = 5e-5
+    adapter_rate: PositiveFloat = 5e-4
+    objective_rate: PositiveFloat = 1e-3
+    warmup: Fraction = 0.06
+    floor: Fraction = 0.0
+    weight_decay: Annotated[float, Field(ge=0)] = 0.01
+    clip: PositiveFloat = 1.0
+    dropout: Fraction = 0.0
+
+
+class ProbeSection(Section):
+    """A linear probe: a head on frozen features, fitted on a few examples of a task outside the benchmark."""
+
+    per_class: PositiveInt | None = None
+    sentences: PositiveInt | None = None
+    dev: PositiveInt = 300
+
+    @model_validator(mode="after")
+    def _one_budget(self) -> ProbeSection:
+        if (self.per_class is None) == (self.sentences is None):
+            raise ValueError("give either per_class or sentences")
+        return self
+
+
+class MonitorSection(Section):
+    """What is measured on held-out data while training; 0 switches a measure off."""
+
+    every: Annotated[int, Field(ge=0)] = 200
+    probes: dict[str, ProbeSection] = Field(default_factory=dict)
+    log_every: PositiveInt = 10
+
+
+class CheckpointSection(Section):
+    """How often the run is saved, and how many of the last checkpoints are kept."""
+
+    every: PositiveInt = 200
+    keep: PositiveInt = 2
+
+
+class PrefinetuneRecipe(Section):
+    """A pre-finetuning run: encoder, strategy, families with their sources, optimizer, monitor."""
+
+    name: str
+    encoder: str = "default"
+    fork: Annotated[int, Field(ge=0)] | None = None
+    max_length: Annotated[int, Field(ge=8)] = 128
+    strategy: Strategy = "task-primary"
+    adapter: AdapterSection = AdapterSection()
+    families: dict[FamilyName, FamilySection] = Field(min_length=1)
+    optimizer: OptimizerSection = OptimizerSection()
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    monitor: MonitorSection = MonitorSection()
+    checkpoint: CheckpointSection = CheckpointSection()
+    seed: int = 0
+
+    @model_validator(mode="after")
+    def _consistent(self) -> PrefinetuneRecipe:
+        if self.strategy == "individual" and len(self.families) != 1:
+            raise ValueError(f"strategy individual trains one family, {len(self.families)} are given")
+        if self.strategy == "task-primary" and self.adapter.rank == 0:
+            raise ValueError("strategy task-primary needs adapters, adapter.rank is 0")
+        for name, family in self.families.items():
+            if family.tokens < self.max_length:
+                raise ValueError(f"families.{name}.tokens {family.tokens} is less than max_length {self.max_length}")
+        return self
+
+
+class BudgetSection(Section):
+    """How many labels a task may use: all, a number of sentences, or a number per class."""
+
+    sentences: PositiveInt | None = None
+    per_class: PositiveInt | None = None
+
+    @model_validator(mode="after")
+    def _at_most_one(self) -> BudgetSection:
+        if self.sentences is not None and self.per_class is not None:
+            raise ValueError("give sentences or per_class, not both")
+        return self
+
+    def label(self) -> str:
+        """The budget in words."""
+        if self.per_class is not None:
+            return f"{self.per_class} a class"
+        return "all" if self.sentences is None else f"{self.sentences} texts"
+
+
+class AdaptSection(Section):
+    """How a task is fitted on the frozen encoder. `mode` head is a convex fit, lora starts from it (LP-FT)."""
+
+    mode: Literal["head", "lora"] = "head"
+    penalties: tuple[PositiveFloat, ...] = (0.0001, 0.001, 0.01, 0.1, 1.0)
+    adapter: AdapterSection = AdapterSection(rank=8, alpha=16.0)
+    rate: PositiveFloat = 1e-3
+    head_rate: PositiveFloat = 1e-3
+    epochs: PositiveInt = 20
+    patience: PositiveInt = 4
+    tokens: PositiveInt = 512
+    dropout: Fraction = 0.1
+    max_length: Annotated[int, Field(ge=8)] = 128
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+
+    def fingerprint(self) -> str:
+        """A short hash of all settings; results under other settings are other results."""
+        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()[:12]
+
+
+class SweepRecipe(Section):
+    """Tasks x encoders x seeds: every task adapted from every encoder on the same few labels."""
+
+    name: str
+    encoders: dict[str, str] = Field(min_length=1)
+    baseline: str
+    tasks: dict[str, BudgetSection] = Field(min_length=1)
+    adapt: AdaptSection = AdaptSection()
+    seeds: tuple[int, ...] = (0, 1, 2)
+
+    @model_validator(mode="after")
+    def _baseline_is_an_encoder(self) -> SweepRecipe:
+        if self.baseline not in self.encoders:
+            raise ValueError(f"baseline {self.baseline!r} is none of the encoders {sorted(self.encoders)}")
+        return self
+
+
+Recipe = TypeVar("Recipe", bound=Section)
+
+
+def load_recipe(path: Path, kind: type[Recipe]) -> Recipe:
+    """Reads a YAML recipe.
+
+    Raises:
+        RecipeError: The file is missing, is not YAML, or has problems; all of them are listed.
+    """
+    try:
+        if path.stat().st_size > MAX_RECIPE_BYTES:
+            raise RecipeError(path, [f"has {path.stat().st_size} bytes, at most {MAX_RECIPE_BYTES} are read"])
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise RecipeError(path, [" ".join(str(error).split())]) from error
+    return parse_recipe(raw, kind, path)
+
+
+def parse_recipe(raw: Any, kind: type[Recipe], where: str | Path) -> Recipe:
+    """Validates the content of a recipe; `where` names it in errors."""
+    if not isinstance(raw, Mapping):
+        raise RecipeError(where, [f"the top level is {type(raw).__name__}, expected keys and values"])
+    problems: list[str] = []
+    rest: Any = raw
+    # Checks across keys run only on sections without faults, so faulty keys are taken out and the rest checked again.
+    while True:
+        try:
+            result = kind.model_validate(rest)
+            break
+        except ValidationError as error:
+            new = list_problems(error, kind)
+            added = [text for text in new if text not in problems]
+            problems += added
+            reduced = _without(rest, [item["loc"] for item in error.errors() if item["loc"]])
+            if not added or reduced == rest:
+                break
+            rest = reduced
+    if problems:
+        raise RecipeError(where, problems)
+    return result
+
+
+def _without(raw: Any, locations: list[tuple[Any, ...]]) -> Any:
+    """A copy of nested mappings without the keys at these places."""
+    if not isinstance(raw, Mapping):
+        return raw
+    whole = {
+        loc[0] for loc in locations if len(loc) == 1 or loc[1] == "[key]" or not isinstance(raw.get(loc[0]), Mapping)
+    }
+    result = {}
+    for key, value in raw.items():
+        if key not in whole:
+            inner = [loc[1:] for loc in locations if loc[0] == key]
+            result[key] = _without(value, inner)
+    return result

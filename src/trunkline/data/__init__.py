@@ -1,0 +1,1 @@
+"""Examples, readers, tagging schemes, cards, mixtures and batching. Imports no torch except in `batching`."""

@@ -1,0 +1,68 @@
+"""The examples that every reader yields: one immutable type for each kind of supervision."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+_WORD = re.compile(r"[^\W\d_]+|\d+|[^\w\s]|_", re.UNICODE)
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """A labelled stretch of text; `start` and `end` are character offsets, `end` exclusive."""
+
+    start: int
+    end: int
+    label: str
+
+
+@dataclass(frozen=True, slots=True)
+class NerExample:
+    """A sentence with its entities.
+
+    `words` are the character offsets of the words that carry tags, in order and without overlap.
+    They come from the file where it is tokenised and from `split_words` where it is not.
+    Spans may overlap or repeat with several labels only in pre-finetuning sources.
+    """
+
+    text: str
+    words: tuple[tuple[int, int], ...]
+    spans: tuple[Span, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class TextExample:
+    """A text with one label."""
+
+    text: str
+    label: str
+
+
+@dataclass(frozen=True, slots=True)
+class PairExample:
+    """Two texts that belong together, such as a title and its body."""
+
+    left: str
+    right: str
+
+
+Example = NerExample | TextExample | PairExample
+
+
+def split_words(text: str) -> tuple[tuple[int, int], ...]:
+    """Character offsets of the words of a raw text.
+
+    Runs of letters, runs of digits and single symbols are words, so that `7pm` or `€5` can be split by an entity
+    boundary.
+    """
+    return tuple(match.span() for match in _WORD.finditer(text))
+
+
+def join_tokens(tokens: list[str]) -> tuple[str, tuple[tuple[int, int], ...]]:
+    """Joins the tokens of a tokenised file with blanks; returns the text and the offsets of each token."""
+    words, position = [], 0
+    for token in tokens:
+        words.append((position, position + len(token)))
+        position += len(token) + 1
+    return " ".join(tokens), tuple(words)

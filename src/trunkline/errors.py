@@ -1,0 +1,67 @@
+"""User errors: each says what was given, what was expected and what to do next.
+
+The command line prints these without a traceback; anything else that escapes is a bug of ours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+
+class TrunklineError(Exception):
+    """A problem that the user can mend.
+
+    Args:
+        given: What was found, with the value in question.
+        expected: What would have been right.
+        todo: The next step that mends it.
+    """
+
+    def __init__(self, given: str, *, expected: str = "", todo: str = "") -> None:
+        self.given = given
+        self.expected = expected
+        self.todo = todo
+        super().__init__(given)
+
+    def __str__(self) -> str:
+        parts = [self.given.rstrip(".") + "."]
+        if self.expected:
+            parts.append(f"Expected {self.expected.rstrip('.')}.")
+        if self.todo:
+            parts.append(self.todo.rstrip(".") + ".")
+        return " ".join(parts)
+
+
+class DataError(TrunklineError):
+    """A file that cannot be read as asked; names the file and, where there is one, the line (counted from 1)."""
+
+    def __init__(
+        self, given: str, *, path: str | Path, line: int | None = None, expected: str = "", todo: str = ""
+    ) -> None:
+        self.path = str(path)
+        self.line = line
+        where = self.path if line is None else f"{self.path}:{line}"
+        super().__init__(f"{where}: {given}", expected=expected, todo=todo)
+
+
+class RecipeError(TrunklineError):
+    """A recipe with problems; all of them are listed at once."""
+
+    def __init__(self, path: str | Path, problems: Sequence[str]) -> None:
+        self.problems = list(problems)
+        listed = "\n".join(f"  - {problem}" for problem in self.problems)
+        noun = "problem" if len(self.problems) == 1 else "problems"
+        super().__init__(f"{path}: {len(self.problems)} {noun}:\n{listed}")
+
+
+class EncoderError(TrunklineError):
+    """An encoder that cannot be found, is not supported or does not verify."""
+
+
+class MismatchError(TrunklineError):
+    """An adapter or checkpoint that belongs to another backbone, family or format version."""
+
+
+class TrainingError(TrunklineError):
+    """Training that cannot go on, such as a loss that is not finite."""

@@ -1,0 +1,91 @@
+"""What a family is: how its examples become units and targets, which objective pre-finetunes it, how it is scored."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+from torch import Tensor, nn
+
+from trunkline.config import FamilySection
+from trunkline.data.batching import UnitText
+from trunkline.data.examples import Example
+from trunkline.data.mixture import Source
+from trunkline.data.tokenize import TextTokenizer, Tokens
+
+Labels = tuple[str, ...]
+Scores = dict[str, float]
+FloatArray = npt.NDArray[np.floating[Any]]
+
+
+class TextEmbedder(Protocol):
+    """Mean-pooled embeddings of texts by the starting encoder, [texts, width] float32, without gradient."""
+
+    def __call__(self, texts: Sequence[str]) -> Tensor:
+        """Embeds texts."""
+        ...
+
+
+class Objective(Protocol):
+    """A family's pre-finetuning objective; a module, because it has parameters that are thrown away afterwards."""
+
+    def __call__(self, features: Tensor, targets: Any) -> Tensor:
+        """The loss of a step: features [units, width] and what `targets` made of the examples."""
+        ...
+
+    def targets(self, drawn: Sequence[tuple[int, Example]], step: int) -> Any:
+        """What the loss needs besides features; `drawn` are (index of the source, example)."""
+        ...
+
+    def measure(self, features: Tensor, targets: Any) -> tuple[str, Tensor]:
+        """A retrieval measure on held-out data: its name and one value in [0, 1] for each query."""
+        ...
+
+
+class Family(Protocol):
+    """The operations that differ between families. Implementations hold no state."""
+
+    name: str
+    main_score: str
+
+    def unit_texts(self, example: Example, tokenizer: TextTokenizer) -> list[UnitText]:
+        """The texts of an example with their units (one text; two for a pair)."""
+        ...
+
+    def objective(self, recipe: FamilySection, sources: Sequence[Source], embed: TextEmbedder, seed: int) -> nn.Module:
+        """The pre-finetuning objective over these sources; satisfies `Objective`."""
+        ...
+
+    def units(self, text: str, words: Sequence[tuple[int, int]], tokens: Tokens) -> UnitText:
+        """The units of a tokenised text."""
+        ...
+
+    def labels(self, examples: Sequence[Any]) -> Labels:
+        """The outputs of a head for these examples, in a fixed order."""
+        ...
+
+    def classes(self, example: Any) -> set[str]:
+        """The classes that an example gives evidence of, for drawing few examples of each."""
+        ...
+
+    def unit_targets(self, example: Any, labels: Labels) -> list[int]:
+        """The index into `labels` of each unit; -1 for a label that the head does not have."""
+        ...
+
+    def decode(self, probabilities: FloatArray, text: str, words: Sequence[tuple[int, int]], labels: Labels) -> Any:
+        """A prediction as plain data from [units, labels] probabilities."""
+        ...
+
+    def score(self, gold: Sequence[Any], predicted: Sequence[Any]) -> Scores:
+        """Measures of predictions against examples, each in [0, 1]; `main_score` is among them."""
+        ...
+
+    def counts(self, gold: Sequence[Any], predicted: Sequence[Any]) -> list[list[int]]:
+        """For each example the counts whose sum gives the main score, so that it can be resampled."""
+        ...
+
+    def score_of_counts(self, total: FloatArray) -> float:
+        """The main score from summed counts."""
+        ...

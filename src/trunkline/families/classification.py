@@ -1,0 +1,103 @@
+"""Text classification: a text is one unit; pre-finetuned on text pairs with InfoNCE."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from trunkline.config import FamilySection
+from trunkline.data.batching import UnitText, text_unit
+from trunkline.data.examples import Example, PairExample, TextExample
+from trunkline.data.mixture import Source
+from trunkline.data.tokenize import TextTokenizer, Tokens
+from trunkline.families.base import FloatArray, Labels, Scores, TextEmbedder
+from trunkline.objectives.text_pair import info_nce, reciprocal_ranks
+
+
+class TextPairObjective(nn.Module):
+    """Symmetric InfoNCE; units 2i and 2i + 1 are the two texts of pair i."""
+
+    def __init__(self, temperature: float) -> None:
+        super().__init__()
+        self.temperature = temperature
+
+    def forward(self, features: Tensor, targets: Any) -> Tensor:
+        """The loss of [2 * pairs, width] features over the pairs that `targets` keeps."""
+        return info_nce(features[0::2][targets], features[1::2][targets], self.temperature)
+
+    def targets(self, drawn: Sequence[tuple[int, Example]], step: int) -> Tensor:
+        """Indices of the pairs to use: a text that occurs twice in a batch would be its own negative."""
+        seen: set[str] = set()
+        kept = []
+        for index, (_, pair) in enumerate(drawn):
+            if not isinstance(pair, PairExample):
+                raise TypeError(f"classification is pre-finetuned on pairs, not {type(pair).__name__}")
+            if pair.left not in seen and pair.right not in seen:
+                kept.append(index)
+            seen |= {pair.left, pair.right}
+        return torch.tensor(kept, dtype=torch.long)
+
+    def measure(self, features: Tensor, targets: Any) -> tuple[str, Tensor]:
+        """Mean reciprocal rank of each left text's partner among the held-out right texts."""
+        return "mrr", reciprocal_ranks(features[0::2][targets], features[1::2][targets])
+
+
+class Classification:
+    """See `trunkline.families.base.Family`."""
+
+    name = "classification"
+    main_score = "accuracy"
+
+    def unit_texts(self, example: Example, tokenizer: TextTokenizer) -> list[UnitText]:
+        """Both texts of a pair, or the one text."""
+        texts = [example.left, example.right] if isinstance(example, PairExample) else [example.text]
+        return [text_unit(tokens) for tokens in tokenizer.encode(texts)]
+
+    def objective(self, recipe: FamilySection, sources: Sequence[Source], embed: TextEmbedder, seed: int) -> nn.Module:
+        """InfoNCE at the recipe's temperature."""
+        return TextPairObjective(recipe.temperature)
+
+    def units(self, text: str, words: Sequence[tuple[int, int]], tokens: Tokens) -> UnitText:
+        """The text as one unit."""
+        return text_unit(tokens)
+
+    def labels(self, examples: Sequence[TextExample]) -> Labels:
+        """The distinct labels, sorted."""
+        return tuple(sorted({example.label for example in examples}))
+
+    def classes(self, example: TextExample) -> set[str]:
+        """The label."""
+        return {example.label}
+
+    def unit_targets(self, example: TextExample, labels: Labels) -> list[int]:
+        """The label's index, -1 if the head does not have it."""
+        return [labels.index(example.label) if example.label in labels else -1]
+
+    def decode(
+        self, probabilities: FloatArray, text: str, words: Sequence[tuple[int, int]], labels: Labels
+    ) -> dict[str, Any]:
+        """The most probable label, its score, and the probability of every label, most probable first."""
+        order = (-probabilities[0]).argsort(kind="stable")
+        ranked = {labels[i]: round(float(probabilities[0][i]), 6) for i in order}
+        best = labels[order[0]]
+        return {"label": best, "score": ranked[best], "probabilities": ranked}
+
+    def score(self, gold: Sequence[TextExample], predicted: Sequence[dict[str, Any]]) -> Scores:
+        """Accuracy, and F1 averaged over the classes of the gold labels."""
+        from sklearn.metrics import accuracy_score, f1_score
+
+        truth = [example.label for example in gold]
+        guess = [prediction["label"] for prediction in predicted]
+        macro = f1_score(truth, guess, labels=sorted(set(truth)), average="macro", zero_division=0)
+        return {"accuracy": float(accuracy_score(truth, guess)), "macro_f1": float(macro)}
+
+    def counts(self, gold: Sequence[TextExample], predicted: Sequence[dict[str, Any]]) -> list[list[int]]:
+        """[hit, 1] for each text."""
+        return [[int(g.label == p["label"]), 1] for g, p in zip(gold, predicted, strict=True)]
+
+    def score_of_counts(self, total: FloatArray) -> float:
+        """Accuracy."""
+        return float(total[0] / max(total[1], 1))

@@ -1,0 +1,232 @@
+"""Named entity recognition: words are units; pre-finetuned by contrasting words with concept names."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from trunkline.config import FamilySection
+from trunkline.data.batching import UnitText, word_units
+from trunkline.data.examples import Example, NerExample
+from trunkline.data.mixture import Source
+from trunkline.data.tagging import bio_labels, decode_tags, spans_to_bio
+from trunkline.data.tokenize import TextTokenizer, Tokens
+from trunkline.families.base import FloatArray, Labels, Scores, TextEmbedder
+from trunkline.objectives.token_concept import concept_ranks, token_concept_loss
+
+
+@dataclass(frozen=True, slots=True)
+class ConceptTargets:
+    """The concepts of a batch, [concepts] indices, and for each word which are true and which are known."""
+
+    concepts: Tensor
+    positive: Tensor
+    valid: Tensor
+
+
+class TokenConceptObjective(nn.Module):
+    """Contrasts words with concepts: the logit of word i and concept j is `scale * h_i . c_j + bias`.
+
+    The concept encoder is a frozen copy of the starting encoder, whose embeddings of the concept texts are computed
+    once, behind a trained projection. Scale and bias start so that the logits are small and negatives prevail, as most
+    words belong to no given concept (the start that SigLIP, arXiv 2303.15343 section 3.2, found necessary).
+
+    Args:
+        sources: The NER sources; concepts with the same text are one concept.
+        embed: Embeds the concept texts.
+        negatives: Most concepts of closed sources that are added to those of the batch.
+        seed: Draws these negatives.
+    """
+
+    def __init__(self, sources: Sequence[Source], embed: TextEmbedder, negatives: int, seed: int) -> None:
+        super().__init__()
+        texts = sorted({text for source in sources for text in source.concepts.values()})
+        self.index = {text: number for number, text in enumerate(texts)}
+        self.by_label = [{label: self.index[text] for label, text in s.concepts.items()} for s in sources]
+        self.closed = [source.closed for source in sources]
+        self.negatives = negatives
+        self.seed = seed
+        features = embed(texts)
+        self.register_buffer("features", features, persistent=False)
+        width = features.shape[1]
+        self.project = nn.Sequential(nn.Linear(width, width), nn.GELU(), nn.Linear(width, width))
+        self.scale = nn.Parameter(torch.tensor(math.log(1.0 / math.sqrt(width))))
+        self.bias = nn.Parameter(torch.tensor(-4.0))
+
+    def logits(self, features: Tensor, concepts: Tensor) -> Tensor:
+        """[words, concepts] logits of word features against concepts given by their indices."""
+        table: Tensor = self.features  # type: ignore[assignment]
+        return features @ self.project(table[concepts]).T * self.scale.exp() + self.bias
+
+    def forward(self, features: Tensor, targets: ConceptTargets) -> Tensor:
+        """The loss of [words, width] features."""
+        return token_concept_loss(self.logits(features, targets.concepts), targets.positive, targets.valid)
+
+    def targets(self, drawn: Sequence[tuple[int, Example]], step: int) -> ConceptTargets:
+        """The concepts of the batch, some more from its closed sources, and what is known of each word."""
+        rows = [(source, *self._words(source, example)) for source, example in drawn]
+        present = {concept for _, _, pairs in rows for _, concept in pairs}
+        inventory = {
+            c for source in {row[0] for row in rows if self.closed[row[0]]} for c in self.by_label[source].values()
+        }
+        others = sorted(inventory - present)
+        if len(others) > self.negatives:
+            chosen = np.random.default_rng([self.seed, step]).choice(len(others), self.negatives, replace=False)
+            others = [others[i] for i in sorted(chosen)]
+        concepts = sorted(present) + others
+        column = {concept: number for number, concept in enumerate(concepts)}
+        n_words = sum(row[1] for row in rows)
+        positive = np.zeros((n_words, len(concepts)), dtype=bool)
+        valid = np.zeros_like(positive)
+        known = {s: [column[c] for c in self.by_label[s].values() if c in column] for s in {row[0] for row in rows}}
+        offset = 0
+        for source, count, pairs in rows:
+            if self.closed[source]:
+                valid[offset : offset + count, known[source]] = True
+            for word, concept in pairs:
+                positive[offset + word, column[concept]] = True
+                valid[offset + word] = True
+            offset += count
+        return ConceptTargets(torch.tensor(concepts), torch.from_numpy(positive), torch.from_numpy(valid))
+
+    def measure(self, features: Tensor, targets: ConceptTargets) -> tuple[str, Tensor]:
+        """Whether the nearest concept of a labelled word is a true one."""
+        ranks = concept_ranks(self.logits(features, targets.concepts), targets.positive)
+        return "recall_at_1", (ranks == 1).float()
+
+    def _words(self, source: int, example: Example) -> tuple[int, list[tuple[int, int]]]:
+        if not isinstance(example, NerExample):
+            raise TypeError(f"ner is pre-finetuned on sentences with spans, not {type(example).__name__}")
+        concepts = self.by_label[source]
+        pairs = [
+            (number, concepts[span.label])
+            for span in example.spans
+            if span.label in concepts
+            for number, (start, end) in enumerate(example.words)
+            if start < span.end and end > span.start
+        ]
+        return len(example.words), pairs
+
+
+class Ner:
+    """See `trunkline.families.base.Family`."""
+
+    name = "ner"
+    main_score = "f1"
+
+    def unit_texts(self, example: Example, tokenizer: TextTokenizer) -> list[UnitText]:
+        """The sentence with its words as units."""
+        if not isinstance(example, NerExample):
+            raise TypeError(f"ner takes sentences with spans, not {type(example).__name__}")
+        return [word_units(tokenizer.encode([example.text])[0], example.words)]
+
+    def objective(self, recipe: FamilySection, sources: Sequence[Source], embed: TextEmbedder, seed: int) -> nn.Module:
+        """Token-concept contrast over the sources' concepts."""
+        return TokenConceptObjective(sources, embed, recipe.negatives, seed)
+
+    def units(self, text: str, words: Sequence[tuple[int, int]], tokens: Tokens) -> UnitText:
+        """The words as units."""
+        return word_units(tokens, words)
+
+    def labels(self, examples: Sequence[NerExample]) -> Labels:
+        """O, then B- and I- of every entity type."""
+        return tuple(bio_labels({span.label for example in examples for span in example.spans}))
+
+    def classes(self, example: NerExample) -> set[str]:
+        """The entity types of the sentence."""
+        return {span.label for span in example.spans}
+
+    def unit_targets(self, example: NerExample, labels: Labels) -> list[int]:
+        """The BIO tag of each word, -1 for a type that the head does not have."""
+        index = {label: number for number, label in enumerate(labels)}
+        tags, _ = spans_to_bio(example)
+        return [index.get(tag, -1) for tag in tags]
+
+    def decode(
+        self, probabilities: FloatArray, text: str, words: Sequence[tuple[int, int]], labels: Labels
+    ) -> list[dict[str, Any]]:
+        """Entities by the most probable valid tag sequence; the score is the mean probability of an entity's tags."""
+        path = best_path(np.log(np.maximum(probabilities, 1e-12)), labels)
+        tags = [labels[i] for i in path]
+        entities = []
+        for first, last, label in decode_tags(tags):
+            start, end = words[first][0], words[last - 1][1]
+            score = float(np.mean([probabilities[w, path[w]] for w in range(first, last)]))
+            entities.append(
+                {"start": start, "end": end, "text": text[start:end], "label": label, "score": round(score, 6)}
+            )
+        return entities
+
+    def score(self, gold: Sequence[NerExample], predicted: Sequence[list[dict[str, Any]]]) -> Scores:
+        """Strict entity precision, recall and F1 (IOB2, seqeval), micro-averaged, and F1 averaged over the types."""
+        from seqeval.metrics import f1_score, precision_score, recall_score
+        from seqeval.scheme import IOB2
+
+        truth = [spans_to_bio(example)[0] for example in gold]
+        guess = [_predicted_tags(example, entities) for example, entities in zip(gold, predicted, strict=True)]
+        options: dict[str, Any] = {"mode": "strict", "scheme": IOB2, "zero_division": 0}
+        return {
+            "f1": float(f1_score(truth, guess, **options)),
+            "precision": float(precision_score(truth, guess, **options)),
+            "recall": float(recall_score(truth, guess, **options)),
+            "macro_f1": float(f1_score(truth, guess, average="macro", **options)),
+        }
+
+    def counts(self, gold: Sequence[NerExample], predicted: Sequence[list[dict[str, Any]]]) -> list[list[int]]:
+        """[entities that are right, predicted entities, gold entities] for each sentence."""
+        rows = []
+        for example, entities in zip(gold, predicted, strict=True):
+            truth = set(decode_tags(spans_to_bio(example)[0]))
+            guess = set(decode_tags(_predicted_tags(example, entities)))
+            rows.append([len(truth & guess), len(guess), len(truth)])
+        return rows
+
+    def score_of_counts(self, total: FloatArray) -> float:
+        """Strict entity F1."""
+        return float(2 * total[0] / max(total[1] + total[2], 1))
+
+
+def _predicted_tags(example: NerExample, entities: Sequence[dict[str, Any]]) -> list[str]:
+    starts = {start: number for number, (start, _) in enumerate(example.words)}
+    ends = {end: number for number, (_, end) in enumerate(example.words)}
+    tags = ["O"] * len(example.words)
+    for entity in entities:
+        first, last = starts[entity["start"]], ends[entity["end"]]
+        tags[first : last + 1] = [f"B-{entity['label']}"] + [f"I-{entity['label']}"] * (last - first)
+    return tags
+
+
+def best_path(scores: FloatArray, labels: Labels) -> list[int]:
+    """The highest-scoring tag sequence in which I-x follows only B-x or I-x (Viterbi without transition scores).
+
+    Args:
+        scores: [words, labels] log-probabilities.
+        labels: BIO tags.
+    """
+    if not len(scores):
+        return []
+    before = {"I-" + label[2:]: index for index, label in enumerate(labels) if label.startswith("B-")}
+    inside = [index for index, label in enumerate(labels) if label.startswith("I-")]
+    begin = [before.get(labels[index], -1) for index in inside]
+    total = scores[0].astype(np.float64)
+    total[inside] = -np.inf
+    back = np.zeros(scores.shape, dtype=np.int64)
+    for word in range(1, len(scores)):
+        best = int(total.argmax())
+        previous = np.full(len(labels), best)
+        reach = np.full(len(labels), total[best])
+        for index, opening in zip(inside, begin, strict=True):
+            source = opening if opening >= 0 and total[opening] >= total[index] else index
+            previous[index], reach[index] = source, total[source]
+        back[word] = previous
+        total = reach + scores[word]
+    path = [int(total.argmax())]
+    for word in range(len(scores) - 1, 0, -1):
+        path.append(int(back[word][path[-1]]))
+    return path[::-1]

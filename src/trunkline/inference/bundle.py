@@ -1,0 +1,121 @@
+"""A loaded bundle: several tasks on one text for one pass through the trunk."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from trunkline.data.batching import UnitText
+from trunkline.data.examples import split_words
+from trunkline.errors import MismatchError, TrunklineError
+from trunkline.families import get_family
+from trunkline.model.adapter_file import AdapterFile, load_adapter, lora_hash
+from trunkline.model.bundle_files import Loaded, check_task, load_bundle
+from trunkline.model.features import Branch, branch_features
+
+MAX_CHARACTERS = 1_000_000
+
+
+class Bundle:
+    """An encoder with its tasks. Make one with `trunkline.load`."""
+
+    def __init__(self, loaded: Loaded) -> None:
+        self._loaded = loaded
+        self._tasks = dict(loaded.tasks)
+
+    @property
+    def tasks(self) -> dict[str, str]:
+        """The tasks, name -> family."""
+        return {name: task.family for name, task in sorted(self._tasks.items())}
+
+    def add(self, name: str, path: str | Path) -> None:
+        """Adds a task adapter from a file; raises MismatchError if it belongs to another backbone."""
+        task = load_adapter(Path(path), self._loaded.encoder.config, self._loaded.backbone)
+        check_task(name, task, self._loaded.primaries.get(task.family), self._loaded.encoder.fork)
+        self._tasks[name] = task
+
+    def predict(self, texts: Sequence[str], tasks: Sequence[str] | None = None) -> list[dict[str, Any]]:
+        """Runs tasks on texts.
+
+        The trunk runs once for a text, whatever the number of tasks. Tasks that are only a head share one branch for
+        their family; a task with its own LoRA has a branch of its own. Texts longer than the window are read in
+        overlapping windows.
+
+        Args:
+            texts: The texts.
+            tasks: Names of tasks; all by default.
+
+        Returns:
+            For each text a dict from task to prediction: for NER a list of entities with `start`, `end` (character
+            offsets, end exclusive), `text`, `label` and `score`; for classification `label`, `score` and
+            `probabilities`. An empty text has no entities; its label is what the head says of no words.
+
+        Raises:
+            TrunklineError: An unknown task, something that is no text, or a text of more than a million characters.
+        """
+        chosen = self._chosen(tasks)
+        _check_texts(texts)
+        if not texts or not chosen:
+            return [{} for _ in texts]
+        tokens = self._loaded.tokenizer.encode(texts)
+        words = [split_words(text) for text in texts]
+        units: dict[str, list[UnitText]] = {}
+        branches: dict[tuple[str, str], Branch] = {}
+        for name, task in chosen.items():
+            family = get_family(task.family)
+            if task.family not in units:
+                rows = zip(texts, words, tokens, strict=True)
+                units[task.family] = [family.units(text, spans, part) for text, spans, part in rows]
+            lora = task.lora if task.lora is not None else self._loaded.primary(task.family)
+            branches.setdefault(self._branch_of(name, task), Branch(units[task.family], lora))
+        computed = branch_features(self._loaded.encoder, list(branches.values()))
+        features = dict(zip(branches, computed, strict=True))
+        results: list[dict[str, Any]] = [{} for _ in texts]
+        for name, task in chosen.items():
+            family, head = get_family(task.family), task.head
+            if head is None:
+                raise MismatchError(f"task {name} has no head")
+            for index, part in enumerate(features[self._branch_of(name, task)]):
+                results[index][name] = family.decode(head.probabilities(part), texts[index], words[index], task.labels)
+        return results
+
+    def _branch_of(self, name: str, task: AdapterFile) -> tuple[str, str]:
+        return task.family, lora_hash(task.lora) and name
+
+    def _chosen(self, names: Sequence[str] | None) -> dict[str, AdapterFile]:
+        if isinstance(names, str):
+            raise TrunklineError(f"tasks={names!r}", expected=f"a list of names, such as [{names!r}]")
+        unknown = sorted(set(names or ()) - set(self._tasks))
+        if unknown:
+            raise TrunklineError(
+                f"tasks {unknown} are not in this bundle",
+                expected="some of " + (", ".join(sorted(self._tasks)) or "(none)"),
+            )
+        return {name: self._tasks[name] for name in (sorted(self._tasks) if names is None else names)}
+
+
+def _check_texts(texts: Sequence[str]) -> None:
+    if isinstance(texts, str):
+        raise TrunklineError("predict was given one string", expected="a list of texts", todo="Write predict([text])")
+    for index, text in enumerate(texts):
+        if not isinstance(text, str):
+            raise TrunklineError(f"text {index} is a {type(text).__name__}", expected="a string")
+        if len(text) > MAX_CHARACTERS:
+            raise TrunklineError(
+                f"text {index} has {len(text)} characters", expected=f"at most {MAX_CHARACTERS}", todo="Split it"
+            )
+
+
+def load(folder: str | Path) -> Bundle:
+    """Loads a bundle from its folder.
+
+    Raises:
+        TrunklineError: The folder is no bundle, or its parts are damaged or do not belong together.
+    """
+    path = Path(folder).expanduser()
+    if not (path / "manifest.json").is_file():
+        raise TrunklineError(
+            f"{path} has no manifest.json", expected="a bundle's folder", todo="`trunkline quickstart` makes one"
+        )
+    return Bundle(load_bundle(path))

@@ -1,0 +1,1 @@
+"""The encoder (trunk, fork, branches), LoRA adapters, the PEFT format, encoder resolution and the bundle's files."""

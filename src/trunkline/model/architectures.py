@@ -1,0 +1,183 @@
+"""The supported Hugging Face architectures, as data: where each one keeps its sizes and its weights.
+
+All of them are post-norm transformer encoders with absolute positions (Vaswani et al. 2017, section 3.1; Devlin et al.
+2019); they differ in names, in an optional embedding projection (ELECTRA) and in where positions start (RoBERTa).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from trunkline.errors import EncoderError
+
+LINEARS = ("query", "key", "value", "out", "up", "down")
+"""The linear layers of a transformer layer, by our names; LoRA can sit on each of them."""
+
+
+@dataclass(frozen=True, slots=True)
+class EncoderConfig:
+    """The sizes of an encoder. `position_offset` is the index of the first real position (RoBERTa: padding + 1)."""
+
+    model_type: str
+    vocab_size: int
+    hidden_size: int
+    embedding_size: int
+    n_layers: int
+    n_heads: int
+    intermediate_size: int
+    activation: str
+    max_positions: int
+    type_vocab_size: int
+    norm_eps: float
+    pad_id: int
+    position_offset: int = 0
+
+    @property
+    def max_length(self) -> int:
+        """The longest sequence, special tokens included."""
+        return self.max_positions - self.position_offset
+
+
+@dataclass(frozen=True, slots=True)
+class Architecture:
+    """Where one Hugging Face architecture keeps its configuration and weights."""
+
+    prefix: str
+    keys: Mapping[str, str]
+    embeddings: Mapping[str, str]
+    layer: str
+    layer_parts: Mapping[str, str]
+    positions_after_padding: bool = False
+
+    def weight_names(self, config: EncoderConfig) -> dict[str, str]:
+        """Our name of every tensor -> its name in a checkpoint (without the prefix)."""
+        names: dict[str, str] = {}
+        for ours, theirs in self.embeddings.items():
+            if ours == "embeddings.kind" and config.type_vocab_size == 0:
+                continue
+            if ours == "embeddings.project" and config.embedding_size == config.hidden_size:
+                continue
+            for part in ("weight", "bias") if ours.endswith(("norm", "project")) else ("weight",):
+                names[f"{ours}.{part}"] = f"{theirs}.{part}"
+        for layer in range(config.n_layers):
+            for ours, theirs in self.layer_parts.items():
+                for part in ("weight", "bias"):
+                    names[f"layers.{layer}.{ours}.{part}"] = f"{self.layer.format(layer)}.{theirs}.{part}"
+        return names
+
+    def module_name(self, layer: int, linear: str) -> str:
+        """The path of a linear layer inside the Hugging Face model, as PEFT names it."""
+        return f"{self.layer.format(layer)}.{self.layer_parts[linear]}"
+
+
+_BERT_KEYS = {
+    "hidden_size": "hidden_size",
+    "n_layers": "num_hidden_layers",
+    "n_heads": "num_attention_heads",
+    "intermediate_size": "intermediate_size",
+    "activation": "hidden_act",
+}
+_DISTILBERT_KEYS = {
+    "hidden_size": "dim",
+    "n_layers": "n_layers",
+    "n_heads": "n_heads",
+    "intermediate_size": "hidden_dim",
+    "activation": "activation",
+}
+_EMBEDDINGS = {
+    "embeddings.word": "embeddings.word_embeddings",
+    "embeddings.position": "embeddings.position_embeddings",
+    "embeddings.kind": "embeddings.token_type_embeddings",
+    "embeddings.norm": "embeddings.LayerNorm",
+}
+_BERT_LAYER = {
+    "query": "attention.self.query",
+    "key": "attention.self.key",
+    "value": "attention.self.value",
+    "out": "attention.output.dense",
+    "attention_norm": "attention.output.LayerNorm",
+    "up": "intermediate.dense",
+    "down": "output.dense",
+    "output_norm": "output.LayerNorm",
+}
+_DISTILBERT_LAYER = {
+    "query": "attention.q_lin",
+    "key": "attention.k_lin",
+    "value": "attention.v_lin",
+    "out": "attention.out_lin",
+    "attention_norm": "sa_layer_norm",
+    "up": "ffn.lin1",
+    "down": "ffn.lin2",
+    "output_norm": "output_layer_norm",
+}
+
+
+def _bert_like(prefix: str, **changes: Any) -> Architecture:
+    parts: dict[str, Any] = {
+        "keys": _BERT_KEYS,
+        "embeddings": _EMBEDDINGS,
+        "layer": "encoder.layer.{}",
+        "layer_parts": _BERT_LAYER,
+    }
+    return Architecture(prefix=prefix, **{**parts, **changes})
+
+
+ARCHITECTURES: dict[str, Architecture] = {
+    "bert": _bert_like("bert"),
+    "roberta": _bert_like("roberta", positions_after_padding=True),
+    "xlm-roberta": _bert_like("roberta", positions_after_padding=True),
+    "electra": _bert_like("electra", embeddings={**_EMBEDDINGS, "embeddings.project": "embeddings_project"}),
+    "distilbert": _bert_like(
+        "distilbert", keys=_DISTILBERT_KEYS, layer="transformer.layer.{}", layer_parts=_DISTILBERT_LAYER
+    ),
+}
+ACTIVATIONS = ("gelu", "gelu_new", "gelu_pytorch_tanh", "relu", "silu")
+
+
+def read_config(raw: Mapping[str, Any], where: str) -> EncoderConfig:
+    """Turns the content of a `config.json` into sizes.
+
+    Raises:
+        EncoderError: The architecture or one of its switches is not supported, or a size is missing or senseless.
+    """
+    model_type = str(raw.get("model_type", ""))
+    if model_type not in ARCHITECTURES:
+        raise EncoderError(
+            f"{where}: architecture {model_type!r} is not supported",
+            expected="one of " + ", ".join(sorted(ARCHITECTURES)) + " (MiniLM checkpoints are of type bert)",
+            todo="Choose another encoder; `trunkline encoders` lists those usable here",
+        )
+    architecture = ARCHITECTURES[model_type]
+    if raw.get("position_embedding_type", "absolute") != "absolute" or raw.get("is_decoder"):
+        raise EncoderError(
+            f"{where}: relative positions or a decoder", expected="an encoder with absolute position embeddings"
+        )
+    try:
+        sizes = {ours: raw[theirs] for ours, theirs in architecture.keys.items()}
+        # transformers' own defaults, for configurations that leave it out.
+        pad_id = (
+            int(raw.get("pad_token_id") or 0) if "pad_token_id" in raw else int(architecture.positions_after_padding)
+        )
+        config = EncoderConfig(
+            model_type=model_type,
+            vocab_size=int(raw["vocab_size"]),
+            embedding_size=int(raw.get("embedding_size") or sizes["hidden_size"]),
+            max_positions=int(raw.get("max_position_embeddings", 512)),
+            type_vocab_size=0 if model_type == "distilbert" else int(raw.get("type_vocab_size", 2)),
+            norm_eps=float(raw.get("layer_norm_eps", 1e-12)),
+            pad_id=pad_id,
+            position_offset=pad_id + 1 if architecture.positions_after_padding else 0,
+            activation=str(sizes.pop("activation")),
+            **{name: int(value) for name, value in sizes.items()},
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise EncoderError(f"{where}: a size is missing or not a number ({error})") from error
+    if config.activation not in ACTIVATIONS:
+        raise EncoderError(
+            f"{where}: activation {config.activation!r} is not supported", expected="one of " + ", ".join(ACTIVATIONS)
+        )
+    if min(config.hidden_size, config.n_heads, config.n_layers) < 1 or config.hidden_size % config.n_heads:
+        raise EncoderError(f"{where}: width {config.hidden_size} does not divide into {config.n_heads} heads")
+    return config

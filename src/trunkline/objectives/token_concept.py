@@ -1,0 +1,30 @@
+"""Token-concept contrastive learning for NER (NuNER, Bogdanov et al. 2024, arXiv 2402.15343, section 3.2)."""
+
+from __future__ import annotations
+
+from torch import Tensor
+from torch.nn import functional as F
+
+
+def token_concept_loss(logits: Tensor, positive: Tensor, valid: Tensor) -> Tensor:
+    """Binary cross-entropy of words against concepts.
+
+    Args:
+        logits: [words, concepts] similarity of a word's state and a concept's embedding, h_i . c_j.
+        positive: [words, concepts] true where the word belongs to an entity of the concept.
+        valid: [words, concepts] false where this is not known, as for unlabelled words of an open source.
+
+    Returns:
+        The loss summed over concepts and averaged over the words that have a known concept, a scalar.
+    """
+    losses = F.binary_cross_entropy_with_logits(logits, positive.to(logits.dtype), reduction="none")
+    known = valid.any(-1).sum().clamp(min=1)
+    return (losses * valid).sum() / known
+
+
+def concept_ranks(logits: Tensor, positive: Tensor) -> Tensor:
+    """[words] rank, from 1, of the best-placed true concept of each word; words without one are left out."""
+    labelled = positive.any(-1)
+    logits, positive = logits[labelled], positive[labelled]
+    best = logits.masked_fill(~positive, float("-inf")).max(-1, keepdim=True).values
+    return 1 + ((logits >= best) & ~positive).sum(-1)

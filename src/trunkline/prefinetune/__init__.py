@@ -1,0 +1,6 @@
+"""Pre-finetuning: one encoder for several families, by the strategy that a recipe names."""
+
+from trunkline.prefinetune.run import prefinetune
+from trunkline.training.report import Report
+
+__all__ = ["Report", "prefinetune"]

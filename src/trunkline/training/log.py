@@ -1,0 +1,52 @@
+"""Metrics of a run: JSON lines that survive a crash, and TensorBoard through accelerate."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+
+class MetricsLog:
+    """Appends one JSON object a line to `metrics.jsonl`; steps after a resume replace those that were lost.
+
+    Args:
+        path: The file.
+        done: Steps that the run has behind it; later lines are of an interrupted attempt and are dropped.
+    """
+
+    def __init__(self, path: Path, done: int = 0) -> None:
+        self.path = path
+        kept = [row for row in read_rows(path) if row["step"] <= done]
+        write_rows(path, kept)
+
+    def write(self, step: int, values: Mapping[str, Any]) -> None:
+        """Appends a row."""
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"step": step, **values}) + "\n")
+
+
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """The rows of a file of JSON lines, none if there is no file; what a crash cut off is left out."""
+    rows: list[dict[str, Any]] = []
+    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
+        try:
+            rows.append(json.loads(line))
+        except ValueError:
+            break
+    return rows
+
+
+def write_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> int:
+    """Writes JSON lines under a temporary name and renames them; returns how many."""
+    lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in rows]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    try:
+        temporary.write_text("".join(lines), encoding="utf-8")
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return len(lines)

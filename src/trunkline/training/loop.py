@@ -1,0 +1,200 @@
+"""One training loop: draw losses, step, log, evaluate, save. It knows nothing of families, adapters or files."""
+
+from __future__ import annotations
+
+import math
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from trunkline.errors import TrainingError
+
+
+@dataclass(frozen=True, slots=True)
+class LoopSettings:
+    """How long and how fast. `every` counts steps; 0 is never."""
+
+    steps: int
+    warmup: float = 0.06
+    floor: float = 0.0
+    clip: float = 1.0
+    log_every: int = 10
+    evaluate_every: int = 0
+    save_every: int = 0
+
+
+@dataclass(frozen=True)
+class Hooks:
+    """What the caller does at certain steps; each gets the number of steps done.
+
+    Attributes:
+        log: Receives means over the steps since the last call: losses, gradient norm, seconds a step.
+        evaluate: Returns true to stop early.
+        save: Writes a checkpoint.
+        not_finite: Writes down the step's batch for inspection; returns where.
+        progress: Called after every step.
+    """
+
+    log: Callable[[int, dict[str, float]], None] = lambda step, values: None
+    evaluate: Callable[[int], bool] = lambda step: False
+    save: Callable[[int], None] = lambda step: None
+    not_finite: Callable[[int], str] = lambda step: ""
+    progress: Callable[[int], None] = lambda step: None
+
+
+class Interrupted(Exception):
+    """Ctrl-C or SIGTERM arrived; the run was saved after the last full step."""
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+        super().__init__(f"interrupted after step {step}")
+
+
+def run(
+    module: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    losses: Callable[[int], Iterator[tuple[str, float, Tensor]]],
+    settings: LoopSettings,
+    hooks: Hooks,
+    *,
+    accelerator: Any,
+    start: int = 0,
+) -> int:
+    """Trains from step `start` to `settings.steps`.
+
+    Args:
+        module: Its trainable parameters are clipped together.
+        optimizer: Its groups carry their base rate as `base_rate`.
+        losses: For a step, yields (name, weight, loss) one after the other; each is back-propagated before the next is
+            computed, so only one graph is in memory.
+        settings: Steps, schedule, clipping, intervals.
+        hooks: The caller's part.
+        accelerator: An `accelerate.Accelerator`.
+        start: Steps already done.
+
+    Returns:
+        The steps done.
+
+    Raises:
+        TrainingError: A loss or the gradient is not finite; weights and checkpoints are those before this step.
+        Interrupted: After saving.
+    """
+    sums: dict[str, float] = {}
+    count, began = 0, time.perf_counter()
+    module.train()
+    with _stop_signal() as stop:
+        for step in range(start, settings.steps):
+            values = _step(module, optimizer, losses, settings, hooks, accelerator, step)
+            for name, value in values.items():
+                sums[name] = sums.get(name, 0.0) + value
+            count += 1
+            done = step + 1
+            hooks.progress(done)
+            if done % settings.log_every == 0 or done == settings.steps:
+                means = {name: total / count for name, total in sums.items()}
+                hooks.log(done, {**means, "seconds_per_step": (time.perf_counter() - began) / count})
+                sums, count, began = {}, 0, time.perf_counter()
+            ended = bool(_due(done, settings.evaluate_every) and _evaluate(module, hooks, done))
+            if _due(done, settings.save_every) or stop.is_set():
+                hooks.save(done)
+            if ended:
+                return done
+            if stop.is_set():
+                raise Interrupted(done)
+    return max(start, settings.steps)
+
+
+def _due(step: int, every: int) -> bool:
+    return every > 0 and step % every == 0
+
+
+def _evaluate(module: nn.Module, hooks: Hooks, step: int) -> bool:
+    module.eval()
+    try:
+        return hooks.evaluate(step)
+    finally:
+        module.train()
+
+
+def _step(
+    module: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    losses: Callable[[int], Iterator[tuple[str, float, Tensor]]],
+    settings: LoopSettings,
+    hooks: Hooks,
+    accelerator: Any,
+    step: int,
+) -> dict[str, float]:
+    values: dict[str, float] = {}
+    factor = rate_factor(step, settings.steps, settings.warmup, settings.floor)
+    for group in optimizer.param_groups:
+        group["lr"] = group["base_rate"] * factor
+    optimizer.zero_grad(set_to_none=True)
+    for name, weight, loss in losses(step):
+        values[f"loss/{name}"] = float(loss.detach())
+        if not math.isfinite(values[f"loss/{name}"]):
+            raise _not_finite(f"loss of {name} is {values[f'loss/{name}']}", hooks, step)
+        accelerator.backward(loss * weight)
+    norm = float(accelerator.clip_grad_norm_(module.parameters(), settings.clip))
+    if not math.isfinite(norm):
+        raise _not_finite(f"gradient norm is {norm}", hooks, step)
+    optimizer.step()
+    return {**values, "gradient_norm": norm, "rate_factor": factor}
+
+
+def _not_finite(what: str, hooks: Hooks, step: int) -> TrainingError:
+    where = hooks.not_finite(step)
+    saved = f"; its batch is in {where}" if where else ""
+    return TrainingError(
+        f"step {step + 1}: {what}{saved}; the last checkpoint is kept",
+        todo="Look at the batch, lower the rates or set precision: fp32, then run the same command again",
+    )
+
+
+def rate_factor(step: int, steps: int, warmup: float, floor: float) -> float:
+    """The factor on every rate: linear from 0 over `warmup` of the steps, then linear down to `floor`."""
+    rise = max(1, round(steps * warmup))
+    if step < rise:
+        return (step + 1) / rise
+    return floor + (1 - floor) * (steps - step) / max(1, steps - rise)
+
+
+def optimizer_for(groups: dict[str, tuple[list[nn.Parameter], float]], weight_decay: float) -> torch.optim.AdamW:
+    """AdamW over named groups of (parameters, rate); vectors (biases, norms) are not decayed."""
+    rows: list[dict[str, Any]] = []
+    for name, (parameters, rate) in groups.items():
+        for decay, chosen in (
+            (weight_decay, [p for p in parameters if p.requires_grad and p.ndim > 1]),
+            (0.0, [p for p in parameters if p.requires_grad and p.ndim <= 1]),
+        ):
+            if chosen:
+                rows.append({"params": chosen, "lr": rate, "base_rate": rate, "weight_decay": decay, "name": name})
+    return torch.optim.AdamW(rows, fused=True)
+
+
+@contextmanager
+def _stop_signal() -> Iterator[threading.Event]:
+    """An event that Ctrl-C and SIGTERM set, so that a step is never left half done; a second Ctrl-C aborts."""
+    event = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield event
+        return
+
+    def handle(number: int, frame: Any) -> None:
+        if event.is_set():
+            raise KeyboardInterrupt
+        event.set()
+
+    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield event
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

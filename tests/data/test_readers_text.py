@@ -1,0 +1,182 @@
+"""The readers of labelled texts and of text pairs, on small files written here."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from test_files import make_tar
+
+from trunkline.data.examples import PairExample, TextExample
+from trunkline.data.files import write_atomic
+from trunkline.data.readers import READERS
+from trunkline.errors import DataError, RecipeError
+
+
+def read(name: str, path: Path, content: str | bytes, **options: Any) -> list[Any]:
+    write_atomic(path, content)
+    return list(READERS[name].read(path, options))
+
+
+def texts(*pairs: tuple[str, str]) -> list[TextExample]:
+    return [TextExample(text, label) for text, label in pairs]
+
+
+def pairs(*items: tuple[str, str]) -> list[PairExample]:
+    return [PairExample(left, right) for left, right in items]
+
+
+@pytest.mark.parametrize(
+    ("content", "options"),
+    [
+        ('text,label\r\n"Hi, you", a\r\n Bye ,b\r\n', {}),
+        ("id;kind;body\n1;a;Hi, you\n2;b;Bye\n", {"delimiter": ";", "text_column": "body", "label_column": "kind"}),
+        ("a\tHi, you\nb\tBye\n", {"delimiter": "\t", "header": False, "text_column": -1, "label_column": 0}),
+        ('text,label\n\n"Hi, you",a\n\nskip me,"a,b"\nBye,b\n', {"skip_labels_with": ","}),
+    ],
+)
+def test_table(tmp_path: Path, content: str, options: dict[str, Any]) -> None:
+    assert read("table", tmp_path / "a.csv", content, **options) == texts(("Hi, you", "a"), ("Bye", "b"))
+
+
+def test_quotes(tmp_path: Path) -> None:
+    content = 'text\tlabel\nsay "hi\tx\n"no\ty\n'
+    options = {"delimiter": "\t", "quoting": False}
+    assert read("table", tmp_path / "a.tsv", content, **options) == texts(('say "hi', "x"), ('"no', "y"))
+    multi = 'text,label\n"two\nlines",x\nlast,\n'
+    with pytest.raises(DataError, match=r"a\.csv:4: the label is empty"):
+        read("table", tmp_path / "a.csv", multi)
+
+
+@pytest.mark.parametrize(
+    ("content", "options", "message"),
+    [
+        ("text,label\na,b\na,b,c\n", {}, r"a\.csv:3: 3 columns. Expected 2 columns"),
+        ("text,label\na,b\na\n", {}, r"a\.csv:3: 1 column\."),
+        ("text,label\n ,b\n", {}, r"a\.csv:2: the text is empty"),
+        ("text,label\na, \n", {}, r"a\.csv:2: the label is empty"),
+        ("text,kind\na,b\n", {}, r"a\.csv:1: no column 'label'; the header is 'text', 'kind'"),
+        ("text,text,label\na,b,c\n", {}, "2 columns 'text'"),
+        ("a,b\n", {"header": False}, "without a header"),
+        ("a,b\n", {"header": False, "text_column": 2, "label_column": 0}, r"a\.csv:1: no column 2"),
+        ('text,label\nx,y\n"never closed,b\n', {}, r"a\.csv:3: the row cannot be parsed"),
+        ("text,label\n", {}, r"a\.csv: the file has no example"),
+        ("", {}, "the file has no example"),
+    ],
+)
+def test_table_errors(tmp_path: Path, content: str, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        read("table", tmp_path / "a.csv", content, **options)
+
+
+def test_jsonl_text(tmp_path: Path) -> None:
+    content = '{"text": " a ", "label": 3}\n\n{"text": "b", "label": "x"}\n'
+    assert read("jsonl_text", tmp_path / "a.jsonl", content) == texts(("a", "3"), ("b", "x"))
+    for bad, message in [
+        ('{"text": "a"}', "no key 'label'"),
+        ('{"text": "a", "label": true}', "the label is True"),
+        ('{"text": "a", "label": 1.5}', "the label is 1.5"),
+        ('{"text": "", "label": 1}', "the text is empty"),
+        ("nonsense", "not JSON"),
+    ]:
+        with pytest.raises(DataError, match=rf"a\.jsonl:4: .*{message}"):
+            read("jsonl_text", tmp_path / "a.jsonl", content + bad)
+
+
+def test_label_text(tmp_path: Path) -> None:
+    content = "NUM:date When was café ?\nHUM:ind Who ?\n".encode("latin-1")
+    found = read("label_text", tmp_path / "a", content, encoding="latin-1", label_until=":")
+    assert found == texts(("When was café ?", "NUM"), ("Who ?", "HUM"))
+    found = read("label_text", tmp_path / "a", "x@y.z@pos\nb@neg\n", separator="@", label_first=False)
+    assert found == texts(("x@y.z", "pos"), ("b", "neg"))
+    found = read("label_text", tmp_path / "a", 'L\tT\nham\t"Hi\n', separator="\t", skip_lines=1)
+    assert found == texts(('"Hi', "ham"))
+    for bad, message in [
+        ("ham", r"a:2: no ' ' in 'ham'"),
+        ("ham  ", "a:2: the text is empty"),
+        (" x", "a:2: the label"),
+    ]:
+        with pytest.raises(DataError, match=message):
+            read("label_text", tmp_path / "a", "x y\n" + bad)
+
+
+def test_parallel_labels(tmp_path: Path) -> None:
+    write_atomic(tmp_path / "label", "0\n1\n")
+    found = read("parallel", tmp_path / "text", "a \nb\n", labels="label", label_names={"0": "no", "1": "yes"})
+    assert found == texts(("a", "no"), ("b", "yes"))
+    with pytest.raises(DataError, match=r"label:2: this line has no partner, because .*text ends"):
+        read("parallel", tmp_path / "text", "a\n", labels="label")
+    with pytest.raises(DataError, match=r"text:2: the text is empty"):
+        read("parallel", tmp_path / "text", "a\n \n", labels="label")
+    with pytest.raises(RecipeError, match="exactly one of tags"):
+        READERS["parallel"].options({})
+
+
+def test_pair_table_and_pair_jsonl(tmp_path: Path) -> None:
+    options = {"left_column": "title", "right_column": "body"}
+    found = read("pair_table", tmp_path / "a.csv", "title, body\nA, about a\nB,\n,c\nD,d\n", **options)
+    assert found == pairs(("A", "about a"), ("D", "d"))
+    content = '{"q": "A", "a": " b "}\n{"q": " ", "a": "b"}\n'
+    assert read("pair_jsonl", tmp_path / "a.jsonl", content, left_key="q", right_key="a") == pairs(("A", "b"))
+    with pytest.raises(DataError, match=r"a\.jsonl:1: the pair is 1, 'b'"):
+        read("pair_jsonl", tmp_path / "a.jsonl", '{"left": 1, "right": "b"}')
+    with pytest.raises(DataError, match="the file has no pair"):
+        read("pair_jsonl", tmp_path / "a.jsonl", '{"left": "", "right": "b"}')
+
+
+def test_sgd_turns(tmp_path: Path) -> None:
+    turns = [("1", "I want to eat now ."), ("1", "Which city do you mean ?"), ("1", "Paris"), ("2", "I am a new one .")]
+    content = "".join(json.dumps({"d": d, "u": u}) + "\n" for d, u in turns * 2)
+    first = (turns[0][1], turns[1][1])
+    assert read("sgd_turns", tmp_path / "a", content) == pairs(first)
+    assert read("sgd_turns", tmp_path / "a", content, unique=False, min_words=1) == pairs(
+        first, (turns[1][1], "Paris"), first, (turns[1][1], "Paris")
+    )
+
+
+def test_captions(tmp_path: Path) -> None:
+    content = "1.jpg#0\ta\n1.jpg#1\tb\n1.jpg#2\tc\n1.jpg#3\ta\n2.jpg#0\tx\ne3.jpg#0\tm\ne3.jpg#1\tn\n"
+    found = read("captions", tmp_path / "a", content, drop_images=["e"])
+    assert found == pairs(("a", "b"), ("a", "c"), ("b", "c"))
+    with pytest.raises(DataError, match="a:2: the row 'broken' is no caption"):
+        read("captions", tmp_path / "a", "1.jpg#0\ta\nbroken\n")
+
+
+def test_trivia(tmp_path: Path) -> None:
+    blocks = (
+        "\n#Q Two\r\nlines?\n^ yes\nA yes\nB no\n\n#Q lost\n\n#Q Who said “hi”?\n^ Caf".encode()
+        + b"\xe9\nA x\n\n#Q no answer\n"
+    )
+    path = make_tar(tmp_path / "a.tar.gz", {"./LICENSE": b"#Q no\n^ no\n", "./categories/one": blocks})
+    assert list(READERS["trivia"].read(path)) == pairs(("Two lines?", "yes"), ("Who said “hi”?", "Café"))
+
+
+def test_reuters(tmp_path: Path) -> None:
+    story = (
+        "<REUTERS ID='1'><TEXT>&#2;\n<TITLE>A &lt;B> UP</TITLE><BODY>Went\n  up.\n Reuter\n&#3;</BODY></TEXT></REUTERS>"
+    )
+    brief = "<REUTERS ID='2'><TEXT><TITLE>ONLY TITLE</TITLE></TEXT></REUTERS>"
+    path = make_tar(tmp_path / "a.tar.gz", {"r/a.sgm": (brief + story).encode(), "r/b.sgm": story.encode(), "r/x": b""})
+    assert list(READERS["reuters"].read(path)) == pairs(("A <B> UP", "Went up."), ("A <B> UP", "Went up."))
+
+
+def test_medquad(tmp_path: Path) -> None:
+    one = "<QAPair><Question>What  is it ?</Question><Answer>An\n illness.</Answer></QAPair>"
+    none = "<QAPair><Question>Why ?</Question><Answer></Answer></QAPair>"
+    good = f"<Document><QAPairs>{one}{none}</QAPairs></Document>".encode()
+    path = make_tar(tmp_path / "a.tar.gz", {"x/1.xml": good, "readme.txt": b""})
+    assert list(READERS["medquad"].read(path)) == pairs(("What is it ?", "An illness."))
+    broken = make_tar(tmp_path / "b.tar.gz", {"x/1.xml": b"<a>\n<b></a>"})
+    with pytest.raises(DataError, match=r"b\.tar\.gz!x/1\.xml:2: the XML cannot be parsed"):
+        list(READERS["medquad"].read(broken))
+
+
+@pytest.mark.parametrize("name", sorted(READERS))
+def test_every_reader_refuses_missing_files_and_unknown_options(tmp_path: Path, name: str) -> None:
+    needed = {"parallel": {"labels": "labels"}, "linked_gazetteer": {"gazetteer": "g.tsv"}}.get(name, {})
+    with pytest.raises(DataError, match="no such file"):
+        list(READERS[name].read(tmp_path / "missing.txt", needed))
+    with pytest.raises(RecipeError, match="colour: unknown key"):
+        READERS[name].options({**needed, "colour": 1})
