@@ -79,7 +79,9 @@ def test_data_and_config_import_no_torch(path):
     assert not found & heavy
 
 
-@pytest.mark.parametrize("arguments", [["-c", "import trunkline"], ["-m", "trunkline.cli", "--help"]], ids=["import", "help"])
+@pytest.mark.parametrize(
+    "arguments", [["-c", "import trunkline"], ["-m", "trunkline.cli", "--help"]], ids=["import", "help"]
+)
 def test_import_and_help_load_no_torch(arguments):
     command = [sys.executable, "-X", "importtime", *arguments]
     result = subprocess.run(command, capture_output=True, text=True, check=True)

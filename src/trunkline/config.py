@@ -214,11 +214,11 @@ def parse_recipe(raw: Any, kind: type[Recipe], where: str | Path) -> Recipe:
             result = kind.model_validate(rest)
             break
         except ValidationError as error:
-            new = list_problems(error, kind)
-            added = [text for text in new if text not in problems]
-            problems += added
+            # What taking keys out has made incomplete is no fault of the recipe; only checks across keys count then.
+            found = list_problems(error, kind, only_checks=rest is not raw)
+            problems += [text for text in found if text not in problems]
             reduced = _without(rest, [item["loc"] for item in error.errors() if item["loc"]])
-            if not added or reduced == rest:
+            if reduced == rest:
                 break
             rest = reduced
     if problems:

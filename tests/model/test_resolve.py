@@ -25,12 +25,14 @@ Folders = Callable[[str], Path]
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty hub cache instead of the user's."""
     from huggingface_hub import constants
+    from huggingface_hub.utils import _cache_manager
 
     folder = tmp_path / "home" / "hub"
     folder.mkdir(parents=True)
     monkeypatch.setenv("HF_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("HF_HUB_CACHE", str(folder))
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(folder))
+    monkeypatch.setattr(_cache_manager, "HF_HUB_CACHE", str(folder))
     monkeypatch.chdir(tmp_path)
     return folder
 

@@ -93,7 +93,7 @@ class TokenConceptObjective(nn.Module):
                 positive[offset + word, column[concept]] = True
                 valid[offset + word] = True
             offset += count
-        return ConceptTargets(torch.tensor(concepts), torch.from_numpy(positive), torch.from_numpy(valid))
+        return ConceptTargets(torch.tensor(concepts, dtype=torch.long), torch.from_numpy(positive), torch.from_numpy(valid))
 
     def measure(self, features: Tensor, targets: ConceptTargets) -> tuple[str, Tensor]:
         """Whether the nearest concept of a labelled word is a true one."""

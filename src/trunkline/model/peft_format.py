@@ -16,7 +16,7 @@ from trunkline.model.lora import LoraAdapter, LoraConfig
 from trunkline.model.storage import read_json, read_tensors, write_json, write_tensors
 
 _REFUSED = {"use_dora": "DoRA", "lora_bias": "biases in LoRA", "layer_replication": "replicated layers"}
-_CHANGES_BASE = ("pissa", "olora", "corda", "loftq", "orthogonal", "lora_ga")
+_CHANGES_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")
 """Initialisations after which PEFT's base weights are others than those of the backbone."""
 
 

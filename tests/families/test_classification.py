@@ -1,0 +1,36 @@
+"""Classification: labels, scores, and pairs in a batch."""
+
+import numpy as np
+import pytest
+
+from trunkline.data.examples import PairExample, TextExample
+from trunkline.families.classification import Classification, TextPairObjective
+
+FAMILY = Classification()
+
+
+def test_decode_ranks_all_labels():
+    found = FAMILY.decode(np.array([[0.2, 0.5, 0.3]]), "x", (), ("a", "b", "c"))
+    assert found["label"] == "b"
+    assert list(found["probabilities"]) == ["b", "c", "a"]
+    assert found["score"] == pytest.approx(0.5)
+
+
+def test_scores_and_counts_agree():
+    gold = [TextExample("x", label) for label in "aabb"]
+    predicted = [{"label": label} for label in "aaab"]
+    scores = FAMILY.score(gold, predicted)
+    assert scores["accuracy"] == 0.75
+    assert scores["macro_f1"] == pytest.approx((0.8 + 2 / 3) / 2)
+    assert FAMILY.score_of_counts(np.sum(FAMILY.counts(gold, predicted), axis=0)) == 0.75
+
+
+def test_labels_unknown_to_the_head_are_left_out():
+    assert FAMILY.labels([TextExample("x", "b"), TextExample("y", "a")]) == ("a", "b")
+    assert FAMILY.unit_targets(TextExample("x", "c"), ("a", "b")) == [-1]
+
+
+def test_a_text_never_is_its_own_negative():
+    pairs = [PairExample("a", "b"), PairExample("a", "c"), PairExample("d", "b"), PairExample("e", "f")]
+    kept = TextPairObjective(0.05).targets([(0, pair) for pair in pairs], 0)
+    assert kept.tolist() == [0, 3]

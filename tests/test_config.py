@@ -1,0 +1,76 @@
+"""Recipes: every problem at once, with the nearest valid name."""
+
+import pytest
+
+from trunkline.config import PrefinetuneRecipe, SweepRecipe, load_recipe, parse_recipe
+from trunkline.errors import RecipeError
+
+GOOD = {"name": "x", "families": {"ner": {"sources": {"gmb": {}}}, "classification": {"sources": {"sgd_turns": {}}}}}
+
+
+def problems(raw, kind=PrefinetuneRecipe):
+    with pytest.raises(RecipeError) as caught:
+        parse_recipe(raw, kind, "r.yaml")
+    return caught.value.problems
+
+
+def test_a_small_recipe_is_complete():
+    recipe = parse_recipe(GOOD, PrefinetuneRecipe, "r.yaml")
+    assert recipe.strategy == "task-primary"
+    with pytest.raises(ValueError, match="frozen"):
+        recipe.seed = 1
+
+
+def test_all_problems_are_listed_at_once():
+    raw = {
+        **GOOD,
+        "strateg": "naive",
+        "adapter": {"rank": 0},
+        "optimizer": {"steps": "many", "warmup": 2},
+        "families": {"ner": {"sources": {"gmb": {"wieght": 1}}, "tokens": 10}, "foo": {"sources": {}}},
+    }
+    found = "\n".join(problems(raw))
+    for words in (
+        "strateg: unknown key; did you mean 'strategy'?",
+        "families.ner.sources.gmb.wieght: unknown key; did you mean 'weight'?",
+        "families.foo",
+        "optimizer.steps",
+        "optimizer.warmup",
+        "task-primary needs adapters",
+    ):
+        assert words in found, found
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"strategy": "individual"}, "one family"),
+        ({"max_length": 4096}, "less than max_length"),
+        ({"families": {}}, "at least 1"),
+        ({"monitor": {"probes": {"subj": {}}}}, "per_class or sentences"),
+        ({"families": {"ner": {"sources": {"gmb": {"weight": 0}}}}}, "greater than 0"),
+        ({"optimizer": {"backbone_rate": float("nan")}}, "backbone_rate"),
+    ],
+)
+def test_contradictions_are_named(change, words):
+    assert any(words in problem for problem in problems({**GOOD, **change}))
+
+
+def test_a_sweep_needs_its_baseline_and_one_budget():
+    raw = {
+        "name": "s",
+        "encoders": {"a": "default"},
+        "baseline": "b",
+        "tasks": {"trec": {"sentences": 1, "per_class": 1}, "wnut17": {}},
+    }
+    found = problems(raw, SweepRecipe)
+    assert any("baseline" in problem for problem in found)
+    assert any("not both" in problem for problem in found)
+
+
+@pytest.mark.parametrize("content", ["- a\n- b\n", "name: [", "", "a: !!python/object/apply:os.system ['true']"])
+def test_files_that_are_no_recipe(tmp_path, content):
+    path = tmp_path / "r.yaml"
+    path.write_text(content, encoding="utf-8")
+    with pytest.raises(RecipeError, match=r"r\.yaml"):
+        load_recipe(path, PrefinetuneRecipe)
