@@ -18,7 +18,7 @@ import torch
 import tiny_models
 from trunkline.model.bundle_files import Loaded, load_any
 
-torch.set_num_threads(2)
+torch.set_num_threads(1)
 
 
 @pytest.fixture(autouse=True)

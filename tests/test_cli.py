@@ -36,7 +36,7 @@ def test_every_command_has_help_with_an_example():
 def test_adapt_then_predict(tiny_folder, table, tmp_path):
     bundle = tmp_path / "bundle"
     options = ("--family", "classification", "--train", table, "--dev", table, "--test", table)
-    made = run("adapt", "kind", *options, "--encoder", tiny_folder, "--out", bundle, "--json")
+    made = run("adapt", "kind", *options, "--encoder", tiny_folder("bert"), "--out", bundle, "--json")
     assert made.returncode == 0, made.stderr
     scores = json.loads(made.stdout)
     assert scores["examples"] == {"train": 12, "dev": 12, "test": 12}
@@ -49,7 +49,7 @@ def test_adapt_then_predict(tiny_folder, table, tmp_path):
 
 def test_predict_reads_files_and_stdin_and_writes_lines(tiny_folder, table, tmp_path):
     bundle, texts, out = tmp_path / "bundle", tmp_path / "in.jsonl", tmp_path / "out.jsonl"
-    options = ("--family", "classification", "--train", table, "--encoder", tiny_folder, "--out", bundle)
+    options = ("--family", "classification", "--train", table, "--encoder", tiny_folder("bert"), "--out", bundle)
     assert run("adapt", "kind", *options).returncode == 0
     texts.write_text('{"text": "buy milk"}\n{"text": "ring"}\n', encoding="utf-8")
     assert run("predict", bundle, "--file", texts, "--out", out).returncode == 0

@@ -24,14 +24,15 @@ NEW_SENTENCES = (
 )
 
 
-def quickstart(folder: Path) -> None:
+def quickstart(folder: Path, recipes: Path = RECIPES) -> None:
     """Runs the sample from start to end; every part that is done already is skipped when it is run again.
 
     Args:
         folder: Holds the run (`run/`), the comparison (`comparison.jsonl`) and the bundle (`run/bundle`).
+        recipes: Folder of `quickstart.yaml` and `quickstart-sweep.yaml`.
     """
-    recipe = load_recipe(RECIPES / "quickstart.yaml", PrefinetuneRecipe)
-    sweep = load_recipe(RECIPES / "quickstart-sweep.yaml", SweepRecipe)
+    recipe = load_recipe(recipes / "quickstart.yaml", PrefinetuneRecipe)
+    sweep = load_recipe(recipes / "quickstart-sweep.yaml", SweepRecipe)
     ui.say("1 of 4: pre-finetuning on the sample, both families at once, each with its primary adapter")
     with ui.training_bar(recipe.name) as report:
         bundle = prefinetune(recipe, folder / "run", report)

@@ -147,7 +147,7 @@ class _Best:
         features = fitting.example_features(
             self.family, self.dev, self.start.encoder, self.start.tokenizer, self.model.lora, bf16=self.bf16
         )
-        score = fitting.score(self.family, self.model.head(), features, self.dev, self.labels)[self.family.main_score]
+        score = fitting.main_score(self.family, self.model.head(), features, self.dev, self.labels)
         if score > self.score:
             self.score, self.epoch = score, epoch
             self.state = {name: tensor.detach().clone() for name, tensor in self.model.state_dict().items()}

@@ -59,6 +59,14 @@ def score(
     return family.score(examples, predict(family, head, features, examples, labels))
 
 
+def main_score(
+    family: Family, head: LinearHead, features: Sequence[Features], examples: Sequence[Any], labels: Labels
+) -> float:
+    """The family's main score alone, from counts: what choices on dev are made by, many times faster than `score`."""
+    counts = family.counts(examples, predict(family, head, features, examples, labels))
+    return family.score_of_counts(np.sum(counts, axis=0))
+
+
 def fit(
     family: Family,
     train: tuple[Sequence[Features], Sequence[Any]],
@@ -75,6 +83,6 @@ def fit(
     targets = np.concatenate([np.asarray(family.unit_targets(example, labels)) for example in train[1]])
 
     def dev_score(head: LinearHead) -> float:
-        return score(family, head, dev[0], dev[1], labels)[family.main_score]
+        return main_score(family, head, dev[0], dev[1], labels)
 
     return best_head(features, targets, len(labels), penalties, dev_score)

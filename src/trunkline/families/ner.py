@@ -93,7 +93,9 @@ class TokenConceptObjective(nn.Module):
                 positive[offset + word, column[concept]] = True
                 valid[offset + word] = True
             offset += count
-        return ConceptTargets(torch.tensor(concepts, dtype=torch.long), torch.from_numpy(positive), torch.from_numpy(valid))
+        return ConceptTargets(
+            torch.tensor(concepts, dtype=torch.long), torch.from_numpy(positive), torch.from_numpy(valid)
+        )
 
     def measure(self, features: Tensor, targets: ConceptTargets) -> tuple[str, Tensor]:
         """Whether the nearest concept of a labelled word is a true one."""
@@ -165,18 +167,15 @@ class Ner:
 
     def score(self, gold: Sequence[NerExample], predicted: Sequence[list[dict[str, Any]]]) -> Scores:
         """Strict entity precision, recall and F1 (IOB2, seqeval), micro-averaged, and F1 averaged over the types."""
-        from seqeval.metrics import f1_score, precision_score, recall_score
+        from seqeval.metrics import precision_recall_fscore_support
         from seqeval.scheme import IOB2
 
         truth = [spans_to_bio(example)[0] for example in gold]
         guess = [_predicted_tags(example, entities) for example, entities in zip(gold, predicted, strict=True)]
         options: dict[str, Any] = {"mode": "strict", "scheme": IOB2, "zero_division": 0}
-        return {
-            "f1": float(f1_score(truth, guess, **options)),
-            "precision": float(precision_score(truth, guess, **options)),
-            "recall": float(recall_score(truth, guess, **options)),
-            "macro_f1": float(f1_score(truth, guess, average="macro", **options)),
-        }
+        precision, recall, f1, _ = precision_recall_fscore_support(truth, guess, average="micro", **options)
+        _, _, macro, _ = precision_recall_fscore_support(truth, guess, average="macro", **options)
+        return {"f1": float(f1), "precision": float(precision), "recall": float(recall), "macro_f1": float(macro)}
 
     def counts(self, gold: Sequence[NerExample], predicted: Sequence[list[dict[str, Any]]]) -> list[list[int]]:
         """[entities that are right, predicted entities, gold entities] for each sentence."""

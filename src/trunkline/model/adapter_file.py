@@ -107,6 +107,9 @@ def load_adapter(path: Path, encoder: EncoderConfig, backbone: str) -> AdapterFi
             todo="Adapt the task again on this backbone, or load the backbone that the adapter came with",
         )
     tensors = read_tensors(path)
+    wrong = sorted(name for name, tensor in tensors.items() if not torch.isfinite(tensor).all())
+    if wrong:
+        raise MismatchError(f"{path}: {wrong[0]} has values that are not finite", todo="Adapt the task again")
     try:
         lora = _read_lora(description.get("lora"), tensors, encoder, int(description["fork"]))
         return AdapterFile(
@@ -141,6 +144,4 @@ def _read_head(tensors: Mapping[str, Tensor], n_labels: int, encoder: EncoderCon
         raise MismatchError(
             f"{path}: the head is {tuple(weight.shape)}", expected=f"({n_labels}, {encoder.hidden_size})"
         )
-    if not (torch.isfinite(weight).all() and torch.isfinite(bias).all()):
-        raise MismatchError(f"{path}: the head has values that are not finite", todo="Adapt the task again")
     return LinearHead(weight.numpy(), bias.numpy())

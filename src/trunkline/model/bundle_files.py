@@ -17,6 +17,7 @@ from typing import Any
 from trunkline.data.tokenize import TextTokenizer
 from trunkline.errors import MismatchError, TrunklineError
 from trunkline.model.adapter_file import AdapterFile, load_adapter, lora_hash, save_adapter
+from trunkline.model.architectures import EncoderConfig, read_config
 from trunkline.model.encoder import Encoder
 from trunkline.model.lora import LoraAdapter
 from trunkline.model.resolve import resolve
@@ -74,7 +75,7 @@ def load_any(name: str, *, fork: int | None = None, max_length: int = 256) -> Lo
 def load_bundle(folder: Path) -> Loaded:
     """Loads a bundle and checks that its parts belong together."""
     manifest = _manifest(folder)
-    encoder = load_encoder(folder / "backbone", int(manifest["fork"]))
+    encoder = load_encoder(folder / "backbone", manifest["fork"])
     backbone = backbone_hash(encoder)
     if backbone != manifest["backbone"]:
         raise MismatchError(
@@ -82,15 +83,13 @@ def load_bundle(folder: Path) -> Loaded:
             expected=f"{str(manifest['backbone'])[:12]}, as the manifest says",
             todo="The file was changed or belongs to another bundle; make or fetch the bundle again",
         )
-    primaries = {
-        name: load_adapter(_inside(folder, "adapters", name), encoder.config, backbone) for name in manifest["adapters"]
-    }
+    primaries = {name: _primary(folder, name, encoder.config, backbone) for name in manifest["adapters"]}
     tasks = {name: load_adapter(_inside(folder, "tasks", name), encoder.config, backbone) for name in manifest["tasks"]}
     for name, task in tasks.items():
         check_task(name, task, primaries.get(task.family), encoder.fork)
     return Loaded(
         encoder=encoder,
-        tokenizer=load_tokenizer(folder / "backbone", encoder.config, int(manifest["max_length"])),
+        tokenizer=load_tokenizer(folder / "backbone", encoder.config, manifest["max_length"]),
         config=read_json(folder / "backbone" / "config.json"),
         backbone=backbone,
         primaries=primaries,
@@ -136,6 +135,9 @@ def add_task(folder: Path, name: str, task: AdapterFile) -> Path:
             todo="Adapt it on this bundle",
         )
     path = _inside(folder, "tasks", name)
+    config = read_config(read_json(folder / "backbone" / "config.json"), str(folder / "backbone" / "config.json"))
+    primary = _primary(folder, task.family, config, task.backbone) if task.family in manifest["adapters"] else None
+    check_task(name, task, primary, manifest["fork"])
     save_adapter(task, path)
     write_json({**manifest, "tasks": sorted({*manifest["tasks"], name})}, folder / "manifest.json")
     return path
@@ -155,6 +157,15 @@ def check_task(name: str, task: AdapterFile, primary: AdapterFile | None, fork: 
         )
 
 
+def _primary(folder: Path, family: str, encoder: EncoderConfig, backbone: str) -> AdapterFile:
+    path = _inside(folder, "adapters", family)
+    primary = load_adapter(path, encoder, backbone)
+    if primary.family != family or primary.lora is None:
+        kind = "LoRA" if primary.lora is not None else "no LoRA"
+        raise MismatchError(f"{path} holds {kind} of family {primary.family}", expected=f"the LoRA of {family}")
+    return primary
+
+
 def _manifest(folder: Path) -> dict[str, Any]:
     path = folder / "manifest.json"
     manifest = read_json(path)
@@ -165,6 +176,9 @@ def _manifest(folder: Path) -> dict[str, Any]:
         raise MismatchError(
             f"{path} has format {manifest['format']}", expected=f"format {FORMAT}", todo="Update trunkline to read it"
         )
+    numbers = all(isinstance(manifest[key], int) for key in ("fork", "max_length"))
+    if not numbers or not all(isinstance(manifest[key], list) for key in ("adapters", "tasks")):
+        raise TrunklineError(f"{path} is damaged", expected="whole numbers fork, max_length and lists adapters, tasks")
     return manifest
 
 

@@ -164,6 +164,7 @@ class Session:
         }
 
     def _losses(self, step: int) -> Iterator[tuple[str, float, Tensor]]:
+        self.batches = {}
         for family, section in self.recipe.families.items():
             batch = draw_batch(
                 family,

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -38,7 +39,8 @@ def save_checkpoint(
     folder.mkdir(parents=True, exist_ok=True)
     final = folder / f"step-{step:08d}"
     temporary = folder / f".writing-{step:08d}"
-    shutil.rmtree(temporary, ignore_errors=True)
+    for half in folder.glob(".writing-*"):
+        shutil.rmtree(half, ignore_errors=True)
     temporary.mkdir()
     try:
         save_file(_contiguous(module.state_dict()), temporary / "module.safetensors")
@@ -49,7 +51,7 @@ def save_checkpoint(
         (temporary / "state.json").write_text(json.dumps(content), encoding="utf-8")
         shutil.rmtree(final, ignore_errors=True)
         temporary.rename(final)
-    except OSError as error:
+    except (OSError, SafetensorError) as error:
         raise TrunklineError(
             f"checkpoint {final} could not be written ({error}); earlier checkpoints are intact",
             todo="Free some space and run the same command again, it goes on from the last checkpoint",

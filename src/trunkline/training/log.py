@@ -19,7 +19,8 @@ class MetricsLog:
 
     def __init__(self, path: Path, done: int = 0) -> None:
         self.path = path
-        kept = [row for row in read_rows(path) if row["step"] <= done]
+        # A run that begins anew repeats what it measured before its first step, too.
+        kept = [row for row in read_rows(path) if row["step"] <= done] if done else []
         write_rows(path, kept)
 
     def write(self, step: int, values: Mapping[str, Any]) -> None:
