@@ -26,7 +26,7 @@ from trunkline.model.heads import LinearHead
 from trunkline.model.lora import LoraAdapter, LoraConfig
 from trunkline.training.checkpoint import seed_everything
 from trunkline.training.loop import Hooks, LoopSettings, optimizer_for, run
-from trunkline.training.precision import resolve_precision
+from trunkline.training.precision import make_accelerator, resolve_precision
 
 Target = tuple[Family, Labels, LinearHead]
 
@@ -73,11 +73,9 @@ def train_lora(
     progress: Callable[[str], None] = lambda text: None,
 ) -> LoraResult:
     """Trains adapter and head with early stopping on dev; see `trunkline.adapt.fit.adapt`."""
-    from accelerate import Accelerator
-
     family, labels, head = target
     bf16 = resolve_precision(section.precision) == "bf16"
-    accelerator = Accelerator(mixed_precision="bf16" if bf16 else "no", cpu=not torch.cuda.is_available())
+    accelerator = make_accelerator(bf16)
     seed_everything(seed)
     encoder = start.encoder.to(accelerator.device).requires_grad_(False)
     model = TaskModel(starting_lora(start, family.name, section.adapter), head).to(accelerator.device)
@@ -160,7 +158,7 @@ class _Batches:
     def __init__(self, units: Sequence[UnitText], budget: int, seed: int) -> None:
         self.sizes = np.asarray([text.size for text in units])
         self.seed = seed
-        self.per_epoch = max(1, round(float(self.sizes.sum()) / budget))
+        self.per_epoch = min(len(units), max(1, round(float(self.sizes.sum()) / budget)))
         self._epoch, self._parts = -1, list[Any]()
 
     def at(self, step: int) -> list[int]:
@@ -168,7 +166,12 @@ class _Batches:
         epoch, number = divmod(step, self.per_epoch)
         if epoch != self._epoch:
             order = np.random.default_rng([self.seed, epoch]).permutation(len(self.sizes))
-            # Cut where the running sum of tokens passes equal shares, so that every batch is about as long.
-            shares = (np.cumsum(self.sizes[order]) - self.sizes[order]) * self.per_epoch // self.sizes.sum()
-            self._epoch, self._parts = epoch, [order[shares == part] for part in range(self.per_epoch)]
+            # Cut where the running sum of tokens passes equal shares, so that every batch is about as long; long texts
+            # can pass several shares at once, so cuts are moved apart until every batch has a text.
+            before = np.cumsum(self.sizes[order]) - self.sizes[order]
+            number_of = np.arange(1, self.per_epoch)
+            cuts = np.searchsorted(before * self.per_epoch, number_of * self.sizes.sum())
+            cuts = np.maximum.accumulate(np.maximum(cuts, 1) - number_of) + number_of
+            cuts = np.minimum(cuts, len(order) - self.per_epoch + number_of)
+            self._epoch, self._parts = epoch, np.split(order, cuts)
         return [int(i) for i in self._parts[number]]

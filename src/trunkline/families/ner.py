@@ -167,12 +167,13 @@ class Ner:
 
     def score(self, gold: Sequence[NerExample], predicted: Sequence[list[dict[str, Any]]]) -> Scores:
         """Strict entity precision, recall and F1 (IOB2, seqeval), micro-averaged, and F1 averaged over the types."""
-        from seqeval.metrics import precision_recall_fscore_support
+        from seqeval.metrics.v1 import precision_recall_fscore_support
         from seqeval.scheme import IOB2
 
         truth = [spans_to_bio(example)[0] for example in gold]
         guess = [_predicted_tags(example, entities) for example, entities in zip(gold, predicted, strict=True)]
-        options: dict[str, Any] = {"mode": "strict", "scheme": IOB2, "zero_division": 0}
+        # seqeval's `v1` is what its mode="strict" runs; its own functions would parse all tags once for each measure.
+        options: dict[str, Any] = {"scheme": IOB2, "zero_division": 0}
         precision, recall, f1, _ = precision_recall_fscore_support(truth, guess, average="micro", **options)
         _, _, macro, _ = precision_recall_fscore_support(truth, guess, average="macro", **options)
         return {"f1": float(f1), "precision": float(precision), "recall": float(recall), "macro_f1": float(macro)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -26,5 +27,7 @@ def concept_ranks(logits: Tensor, positive: Tensor) -> Tensor:
     """[words] rank, from 1, of the best-placed true concept of each word; words without one are left out."""
     labelled = positive.any(-1)
     logits, positive = logits[labelled], positive[labelled]
+    if not logits.numel():
+        return logits.new_zeros(0, dtype=torch.long)
     best = logits.masked_fill(~positive, float("-inf")).max(-1, keepdim=True).values
     return 1 + ((logits >= best) & ~positive).sum(-1)

@@ -26,7 +26,7 @@ from trunkline.prefinetune.sources import load_sources
 from trunkline.training.checkpoint import checkpoints, load_checkpoint, save_checkpoint, seed_everything
 from trunkline.training.log import MetricsLog
 from trunkline.training.loop import Hooks, LoopSettings, optimizer_for, run
-from trunkline.training.precision import resolve_precision
+from trunkline.training.precision import make_accelerator, resolve_precision
 from trunkline.training.report import Report
 from trunkline.versions import versions
 
@@ -78,16 +78,9 @@ class Session:
         folder: Path,
         report: Report,
     ) -> None:
-        from accelerate import Accelerator
-
         self.recipe, self.start, self.sources, self.folder, self.report = recipe, start, sources, folder, report
         self.bf16 = resolve_precision(recipe.precision) == "bf16"
-        self.accelerator = Accelerator(
-            mixed_precision="bf16" if self.bf16 else "no",
-            cpu=not torch.cuda.is_available(),
-            log_with="tensorboard",
-            project_dir=str(folder),
-        )
+        self.accelerator = make_accelerator(self.bf16, log_with="tensorboard", project_dir=str(folder))
         self.tokenizer = start.tokenizer
         encoder = start.encoder
         encoder.dropout = recipe.optimizer.dropout

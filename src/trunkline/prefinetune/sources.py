@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from trunkline.config import FamilySection
@@ -35,7 +37,7 @@ def load_sources(
             problems.append(f"families.{family}.sources.{name}: {error}")
     if problems:
         raise RecipeError("recipe", problems)
-    return sources
+    return _told_apart(sources)
 
 
 def _load(name: str, family: str, section: FamilySection, weight: float, cap: int | None, seed: int) -> Source:
@@ -56,6 +58,17 @@ def _load(name: str, family: str, section: FamilySection, weight: float, cap: in
     labels = {span.label for example in examples if isinstance(example, NerExample) for span in example.spans}
     log.info("%s: %d examples, %d held out, %d concepts", name, len(train), len(held_out), len(labels))
     return Source(Path(name).stem, train, held_out, {label: concept(label) for label in sorted(labels)}, closed, weight)
+
+
+def _told_apart(sources: list[Source]) -> list[Source]:
+    """Numbers sources of one name (files of one name in several folders), as progress is kept by name."""
+    seen: Counter[str] = Counter()
+    result = []
+    for source in sources:
+        seen[source.name] += 1
+        number = seen[source.name]
+        result.append(source if number == 1 else replace(source, name=f"{source.name}-{number}"))
+    return result
 
 
 def _as_words(label: str) -> str:

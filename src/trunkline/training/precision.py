@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -14,6 +15,16 @@ def resolve_precision(asked: str) -> str:
     if torch.cuda.is_available():
         return "bf16" if torch.cuda.is_bf16_supported() else "fp32"
     return "bf16" if cpu_has_bf16() else "fp32"
+
+
+def make_accelerator(bf16: bool, **options: Any) -> Any:
+    """An `accelerate.Accelerator` for the device at hand; runs of one process may differ in precision."""
+    from accelerate import Accelerator
+    from accelerate.state import AcceleratorState
+
+    # The state belongs to the process and would refuse another precision than that of its first run.
+    AcceleratorState._reset_state()
+    return Accelerator(mixed_precision="bf16" if bf16 else "no", cpu=not torch.cuda.is_available(), **options)
 
 
 def cpu_has_bf16() -> bool:
