@@ -1,4 +1,4 @@
-"""Shared fixtures: no network, two threads, tiny random encoders made once a session."""
+"""Shared fixtures: no network, one thread, tiny random encoders made once a session."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ import torch
 import tiny_models
 from trunkline.model.bundle_files import Loaded, load_any
 
+# Tiny tensors gain nothing from more threads, and lose a hundredfold to waiting where the cores are busy.
 torch.set_num_threads(1)
 
 

@@ -74,3 +74,17 @@ def test_files_that_are_no_recipe(tmp_path, content):
     path.write_text(content, encoding="utf-8")
     with pytest.raises(RecipeError, match=r"r\.yaml"):
         load_recipe(path, PrefinetuneRecipe)
+
+
+def test_a_value_of_the_wrong_type_is_one_problem_not_a_missing_key_as_well():
+    assert len(problems({**GOOD, "name": 5})) == 1
+    assert len(problems({**GOOD, "families": {"ner": {"sources": []}}})) == 1
+
+
+def test_the_nearest_valid_name_is_given_at_every_depth():
+    raw = {**GOOD, "monitr": {}, "optimizer": {"step": 5, "backbone_lr": 1}, "zzz": 1}
+    found = "\n".join(problems(raw))
+    assert "monitr: unknown key; did you mean 'monitor'?" in found, found
+    assert "optimizer.step: unknown key; did you mean 'steps'?" in found, found
+    assert "did you mean 'backbone_rate'?" in found, found
+    assert "zzz: unknown key" in found and "strategy" in found, found

@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-import tiny_models
 import torch
 
+import tiny_models
 import trunkline
 from trunkline.adapt import TaskData, adapt
 from trunkline.adapt.lora import _Batches, starting_lora

@@ -79,3 +79,5 @@ def test_a_cut_off_result_line_is_run_again(tiny_folder, tmp_path):
     (repeated,) = run_sweep(recipe, tmp_path, said.append)
     assert len(said) == 1
     assert repeated["test"] == row["test"]
+    assert run_sweep(recipe, tmp_path, said.append) == [repeated]
+    assert len(said) == 1, "what was run again is kept"

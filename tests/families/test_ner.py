@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from trunkline.data.examples import NerExample, Span, split_words
 from trunkline.data.mixture import Source
+from trunkline.data.tagging import decode_tags
 from trunkline.families.ner import Ner, TokenConceptObjective, best_path
 
 LABELS = ("O", "B-a", "I-a", "B-b", "I-b")
@@ -105,4 +106,55 @@ def test_the_same_concept_of_two_sources_is_one_concept():
 def test_a_batch_without_concepts_has_a_finite_loss():
     made = objective(Source("o", [], [], {"X": "drug"}, closed=False))
     loss = made(torch.randn(2, 4), made.targets([(0, sentence("nothing here"))], 0))
-    assert float(loss) == 0.0
+    assert float(loss.detach()) == 0.0
+
+
+def test_held_out_words_without_any_concept_are_measured_as_none():
+    made = objective(Source("o", [], [], {"X": "drug"}, closed=False))
+    name, values = made.measure(torch.randn(2, 4), made.targets([(0, sentence("nothing here"))], 0))
+    assert (name, values.tolist()) == ("recall_at_1", [])
+
+
+def test_a_word_of_several_entities_is_positive_for_each():
+    source = Source("s", [], [], {"A": "person", "B": "singer", "C": "city"})
+    made = objective(source)
+    targets = made.targets([(0, sentence("Ana Lima sang", ("Ana Lima", "A"), ("Lima", "B")))], 0)
+    names = [sorted(made.index, key=made.index.get)[c] for c in targets.concepts.tolist()]
+    found = [{name for name, hit in zip(names, row, strict=True) if hit} for row in targets.positive.tolist()]
+    assert found == [{"person"}, {"person", "singer"}, set()]
+    assert targets.valid.all()
+
+
+def test_negatives_are_limited_and_depend_on_seed_and_step_alone():
+    source = Source("s", [], [], {f"L{i}": f"concept {i}" for i in range(40)})
+    drawn = [(0, sentence("Ana left", ("Ana", "L7")))]
+    made, again, other = (
+        TokenConceptObjective([source], lambda t: torch.ones(len(t), 4), 5, seed) for seed in (0, 0, 1)
+    )
+    chosen = made.targets(drawn, 3).concepts.tolist()
+    assert len(set(chosen)) == 6
+    assert made.index["concept 7"] in chosen
+    assert chosen == again.targets(drawn, 3).concepts.tolist()
+    assert chosen != made.targets(drawn, 4).concepts.tolist()
+    assert chosen != other.targets(drawn, 3).concepts.tolist()
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 10**6))
+def test_the_score_is_that_of_the_counts_whatever_is_predicted(seed):
+    rng = np.random.default_rng(seed)
+    gold, predicted = [], []
+    for _ in range(4):
+        text = " ".join("abcdefg"[: rng.integers(1, 8)])
+        words = split_words(text)
+        tags = [[LABELS[i] for i in best_path(rng.normal(size=(len(words), 5)), LABELS)] for _ in range(2)]
+        spans = [[(words[a][0], words[b - 1][1], label) for a, b, label in decode_tags(row)] for row in tags]
+        gold.append(NerExample(text, words, tuple(Span(*span) for span in spans[0])))
+        predicted.append([{"start": a, "end": b, "label": label} for a, b, label in spans[1]])
+    scores, total = Ner().score(gold, predicted), np.sum(Ner().counts(gold, predicted), axis=0)
+    same = sum(
+        len({(s.start, s.end, s.label) for s in g.spans} & {tuple(e.values()) for e in p})
+        for g, p in zip(gold, predicted, strict=True)
+    )
+    assert Ner().score_of_counts(total) == pytest.approx(scores["f1"])
+    assert total.tolist() == [same, sum(map(len, predicted)), sum(len(g.spans) for g in gold)]

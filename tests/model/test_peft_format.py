@@ -154,7 +154,7 @@ def test_another_kind_of_adapter_is_refused(tiny_folder: Folders, tmp_path: Path
 
     options = {"target_modules": ["query", "output.dense"], "feedforward_modules": ["output.dense"]}
     get_peft_model(auto_model(tiny_folder("bert")), IA3Config(**options)).save_pretrained(str(tmp_path))
-    with pytest.raises(MismatchError, match="of type 'IA3'.*LORA"):
+    with pytest.raises(MismatchError, match=r"of type 'IA3'.*LORA"):
         import_peft(tmp_path, tiny.encoder.config)
 
 

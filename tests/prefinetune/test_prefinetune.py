@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import tiny_models
 import torch
 
+import tiny_models
 from trunkline.config import PrefinetuneRecipe
 from trunkline.data.examples import NerExample, PairExample, split_words
 from trunkline.data.mixture import Source
@@ -218,7 +218,7 @@ def test_a_family_without_data_or_without_any_concept_is_refused(tiny_folder: Fo
     with pytest.raises(TrunklineError, match="family ner has no source"):
         check_families(recipe, {"classification": [pair], "ner": []})
     nothing = Source("n", [NerExample("a", ((0, 1),), ())], [])
-    with pytest.raises(TrunklineError, match="no entity.*labelled spans"):
+    with pytest.raises(TrunklineError, match=r"no entity.*labelled spans"):
         check_families(recipe, {"classification": [pair], "ner": [nothing]})
 
 

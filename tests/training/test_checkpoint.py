@@ -10,16 +10,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import tiny_models
 import torch
 from safetensors import SafetensorError
 from torch import nn
 
+import tiny_models
 from trunkline.errors import MismatchError, TrunklineError
 from trunkline.model.bundle_files import load_bundle
 from trunkline.prefinetune import Report, prefinetune
 from trunkline.training.checkpoint import checkpoints, load_checkpoint, save_checkpoint
-from trunkline.training.log import MetricsLog, read_rows
+from trunkline.training.log import MetricsLog, mend_rows, read_rows, write_rows
 from trunkline.training.loop import Interrupted
 
 Folders = Callable[[str], Path]
@@ -216,7 +216,7 @@ def test_a_checkpoint_of_another_format_or_module_is_refused(tmp_path: Path) -> 
         load_checkpoint(path, other, torch.optim.AdamW(other.parameters()))
     content = json.loads((path / "state.json").read_text())
     (path / "state.json").write_text(json.dumps(content | {"format": 0}))
-    with pytest.raises(MismatchError, match="format 0.*format 1"):
+    with pytest.raises(MismatchError, match=r"format 0.*format 1"):
         load_checkpoint(path, module, optimizer)
 
 
@@ -237,3 +237,23 @@ def test_the_log_drops_a_line_that_was_cut_off_and_rows_of_lost_steps(tmp_path: 
 
 def test_a_missing_log_has_no_rows(tmp_path: Path) -> None:
     assert read_rows(tmp_path / "none.jsonl") == []
+
+
+def test_line_separators_of_unicode_inside_a_row_do_not_split_it(tmp_path: Path) -> None:
+    rows = [{"step": 1, "text": "a\u2028b\u0085c\x0bd"}, {"step": 2, "text": "\n"}]
+    write_rows(tmp_path / "rows.jsonl", rows)
+    assert read_rows(tmp_path / "rows.jsonl") == rows
+
+
+@pytest.mark.parametrize("kept", range(12, 24))
+def test_rows_can_be_appended_to_a_mended_file_wherever_it_was_cut_off(kept: int, tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    rows = [{"step": 1}, {"step": 2}]
+    write_rows(path, rows)
+    path.write_bytes(path.read_bytes()[:kept])
+    whole = read_rows(path)
+    mend_rows(path)
+    with path.open("a") as file:
+        file.write('{"step": 3}\n')
+    assert whole == rows[: len(whole)]
+    assert read_rows(path) == [*whole, {"step": 3}]

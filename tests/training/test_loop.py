@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import signal
@@ -11,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import tiny_models
 import torch
 from torch import Tensor, nn
 
+import tiny_models
 from trunkline.errors import TrainingError
 from trunkline.families.classification import TextPairObjective
 from trunkline.prefinetune import Report, prefinetune
@@ -60,7 +61,7 @@ def test_the_rate_rises_linearly_then_falls_linearly_to_the_floor() -> None:
     assert factors[:10] == pytest.approx([(step + 1) / 10 for step in range(10)])
     assert max(factors) == 1.0
     assert factors[10] == 1.0
-    falls = [a - b for a, b in zip(factors[10:], factors[11:], strict=False)]
+    falls = [a - b for a, b in itertools.pairwise(factors[10:])]
     assert falls == pytest.approx([0.8 / 90] * 89)
     assert rate_factor(100, 100, 0.1, 0.2) == pytest.approx(0.2)
 

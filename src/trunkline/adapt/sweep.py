@@ -15,7 +15,7 @@ from trunkline.data.cards import load_card
 from trunkline.data.sample import draw
 from trunkline.families import Family, get_family
 from trunkline.model.bundle_files import Loaded, load_any
-from trunkline.training.log import read_rows
+from trunkline.training.log import mend_rows, read_rows
 from trunkline.versions import versions
 
 RESAMPLES = 2000
@@ -30,6 +30,7 @@ def run_sweep(recipe: SweepRecipe, folder: Path, say: Callable[[str], None] = la
     since a row was written makes that row count as missing.
     """
     path = folder / "results.jsonl"
+    mend_rows(path)
     rows = {_key(row): row for row in read_rows(path)}
     wanted: list[Row] = []
     for encoder, source in recipe.encoders.items():

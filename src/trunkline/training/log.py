@@ -32,7 +32,8 @@ class MetricsLog:
 def read_rows(path: Path) -> list[dict[str, Any]]:
     """The rows of a file of JSON lines, none if there is no file; what a crash cut off is left out."""
     rows: list[dict[str, Any]] = []
-    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
+    # Not splitlines, which also splits at the line separators of Unicode that a text in a row may have.
+    for line in path.read_text(encoding="utf-8").split("\n") if path.is_file() else []:
         try:
             rows.append(json.loads(line))
         except ValueError:
@@ -51,3 +52,9 @@ def write_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> int:
     finally:
         temporary.unlink(missing_ok=True)
     return len(lines)
+
+
+def mend_rows(path: Path) -> None:
+    """Takes a last line that was cut off out of a file of JSON lines, so that rows can be appended to it."""
+    if path.is_file() and not path.read_bytes().endswith(b"\n"):
+        write_rows(path, read_rows(path))
