@@ -41,10 +41,15 @@ class TextExample:
 
 @dataclass(frozen=True, slots=True)
 class PairExample:
-    """Two texts that belong together, such as a title and its body."""
+    """Two texts that belong together, such as a title and its body.
+
+    Pairs of the same `group` (a topic, a situation, a category) are too much alike to be each other's negatives; an
+    empty group is one of its own.
+    """
 
     left: str
     right: str
+    group: str = ""
 
 
 Example = NerExample | TextExample | PairExample

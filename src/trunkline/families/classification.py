@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -17,6 +18,14 @@ from trunkline.families.base import FloatArray, Labels, Scores, TextEmbedder
 from trunkline.objectives.text_pair import info_nce, reciprocal_ranks
 
 
+@dataclass(frozen=True, slots=True)
+class PairTargets:
+    """[pairs] indices of the pairs of a batch that are used, and the group of each."""
+
+    kept: Tensor
+    groups: Tensor
+
+
 class TextPairObjective(nn.Module):
     """Symmetric InfoNCE; units 2i and 2i + 1 are the two texts of pair i."""
 
@@ -24,25 +33,29 @@ class TextPairObjective(nn.Module):
         super().__init__()
         self.temperature = temperature
 
-    def forward(self, features: Tensor, targets: Any) -> Tensor:
+    def forward(self, features: Tensor, targets: PairTargets) -> Tensor:
         """The loss of [2 * pairs, width] features over the pairs that `targets` keeps."""
-        return info_nce(features[0::2][targets], features[1::2][targets], self.temperature)
+        left, right = features[0::2][targets.kept], features[1::2][targets.kept]
+        return info_nce(left, right, self.temperature, targets.groups)
 
-    def targets(self, drawn: Sequence[tuple[int, Example]], step: int) -> Tensor:
-        """Indices of the pairs to use: a text that occurs twice in a batch would be its own negative."""
+    def targets(self, drawn: Sequence[tuple[int, Example]], step: int) -> PairTargets:
+        """The pairs to use: a text that occurs twice in a batch would be its own negative."""
         seen: set[str] = set()
-        kept = []
-        for index, (_, pair) in enumerate(drawn):
+        kept: list[int] = []
+        groups: dict[tuple[int, str] | int, int] = {}
+        numbers: list[int] = []
+        for index, (source, pair) in enumerate(drawn):
             if not isinstance(pair, PairExample):
                 raise TypeError(f"classification is pre-finetuned on pairs, not {type(pair).__name__}")
             if pair.left not in seen and pair.right not in seen:
                 kept.append(index)
+                numbers.append(groups.setdefault((source, pair.group) if pair.group else index, len(groups)))
             seen |= {pair.left, pair.right}
-        return torch.tensor(kept, dtype=torch.long)
+        return PairTargets(torch.tensor(kept, dtype=torch.long), torch.tensor(numbers, dtype=torch.long))
 
-    def measure(self, features: Tensor, targets: Any) -> tuple[str, Tensor]:
+    def measure(self, features: Tensor, targets: PairTargets) -> tuple[str, Tensor]:
         """Mean reciprocal rank of each left text's partner among the held-out right texts."""
-        return "mrr", reciprocal_ranks(features[0::2][targets], features[1::2][targets])
+        return "mrr", reciprocal_ranks(features[0::2][targets.kept], features[1::2][targets.kept])
 
 
 class Classification:

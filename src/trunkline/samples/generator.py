@@ -10,11 +10,12 @@ import random
 import re
 import sys
 from collections.abc import Iterable, Iterator
+from itertools import cycle, permutations
 from pathlib import Path
 from typing import Any
 
 from trunkline.samples import folder
-from trunkline.samples.shapes import BUILT_IN, CHOICE, PLACEHOLDER, RANGE, SLOT, Concept, Shape, load_grammar
+from trunkline.samples.shapes import BUILT_IN, CHOICE, PLACEHOLDER, RANGE, SLOT, Concept, Shape, Situation, load_grammar
 
 CHAT = "chat"
 LOWER_SHARE = 0.07
@@ -73,6 +74,10 @@ def generate_sentences(seed: int, n: int) -> Iterator[dict[str, Any]]:
 def generate_pairs(seed: int, n: int) -> Iterator[dict[str, str]]:
     """Generate text pairs, each situation about equally often and no left or right text twice.
 
+    A situation gives in turn a left text with the right one that answers it (shared slots have the same value), two
+    left texts, and two right texts (slots have values of their own). With answers alone, an encoder would learn to match
+    names and numbers, not what a text is about.
+
     Args:
         seed: Seed of the random choices; the same seed gives the same pairs.
         n: Number of pairs.
@@ -85,7 +90,7 @@ def generate_pairs(seed: int, n: int) -> Iterator[dict[str, str]]:
     """
     grammar = load_grammar()
     rng = random.Random(seed)
-    decks = [(item.name, _deal(rng, item.couples)) for item in grammar.situations]
+    decks = [(item.name, _turns(rng, item)) for item in grammar.situations]
     seen: tuple[set[str], set[str]] = (set(), set())
     made = 0
     while made < n:
@@ -139,13 +144,29 @@ def _new_sentence(rng: random.Random, shape: Shape, known: dict[str, Concept], s
     return None
 
 
+def _turns(rng: random.Random, item: Situation) -> Iterator[tuple[tuple[Shape, Shape], bool]]:
+    """Deal couples of shapes and whether their slots are shared: an answer, two left shapes, two right shapes, ..."""
+    decks = (
+        (_deal(rng, item.couples), True),
+        (_deal(rng, tuple(permutations(item.left, 2))), False),
+        (_deal(rng, tuple(permutations(item.right, 2))), False),
+    )
+    for deck, shared in cycle(decks):
+        yield next(deck), shared
+
+
 def _new_pair(
-    rng: random.Random, shapes: tuple[Shape, Shape], known: dict[str, Concept], seen: tuple[set[str], set[str]]
+    rng: random.Random,
+    turn: tuple[tuple[Shape, Shape], bool],
+    known: dict[str, Concept],
+    seen: tuple[set[str], set[str]],
 ) -> tuple[str, str] | None:
+    shapes, shared = turn
     for _ in range(ATTEMPTS):
         bound: dict[str, str] = {}
         sides: list[str] = []
         for shape in shapes:
+            bound = bound if shared else {}
             text, entities = _fill(rng, shape, known, bound)
             sides.append(_noisy(rng, text, entities, shape.register))
         # A text that occurs twice on one side would be a false negative in contrastive training.

@@ -15,6 +15,7 @@ class Options(FileOptions):
 
     left_key: str = "left"
     right_key: str = "right"
+    group_key: str | None = None
 
 
 def read(path: str | Path, options: Options) -> Iterator[PairExample]:
@@ -28,4 +29,5 @@ def _pairs(path: str | Path, options: Options) -> Iterator[PairExample]:
         if not isinstance(left, str) or not isinstance(right, str):
             raise DataError(f"the pair is {left!r}, {right!r}", path=path, line=line, expected="two strings")
         if left.strip() and right.strip():
-            yield PairExample(left.strip(), right.strip())
+            group = get_key(record, options.group_key, path, line) if options.group_key else ""
+            yield PairExample(left.strip(), right.strip(), str(group))
