@@ -49,13 +49,14 @@ def quickstart(folder: Path, recipes: Path = RECIPES) -> None:
         short = name.removeprefix("sample_")
         if short not in start.tasks:
             add_task(bundle, short, adapt(task, start, AdaptSection()).adapter)
-    ui.say("4 of 4: predictions on new sentences, all four tasks in one pass through the trunk")
+    ui.say("4 of 4: predictions on new sentences, one pass through the trunk for all tasks")
     ui.print_predictions(predict_rows(bundle, NEW_SENTENCES, None))
     ui.console.print()
     ui.comparison_table(summary)
     ui.console.print("\nThree commands to try next:", style="bold")
-    ui.console.print(f'  trunkline predict {bundle} "Book a table at Osteria Lume for two on Sunday"', highlight=False)
-    ui.console.print(
-        "  trunkline adapt mytask --family classification --train my.csv --encoder " + str(bundle), highlight=False
-    )
-    ui.console.print("  trunkline prefinetune recipes/real-cpu.yaml", highlight=False)
+    for command in (
+        f'predict {bundle} "Table for two at Osteria Lume on Sunday?"',
+        f"adapt mine --family classification --train my.csv --encoder {bundle}",
+        "prefinetune recipes/real-cpu.yaml",
+    ):
+        ui.console.print(f"  trunkline {command}", highlight=False, soft_wrap=True)

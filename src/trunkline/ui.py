@@ -67,40 +67,37 @@ def print_scores(result: Mapping[str, Any]) -> None:
 
 
 def comparison_table(summary: Sequence[Mapping[str, Any]]) -> None:
-    """Prints a sweep: mean and 95 % interval for each task and encoder, and the gain over the baseline."""
-    table = Table("task", "labels", "measure", "encoder", "mean", "95 % interval", "gain", box=None)
+    """Prints a sweep: mean test score with its 95 % interval, and the gain over the baseline, in percent."""
+    table = Table("task", "labels", "encoder", "score (95 %)", "gain", box=None)
     for row in summary:
-        gain = "" if row["gain"] is None else f"{100 * row['gain']:+.1f}"
         low, high = row["interval"]
         table.add_row(
             row["task"],
             row["budget"],
-            row["measure"],
             row["encoder"],
-            f"{100 * row['mean']:.1f}",
-            f"{100 * low:.1f} to {100 * high:.1f}",
-            Text(gain, style="green" if (row["gain"] or 0) > 0 else "red"),
+            f"{100 * row['mean']:.1f} ({100 * low:.1f} to {100 * high:.1f})",
+            ""
+            if row["gain"] is None
+            else Text(f"{100 * row['gain']:+.1f}", style="green" if row["gain"] > 0 else "red"),
             end_section=bool(row["last"]),
         )
     console.print(table)
+    measures = {"f1": "strict entity F1", "accuracy": "accuracy"}
+    named = dict.fromkeys(measures.get(row["measure"], row["measure"]) for row in summary)
+    console.print("Scores on test in percent: " + ", ".join(named), style="dim")
 
 
 def print_predictions(rows: Sequence[Mapping[str, Any]]) -> None:
-    """Prints texts with coloured entities and labels."""
+    """Prints each text with one line a task: its entities in colour, or its label."""
     for row in rows:
-        text = Text(row["text"])
-        labels: list[str] = []
-        for name, prediction in row["tasks"].items():
-            if isinstance(prediction, list):
-                _mark(text, labels, prediction)
-            else:
-                labels.append(f"{name}: {prediction['label']} ({prediction['score']:.0%})")
-        console.print(text, highlight=False)
-        console.print(Text("    " + "   ".join(labels) if labels else "    (nothing)", style="dim"))
-
-
-def _mark(text: Text, labels: list[str], entities: Sequence[Mapping[str, Any]]) -> None:
-    for entity in entities:
-        colour = _COLOURS[sum(map(ord, entity["label"])) % len(_COLOURS)]
-        text.stylize(f"bold {colour}", entity["start"], entity["end"])
-        labels.append(f"{entity['text']} = {entity['label']}")
+        console.print(Text(row["text"], style="bold"))
+        for name, prediction in sorted(row["tasks"].items()):
+            line = Text(f"  {name}: ", style="dim")
+            if isinstance(prediction, dict):
+                line.append(f"{prediction['label']} ({prediction['score']:.0%})", style="not dim")
+            for number, entity in enumerate(prediction if isinstance(prediction, list) else ()):
+                colour = _COLOURS[sum(map(ord, entity["label"])) % len(_COLOURS)]
+                line.append(", " if number else "")
+                line.append(entity["text"], style=f"bold not dim {colour}")
+                line.append(f" {entity['label']}")
+            console.print(line if prediction else line.append("nothing"), highlight=False)

@@ -74,9 +74,9 @@ def generate_sentences(seed: int, n: int) -> Iterator[dict[str, Any]]:
 def generate_pairs(seed: int, n: int) -> Iterator[dict[str, str]]:
     """Generate text pairs, each situation about equally often and no left or right text twice.
 
-    A situation gives in turn a left text with the right one that answers it (shared slots have the same value), two
-    left texts, and two right texts (slots have values of their own). With answers alone, an encoder would learn to match
-    names and numbers, not what a text is about.
+    A situation gives in turn a left text with the right one that answers it (shared slots have the same value),
+    two left texts, and two right texts (slots have values of their own). With answers alone, an encoder would learn
+    to match names and numbers, not what a text is about.
 
     Args:
         seed: Seed of the random choices; the same seed gives the same pairs.
