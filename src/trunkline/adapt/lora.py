@@ -23,7 +23,7 @@ from trunkline.model.batch import TokenBatch
 from trunkline.model.bundle_files import Loaded
 from trunkline.model.encoder import Encoder
 from trunkline.model.heads import LinearHead
-from trunkline.model.lora import LoraAdapter, LoraConfig
+from trunkline.model.lora import LoraAdapter, lora_config
 from trunkline.training.checkpoint import seed_everything
 from trunkline.training.loop import Hooks, LoopSettings, optimizer_for, run
 from trunkline.training.precision import make_accelerator, resolve_precision
@@ -123,11 +123,7 @@ def starting_lora(start: Loaded, family: str, section: AdapterSection) -> LoraAd
     primary = start.primary(family)
     if primary is not None:
         return copy.deepcopy(primary).requires_grad_(True)
-    top = start.encoder.config.n_layers
-    first = start.encoder.fork if section.layers is None else top - section.layers
-    config = LoraConfig(section.rank, section.alpha, tuple(section.targets), tuple(range(first, top)))
-    config.check(start.encoder.config, start.encoder.fork)
-    return LoraAdapter(config, start.encoder.config)
+    return LoraAdapter(lora_config(section, start.encoder.config, start.encoder.fork), start.encoder.config)
 
 
 class _Best:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from trunkline.config import AdapterSection
 from trunkline.errors import MismatchError
 from trunkline.model.architectures import LINEARS, EncoderConfig
 
@@ -52,6 +53,15 @@ class LoraConfig:
             )
         if not 0 <= self.rank <= encoder.hidden_size:
             raise MismatchError(f"LoRA rank {self.rank}", expected=f"0 to the width {encoder.hidden_size}")
+
+
+def lora_config(section: AdapterSection, encoder: EncoderConfig, fork: int) -> LoraConfig:
+    """The LoRA that a recipe asks for, checked against the encoder and its fork."""
+    first = fork if section.layers is None else encoder.n_layers - section.layers
+    layers = tuple(range(first, encoder.n_layers))
+    config = LoraConfig(section.rank, section.alpha, tuple(section.targets), layers)
+    config.check(encoder, fork)
+    return config
 
 
 def linear_shape(encoder: EncoderConfig, target: str) -> tuple[int, int]:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from trunkline.config import AdapterSection, PrefinetuneRecipe
+from trunkline.config import PrefinetuneRecipe
 from trunkline.data.batching import UnitText, pack
 from trunkline.data.mixture import Mixture, Source
 from trunkline.data.tokenize import TextTokenizer
@@ -17,7 +17,7 @@ from trunkline.errors import TrunklineError
 from trunkline.families import get_family
 from trunkline.model.batch import TokenBatch
 from trunkline.model.encoder import Encoder
-from trunkline.model.lora import LoraAdapter, LoraConfig
+from trunkline.model.lora import LoraAdapter, lora_config
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,20 +57,11 @@ class PrefinetuneModel(nn.Module):
         return loss
 
 
-def lora_config(section: AdapterSection, encoder: Encoder) -> LoraConfig:
-    """The LoRA that a recipe asks for, checked against the encoder and its fork."""
-    top = encoder.config.n_layers
-    first = encoder.fork if section.layers is None else top - section.layers
-    config = LoraConfig(section.rank, section.alpha, tuple(section.targets), tuple(range(first, top)))
-    config.check(encoder.config, encoder.fork)
-    return config
-
-
 def primary_adapters(recipe: PrefinetuneRecipe, encoder: Encoder) -> dict[str, LoraAdapter]:
     """The adapters that the recipe's strategy trains beside the backbone."""
     if recipe.strategy != "task-primary":
         return {}
-    config = lora_config(recipe.adapter, encoder)
+    config = lora_config(recipe.adapter, encoder.config, encoder.fork)
     return {family: LoraAdapter(config, encoder.config) for family in recipe.families}
 
 
