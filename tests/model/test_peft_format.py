@@ -16,6 +16,7 @@ from trunkline.errors import EncoderError, MismatchError
 from trunkline.model.adapter_file import lora_hash
 from trunkline.model.architectures import LINEARS
 from trunkline.model.bundle_files import Loaded, load_any
+from trunkline.model.lora import LoraAdapter, LoraConfig
 from trunkline.model.peft_format import export_peft, import_peft
 
 Folders = Callable[[str], Path]
@@ -185,3 +186,10 @@ def test_a_pickled_or_missing_adapter_is_refused(tiny: Loaded, tmp_path: Path) -
         import_peft(tmp_path, tiny.encoder.config)
     with pytest.raises(EncoderError, match=r"adapter_config\.json cannot be read"):
         import_peft(tmp_path / "none", tiny.encoder.config)
+
+
+def test_an_adapter_of_rank_zero_is_not_exported(tiny: Loaded, tmp_path: Path) -> None:
+    empty = LoraAdapter(LoraConfig(0, 1.0, ("query",), (2, 3)), tiny.encoder.config)
+    with pytest.raises(MismatchError, match="rank 0"):
+        export_peft(empty, tiny.encoder.config, tmp_path / "peft")
+    assert not (tmp_path / "peft").exists()

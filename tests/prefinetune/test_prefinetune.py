@@ -20,7 +20,7 @@ import tiny_models
 from trunkline.config import PrefinetuneRecipe
 from trunkline.data.examples import NerExample, PairExample, split_words
 from trunkline.data.mixture import Source
-from trunkline.errors import RecipeError, TrunklineError
+from trunkline.errors import MismatchError, RecipeError, TrunklineError
 from trunkline.families import get_family
 from trunkline.model.bundle_files import Loaded, load_any, load_bundle
 from trunkline.prefinetune import Report, prefinetune
@@ -289,6 +289,14 @@ def test_starting_from_a_bundle_goes_on_from_its_backbone(tiny_folder: Folders, 
         )
         < 1e-6
     )
+
+
+def test_a_recipe_with_another_fork_than_its_bundle_is_refused(
+    tiny_folder: Folders, data: Path, tmp_path: Path
+) -> None:
+    bundle = prefinetune(tiny_models.recipe_of(tiny_folder("bert"), data, optimizer={"steps": 1}), tmp_path / "first")
+    with pytest.raises(MismatchError, match="fork is 1"):
+        prefinetune(tiny_models.recipe_of(bundle, data, fork=1), tmp_path / "second")
 
 
 def test_the_model_holds_one_objective_and_adapter_for_each_family(

@@ -28,9 +28,14 @@ def export_peft(adapter: LoraAdapter, encoder: EncoderConfig, folder: str | Path
         encoder: The encoder it belongs to.
         folder: Where the two files go.
         base_model: Name or folder of the backbone, written into the configuration.
+
+    Raises:
+        MismatchError: The adapter has rank 0.
     """
     architecture = ARCHITECTURES[encoder.model_type]
     config = adapter.config
+    if config.rank == 0:
+        raise MismatchError("an adapter of rank 0 changes nothing and PEFT refuses it", expected="rank 1 or more")
     tensors: dict[str, Tensor] = {}
     modules = []
     for layer in config.layers:

@@ -55,6 +55,10 @@ def prefinetune(recipe: PrefinetuneRecipe, folder: Path, report: Report | None =
         return bundle
     seed_everything(recipe.seed)
     start = load_any(recipe.encoder, fork=recipe.fork, max_length=recipe.max_length)
+    if recipe.fork is not None and recipe.fork != start.encoder.fork:
+        raise MismatchError(
+            f"the recipe's fork is {recipe.fork}", expected=f"{start.encoder.fork}, that of the bundle {recipe.encoder}"
+        )
     sources: dict[str, list[Source]] = {
         family: load_sources(family, section, recipe.seed, lambda name: report.say(f"reading {name}"))
         for family, section in recipe.families.items()
