@@ -3,6 +3,7 @@
 import ast
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -88,6 +89,19 @@ def test_import_and_help_load_no_torch(arguments):
     loaded = {line.rpartition("|")[2].strip().split(".")[0] for line in result.stderr.splitlines()}
     assert "trunkline" in loaded
     assert not loaded & {"torch", "transformers", "datasets", "accelerate", "sklearn"}
+
+
+@pytest.mark.parametrize(
+    "arguments", [["-c", "import trunkline"], ["-m", "trunkline.cli", "--help"]], ids=["import", "help"]
+)
+def test_import_and_help_take_less_than_half_a_second(arguments):
+    def seconds():
+        began = time.perf_counter()
+        subprocess.run([sys.executable, *arguments], capture_output=True, check=True)
+        return time.perf_counter() - began
+
+    # The best of five, because other work on the machine only ever adds.
+    assert min(seconds() for _ in range(5)) < 0.5
 
 
 def test_nothing_is_unpickled_and_no_remote_code_is_run():

@@ -77,7 +77,7 @@ def test_a_words_feature_is_the_mean_of_its_tokens_wherever_they_are_packed(
             np.add.at(row, inside, 1 / len(inside))
             expected.append(row)
     assert features.numpy() == pytest.approx(np.array(expected).reshape(features.shape), abs=1e-6)
-    assert packed.units_per_text == tuple(len(spans) for spans in words)
+    assert packed.n_units == sum(len(spans) for spans in words)
 
 
 @settings(max_examples=40, deadline=None)

@@ -50,8 +50,6 @@ class Packed:
     unit_tokens: IntArray
     unit_ids: IntArray
     n_units: int
-    units_per_text: tuple[int, ...]
-    row_text: tuple[int, ...]
 
 
 def word_units(tokens: Tokens, words: Sequence[tuple[int, int]]) -> UnitText:
@@ -131,7 +129,7 @@ def pack(texts: Sequence[UnitText], pad_id: int, width: int = ROW_WIDTH) -> Pack
             segments[row, column : column + size] = len(place)
             place[text, number] = row * room + column
             column += size
-    return _with_units(texts, place, ids, positions, segments, tuple(members[0][1] for members in rows))
+    return _with_units(texts, place, ids, positions, segments)
 
 
 def _with_units(
@@ -140,7 +138,6 @@ def _with_units(
     ids: IntArray,
     positions: IntArray,
     segments: IntArray,
-    row_text: tuple[int, ...],
 ) -> Packed:
     tokens, units, offset = [], [], 0
     for number, text in enumerate(texts):
@@ -156,8 +153,6 @@ def _with_units(
         np.concatenate([*tokens, empty]),
         np.concatenate([*units, empty]),
         offset,
-        tuple(text.n_units for text in texts),
-        row_text,
     )
 
 

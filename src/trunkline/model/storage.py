@@ -13,6 +13,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from trunkline.data.files import write_atomic
 from trunkline.data.tokenize import TextTokenizer
 from trunkline.errors import EncoderError
 from trunkline.model.architectures import ARCHITECTURES, EncoderConfig, read_config
@@ -146,14 +147,8 @@ def save_encoder(encoder: Encoder, folder: Path, raw_config: Mapping[str, Any]) 
 
 
 def write_json(content: Any, path: Path) -> None:
-    """Writes JSON under a temporary name and renames it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".tmp")
-    try:
-        temporary.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    """Writes JSON, complete or not at all."""
+    write_atomic(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
 
 
 def load_tokenizer(folder: Path, config: EncoderConfig, max_length: int = 256) -> TextTokenizer:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
+
+from trunkline.data.files import write_atomic
 
 
 class MetricsLog:
@@ -42,15 +43,9 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
 
 
 def write_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> int:
-    """Writes JSON lines under a temporary name and renames them; returns how many."""
+    """Writes JSON lines, complete or not at all; returns how many."""
     lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in rows]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_text("".join(lines), encoding="utf-8")
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_atomic(path, "".join(lines))
     return len(lines)
 
 
