@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,6 +13,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, field_validator
 
 from trunkline.data.examples import Example, NerExample, PairExample, TextExample
+from trunkline.data.hub import load_hub
 from trunkline.data.readers import READERS, Kind
 from trunkline.errors import DataError, RecipeError, TrunklineError
 from trunkline.problems import list_problems, nearest
@@ -19,9 +21,11 @@ from trunkline.problems import list_problems, nearest
 DATA_VARIABLE = "TRUNKLINE_DATA"
 DEFAULT_DATA = "../shared/data"
 
+_log = logging.getLogger(__name__)
 _PACKAGE = Path(__file__).resolve().parents[1]
 _CARDS = Path(__file__).resolve().parent / "cards"
 _FROM_PACKAGE = "trunkline:"
+_FAMILY = {"ner": "ner", "text": "classification", "pair": "classification", "plain": "text"}
 
 
 class _Frozen(BaseModel):
@@ -52,13 +56,27 @@ class Resplit(_Frozen):
     seed: int = 0
 
 
+class HubRef(_Frozen):
+    """Where the hub has the data set, at a pinned revision; `splits` and `columns` name what differs from ours.
+
+    The card's counts and labels are checked on what the hub gives, too.
+    """
+
+    id: str = Field(min_length=1)
+    revision: str = Field(pattern=r"^[0-9a-f]{40}$")
+    config: str | None = None
+    splits: dict[str, str] = {}
+    columns: tuple[str, str] | None = None
+
+
 class Card(_Frozen):
     """A data set: what it is, under which licence, and how each split is read."""
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9_]*$")
     title: str = Field(min_length=1)
+    version: str = ""
     role: Literal["task", "source"]
-    family: Literal["ner", "classification"]
+    family: Literal["ner", "classification", "text"]
     kind: Kind
     home: str
     licence: str = Field(min_length=1)
@@ -72,6 +90,9 @@ class Card(_Frozen):
     quirks: tuple[str, ...] = ()
     counts: dict[str, int] = {}
     resplit: dict[str, Resplit] = {}
+    metric: Literal["entity_f1", "accuracy", "macro_f1"] | None = None
+    hub: HubRef | None = None
+    waive: dict[str, str] = Field(default={}, description="Finding of check-data -> why it is accepted.")
     _origin: Path = PrivateAttr(default=_CARDS)
 
     @field_validator("files", mode="before")
@@ -131,9 +152,24 @@ class Card(_Frozen):
             return self._origin.parent / path
         return data_folder() / path
 
+    def fingerprint(self, split: str) -> str:
+        """A hash of what a split depends on: the card, and its files by name, size and time of change."""
+        base = self.resplit[split].source if split in self.resplit else split
+        state = [self.model_dump_json(exclude={"quirks", "citation", "title", "waive"}), split]
+        for ref in self.files[base]:
+            path = self.resolve(ref.path)
+            options = _options(self.encoding, self.options, ref)
+            beside = [path.parent / value for value in options.values() if isinstance(value, str)]
+            for file in (path, *beside):
+                if file.is_file():
+                    state.append(f"{file.name} {file.stat().st_size} {file.stat().st_mtime_ns}")
+        return hashlib.sha256("\n".join(state).encode()).hexdigest()[:16]
+
     def _read(self, split: str) -> list[Example]:
         reader = READERS[self.reader]
         examples: list[Example] = []
+        if self.hub is not None and not any(self.resolve(ref.path).exists() for ref in self.files[split]):
+            return self._from_hub(self.hub, split)
         for ref in self.files[split]:
             path = self.resolve(ref.path)
             if not path.exists():
@@ -146,6 +182,17 @@ class Card(_Frozen):
             options = reader.options(_options(self.encoding, self.options, ref), where=self._origin)
             examples.extend(reader.read(path, options))
         return examples
+
+    def _from_hub(self, hub: HubRef, split: str) -> list[Example]:
+        _log.info("%s (%s): not in %s, taken from the hub as %s", self.name, split, data_folder(), hub.id)
+        family = "pairs" if self.kind == "pair" else self.family
+        return load_hub(
+            f"{hub.id}:{hub.config}" if hub.config else hub.id,
+            hub.splits.get(split, split),
+            family=family,
+            columns=hub.columns,
+            revision=hub.revision,
+        )
 
     def _check_labels(self, examples: list[Example], split: str) -> None:
         if not self.labels:
@@ -273,10 +320,10 @@ def _reader_problems(raw: Mapping[str, Any], card: Card | None, path: Path) -> l
         return [f"reader: no reader {name!r}{nearest(name, READERS)} (known: {', '.join(READERS)})"]
     reader, problems = READERS[name], []
     kind = raw.get("kind")
-    if kind in ("ner", "text", "pair"):
+    if kind in _FAMILY:
         if kind not in reader.kinds:
             problems.append(f"kind: the reader {name} gives {' or '.join(reader.kinds)}, not {kind}")
-        if raw.get("family") in ("ner", "classification") and (kind == "ner") != (raw.get("family") == "ner"):
+        if raw.get("family") in _FAMILY.values() and raw.get("family") != _FAMILY[kind]:
             problems.append(f"kind: {kind} does not belong to the family {raw.get('family')}")
     refs = [ref for group in card.files.values() for ref in group] if card else [FileRef(path="?")]
     options = raw.get("options", {})

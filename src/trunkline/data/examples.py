@@ -52,7 +52,14 @@ class PairExample:
     group: str = ""
 
 
-Example = NerExample | TextExample | PairExample
+@dataclass(frozen=True, slots=True)
+class PlainExample:
+    """A text without any annotation, for masked-language-model training, weak labelling and mining."""
+
+    text: str
+
+
+Example = NerExample | TextExample | PairExample | PlainExample
 
 
 def split_words(text: str) -> tuple[tuple[int, int], ...]:

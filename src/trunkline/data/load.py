@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from trunkline.data.cards import load_card
-from trunkline.data.examples import Example, NerExample, PairExample, TextExample
+from trunkline.data.examples import Example, NerExample, PairExample, PlainExample, TextExample
 from trunkline.data.hub import load_hub
 from trunkline.data.readers import READERS
 from trunkline.data.readers.base import FileOptions, read_json_lines
 from trunkline.errors import DataError, TrunklineError
 
-FAMILIES = ("ner", "classification", "pairs")
+FAMILIES = ("ner", "classification", "pairs", "plain")
 _CONLL = (".conll", ".bio", ".iob", ".txt")
 _PACKED = (".gz",)
 _KEYS: dict[str, tuple[tuple[frozenset[str], str, dict[str, Any]], ...]] = {
@@ -27,7 +27,12 @@ _KEYS: dict[str, tuple[tuple[frozenset[str], str, dict[str, Any]], ...]] = {
     "pairs": ((frozenset({"left", "right"}), "pair_jsonl", {}),),
 }
 _TABLES = {"classification": "table", "pairs": "pair_table"}
-_TYPES: dict[str, type[Example]] = {"ner": NerExample, "classification": TextExample, "pairs": PairExample}
+_TYPES: dict[str, type[Example]] = {
+    "ner": NerExample,
+    "classification": TextExample,
+    "pairs": PairExample,
+    "plain": PlainExample,
+}
 
 ACCEPTED = (
     "a file (.conll, .bio, .iob or .txt with a token and a tag a line; .jsonl with text and entities, tokens and tags, "

@@ -15,7 +15,7 @@ from trunkline.data.readers.base import FileOptions
 from trunkline.errors import RecipeError
 from trunkline.problems import list_problems
 
-Kind = Literal["ner", "text", "pair"]
+Kind = Literal["ner", "text", "pair", "plain"]
 
 
 @dataclass(frozen=True, slots=True)
