@@ -115,13 +115,16 @@ def test_nothing_is_unpickled_and_no_remote_code_is_run():
 
 
 def test_recipes_parse():
-    from trunkline.config import PrefinetuneRecipe, SweepRecipe, load_recipe
-    from trunkline.data.cards import list_cards
+    from trunkline.config import MixtureRecipe, PrefinetuneRecipe, SweepRecipe, load_recipe
+    from trunkline.data.cards import load_card
 
-    found = [*ROOT.glob("recipes/*.yaml"), *PACKAGE.glob("recipes/*.yaml")]
-    assert len(found) >= 4
+    found = [*ROOT.glob("recipes/**/*.yaml"), *PACKAGE.glob("recipes/*.yaml")]
+    assert len(found) >= 6
     for path in found:
-        sweep = "tasks:" in path.read_text(encoding="utf-8")
-        recipe = load_recipe(path, SweepRecipe if sweep else PrefinetuneRecipe)
+        sweep = "tasks:" in path.read_text(encoding="utf-8").replace("against: tasks", "")
+        kind = MixtureRecipe if path.parent.name == "mixtures" else SweepRecipe if sweep else PrefinetuneRecipe
+        recipe = load_recipe(path, kind)
         names = recipe.tasks if sweep else {n for family in recipe.families.values() for n in family.sources}
-        assert set(names) <= set(list_cards()), path
+        for name in names:
+            card, _, split = name.partition("@")
+            assert (split or "train") in load_card(card).splits, f"{path}: {name}"

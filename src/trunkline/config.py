@@ -45,10 +45,39 @@ class SourceSection(Section):
     cap: PositiveInt | None = None
 
 
-class FamilySection(Section):
-    """One family's share of a pre-finetuning step."""
+class MixtureFamily(Section):
+    """One family's sources: cards (`NAME` or `NAME@SPLIT`, train by default), files of cards, or JSONL files.
+
+    With a `source_temperature` T a source of n examples is drawn in proportion to weight * n^(1/T): 1 follows the
+    sizes, a higher one evens them out. Without one the weights alone count.
+    """
 
     sources: dict[str, SourceSection] = Field(min_length=1)
+    source_temperature: PositiveFloat | None = None
+
+
+class DecontaminateSection(Section):
+    """Takes out of all sources what also stands in a dev or test part.
+
+    `against` names cards of tasks, or is `tasks` for every one that is in the data folder. A text is the same from a
+    Jaccard similarity of `threshold` on, see `trunkline.data.checks.overlap`.
+    """
+
+    against: Literal["tasks"] | tuple[str, ...] = "tasks"
+    threshold: Annotated[float, Field(gt=0, le=1)] = 0.8
+
+
+class MixtureRecipe(Section):
+    """The sources of pre-finetuning, to be used by several recipes (`mixture: FILE`)."""
+
+    name: str
+    families: dict[FamilyName, MixtureFamily] = Field(min_length=1)
+    decontaminate: DecontaminateSection | None = None
+
+
+class FamilySection(MixtureFamily):
+    """One family's share of a pre-finetuning step."""
+
     weight: PositiveFloat = 1.0
     tokens: PositiveInt = 2048
     one_source_a_step: bool = False
@@ -109,7 +138,9 @@ class PrefinetuneRecipe(Section):
     max_length: Annotated[int, Field(ge=8)] = 128
     strategy: Strategy = "task-primary"
     adapter: AdapterSection = AdapterSection()
+    mixture: str | None = None
     families: dict[FamilyName, FamilySection] = Field(min_length=1)
+    decontaminate: DecontaminateSection | None = None
     optimizer: OptimizerSection = OptimizerSection()
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     monitor: MonitorSection = MonitorSection()
@@ -193,13 +224,39 @@ def load_recipe(path: Path, kind: type[Recipe]) -> Recipe:
     Raises:
         RecipeError: The file is missing, is not YAML, or has problems; all of them are listed.
     """
+    raw = _read_yaml(path)
+    if kind is PrefinetuneRecipe and isinstance(raw, dict) and isinstance(raw.get("mixture"), str):
+        mixture = path.parent / raw["mixture"]
+        raw = with_mixture(raw, parse_recipe(_read_yaml(mixture), MixtureRecipe, mixture))
+    return parse_recipe(raw, kind, path)
+
+
+def with_mixture(raw: Mapping[str, Any], mixture: MixtureRecipe) -> dict[str, Any]:
+    """A recipe's content with the sources of a mixture written out, so that what is saved with a run is complete.
+
+    What the recipe says itself goes before the mixture; only families that the recipe names are taken.
+    """
+    families = raw.get("families")
+    if not isinstance(families, Mapping):
+        return dict(raw)
+    filled = {}
+    for name, section in families.items():
+        shared = mixture.families.get(name)
+        ours = {} if section is None else section
+        filled[name] = {**shared.model_dump(mode="json"), **ours} if shared and isinstance(ours, Mapping) else ours
+    result = {**raw, "families": filled}
+    if mixture.decontaminate is not None:
+        result.setdefault("decontaminate", mixture.decontaminate.model_dump(mode="json"))
+    return result
+
+
+def _read_yaml(path: Path) -> Any:
     try:
         if path.stat().st_size > MAX_RECIPE_BYTES:
             raise RecipeError(path, [f"has {path.stat().st_size} bytes, at most {MAX_RECIPE_BYTES} are read"])
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise RecipeError(path, [" ".join(str(error).split())]) from error
-    return parse_recipe(raw, kind, path)
 
 
 def parse_recipe(raw: Any, kind: type[Recipe], where: str | Path) -> Recipe:

@@ -59,19 +59,19 @@ def test_units_point_to_the_tokens_of_their_own_text(shape):
 def test_a_token_belongs_to_every_word_that_it_overlaps():
     tokens = Tokens(np.array([[0, 3], [4, 5], [5, 7]]), (Window(np.arange(5), 0, (0, 3)),))
     units = word_units(tokens, ((0, 3), (4, 6), (6, 7)))
-    assert list(zip(units.column.tolist(), units.unit.tolist(), strict=True)) == [(1, 0), (2, 1), (3, 1), (3, 2)]
+    assert list(zip(units.token.tolist(), units.unit.tolist(), strict=True)) == [(1, 0), (2, 1), (3, 1), (3, 2)]
 
 
 def test_a_word_that_the_tokenizer_drops_gets_the_opening_token():
     tokens = Tokens(np.array([[0, 3]]), (Window(np.arange(3), 0, (0, 1)),))
     units = word_units(tokens, ((0, 3), (4, 5)))
-    assert list(zip(units.column.tolist(), units.unit.tolist(), strict=True)) == [(1, 0), (0, 1)]
+    assert list(zip(units.token.tolist(), units.unit.tolist(), strict=True)) == [(1, 0), (0, 1)]
 
 
 def test_texts_without_words_or_tokens():
     tokens = Tokens(np.zeros((0, 2), dtype=np.int64), (Window(np.array([1, 2]), 0, (0, 0)),))
     assert word_units(tokens, ()).n_units == 0
-    assert text_unit(tokens).column.tolist() == [0, 1]
+    assert text_unit(tokens).token.tolist() == [0, 1]
     assert pack([], pad_id=0).n_units == 0
 
 

@@ -48,17 +48,25 @@ def test_shipped_cards(name: str) -> None:
     assert card.name == name
     assert set(card.counts) == set(card.splits)
     assert "train" in card.splits
-    assert card.home.startswith(("https://", "trunkline:"))
+    assert card.home.startswith(("https://", "http://", "trunkline:"))
+    assert card.licence
+    is_sample = name.startswith("sample_")
     if card.role == "task":
         assert {"train", "dev", "test"} <= set(card.splits)
-        assert card.labels
+        assert len(card.labels) >= (1 if card.family == "ner" else 2)
+        assert card.metric in (("entity_f1",) if card.family == "ner" else ("accuracy", "macro_f1")) or is_sample
     for words in card.labels.values():
         assert words == words.strip() and words and "_" not in words and words[0] == words[0].lower()
 
 
 def test_the_promised_cards_are_there() -> None:
     tasks = {"wnut17", "mit_restaurant", "banking77", "trec", "crossner_ai", "crossner_science", "atis_slots"}
-    tasks |= {"snips_intents", "sms_spam", "subj"}
+    tasks |= {"snips_intents", "sms_spam", "subj", "conll2003", "btc", "mit_movie_eng", "snips_slots", "bc5cdr"}
+    tasks |= {"ncbi_disease", "finer_ord", "stackoverflow_ner", "crossner_literature", "crossner_music", "hwu64_slots"}
+    tasks |= {"clinc150", "hwu64", "trec_fine", "sst2", "sst5", "20newsgroups", "financial_phrasebank", "ag_news", "cr"}
+    tasks |= {f"tweeteval_{name}" for name in ("emotion", "offensive", "irony", "hate", "sentiment", "emoji")}
+    tasks |= {f"tweeteval_stance_{name}" for name in ("abortion", "atheism", "climate", "feminist", "hillary")}
+    tasks |= {"goemotions", "goemotions_ekman", "goemotions_group", "atis_intents"}
     sources = {"gmb", "sgd_slots", "wikiann_en", "wikineural_en", "wtq_links", "sgd_turns", "opentriviaqa"}
     sources |= {"svod_titles", "flickr8k_captions", "reuters21578", "medquad"}
     cards = [load_card(name) for name in list_cards()]

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from trunkline.data import files
-from trunkline.data.files import decode_text, read_bytes, read_lines, read_members, write_atomic
+from trunkline.data.files import decode_text, read_bytes, read_lines, read_member_lines, read_members, write_atomic
 from trunkline.errors import DataError
 
 TEXT = "eins\nzwei\u2028drei\n\nüber\n"
@@ -154,10 +154,30 @@ def test_bombs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_members_in_order(tmp_path: Path) -> None:
-    path = make_tar(tmp_path / "a.tar.gz", {"./b.xml": b"1", "./a.xml": b"2", "./c.txt": b"3"})
-    assert list(read_members(path, "*.xml")) == [("b.xml", b"1"), ("a.xml", b"2")]
-    with pytest.raises(DataError, match=r"no file in the archive matches '\*\.pdf'"):
-        list(read_members(path, "*.pdf"))
+    members = {"./b.xml": b"1\n2", "./a.xml": b"\xef\xbb\xbf3\r\n", "./c.txt": b"4"}
+    for path in (make_tar(tmp_path / "a.tar.gz", members), make_zip(tmp_path / "a.zip", members)):
+        assert [name for name, _ in read_members(path, "*.xml")] == ["b.xml", "a.xml"]
+        assert dict(read_members(path, "*.txt")) == {"c.txt": b"4"}
+        found = {name: list(lines) for name, lines in read_member_lines(path, "*.xml")}
+        assert found == {"b.xml": [(1, "1"), (2, "2")], "a.xml": [(1, "3")]}
+        for function in (read_members, read_member_lines):
+            with pytest.raises(DataError, match=r"no file in the archive matches '\*\.pdf'"):
+                list(function(path, "*.pdf"))
+            with pytest.raises(DataError, match="no such file"):
+                list(function(tmp_path / f"no{path.suffix}", "*"))
+
+
+def test_members_are_named_in_errors(tmp_path: Path) -> None:
+    path = make_zip(tmp_path / "a.zip", {"x/a": b"ok\n\xff\n", "x/b": b"1234567"})
+    with pytest.raises(DataError, match=r"a\.zip!x/a:2: the byte 0xff is not utf-8"):
+        [list(lines) for _, lines in read_member_lines(path, "x/a")]
+    with pytest.raises(DataError, match=r"a\.zip!x/b:1: more than 5 bytes"):
+        [list(lines) for _, lines in read_member_lines(path, "x/b", limit=5)]
+    with pytest.raises(DataError, match=r"a\.zip!x/b: more than"):
+        list(read_members(path, "x/*", limit=8))
+    (tmp_path / "b.zip").write_bytes(b"not zip")
+    with pytest.raises(DataError, match="the archive is damaged"):
+        list(read_members(tmp_path / "b.zip", "*"))
 
 
 def test_write_atomic(tmp_path: Path) -> None:

@@ -9,14 +9,15 @@ from typing import Any
 
 import pytest
 
-from trunkline.data.examples import Example, NerExample, PairExample, Span, TextExample, split_words
+from trunkline.data.examples import Example, NerExample, PairExample, PlainExample, Span, TextExample, split_words
 from trunkline.data.hub import load_hub
-from trunkline.data.load import check_labels, load_examples
+from trunkline.data.load import check_labels, load_examples, stream_examples
 from trunkline.errors import DataError, TrunklineError
 
 NER = NerExample("Ann runs", ((0, 3), (4, 8)), (Span(0, 3, "per"),))
 TEXT = TextExample("Ann runs", "x")
 PAIR = PairExample("Ann", "runs")
+PLAIN = PlainExample("Ann runs")
 
 
 @pytest.mark.parametrize(
@@ -34,6 +35,9 @@ PAIR = PairExample("Ann", "runs")
         ("a.TSV", "label\ttext\nx\tAnn runs\n", "classification", TEXT),
         ("a.jsonl", '{"left": "Ann", "right": "runs"}', "pairs", PAIR),
         ("a.csv", "left,right\nAnn,runs\n", "pairs", PAIR),
+        ("a.txt", "Ann\nruns\n\n", "plain", PLAIN),
+        ("a.md", "\nAnn  runs", "plain", PLAIN),
+        ("a.jsonl", '{"text": "Ann runs", "label": "x"}', "plain", PLAIN),
     ],
 )
 def test_files(tmp_path: Path, name: str, content: str, family: str, expected: Example) -> None:
@@ -45,9 +49,30 @@ def test_files(tmp_path: Path, name: str, content: str, family: str, expected: E
     assert load_examples(str(packed), family) == [expected]
 
 
+def test_plain_text_in_folders_and_cards(tmp_path: Path) -> None:
+    (tmp_path / "a.md").write_text("Ann runs\n\nBob sits\n")
+    (tmp_path / "b.csv").write_text("no")
+    assert load_examples(tmp_path, "plain") == [PLAIN, PlainExample("Bob sits")]
+    (tmp_path / "bad.txt").write_bytes(b"\xff")
+    found = stream_examples(tmp_path, "plain")
+    assert [next(found), next(found)] == [PLAIN, PlainExample("Bob sits")]
+    with pytest.raises(DataError, match=r"bad\.txt:1: the byte 0xff"):
+        next(found)
+    card = tmp_path / "mine.yaml"
+    card.write_text(
+        "{name: mine, title: Mine, role: source, family: text, kind: plain, home: 'https://example.org', licence: CC0, "
+        "files: {train: ./a.md}, reader: corpus}"
+    )
+    assert load_examples(f"card:{card}@train", "plain") == [PLAIN, PlainExample("Bob sits")]
+    with pytest.raises(TrunklineError, match="holds PlainExamples"):
+        load_examples(f"card:{card}@train", "ner")
+
+
 @pytest.mark.parametrize(
     ("spec", "family", "message"),
     [
+        ("hub:x@train", "plain", "asked for as plain text.*a folder"),
+        ("a.csv", "plain", "no data for plain"),
         ("a.parquet", "ner", "no data for ner .*Expected a file"),
         ("a.csv", "ner", "no data for ner"),
         ("a.conll", "classification", "no data for classification"),

@@ -15,7 +15,7 @@ def sources():
 
 
 def steps(mixture, numbers, size=5):
-    return [[example for _, example in islice(mixture.draw(step), size)] for step in numbers]
+    return [[mixture.sources[s].train[i] for s, i in islice(mixture.draw(step), size)] for step in numbers]
 
 
 def test_same_seed_same_order_other_seed_other_order():
@@ -36,7 +36,7 @@ def test_a_restored_mixture_goes_on_where_it_was(one_source):
 
 def test_weights_are_shares_and_each_epoch_has_every_example_once():
     mixture = Mixture(sources(), 0)
-    drawn = list(islice(mixture.draw(0), 4000))
+    drawn = [(s, mixture.sources[s].train[i]) for s, i in islice(mixture.draw(0), 4000)]
     share = Counter(source for source, _ in drawn)[0] / len(drawn)
     assert share == pytest.approx(0.75, abs=0.03)
     from_a = [example for source, example in drawn if source == 0]
@@ -59,7 +59,7 @@ def test_sources_without_examples_and_foreign_states_are_refused():
 
 
 def test_split_source_sets_aside_and_caps():
-    train, held = split_source(range(100), held_out=20, cap=30, seed=0)
+    train, held = split_source(100, held_out=20, cap=30, seed=0)
     assert (len(train), len(held)) == (30, 10), "at most a tenth is held out"
     assert not set(train) & set(held)
 

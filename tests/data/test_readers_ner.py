@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from trunkline.data.examples import NerExample, Span, join_tokens
+from trunkline.data.examples import NerExample, Span, TextExample, join_tokens
 from trunkline.data.files import write_atomic
 from trunkline.data.readers import READERS
 from trunkline.data.readers.linked_gazetteer import normalise_header, split_sentences
@@ -86,6 +86,76 @@ def test_repairs_are_reported(tmp_path: Path, caplog: pytest.LogCaptureFixture) 
         examples = read("conll", tmp_path / "a.conll", "Ann I-per\nsaw O\nBo I-per\n")
     assert flat(examples) == [("Ann saw Bo", [("Ann", "per"), ("Bo", "per")])]
     assert "2 tags broke the rules of BIO" in caplog.text
+
+
+def test_malformed_rows_are_dropped_only_when_asked_for_and_counted(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    content = "Ann\tB-per\nLee\tI-per\n \tO\n\tO\nx\ty\tO\nruns\tO\n\t\nGo\tO\n"
+    with caplog.at_level(logging.WARNING, logger="trunkline.data"):
+        assert flat(read("conll", tmp_path / "a.conll", content, separator="\t", malformed="skip")) == ANN
+    assert "a.conll: 3 rows that are no token with a tag were dropped (malformed: skip)" in caplog.text
+    with pytest.raises(DataError, match=r"a\.conll:3: no token in the row ' \\tO'"):
+        read("conll", tmp_path / "a.conll", content, separator="\t")
+
+
+def test_pseudo_sentences_are_dropped(tmp_path: Path) -> None:
+    rows = ["Id O", ": O", "", "Ann B-per", "Lee I-per", "runs O", "", "", "Go O"]
+    content = "".join((f"{row} {row}" if row else " ").replace(" ", "\t") + "\n" for row in rows)
+    options = {"separator": "\t", "tag_column": 1, "drop_sentences": ["Id"]}
+    assert flat(read("conll", tmp_path / "a.txt", content, **options)) == ANN
+
+
+RASA = [
+    {
+        "text": "Ann Lee runs",
+        "intent": "run",
+        "entities": [{"start": 0, "end": 7, "value": "ann", "entity": "per", "role": "runner"}],
+    },
+    {"text": "Go", "intent": "go"},
+]
+OVERLAP = [{"start": 0, "end": 5, "entity": "a"}, {"start": 4, "end": 7, "entity": "b"}]
+
+
+def rasa(*examples: Any) -> str:
+    return json.dumps({"rasa_nlu_data": {"regex_features": [], "common_examples": list(examples)}}, indent=1)
+
+
+def test_rasa(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    assert flat(read("rasa", path, rasa(*RASA))) == ANN
+    intents = read("rasa", path, rasa(*RASA), labels="intent", label_names={"go": "leave"})
+    assert intents == [TextExample("Ann Lee runs", "run"), TextExample("Go", "leave")]
+    assert flat(read("rasa", path, json.dumps(RASA), list_keys=[])) == ANN
+    assert spans_to_bio(read("rasa", path, rasa(*RASA))[0]) == (["B-per", "I-per", "O"], 0)
+
+
+@pytest.mark.parametrize(
+    ("example", "options", "message"),
+    [
+        ({"intent": "go"}, {}, "no key 'text'; the keys are 'entities', 'intent'"),
+        ({"text": "Go"}, {"labels": "intent"}, "no key 'intent'; the keys are 'text'"),
+        ({"text": " ", "intent": "go"}, {"labels": "intent"}, "the text is empty"),
+        ({"text": "Go", "intent": " "}, {"labels": "intent"}, "the label is empty"),
+        ({"text": "Go", "entities": [{"start": 0, "end": 3, "entity": "x"}]}, {}, r"the offsets 0\.\.3"),
+        ({"text": "Go", "entities": [{"start": 0, "end": 2, "value": "Go"}]}, {}, "no key 'entity'"),
+        ({"text": "Go", "entities": {"start": 0}}, {}, "the entities are"),
+        ({"text": "Ann Lee", "entities": OVERLAP}, {}, "overlap"),
+        ("Go", {}, "the example is 'Go'"),
+    ],
+)
+def test_rasa_errors_name_the_line(tmp_path: Path, example: Any, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(DataError, match=rf"a\.json:9: .*{message}"):
+        read("rasa", tmp_path / "a.json", rasa({"text": "Ann", "intent": "x"}, example), **options)
+
+
+def test_rasa_files_of_another_form(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"a\.json:1: no key 'rasa_nlu_data'; the keys are 'nlu'"):
+        read("rasa", tmp_path / "a.json", '{"nlu": []}')
+    with pytest.raises(DataError, match=r"a\.json:2: the file is not JSON"):
+        read("rasa", tmp_path / "a.json", '{"rasa_nlu_data":\n {"common_examples": [')
+    with pytest.raises(DataError, match="the file has no example"):
+        read("rasa", tmp_path / "a.json", rasa())
 
 
 def lines(*records: Any) -> str:

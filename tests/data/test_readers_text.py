@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,9 @@ def pairs(*items: tuple[str, str]) -> list[PairExample]:
         ("id;kind;body\n1;a;Hi, you\n2;b;Bye\n", {"delimiter": ";", "text_column": "body", "label_column": "kind"}),
         ("a\tHi, you\nb\tBye\n", {"delimiter": "\t", "header": False, "text_column": -1, "label_column": 0}),
         ('text,label\n\n"Hi, you",a\n\nskip me,"a,b"\nBye,b\n', {"skip_labels_with": ","}),
+        ('text,label\n"Hi, you",0\nBye,b\n', {"label_names": {"0": "a"}}),
+        ('one,two,label\n"Hi,",you,a\nBye,,b\n', {"text_column": ["one", "two"]}),
+        ('text,label\n" ",x\n"Hi, you",a\nBye,b\n', {"empty_texts": "skip"}),
     ],
 )
 def test_table(tmp_path: Path, content: str, options: dict[str, Any]) -> None:
@@ -57,6 +61,9 @@ def test_quotes(tmp_path: Path) -> None:
         ("text,label\na,b\na\n", {}, r"a\.csv:3: 1 column\."),
         ("text,label\n ,b\n", {}, r"a\.csv:2: the text is empty"),
         ("text,label\na, \n", {}, r"a\.csv:2: the label is empty"),
+        ("text,label\na, \n", {"empty_texts": "skip"}, r"a\.csv:2: the label is empty"),
+        ("one,two,label\n , ,x\n", {"text_column": ["one", "two"]}, r"a\.csv:2: the text is empty"),
+        ("one,label\na,x\n", {"text_column": ["one", "two"]}, r"a\.csv:1: no column 'two'"),
         ("text,kind\na,b\n", {}, r"a\.csv:1: no column 'label'; the header is 'text', 'kind'"),
         ("text,text,label\na,b,c\n", {}, "2 columns 'text'"),
         ("a,b\n", {"header": False}, "without a header"),
@@ -100,6 +107,93 @@ def test_label_text(tmp_path: Path) -> None:
     ]:
         with pytest.raises(DataError, match=message):
             read("label_text", tmp_path / "a", "x y\n" + bad)
+
+
+def test_blank_texts_are_dropped_only_when_asked_for_and_counted(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    write_atomic(tmp_path / "label", "0\n1\n1\n")
+    with caplog.at_level(logging.WARNING, logger="trunkline.data"):
+        found = read("parallel", tmp_path / "text", "a\n \nb\n", labels="label", empty_texts="skip")
+        assert found == texts(("a", "0"), ("b", "1"))
+        names = {"0": "bad", "1": "good"}
+        found = read("label_text", tmp_path / "lines", "0 \n1 fine\n0 \n", empty_texts="skip", label_names=names)
+        assert found == texts(("fine", "good"))
+    assert [record.getMessage().partition(": ")[2] for record in caplog.records] == [
+        "1 blank texts were dropped (empty_texts: skip)",
+        "2 blank texts were dropped (empty_texts: skip)",
+    ]
+    with pytest.raises(DataError, match="the file has no example"):
+        read("label_text", tmp_path / "lines", "0 \n", empty_texts="skip")
+
+
+def test_json_lists(tmp_path: Path) -> None:
+    content = '{"val": [],\n "train": [["a, ]}", "x"],\n  [" b ", 3]],\n "oos": [["c", "y"]]}'
+    path = tmp_path / "a.json"
+    assert read("json_lists", path, content) == texts(("a, ]}", "x"), ("b", "3"))
+    assert read("json_lists", path, content, list_keys=["oos"]) == texts(("c", "y"))
+    assert read("json_lists", path, json.dumps([["a", "0"]]), list_keys=[], label_names={"0": "x"}) == texts(("a", "x"))
+    nested = json.dumps({"a": {"b": [["a", "x"]], "c": 1}}, indent=1)
+    assert read("json_lists", path, nested, list_keys=["a", "b"]) == texts(("a", "x"))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ('{"train": [["a", "x"],\n["b"]]}', r"a\.json:2: the item is .*\['b'\].* Expected \[text, label\]"),
+        ('{"train": [["a", "x"],\n\n{"b": 1}]}', r"a\.json:3: the item is"),
+        ('{"train":\n[["a", "x"], [" ", "x"]]}', r"a\.json:2: the text is empty"),
+        ('{"train":\n[["a", ""]]}', r"a\.json:2: the label is empty"),
+        ('{"train":\n[["a", true]]}', r"a\.json:2: the label is True"),
+        ('{"train": [["a", "x"],\n', r"a\.json:2: the file is not JSON"),
+        ('{"text": "a"}\n{"text": "b"}\n', r"a\.json:2: the file is not JSON \(Extra data\)"),
+        ("[" * 100_000, r"a\.json: the file is not JSON \(nested too deeply\)"),
+        ('{"train": ' + "9" * 5000 + "}", r"a\.json: the file is not JSON \(.*digits"),
+        ('\n{"test": []}', r"a\.json:2: no key 'train'; the keys are 'test'"),
+        ("[1]", r"a\.json:1: no key 'train', because this is a list"),
+        ('{"a": 1,\n"train": {}}', r"a\.json:2: train is a dict\. Expected a list"),
+        ('{"train": []}', r"a\.json: the file has no example"),
+        ("", r"a\.json:1: the file is not JSON"),
+    ],
+)
+def test_json_list_errors_name_the_line(tmp_path: Path, content: str, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        read("json_lists", tmp_path / "a.json", content)
+
+
+POSTS = {
+    "x/train/cats/1": b"From: ann\nSubject: hi\n\nCats: are\n\nfine.\n",
+    "x/train/dogs/2": b" odd first line\r\nLines: 1\r\n\r\n  caf\xe9\r\n",
+    "x/test/cats/3": b"From: bo\n\n",
+}
+
+
+def test_posts(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = make_tar(tmp_path / "a.tar.gz", POSTS)
+    options = {"pattern": "*train/*", "encoding": "latin-1"}
+    assert list(READERS["posts"].read(path, options)) == texts(("Cats: are\n\nfine.", "cats"), ("café", "dogs"))
+    kept = list(READERS["posts"].read(path, {**options, "strip_headers": False}))
+    assert kept[0] == TextExample("From: ann\nSubject: hi\n\nCats: are\n\nfine.", "cats")
+    with caplog.at_level(logging.WARNING, logger="trunkline.data"):
+        named = {"encoding": "latin-1", "empty_texts": "skip", "label_names": {"cats": "cat"}}
+        assert [e.label for e in READERS["posts"].read(path, named)] == ["cat", "dogs"]
+    assert "1 blank texts were dropped" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"pattern": "*test/*"}, r"a\.tar\.gz!x/test/cats/3:1: the text is empty"),
+        ({"pattern": "*train/*"}, r"a\.tar\.gz!x/train/dogs/2:4: the byte 0xe9 is not utf-8"),
+        ({"pattern": "*bare"}, r"a\.tar\.gz!bare:1: no blank line ends the header"),
+        ({"pattern": "*bare", "strip_headers": False}, r"a\.tar\.gz!bare:1: the label is empty"),
+        ({"pattern": "*none*"}, "no file in the archive matches"),
+    ],
+)
+def test_post_errors_name_the_file(tmp_path: Path, options: dict[str, Any], message: str) -> None:
+    path = make_tar(tmp_path / "a.tar.gz", {**POSTS, "bare": b"no header"})
+    with pytest.raises(DataError, match=message):
+        list(READERS["posts"].read(path, options))
 
 
 def test_parallel_labels(tmp_path: Path) -> None:

@@ -88,7 +88,7 @@ def test_a_text_unit_has_every_token_once_and_the_special_ones_of_each_window(
     made = tokenizer(max_length)
     (tokens,) = made.encode([text])
     unit = text_unit(tokens)
-    chosen = [int(tokens.windows[w].ids[c]) for w, c in zip(unit.window, unit.column, strict=True)]
+    chosen = unit.ids[unit.token].tolist()
     ids = made.tokenizer.encode(text, add_special_tokens=False).ids
     assert sorted(chosen) == sorted([*ids, *[made.opening, made.closing] * len(tokens.windows)])
 

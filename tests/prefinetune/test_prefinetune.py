@@ -26,7 +26,7 @@ from trunkline.model.bundle_files import Loaded, load_any, load_bundle
 from trunkline.prefinetune import Report, prefinetune
 from trunkline.prefinetune.model import PrefinetuneModel, StepBatch, check_families, draw_batch, primary_adapters
 from trunkline.prefinetune.run import Session
-from trunkline.prefinetune.sources import load_sources
+from trunkline.prefinetune.sources import recipe_sources
 from trunkline.training.checkpoint import checkpoints
 from trunkline.training.log import read_rows
 
@@ -41,7 +41,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def session_of(recipe: PrefinetuneRecipe, folder: Path) -> Session:
     start = load_any(recipe.encoder, fork=recipe.fork, max_length=recipe.max_length)
-    sources = {family: load_sources(family, section, recipe.seed) for family, section in recipe.families.items()}
+    sources = recipe_sources(recipe, start.tokenizer)
     session = Session(recipe, start, sources, folder, Report())
     torch.manual_seed(0)
     with torch.no_grad():
@@ -227,12 +227,12 @@ def test_sources_without_a_concept_among_others_are_handled_in_training_and_meas
 ) -> None:
     recipe = tiny_models.recipe_of(tiny_folder("bert"), data)
     blank = [NerExample(text, split_words(text), ()) for text in tiny_models.SENTENCES]
-    some = load_sources("ner", recipe.families["ner"], 0)[0]
+    some = recipe_sources(recipe)["ner"][0]
     ner = [
         Source("blank", blank, blank, {}, closed=False),
         dataclasses.replace(some, name="open", closed=False, held_out=blank, weight=1e-6),
     ]
-    pairs = load_sources("classification", recipe.families["classification"], 0)
+    pairs = recipe_sources(recipe)["classification"]
     session = Session(recipe, tiny, {"ner": ner, "classification": pairs}, tmp_path, Report())
     batch = batch_of(session, "ner")
     assert len(batch.targets.concepts) == 0
@@ -269,7 +269,7 @@ def test_a_batch_is_filled_up_to_its_budget(tiny_folder: Folders, data: Path, tm
     session = session_of(tiny_models.recipe_of(tiny_folder("bert"), data), tmp_path)
     for family in FAMILIES:
         batch = batch_of(session, family)
-        last = sum(text.size for text in get_family(family).unit_texts(batch.drawn[-1][1], session.tokenizer))
+        last = sum(text.size for text in get_family(family).unit_texts([batch.drawn[-1][1]], session.tokenizer))
         assert 64 <= batch.tokens.n_tokens < 64 + last
 
 

@@ -49,7 +49,8 @@ def adapt_command(
     chosen = get_family(family)
     train, dev, test = (load_examples(spec, family) if (spec := parts.get(k)) else [] for k in ("train", "dev", "test"))
     if not dev:
-        train, dev = split_source(train, max(1, len(train) // DEV_SHARE), None, seed, share=1 / DEV_SHARE)
+        rest, aside = split_source(len(train), max(1, len(train) // DEV_SHARE), None, seed, share=1 / DEV_SHARE)
+        train, dev = [train[i] for i in rest], [train[i] for i in aside]
         say(f"no --dev: {len(dev)} of the training examples are set aside for it")
     check_labels(train, (), test)
     train = draw(train, chosen.classes, seed=seed, sentences=budget.sentences, per_class=budget.per_class)

@@ -13,7 +13,7 @@ import numpy as np
 from trunkline.data.tokenize import IntArray, Tokens
 
 ROW_WIDTH = 128
-"""Default width of a packed row: short enough that attention, quadratic in the width, stays cheap."""
+"""Default greatest width of a packed row: short enough that attention, quadratic in the width, stays cheap."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,23 +21,23 @@ class UnitText:
     """A tokenised text and its units.
 
     Attributes:
-        tokens: The text's tokens and windows.
-        window: [pairs] window of a token that belongs to a unit.
-        column: [pairs] its column in that window, special tokens counted.
+        ids: [tokens] token ids of all windows, one window after the other, special tokens counted.
+        sizes: Tokens of each window.
+        token: [pairs] index into `ids` of a token that belongs to a unit.
         unit: [pairs] the unit, from 0.
         n_units: Number of units of the text.
     """
 
-    tokens: Tokens
-    window: IntArray
-    column: IntArray
+    ids: IntArray
+    sizes: tuple[int, ...]
+    token: IntArray
     unit: IntArray
     n_units: int
 
     @property
     def size(self) -> int:
         """Tokens of all windows, special tokens counted."""
-        return sum(len(window.ids) for window in self.tokens.windows)
+        return len(self.ids)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,13 +65,10 @@ def word_units(tokens: Tokens, words: Sequence[tuple[int, int]]) -> UnitText:
     token = np.repeat(np.arange(len(starts)), counts)
     within = np.arange(len(token)) - np.repeat(np.cumsum(counts) - counts, counts)
     unit = np.repeat(first, counts) + within
-    window, column = _locate(tokens, token)
     dropped = np.setdiff1d(np.arange(len(spans)), unit)
-    zeros = np.zeros(len(dropped), dtype=np.int64)
-    return UnitText(
+    return _unit_text(
         tokens,
-        np.concatenate((window, zeros)),
-        np.concatenate((column, zeros)),
+        np.concatenate((_locate(tokens, token), np.zeros(len(dropped), dtype=np.int64))),
         np.concatenate((unit, dropped)),
         len(spans),
     )
@@ -79,22 +76,31 @@ def word_units(tokens: Tokens, words: Sequence[tuple[int, int]]) -> UnitText:
 
 def text_unit(tokens: Tokens) -> UnitText:
     """A whole text as one unit: all its tokens, the special ones included (mean pooling as in SBERT)."""
-    window, column = [], []
-    for number, part in enumerate(tokens.windows):
+    chosen, begin = [], 0
+    for part in tokens.windows:
         inner = len(part.ids) - 2
         lower, upper = max(part.own[0] - part.first, 0), min(part.own[1] - part.first, inner)
-        columns = np.concatenate(([0], np.arange(lower, upper) + 1, [inner + 1]))
-        window.append(np.full(len(columns), number))
-        column.append(columns)
-    columns = np.concatenate(column)
-    return UnitText(tokens, np.concatenate(window), columns, np.zeros(len(columns), dtype=np.int64), 1)
+        chosen.append(begin + np.concatenate(([0], np.arange(lower, upper) + 1, [inner + 1])))
+        begin += len(part.ids)
+    token = np.concatenate(chosen)
+    return _unit_text(tokens, token, np.zeros(len(token), dtype=np.int64), 1)
 
 
-def _locate(tokens: Tokens, token: IntArray) -> tuple[IntArray, IntArray]:
+def _unit_text(tokens: Tokens, token: IntArray, unit: IntArray, n_units: int) -> UnitText:
+    windows = [window.ids for window in tokens.windows]
+    ids = windows[0] if len(windows) == 1 else np.concatenate(windows)
+    return UnitText(ids, tuple(len(window) for window in windows), token, unit, n_units)
+
+
+def _locate(tokens: Tokens, token: IntArray) -> IntArray:
+    """Where in all windows' ids the text's tokens stand, each in the window that answers for it."""
+    if len(tokens.windows) == 1:
+        return token + 1
     uppers = np.asarray([window.own[1] for window in tokens.windows], dtype=np.int64)
     firsts = np.asarray([window.first for window in tokens.windows], dtype=np.int64)
+    sizes = np.asarray([len(window.ids) for window in tokens.windows], dtype=np.int64)
     window = np.minimum(np.searchsorted(uppers, token, side="right"), len(uppers) - 1)
-    return window, token - firsts[window] + 1
+    return (np.cumsum(sizes) - sizes)[window] + token - firsts[window] + 1
 
 
 def pack(texts: Sequence[UnitText], pad_id: int, width: int = ROW_WIDTH) -> Packed:
@@ -103,72 +109,85 @@ def pack(texts: Sequence[UnitText], pad_id: int, width: int = ROW_WIDTH) -> Pack
     Args:
         texts: The texts with their units.
         pad_id: Token id of padding.
-        width: Width of a row; longer windows widen all rows. 0 gives every window a row of its own.
+        width: Greatest width of a row; longer windows widen it. 0 gives every window a row of its own.
 
     Returns:
         The rows; units are numbered over all texts in their order.
     """
-    sizes = [
-        (len(window.ids), text, number)
-        for text, t in enumerate(texts)
-        for number, window in enumerate(t.tokens.windows)
-    ]
-    longest = max((size for size, _, _ in sizes), default=0)
-    room = longest if width == 0 else max(longest, min(width, sum(size for size, _, _ in sizes)))
-    rows = _first_fit(sizes, room, share=width > 0)
-    shape = (len(rows), room)
-    ids = np.full(shape, pad_id, dtype=np.int64)
-    positions = np.zeros(shape, dtype=np.int64)
-    segments = np.full(shape, -1, dtype=np.int64)
-    place: dict[tuple[int, int], int] = {}
-    for row, members in enumerate(rows):
-        column = 0
-        for size, text, number in members:
-            ids[row, column : column + size] = texts[text].tokens.windows[number].ids
-            positions[row, column : column + size] = np.arange(size)
-            segments[row, column : column + size] = len(place)
-            place[text, number] = row * room + column
-            column += size
-    return _with_units(texts, place, ids, positions, segments)
+    sizes = np.asarray([size for text in texts for size in text.sizes], dtype=np.int64)
+    longest = int(sizes.max(initial=0))
+    rows, room, starts = _arrange(sizes.tolist(), max(width, longest)) if width else _one_each(len(sizes), longest)
+    begins = np.cumsum(sizes) - sizes
+    positions = np.arange(int(sizes.sum())) - np.repeat(begins, sizes)
+    place = np.repeat(np.asarray(starts, dtype=np.int64), sizes) + positions
 
+    def grid(values: IntArray, empty: int) -> IntArray:
+        flat = np.full(rows * room, empty, dtype=np.int64)
+        flat[place] = values
+        return flat.reshape(rows, room)
 
-def _with_units(
-    texts: Sequence[UnitText],
-    place: dict[tuple[int, int], int],
-    ids: IntArray,
-    positions: IntArray,
-    segments: IntArray,
-) -> Packed:
-    tokens, units, offset = [], [], 0
-    for number, text in enumerate(texts):
-        starts = np.asarray([place[number, window] for window in range(len(text.tokens.windows))], dtype=np.int64)
-        tokens.append(starts[text.window] + text.column)
-        units.append(text.unit + offset)
-        offset += text.n_units
-    empty = np.zeros(0, dtype=np.int64)
+    units = np.asarray([text.n_units for text in texts], dtype=np.int64)
     return Packed(
-        ids,
-        positions,
-        segments,
-        np.concatenate([*tokens, empty]),
-        np.concatenate([*units, empty]),
-        offset,
+        grid(_joined([text.ids for text in texts]), pad_id),
+        grid(positions, 0),
+        grid(np.repeat(np.arange(len(sizes)), sizes), -1),
+        place[_shifted([text.token for text in texts], [text.size for text in texts])],
+        _shifted([text.unit for text in texts], units.tolist()),
+        int(units.sum()),
     )
 
 
-def _first_fit(sizes: Sequence[tuple[int, int, int]], room: int, *, share: bool) -> list[list[tuple[int, int, int]]]:
-    rows: list[list[tuple[int, int, int]]] = []
-    if not share:
-        return [[member] for member in sizes]
+def _joined(parts: Sequence[IntArray]) -> IntArray:
+    return np.concatenate(parts) if parts else np.zeros(0, dtype=np.int64)
+
+
+def _shifted(parts: Sequence[IntArray], sizes: Sequence[int]) -> IntArray:
+    """Index arrays of consecutive blocks of these sizes as one index array over all blocks."""
+    begins = np.cumsum([0, *sizes[:-1]]) if sizes else np.zeros(0, dtype=np.int64)
+    return _joined(parts) + np.repeat(begins, [len(part) for part in parts])
+
+
+def _one_each(count: int, room: int) -> tuple[int, int, list[int]]:
+    return count, room, [number * room for number in range(count)]
+
+
+def _arrange(sizes: Sequence[int], widest: int) -> tuple[int, int, list[int]]:
+    """Rows, their width, and for each window where in the flattened rows it starts.
+
+    Of the widths up to `widest`, in steps of 8, the one with the least padding is taken: long windows that are equal
+    leave a third of wide rows empty, and a batch a little over full rows would leave one nearly empty.
+    """
+    total, longest = sum(sizes), max(sizes, default=0)
+    widths = sorted(
+        {min(widest, total), *range(min(-(-longest // 8) * 8, widest), min(widest, total), 8)}, reverse=True
+    )
+    ideal = {width: -(-total // max(width, 1)) * width for width in widths}
+    best: tuple[int, int, list[int]] = 0, 0, []
+    area = -1
+    for width in sorted(widths, key=lambda width: ideal[width]):
+        if 0 <= area <= ideal[width]:
+            break
+        rows, starts = _first_fit(sizes, width)
+        if area < 0 or rows * width < area:
+            best, area = (rows, width, starts), rows * width
+    return best
+
+
+def _first_fit(sizes: Sequence[int], room: int) -> tuple[int, list[int]]:
+    """The number of rows, and where each window starts, if each goes into the first row with room, longest first."""
     left: list[int] = []
-    for member in sorted(sizes, key=lambda item: (-item[0], item[1], item[2])):
-        row = next((index for index, free in enumerate(left) if free >= member[0]), len(rows))
-        if row == len(rows):
-            rows.append([])
+    starts = [0] * len(sizes)
+    for number in sorted(range(len(sizes)), key=lambda i: -sizes[i]):
+        size = sizes[number]
+        for row, free in enumerate(left):  # noqa: B007 (a loop is faster here than a generator)
+            if free >= size:
+                break
+        else:
+            row = len(left)
             left.append(room)
-        rows[row].append(member)
-        left[row] -= member[0]
-    return rows
+        starts[number] = row * room + room - left[row]
+        left[row] -= size
+    return len(left), starts
 
 
 def by_budget(texts: Sequence[UnitText], budget: int) -> Iterator[list[int]]:

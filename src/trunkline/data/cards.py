@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -117,7 +117,11 @@ class Card(_Frozen):
         return self.labels.get(label) or " ".join(label.replace("_", " ").replace("-", " ").split()).lower()
 
     def load(self, split: str) -> list[Example]:
-        """Reads a split.
+        """Reads a split into memory; errors as for `stream`."""
+        return list(self.stream(split))
+
+    def stream(self, split: str) -> Iterator[Example]:
+        """Yields the examples of a split. What concerns all of them is known, and raised, at the end.
 
         Raises:
             DataError: Files that are missing or malformed, another number of examples than the card says, or a label
@@ -130,19 +134,28 @@ class Card(_Frozen):
                 expected=f"one of {', '.join(self.splits)}",
             )
         base = self.resplit[split].source if split in self.resplit else split
-        examples = divide(self._read(base), base, self.resplit)[split]
-        if not examples:
+        examples: Iterable[Example] = self._read(base)
+        if any(rule.source == base for rule in self.resplit.values()):
+            examples = divide(list(examples), base, self.resplit)[split]
+        count, labels = 0, set()
+        for example in examples:
+            count += 1
+            labels.update(_labels(example))
+            yield example
+        if not count:
             raise DataError(f"the split {split} is empty", path=self._origin, todo="Raise the fraction in `resplit`")
-        expected = self.counts.get(split, len(examples))
-        if len(examples) != expected:
+        if count != self.counts.get(split, count):
             raise DataError(
-                f"{len(examples)} examples in {split}",
+                f"{count} examples in {split}",
                 path=self.resolve(self.files[base][0].path),
-                expected=f"{expected}, as the card {self.name} says",
+                expected=f"{self.counts[split]}, as the card {self.name} says",
                 todo="Get the files that the card describes, or correct its counts",
             )
-        self._check_labels(examples, base)
-        return examples
+        self._check_labels(labels, base)
+
+    def is_here(self) -> bool:
+        """Whether the files of all splits are on this machine."""
+        return all(self.resolve(ref.path).exists() for refs in self.files.values() for ref in refs)
 
     def resolve(self, path: str) -> Path:
         """Where a path of this card lies on this machine."""
@@ -165,11 +178,11 @@ class Card(_Frozen):
                     state.append(f"{file.name} {file.stat().st_size} {file.stat().st_mtime_ns}")
         return hashlib.sha256("\n".join(state).encode()).hexdigest()[:16]
 
-    def _read(self, split: str) -> list[Example]:
+    def _read(self, split: str) -> Iterator[Example]:
         reader = READERS[self.reader]
-        examples: list[Example] = []
         if self.hub is not None and not any(self.resolve(ref.path).exists() for ref in self.files[split]):
-            return self._from_hub(self.hub, split)
+            yield from self._from_hub(self.hub, split)
+            return
         for ref in self.files[split]:
             path = self.resolve(ref.path)
             if not path.exists():
@@ -180,8 +193,7 @@ class Card(_Frozen):
                     todo=f"Get it from {self.home} and set {DATA_VARIABLE}",
                 )
             options = reader.options(_options(self.encoding, self.options, ref), where=self._origin)
-            examples.extend(reader.read(path, options))
-        return examples
+            yield from reader.read(path, options)
 
     def _from_hub(self, hub: HubRef, split: str) -> list[Example]:
         _log.info("%s (%s): not in %s, taken from the hub as %s", self.name, split, data_folder(), hub.id)
@@ -194,10 +206,8 @@ class Card(_Frozen):
             revision=hub.revision,
         )
 
-    def _check_labels(self, examples: list[Example], split: str) -> None:
-        if not self.labels:
-            return
-        unknown = sorted({label for example in examples for label in _labels(example)} - self.labels.keys())
+    def _check_labels(self, labels: set[str], split: str) -> None:
+        unknown = sorted(labels - self.labels.keys()) if self.labels else []
         if unknown:
             raise DataError(
                 f"the labels {', '.join(map(repr, unknown[:5]))} are not in the card {self.name}",

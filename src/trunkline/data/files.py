@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import fnmatch
 import gzip
+import lzma
 import os
 import tarfile
 import tempfile
@@ -15,6 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TypeVar, cast
 
+from trunkline.data.tar_entry import TarEntry
 from trunkline.errors import DataError
 
 DEFAULT_LIMIT = 4 * 1024**3
@@ -23,8 +25,19 @@ DEFAULT_LIMIT = 4 * 1024**3
 LINE_LIMIT = 64 * 1024**2
 """Bytes of one line; a longer one is no text line and would fill the memory before `limit` is reached."""
 
-_CORRUPT = (zipfile.BadZipFile, gzip.BadGzipFile, tarfile.TarError, zlib.error, EOFError, NotImplementedError)
+_CORRUPT = (
+    zipfile.BadZipFile,
+    gzip.BadGzipFile,
+    tarfile.TarError,
+    zlib.error,
+    lzma.LZMAError,
+    EOFError,
+    NotImplementedError,
+)
+_MOST_MEMBERS = 100_000
 _BOM = codecs.BOM_UTF8
+_ESCAPING = ("utf-7", "raw-unicode-escape")
+"""Encodings that can spell half of a surrogate pair, which no tokenizer takes."""
 
 T = TypeVar("T")
 
@@ -50,24 +63,8 @@ def read_lines(
         DataError: No such file or member, a damaged archive, bytes that are not text in `encoding`, or too many bytes.
     """
     decode = _decoder(path, encoding)
-    where = _label(path, member)
     with open_stream(path, member=member) as stream:
-        number, left = 0, limit
-        while raw := _guarded(where, lambda: stream.readline(min(left, LINE_LIMIT) + 1)):  # noqa: B023
-            number += 1
-            left -= len(raw)
-            if left < 0:
-                raise _too_large(where, limit, line=number)
-            if len(raw) > LINE_LIMIT:
-                raise DataError(
-                    f"a line of more than {LINE_LIMIT} bytes",
-                    path=where,
-                    line=number,
-                    expected="a text file with one record a line",
-                )
-            if number == 1 and decode.name == "utf-8":
-                raw = raw.removeprefix(_BOM)
-            yield number, _text(raw, decode, where, number)
+        yield from _lines(stream, decode, _label(path, member), limit)
 
 
 def read_bytes(path: str | Path, *, member: str | None = None, limit: int = DEFAULT_LIMIT) -> bytes:
@@ -78,31 +75,52 @@ def read_bytes(path: str | Path, *, member: str | None = None, limit: int = DEFA
 
 
 def read_members(path: str | Path, pattern: str, *, limit: int = DEFAULT_LIMIT) -> Iterator[tuple[str, bytes]]:
-    """Yields name and bytes of the files in a `.tar` whose name matches, in one pass and in the archive's order.
+    """Yields name and bytes of the files in a `.zip` or `.tar` whose name matches, in the archive's order.
 
     Args:
-        path: The archive.
-        pattern: A shell pattern such as `*.xml`, matched against the name without a leading `./`.
+        path: The archive; one whose name does not end in `.zip` is taken for a `.tar`, packed or not.
+        pattern: A shell pattern such as `*.xml`, matched against the name without a leading `./`; `*` crosses `/`.
         limit: The most bytes of all matching members together.
 
     Raises:
         DataError: No such file, a damaged archive, no member that matches, or too many bytes.
     """
+    left = limit
+    for name, stream in _open_members(path, pattern):
+        content = _read_up_to(stream, _label(path, name), left)
+        left -= len(content)
+        yield name, content
+
+
+def read_member_lines(
+    path: str | Path, pattern: str, *, encoding: str = "utf-8", limit: int = DEFAULT_LIMIT
+) -> Iterator[tuple[str, Iterator[tuple[int, str]]]]:
+    """Yields name and lines of the files in a `.zip` or `.tar` whose name matches, holding one line at a time.
+
+    The lines are numbered and cut as in `read_lines`. They must be used before the next member is asked for.
+
+    Args:
+        path: The archive, as for `read_members`.
+        pattern: A shell pattern, as for `read_members`.
+        encoding: Any encoding in which a line feed is one byte.
+        limit: The most bytes of one member.
+
+    Raises:
+        DataError: As for `read_members` and `read_lines`.
+    """
+    decode = _decoder(path, encoding)
+    for name, stream in _open_members(path, pattern):
+        yield name, _lines(stream, decode, _label(path, name), limit)
+
+
+def _open_members(path: str | Path, pattern: str) -> Iterator[tuple[str, IO[bytes]]]:
     _require_file(path)
-    found, left = False, limit
-    archive = _guarded(path, lambda: tarfile.open(path, "r:*"))  # noqa: SIM115
-    with archive:
-        while (entry := _guarded(path, archive.next)) is not None:
-            name = _plain(entry.name)
-            if not entry.isfile() or not fnmatch.fnmatchcase(name, pattern):
-                continue
-            stream = archive.extractfile(entry)
-            if stream is None:
-                continue
-            found = True
-            content = _read_up_to(stream, _label(path, name), left)
-            left -= len(content)
-            yield name, content
+    members = _zip_members if Path(path).name.lower().endswith(".zip") else _tar_members
+    found = False
+    for name, stream in members(path, pattern):
+        found = True
+        with stream:
+            yield name, stream
     if not found:
         raise DataError(
             f"no file in the archive matches {pattern!r}",
@@ -110,6 +128,45 @@ def read_members(path: str | Path, pattern: str, *, limit: int = DEFAULT_LIMIT) 
             expected="an archive of the data set as its authors publish it",
             todo="Check that this is the right archive",
         )
+
+
+def _tar_members(path: str | Path, pattern: str) -> Iterator[tuple[str, IO[bytes]]]:
+    with _open_tar(path) as archive:
+        for entry in _tar_entries(path, archive):
+            name = _plain(entry.name)
+            if fnmatch.fnmatchcase(name, pattern) and (stream := archive.extractfile(entry)):
+                yield name, stream
+
+
+def _open_tar(path: str | Path) -> tarfile.TarFile:
+    return _guarded(path, lambda: tarfile.open(path, "r:*", tarinfo=TarEntry))
+
+
+def _tar_entries(path: str | Path, archive: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
+    """The files of a tar. At its end all of it was read, so that its checksum, if it has one, was compared."""
+    while (entry := _guarded(path, archive.next)) is not None:
+        archive.members = []  # type: ignore[attr-defined]  # would hold the entries of a bomb, and is not used here
+        if entry.isfile():
+            yield entry
+    while _guarded(path, lambda: archive.fileobj.read(1024**2)):
+        pass
+
+
+def _zip_members(path: str | Path, pattern: str) -> Iterator[tuple[str, IO[bytes]]]:
+    with _guarded(path, lambda: zipfile.ZipFile(path)) as archive:
+        for entry in archive.infolist():
+            name = _plain(entry.filename)
+            if not entry.is_dir() and fnmatch.fnmatchcase(name, pattern):
+                yield name, _open_entry(path, archive, entry.filename)
+
+
+def _open_entry(path: str | Path, archive: zipfile.ZipFile, name: str) -> IO[bytes]:
+    try:
+        return _guarded(path, lambda: archive.open(name))
+    except RuntimeError:
+        raise DataError(
+            f"the member {name!r} is encrypted", path=path, expected="an archive without a password"
+        ) from None
 
 
 def decode_text(content: bytes, encoding: str, path: str | Path) -> str:
@@ -133,17 +190,17 @@ def open_stream(path: str | Path, *, member: str | None = None) -> Iterator[IO[b
         with _guarded(path, lambda: zipfile.ZipFile(path)) as archive:
             names = [entry.filename for entry in archive.infolist() if not entry.is_dir()]
             chosen = _choose(path, names, member)
-            try:
-                stream = _guarded(path, lambda: archive.open(chosen))
-            except RuntimeError:
-                raise DataError(
-                    f"the member {chosen!r} is encrypted", path=path, expected="an archive without a password"
-                ) from None
-            with stream:
+            with _open_entry(path, archive, chosen) as stream:
                 yield stream
     elif name.endswith((".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")):
-        with _guarded(path, lambda: tarfile.open(path, "r:*")) as packed:
-            entries = {entry.name: entry for entry in _guarded(path, packed.getmembers) if entry.isfile()}
+        with _open_tar(path) as packed:
+            entries: dict[str, tarfile.TarInfo] = {}
+            for entry in _tar_entries(path, packed):
+                entries[entry.name] = entry
+                if len(entries) > _MOST_MEMBERS:
+                    raise DataError(
+                        f"more than {_MOST_MEMBERS} files", path=path, expected="an archive of the files of a data set"
+                    )
             inner = packed.extractfile(entries[_choose(path, list(entries), member)])
             if inner is None:
                 raise DataError("the member cannot be read", path=_label(path, member), expected="a regular file")
@@ -180,6 +237,25 @@ def write_atomic(path: str | Path, content: str | bytes) -> None:
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
+
+
+def _lines(stream: IO[bytes], decode: codecs.CodecInfo, where: str, limit: int) -> Iterator[tuple[int, str]]:
+    number, left = 0, limit
+    while raw := _guarded(where, lambda: stream.readline(min(left, LINE_LIMIT) + 1)):  # noqa: B023
+        number += 1
+        left -= len(raw)
+        if left < 0:
+            raise _too_large(where, limit, line=number)
+        if len(raw) > LINE_LIMIT:
+            raise DataError(
+                f"a line of more than {LINE_LIMIT} bytes",
+                path=where,
+                line=number,
+                expected="a text file with one record a line",
+            )
+        if number == 1 and decode.name == "utf-8":
+            raw = raw.removeprefix(_BOM)
+        yield number, _text(raw, decode, where, number)
 
 
 def _umask() -> int:
@@ -250,11 +326,14 @@ def _too_large(where: str, limit: int, *, line: int | None = None) -> DataError:
 def _decoder(path: str | Path, encoding: str) -> codecs.CodecInfo:
     try:
         info = codecs.lookup(encoding)
-    except LookupError:
+        line_end = "\n".encode(encoding)
+        if info.name in _ESCAPING:
+            raise LookupError(encoding)
+    except (LookupError, ValueError):  # ValueError: a codec that encodes nothing, or a NUL in the name
         raise DataError(
-            f"the encoding {encoding!r} is not known", path=path, expected="a name such as utf-8, latin-1 or cp1252"
+            f"the encoding {encoding!r} cannot be read", path=path, expected="a name such as utf-8, latin-1 or cp1252"
         ) from None
-    if "\n".encode(encoding) != b"\n":
+    if line_end != b"\n":
         raise DataError(
             f"the encoding {encoding} has no one-byte line ends",
             path=path,

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from trunkline.errors import DataError, TrunklineError
 
 FAMILIES = ("ner", "classification", "pairs", "plain")
 _CONLL = (".conll", ".bio", ".iob", ".txt")
+_PLAIN = (".txt", ".md")
 _PACKED = (".gz",)
 _KEYS: dict[str, tuple[tuple[frozenset[str], str, dict[str, Any]], ...]] = {
     "ner": (
@@ -25,6 +27,7 @@ _KEYS: dict[str, tuple[tuple[frozenset[str], str, dict[str, Any]], ...]] = {
     ),
     "classification": ((frozenset({"text", "label"}), "jsonl_text", {}),),
     "pairs": ((frozenset({"left", "right"}), "pair_jsonl", {}),),
+    "plain": ((frozenset({"text"}), "plain_jsonl", {}),),
 }
 _TABLES = {"classification": "table", "pairs": "pair_table"}
 _TYPES: dict[str, type[Example]] = {
@@ -36,17 +39,24 @@ _TYPES: dict[str, type[Example]] = {
 
 ACCEPTED = (
     "a file (.conll, .bio, .iob or .txt with a token and a tag a line; .jsonl with text and entities, tokens and tags, "
-    "text and label, or left and right for pairs; .csv or .tsv with the header text,label or left,right; each also "
-    "with .gz), hub:NAME[:CONFIG]@SPLIT, or card:NAME@SPLIT"
+    "text and label, or left and right for pairs; .csv or .tsv with the header text,label or left,right; for plain "
+    "text .txt, .md or .jsonl with text; each also with .gz), for plain text also a folder of .txt and .md files, "
+    "hub:NAME[:CONFIG]@SPLIT, or card:NAME@SPLIT"
 )
 
 
 def load_examples(spec: str | Path, family: str) -> list[Example]:
-    """Loads one split.
+    """Loads one split into memory; arguments and errors as for `stream_examples`."""
+    return list(stream_examples(spec, family))
+
+
+def stream_examples(spec: str | Path, family: str) -> Iterator[Example]:
+    """Yields the examples of one split; a file or folder is read as they are asked for.
 
     Args:
-        spec: A file, `hub:NAME[:CONFIG]@SPLIT` or `card:NAME@SPLIT`.
-        family: `ner`, `classification` or `pairs`; the examples are `NerExample`, `TextExample` or `PairExample`.
+        spec: A file, for plain text also a folder, `hub:NAME[:CONFIG]@SPLIT` or `card:NAME@SPLIT`.
+        family: `ner`, `classification`, `pairs` or `plain`; the examples are `NerExample`, `TextExample`,
+            `PairExample` or `PlainExample`. Plain text comes in passages: paragraphs, cut where they are long.
 
     Raises:
         TrunklineError: A spec or family that is not known, or data of the other family.
@@ -55,14 +65,36 @@ def load_examples(spec: str | Path, family: str) -> list[Example]:
     if family not in FAMILIES:
         raise TrunklineError(f"the family {family!r} is not known", expected=f"one of {', '.join(FAMILIES)}")
     text = str(spec)
-    if text.startswith(("hub:", "card:")):
-        scheme, _, rest = text.partition(":")
-        name, at, split = rest.rpartition("@")
-        if not at or not name or not split:
-            raise TrunklineError(f"{text!r} does not say which split", expected=f"{scheme}:NAME@SPLIT")
-        examples = load_card(name).load(split) if scheme == "card" else load_hub(name, split, family=family)
-        return _require_family(examples, family, text)
-    return list(_read_file(Path(spec), family))
+    if not text.startswith(("hub:", "card:")):
+        yield from _read_file(Path(spec), family)
+        return
+    scheme, _, rest = text.partition(":")
+    name, at, split = rest.rpartition("@")
+    if not at or not name or not split:
+        raise TrunklineError(f"{text!r} does not say which split", expected=f"{scheme}:NAME@SPLIT")
+    if scheme == "hub" and family == "plain":
+        raise TrunklineError(
+            f"{text!r} is asked for as plain text", expected="a file, a folder or card:NAME@SPLIT for plain text"
+        )
+    examples = load_card(name).stream(split) if scheme == "card" else load_hub(name, split, family=family)
+    yield from _require_family(examples, family, text)
+
+
+def stream_source(path: Path, family: str) -> Iterable[Example]:
+    """Yields a JSON-lines file as a source of pre-finetuning: spans may overlap, and pairs may have a `group`.
+
+    Args:
+        path: The file.
+        family: `ner` or `classification`, whose sources are pairs.
+    """
+    name, options = _choose_by_keys(path, "ner" if family == "ner" else "pairs")
+    if name == "spans":
+        options = {**options, "overlap": "keep"}
+    elif name == "pair_jsonl" and any(
+        "group" in record for _, record in islice(read_json_lines(path, FileOptions()), 1)
+    ):
+        options = {**options, "group_key": "group"}
+    return READERS[name].read(path, options)
 
 
 def check_labels(
@@ -121,12 +153,16 @@ def labels_of(examples: Iterable[Example]) -> list[str]:
 
 
 def _read_file(path: Path, family: str) -> Iterable[Example]:
+    if family == "plain" and path.is_dir():
+        return READERS["corpus"].read(path)
     suffixes = [suffix.lower() for suffix in path.suffixes]
     while suffixes and suffixes[-1] in _PACKED:
         suffixes.pop()
     suffix = suffixes[-1] if suffixes else ""
     if family == "ner" and suffix in _CONLL:
         return READERS["conll"].read(path)
+    if family == "plain" and suffix in _PLAIN:
+        return READERS["corpus"].read(path)
     if family in _TABLES and suffix in (".csv", ".tsv"):
         return READERS[_TABLES[family]].read(path, {"delimiter": "\t" if suffix == ".tsv" else ","})
     if suffix in (".jsonl", ".ndjson"):
@@ -151,7 +187,7 @@ def _choose_by_keys(path: Path, family: str) -> tuple[str, dict[str, Any]]:
     raise DataError("the file is empty", path=path, expected="one JSON object a line")
 
 
-def _require_family(examples: list[Example], family: str, spec: str) -> list[Example]:
+def _require_family(examples: Iterable[Example], family: str, spec: str) -> Iterator[Example]:
     for example in examples:
         if not isinstance(example, _TYPES[family]):
             raise TrunklineError(
@@ -159,4 +195,4 @@ def _require_family(examples: list[Example], family: str, spec: str) -> list[Exa
                 expected=f"{_TYPES[family].__name__}s, for {family}",
                 todo="Name other data, or the other family",
             )
-    return examples
+        yield example

@@ -8,7 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from trunkline.data.batching import UnitText
 from trunkline.data.examples import Example
+from trunkline.data.tokenize import IntArray
 from trunkline.errors import TrunklineError
 
 
@@ -23,6 +25,7 @@ class Source:
         concepts: Entity label -> text for the concept encoder; empty for pairs.
         closed: Whether an unlabelled word is known to belong to none of the source's concepts.
         weight: How often it is drawn, relative to the other sources of its family.
+        units: The tokenised texts of each example of `train`, if they are at hand.
     """
 
     name: str
@@ -31,16 +34,20 @@ class Source:
     concepts: Mapping[str, str] = field(default_factory=dict)
     closed: bool = True
     weight: float = 1.0
+    units: Sequence[list[UnitText]] | None = None
 
 
 def split_source(
-    examples: Sequence[Any], held_out: int, cap: int | None, seed: int, *, share: float = 0.1
-) -> tuple[list[Any], list[Any]]:
-    """Shuffles by seed; sets `held_out` examples (at most a share of all) aside and caps the rest."""
-    order = np.random.default_rng([seed, len(examples)]).permutation(len(examples))
-    aside = min(held_out, int(len(examples) * share))
-    rest = order[aside:] if cap is None else order[aside : aside + cap]
-    return [examples[i] for i in rest], [examples[i] for i in order[:aside]]
+    count: int, held_out: int, cap: int | None, seed: int, *, share: float = 0.1
+) -> tuple[IntArray, IntArray]:
+    """Shuffles indices by seed; sets `held_out` of them (at most a share of all) aside and caps the rest.
+
+    Returns:
+        Indices to train on, and those set aside.
+    """
+    order = np.random.default_rng([seed, count]).permutation(count)
+    aside = min(held_out, int(count * share))
+    return order[aside:] if cap is None else order[aside : aside + cap], order[:aside]
 
 
 class Mixture:
@@ -64,24 +71,28 @@ class Mixture:
         self.drawn = [0] * len(self.sources)
         weights = np.asarray([source.weight for source in self.sources], dtype=np.float64)
         self.shares = weights / weights.sum()
+        self._cumulated = np.cumsum(self.shares) / np.cumsum(self.shares)[-1]
         self._orders: dict[int, tuple[int, np.ndarray[Any, Any]]] = {}
 
-    def draw(self, step: int) -> Iterator[tuple[int, Example]]:
-        """The examples of a step, without end, as (index of the source, example). What is taken counts as drawn."""
+    def draw(self, step: int) -> Iterator[tuple[int, int]]:
+        """The examples of a step, without end, as (source, index into its `train`). What is taken counts as drawn."""
         rng = np.random.default_rng([self.seed, step])
-        source = int(rng.choice(len(self.sources), p=self.shares))
+        source = self._choose(rng)
         while True:
             yield source, self._next(source)
             if not self.one_source_a_step:
-                source = int(rng.choice(len(self.sources), p=self.shares))
+                source = self._choose(rng)
 
-    def _next(self, source: int) -> Example:
-        examples = self.sources[source].train
-        epoch, position = divmod(self.drawn[source], len(examples))
+    def _choose(self, rng: np.random.Generator) -> int:
+        return int(self._cumulated.searchsorted(rng.random(), side="right"))
+
+    def _next(self, source: int) -> int:
+        count = len(self.sources[source].train)
+        epoch, position = divmod(self.drawn[source], count)
         if self._orders.get(source, (-1,))[0] != epoch:
-            self._orders[source] = epoch, np.random.default_rng([self.seed, source, epoch]).permutation(len(examples))
+            self._orders[source] = epoch, np.random.default_rng([self.seed, source, epoch]).permutation(count)
         self.drawn[source] += 1
-        return examples[int(self._orders[source][1][position])]
+        return int(self._orders[source][1][position])
 
     def state(self) -> dict[str, int]:
         """Examples drawn so far, by source."""

@@ -45,8 +45,9 @@ def decode_tags(tags: Sequence[str], scheme: Scheme = "BIO", *, strict: bool = F
     if strict and broken:
         index = broken[0]
         before = tags[index - 1] if index else "the start of the sentence"
+        tag = tags[index] if index < len(tags) else "end of sentence"
         raise TagError(
-            f"the tag {tags[index] if index < len(tags) else 'end of sentence'!r} cannot follow {before!r} in {scheme}",
+            f"the tag {tag[:60]!r} cannot follow {before[:60]!r} in {scheme}",
             index=min(index, len(tags) - 1),
             expected=f"a sequence that keeps the rules of {scheme}",
             todo="Mend the tags, name the right scheme, or read without `strict` to repair them",
@@ -96,7 +97,7 @@ def _split(tag: str, scheme: Scheme, index: int) -> tuple[str, str]:
         raise TagError(f"the scheme {scheme!r} is not known", index=index, expected=f"one of {', '.join(SCHEMES)}")
     allowed = ", ".join(f"{letter}-" for letter in _PREFIXES[scheme])
     raise TagError(
-        f"the tag {tag!r} is not one of {scheme}",
+        f"the tag {tag[:60]!r} is not one of {scheme}",
         index=index,
         expected=f"O, or {allowed} followed by a label",
         todo="Check the tag column and the scheme",
@@ -162,7 +163,7 @@ def spans_to_bio(example: NerExample) -> tuple[list[str], int]:
         touched = [index for index, (start, end) in enumerate(example.words) if start < span.end and end > span.start]
         if not touched:
             raise TagError(
-                f"the span {span.start}..{span.end} ({span.label}) touches no word of {example.text!r}",
+                f"the span {span.start}..{span.end} ({span.label}) touches no word of {example.text[:80]!r}",
                 index=0,
                 expected="a span over at least one word",
             )

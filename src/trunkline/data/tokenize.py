@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -82,6 +83,12 @@ class TextTokenizer:
             raise EncoderError(
                 f"{folder}: no usable tokenizer ({error})", expected="tokenizer.json, or a vocabulary with its config"
             ) from error
+
+    @property
+    def fingerprint(self) -> str:
+        """A hash of all that tokens and windows depend on."""
+        content = f"{self.tokenizer.to_str()} {self.max_length} {self.overlap}"
+        return hashlib.sha256(content.encode()).hexdigest()
 
     def save(self, folder: Path) -> None:
         """Writes `tokenizer.json` into a folder."""

@@ -50,8 +50,8 @@ class Family(Protocol):
     name: str
     main_score: str
 
-    def unit_texts(self, example: Example, tokenizer: TextTokenizer) -> list[UnitText]:
-        """The texts of an example with their units (one text; two for a pair)."""
+    def unit_texts(self, examples: Sequence[Any], tokenizer: TextTokenizer) -> list[UnitText]:
+        """The texts of examples with their units, in order (one text each; two for a pair)."""
         ...
 
     def objective(self, recipe: FamilySection, sources: Sequence[Source], embed: TextEmbedder, seed: int) -> nn.Module:

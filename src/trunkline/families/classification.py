@@ -64,9 +64,9 @@ class Classification:
     name = "classification"
     main_score = "accuracy"
 
-    def unit_texts(self, example: Example, tokenizer: TextTokenizer) -> list[UnitText]:
-        """Both texts of a pair, or the one text."""
-        texts = [example.left, example.right] if isinstance(example, PairExample) else [example.text]
+    def unit_texts(self, examples: Sequence[PairExample | TextExample], tokenizer: TextTokenizer) -> list[UnitText]:
+        """Both texts of each pair, or the one text."""
+        texts = [text for e in examples for text in ((e.left, e.right) if isinstance(e, PairExample) else (e.text,))]
         return [text_unit(tokens) for tokens in tokenizer.encode(texts)]
 
     def objective(self, recipe: FamilySection, sources: Sequence[Source], embed: TextEmbedder, seed: int) -> nn.Module:

@@ -122,11 +122,10 @@ class Ner:
     name = "ner"
     main_score = "f1"
 
-    def unit_texts(self, example: Example, tokenizer: TextTokenizer) -> list[UnitText]:
-        """The sentence with its words as units."""
-        if not isinstance(example, NerExample):
-            raise TypeError(f"ner takes sentences with spans, not {type(example).__name__}")
-        return [word_units(tokenizer.encode([example.text])[0], example.words)]
+    def unit_texts(self, examples: Sequence[NerExample], tokenizer: TextTokenizer) -> list[UnitText]:
+        """The sentences with their words as units."""
+        tokens = tokenizer.encode([example.text for example in examples])
+        return [word_units(part, example.words) for part, example in zip(tokens, examples, strict=True)]
 
     def objective(self, recipe: FamilySection, sources: Sequence[Source], embed: TextEmbedder, seed: int) -> nn.Module:
         """Token-concept contrast over the sources' concepts."""

@@ -77,14 +77,17 @@ def draw_batch(
     device: torch.device | str,
 ) -> StepBatch:
     """Draws examples until their tokens reach the budget, and packs them."""
-    stream = mixture.draw(step)
     drawn: list[tuple[int, Any]] = []
     units: list[UnitText] = []
     size = 0
+    stream = mixture.draw(step)
     while size < budget:
-        source, example = next(stream)
-        texts = get_family(family).unit_texts(example, tokenizer)
-        drawn.append((source, example))
+        number, index = next(stream)
+        source = mixture.sources[number]
+        example = source.train[index]
+        cached = source.units
+        texts = cached[index] if cached is not None else get_family(family).unit_texts([example], tokenizer)
+        drawn.append((number, example))
         units.extend(texts)
         size += sum(text.size for text in texts)
     tokens = TokenBatch.from_packed(pack(units, pad_id), device)

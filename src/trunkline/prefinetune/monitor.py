@@ -28,9 +28,7 @@ class HeldOut:
         self.family = family
         self.name = source.name
         self.drawn = [(index, example) for example in source.held_out]
-        self.units: list[UnitText] = [
-            text for example in source.held_out for text in get_family(family).unit_texts(example, tokenizer)
-        ]
+        self.units: list[UnitText] = get_family(family).unit_texts(source.held_out, tokenizer)
 
     def measure(self, model: PrefinetuneModel, *, bf16: bool) -> dict[str, float]:
         """Loss and retrieval over all held-out examples as one batch."""

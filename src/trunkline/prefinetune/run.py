@@ -10,19 +10,18 @@ import torch
 from torch import Tensor, nn
 
 from trunkline.config import PrefinetuneRecipe
-from trunkline.data.batching import text_unit
 from trunkline.data.mixture import Mixture, Source
-from trunkline.data.tokenize import TextTokenizer
 from trunkline.errors import MismatchError
 from trunkline.families import get_family
 from trunkline.model.adapter_file import AdapterFile
 from trunkline.model.bundle_files import Loaded, load_any, save_bundle
+from trunkline.model.embed import embed_texts
 from trunkline.model.encoder import Encoder
-from trunkline.model.features import Branch, branch_features
 from trunkline.model.storage import backbone_hash, write_json
+from trunkline.prefinetune.mixing import schedule
 from trunkline.prefinetune.model import PrefinetuneModel, StepBatch, check_families, draw_batch, primary_adapters
 from trunkline.prefinetune.monitor import HeldOut, Probe, evaluate
-from trunkline.prefinetune.sources import load_sources
+from trunkline.prefinetune.sources import recipe_sources
 from trunkline.training.checkpoint import checkpoints, load_checkpoint, save_checkpoint, seed_everything
 from trunkline.training.log import MetricsLog
 from trunkline.training.loop import Hooks, LoopSettings, optimizer_for, run
@@ -59,11 +58,14 @@ def prefinetune(recipe: PrefinetuneRecipe, folder: Path, report: Report | None =
         raise MismatchError(
             f"the recipe's fork is {recipe.fork}", expected=f"{start.encoder.fork}, that of the bundle {recipe.encoder}"
         )
-    sources: dict[str, list[Source]] = {
-        family: load_sources(family, section, recipe.seed, lambda name: report.say(f"reading {name}"))
-        for family, section in recipe.families.items()
-    }
+    sources = recipe_sources(recipe, start.tokenizer, report.say)
     check_families(recipe, sources)
+    plan = schedule(recipe, sources)
+    write_json(plan, folder / "schedule.json")
+    for row in plan:
+        report.say(
+            f"{row['family']}: {row['source']} {row['share']:.1%}, {row['examples']} draws, {row['epochs']} epochs"
+        )
     session = Session(recipe, start, sources, folder, report)
     session.train()
     save_bundle(session.result(), bundle)
@@ -91,6 +93,8 @@ class Session:
         self.model = PrefinetuneModel(encoder, primary_adapters(recipe, encoder), self._objectives(encoder))
         optimizer = optimizer_for(_groups(self.model, recipe), recipe.optimizer.weight_decay)
         self.prepared, self.optimizer = self.accelerator.prepare(self.model, optimizer)
+        total = sum(section.weight for section in recipe.families.values())
+        self.weights = {family: section.weight / total for family, section in recipe.families.items()}
         self.mixtures = {
             family: Mixture(sources[family], recipe.seed, one_source_a_step=section.one_source_a_step)
             for family, section in recipe.families.items()
@@ -111,8 +115,6 @@ class Session:
         done = self._resume()
         self.metrics = MetricsLog(self.folder / "metrics.jsonl", done)
         self.accelerator.init_trackers("tensorboard")
-        total = sum(section.weight for section in recipe.families.values())
-        self.weights = {family: section.weight / total for family, section in recipe.families.items()}
         if done == 0 and recipe.monitor.every:
             self._evaluate(0)
         settings = LoopSettings(
@@ -131,7 +133,7 @@ class Session:
             not_finite=self._keep_batch,
             progress=lambda step: self.report.progress(step, recipe.optimizer.steps, self.last),
         )
-        run(self.prepared, self.optimizer, self._losses, settings, hooks, accelerator=self.accelerator, start=done)
+        run(self.prepared, self.optimizer, self.losses, settings, hooks, accelerator=self.accelerator, start=done)
         self.accelerator.end_training()
 
     def result(self) -> Loaded:
@@ -153,14 +155,15 @@ class Session:
 
     def _objectives(self, encoder: Encoder) -> dict[str, nn.Module]:
         def embed(texts: Sequence[str]) -> Tensor:
-            return embed_texts(encoder, self.tokenizer, texts)
+            return torch.from_numpy(embed_texts(encoder, self.tokenizer, texts))
 
         return {
             family: get_family(family).objective(section, self.sources[family], embed, self.recipe.seed)
             for family, section in self.recipe.families.items()
         }
 
-    def _losses(self, step: int) -> Iterator[tuple[str, float, Tensor]]:
+    def losses(self, step: int) -> Iterator[tuple[str, float, Tensor]]:
+        """Each family's name, weight and loss of a step, one after the other."""
         self.batches = {}
         for family, section in self.recipe.families.items():
             batch = draw_batch(
@@ -224,12 +227,6 @@ class Session:
         }
         write_json(rows, path)
         return str(path)
-
-
-def embed_texts(encoder: Encoder, tokenizer: TextTokenizer, texts: Sequence[str]) -> Tensor:
-    """Mean-pooled, unnormalised embeddings of texts by an encoder without adapters, [texts, width]."""
-    units = [text_unit(tokens) for tokens in tokenizer.encode(texts)]
-    return torch.stack([torch.from_numpy(part[0]) for part in branch_features(encoder, [Branch(units)])[0]])
 
 
 def _groups(model: PrefinetuneModel, recipe: PrefinetuneRecipe) -> dict[str, tuple[list[nn.Parameter], float]]:

@@ -1,38 +1,102 @@
-"""The sources of a recipe, loaded from their cards."""
+"""The sources of a recipe: read once into stored corpora, cleaned of what the tasks are scored on, and tokenised."""
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from collections import Counter
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
-from trunkline.config import FamilySection
-from trunkline.data.cards import load_card
-from trunkline.data.examples import NerExample, PairExample
-from trunkline.data.load import load_examples
+import numpy as np
+
+from trunkline.config import DecontaminateSection, FamilySection, MixtureFamily, PrefinetuneRecipe
+from trunkline.data.cards import Card, list_cards, load_card
+from trunkline.data.checks.command import splits_here
+from trunkline.data.checks.decontaminate import benchmark_index, decontaminate, held_out_splits
+from trunkline.data.corpus import Corpus, Subset, corpus_of, tokens_of
+from trunkline.data.examples import Example, NerExample, PairExample
+from trunkline.data.load import stream_source
 from trunkline.data.mixture import Source, split_source
+from trunkline.data.store import Rows, cache_folder, open_rows, store_rows
+from trunkline.data.tokenize import IntArray, TextTokenizer
 from trunkline.errors import RecipeError, TrunklineError
+from trunkline.families import get_family
 
 log = logging.getLogger(__name__)
 
 _KINDS = {"ner": NerExample, "classification": PairExample}
 
 
-def load_sources(
-    family: str, section: FamilySection, seed: int, on_load: Callable[[str], None] = lambda name: None
-) -> list[Source]:
-    """Loads every source of a family: a card by name or path, or a JSONL file of spans or pairs.
+@dataclass(frozen=True)
+class Opened:
+    """A source's corpus, and what of it may be trained on.
+
+    Attributes:
+        name: As the recipe says it, without folder and suffix.
+        corpus: All its examples.
+        kept: Indices into the corpus that are left after decontamination.
+        removed: What decontamination took out, as plain data; empty without it.
+        card: Its card; none for a bare file.
+    """
+
+    name: str
+    corpus: Corpus
+    kept: IntArray
+    removed: dict[str, Any]
+    card: Card | None
+
+    def concept(self, label: str) -> str:
+        """The natural words for a label."""
+        return self.card.concept(label) if self.card else " ".join(label.replace("_", " ").split()).lower()
+
+
+class Decontaminator:
+    """Takes examples out that also stand in dev or test parts; what is left of a corpus is worked out once."""
+
+    def __init__(self, section: DecontaminateSection) -> None:
+        self.section = section
+        self.cards = _tasks_here() if section.against == "tasks" else list(section.against)
+        cards = [load_card(name) for name in self.cards]
+        parts = [card.fingerprint(split) for card in cards for split in held_out_splits(card.splits)]
+        self.fingerprint = hashlib.sha256(f"{parts} {section.threshold}".encode()).hexdigest()
+        self._index: Any = None
+
+    def kept(self, corpus: Corpus) -> tuple[IntArray, dict[str, Any]]:
+        """Indices of the examples that are left, and the report about the others."""
+        key = hashlib.sha256(f"{corpus.sha256} {self.fingerprint}".encode()).hexdigest()[:32]
+        folder = cache_folder() / "kept" / key
+        rows = open_rows(folder)
+        if rows is None:
+            rows = self._compute(corpus, folder)
+        indices = np.asarray([rows.value("index", row) for row in range(len(rows))], dtype=np.int64)
+        return indices, rows.info["removed"]
+
+    def _compute(self, corpus: Corpus, folder: Path) -> Rows:
+        if self._index is None:
+            self._index = benchmark_index(self.cards, threshold=self.section.threshold)
+        kept, removal = decontaminate(corpus, self._index)
+        return store_rows(folder, {"index": "int"}, ((i,) for i in kept), lambda: {"removed": removal.as_dict()})
+
+
+def open_sources(
+    family: str,
+    section: MixtureFamily,
+    clean: Decontaminator | None = None,
+    on_load: Callable[[str], None] = lambda name: None,
+) -> list[Opened]:
+    """Opens every source of a family.
 
     Raises:
-        RecipeError: Sources that cannot be loaded, all of them listed.
+        RecipeError: Sources that cannot be read, all of them listed.
     """
     sources, problems = [], []
-    for name, share in section.sources.items():
+    for name in section.sources:
         on_load(name)
         try:
-            sources.append(_load(name, family, section, share.weight, share.cap, seed))
+            sources.append(_open(name, family, clean))
         except TrunklineError as error:
             problems.append(f"families.{family}.sources.{name}: {error}")
     if problems:
@@ -40,27 +104,102 @@ def load_sources(
     return _told_apart(sources)
 
 
-def _load(name: str, family: str, section: FamilySection, weight: float, cap: int | None, seed: int) -> Source:
-    closed, concept = True, _as_words
-    if Path(name).suffix == ".jsonl":
-        examples = load_examples(name, "ner" if family == "ner" else "pairs")
-    else:
-        card = load_card(name)
-        examples = card.load("train")
-        closed, concept = card.coverage == "closed", card.concept
-    wrong = [example for example in examples if not isinstance(example, _KINDS[family])]
-    if wrong or not examples:
-        raise TrunklineError(
-            f"{name} yields {type(wrong[0]).__name__ if wrong else 'no example'}",
-            expected=f"{_KINDS[family].__name__} for {family}",
+def load_sources(
+    family: str, section: FamilySection, seed: int, opened: Sequence[Opened], tokenizer: TextTokenizer | None = None
+) -> list[Source]:
+    """The sources of a family as a mixture takes them.
+
+    Args:
+        family: Its name.
+        section: Weights, caps and the number of held-out examples.
+        seed: Divides each source into what is trained on and what is held out.
+        opened: From `open_sources`.
+        tokenizer: If given, texts are tokenised once and kept.
+    """
+    sources = []
+    for share, source in zip(section.sources.values(), opened, strict=True):
+        corpus = source.corpus
+        train, held_out = split_source(len(source.kept), section.held_out, share.cap, seed)
+        train, held_out = source.kept[train], source.kept[held_out]
+        size = 1.0 if section.source_temperature is None else float(len(train)) ** (1 / section.source_temperature)
+        units = None
+        if tokenizer is not None:
+            units = Subset(tokens_of(corpus, tokenizer, family, get_family(family).unit_texts), train)
+        log.info(
+            "%s: %d examples, %d held out, %d concepts", source.name, len(train), len(held_out), len(corpus.labels)
         )
-    train, held_out = split_source(examples, section.held_out, cap, seed)
-    labels = {span.label for example in examples if isinstance(example, NerExample) for span in example.spans}
-    log.info("%s: %d examples, %d held out, %d concepts", name, len(train), len(held_out), len(labels))
-    return Source(Path(name).stem, train, held_out, {label: concept(label) for label in sorted(labels)}, closed, weight)
+        sources.append(
+            Source(
+                source.name,
+                Subset(corpus, train),
+                Subset(corpus, held_out),
+                {label: source.concept(label) for label in sorted(corpus.labels)},
+                source.card is None or source.card.coverage == "closed",
+                share.weight * size,
+                units,
+            )
+        )
+    return sources
 
 
-def _told_apart(sources: list[Source]) -> list[Source]:
+def recipe_sources(
+    recipe: PrefinetuneRecipe, tokenizer: TextTokenizer | None = None, say: Callable[[str], None] = lambda text: None
+) -> dict[str, list[Source]]:
+    """All sources of a recipe by family; problems of all sources of a family raise one RecipeError."""
+    clean = Decontaminator(recipe.decontaminate) if recipe.decontaminate else None
+    sources: dict[str, list[Source]] = {}
+    for family, section in recipe.families.items():
+        opened = open_sources(family, section, clean, lambda name: say(f"reading {name}"))
+        sources[family] = load_sources(family, section, recipe.seed, opened, tokenizer)
+    return sources
+
+
+def _open(name: str, family: str, clean: Decontaminator | None) -> Opened:
+    path = Path(name)
+    if path.suffix == ".jsonl" and path.with_suffix(".yaml").is_file():  # as weak-label and mine-pairs write them
+        return _open(str(path.with_suffix(".yaml")), family, clean)
+    if path.suffix == ".jsonl":
+        state = f"{path.resolve()} {path.stat().st_size} {path.stat().st_mtime_ns}" if path.is_file() else name
+        corpus = corpus_of(_key(state), lambda: stream_source(path, family))
+        opened = Opened(path.stem, corpus, np.arange(len(corpus)), {}, None)
+    else:
+        card, split = _card(name)
+
+        def read() -> Iterable[Example]:
+            return card.stream(split)
+
+        corpus = corpus_of(_key(f"{card.name} {card.fingerprint(split)}"), read)
+        label = card.name if split == "train" else f"{card.name}@{split}"
+        opened = Opened(label, corpus, np.arange(len(corpus)), {}, card)
+    if not isinstance(opened.corpus[0], _KINDS[family]):
+        raise TrunklineError(
+            f"{name} yields {type(opened.corpus[0]).__name__}", expected=f"{_KINDS[family].__name__} for {family}"
+        )
+    if clean is None:
+        return opened
+    kept, removed = clean.kept(opened.corpus)
+    if not len(kept):
+        raise TrunklineError(f"nothing of {name} is left after decontamination", todo="Take it out of the recipe")
+    return replace(opened, kept=kept, removed=removed)
+
+
+def _card(name: str) -> tuple[Card, str]:
+    if Path(name).suffix in (".yaml", ".yml"):
+        return load_card(Path(name)), "train"
+    card, at, split = name.partition("@")
+    return load_card(card), split if at else "train"
+
+
+def _key(state: str) -> str:
+    return hashlib.sha256(state.encode()).hexdigest()[:32]
+
+
+def _tasks_here() -> list[str]:
+    cards = [card for name in list_cards() if (card := load_card(name)).role == "task"]
+    return [card.name for card in cards if set(held_out_splits(card.splits)) <= set(splits_here(card))]
+
+
+def _told_apart(sources: list[Opened]) -> list[Opened]:
     """Numbers sources of one name (files of one name in several folders), as progress is kept by name."""
     seen: Counter[str] = Counter()
     result = []
@@ -69,7 +208,3 @@ def _told_apart(sources: list[Source]) -> list[Source]:
         number = seen[source.name]
         result.append(source if number == 1 else replace(source, name=f"{source.name}-{number}"))
     return result
-
-
-def _as_words(label: str) -> str:
-    return " ".join(label.replace("_", " ").split()).lower()

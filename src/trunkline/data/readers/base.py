@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import json
 import logging
+import re
+import reprlib
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -17,6 +19,11 @@ from trunkline.data.tagging import Scheme, TagError, decode_tags, decode_with_re
 from trunkline.errors import DataError
 
 _log = logging.getLogger("trunkline.data")
+
+_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
+_SHORT = reprlib.Repr()
+_SHORT.maxstring = _SHORT.maxlong = _SHORT.maxother = 80
+_SHORT.maxlevel = 3
 
 T = TypeVar("T")
 
@@ -49,6 +56,18 @@ Column = str | int
 """A column by its name in the header, or by its position (counted from 0, negative from the end)."""
 
 
+def shorten(value: object) -> str:
+    """A value for a message: its `repr`, with what is long or deep left out of the middle."""
+    return _SHORT.repr(value)
+
+
+def list_names(names: Iterable[object], *, most: int = 12) -> str:
+    """Names for a message, the first `most` of them."""
+    found = list(names)
+    listed = ", ".join(map(shorten, found[:most])) or "none"
+    return f"{listed} and {len(found) - most} more" if len(found) > most else listed
+
+
 def require_some(examples: Iterable[T], path: str | Path, *, what: str = "example") -> Iterator[T]:
     """Passes the examples on and raises a DataError if there is none."""
     empty = True
@@ -70,9 +89,9 @@ def read_json_lines(path: str | Path, options: FileOptions) -> Iterator[tuple[in
         if not line.strip():
             continue
         try:
-            record = json.loads(line)
-        except (json.JSONDecodeError, RecursionError) as error:
-            message = error.msg if isinstance(error, json.JSONDecodeError) else "nested too deeply"
+            record = parse_json(line)
+        except ValueError as error:
+            message = error.msg if isinstance(error, json.JSONDecodeError) else error
             raise DataError(
                 f"the line is not JSON ({message})", path=path, line=number, expected="one JSON object a line"
             ) from None
@@ -83,11 +102,29 @@ def read_json_lines(path: str | Path, options: FileOptions) -> Iterator[tuple[in
         yield number, record
 
 
+def parse_json(text: str) -> Any:
+    """The value of a JSON text.
+
+    Raises:
+        ValueError: Text that is no JSON (a `json.JSONDecodeError`), a whole number of thousands of digits, nesting that
+            is too deep, or half of a surrogate pair, which no tokenizer and no UTF-8 file takes.
+    """
+    try:
+        value = json.loads(text)
+        if _SURROGATE.search(text):
+            json.dumps(value, ensure_ascii=False).encode()
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+    except UnicodeEncodeError as error:
+        raise ValueError(f"\\u{ord(error.object[error.start]):04x} is half of a surrogate pair") from None
+    return value
+
+
 def get_key(record: dict[str, Any], key: str, path: str | Path, line: int) -> Any:
     """The value of a key; a DataError that lists the keys if it is missing."""
     if key not in record:
         raise DataError(
-            f"no key {key!r}; the keys are {', '.join(map(repr, record)) or 'none'}",
+            f"no key {key!r}; the keys are {list_names(record)}",
             path=path,
             line=line,
             expected=f"the key {key!r}",
@@ -101,7 +138,7 @@ def require_text(value: object, what: str, path: str | Path, line: int) -> str:
     if isinstance(value, int) and not isinstance(value, bool) and what == "label":
         return str(value)
     if not isinstance(value, str):
-        raise DataError(f"the {what} is {value!r}", path=path, line=line, expected=f"a {what} as a string")
+        raise DataError(f"the {what} is {shorten(value)}", path=path, line=line, expected=f"a {what} as a string")
     if not value.strip():
         raise DataError(
             f"the {what} is empty", path=path, line=line, expected=f"a {what}", todo="Fill it in or remove the row"
@@ -178,7 +215,7 @@ def _position(column: Column, first: list[str], header: bool, path: str | Path, 
         return names.index(column)
     problem = f"{names.count(column)} columns {column!r}" if column in names else f"no column {column!r}"
     raise DataError(
-        f"{problem}; the header is {', '.join(map(repr, names))}",
+        f"{problem}; the header is {list_names(names)}",
         path=path,
         line=line,
         expected=f"one column {column!r}",

@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from itertools import combinations, groupby
 from pathlib import Path
 
+from pydantic import Field
+
 from trunkline.data.examples import PairExample
 from trunkline.data.files import read_lines
 from trunkline.data.readers.base import FileOptions, require_some
@@ -17,6 +19,7 @@ class Options(FileOptions):
 
     drop_images: tuple[str, ...] = ()
     """Images whose id begins with one of these are passed over."""
+    group: bool = Field(default=False, description="Whether the pairs of one image are a group.")
 
 
 def read(path: str | Path, options: Options) -> Iterator[PairExample]:
@@ -30,7 +33,7 @@ def _pairs(path: str | Path, options: Options) -> Iterator[PairExample]:
             continue
         captions = dict.fromkeys(caption for _, caption in rows if caption)
         for left, right in combinations(captions, 2):
-            yield PairExample(left, right)
+            yield PairExample(left, right, image if options.group else "")
 
 
 def _captions(path: str | Path, options: Options) -> Iterator[tuple[str, str]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,9 +12,10 @@ from pydantic import Field
 
 from trunkline.data.examples import NerExample
 from trunkline.data.files import read_lines
-from trunkline.data.readers.base import SentenceBuilder, TaggedOptions, require_some
+from trunkline.data.readers.base import SentenceBuilder, TaggedOptions, require_some, shorten
 from trunkline.errors import DataError
 
+_log = logging.getLogger("trunkline.data")
 _BLANKS = re.compile(r"[ \t]+")
 
 
@@ -29,7 +31,10 @@ class Options(TaggedOptions):
     drop_sentences: tuple[str, ...] = Field(
         default=(), description="Sentences that begin with one of these tokens are no text and are dropped."
     )
-    malformed: Literal["error", "skip"] = "error"
+    malformed: Literal["error", "skip"] = Field(
+        default="error",
+        description="With `skip`, rows that are no token with a tag are dropped and counted in the log.",
+    )
 
 
 def read(path: str | Path, options: Options) -> Iterator[NerExample]:
@@ -53,7 +58,7 @@ def _sentences(path: str | Path, options: Options) -> Iterator[NerExample]:
 
 def _rows(path: str | Path, options: Options) -> Iterator[tuple[int, str, str] | None]:
     """Yields line, token and tag of each row, and None after each sentence."""
-    width = 0
+    width, dropped = 0, 0
     for number, line in read_lines(path, member=options.member, encoding=options.encoding):
         if not line.strip() or line.lstrip().startswith("-DOCSTART-"):
             yield None
@@ -67,12 +72,16 @@ def _rows(path: str | Path, options: Options) -> Iterator[tuple[int, str, str] |
             yield number, cells[options.token_column].strip(), cells[options.tag_column].strip()
         elif options.malformed == "error":
             raise DataError(
-                f"{problem} in the row {line!r}",
+                f"{problem} in the row {shorten(line)}",
                 path=path,
                 line=number,
                 expected="a token and its tag" + (f" in {width} columns, as in the rows before" if width else ""),
                 todo="Mend the row, or check separator, token_column and tag_column",
             )
+        else:
+            dropped += 1
+    if dropped:
+        _log.warning("%s: %d rows that are no token with a tag were dropped (malformed: skip)", path, dropped)
     yield None
 
 

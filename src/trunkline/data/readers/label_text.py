@@ -9,11 +9,12 @@ from pydantic import Field
 
 from trunkline.data.examples import TextExample
 from trunkline.data.files import read_lines
-from trunkline.data.readers.base import FileOptions, require_some, require_text
+from trunkline.data.readers.base import require_some
+from trunkline.data.readers.labelled import LabelOptions, TextBuilder
 from trunkline.errors import DataError
 
 
-class Options(FileOptions):
+class Options(LabelOptions):
     """Options of label-and-text lines."""
 
     separator: str = Field(default=" ", min_length=1)
@@ -30,6 +31,7 @@ def read(path: str | Path, options: Options) -> Iterator[TextExample]:
 
 
 def _examples(path: str | Path, options: Options) -> Iterator[TextExample]:
+    builder = TextBuilder(path, options)
     for line, content in read_lines(path, member=options.member, encoding=options.encoding):
         if line <= options.skip_lines or not content.strip():
             continue
@@ -47,4 +49,6 @@ def _examples(path: str | Path, options: Options) -> Iterator[TextExample]:
             )
         if options.label_until:
             label = label.partition(options.label_until)[0]
-        yield TextExample(require_text(text, "text", path, line), require_text(label, "label", path, line))
+        if (example := builder.build(text, label, line)) is not None:
+            yield example
+    builder.report()

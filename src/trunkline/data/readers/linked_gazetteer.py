@@ -1,7 +1,8 @@
 """Paragraphs with links, typed by a gazetteer that knows under which table headers each link target was seen.
 
-The paragraphs are JSON lines (`p`: list of `t` text and `l` [[start, end, target], ...]); the gazetteer is a table of
-header, surface, target and count. A link becomes an entity whose labels are the target's most frequent headers.
+The paragraphs are JSON lines (`title`, and `p`: list of `t` text and `l` [[start, end, target], ...]); the gazetteer is
+a table of header, surface, target and count. A link becomes an entity whose labels are the target's most frequent
+headers.
 """
 
 from __future__ import annotations
@@ -15,39 +16,17 @@ from typing import Any
 
 from pydantic import Field
 
+from trunkline.data.concepts import normalise_header
 from trunkline.data.examples import NerExample, Span, split_words
 from trunkline.data.files import read_lines
-from trunkline.data.readers.base import FileOptions, get_key, read_json_lines, require_some
+from trunkline.data.readers.base import FileOptions, get_key, read_json_lines, require_some, shorten
 from trunkline.data.readers.spans import trim_span
 from trunkline.errors import DataError
 
-# Headers that say what a cell is for in its table, not what kind of thing it names; commas part them.
-_NOISE = """
-rank, points, point, year, years, date, dates, notes, note, result, results, score, scores, no, number, nr, total,
-name, names, title, titles, description, descriptions, details, information, info, comments, comment, remarks, remark,
-summary, significance, short description, type, types, category, status, other, others, loss, win, wins, losses, winner,
-winners, loser, gold, silver, bronze, first, third, home, against, from, to, via, between, and, for, of, at, in, on,
-record, report, round, time, times, pos, position, place, season, week, day, month, age, height, weight, attendance,
-points for, ref, refs, reference, references, source, sources, notable as, reason, reasons, meaning, etymology, cause,
-fate, outcome, value, values, data, fact, facts, feature, features, example, examples, item, items, list, link, links,
-text, page, pages, save, saves, decision, margin, final, finals, group, stage, leg, legs, match, matches, game, games,
-set, sets, name of place, name on the register, runner up, runners up, moving from, moving to, court note, nat, conf,
-visitor, other information, first place, fastest lap, pole position, issue title, appointed by, drafted by,
-seasons and teams, years and teams, teams and years
-"""
-NOISE_HEADERS = frozenset(" ".join(header.split()) for header in _NOISE.split(","))
-
-# A header with one of these words says how cells relate to their row.
-NOISE_WORDS = frozenset(
-    ("opponent", "opponents", "etc", "away", "second", "third", "fourth", "fifth", "under", "represented", "inducted")
-)
-
-_FOOTNOTE = re.compile(r"\[[^\]]*\]")
-_PLURAL = re.compile(r"\((?:e?s|ies)\)")
-_APOSTROPHE = re.compile(r"(?<=\w)['’](?=\w)")
-_NOT_WORD = re.compile(r"[^\w ]|_")
 _SENTENCE_END = re.compile(r"(?<=[.!?])[\"'”’)\]]*\s+(?=[\"'“‘(\[]*[^\W_a-z])")
-_MAX_HEADER_WORDS = 4
+_BRACKET = re.compile(r"\s*\([^)]*\)$")
+_COUNT = re.compile(r"\d{1,12}")
+_MIN_NAME = 4
 
 
 class Options(FileOptions):
@@ -55,6 +34,12 @@ class Options(FileOptions):
 
     gazetteer: str
     min_count: int = Field(default=2, ge=1, description="Cells in which a target must stand under a header.")
+    min_targets: int = Field(default=1, ge=1, description="Different targets that a header must have.")
+    strict_headers: bool = Field(default=False, description="Whether headers of measures are noise, too.")
+    propagate: bool = Field(
+        default=False,
+        description="Whether a name that an article links once, and its title, is typed wherever it recurs in it.",
+    )
     max_labels: int = Field(default=3, ge=1)
     max_words: int = Field(default=60, ge=5, description="Words of a sentence, after which it is cut at a blank.")
 
@@ -65,25 +50,6 @@ def read(path: str | Path, options: Options) -> Iterator[NerExample]:
     return require_some(_sentences(path, options, types), path, what="sentence with a typed link")
 
 
-def normalise_header(header: str) -> str:
-    """The header in lower case with only letters, digits and blanks, or nothing if it is noise.
-
-    Noise is: two word lists (`NOISE_HEADERS`, `NOISE_WORDS`), `list of ...`, more than four words, fewer than three
-    characters, and headers with a number in them other than a counter at the end (`team 1` is `team`).
-    """
-    plain = _PLURAL.sub("", _FOOTNOTE.sub(" ", header.lower()))
-    words = _NOT_WORD.sub(" ", _APOSTROPHE.sub("", plain)).split()
-    if words[-3:] == ["v", "t", "e"]:  # the view-talk-edit links of a navigation box
-        words = words[:-3]
-    if len(words) > 1 and words[-1].isdigit():
-        words.pop()
-    joined = " ".join(words)
-    if not 1 <= len(words) <= _MAX_HEADER_WORDS or len(joined) < 3 or any(c.isdigit() for c in joined):
-        return ""
-    noise = joined in NOISE_HEADERS or not NOISE_WORDS.isdisjoint(words) or words[:2] == ["list", "of"]
-    return "" if noise else joined
-
-
 def read_gazetteer(path: Path, options: Options) -> dict[str, tuple[str, ...]]:
     """The labels of each link target, the most frequent first.
 
@@ -92,15 +58,16 @@ def read_gazetteer(path: Path, options: Options) -> dict[str, tuple[str, ...]]:
     counts: dict[str, Counter[str]] = defaultdict(Counter)
     for _, row in read_lines(path):
         cells = row.split("\t")
-        if len(cells) != 4 or not cells[3].isdigit():
+        if len(cells) != 4 or not _COUNT.fullmatch(cells[3]):
             continue
-        header = normalise_header(cells[0])
+        header = normalise_header(cells[0], strict=options.strict_headers)
         if header:
             counts[cells[2]][header] += int(cells[3])
+    known = Counter(header for headers in counts.values() for header in headers)
     types = {}
     for target, headers in counts.items():
         ranked = sorted(headers.items(), key=lambda item: (-item[1], item[0]))
-        labels = tuple(header for header, count in ranked if count >= options.min_count)
+        labels = tuple(header for header, count in ranked if _is_kept(count, known[header], options))
         if labels:
             types[target] = labels[: options.max_labels]
     if not types:
@@ -110,15 +77,23 @@ def read_gazetteer(path: Path, options: Options) -> dict[str, tuple[str, ...]]:
     return types
 
 
+def _is_kept(count: int, targets: int, options: Options) -> bool:
+    return count >= options.min_count and targets >= options.min_targets
+
+
 def _sentences(path: str | Path, options: Options, types: dict[str, tuple[str, ...]]) -> Iterator[NerExample]:
     for line, record in read_json_lines(path, options):
-        for paragraph in get_key(record, "p", path, line):
-            text = get_key(paragraph, "t", path, line)
-            links = [trim_span(text, *_link(item, path, line), path, line) for item in paragraph.get("l", ())]
-            for start, end in split_sentences(text, links, options.max_words):
+        items = get_key(record, "p", path, line)
+        if not isinstance(items, list):
+            raise DataError(f"`p` is {shorten(items)}", path=path, line=line, expected="a list of paragraphs")
+        paragraphs = [_paragraph(item, path, line) for item in items]
+        names = _names(str(record.get("title", "")), paragraphs, types) if options.propagate else {}
+        for text, links in paragraphs:
+            mentions = sorted([*links, *_recurring(text, links, names)], key=lambda span: span.start)
+            for start, end in split_sentences(text, mentions, options.max_words):
                 spans = tuple(
                     Span(link.start - start, link.end - start, label)
-                    for link in links
+                    for link in mentions
                     if start <= link.start and link.end <= end
                     for label in types.get(link.label, ())
                 )
@@ -126,10 +101,49 @@ def _sentences(path: str | Path, options: Options, types: dict[str, tuple[str, .
                     yield NerExample(text[start:end], split_words(text[start:end]), spans)
 
 
+def _names(title: str, paragraphs: list[tuple[str, list[Span]]], types: dict[str, tuple[str, ...]]) -> dict[str, str]:
+    """The names of an article with their targets: the words of its typed links, and its title without brackets.
+
+    Only names that begin with a capital and are not short, because others are common words.
+    """
+    found = {_BRACKET.sub("", title): title}
+    for text, links in paragraphs:
+        for link in links:
+            found.setdefault(text[link.start : link.end], link.label)
+    return {
+        name: target
+        for name, target in found.items()
+        if target in types and len(name) >= _MIN_NAME and name[0].isupper()
+    }
+
+
+def _recurring(text: str, links: list[Span], names: dict[str, str]) -> Iterator[Span]:
+    if not names:
+        return
+    listed = "|".join(re.escape(name) for name in sorted(names, key=len, reverse=True))
+    linked = {position for link in links for position in range(link.start, link.end)}
+    for match in re.finditer(rf"(?<!\w)(?:{listed})(?!\w)", text):
+        if linked.isdisjoint(range(*match.span())):
+            yield Span(*match.span(), names[match[0]])
+
+
+def _paragraph(item: Any, path: str | Path, line: int) -> tuple[str, list[Span]]:
+    text = get_key(item, "t", path, line) if isinstance(item, dict) else None
+    links = item.get("l", []) if isinstance(item, dict) else None
+    if not isinstance(text, str) or not isinstance(links, list):
+        raise DataError(
+            f"the paragraph is {shorten(item)}",
+            path=path,
+            line=line,
+            expected="an object with `t`, a text, and `l`, a list of links",
+        )
+    return text, [trim_span(text, *_link(link, path, line), path, line) for link in links]
+
+
 def _link(item: Any, path: str | Path, line: int) -> tuple[Any, Any, Any]:
     if isinstance(item, list) and len(item) == 3:
         return item[0], item[1], item[2]
-    raise DataError(f"the link is {item!r}", path=path, line=line, expected="[start, end, target]")
+    raise DataError(f"the link is {shorten(item)}", path=path, line=line, expected="[start, end, target]")
 
 
 def split_sentences(text: str, links: list[Span], max_words: int) -> list[tuple[int, int]]:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from trunkline.data.examples import PairExample
-from trunkline.data.readers.base import FileOptions, get_key, read_json_lines, require_some
+from trunkline.data.readers.base import FileOptions, get_key, read_json_lines, require_some, shorten
 from trunkline.errors import DataError
 
 
@@ -27,7 +27,9 @@ def _pairs(path: str | Path, options: Options) -> Iterator[PairExample]:
     for line, record in read_json_lines(path, options):
         left, right = (get_key(record, key, path, line) for key in (options.left_key, options.right_key))
         if not isinstance(left, str) or not isinstance(right, str):
-            raise DataError(f"the pair is {left!r}, {right!r}", path=path, line=line, expected="two strings")
+            raise DataError(
+                f"the pair is {shorten(left)}, {shorten(right)}", path=path, line=line, expected="two strings"
+            )
         if left.strip() and right.strip():
-            group = get_key(record, options.group_key, path, line) if options.group_key else ""
-            yield PairExample(left.strip(), right.strip(), str(group))
+            group = get_key(record, options.group_key, path, line) if options.group_key else None
+            yield PairExample(left.strip(), right.strip(), "" if group is None else str(group))

@@ -11,16 +11,16 @@ from pydantic import Field, model_validator
 
 from trunkline.data.examples import NerExample, TextExample
 from trunkline.data.files import read_lines
-from trunkline.data.readers.base import SentenceBuilder, TaggedOptions, require_some, require_text
+from trunkline.data.readers.base import SentenceBuilder, TaggedOptions, require_some
+from trunkline.data.readers.labelled import LabelOptions, TextBuilder
 from trunkline.errors import DataError
 
 
-class Options(TaggedOptions):
+class Options(TaggedOptions, LabelOptions):
     """Options of parallel files; the second file is named from the folder of the first."""
 
     tags: str | None = Field(default=None, description="File with a tag for each token of the first file.")
     labels: str | None = Field(default=None, description="File with a label for each text of the first file.")
-    label_names: dict[str, str] = Field(default={}, description="Labels by what stands in the file.")
 
     @model_validator(mode="after")
     def _one_second_file(self) -> Self:
@@ -37,10 +37,11 @@ def read(path: str | Path, options: Options) -> Iterator[NerExample | TextExampl
 def _examples(path: str | Path, options: Options) -> Iterator[NerExample | TextExample]:
     second = Path(path).parent / (options.tags or options.labels or "")
     builder = SentenceBuilder(second, options.scheme, options.strict)
+    texts = TextBuilder(path, options, label_path=second)
     for line, text, other in _pairs(path, second, options):
         if options.labels is not None:
-            label = require_text(other, "label", second, line)
-            yield TextExample(require_text(text, "text", path, line), options.label_names.get(label, label))
+            if (example := texts.build(text, other, line)) is not None:
+                yield example
             continue
         tokens, tags = text.split(), other.split()
         if len(tokens) != len(tags):
@@ -52,6 +53,7 @@ def _examples(path: str | Path, options: Options) -> Iterator[NerExample | TextE
             )
         yield builder.build(tokens, tags, (line,))
     builder.report()
+    texts.report()
 
 
 def _pairs(path: str | Path, second: Path, options: Options) -> Iterator[tuple[int, str, str]]:

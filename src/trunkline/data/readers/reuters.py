@@ -10,10 +10,8 @@ from pathlib import Path
 from trunkline.data.examples import PairExample
 from trunkline.data.files import decode_text, read_members
 from trunkline.data.readers.base import FileOptions, require_some
+from trunkline.errors import DataError
 
-_STORY = re.compile(r"<REUTERS\b.*?</REUTERS>", re.DOTALL)
-_TITLE = re.compile(r"<TITLE>(.*?)</TITLE>", re.DOTALL)
-_BODY = re.compile(r"<BODY>(.*?)</BODY>", re.DOTALL)
 _CONTROL = re.compile(r"&#(?:\d|[12]\d|3[01]|127);|[\x00-\x08\x0b-\x1f\x7f]")
 _SIGNATURE = re.compile(r"\s*\breuters?(?:\.\.\.)?\s*$", re.IGNORECASE)
 
@@ -32,12 +30,19 @@ def read(path: str | Path, options: Options) -> Iterator[PairExample]:
 
 def _pairs(path: str | Path, options: Options) -> Iterator[PairExample]:
     for name, content in read_members(path, options.pattern):
-        for story in _STORY.finditer(decode_text(content, options.encoding, f"{path}!{name}")):
-            title, body = _TITLE.search(story[0]), _BODY.search(story[0])
-            if title and body:
-                pair = PairExample(_clean(title[1]), _SIGNATURE.sub("", _clean(body[1])))
-                if pair.left and pair.right:
-                    yield pair
+        where = f"{path}!{name}"
+        for story in decode_text(content, options.encoding, where).split("<REUTERS ")[1:]:
+            story, end, _ = story.partition("</REUTERS>")
+            if not end:
+                raise DataError("a story has no </REUTERS>", path=where, expected="a whole file", todo="Get it again")
+            pair = PairExample(_element(story, "TITLE"), _SIGNATURE.sub("", _element(story, "BODY")))
+            if pair.left and pair.right:
+                yield pair
+
+
+def _element(story: str, name: str) -> str:
+    value, end, _ = story.partition(f"<{name}>")[2].partition(f"</{name}>")
+    return _clean(value) if end else ""
 
 
 def _clean(text: str) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 from pydantic import Field
 
 from trunkline.data.examples import NerExample, split_words
-from trunkline.data.readers.base import FileOptions, get_key, read_json_lines, require_some, require_text
+from trunkline.data.readers.base import FileOptions, get_key, read_json_lines, require_some, require_text, shorten
 from trunkline.data.readers.spans import trim_span
 from trunkline.errors import DataError
 
@@ -31,7 +31,10 @@ def _examples(path: str | Path, options: Options) -> Iterator[NerExample]:
         entries = get_key(record, "spans", path, line)
         if not isinstance(entries, list) or not all(isinstance(item, list) and len(item) >= 3 for item in entries):
             raise DataError(
-                f"the spans are {entries!r}", path=path, line=line, expected="a list of [start, end, slot, service]"
+                f"the spans are {shorten(entries)}",
+                path=path,
+                line=line,
+                expected="a list of [start, end, slot, service]",
             )
         spans = dict.fromkeys(trim_span(text, item[0], item[1], item[2], path, line) for item in entries)
         if spans or options.keep_empty:

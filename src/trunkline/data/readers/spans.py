@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from trunkline.data.examples import NerExample, Span, split_words
-from trunkline.data.readers.base import FileOptions, get_key, read_json_lines, require_some, require_text
+from trunkline.data.readers.base import FileOptions, get_key, read_json_lines, require_some, require_text, shorten
 from trunkline.errors import DataError
 
 
@@ -30,18 +30,27 @@ def read(path: str | Path, options: Options) -> Iterator[NerExample]:
 
 def _examples(path: str | Path, options: Options) -> Iterator[NerExample]:
     for line, record in read_json_lines(path, options):
-        raw = get_key(record, options.text_key, path, line)
-        text = require_text(raw, "text", path, line)
-        entities = get_key(record, options.entities_key, path, line)
-        if not isinstance(entities, list):
-            raise DataError(f"the entities are {entities!r}", path=path, line=line, expected="a list of entities")
-        spans = [trim_span(raw, *_parts(entity, options, path, line), path, line) for entity in entities]
-        spans.sort(key=lambda span: (span.start, span.end, span.label))
-        if options.overlap == "error":
-            _refuse_overlap(spans, path, line)
-        shift = len(raw) - len(raw.lstrip())
-        moved = tuple(Span(span.start - shift, span.end - shift, span.label) for span in spans)
-        yield NerExample(text, split_words(text), moved)
+        yield build_example(record, options, path, line)
+
+
+def build_example(record: dict[str, Any], options: Options, path: str | Path, line: int) -> NerExample:
+    """A record with a text and its entities as an example; blanks at the ends are cut off.
+
+    Raises:
+        DataError: Missing keys, a blank text, or entities that are malformed or, unless kept, overlap.
+    """
+    raw = get_key(record, options.text_key, path, line)
+    text = require_text(raw, "text", path, line)
+    entities = get_key(record, options.entities_key, path, line)
+    if not isinstance(entities, list):
+        raise DataError(f"the entities are {shorten(entities)}", path=path, line=line, expected="a list of entities")
+    spans = [trim_span(raw, *_parts(entity, options, path, line), path, line) for entity in entities]
+    spans.sort(key=lambda span: (span.start, span.end, span.label))
+    if options.overlap == "error":
+        _refuse_overlap(spans, path, line)
+    shift = len(raw) - len(raw.lstrip())
+    moved = tuple(Span(span.start - shift, span.end - shift, span.label) for span in spans)
+    return NerExample(text, split_words(text), moved)
 
 
 def _parts(entity: Any, options: Options, path: str | Path, line: int) -> tuple[Any, Any, Any]:
@@ -52,7 +61,7 @@ def _parts(entity: Any, options: Options, path: str | Path, line: int) -> tuple[
     if isinstance(entity, list) and len(entity) == 3:
         return entity[0], entity[1], entity[2]
     raise DataError(
-        f"the entity is {entity!r}",
+        f"the entity is {shorten(entity)}",
         path=path,
         line=line,
         expected=f"[start, end, label] or an object with {options.start_key}, {options.end_key}, {options.label_key}",
@@ -68,7 +77,7 @@ def trim_span(text: str, start: Any, end: Any, label: Any, path: str | Path, lin
     numbers = all(isinstance(value, int) and not isinstance(value, bool) for value in (start, end))
     if not numbers or not 0 <= start < end <= len(text):
         raise DataError(
-            f"the entity {label!r} has the offsets {start!r}..{end!r}",
+            f"the entity {shorten(label)} has the offsets {shorten(start)}..{shorten(end)}",
             path=path,
             line=line,
             expected=f"0 <= start < end <= {len(text)}, the length of the text in characters",
@@ -78,7 +87,7 @@ def trim_span(text: str, start: Any, end: Any, label: Any, path: str | Path, lin
     piece = text[start:end]
     if not piece.strip():
         raise DataError(
-            f"the entity {label!r} at {start}..{end} covers only blanks", path=path, line=line, expected="some text"
+            f"the entity {shorten(label)} at {start}..{end} covers only blanks", path=path, line=line, expected="text"
         )
     return Span(start + len(piece) - len(piece.lstrip()), end - len(piece) + len(piece.rstrip()), label)
 
@@ -87,7 +96,7 @@ def _refuse_overlap(spans: list[Span], path: str | Path, line: int) -> None:
     for left, right in pairwise(spans):
         if right.start < left.end:
             raise DataError(
-                f"the entities {left.label!r} at {left.start}..{left.end} and {right.label!r} at "
+                f"the entities {shorten(left.label)} at {left.start}..{left.end} and {shorten(right.label)} at "
                 f"{right.start}..{right.end} overlap",
                 path=path,
                 line=line,

@@ -8,13 +8,16 @@ from pathlib import Path
 from pydantic import Field
 
 from trunkline.data.examples import TextExample
-from trunkline.data.readers.base import Column, TableOptions, read_columns, require_some, require_text
+from trunkline.data.readers.base import Column, TableOptions, read_columns, require_some
+from trunkline.data.readers.labelled import LabelOptions, TextBuilder
 
 
-class Options(TableOptions):
+class Options(TableOptions, LabelOptions):
     """Options of text tables."""
 
-    text_column: Column = "text"
+    text_column: Column | tuple[Column, ...] = Field(
+        default="text", description="Of several columns, such as a title and a body, the texts are joined with blanks."
+    )
     label_column: Column = "label"
     skip_labels_with: str | None = Field(
         default=None, min_length=1, description="Rows whose label has this are passed over: they have several labels."
@@ -27,7 +30,11 @@ def read(path: str | Path, options: Options) -> Iterator[TextExample]:
 
 
 def _examples(path: str | Path, options: Options) -> Iterator[TextExample]:
-    for line, (text, label) in read_columns(path, options, (options.text_column, options.label_column)):
+    columns = options.text_column if isinstance(options.text_column, tuple) else (options.text_column,)
+    builder = TextBuilder(path, options)
+    for line, (*texts, label) in read_columns(path, options, (*columns, options.label_column)):
         if options.skip_labels_with and options.skip_labels_with in label:
             continue
-        yield TextExample(require_text(text, "text", path, line), require_text(label, "label", path, line))
+        if (example := builder.build(" ".join(text for text in texts if text), label, line)) is not None:
+            yield example
+    builder.report()

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from pathlib import Path
 
 from trunkline.data.examples import PairExample
 from trunkline.data.files import read_members
 from trunkline.data.readers.base import FileOptions, require_some
-
-_BLOCK = re.compile(r"^#Q(?P<question>.*?)^\^(?P<answer>[^\n]*)$", re.MULTILINE | re.DOTALL)
 
 
 class Options(FileOptions):
@@ -31,13 +28,18 @@ def read(path: str | Path, options: Options) -> Iterator[PairExample]:
 
 def _pairs(path: str | Path, options: Options) -> Iterator[PairExample]:
     for _, content in read_members(path, options.pattern):
-        text = "\n".join(_decode(line, options.encoding) for line in content.split(b"\n"))
-        for match in _BLOCK.finditer(text):
-            # A question without an answer would reach into the next block, so only the last question is kept.
-            question = " ".join(match["question"].rpartition("\n#Q")[2].split())
-            answer = " ".join(match["answer"].split())
-            if question and answer:
-                yield PairExample(question, answer)
+        question: list[str] | None = None
+        for line in content.split(b"\n"):
+            text = _decode(line, options.encoding)
+            if text.startswith("#Q"):
+                question = [text[2:]]
+            elif question is not None and text.startswith("^"):
+                pair = PairExample(" ".join(" ".join(question).split()), " ".join(text[1:].split()))
+                question = None
+                if pair.left and pair.right:
+                    yield pair
+            elif question is not None:
+                question.append(text)
 
 
 def _decode(line: bytes, encoding: str) -> str:

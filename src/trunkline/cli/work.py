@@ -1,40 +1,15 @@
-"""The command line: thin commands over the library. Nothing heavy is imported before a command runs."""
+"""Commands of the main job: encoders, prefinetune, adapt, predict, sweep, quickstart."""
 
 from __future__ import annotations
 
 import json
-import logging
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from trunkline import __version__
-from trunkline.errors import TrunklineError
-
-app = typer.Typer(
-    name="trunkline",
-    no_args_is_help=True,
-    rich_markup_mode=None,
-    pretty_exceptions_enable=False,
-    add_completion=False,
-    help="One small encoder, many language features. Start with: trunkline quickstart",
-)
-
-JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
-
-
-@app.callback(invoke_without_command=True)
-def options(
-    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
-    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log where things come from.")] = False,
-) -> None:
-    """Sets up logging, before any command."""
-    logging.basicConfig(level=logging.INFO if verbose else logging.WARNING, format="%(name)s: %(message)s")
-    if version:
-        typer.echo(__version__)
-        raise typer.Exit
+from trunkline.cli.base import JsonFlag, app
 
 
 @app.command()
@@ -165,29 +140,3 @@ def quickstart(
     from trunkline.quickstart import quickstart as run
 
     run(out)
-
-
-def main() -> None:
-    """Entry point: problems that a user can mend end in one message and exit code 2."""
-    try:
-        app(standalone_mode=True)
-    except TrunklineError as error:
-        _stop(error, 2)
-    except KeyboardInterrupt:
-        _stop("interrupted", 130)
-    except BrokenPipeError:
-        sys.stderr.close()
-        sys.exit(141)
-    except Exception as error:
-        if type(error).__name__ != "Interrupted":
-            raise
-        _stop(f"{error}; run the same command again to go on", 130)
-
-
-def _stop(message: Any, code: int) -> None:
-    typer.secho(f"trunkline: {message}", err=True, fg=typer.colors.RED)
-    sys.exit(code)
-
-
-if __name__ == "__main__":
-    main()

@@ -1,0 +1,38 @@
+"""The command line: thin commands over the library."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import typer
+
+from trunkline.cli import data as _data  # noqa: F401 (joins the application)
+from trunkline.cli import label as _label  # noqa: F401 (joins the application)
+from trunkline.cli import work as _work  # noqa: F401 (joins the application)
+from trunkline.cli.base import app
+from trunkline.errors import TrunklineError
+
+__all__ = ["app", "main"]
+
+
+def main() -> None:
+    """Entry point: problems that a user can mend end in one message and exit code 2."""
+    try:
+        app(standalone_mode=True)
+    except TrunklineError as error:
+        _stop(error, 2)
+    except KeyboardInterrupt:
+        _stop("interrupted", 130)
+    except BrokenPipeError:
+        sys.stderr.close()
+        sys.exit(141)
+    except Exception as error:
+        if type(error).__name__ != "Interrupted":
+            raise
+        _stop(f"{error}; run the same command again to go on", 130)
+
+
+def _stop(message: Any, code: int) -> None:
+    typer.secho(f"trunkline: {message}", err=True, fg=typer.colors.RED)
+    sys.exit(code)

@@ -1,0 +1,92 @@
+"""What a check says: findings, and the report of one data set."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, Literal
+
+from trunkline.data.examples import Example, PairExample
+
+Severity = Literal["leak", "error", "warning", "info"]
+SAMPLES = 3
+SAMPLE_LENGTH = 160
+CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
+"""Control characters other than tab and line end; those from U+0080 are Windows-1252 read as Latin-1."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that a check saw in a split.
+
+    Args:
+        check: The check's name, which is also what a card's `waive` names.
+        severity: `leak` (what is scored was learnt from), `error` (the data cannot be read as the card says), `warning`
+            or `info`.
+        split: Where; `all` for the whole set.
+        count: How many texts, examples or labels.
+        share: `count` as a share of the split's, from 0 to 1; None where there is nothing to divide by.
+        message: The finding as a sentence.
+        samples: A few of them, shortened.
+        waived: Why the finding is accepted.
+        details: More numbers, for machines.
+    """
+
+    check: str
+    severity: Severity
+    split: str
+    count: int
+    share: float | None
+    message: str
+    samples: tuple[str, ...] = ()
+    waived: str | None = None
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Report:
+    """The findings of one data set; `counts` is the number of examples of each split."""
+
+    name: str
+    counts: Mapping[str, int]
+    findings: tuple[Finding, ...]
+
+    @property
+    def leaks(self) -> list[Finding]:
+        """The leaks and errors that nobody has accepted."""
+        return [item for item in self.findings if item.severity in ("leak", "error") and item.waived is None]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data, ready for JSON."""
+        return asdict(self)
+
+
+def apply_waivers(findings: Iterable[Finding], reasons: Mapping[str, str]) -> list[Finding]:
+    """Marks the findings whose check has a reason; a reason without a finding becomes a warning."""
+    marked = [
+        replace(item, waived=reasons[item.check]) if item.check in reasons and item.severity != "error" else item
+        for item in findings
+    ]
+    seen = {item.check for item in marked}
+    for check in reasons:
+        if check not in seen:
+            message = f"the card waives {check}, which is not found: remove the waiver"
+            marked.append(Finding("unused_waiver", "warning", "all", 1, None, message))
+    return marked
+
+
+def example_texts(example: Example) -> tuple[str, ...]:
+    """The texts of an example: two for a pair, else one."""
+    return (example.left, example.right) if isinstance(example, PairExample) else (example.text,)
+
+
+def whole_text(example: Example) -> str:
+    """One text that stands for an example; the sides of a pair are joined by a line feed."""
+    return "\n".join(example_texts(example))
+
+
+def shorten(text: str) -> str:
+    """A text as a sample: one line without control characters, at most `SAMPLE_LENGTH` characters."""
+    line = CONTROL.sub(lambda match: f"\\x{ord(match[0]):02x}", " ".join(text.split()))
+    return line if len(line) <= SAMPLE_LENGTH else f"{line[: SAMPLE_LENGTH - 3]}..."

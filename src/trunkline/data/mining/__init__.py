@@ -1,0 +1,1 @@
+"""Mining text pairs for pre-finetuning out of tables, conversations and plain text."""

@@ -1,0 +1,91 @@
+"""What `check-data` shows: one table a data set, leaks in red, waived ones in yellow."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from trunkline.ui import console
+
+WIDTH = 100
+_STYLES = {"leak": "bold red", "error": "bold red", "warning": "", "info": "dim"}
+
+
+def print_checks(reports: Sequence[Mapping[str, Any]], *, full: bool = False, to: Console = console) -> None:
+    """Prints the reports of `check_data`: counts, findings, and a last line with the sets that leak.
+
+    Args:
+        reports: What `check_data` returns.
+        full: Whether to show notes (severity `info`) and, for each finding, some of its texts.
+        to: Where to print.
+    """
+    for report in reports:
+        to.print(_title(report), width=WIDTH, highlight=False)
+        for quirk in report["quirks"]:
+            to.print(Padding(Text(quirk, style="italic dim"), (0, 0, 0, 2)), width=WIDTH)
+        shown = [item for item in report["findings"] if full or item["severity"] != "info"]
+        if shown:
+            to.print(_table(shown, full), width=WIDTH)
+        if hidden := len(report["findings"]) - len(shown):
+            to.print(f"  and {hidden} note{'s' if hidden != 1 else ''}", style="dim", width=WIDTH, highlight=False)
+        to.print()
+    to.print(_summary(reports), width=WIDTH, highlight=False)
+
+
+def _title(report: Mapping[str, Any]) -> Text:
+    line = Text(report["name"], style="bold")
+    line.append(f"  {report['role']}, {report['family']}\n", style="not bold dim")
+    for number, (split, count) in enumerate(report["counts"].items()):
+        line.append(", " if number else "  ", style="not bold")
+        line.append(f"{split} {count['loaded']}", style="not bold")
+        if count["expected"] is not None:
+            agrees = count["expected"] == count["loaded"]
+            line.append(" as expected" if agrees else f" of {count['expected']}", style="not bold dim")
+    published = {split: n for split, n in report["published"].items() if n != report["counts"][split]["loaded"]}
+    for split, count in published.items():
+        line.append(f"\n  published as {split} {count}, of which the card sets parts aside", style="not bold dim")
+    return line
+
+
+def _table(findings: Sequence[Mapping[str, Any]], samples: bool) -> Table:
+    table = Table.grid(padding=(0, 2, 0, 0))
+    for column in ("finding", "split"):
+        table.add_column(column, no_wrap=True)
+    table.add_column("count", justify="right", no_wrap=True)
+    table.add_column("what", ratio=1, overflow="fold")
+    for finding in findings:
+        waived = finding["waived"] is not None
+        style = "yellow" if waived else _STYLES[finding["severity"]]
+        share = "" if finding["share"] is None else f" {100 * finding['share']:.1f} %"
+        what = Text(finding["message"], style=style)
+        if waived:
+            what.append(f"\nwaived: {finding['waived']}", style="yellow")
+        for sample in finding["samples"] if samples else ():
+            what.append(f"\n{sample}", style="dim")
+        name = Text(f"  {finding['check']}", style=style)
+        table.add_row(name, Text(finding["split"], style="dim"), Text(f"{finding['count']}{share}", style=style), what)
+    return table
+
+
+def _summary(reports: Sequence[Mapping[str, Any]]) -> Text:
+    def sets(severities: Sequence[str], waived: bool) -> list[str]:
+        return [
+            report["name"]
+            for report in reports
+            if any(f["severity"] in severities and (f["waived"] is not None) == waived for f in report["findings"])
+        ]
+
+    line = Text(f"{len(reports)} data set{'s' if len(reports) != 1 else ''} checked")
+    for severities, waived, words, style in (
+        (("error",), False, "cannot be read as their cards say", "bold red"),
+        (("leak",), False, "leak", "bold red"),
+        (("leak",), True, "leak and are waived", "yellow"),
+    ):
+        if found := sets(severities, waived):
+            line.append(f"\n{len(found)} {words}: {', '.join(found)}", style=style)
+    return line

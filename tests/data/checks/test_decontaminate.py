@@ -1,0 +1,123 @@
+"""Removing what touches a dev or test set: exactly that, and nothing else."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from trunkline.data.checks import overlap
+from trunkline.data.checks.decontaminate import benchmark_index, decontaminate
+from trunkline.data.checks.overlap import OverlapIndex
+from trunkline.data.examples import Example, NerExample, PairExample, PlainExample, TextExample, split_words
+
+HELD_OUT = "The old ferry to the northern island leaves the harbour every morning at half past seven"
+NEAR = HELD_OUT.replace("every", "each")
+SHORT = "Book a table tonight"
+
+
+def ner(text: str) -> NerExample:
+    return NerExample(text, split_words(text), ())
+
+
+@pytest.fixture
+def index() -> OverlapIndex:
+    return OverlapIndex.build([("ferries@test", HELD_OUT), ("orders@dev", SHORT), ("orders@dev", "yes please")])
+
+
+def test_removes_what_touches(index: OverlapIndex) -> None:
+    examples: list[Example] = [
+        TextExample("A text of its own about boats", "x"),
+        TextExample(HELD_OUT, "x"),
+        ner(HELD_OUT.upper()),
+        PlainExample(NEAR),
+        PairExample("What shall we do?", SHORT),
+        PairExample(SHORT, "Which one?"),
+        PlainExample(f"Travel news. {HELD_OUT}. Bring a coat."),
+        ner("Yes please"),
+        PlainExample("Do you want tea? Yes please. Book a table tonight. Thanks."),
+        PairExample("Which ferry goes to the island?", "It leaves at seven."),
+    ]
+    kept, report = decontaminate(examples, index)
+    assert kept == [0, 7, 8, 9]
+    assert (report.examined, report.removed) == (10, 6)
+    assert report.by_kind == {"exact": 3, "normalised": 1, "near": 1, "contained": 1}
+    assert report.by_owner == {"ferries@test": 4, "orders@dev": 2}
+    assert [sample["kind"] for sample in report.samples] == [
+        "exact",
+        "normalised",
+        "near",
+        "exact",
+        "exact",
+        "contained",
+    ]
+    near = next(sample for sample in report.samples if sample["kind"] == "near")
+    assert near["text"] == NEAR and near["held_out"] == HELD_OUT and 0.8 <= near["similarity"] < 1
+    assert json.loads(json.dumps(report.as_dict())) == report.as_dict()
+
+
+def test_short_texts_are_an_option(index: OverlapIndex) -> None:
+    examples = [PlainExample("yes please"), PlainExample(SHORT)]
+    assert decontaminate(examples, index)[0] == [0]
+    assert decontaminate(examples, index, min_exact_words=1)[0] == []
+    assert decontaminate(examples, index, min_exact_words=5)[0] == [0, 1]
+
+
+def test_reads_any_iterable_in_batches(index: OverlapIndex, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(overlap, "BATCH", 500)
+    read, most = 0, 0
+
+    def stream() -> Iterator[Example]:
+        nonlocal read
+        for number in range(200):
+            read += 1
+            yield PlainExample(HELD_OUT if number % 50 == 7 else f"a line about ship number {number}")
+
+    find = index.find
+
+    def watched(texts: list[str], **options: int) -> object:
+        nonlocal most
+        most = max(most, len(texts))
+        return find(texts, **options)
+
+    monkeypatch.setattr(index, "find", watched)
+    kept, report = decontaminate(stream(), index)
+    assert read == report.examined == 200 and report.removed == 4
+    assert sorted(set(range(200)) - set(kept)) == [7, 57, 107, 157]
+    assert 0 < most < 40
+
+
+def test_nothing_to_remove(index: OverlapIndex) -> None:
+    kept, report = decontaminate([], index)
+    assert kept == [] and report.as_dict()["removed"] == 0
+    kept, report = decontaminate([PlainExample("something else entirely here")], index)
+    assert kept == [0] and report.by_kind == {} and report.samples == []
+
+
+def write_card(folder: Path, name: str, rows: dict[str, list[str]], resplit: dict[str, object] | None = None) -> str:
+    for split, texts in rows.items():
+        lines = ["text,label", *(f'"{text}",{"x" if number % 2 else "y"}' for number, text in enumerate(texts))]
+        (folder / f"{name}_{split}.csv").write_text("\n".join(lines) + "\n")
+    card = {
+        "name": name, "title": name, "role": "task", "family": "classification", "kind": "text", "home": "https://x",
+        "licence": "CC0", "reader": "table", "files": {split: f"./{name}_{split}.csv" for split in rows},
+        "resplit": resplit or {},
+    }  # fmt: skip
+    path = folder / f"{name}.yaml"
+    path.write_text(json.dumps(card))
+    return str(path)
+
+
+def test_benchmark_index_takes_held_out_splits_only(tmp_path: Path) -> None:
+    lines = [f"{word} boats sail on the lake today" for word in ("six", "seven", "eight", "nine", "ten", "twelve")]
+    published = write_card(
+        tmp_path, "published", {"train": ["learnt from this text"], "train_5": ["a few of them"], "test": [HELD_OUT]}
+    )
+    divided = write_card(tmp_path, "divided", {"train": lines}, {"dev": {"from": "train", "fraction": 0.34}})
+    index = benchmark_index([published, divided])
+    assert index.owners == {"published@test": 1, "divided@dev": 2}
+    found = index.find([HELD_OUT, "learnt from this text", "a few of them", *lines], near=False)
+    assert [match is not None for match in found[:3]] == [True, False, False]
+    assert sum(match is not None for match in found[3:]) == 2

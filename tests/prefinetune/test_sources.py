@@ -1,0 +1,148 @@
+"""Sources and mixtures: cleaned, counted, weighted by size; a recipe takes them from a mixture's file."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from trunkline.config import MixtureRecipe, PrefinetuneRecipe, load_recipe, parse_recipe
+from trunkline.errors import RecipeError
+from trunkline.prefinetune.mixing import describe_mixture, schedule
+from trunkline.prefinetune.sources import recipe_sources
+
+LEAK = "the meeting with Ana moved to the big room on Monday morning"
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("TRUNKLINE_CACHE", str(tmp_path / "cache"))
+
+
+def write_lines(path: Path, rows: list[dict]) -> Path:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+def sentence(text: str, *spans) -> dict:
+    return {"text": text, "entities": [{"start": a, "end": b, "label": label} for a, b, label in spans]}
+
+
+@pytest.fixture
+def files(tmp_path) -> dict[str, Path]:
+    names = [f"Person{i} went to Town{i} by train number {i}" for i in range(40)]
+    ner = [sentence(text, (0, text.index(" "), "per_son")) for text in names] + [sentence(LEAK, (17, 20, "per_son"))]
+    pairs = [
+        {"left": f"what is word {i} about", "right": f"it is about thing {i}", "group": str(i % 3)} for i in range(30)
+    ]
+    task = [{"text": LEAK.upper(), "label": "a"}, {"text": "something else entirely is said here", "label": "b"}]
+    write_lines(tmp_path / "task.jsonl", task)
+    card = tmp_path / "task.yaml"
+    card.write_text(
+        "name: task\ntitle: T\nrole: task\nfamily: classification\nkind: text\nhome: here\nlicence: ours\n"
+        "reader: jsonl_text\nfiles: {test: ./task.jsonl}\n",
+        encoding="utf-8",
+    )
+    overlapping = [sentence("Ana Lima sang", (0, 8, "singer"), (0, 3, "first name"))] * 12
+    return {
+        "ner": write_lines(tmp_path / "ner.jsonl", ner),
+        "pairs": write_lines(tmp_path / "pairs.jsonl", pairs),
+        "overlapping": write_lines(tmp_path / "overlapping.jsonl", overlapping),
+        "card": card,
+    }
+
+
+def mixture(files, **more) -> dict:
+    return {
+        "name": "mine",
+        "families": {
+            "ner": {"sources": {str(files["ner"]): {}, str(files["overlapping"]): {"weight": 2}}},
+            "classification": {"sources": {str(files["pairs"]): {"cap": 10}}},
+        },
+        **more,
+    }
+
+
+def test_a_mixture_is_cleaned_and_counted(files):
+    raw = mixture(files, decontaminate={"against": [str(files["card"])]})
+    for _ in range(2):  # worked out, then read from the cache
+        report = describe_mixture(parse_recipe(raw, MixtureRecipe, "m"))
+        rows = {row["source"]: row for row in report["sources"]}
+        assert (rows["ner"]["examples"], rows["ner"]["removed"], rows["ner"]["left"]) == (41, 1, 40)
+        assert rows["ner"]["why"]["by_owner"] == {"task@test": 1}
+        assert rows["pairs"]["left"] == 10 and rows["pairs"]["removed"] == 0
+        assert report["totals"]["ner"] == {"sources": 2, "examples": 52, "labelled": 52, "concepts": 3}
+        assert rows["ner"]["share"] == pytest.approx(1 / 3) and rows["pairs"]["share"] == 1
+        assert report["decontaminated"]["threshold"] == 0.8
+    clean = parse_recipe(mixture(files), MixtureRecipe, "m")
+    assert describe_mixture(clean)["totals"]["ner"]["examples"] == 53
+
+
+def test_what_leaks_is_neither_trained_on_nor_held_out(files):
+    raw = mixture(files, decontaminate={"against": [str(files["card"])]})
+    for source in recipe_sources(parse_recipe(raw, PrefinetuneRecipe, "r"))["ner"]:
+        assert not any(example.text == LEAK for example in [*source.train, *source.held_out])
+
+
+@pytest.mark.parametrize(("temperature", "share"), [(1.0, 40 / 52), (2.0, 40**0.5 / (40**0.5 + 12**0.5))])
+def test_a_source_temperature_weighs_sources_by_their_size(files, temperature, share):
+    raw = mixture(files)
+    raw["families"]["ner"] |= {"source_temperature": temperature, "held_out": 1}
+    raw["families"]["ner"]["sources"] = {str(files["ner"]): {"cap": 40}, str(files["overlapping"]): {}}
+    recipe = parse_recipe(raw, PrefinetuneRecipe, "r")
+    weights = np.array([source.weight for source in recipe_sources(recipe)["ner"]])
+    sizes = np.array([40, 11]) ** (1 / temperature)
+    assert weights / weights.sum() == pytest.approx(sizes / sizes.sum())
+
+
+def test_bare_files_keep_overlapping_spans_and_groups(files):
+    sources = recipe_sources(parse_recipe(mixture(files), PrefinetuneRecipe, "r"))
+    assert sources["ner"][1].concepts == {"singer": "singer", "first name": "first name"}
+    assert {len(example.spans) for example in sources["ner"][1].train} == {2}
+    assert {pair.group for pair in sources["classification"][0].train} <= {"0", "1", "2"}
+
+
+def test_a_changed_file_is_read_anew(files):
+    recipe = parse_recipe(mixture(files), PrefinetuneRecipe, "r")
+    before = len(recipe_sources(recipe)["classification"][0].held_out)
+    rows = [{"left": f"left text {i}", "right": f"right text {i}"} for i in range(200)]
+    write_lines(files["pairs"], rows)
+    assert len(recipe_sources(recipe)["classification"][0].held_out) == 20 != before
+
+
+def test_a_recipe_takes_its_sources_from_a_mixture(files, tmp_path):
+    import yaml
+
+    (tmp_path / "mixtures").mkdir()
+    (tmp_path / "mixtures" / "m.yaml").write_text(yaml.safe_dump(mixture(files, decontaminate={"against": "tasks"})))
+    own = {"name": "r", "mixture": "mixtures/m.yaml", "families": {"ner": {"tokens": 4096}}}
+    path = tmp_path / "r.yaml"
+    path.write_text(yaml.safe_dump(own), encoding="utf-8")
+    recipe = load_recipe(path, PrefinetuneRecipe)
+    assert set(recipe.families) == {"ner"} and recipe.families["ner"].tokens == 4096
+    assert list(recipe.families["ner"].sources) == [str(files["ner"]), str(files["overlapping"])]
+    assert recipe.decontaminate is not None and recipe.decontaminate.against == "tasks"
+    path.write_text(yaml.safe_dump({**own, "mixture": "nowhere.yaml"}), encoding="utf-8")
+    with pytest.raises(RecipeError, match=r"nowhere\.yaml"):
+        load_recipe(path, PrefinetuneRecipe)
+
+
+def test_the_schedule_says_what_a_run_will_draw(files, tiny):
+    raw = mixture(files)
+    raw["families"]["ner"]["tokens"] = 128
+    recipe = parse_recipe({**raw, "optimizer": {"steps": 10}, "max_length": 32}, PrefinetuneRecipe, "r")
+    sources = recipe_sources(recipe, tiny.tokenizer)
+    rows = {row["source"]: row for row in schedule(recipe, sources)}
+    assert rows["ner"]["share"] == pytest.approx(1 / 3)
+    assert rows["ner"]["tokens"] + rows["overlapping"]["tokens"] == pytest.approx(128 * 10, rel=0.02)
+    assert rows["pairs"]["epochs"] == pytest.approx(rows["pairs"]["examples"] / 10, abs=0.06)
+
+
+def test_all_problems_of_a_familys_sources_are_listed(files, tmp_path):
+    raw = mixture(files)
+    raw["families"]["ner"]["sources"] = {"gmbb": {}, str(tmp_path / "none.jsonl"): {}, str(files["pairs"]): {}}
+    with pytest.raises(RecipeError) as caught:
+        recipe_sources(parse_recipe(raw, PrefinetuneRecipe, "r"))
+    assert len(caught.value.problems) == 3 and "gmb" in caught.value.problems[0]
