@@ -88,3 +88,18 @@ def test_the_nearest_valid_name_is_given_at_every_depth():
     assert "optimizer.step: unknown key; did you mean 'steps'?" in found, found
     assert "did you mean 'backbone_rate'?" in found, found
     assert "zzz: unknown key" in found and "strategy" in found, found
+
+
+def test_a_recipe_extends_another_one(tmp_path):
+    import yaml
+
+    (tmp_path / "base.yaml").write_text(yaml.safe_dump({**GOOD, "optimizer": {"steps": 7, "clip": 2.0}}))
+    path = tmp_path / "own.yaml"
+    own = {"extends": "base.yaml", "name": "own", "optimizer": {"steps": 9}, "families": {"ner": None}}
+    path.write_text(yaml.safe_dump({**own, "strategy": "individual"}))
+    recipe = load_recipe(path, PrefinetuneRecipe)
+    assert (recipe.name, recipe.optimizer.steps, recipe.optimizer.clip) == ("own", 9, 2.0)
+    assert list(recipe.families) == ["classification"]
+    path.write_text(yaml.safe_dump({**own, "extends": "own.yaml"}))
+    with pytest.raises(RecipeError, match="circle"):
+        load_recipe(path, PrefinetuneRecipe)

@@ -14,13 +14,14 @@ from trunkline.errors import RecipeError
 from trunkline.problems import list_problems
 
 MAX_RECIPE_BYTES = 2**20
+MAX_DEPTH = 4
 
 PositiveInt = Annotated[int, Field(gt=0)]
 PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 Target = Literal["query", "key", "value", "out", "up", "down"]
-FamilyName = Literal["ner", "classification"]
-Strategy = Literal["task-primary", "naive", "individual"]
+FamilyName = Literal["ner", "classification", "qa"]
+Strategy = Literal["task-primary", "naive", "individual", "single-adapter", "frozen-backbone", "pcgrad"]
 
 
 class Section(BaseModel):
@@ -49,11 +50,13 @@ class MixtureFamily(Section):
     """One family's sources: cards (`NAME` or `NAME@SPLIT`, train by default), files of cards, or JSONL files.
 
     With a `source_temperature` T a source of n examples is drawn in proportion to weight * n^(1/T): 1 follows the
-    sizes, a higher one evens them out. Without one the weights alone count.
+    sizes, a higher one evens them out. Without one the weights alone count. Without `descriptions` concepts are the
+    bare labels as words, with them what a card says of each label.
     """
 
     sources: dict[str, SourceSection] = Field(min_length=1)
     source_temperature: PositiveFloat | None = None
+    descriptions: bool = True
 
 
 class DecontaminateSection(Section):
@@ -76,18 +79,49 @@ class MixtureRecipe(Section):
 
 
 class FamilySection(MixtureFamily):
-    """One family's share of a pre-finetuning step."""
+    """One family's share of a pre-finetuning step.
+
+    Attributes:
+        weight: Share of the loss.
+        tokens: Tokens of a step's batch.
+        chunk_tokens: Encode the batch in chunks of at most so many tokens, the gradient staying that of the whole batch
+            (GradCache), so that `tokens` is not limited by memory; none encodes it at once.
+        one_source_a_step: Draw each batch from one source.
+        held_out: Examples of each source for the monitor.
+        temperature: Classification: that of InfoNCE, or where it starts.
+        learn_temperature: Classification: train it, within 0.005 and 0.5.
+        hardness: Classification: beta of Robinson et al. 2021; the higher, the more the hardest negatives count.
+        negatives: NER: most concepts that are added to those of the batch.
+        hard_negatives: NER: how many of them are the nearest to the batch's concepts; the rest are drawn at random.
+        anchor: Weight of masked-language-model training on the family's texts, against forgetting; 0 is none.
+    """
 
     weight: PositiveFloat = 1.0
     tokens: PositiveInt = 2048
+    chunk_tokens: PositiveInt | None = None
     one_source_a_step: bool = False
     held_out: PositiveInt = 200
     temperature: PositiveFloat = 0.05
+    learn_temperature: bool = False
+    hardness: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
     negatives: Annotated[int, Field(ge=0)] = 64
+    hard_negatives: Annotated[int, Field(ge=0)] = 0
+    anchor: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+
+    @model_validator(mode="after")
+    def _hard_negatives_are_negatives(self) -> FamilySection:
+        if self.hard_negatives > self.negatives:
+            raise ValueError(f"hard_negatives {self.hard_negatives} is more than negatives {self.negatives}")
+        return self
 
 
 class OptimizerSection(Section):
-    """AdamW with linear warm-up and decay. Rates are per parameter group."""
+    """AdamW with linear warm-up and decay. Rates are per parameter group.
+
+    With an `ema` above 0, such as 0.999, the exponential moving average of the weights is measured and exported in
+    their place. What `layer_decay`, `frozen_layers`, `b_ratio` and `sharpen` do is said in
+    `trunkline.prefinetune.strategies`.
+    """
 
     steps: PositiveInt = 1000
     backbone_rate: PositiveFloat = 5e-5
@@ -98,6 +132,18 @@ class OptimizerSection(Section):
     weight_decay: Annotated[float, Field(ge=0)] = 0.01
     clip: PositiveFloat = 1.0
     dropout: Fraction = 0.0
+    ema: Fraction = 0.0
+    layer_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
+    frozen_layers: Annotated[int, Field(ge=0)] = 0
+    b_ratio: PositiveFloat = 1.0
+    sharpen: Fraction = 0.0
+
+
+class DistilSection(Section):
+    """Distillation from encoders that were pre-finetuned for one family each: features are drawn to theirs."""
+
+    teachers: dict[FamilyName, str] = Field(min_length=1)
+    weight: PositiveFloat = 1.0
 
 
 class ProbeSection(Section):
@@ -123,10 +169,19 @@ class MonitorSection(Section):
 
 
 class CheckpointSection(Section):
-    """How often the run is saved, and how many of the last checkpoints are kept."""
+    """How often the run is saved, how many of the last checkpoints are kept, and which weights besides.
+
+    `best` names for a family what the monitor measures; the weights that are best by it are kept in `best-FAMILY`.
+    Higher is better, but of a `loss`. A family that it does not name has no best.
+    """
 
     every: PositiveInt = 200
     keep: PositiveInt = 2
+    best: dict[FamilyName, str] = {
+        "ner": "dev/ner/recall_at_1",
+        "classification": "dev/classification/mrr",
+        "qa": "dev/qa/exact_match",
+    }
 
 
 class PrefinetuneRecipe(Section):
@@ -142,6 +197,7 @@ class PrefinetuneRecipe(Section):
     families: dict[FamilyName, FamilySection] = Field(min_length=1)
     decontaminate: DecontaminateSection | None = None
     optimizer: OptimizerSection = OptimizerSection()
+    distil: DistilSection | None = None
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     monitor: MonitorSection = MonitorSection()
     checkpoint: CheckpointSection = CheckpointSection()
@@ -151,8 +207,13 @@ class PrefinetuneRecipe(Section):
     def _consistent(self) -> PrefinetuneRecipe:
         if self.strategy == "individual" and len(self.families) != 1:
             raise ValueError(f"strategy individual trains one family, {len(self.families)} are given")
-        if self.strategy == "task-primary" and self.adapter.rank == 0:
-            raise ValueError("strategy task-primary needs adapters, adapter.rank is 0")
+        has_adapters = self.strategy in ("task-primary", "single-adapter", "frozen-backbone")
+        if has_adapters and self.adapter.rank == 0:
+            raise ValueError(f"strategy {self.strategy} needs adapters, adapter.rank is 0")
+        if self.optimizer.sharpen and not has_adapters:
+            raise ValueError(f"optimizer.sharpen finishes adapters, and strategy {self.strategy} has none")
+        if self.distil is not None and (strangers := sorted(set(self.distil.teachers) - set(self.families))):
+            raise ValueError(f"distil.teachers names {', '.join(strangers)}, which the recipe does not train")
         for name, family in self.families.items():
             if family.tokens < self.max_length:
                 raise ValueError(f"families.{name}.tokens {family.tokens} is less than max_length {self.max_length}")
@@ -219,16 +280,42 @@ Recipe = TypeVar("Recipe", bound=Section)
 
 
 def load_recipe(path: Path, kind: type[Recipe]) -> Recipe:
-    """Reads a YAML recipe.
+    """Reads a YAML recipe; one that `extends` another file says only what is different.
 
     Raises:
         RecipeError: The file is missing, is not YAML, or has problems; all of them are listed.
     """
-    raw = _read_yaml(path)
+    raw = _extended(path)
     if kind is PrefinetuneRecipe and isinstance(raw, dict) and isinstance(raw.get("mixture"), str):
         mixture = path.parent / raw["mixture"]
         raw = with_mixture(raw, parse_recipe(_read_yaml(mixture), MixtureRecipe, mixture))
     return parse_recipe(raw, kind, path)
+
+
+def _extended(path: Path, depth: int = 0) -> Any:
+    """The content of a recipe over that of the one that it `extends`: sections are merged, other values replaced."""
+    raw = _read_yaml(path)
+    if not isinstance(raw, dict) or not isinstance(raw.get("extends"), str):
+        return raw
+    if depth == MAX_DEPTH:
+        raise RecipeError(path, [f"extends: more than {MAX_DEPTH} recipes in a row, or a circle"])
+    base = _extended(path.parent / raw["extends"], depth + 1)
+    own = {key: value for key, value in raw.items() if key != "extends"}
+    return _merged(base, own) if isinstance(base, dict) else own
+
+
+def _merged(base: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
+    """`own` over `base`; a section that is null in `own` is taken out."""
+    result = dict(base)
+    for key, value in own.items():
+        below = result.get(key)
+        if value is None:
+            result.pop(key, None)
+        elif isinstance(below, Mapping) and isinstance(value, Mapping):
+            result[key] = _merged(below, value)
+        else:
+            result[key] = value
+    return result
 
 
 def with_mixture(raw: Mapping[str, Any], mixture: MixtureRecipe) -> dict[str, Any]:

@@ -59,7 +59,7 @@ def test_list(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_list_of_what_there_is_not() -> None:
     with pytest.raises(TrunklineError, match=r"'taks'; did you mean 'task'.*one of task, source"):
         list_cards_table("taks")
-    with pytest.raises(TrunklineError, match="one of ner, classification, text"):
+    with pytest.raises(TrunklineError, match="one of ner, classification, qa, text"):
         list_cards_table(family="pairs")
 
 

@@ -80,7 +80,7 @@ def test_plain_text_in_folders_and_cards(tmp_path: Path) -> None:
         ("card:wnut17", "ner", "does not say which split.*card:NAME@SPLIT"),
         ("hub:x@", "ner", "hub:NAME@SPLIT"),
         ("card:wnut@test", "ner", "no card 'wnut'; did you mean 'wnut17'"),
-        ("a.conll", "qa", "the family 'qa' is not known"),
+        ("a.conll", "parsing", "the family 'parsing' is not known"),
         ("no.conll", "ner", "no such file"),
     ],
 )

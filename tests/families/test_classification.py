@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from trunkline.config import FamilySection
 from trunkline.data.examples import PairExample, TextExample
 from trunkline.families.classification import Classification, TextPairObjective
 
@@ -51,3 +52,31 @@ def test_pairs_of_a_group_are_no_negatives_of_each_other():
     expected = -(cosines.log_softmax(1).diagonal().mean() + cosines.log_softmax(0).diagonal().mean()) / 2
     assert float(objective(features, targets)) == pytest.approx(float(expected), abs=1e-5)
     assert torch.isfinite(changed.grad).all()
+
+
+def random_pairs(count):
+    torch.manual_seed(4)
+    return torch.randn(2 * count, 4), [(0, PairExample(f"l{i}", f"r{i}")) for i in range(count)]
+
+
+def test_a_trained_temperature_starts_where_the_fixed_one_is_and_gets_a_gradient():
+    features, drawn = random_pairs(5)
+    section = FamilySection(sources={"x": {}}, temperature=0.07)
+    fixed = FAMILY.objective(section, [], None, 0)
+    trained = FAMILY.objective(section.model_copy(update={"learn_temperature": True}), [], None, 0)
+    targets = fixed.targets(drawn, 0)
+    loss = trained(features, targets)
+    assert float(loss.detach()) == pytest.approx(float(fixed(features, targets)), abs=1e-6)
+    loss.backward()
+    assert [float(p.grad) != 0 for p in trained.parameters()] == [True]
+    assert not list(fixed.parameters()), "a fixed temperature adds nothing to checkpoints"
+
+
+def test_hardness_is_for_training_and_held_out_losses_are_without_it():
+    features, drawn = random_pairs(6)
+    section = FamilySection(sources={"x": {}})
+    plain = FAMILY.objective(section, [], None, 0)
+    hard = FAMILY.objective(section.model_copy(update={"hardness": 1.0}), [], None, 0)
+    targets = plain.targets(drawn, 0)
+    assert float(hard(features, targets)) != pytest.approx(float(plain(features, targets)), rel=1e-3)
+    assert float(hard.eval()(features, targets)) == float(plain.eval()(features, targets))

@@ -8,10 +8,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from trunkline.config import FamilySection, parse_recipe
 from trunkline.data.examples import NerExample, Span, split_words
 from trunkline.data.mixture import Source
 from trunkline.data.tagging import decode_tags
+from trunkline.errors import RecipeError
 from trunkline.families.ner import Ner, TokenConceptObjective, best_path
+from trunkline.objectives.token_concept import nearest_concepts
 
 LABELS = ("O", "B-a", "I-a", "B-b", "I-b")
 
@@ -158,3 +161,94 @@ def test_the_score_is_that_of_the_counts_whatever_is_predicted(seed):
     )
     assert Ner().score_of_counts(total) == pytest.approx(scores["f1"])
     assert total.tolist() == [same, sum(map(len, predicted)), sum(len(g.spans) for g in gold)]
+
+
+def on_a_line(texts):
+    """Embeddings that are the nearer by cosine, the nearer the numbers at the end of the texts."""
+    angles = torch.tensor([float(text.split()[-1]) for text in texts]) / 100
+    return torch.stack((angles.cos(), angles.sin()), -1)
+
+
+def hard_objective(*sources, negatives=6, hard=3, seed=0):
+    return TokenConceptObjective(sources, on_a_line, negatives, seed, hard)
+
+
+def names_of(made, targets):
+    names = sorted(made.index, key=made.index.get)
+    return [names[c] for c in targets.concepts.tolist()]
+
+
+def test_hard_negatives_are_the_nearest_and_the_rest_is_drawn():
+    source = Source("s", [], [], {f"L{i}": f"concept {i}" for i in range(40)})
+    drawn = [(0, sentence("Ana left", ("Ana", "L20")))]
+    made = hard_objective(source, hard=4)
+    for step in range(40):
+        names = names_of(made, made.targets(drawn, step))
+        assert len(set(names)) == len(names) == 7
+        assert {f"concept {i}" for i in (18, 19, 20, 21, 22)} <= set(names)
+    assert made.targets(drawn, 0).concepts.tolist() != made.targets(drawn, 1).concepts.tolist()
+    assert torch.equal(made.targets(drawn, 2).concepts, hard_objective(source, hard=4).targets(drawn, 2).concepts)
+
+
+def test_hard_negatives_are_nearest_to_any_concept_of_the_batch():
+    source = Source("s", [], [], {f"L{i}": f"concept {i}" for i in range(40)})
+    drawn = [(0, sentence("Ana left Bo", ("Ana", "L5"), ("Bo", "L30")))]
+    made = hard_objective(source, negatives=4, hard=4)
+    assert set(names_of(made, made.targets(drawn, 0))) == {f"concept {i}" for i in (4, 5, 6, 29, 30, 31)}
+
+
+def test_hard_negatives_count_only_for_words_of_sources_that_have_the_concept():
+    closed = Source("c", [], [], {f"L{i}": f"concept {i}" for i in (1, 2, 50)}, closed=True)
+    opened = Source("o", [], [], {f"X{i}": f"concept {i}" for i in (10, 11, 12)}, closed=False)
+    made = hard_objective(closed, opened, negatives=3, hard=3)
+    drawn = [(0, sentence("Ana left", ("Ana", "L1"))), (1, sentence("take aspirin", ("aspirin", "X10")))]
+    targets = made.targets(drawn, 0)
+    names = names_of(made, targets)
+    assert set(names) == {f"concept {i}" for i in (1, 2, 10, 11, 12)}
+    for word, known in enumerate(({1, 2, 10}, {1, 2}, set(), {1, 10, 11, 12})):
+        assert {int(n.split()[1]) for n, v in zip(names, targets.valid[word].tolist(), strict=True) if v} == known
+
+
+def test_concepts_of_sources_outside_the_batch_are_no_hard_negatives():
+    here = Source("c", [], [], {"L1": "concept 1", "L90": "concept 90"})
+    elsewhere = Source("d", [], [], {"L2": "concept 2"})
+    made = hard_objective(here, elsewhere)
+    assert set(names_of(made, made.targets([(0, sentence("Ana left", ("Ana", "L1")))], 0))) == {
+        "concept 1",
+        "concept 90",
+    }
+
+
+def test_held_out_data_and_batches_without_concepts_get_no_hard_negatives():
+    source = Source("s", [], [], {f"L{i}": f"concept {i}" for i in range(40)})
+    drawn, empty = [(0, sentence("Ana left", ("Ana", "L20")))], [(0, sentence("nothing here"))]
+    made, plain = hard_objective(source), hard_objective(source, hard=0)
+    assert torch.equal(made.targets(empty, 1).concepts, plain.targets(empty, 1).concepts)
+    assert not torch.equal(made.targets(drawn, 1).concepts, plain.targets(drawn, 1).concepts)
+    assert torch.equal(made.eval().targets(drawn, 1).concepts, plain.targets(drawn, 1).concepts)
+
+
+def test_neighbours_are_looked_for_once_and_only_when_asked(monkeypatch):
+    calls = []
+
+    def counted(table, count):
+        calls.append(count)
+        return nearest_concepts(table, count)
+
+    monkeypatch.setattr("trunkline.families.ner.nearest_concepts", counted)
+    source = Source("s", [], [], {f"L{i}": f"concept {i}" for i in range(40)})
+    drawn = [(0, sentence("Ana left", ("Ana", "L20")))]
+    hard_objective(source, hard=0).targets(drawn, 0)
+    made = hard_objective(source)
+    assert not calls
+    for step in range(3):
+        made.targets(drawn, step)
+    assert calls == [64]
+
+
+def test_the_recipe_gives_the_hard_negatives_and_refuses_more_than_negatives():
+    section = FamilySection(sources={"x": {}}, negatives=5, hard_negatives=2)
+    source = Source("s", [], [], {f"L{i}": f"concept {i}" for i in range(9)})
+    assert Ner().objective(section, [source], on_a_line, 0).hard_negatives == 2
+    with pytest.raises(RecipeError, match="hard_negatives 6 is more than negatives 5"):
+        parse_recipe({"sources": {"x": {}}, "negatives": 5, "hard_negatives": 6}, FamilySection, "recipe")

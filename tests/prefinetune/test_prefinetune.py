@@ -3,15 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import random
-import signal
-import subprocess
-import sys
-import textwrap
-import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -24,10 +17,10 @@ from trunkline.errors import MismatchError, RecipeError, TrunklineError
 from trunkline.families import get_family
 from trunkline.model.bundle_files import Loaded, load_any, load_bundle
 from trunkline.prefinetune import Report, prefinetune
-from trunkline.prefinetune.model import PrefinetuneModel, StepBatch, check_families, draw_batch, primary_adapters
+from trunkline.prefinetune.model import PrefinetuneModel, StepBatch, check_families, draw_batch
 from trunkline.prefinetune.run import Session
 from trunkline.prefinetune.sources import recipe_sources
-from trunkline.training.checkpoint import checkpoints
+from trunkline.prefinetune.strategies import adapters_of
 from trunkline.training.log import read_rows
 
 Folders = Callable[[str], Path]
@@ -57,7 +50,7 @@ def batch_of(session: Session, family: str, step: int = 0) -> StepBatch:
         session.model.objectives[family],
         session.tokenizer,
         step=step,
-        budget=64,
+        section=session.recipe.families[family].model_copy(update={"tokens": 64}),
         pad_id=1,
         device="cpu",
     )
@@ -121,7 +114,7 @@ def test_gradients_of_both_families_add_up_in_the_backbone(tiny_folder: Folders,
 def test_naive_has_no_adapters_and_one_path_for_both_families(tiny_folder: Folders, data: Path, tmp_path: Path) -> None:
     recipe = tiny_models.recipe_of(tiny_folder("bert"), data, strategy="naive")
     session = session_of(recipe, tmp_path)
-    batch = batch_of(session, "ner").tokens
+    batch = batch_of(session, "ner").chunks[0]
     session.model.eval()
     features = [session.model.features(family, batch) for family in FAMILIES]
     assert len(session.model.adapters) == 0
@@ -132,7 +125,7 @@ def test_naive_has_no_adapters_and_one_path_for_both_families(tiny_folder: Folde
 
 def test_families_take_their_own_path_with_task_primary(tiny_folder: Folders, data: Path, tmp_path: Path) -> None:
     session = session_of(tiny_models.recipe_of(tiny_folder("bert"), data), tmp_path)
-    batch = batch_of(session, "ner").tokens
+    batch = batch_of(session, "ner").chunks[0]
     session.model.eval()
     features = [session.model.features(family, batch) for family in FAMILIES]
     assert not torch.allclose(*features, atol=1e-3)
@@ -270,13 +263,13 @@ def test_a_batch_is_filled_up_to_its_budget(tiny_folder: Folders, data: Path, tm
     for family in FAMILIES:
         batch = batch_of(session, family)
         last = sum(text.size for text in get_family(family).unit_texts([batch.drawn[-1][1]], session.tokenizer))
-        assert 64 <= batch.tokens.n_tokens < 64 + last
+        assert 64 <= batch.n_tokens < 64 + last
 
 
 def test_adapters_that_do_not_fit_are_refused(tiny: Loaded, tiny_folder: Folders, data: Path) -> None:
     recipe = tiny_models.recipe_of(tiny_folder("bert"), data, adapter={"layers": 3})
     with pytest.raises(TrunklineError, match=r"layers \[1\].*fork at 2"):
-        primary_adapters(recipe, tiny.encoder)
+        adapters_of(recipe, tiny.encoder)
 
 
 def test_starting_from_a_bundle_goes_on_from_its_backbone(tiny_folder: Folders, data: Path, tmp_path: Path) -> None:
@@ -317,34 +310,3 @@ SCRIPT = """
     from trunkline.prefinetune import prefinetune
     prefinetune(tiny_models.recipe_of(Path({encoder!r}), Path({data!r}), **{changes!r}), Path({run!r}))
 """
-
-
-def test_a_run_that_is_killed_at_any_moment_ends_like_one_that_was_not(
-    tiny_folder: Folders, data: Path, tmp_path: Path
-) -> None:
-    changes: dict[str, Any] = {
-        "optimizer": {"steps": 100},
-        "checkpoint": {"every": 1, "keep": 1},
-        "monitor": {"every": 7, "log_every": 1},
-    }
-    recipe = tiny_models.recipe_of(tiny_folder("bert"), data, **changes)
-    run = tmp_path / "run"
-    where = {"tests": str(Path(tiny_models.__file__).parent), "encoder": str(tiny_folder("bert")), "data": str(data)}
-    script = textwrap.dedent(SCRIPT.format(**where, changes=changes, run=str(run)))
-    process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-    until = time.monotonic() + 60
-    while not checkpoints(run / "checkpoints") and process.poll() is None and time.monotonic() < until:
-        time.sleep(0.005)
-    # Without a seed on purpose: another moment of a step, a measurement or a write each time.
-    time.sleep(random.SystemRandom().uniform(0, 0.25))
-    process.send_signal(signal.SIGKILL)
-    _, errors = process.communicate(timeout=30)
-    assert process.returncode == -signal.SIGKILL, errors.decode()
-    assert not (run / "bundle" / "manifest.json").exists()
-    said: list[str] = []
-    prefinetune(recipe, run, Report(say=said.append))
-    assert any("going on after step" in line for line in said)
-    prefinetune(recipe, tmp_path / "whole")
-    tensors = [tiny_models.bundle_tensors(folder / "bundle") for folder in (run, tmp_path / "whole")]
-    assert tiny_models.same_bits(*tensors)
-    assert [path.name for path in (run / "checkpoints").iterdir()] == ["step-00000100"]

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors import SafetensorError
@@ -19,8 +21,10 @@ from trunkline.errors import MismatchError, TrunklineError
 from trunkline.model.bundle_files import load_bundle
 from trunkline.prefinetune import Report, prefinetune
 from trunkline.training.checkpoint import checkpoints, load_checkpoint, save_checkpoint
+from trunkline.training.ema import Ema
 from trunkline.training.log import MetricsLog, mend_rows, read_rows, write_rows
 from trunkline.training.loop import Interrupted
+from trunkline.training.random_state import random_state, restore_random_state
 
 Folders = Callable[[str], Path]
 
@@ -162,6 +166,128 @@ def test_weights_optimizer_and_random_state_come_back(tmp_path: Path) -> None:
     assert tiny_models.same_bits(module.state_dict(), again.state_dict())
 
 
+def drawn() -> list[Any]:
+    """From every generator, and an odd number of normal deviates, of which generators make two at once."""
+    return [
+        *torch.randn(3).tolist(),
+        *np.random.random(2),
+        *np.random.standard_normal(3),
+        random.random(),
+        random.gauss(0, 1),
+    ]
+
+
+@pytest.mark.parametrize("before", [0, 1], ids=["fresh", "with a deviate left over"])
+def test_every_random_generator_goes_on_where_it_was(before: int) -> None:
+    for _ in range(before):
+        drawn()
+    state = {name: tensor.clone() for name, tensor in random_state().items()}
+    first = drawn()
+    drawn()
+    restore_random_state(state)
+    assert drawn() == first
+
+
+def test_each_process_gets_its_own_random_state_back(tmp_path: Path) -> None:
+    module, optimizer = training()
+    states, wanted = [], []
+    for _ in range(2):
+        states.append(random_state())
+        wanted.append(drawn())
+    path = save_checkpoint(tmp_path, 1, module, optimizer, {}, keep=1, random=states)
+    for rank in (1, 0):
+        load_checkpoint(path, module, optimizer, rank=rank)
+        assert drawn() == wanted[rank]
+    with pytest.raises(MismatchError, match=r"is of 2 processes and this is number 3"):
+        load_checkpoint(path, module, optimizer, rank=2)
+
+
+def test_the_optimizers_state_replaces_what_was_there(tmp_path: Path) -> None:
+    module, optimizer = training()
+    path = save_checkpoint(tmp_path, 0, module, optimizer, {}, keep=1)
+    first = {name: tensor.clone() for name, tensor in module.state_dict().items()}
+    torch.manual_seed(1)
+    steps(module, optimizer, 3)
+    after = {name: tensor.clone() for name, tensor in module.state_dict().items()}
+    load_checkpoint(path, module, optimizer)
+    assert tiny_models.same_bits(module.state_dict(), first)
+    torch.manual_seed(1)
+    steps(module, optimizer, 3)
+    assert tiny_models.same_bits(module.state_dict(), after)
+
+
+def test_averages_are_part_of_a_checkpoint_and_asked_for_as_they_were_saved(tmp_path: Path) -> None:
+    module, optimizer = training()
+    ema = Ema(module, 0.9)
+    steps(module, optimizer, 2)
+    ema.update()
+    path = save_checkpoint(tmp_path, 2, module, optimizer, {}, 2, ema)
+    other, its_optimizer = training()
+    its_ema = Ema(other, 0.9)
+    load_checkpoint(path, other, its_optimizer, its_ema)
+    assert tiny_models.same_bits(ema.state(), its_ema.state())
+    with pytest.raises(MismatchError, match=r"has averages of the weights.*Expected none"):
+        load_checkpoint(path, other, its_optimizer)
+    bare = save_checkpoint(tmp_path, 3, module, optimizer, {}, 2)
+    with pytest.raises(MismatchError, match=r"has none of the weights.*Expected averages"):
+        load_checkpoint(bare, other, its_optimizer, its_ema)
+
+
+def test_tied_weights_are_saved_and_stay_tied(tmp_path: Path) -> None:
+    def tied() -> nn.Sequential:
+        module = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4))
+        module[1].weight = module[0].weight
+        return module
+
+    module = tied()
+    path = save_checkpoint(tmp_path, 1, module, torch.optim.AdamW(module.parameters()), {}, keep=1)
+    again = tied()
+    load_checkpoint(path, again, torch.optim.AdamW(again.parameters()))
+    assert again[1].weight is again[0].weight
+    assert tiny_models.same_bits(module.state_dict(), again.state_dict())
+
+
+@pytest.mark.parametrize("name", ["state.json", "module.safetensors", "optimizer.safetensors", "random.safetensors"])
+def test_a_damaged_checkpoint_is_named_and_changes_nothing(name: str, tmp_path: Path) -> None:
+    module, optimizer = training()
+    steps(module, optimizer, 2)
+    path = save_checkpoint(tmp_path, 1, module, optimizer, {}, keep=1)
+    content = (path / name).read_bytes()
+    (path / name).write_bytes(content[: len(content) // 2])
+    other, its_optimizer = training()
+    before = {key: tensor.clone() for key, tensor in other.state_dict().items()}
+    with pytest.raises(TrunklineError, match=r"step-00000001 is damaged.*Delete it and run the same command again"):
+        load_checkpoint(path, other, its_optimizer)
+    assert tiny_models.same_bits(before, other.state_dict())
+    assert not its_optimizer.state
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("fused", [False, True])
+def test_a_run_on_a_gpu_goes_on_bit_for_bit(fused: bool, tmp_path: Path) -> None:
+    if not torch.cuda.is_available():
+        pytest.skip("no GPU")
+
+    def on_gpu() -> tuple[nn.Module, torch.optim.Optimizer]:
+        module = training()[0].cuda()
+        return module, torch.optim.AdamW(module.parameters(), lr=0.1, fused=fused)
+
+    def gpu_steps(module: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+        for _ in range(4):
+            optimizer.zero_grad()
+            module(torch.randn(5, 3, device="cuda")).square().mean().backward()
+            optimizer.step()
+
+    module, optimizer = on_gpu()
+    gpu_steps(module, optimizer)
+    path = save_checkpoint(tmp_path, 4, module, optimizer, {}, keep=1)
+    gpu_steps(module, optimizer)
+    again, its_optimizer = on_gpu()
+    load_checkpoint(path, again, its_optimizer)
+    gpu_steps(again, its_optimizer)
+    assert tiny_models.same_bits(module.state_dict(), again.state_dict())
+
+
 def test_only_the_last_checkpoints_are_kept_and_they_are_in_order(tmp_path: Path) -> None:
     module, optimizer = training()
     for step in (1, 9, 10, 100):
@@ -216,7 +342,7 @@ def test_a_checkpoint_of_another_format_or_module_is_refused(tmp_path: Path) -> 
         load_checkpoint(path, other, torch.optim.AdamW(other.parameters()))
     content = json.loads((path / "state.json").read_text())
     (path / "state.json").write_text(json.dumps(content | {"format": 0}))
-    with pytest.raises(MismatchError, match=r"format 0.*format 1"):
+    with pytest.raises(MismatchError, match=r"format 0.*format 2"):
         load_checkpoint(path, module, optimizer)
 
 
@@ -233,6 +359,25 @@ def test_the_log_drops_a_line_that_was_cut_off_and_rows_of_lost_steps(tmp_path: 
     assert read_rows(path) == [*({"step": s, "loss": s / 2} for s in range(1, 6)), {"step": 6, "loss": 100.0}]
     assert path.read_text().endswith("\n")
     assert [item.name for item in tmp_path.iterdir()] == ["metrics.jsonl"]
+
+
+@pytest.mark.parametrize("action", ["begin", "write", "sync"])
+def test_a_log_on_a_full_disk_ends_in_an_error_that_says_what_to_do(
+    action: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "metrics.jsonl"
+    log = MetricsLog(path)
+    log.write(1, {"loss": 1.0})
+
+    def fail(*args: object, **options: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", fail)
+    monkeypatch.setattr(Path, "open", fail if action == "write" else Path.open)
+    with pytest.raises(TrunklineError, match=r"metrics\.jsonl could not be written.*No space.*Free some space"):
+        {"begin": lambda: MetricsLog(path, 1), "write": lambda: log.write(2, {}), "sync": log.sync}[action]()
+    monkeypatch.undo()
+    assert read_rows(path) == [{"step": 1, "loss": 1.0}]
 
 
 def test_a_missing_log_has_no_rows(tmp_path: Path) -> None:

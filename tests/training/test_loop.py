@@ -192,6 +192,53 @@ def test_a_signal_ends_the_step_saves_and_stops(number: int, accelerator: Any) -
     assert signal.getsignal(number) is before
 
 
+def test_a_second_sigterm_lets_the_run_save_all_the_same(accelerator: Any) -> None:
+    def progress(step: int) -> None:
+        for _ in range(2 * (step == 2)):
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    saved: list[int] = []
+    with pytest.raises(Interrupted, match="after step 2"):
+        fit(Line(), Hooks(progress=progress, save=saved.append), accelerator, LoopSettings(10))
+    assert saved == [2]
+
+
+@pytest.mark.parametrize("asked", [0.0, 1.0])
+def test_all_processes_stop_when_any_one_was_asked_to(asked: float, accelerator: Any) -> None:
+    class OneOfTwo:
+        """Stands for the second of two processes; the first one's answer is `asked`."""
+
+        num_processes, device = 2, torch.device("cpu")
+        backward, clip_grad_norm_ = accelerator.backward, accelerator.clip_grad_norm_
+
+        def reduce(self, tensor: Tensor, reduction: str) -> Tensor:
+            assert reduction == "sum"
+            return tensor + asked
+
+    saved: list[int] = []
+    hooks = Hooks(save=saved.append)
+    if not asked:
+        assert fit(Line(), hooks, OneOfTwo(), LoopSettings(3)) == 3
+        return
+    with pytest.raises(Interrupted, match="after step 1"):
+        fit(Line(), hooks, OneOfTwo(), LoopSettings(3))
+    assert saved == [1]
+
+
+def test_what_follows_a_step_is_done_before_it_is_logged_measured_or_saved(accelerator: Any) -> None:
+    calls: list[str] = []
+    hooks = Hooks(
+        stepped=lambda step: calls.append(f"stepped {step}"),
+        log=lambda step, values: calls.append("log"),
+        evaluate=lambda step: bool(calls.append("evaluate")),
+        save=lambda step: calls.append("save"),
+        progress=lambda step: calls.append("progress"),
+    )
+    fit(Line(), hooks, accelerator, LoopSettings(2, log_every=1, evaluate_every=1, save_every=1))
+    after = ["progress", "log", "evaluate", "save"]
+    assert calls == ["stepped 1", *after, "stepped 2", *after]
+
+
 def test_a_second_interrupt_aborts_at_once(accelerator: Any) -> None:
     def progress(step: int) -> None:
         os.kill(os.getpid(), signal.SIGINT)

@@ -41,7 +41,7 @@ def mix(
 @data_app.command("list")
 def list_data(
     role: Annotated[str | None, typer.Option(help="Only these: task or source.")] = None,
-    family: Annotated[str | None, typer.Option(help="Only these: ner, classification or text.")] = None,
+    family: Annotated[str | None, typer.Option(help="Only these: ner, classification, qa or text.")] = None,
     as_json: JsonFlag = False,
 ) -> None:
     """List the data sets that trunkline knows, and which of them are on this machine.
@@ -104,7 +104,9 @@ def check_data(
     test: Annotated[str | None, typer.Option(help="As --train.")] = None,
     family: Annotated[str, typer.Option(help="Of own data: ner, classification, pairs or plain.")] = "classification",
     encoder: Annotated[str, typer.Option(help="Whose tokens are counted; none estimates them.")] = "default",
-    full: Annotated[bool, typer.Option("--full", help="Show notes and texts, too; without it --out and --json have no texts.")] = False,
+    full: Annotated[
+        bool, typer.Option("--full", help="Show notes and texts, too; without it --out and --json have no texts.")
+    ] = False,
     out: Annotated[Path | None, typer.Option(help="Write the reports here as JSON.")] = None,
     as_json: JsonFlag = False,
 ) -> None:

@@ -10,6 +10,8 @@ import typer
 
 from trunkline.cli.base import JsonFlag, app
 
+_NOT_OF_MINING = ("sources", "out", "encoder", "as_json")
+
 
 def _opt(text: str, *names: str, **rules: Any) -> Any:
     """A typer option; commands with this many need their declarations short."""
@@ -100,8 +102,7 @@ def mine_pairs(
 
     Example: trunkline mine-pairs faq/ --method question-answer --encoder default --out faq.jsonl
     """
-    shared = ("sources", "out", "encoder", "as_json")
-    given = {key: value for key, value in locals().items() if key not in shared and value not in (None, [])}
+    given = {key: value for key, value in locals().items() if key not in _NOT_OF_MINING and value not in (None, [])}
     from trunkline.config import parse_recipe
     from trunkline.data.mining.command import mine_pairs as run
     from trunkline.data.mining.options import MinePairsConfig

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -30,6 +30,9 @@ def encoders(as_json: JsonFlag = False) -> None:
 def prefinetune(
     recipe: Annotated[Path, typer.Argument(help="A recipe, see recipes/.")],
     out: Annotated[Path | None, typer.Option(help="The run's folder; runs/NAME by default.")] = None,
+    seed: Annotated[
+        int | None, typer.Option(help="Instead of the recipe's; the default folder is runs/NAME-SEED.")
+    ] = None,
 ) -> None:
     """Pre-finetune an encoder by a recipe; run it again to go on after an interruption.
 
@@ -40,15 +43,39 @@ def prefinetune(
     from trunkline.ui import training_bar
 
     parsed = load_recipe(recipe, PrefinetuneRecipe)
+    if seed is not None:
+        parsed = parsed.model_copy(update={"seed": seed, "name": f"{parsed.name}-{seed}"})
+    from trunkline.ui.training_plots import plot_run
+
+    folder = out or Path("runs") / parsed.name
     with training_bar(parsed.name) as report:
-        bundle = run(parsed, out or Path("runs") / parsed.name, report)
+        bundle = run(parsed, folder, report)
+    plot_run(folder)
     typer.echo(f"{bundle}")
+
+
+@app.command()
+def merge(
+    bundles: Annotated[list[Path], typer.Argument(help="Bundles that started from the same encoder.")],
+    out: Annotated[Path, typer.Option(help="Folder of the merged bundle.")],
+    base: Annotated[str, typer.Option(help="The encoder that they started from.")] = "default",
+    method: Annotated[Literal["average", "ties"], typer.Option(help="Average the task vectors, or TIES.")] = "average",
+    scale: Annotated[float, typer.Option(help="Factor on the merged task vector.")] = 1.0,
+    density: Annotated[float, typer.Option(help="Share of each task vector that ties keeps.")] = 0.2,
+) -> None:
+    """Merge the encoders of bundles that were pre-finetuned one family each.
+
+    Example: trunkline merge runs/individual-ner/bundle runs/individual-classification/bundle --out runs/merged
+    """
+    from trunkline.prefinetune.merge import merge_bundles
+
+    typer.echo(f"{merge_bundles(bundles, out, base=base, method=method, scale=scale, density=density)}")
 
 
 @app.command()
 def adapt(
     name: Annotated[str, typer.Argument(help="The task's name.")],
-    family: Annotated[str, typer.Option(help="ner or classification.")],
+    family: Annotated[str, typer.Option(help="ner, classification or qa.")],
     train: Annotated[str, typer.Option(help="File, hub:NAME@SPLIT or card:NAME@SPLIT.")],
     dev: Annotated[str | None, typer.Option(help="As --train; without it a fifth of train is set aside.")] = None,
     test: Annotated[str | None, typer.Option(help="As --train; only scored.")] = None,

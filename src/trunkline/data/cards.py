@@ -12,7 +12,8 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, field_validator
 
-from trunkline.data.examples import Example, NerExample, PairExample, TextExample
+from trunkline.data.derived import QUESTIONS, over_card
+from trunkline.data.examples import Example, NerExample, PairExample, QaExample, TextExample
 from trunkline.data.hub import load_hub
 from trunkline.data.readers import READERS, Kind
 from trunkline.errors import DataError, RecipeError, TrunklineError
@@ -25,7 +26,7 @@ _log = logging.getLogger(__name__)
 _PACKAGE = Path(__file__).resolve().parents[1]
 _CARDS = Path(__file__).resolve().parent / "cards"
 _FROM_PACKAGE = "trunkline:"
-_FAMILY = {"ner": "ner", "text": "classification", "pair": "classification", "plain": "text"}
+_FAMILY = {"ner": "ner", "text": "classification", "pair": "classification", "plain": "text", "qa": "qa"}
 
 
 class _Frozen(BaseModel):
@@ -76,7 +77,7 @@ class Card(_Frozen):
     title: str = Field(min_length=1)
     version: str = ""
     role: Literal["task", "source"]
-    family: Literal["ner", "classification", "text"]
+    family: Literal["ner", "classification", "qa", "text"]
     kind: Kind
     home: str
     licence: str = Field(min_length=1)
@@ -172,7 +173,9 @@ class Card(_Frozen):
         for ref in self.files[base]:
             path = self.resolve(ref.path)
             options = _options(self.encoding, self.options, ref)
-            beside = [path.parent / value for value in options.values() if isinstance(value, str)]
+            inner = options.get("options")
+            values = [*options.values(), *(inner.values() if isinstance(inner, dict) else ())]
+            beside = [path.parent / value for value in values if isinstance(value, str)]
             for file in (path, *beside):
                 if file.is_file():
                     state.append(f"{file.name} {file.stat().st_size} {file.stat().st_mtime_ns}")
@@ -235,6 +238,11 @@ def load_card(name_or_path: str | Path) -> Card:
         DataError: A file that is missing or not YAML.
         RecipeError: A card with problems, all of them listed.
     """
+    path = _card_path(name_or_path)
+    return parse_card(_parse_yaml(path), path)
+
+
+def _card_path(name_or_path: str | Path) -> Path:
     text = str(name_or_path)
     if isinstance(name_or_path, Path) or text.endswith((".yaml", ".yml")) or "/" in text or os.sep in text:
         path = Path(name_or_path)
@@ -247,11 +255,15 @@ def load_card(name_or_path: str | Path) -> Card:
                 f"no card {text!r}{nearest(text, list_cards())}",
                 expected=f"one of {', '.join(list_cards())}, or the path of a .yaml file",
             )
-    return parse_card(_parse_yaml(path), path)
+    return path
 
 
 def parse_card(raw: Mapping[str, Any], path: Path) -> Card:
     """Checks the content of a card file; raises a RecipeError with all problems at once."""
+    try:
+        raw = _filled_in(raw, path)
+    except TrunklineError as error:
+        raise RecipeError(path, [f"options.card: {error}"]) from None
     problems: list[str] = []
     card: Card | None = None
     try:
@@ -264,6 +276,18 @@ def parse_card(raw: Mapping[str, Any], path: Path) -> Card:
         raise RecipeError(path, problems)
     card._origin = path.resolve()
     return card
+
+
+def _filled_in(raw: Mapping[str, Any], path: Path) -> Mapping[str, Any]:
+    options = raw.get("options")
+    name = options.get("card") if isinstance(options, dict) and raw.get("reader") == QUESTIONS else None
+    if not isinstance(name, str):
+        return raw
+    base = _card_path(path.parent / name if name.endswith((".yaml", ".yml")) else name)
+    content = _parse_yaml(base)
+    if content.get("reader") == QUESTIONS:
+        raise TrunklineError(f"{base.stem} is made of another card itself", expected="a card of labelled sentences")
+    return over_card(raw, parse_card(content, base))
 
 
 def divide(examples: list[Example], base: str, resplit: Mapping[str, Resplit]) -> dict[str, list[Example]]:
@@ -286,7 +310,10 @@ def divide(examples: list[Example], base: str, resplit: Mapping[str, Resplit]) -
 
 
 def _key(example: Example) -> str:
-    text = example.left if isinstance(example, PairExample) else example.text
+    if isinstance(example, QaExample):  # the questions about a context stay together
+        text = example.context
+    else:
+        text = example.left if isinstance(example, PairExample) else example.text
     return " ".join(text.lower().split())
 
 
@@ -335,6 +362,8 @@ def _reader_problems(raw: Mapping[str, Any], card: Card | None, path: Path) -> l
             problems.append(f"kind: the reader {name} gives {' or '.join(reader.kinds)}, not {kind}")
         if raw.get("family") in _FAMILY.values() and raw.get("family") != _FAMILY[kind]:
             problems.append(f"kind: {kind} does not belong to the family {raw.get('family')}")
+        if kind in ("plain", "qa") and raw.get("hub") is not None:
+            problems.append(f"hub: data of kind {kind} is not read from the hub, only from files")
     refs = [ref for group in card.files.values() for ref in group] if card else [FileRef(path="?")]
     options = raw.get("options", {})
     encoding = str(raw.get("encoding", "utf-8"))

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar, overload
 
 from trunkline.data.batching import UnitText
-from trunkline.data.examples import Example, NerExample, PairExample, PlainExample, Span, TextExample
+from trunkline.data.examples import Example, NerExample, PairExample, PlainExample, QaExample, Span, TextExample
 from trunkline.data.store import Rows, cache_folder, in_chunks, open_rows, store_rows
 from trunkline.data.tokenize import IntArray, TextTokenizer
 from trunkline.errors import TrunklineError
@@ -23,6 +23,7 @@ _COLUMNS: dict[type[Example], dict[str, str]] = {
     TextExample: {"text": "text", "label": "int"},
     PairExample: {"left": "text", "right": "text", "group": "text"},
     PlainExample: {"text": "text"},
+    QaExample: {"question": "text", "context": "text", "answers": "ints"},
 }
 _KINDS = {kind.__name__: kind for kind in _COLUMNS}
 _UNITS = {"ids": "ints", "sizes": "ints", "token": "ints", "unit": "ints", "n_units": "int"}
@@ -49,7 +50,7 @@ class Corpus(Sequence[Example]):
         if isinstance(index, slice):
             return [self[i] for i in range(*index.indices(len(self)))]
         row = _in_range(index, len(self))
-        values = [self._rows.value(column, row) for column in _COLUMNS[self._kind]]
+        values = self._rows[row]
         if self._kind is NerExample:
             words, spans = values[1].tolist(), values[2].tolist()
             return NerExample(
@@ -62,6 +63,9 @@ class Corpus(Sequence[Example]):
             )
         if self._kind is TextExample:
             return TextExample(values[0], self.labels[values[1]])
+        if self._kind is QaExample:
+            answers = values[2].tolist()
+            return QaExample(values[0], values[1], tuple(zip(answers[0::2], answers[1::2], strict=True)))
         return PairExample(*values) if self._kind is PairExample else PlainExample(*values)
 
 
@@ -105,9 +109,8 @@ class TokenCache(Sequence[list[UnitText]]):
         return [self._unit_text(row) for row in range(first, first + self._texts)]
 
     def _unit_text(self, row: int) -> UnitText:
-        get = self._rows.value
-        sizes = tuple(get("sizes", row).tolist())
-        return UnitText(get("ids", row), sizes, get("token", row), get("unit", row), get("n_units", row))
+        ids, sizes, token, unit, n_units = self._rows[row]
+        return UnitText(ids, tuple(sizes.tolist()), token, unit, n_units)
 
 
 def corpus_of(key: str, examples: Callable[[], Iterable[Example]]) -> Corpus:
@@ -175,6 +178,8 @@ def _values(example: Example, labels: dict[str, int]) -> Sequence[Any]:
         return example.text, labels.setdefault(example.label, len(labels))
     if isinstance(example, PairExample):
         return example.left, example.right, example.group
+    if isinstance(example, QaExample):
+        return example.question, example.context, [place for answer in example.answers for place in answer]
     return (example.text,)
 
 

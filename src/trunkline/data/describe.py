@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 
 from trunkline.data.cards import Card, list_cards, load_card
-from trunkline.data.examples import Example, NerExample, PairExample, TextExample
+from trunkline.data.examples import Example, NerExample, PairExample, QaExample, TextExample
 from trunkline.data.mining.cleaning import count_words, digest
 from trunkline.errors import TrunklineError
 from trunkline.problems import nearest
 
 ROLES = ("task", "source")
-FAMILIES = ("ner", "classification", "text")
+FAMILIES = ("ner", "classification", "qa", "text")
 
 _QUANTILES = {"p5": 0.05, "p25": 0.25, "median": 0.5, "p75": 0.75, "p95": 0.95}
 
@@ -28,7 +28,7 @@ def list_cards_table(role: str | None = None, family: str | None = None) -> list
 
     Args:
         role: `task` or `source`; both by default.
-        family: `ner`, `classification` or `text`; all by default.
+        family: `ner`, `classification`, `qa` or `text`; all by default.
 
     Returns:
         `name`, `role`, `family`, `kind`, `licence`, number of `labels`, `counts` by split, and whether the files are
@@ -120,8 +120,9 @@ def count(examples: Iterable[Example], card: Card | None = None) -> dict[str, An
     Returns:
         `examples`; `duplicates` (texts that repeat an earlier one but for case and blanks: `count`, `share`);
         `words`, the length of the texts; for pairs `left_words`, `right_words` and the number of `groups` instead; for
-        texts `labels`; for NER also `entities`, `sentences_with_entities` (a share), `entities_per_sentence`,
-        `entity_words` and `surfaces` (different ones, but for case). Lengths are `mean`, `min`, `p5`, `p25`, `median`,
+        questions `question_words`, `context_words` and `with_answer` (a share) instead; for texts `labels`; for NER
+        also `entities`, `sentences_with_entities` (a share), `entities_per_sentence`, `entity_words` and `surfaces`
+        (different ones, but for case). Lengths are `mean`, `min`, `p5`, `p25`, `median`,
         `p75`, `p95`, `max`; `labels` is a list of `label`, `concept`, `count` and `share`, most frequent first.
     """
     counter = _Counter()
@@ -135,7 +136,7 @@ class _Counter:
 
     def __init__(self) -> None:
         self.total = 0
-        self.with_entities = 0
+        self.with_entities = self.with_answer = 0
         self.kind: type[Example] | None = None
         self.lengths: dict[str, Counter[int]] = {}
         self.labels: Counter[str] = Counter()
@@ -152,6 +153,11 @@ class _Counter:
                 self.groups.append(digest(example.group))
             return
         self.texts.append(digest(_plain(example.text)))
+        if isinstance(example, QaExample):
+            self._measure("question_words", count_words(example.question))
+            self._measure("context_words", count_words(example.context))
+            self.with_answer += bool(example.answers)
+            return
         if isinstance(example, NerExample):
             self._measure("words", len(example.words))
             self._add_entities(example)
@@ -169,6 +175,8 @@ class _Counter:
         }
         if self.kind is PairExample:
             found["groups"] = _distinct(self.groups)
+        if self.kind is QaExample:
+            found["with_answer"] = _share(self.with_answer, self.total)
         if self.kind is NerExample:
             found["entities"] = self.labels.total()
             found["sentences_with_entities"] = _share(self.with_entities, self.total)

@@ -59,7 +59,24 @@ class PlainExample:
     text: str
 
 
-Example = NerExample | TextExample | PairExample | PlainExample
+@dataclass(frozen=True, slots=True)
+class QaExample:
+    """A question and a context; `answers` are character offsets in the context, none if it has no answer.
+
+    Any one of several answers is right.
+    """
+
+    question: str
+    context: str
+    answers: tuple[tuple[int, int], ...] = ()
+
+    @property
+    def text(self) -> str:
+        """Both in one text: the first line is the question, the rest the context."""
+        return f"{' '.join(self.question.split())}\n{self.context}"
+
+
+Example = NerExample | TextExample | PairExample | PlainExample | QaExample
 
 
 def split_words(text: str) -> tuple[tuple[int, int], ...]:

@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from trunkline.data.cards import load_card
-from trunkline.data.examples import Example, NerExample, PairExample, PlainExample, TextExample
+from trunkline.data.examples import Example, NerExample, PairExample, PlainExample, QaExample, TextExample
 from trunkline.data.hub import load_hub
 from trunkline.data.readers import READERS
 from trunkline.data.readers.base import FileOptions, read_json_lines
 from trunkline.errors import DataError, TrunklineError
 
-FAMILIES = ("ner", "classification", "pairs", "plain")
+FAMILIES = ("ner", "classification", "pairs", "plain", "qa")
 _CONLL = (".conll", ".bio", ".iob", ".txt")
 _PLAIN = (".txt", ".md")
 _PACKED = (".gz",)
@@ -28,6 +28,7 @@ _KEYS: dict[str, tuple[tuple[frozenset[str], str, dict[str, Any]], ...]] = {
     "classification": ((frozenset({"text", "label"}), "jsonl_text", {}),),
     "pairs": ((frozenset({"left", "right"}), "pair_jsonl", {}),),
     "plain": ((frozenset({"text"}), "plain_jsonl", {}),),
+    "qa": ((frozenset({"question", "context", "answers"}), "qa_jsonl", {}),),
 }
 _TABLES = {"classification": "table", "pairs": "pair_table"}
 _TYPES: dict[str, type[Example]] = {
@@ -35,12 +36,14 @@ _TYPES: dict[str, type[Example]] = {
     "classification": TextExample,
     "pairs": PairExample,
     "plain": PlainExample,
+    "qa": QaExample,
 }
 
 ACCEPTED = (
     "a file (.conll, .bio, .iob or .txt with a token and a tag a line; .jsonl with text and entities, tokens and tags, "
     "text and label, or left and right for pairs; .csv or .tsv with the header text,label or left,right; for plain "
-    "text .txt, .md or .jsonl with text; each also with .gz), for plain text also a folder of .txt and .md files, "
+    "text .txt, .md or .jsonl with text; for qa .json as SQuAD or .jsonl with question, context and answers; each also "
+    "with .gz), for plain text also a folder of .txt and .md files, "
     "hub:NAME[:CONFIG]@SPLIT, or card:NAME@SPLIT"
 )
 
@@ -55,8 +58,9 @@ def stream_examples(spec: str | Path, family: str) -> Iterator[Example]:
 
     Args:
         spec: A file, for plain text also a folder, `hub:NAME[:CONFIG]@SPLIT` or `card:NAME@SPLIT`.
-        family: `ner`, `classification`, `pairs` or `plain`; the examples are `NerExample`, `TextExample`,
-            `PairExample` or `PlainExample`. Plain text comes in passages: paragraphs, cut where they are long.
+        family: `ner`, `classification`, `pairs`, `plain` or `qa`; the examples are `NerExample`, `TextExample`,
+            `PairExample`, `PlainExample` or `QaExample`. Plain text comes in passages: paragraphs, cut where they are
+            long.
 
     Raises:
         TrunklineError: A spec or family that is not known, or data of the other family.
@@ -76,6 +80,11 @@ def stream_examples(spec: str | Path, family: str) -> Iterator[Example]:
         raise TrunklineError(
             f"{text!r} is asked for as plain text", expected="a file, a folder or card:NAME@SPLIT for plain text"
         )
+    if scheme == "hub" and family == "qa":
+        raise TrunklineError(
+            f"{text!r} is asked for as questions with answers",
+            expected="a file in the form of SQuAD (.json, .jsonl) or card:NAME@SPLIT for qa",
+        )
     examples = load_card(name).stream(split) if scheme == "card" else load_hub(name, split, family=family)
     yield from _require_family(examples, family, text)
 
@@ -85,9 +94,9 @@ def stream_source(path: Path, family: str) -> Iterable[Example]:
 
     Args:
         path: The file.
-        family: `ner` or `classification`, whose sources are pairs.
+        family: `ner`, `qa`, or `classification`, whose sources are pairs.
     """
-    name, options = _choose_by_keys(path, "ner" if family == "ner" else "pairs")
+    name, options = _choose_by_keys(path, "pairs" if family == "classification" else family)
     if name == "spans":
         options = {**options, "overlap": "keep"}
     elif name == "pair_jsonl" and any(
@@ -116,8 +125,10 @@ def check_labels(
         The labels of `train` (entity types for NER) in alphabetical order.
 
     Raises:
-        DataError: A label that occurs only in dev or test; no entity at all; a single class.
+        DataError: A label that occurs only in dev or test; no entity or answer at all; a single class.
     """
+    if any(isinstance(example, QaExample) for example in train):
+        return _check_answers(train)
     known = labels_of(train)
     for split, examples in (("dev", dev), ("test", test)):
         missing = sorted(set(labels_of(examples)) - set(known) - set(allow))
@@ -152,6 +163,14 @@ def labels_of(examples: Iterable[Example]) -> list[str]:
     return sorted(found)
 
 
+def _check_answers(train: Sequence[Example]) -> list[str]:
+    if not any(example.answers for example in train if isinstance(example, QaExample)):
+        raise DataError(
+            "no question has an answer", path="train split", expected="some answers", todo="Check the answers' key"
+        )
+    return []
+
+
 def _read_file(path: Path, family: str) -> Iterable[Example]:
     if family == "plain" and path.is_dir():
         return READERS["corpus"].read(path)
@@ -165,6 +184,8 @@ def _read_file(path: Path, family: str) -> Iterable[Example]:
         return READERS["corpus"].read(path)
     if family in _TABLES and suffix in (".csv", ".tsv"):
         return READERS[_TABLES[family]].read(path, {"delimiter": "\t" if suffix == ".tsv" else ","})
+    if family == "qa" and suffix == ".json":
+        return READERS["squad"].read(path)
     if suffix in (".jsonl", ".ndjson"):
         name, options = _choose_by_keys(path, family)
         return READERS[name].read(path, options)

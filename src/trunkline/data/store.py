@@ -36,18 +36,21 @@ class Rows:
 
         self.info: dict[str, Any] = json.loads((folder / _INFO_FILE).read_text("utf-8"))
         self._file = pa.ipc.open_file(pa.memory_map(str(folder / _ROWS_FILE)))
-        self._columns: dict[tuple[int, str], Callable[[int], Any]] = {}
+        self._batches: list[list[Callable[[int], Any]] | None] = [None] * self._file.num_record_batches
 
     def __len__(self) -> int:
         return int(self.info["rows"])
 
-    def value(self, column: str, row: int) -> Any:
-        """One value; the array of a list column is a view of the file and must not be written to."""
+    def __getitem__(self, row: int) -> list[Any]:
+        """The values of one row, in the order of the columns.
+
+        The arrays of list columns are views of the file and must not be written to.
+        """
         batch, within = divmod(row, ROWS)
-        get = self._columns.get((batch, column))
-        if get is None:
-            get = self._columns[batch, column] = _getter(self._file.get_batch(batch).column(column))
-        return get(within)
+        getters = self._batches[batch]
+        if getters is None:
+            getters = self._batches[batch] = [_getter(column) for column in self._file.get_batch(batch).columns]
+        return [get(within) for get in getters]
 
 
 def cache_folder() -> Path:

@@ -6,8 +6,9 @@ from trunkline.errors import TrunklineError
 from trunkline.families.base import Family, Labels
 from trunkline.families.classification import Classification
 from trunkline.families.ner import Ner
+from trunkline.families.qa import Qa
 
-FAMILIES: dict[str, Family] = {"ner": Ner(), "classification": Classification()}
+FAMILIES: dict[str, Family] = {"ner": Ner(), "classification": Classification(), "qa": Qa()}
 
 __all__ = ["FAMILIES", "Family", "Labels", "get_family"]
 

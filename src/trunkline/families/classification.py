@@ -15,7 +15,7 @@ from trunkline.data.examples import Example, PairExample, TextExample
 from trunkline.data.mixture import Source
 from trunkline.data.tokenize import TextTokenizer, Tokens
 from trunkline.families.base import FloatArray, Labels, Scores, TextEmbedder
-from trunkline.objectives.text_pair import info_nce, reciprocal_ranks
+from trunkline.objectives.text_pair import LearnedTemperature, info_nce, reciprocal_ranks
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,16 +27,25 @@ class PairTargets:
 
 
 class TextPairObjective(nn.Module):
-    """Symmetric InfoNCE; units 2i and 2i + 1 are the two texts of pair i."""
+    """Symmetric InfoNCE; units 2i and 2i + 1 are the two texts of pair i.
 
-    def __init__(self, temperature: float) -> None:
+    Args:
+        temperature: Divides the cosines.
+        learn_temperature: Whether `temperature` is only where it starts.
+        hardness: How much more the hardest negatives count in training, see `info_nce`; held-out losses are without.
+    """
+
+    def __init__(self, temperature: float, *, learn_temperature: bool = False, hardness: float = 0.0) -> None:
         super().__init__()
         self.temperature = temperature
+        self.learned = LearnedTemperature(temperature) if learn_temperature else None
+        self.hardness = hardness
 
     def forward(self, features: Tensor, targets: PairTargets) -> Tensor:
         """The loss of [2 * pairs, width] features over the pairs that `targets` keeps."""
         left, right = features[0::2][targets.kept], features[1::2][targets.kept]
-        return info_nce(left, right, self.temperature, targets.groups)
+        temperature = self.temperature if self.learned is None else self.learned()
+        return info_nce(left, right, temperature, targets.groups, self.hardness if self.training else 0.0)
 
     def targets(self, drawn: Sequence[tuple[int, Example]], step: int) -> PairTargets:
         """The pairs to use: a text that occurs twice in a batch would be its own negative."""
@@ -71,7 +80,9 @@ class Classification:
 
     def objective(self, recipe: FamilySection, sources: Sequence[Source], embed: TextEmbedder, seed: int) -> nn.Module:
         """InfoNCE at the recipe's temperature."""
-        return TextPairObjective(recipe.temperature)
+        return TextPairObjective(
+            recipe.temperature, learn_temperature=recipe.learn_temperature, hardness=recipe.hardness
+        )
 
     def units(self, text: str, words: Sequence[tuple[int, int]], tokens: Tokens) -> UnitText:
         """The text as one unit."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +19,10 @@ from trunkline.data.mixture import Source
 from trunkline.data.tagging import bio_labels, decode_tags, spans_to_bio
 from trunkline.data.tokenize import TextTokenizer, Tokens
 from trunkline.families.base import FloatArray, Labels, Scores, TextEmbedder
-from trunkline.objectives.token_concept import concept_ranks, token_concept_loss
+from trunkline.objectives.token_concept import concept_ranks, nearest_concepts, token_concept_loss
+
+NEIGHBOURS = 64
+"""Nearest concepts of each concept that are kept to choose hard negatives from, or four times as many as are chosen."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,11 +44,16 @@ class TokenConceptObjective(nn.Module):
     Args:
         sources: The NER sources; concepts with the same text are one concept.
         embed: Embeds the concept texts.
-        negatives: Most concepts of closed sources that are added to those of the batch.
+        negatives: Most concepts that are added to those of the batch; drawn from its closed sources.
         seed: Draws these negatives.
+        hard_negatives: How many of them, in training, are instead the nearest to the batch's concepts by the cosine of
+            their embeddings, of all concepts of the batch's sources. As what is near may well be true, they count only
+            for words of sources that have the concept.
     """
 
-    def __init__(self, sources: Sequence[Source], embed: TextEmbedder, negatives: int, seed: int) -> None:
+    def __init__(
+        self, sources: Sequence[Source], embed: TextEmbedder, negatives: int, seed: int, hard_negatives: int = 0
+    ) -> None:
         super().__init__()
         texts = sorted({text for source in sources for text in source.concepts.values()})
         self.index = {text: number for number, text in enumerate(texts)}
@@ -52,6 +61,8 @@ class TokenConceptObjective(nn.Module):
         self.closed = [source.closed for source in sources]
         self.negatives = negatives
         self.seed = seed
+        self.hard_negatives = hard_negatives
+        self._near: tuple[Tensor, Tensor] | None = None
         features = embed(texts)
         self.register_buffer("features", features, persistent=False)
         width = features.shape[1]
@@ -72,27 +83,33 @@ class TokenConceptObjective(nn.Module):
         """The concepts of the batch, some more from its closed sources, and what is known of each word."""
         rows = [(source, *self._words(source, example)) for source, example in drawn]
         present = {concept for _, _, pairs in rows for _, concept in pairs}
-        inventory = {
-            c for source in {row[0] for row in rows if self.closed[row[0]]} for c in self.by_label[source].values()
-        }
-        others = sorted(inventory - present)
-        if len(others) > self.negatives:
-            chosen = np.random.default_rng([self.seed, step]).choice(len(others), self.negatives, replace=False)
+        batch_sources = {row[0] for row in rows}
+        hard = self._hard(present, batch_sources)
+        others = sorted(self._inventory(s for s in batch_sources if self.closed[s]) - present - set(hard))
+        room = self.negatives - len(hard)
+        if len(others) > room:
+            chosen = np.random.default_rng([self.seed, step]).choice(len(others), room, replace=False)
             others = [others[i] for i in sorted(chosen)]
-        concepts = sorted(present) + others
+        concepts = sorted(present) + hard + others
         column = {concept: number for number, concept in enumerate(concepts)}
-        n_words = sum(row[1] for row in rows)
-        positive = np.zeros((n_words, len(concepts)), dtype=bool)
+        counts = [count for _, count, _ in rows]
+        starts = np.cumsum([0, *counts])
+        of_source = np.repeat([source for source, _, _ in rows], counts)
+        marks = [
+            (start + word, column[c]) for start, (_, _, pairs) in zip(starts, rows, strict=False) for word, c in pairs
+        ]
+        words, columns = np.asarray(marks, dtype=np.int64).reshape(-1, 2).T
+        positive = np.zeros((starts[-1], len(concepts)), dtype=bool)
         valid = np.zeros_like(positive)
-        known = {s: [column[c] for c in self.by_label[s].values() if c in column] for s in {row[0] for row in rows}}
-        offset = 0
-        for source, count, pairs in rows:
+        for source in batch_sources:
             if self.closed[source]:
-                valid[offset : offset + count, known[source]] = True
-            for word, concept in pairs:
-                positive[offset + word, column[concept]] = True
-                valid[offset + word] = True
-            offset += count
+                known = [column[c] for c in self.by_label[source].values() if c in column]
+                valid[np.ix_(of_source == source, known)] = True
+        positive[words, columns] = True
+        valid[words] = True
+        for source in batch_sources if hard else ():
+            foreign = [column[c] for c in set(hard) - set(self.by_label[source].values())]
+            valid[np.ix_(of_source == source, foreign)] = False
         return ConceptTargets(
             torch.tensor(concepts, dtype=torch.long), torch.from_numpy(positive), torch.from_numpy(valid)
         )
@@ -102,16 +119,36 @@ class TokenConceptObjective(nn.Module):
         ranks = concept_ranks(self.logits(features, targets.concepts), targets.positive)
         return "recall_at_1", (ranks == 1).float()
 
+    def _inventory(self, sources: Iterable[int]) -> set[int]:
+        return {concept for source in sources for concept in self.by_label[source].values()}
+
+    def _hard(self, present: set[int], sources: set[int]) -> list[int]:
+        """The concepts of the sources nearest to those present, sorted; only from what is nearest to each of these."""
+        if not self.hard_negatives or not self.training or not present:
+            return []
+        if self._near is None:
+            table: Tensor = self.features  # type: ignore[assignment]
+            cosines, indices = nearest_concepts(table, max(NEIGHBOURS, 4 * self.hard_negatives))
+            self._near = cosines.cpu(), indices.cpu()
+        possible = self._inventory(sources) - present
+        best: dict[int, float] = {}
+        rows = sorted(present)
+        for cosines, indices in zip(self._near[0][rows].tolist(), self._near[1][rows].tolist(), strict=True):
+            for cosine, concept in zip(cosines, indices, strict=True):
+                if concept in possible:
+                    best[concept] = max(cosine, best.get(concept, -1.0))
+        return sorted(sorted(best, key=lambda concept: (-best[concept], concept))[: self.hard_negatives])
+
     def _words(self, source: int, example: Example) -> tuple[int, list[tuple[int, int]]]:
         if not isinstance(example, NerExample):
             raise TypeError(f"ner is pre-finetuned on sentences with spans, not {type(example).__name__}")
         concepts = self.by_label[source]
+        starts, ends = [start for start, _ in example.words], [end for _, end in example.words]
         pairs = [
             (number, concepts[span.label])
             for span in example.spans
             if span.label in concepts
-            for number, (start, end) in enumerate(example.words)
-            if start < span.end and end > span.start
+            for number in range(bisect_right(ends, span.start), bisect_left(starts, span.end))
         ]
         return len(example.words), pairs
 
@@ -129,7 +166,7 @@ class Ner:
 
     def objective(self, recipe: FamilySection, sources: Sequence[Source], embed: TextEmbedder, seed: int) -> nn.Module:
         """Token-concept contrast over the sources' concepts."""
-        return TokenConceptObjective(sources, embed, recipe.negatives, seed)
+        return TokenConceptObjective(sources, embed, recipe.negatives, seed, recipe.hard_negatives)
 
     def units(self, text: str, words: Sequence[tuple[int, int]], tokens: Tokens) -> UnitText:
         """The words as units."""

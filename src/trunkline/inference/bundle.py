@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from trunkline.data.batching import UnitText
 from trunkline.data.examples import split_words
@@ -12,9 +14,11 @@ from trunkline.errors import MismatchError, TrunklineError
 from trunkline.families import get_family
 from trunkline.model.adapter_file import AdapterFile, load_adapter, lora_hash
 from trunkline.model.bundle_files import Loaded, check_task, load_bundle
-from trunkline.model.features import Branch, branch_features
+from trunkline.model.features import Branch, Features, branch_features
 
 MAX_CHARACTERS = 1_000_000
+
+_Key = tuple[str, str]
 
 
 class Bundle:
@@ -49,10 +53,13 @@ class Bundle:
         Returns:
             For each text a dict from task to prediction: for NER a list of entities with `start`, `end` (character
             offsets, end exclusive), `text`, `label` and `score`; for classification `label`, `score` and
-            `probabilities`. An empty text has no entities; its label is what the head says of no words.
+            `probabilities`; for question answering, whose texts are a question, a line feed and the context, `answer`,
+            `start` and `end` (in the context; None if there is no answer) and `score`. An empty text has no entities;
+            its label is what the head says of no words.
 
         Raises:
-            TrunklineError: An unknown task, something that is no text, or a text of more than a million characters.
+            TrunklineError: An unknown task, something that is no text, a text of more than a million characters, or one
+                without a context for question answering.
         """
         chosen = self._chosen(tasks)
         _check_texts(texts)
@@ -61,7 +68,7 @@ class Bundle:
         tokens = self._loaded.tokenizer.encode(texts)
         words = [split_words(text) for text in texts]
         units: dict[str, list[UnitText]] = {}
-        branches: dict[tuple[str, str], Branch] = {}
+        branches: dict[_Key, Branch] = {}
         for name, task in chosen.items():
             family = get_family(task.family)
             if task.family not in units:
@@ -69,8 +76,10 @@ class Bundle:
                 units[task.family] = [family.units(text, spans, part) for text, spans, part in rows]
             lora = task.lora if task.lora is not None else self._loaded.primary(task.family)
             branches.setdefault(self._branch_of(name, task), Branch(units[task.family], lora))
-        computed = branch_features(self._loaded.encoder, list(branches.values()))
-        features = dict(zip(branches, computed, strict=True))
+        features: dict[_Key, list[Features]] = {}
+        for keys in _by_layout(branches):
+            computed = branch_features(self._loaded.encoder, [branches[key] for key in keys])
+            features.update(zip(keys, computed, strict=True))
         results: list[dict[str, Any]] = [{} for _ in texts]
         for name, task in chosen.items():
             family, head = get_family(task.family), task.head
@@ -80,7 +89,7 @@ class Bundle:
                 results[index][name] = family.decode(head.probabilities(part), texts[index], words[index], task.labels)
         return results
 
-    def _branch_of(self, name: str, task: AdapterFile) -> tuple[str, str]:
+    def _branch_of(self, name: str, task: AdapterFile) -> _Key:
         return task.family, lora_hash(task.lora) and name
 
     def _chosen(self, names: Sequence[str] | None) -> dict[str, AdapterFile]:
@@ -93,6 +102,25 @@ class Bundle:
                 expected="some of " + (", ".join(sorted(self._tasks)) or "(none)"),
             )
         return {name: self._tasks[name] for name in (sorted(self._tasks) if names is None else names)}
+
+
+def _by_layout(branches: Mapping[_Key, Branch]) -> list[list[_Key]]:
+    """Branches in groups whose texts have the same tokens, as only those share a trunk; qa frames texts its own way."""
+    groups: list[list[_Key]] = []
+    for key, branch in branches.items():
+        for group in groups:
+            if _same_tokens(branches[group[0]].units, branch.units):
+                group.append(key)
+                break
+        else:
+            groups.append([key])
+    return groups
+
+
+def _same_tokens(left: Sequence[UnitText], right: Sequence[UnitText]) -> bool:
+    return left is right or all(
+        a.sizes == b.sizes and np.array_equal(a.ids, b.ids) for a, b in zip(left, right, strict=True)
+    )
 
 
 def _check_texts(texts: Sequence[str]) -> None:

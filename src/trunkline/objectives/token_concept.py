@@ -23,6 +23,31 @@ def token_concept_loss(logits: Tensor, positive: Tensor, valid: Tensor) -> Tenso
     return (losses * valid).sum() / known
 
 
+def nearest_concepts(table: Tensor, count: int, block_elements: int = 2**24) -> tuple[Tensor, Tensor]:
+    """The nearest other concepts of each concept by cosine.
+
+    Args:
+        table: [concepts, width] embeddings.
+        count: How many of them; fewer where there are fewer.
+        block_elements: Most similarities in memory at a time (64 MiB of float32 by default).
+
+    Returns:
+        [concepts, count] cosines, falling, and the indices of these concepts.
+    """
+    unit = F.normalize(table.detach(), dim=-1)
+    concepts = len(unit)
+    count = max(0, min(count, concepts - 1))
+    cosines, indices = unit.new_empty(concepts, count), torch.empty(concepts, count, dtype=torch.long)
+    rows = max(1, block_elements // max(concepts, 1))
+    for first in range(0, concepts, rows):
+        block = unit[first : first + rows] @ unit.T
+        own = torch.arange(len(block), device=block.device)
+        block[own, own + first] = float("-inf")
+        found = block.topk(count)
+        cosines[first : first + rows], indices[first : first + rows] = found.values, found.indices
+    return cosines, indices
+
+
 def concept_ranks(logits: Tensor, positive: Tensor) -> Tensor:
     """[words] rank, from 1, of the best-placed true concept of each word; words without one are left out."""
     labelled = positive.any(-1)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from trunkline.config import PrefinetuneRecipe
+from trunkline.config import FamilySection, PrefinetuneRecipe
 from trunkline.data.batching import UnitText, pack
 from trunkline.data.mixture import Mixture, Source
 from trunkline.data.tokenize import TextTokenizer
@@ -17,34 +17,68 @@ from trunkline.errors import TrunklineError
 from trunkline.families import get_family
 from trunkline.model.batch import TokenBatch
 from trunkline.model.encoder import Encoder
-from trunkline.model.lora import LoraAdapter, lora_config
+from trunkline.model.lora import LoraAdapter
+from trunkline.objectives.distillation import feature_distance
+from trunkline.objectives.grad_cache import cached_losses, chunk_slices
+from trunkline.objectives.masked_lm import MaskedLMObjective
+from trunkline.prefinetune.strategies import SHARED
 
 
 @dataclass(frozen=True, slots=True)
 class StepBatch:
-    """One family's part of a step."""
+    """One family's part of a step.
 
-    tokens: TokenBatch
+    Attributes:
+        chunks: The texts, packed; several where a batch is too large for one pass (GradCache).
+        targets: What the family's objective made of the examples.
+        drawn: (index of the source, example).
+        teacher: [units, width] features to distil from, if there is a teacher.
+    """
+
+    chunks: tuple[TokenBatch, ...]
     targets: Any
     drawn: Sequence[tuple[int, Any]]
+    teacher: Tensor | None = None
+
+    @property
+    def n_tokens(self) -> int:
+        """Real tokens of all chunks."""
+        return sum(chunk.n_tokens for chunk in self.chunks)
 
 
 class PrefinetuneModel(nn.Module):
     """Backbone, primary adapters and objectives; a family's batch goes through its own adapter and objective only.
 
-    Strategies differ in `adapters` alone: with one for each family this is task-primary LoRA (MTPF-TPL, arXiv
-    2510.07566), with none it is naive joint training, or individual training where there is one family.
+    With an adapter for each family this is task-primary LoRA (MTPF-TPL, arXiv 2510.07566), with none it is naive joint
+    training, or individual training where there is one family.
+
+    Args:
+        encoder: The backbone.
+        adapters: By family, or one under `SHARED`.
+        objectives: By family.
+        anchors: Masked-LM objectives by family, for those that have one.
+        distil_weight: Of the distance to a batch's teacher features.
     """
 
-    def __init__(self, encoder: Encoder, adapters: dict[str, LoraAdapter], objectives: dict[str, nn.Module]) -> None:
+    def __init__(
+        self,
+        encoder: Encoder,
+        adapters: dict[str, LoraAdapter],
+        objectives: dict[str, nn.Module],
+        anchors: dict[str, MaskedLMObjective] | None = None,
+        distil_weight: float = 0.0,
+    ) -> None:
         super().__init__()
+        self.distil_weight = distil_weight
         self.encoder = encoder
         self.adapters = nn.ModuleDict(adapters)
         self.objectives = nn.ModuleDict(objectives)
+        self.anchors = nn.ModuleDict(anchors or {})
 
     def adapter(self, family: str) -> LoraAdapter | None:
-        """The family's primary adapter, if the strategy has one."""
-        found = self.adapters[family] if family in self.adapters else None  # noqa: SIM401 (ModuleDict has no get)
+        """The adapter that the family's batches go through, if the strategy has one."""
+        key = family if family in self.adapters else SHARED
+        found = self.adapters[key] if key in self.adapters else None  # noqa: SIM401 (ModuleDict has no get)
         return found if isinstance(found, LoraAdapter) else None
 
     def features(self, family: str, tokens: TokenBatch) -> Tensor:
@@ -52,17 +86,36 @@ class PrefinetuneModel(nn.Module):
         return tokens.pool(self.encoder(tokens, self.adapter(family)))
 
     def forward(self, family: str, batch: StepBatch) -> Tensor:
-        """The family's loss of a batch."""
-        loss: Tensor = self.objectives[family](self.features(family, batch.tokens), batch.targets)
+        """The family's loss of a batch of one chunk."""
+        return self._loss(family, self.features(family, batch.chunks[0]), batch)
+
+    def losses(self, family: str, batch: StepBatch) -> Iterator[Tensor]:
+        """The family's loss in parts whose sum it is, and whose gradients add up to its own; one part a chunk."""
+        if len(batch.chunks) == 1:
+            yield self(family, batch)
+        else:
+            yield from cached_losses(
+                batch.chunks,
+                lambda tokens: self.features(family, tokens),
+                lambda features: self._loss(family, features, batch),
+            )
+
+    def anchor_loss(self, family: str, batch: StepBatch, step: int) -> Tensor:
+        """The masked-LM loss of one chunk through the bare backbone."""
+        anchor, tokens = self.anchors[family], batch.chunks[step % len(batch.chunks)]
+        ids, targets = anchor.mask(tokens.input_ids, tokens.segments, step)  # type: ignore[operator]
+        loss: Tensor = anchor(
+            self.encoder(replace(tokens, input_ids=ids)), targets, self.encoder.embeddings.word.weight
+        )
         return loss
 
-
-def primary_adapters(recipe: PrefinetuneRecipe, encoder: Encoder) -> dict[str, LoraAdapter]:
-    """The adapters that the recipe's strategy trains beside the backbone."""
-    if recipe.strategy != "task-primary":
-        return {}
-    config = lora_config(recipe.adapter, encoder.config, encoder.fork)
-    return {family: LoraAdapter(config, encoder.config) for family in recipe.families}
+    def _loss(self, family: str, features: Tensor, batch: StepBatch) -> Tensor:
+        # In bf16 the cosines of InfoNCE are too coarse at small temperatures, and this part costs next to nothing.
+        with torch.autocast(features.device.type, enabled=False):
+            loss: Tensor = self.objectives[family](features, batch.targets)
+            if batch.teacher is not None:
+                loss = loss + self.distil_weight * feature_distance(features, batch.teacher)
+            return loss
 
 
 def draw_batch(
@@ -72,16 +125,16 @@ def draw_batch(
     tokenizer: TextTokenizer,
     *,
     step: int,
-    budget: int,
+    section: FamilySection,
     pad_id: int,
     device: torch.device | str,
 ) -> StepBatch:
-    """Draws examples until their tokens reach the budget, and packs them."""
+    """Draws examples until their tokens reach the family's budget, and packs them."""
     drawn: list[tuple[int, Any]] = []
     units: list[UnitText] = []
     size = 0
     stream = mixture.draw(step)
-    while size < budget:
+    while size < section.tokens:
         number, index = next(stream)
         source = mixture.sources[number]
         example = source.train[index]
@@ -90,8 +143,9 @@ def draw_batch(
         drawn.append((number, example))
         units.extend(texts)
         size += sum(text.size for text in texts)
-    tokens = TokenBatch.from_packed(pack(units, pad_id), device)
-    return StepBatch(tokens, to_device(objective.targets(drawn, step), device), drawn)
+    slices = chunk_slices([text.size for text in units], section.chunk_tokens or size)
+    chunks = tuple(TokenBatch.from_packed(pack(units[part], pad_id), device) for part in slices)
+    return StepBatch(chunks, to_device(objective.targets(drawn, step), device), drawn)
 
 
 def to_device(targets: Any, device: torch.device | str) -> Any:

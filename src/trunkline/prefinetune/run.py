@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -18,11 +20,18 @@ from trunkline.model.bundle_files import Loaded, load_any, save_bundle
 from trunkline.model.embed import embed_texts
 from trunkline.model.encoder import Encoder
 from trunkline.model.storage import backbone_hash, write_json
+from trunkline.objectives.masked_lm import MaskedLMObjective, mask_token
+from trunkline.prefinetune.experiment import write_experiment
 from trunkline.prefinetune.mixing import schedule
-from trunkline.prefinetune.model import PrefinetuneModel, StepBatch, check_families, draw_batch, primary_adapters
+from trunkline.prefinetune.model import PrefinetuneModel, StepBatch, check_families, draw_batch
+from trunkline.prefinetune.model_card import write_model_card
 from trunkline.prefinetune.monitor import HeldOut, Probe, evaluate
-from trunkline.prefinetune.sources import recipe_sources
+from trunkline.prefinetune.sources import load_sources, open_recipe
+from trunkline.prefinetune.strategies import Losses, adapters_of, freeze, parameter_groups, project_conflicts
+from trunkline.training.best import keep_best
 from trunkline.training.checkpoint import checkpoints, load_checkpoint, save_checkpoint, seed_everything
+from trunkline.training.ema import Ema, averaged
+from trunkline.training.folders import write_errors
 from trunkline.training.log import MetricsLog
 from trunkline.training.loop import Hooks, LoopSettings, optimizer_for, run
 from trunkline.training.precision import make_accelerator, resolve_precision
@@ -50,6 +59,8 @@ def prefinetune(recipe: PrefinetuneRecipe, folder: Path, report: Report | None =
     bundle = folder / "bundle"
     _claim(folder, recipe)
     if (bundle / "manifest.json").is_file():
+        if (folder / "experiment.json").is_file() and not (folder / "MODEL_CARD.md").is_file():
+            write_model_card(folder, bundle)
         report.say(f"{bundle} is complete, nothing to do")
         return bundle
     seed_everything(recipe.seed)
@@ -58,7 +69,11 @@ def prefinetune(recipe: PrefinetuneRecipe, folder: Path, report: Report | None =
         raise MismatchError(
             f"the recipe's fork is {recipe.fork}", expected=f"{start.encoder.fork}, that of the bundle {recipe.encoder}"
         )
-    sources = recipe_sources(recipe, start.tokenizer, report.say)
+    opened = open_recipe(recipe, report.say)
+    sources: dict[str, list[Source]] = {
+        family: load_sources(family, section, recipe.seed, opened[family], start.tokenizer)
+        for family, section in recipe.families.items()
+    }
     check_families(recipe, sources)
     plan = schedule(recipe, sources)
     write_json(plan, folder / "schedule.json")
@@ -66,9 +81,12 @@ def prefinetune(recipe: PrefinetuneRecipe, folder: Path, report: Report | None =
         report.say(
             f"{row['family']}: {row['source']} {row['share']:.1%}, {row['examples']} draws, {row['epochs']} epochs"
         )
+    write_experiment(folder, recipe, start, opened, sources)
     session = Session(recipe, start, sources, folder, report)
     session.train()
-    save_bundle(session.result(), bundle)
+    with averaged(session.ema), write_errors(bundle, "all checkpoints are intact"):
+        save_bundle(session.result(), bundle)
+    write_model_card(folder, bundle)
     report.say(f"saved {bundle}")
     return bundle
 
@@ -90,8 +108,21 @@ class Session:
         self.tokenizer = start.tokenizer
         encoder = start.encoder
         encoder.dropout = recipe.optimizer.dropout
-        self.model = PrefinetuneModel(encoder, primary_adapters(recipe, encoder), self._objectives(encoder))
-        optimizer = optimizer_for(_groups(self.model, recipe), recipe.optimizer.weight_decay)
+        distil = recipe.distil
+        self.teachers: dict[str, Loaded] = {}
+        for family, path in distil.teachers.items() if distil else ():
+            self.teachers[family] = load_any(path)
+            self.teachers[family].encoder.to(self.accelerator.device).eval()
+        self.model = PrefinetuneModel(
+            encoder,
+            adapters_of(recipe, encoder),
+            self._objectives(encoder),
+            self._anchors(encoder),
+            distil.weight if distil else 0.0,
+        )
+        thrown_away = nn.ModuleList([self.model.objectives, self.model.anchors])
+        groups = parameter_groups(encoder, self.model.adapters, thrown_away, recipe)
+        optimizer = optimizer_for(groups, recipe.optimizer.weight_decay)
         self.prepared, self.optimizer = self.accelerator.prepare(self.model, optimizer)
         total = sum(section.weight for section in recipe.families.values())
         self.weights = {family: section.weight / total for family, section in recipe.families.items()}
@@ -105,6 +136,7 @@ class Session:
             for index, source in enumerate(group)
         ]
         self.probes = [Probe(name, section, recipe.seed) for name, section in recipe.monitor.probes.items()]
+        self.ema = Ema(self.model, recipe.optimizer.ema) if recipe.optimizer.ema else None
         self.tokens_seen = 0
         self.batches: dict[str, StepBatch] = {}
         self.last: dict[str, float] = {}
@@ -131,6 +163,7 @@ class Session:
             evaluate=self._evaluate,
             save=self._save,
             not_finite=self._keep_batch,
+            stepped=lambda step: self.ema.update() if self.ema else None,
             progress=lambda step: self.report.progress(step, recipe.optimizer.steps, self.last),
         )
         run(self.prepared, self.optimizer, self.losses, settings, hooks, accelerator=self.accelerator, start=done)
@@ -162,8 +195,33 @@ class Session:
             for family, section in self.recipe.families.items()
         }
 
-    def losses(self, step: int) -> Iterator[tuple[str, float, Tensor]]:
+    def _anchors(self, encoder: Encoder) -> dict[str, MaskedLMObjective]:
+        config = encoder.config
+        special = (self.tokenizer.opening, self.tokenizer.closing, config.pad_id)
+        return {
+            family: MaskedLMObjective(
+                config.hidden_size,
+                config.embedding_size,
+                config.vocab_size,
+                mask_token(self.tokenizer),
+                special,
+                self.recipe.seed,
+            )
+            for family, section in self.recipe.families.items()
+            if section.anchor
+        }
+
+    def losses(self, step: int) -> Losses:
         """Each family's name, weight and loss of a step, one after the other."""
+        freeze(self.model.encoder, self.recipe, step)
+        losses = self._family_losses(step)
+        if self.recipe.strategy != "pcgrad":
+            return losses
+        return project_conflicts(
+            losses, list(self.model.encoder.parameters()), np.random.default_rng([self.recipe.seed, step])
+        )
+
+    def _family_losses(self, step: int) -> Losses:
         self.batches = {}
         for family, section in self.recipe.families.items():
             batch = draw_batch(
@@ -172,15 +230,40 @@ class Session:
                 self.model.objectives[family],
                 self.tokenizer,
                 step=step,
-                budget=section.tokens,
+                section=section,
                 pad_id=self.start.encoder.config.pad_id,
                 device=self.accelerator.device,
             )
             self.batches[family] = batch
-            self.tokens_seen += batch.tokens.n_tokens
+            self.tokens_seen += batch.n_tokens
             with self.accelerator.autocast():
-                loss = self.prepared(family, batch)
-            yield family, self.weights[family], loss
+                taught = self._taught(family, batch)
+            for loss in self._parts(family, taught):
+                yield family, self.weights[family], loss
+            if section.anchor and self.model.encoder.embeddings.word.weight.requires_grad:
+                with self.accelerator.autocast():
+                    loss = self.model.anchor_loss(family, batch, step)
+                yield f"{family}-anchor", self.weights[family] * section.anchor, loss
+
+    def _parts(self, family: str, batch: StepBatch) -> Iterator[Tensor]:
+        """The family's loss in parts; autocast is left while the caller back-propagates one."""
+        parts = self.model.losses(family, batch)
+        while True:
+            with self.accelerator.autocast():
+                part = next(parts, None)
+            if part is None:
+                return
+            yield part
+
+    def _taught(self, family: str, batch: StepBatch) -> StepBatch:
+        """The batch with the features of the family's teacher, if it has one."""
+        teacher = self.teachers.get(family)
+        if teacher is None:
+            return batch
+        with torch.no_grad():
+            adapter = teacher.primary(family)
+            features = torch.cat([chunk.pool(teacher.encoder(chunk, adapter)) for chunk in batch.chunks])
+        return replace(batch, teacher=features)
 
     def _log(self, step: int, values: dict[str, float]) -> None:
         self.last = values
@@ -189,11 +272,16 @@ class Session:
         self.accelerator.log(row, step=step)
 
     def _evaluate(self, step: int) -> bool:
-        values = evaluate(self.model, self.held_out, self.probes, self.tokenizer, bf16=self.bf16)
+        with averaged(self.ema):
+            values = evaluate(self.model, self.held_out, self.probes, self.tokenizer, bf16=self.bf16)
+            rules: dict[str, str] = {f: m for f, m in self.recipe.checkpoint.best.items() if f in self.recipe.families}
+            found = keep_best(self.folder / "checkpoints", rules, step, values, self.model)
         self.metrics.write(step, values)
         self.accelerator.log(values, step=step)
         short = {name: value for name, value in values.items() if name.count("/") < 3}
         self.report.say(f"step {step}: " + ", ".join(f"{name} {value:.3f}" for name, value in short.items()))
+        if found:
+            self.report.say(f"step {step}: the best so far for {' and '.join(found)}")
         return False
 
     def _save(self, step: int) -> None:
@@ -202,14 +290,15 @@ class Session:
             "mixtures": {family: mixture.state() for family, mixture in self.mixtures.items()},
             "tokens_seen": self.tokens_seen,
         }
-        folder = self.folder / "checkpoints"
-        save_checkpoint(folder, step, self.model, self.optimizer.optimizer, extra, self.recipe.checkpoint.keep)
+        self.metrics.sync()
+        keep = self.recipe.checkpoint.keep
+        save_checkpoint(self.folder / "checkpoints", step, self.model, self.optimizer.optimizer, extra, keep, self.ema)
 
     def _resume(self) -> int:
         found = checkpoints(self.folder / "checkpoints")
         if not found:
             return 0
-        step, extra = load_checkpoint(found[-1], self.model, self.optimizer.optimizer)
+        step, extra = load_checkpoint(found[-1], self.model, self.optimizer.optimizer, self.ema)
         for family, mixture in self.mixtures.items():
             mixture.restore(extra["mixtures"][family])
         self.tokens_seen = int(extra["tokens_seen"])
@@ -227,15 +316,6 @@ class Session:
         }
         write_json(rows, path)
         return str(path)
-
-
-def _groups(model: PrefinetuneModel, recipe: PrefinetuneRecipe) -> dict[str, tuple[list[nn.Parameter], float]]:
-    rates = recipe.optimizer
-    return {
-        "backbone": (list(model.encoder.parameters()), rates.backbone_rate),
-        "adapters": (list(model.adapters.parameters()), rates.adapter_rate),
-        "objectives": (list(model.objectives.parameters()), rates.objective_rate),
-    }
 
 
 def _claim(folder: Path, recipe: PrefinetuneRecipe) -> None:

@@ -17,7 +17,7 @@ from trunkline.data.cards import Card, list_cards, load_card
 from trunkline.data.checks.command import splits_here
 from trunkline.data.checks.decontaminate import benchmark_index, decontaminate, held_out_splits
 from trunkline.data.corpus import Corpus, Subset, corpus_of, tokens_of
-from trunkline.data.examples import Example, NerExample, PairExample
+from trunkline.data.examples import Example, NerExample, PairExample, QaExample
 from trunkline.data.load import stream_source
 from trunkline.data.mixture import Source, split_source
 from trunkline.data.store import Rows, cache_folder, open_rows, store_rows
@@ -27,7 +27,7 @@ from trunkline.families import get_family
 
 log = logging.getLogger(__name__)
 
-_KINDS = {"ner": NerExample, "classification": PairExample}
+_KINDS = {"ner": NerExample, "classification": PairExample, "qa": QaExample}
 
 
 @dataclass(frozen=True)
@@ -48,9 +48,11 @@ class Opened:
     removed: dict[str, Any]
     card: Card | None
 
-    def concept(self, label: str) -> str:
-        """The natural words for a label."""
-        return self.card.concept(label) if self.card else " ".join(label.replace("_", " ").split()).lower()
+    def concept(self, label: str, *, describe: bool = True) -> str:
+        """The natural words for a label: what the card says, or the label itself as words."""
+        if describe and self.card is not None:
+            return self.card.concept(label)
+        return " ".join(label.replace("_", " ").replace("-", " ").split()).lower()
 
 
 class Decontaminator:
@@ -71,7 +73,7 @@ class Decontaminator:
         rows = open_rows(folder)
         if rows is None:
             rows = self._compute(corpus, folder)
-        indices = np.asarray([rows.value("index", row) for row in range(len(rows))], dtype=np.int64)
+        indices = np.asarray([index for row in range(len(rows)) for index in rows[row]], dtype=np.int64)
         return indices, rows.info["removed"]
 
     def _compute(self, corpus: Corpus, folder: Path) -> Rows:
@@ -133,7 +135,7 @@ def load_sources(
                 source.name,
                 Subset(corpus, train),
                 Subset(corpus, held_out),
-                {label: source.concept(label) for label in sorted(corpus.labels)},
+                {label: source.concept(label, describe=section.descriptions) for label in sorted(corpus.labels)},
                 source.card is None or source.card.coverage == "closed",
                 share.weight * size,
                 units,
@@ -142,16 +144,24 @@ def load_sources(
     return sources
 
 
+def open_recipe(recipe: PrefinetuneRecipe, say: Callable[[str], None] = lambda text: None) -> dict[str, list[Opened]]:
+    """Opens all sources of a recipe by family; problems of all sources of a family raise one RecipeError."""
+    clean = Decontaminator(recipe.decontaminate) if recipe.decontaminate else None
+    return {
+        family: open_sources(family, section, clean, lambda name: say(f"reading {name}"))
+        for family, section in recipe.families.items()
+    }
+
+
 def recipe_sources(
     recipe: PrefinetuneRecipe, tokenizer: TextTokenizer | None = None, say: Callable[[str], None] = lambda text: None
 ) -> dict[str, list[Source]]:
     """All sources of a recipe by family; problems of all sources of a family raise one RecipeError."""
-    clean = Decontaminator(recipe.decontaminate) if recipe.decontaminate else None
-    sources: dict[str, list[Source]] = {}
-    for family, section in recipe.families.items():
-        opened = open_sources(family, section, clean, lambda name: say(f"reading {name}"))
-        sources[family] = load_sources(family, section, recipe.seed, opened, tokenizer)
-    return sources
+    opened = open_recipe(recipe, say)
+    return {
+        family: load_sources(family, section, recipe.seed, opened[family], tokenizer)
+        for family, section in recipe.families.items()
+    }
 
 
 def _open(name: str, family: str, clean: Decontaminator | None) -> Opened:

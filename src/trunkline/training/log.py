@@ -1,13 +1,17 @@
-"""Metrics of a run: JSON lines that survive a crash, and TensorBoard through accelerate."""
+"""Metrics of a run: JSON lines that survive a crash."""
 
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from trunkline.data.files import write_atomic
+from trunkline.training.folders import write_errors
+
+_KEPT = "checkpoints are intact"
 
 
 class MetricsLog:
@@ -22,12 +26,18 @@ class MetricsLog:
         self.path = path
         # A run that begins anew repeats what it measured before its first step, too.
         kept = [row for row in read_rows(path) if row["step"] <= done] if done else []
-        write_rows(path, kept)
+        with write_errors(path, _KEPT):
+            write_rows(path, kept)
 
     def write(self, step: int, values: Mapping[str, Any]) -> None:
-        """Appends a row."""
-        with self.path.open("a", encoding="utf-8") as file:
+        """Appends a row; raises a TrunklineError where the disk is full."""
+        with write_errors(self.path, _KEPT), self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps({"step": step, **values}) + "\n")
+
+    def sync(self) -> None:
+        """Brings all rows to the disk; before a checkpoint, so that a power cut leaves none of its steps without."""
+        with write_errors(self.path, _KEPT), self.path.open("ab") as file:
+            os.fsync(file.fileno())
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:

@@ -39,6 +39,7 @@ class Hooks:
         evaluate: Returns true to stop early.
         save: Writes a checkpoint.
         not_finite: Writes down the step's batch for inspection; returns where.
+        stepped: Called after every step, before anything is logged, measured or saved.
         progress: Called after every step.
     """
 
@@ -46,6 +47,7 @@ class Hooks:
     evaluate: Callable[[int], bool] = lambda step: False
     save: Callable[[int], None] = lambda step: None
     not_finite: Callable[[int], str] = lambda step: ""
+    stepped: Callable[[int], None] = lambda step: None
     progress: Callable[[int], None] = lambda step: None
 
 
@@ -72,8 +74,8 @@ def run(
     Args:
         module: Its trainable parameters are clipped together.
         optimizer: Its groups carry their base rate as `base_rate`.
-        losses: For a step, yields (name, weight, loss) one after the other; each is back-propagated before the next is
-            computed, so only one graph is in memory.
+        losses: For a step, yields (name, weight, loss) one after the other, several of one name being parts of one
+            loss; each is back-propagated before the next is computed, so only one graph is in memory.
         settings: Steps, schedule, clipping, intervals.
         hooks: The caller's part.
         accelerator: An `accelerate.Accelerator`.
@@ -96,23 +98,33 @@ def run(
                 sums[name] = sums.get(name, 0.0) + value
             count += 1
             done = step + 1
+            hooks.stepped(done)
             hooks.progress(done)
             if done % settings.log_every == 0 or done == settings.steps:
                 means = {name: total / count for name, total in sums.items()}
                 hooks.log(done, {**means, "seconds_per_step": (time.perf_counter() - began) / count})
                 sums, count, began = {}, 0, time.perf_counter()
             ended = bool(_due(done, settings.evaluate_every) and _evaluate(module, hooks, done))
-            if _due(done, settings.save_every) or stop.is_set():
+            stopped = _anywhere(stop.is_set(), accelerator)
+            if _due(done, settings.save_every) or stopped:
                 hooks.save(done)
             if ended:
                 return done
-            if stop.is_set():
+            if stopped:
                 raise Interrupted(done)
     return max(start, settings.steps)
 
 
 def _due(step: int, every: int) -> bool:
     return every > 0 and step % every == 0
+
+
+def _anywhere(stop: bool, accelerator: Any) -> bool:
+    """Whether any process was asked to stop; all stop after the same step, or the others would wait for it forever."""
+    if accelerator.num_processes == 1:
+        return stop
+    asked = torch.tensor([float(stop)], device=accelerator.device)
+    return bool(accelerator.reduce(asked, reduction="sum").item())
 
 
 def _evaluate(module: nn.Module, hooks: Hooks, step: int) -> bool:
@@ -138,9 +150,10 @@ def _step(
         group["lr"] = group["base_rate"] * factor
     optimizer.zero_grad(set_to_none=True)
     for name, weight, loss in losses(step):
-        values[f"loss/{name}"] = float(loss.detach())
-        if not math.isfinite(values[f"loss/{name}"]):
-            raise _not_finite(f"loss of {name} is {values[f'loss/{name}']}", hooks, step)
+        value = float(loss.detach())
+        if not math.isfinite(value):
+            raise _not_finite(f"loss of {name} is {value}", hooks, step)
+        values[f"loss/{name}"] = values.get(f"loss/{name}", 0.0) + value
         accelerator.backward(loss * weight)
     norm = float(accelerator.clip_grad_norm_(module.parameters(), settings.clip))
     if not math.isfinite(norm):
@@ -181,14 +194,17 @@ def optimizer_for(groups: dict[str, tuple[list[nn.Parameter], float]], weight_de
 
 @contextmanager
 def _stop_signal() -> Iterator[threading.Event]:
-    """An event that Ctrl-C and SIGTERM set, so that a step is never left half done; a second Ctrl-C aborts."""
+    """An event that Ctrl-C and SIGTERM set, so that a step is never left half done; a Ctrl-C after either aborts.
+
+    A second SIGTERM does not: launchers and schedulers send several, and follow with SIGKILL when they mean it.
+    """
     event = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield event
         return
 
     def handle(number: int, frame: Any) -> None:
-        if event.is_set():
+        if event.is_set() and number == signal.SIGINT:
             raise KeyboardInterrupt
         event.set()
 

@@ -94,7 +94,8 @@ def print_predictions(rows: Sequence[Mapping[str, Any]]) -> None:
         for name, prediction in sorted(row["tasks"].items()):
             line = Text(f"  {name}: ", style="dim")
             if isinstance(prediction, dict):
-                line.append(f"{prediction['label']} ({prediction['score']:.0%})", style="not dim")
+                found = prediction.get("label") or prediction.get("answer") or "no answer"
+                line.append(f"{found} ({prediction['score']:.0%})", style="not dim")
             for number, entity in enumerate(prediction if isinstance(prediction, list) else ()):
                 colour = _COLOURS[sum(map(ord, entity["label"])) % len(_COLOURS)]
                 line.append(", " if number else "")

@@ -15,6 +15,8 @@ _LENGTHS = {
     "words": "words a text",
     "left_words": "words of the left side",
     "right_words": "words of the right side",
+    "question_words": "words of the question",
+    "context_words": "words of the context",
     "entities_per_sentence": "entities a sentence",
     "entity_words": "words an entity",
 }
@@ -137,6 +139,8 @@ def _headline(found: Mapping[str, Any]) -> str:
     if "entities" in found:
         parts.append(f"{found['entities']:,} entities, {found['surfaces']:,} of them different")
         parts.append(f"{found['sentences_with_entities']:.1%} of the sentences have one")
+    if "with_answer" in found:
+        parts.append(f"{found['with_answer']:.1%} of the questions have an answer")
     if found.get("groups"):
         parts.append(f"{found['groups']:,} groups")
     if "labels" in found:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
-from trunkline.data.examples import Example, PairExample
+from trunkline.data.examples import Example, PairExample, QaExample
 
 Severity = Literal["leak", "error", "warning", "info"]
 SAMPLES = 3
@@ -77,7 +77,9 @@ def apply_waivers(findings: Iterable[Finding], reasons: Mapping[str, str]) -> li
 
 
 def example_texts(example: Example) -> tuple[str, ...]:
-    """The texts of an example: two for a pair, else one."""
+    """The texts of an example: two for a pair and for a question with its context, else one."""
+    if isinstance(example, QaExample):
+        return example.question, example.context
     return (example.left, example.right) if isinstance(example, PairExample) else (example.text,)
 
 

@@ -15,7 +15,7 @@ from trunkline.data.readers.base import FileOptions
 from trunkline.errors import RecipeError
 from trunkline.problems import list_problems
 
-Kind = Literal["ner", "text", "pair", "plain"]
+Kind = Literal["ner", "text", "pair", "plain", "qa"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,4 +93,7 @@ READERS: dict[str, Reader] = _table(
     sgd_same_intent=("pair",),
     corpus=("plain",),
     plain_jsonl=("plain",),
+    squad=("qa",),
+    qa_jsonl=("qa",),
+    ner_questions=("qa",),
 )

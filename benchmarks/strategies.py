@@ -1,0 +1,143 @@
+"""Every strategy on the same data, order, steps and seeds: dev measures and probes on spare tasks, none of the 21.
+
+    python benchmarks/strategies.py --seeds 0 1 2 --out results/strategies
+
+Can be stopped and run again: finished runs are not repeated. Needs the data sets of recipes/mixtures/open.yaml.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy import stats
+
+from trunkline.config import PrefinetuneRecipe, load_recipe
+from trunkline.data.files import write_atomic
+from trunkline.model.bundle_files import load_any
+from trunkline.prefinetune import prefinetune
+from trunkline.prefinetune.merge import merge_bundles
+from trunkline.prefinetune.model import PrefinetuneModel
+from trunkline.prefinetune.monitor import Probe
+from trunkline.training.log import read_rows, write_rows
+from trunkline.training.precision import resolve_precision
+from trunkline.ui import training_bar
+from trunkline.versions import versions
+
+RECIPES = Path("recipes/strategies")
+STRATEGIES = (
+    "task-primary",
+    "naive",
+    "individual-ner",
+    "individual-classification",
+    "single-adapter",
+    "frozen-backbone",
+    "pcgrad",
+)
+MERGES = {"merge-average": "average", "merge-ties": "ties"}
+MEASURES = ("dev/ner/recall_at_1", "dev/classification/mrr")
+
+
+def last_measures(folder: Path) -> dict[str, float]:
+    """The measures of a run's last evaluation, and of its first under `start/`."""
+    rows = [row for row in read_rows(folder / "metrics.jsonl") if any(key.startswith("probe/") for key in row)]
+    wanted = [key for key in rows[-1] if key.startswith("probe/") or key in MEASURES]
+    start = {f"start/{key}": rows[0][key] for key in wanted if key.startswith("probe/")}
+    return {**{key: rows[-1][key] for key in wanted}, **start}
+
+
+def run_strategy(name: str, seed: int, runs: Path) -> dict[str, float]:
+    """Runs a recipe with a seed, or reads what it measured."""
+    recipe = load_recipe(RECIPES / f"{name}.yaml", PrefinetuneRecipe)
+    recipe = recipe.model_copy(update={"seed": seed, "name": f"{name}-{seed}"})
+    with training_bar(recipe.name) as report:
+        prefinetune(recipe, runs / recipe.name, report)
+    return last_measures(runs / recipe.name)
+
+
+def run_merge(method: str, seed: int, runs: Path) -> dict[str, float]:
+    """Merges the two individual runs of a seed and probes the result."""
+    recipe = load_recipe(RECIPES / "task-primary.yaml", PrefinetuneRecipe)
+    parts = [runs / f"individual-{family}-{seed}" / "bundle" for family in recipe.families]
+    out = runs / f"merge-{method}-{seed}"
+    if not (out / "manifest.json").is_file():
+        merge_bundles(parts, out, base=recipe.encoder, method=method)  # type: ignore[arg-type]
+    loaded = load_any(str(out))
+    model = PrefinetuneModel(loaded.encoder, {}, {})
+    bf16 = resolve_precision(recipe.precision) == "bf16"
+    return {
+        f"probe/{name}": Probe(name, section, seed).measure(model, loaded.tokenizer, bf16=bf16)
+        for name, section in recipe.monitor.probes.items()
+    }
+
+
+def summarise(rows: Sequence[dict[str, Any]], families: dict[str, str]) -> list[dict[str, Any]]:
+    """Mean and 95 % t-interval over seeds of each measure and of the mean probe of each family, by strategy."""
+    values: dict[tuple[str, str], list[float]] = defaultdict(list)
+    for row in rows:
+        measures = dict(row["measures"])
+        for family in sorted(set(families.values())):
+            probes = [v for k, v in measures.items() if families.get(k.removeprefix("probe/")) == family]
+            if probes:
+                measures[f"probes/{family}"] = float(np.mean(probes))
+        for name, value in measures.items():
+            values[row["strategy"], name].append(value)
+    summary = []
+    for (strategy, name), found in values.items():
+        half = float(stats.t.ppf(0.975, len(found) - 1) * stats.sem(found)) if len(found) > 1 else None
+        summary.append(
+            {"strategy": strategy, "measure": name, "seeds": len(found), "mean": float(np.mean(found)), "half": half}
+        )
+    return summary
+
+
+def table(summary: Sequence[dict[str, Any]], measures: Sequence[str]) -> str:
+    """The summary in Markdown, in percent."""
+    cells = {(row["strategy"], row["measure"]): row for row in summary}
+    lines = ["| strategy | " + " | ".join(measures) + " |", "|---" * (len(measures) + 1) + "|"]
+    for strategy in dict.fromkeys(row["strategy"] for row in summary):
+        shown = []
+        for measure in measures:
+            row = cells.get((strategy, measure))
+            spread = "" if row is None or row["half"] is None else f" ± {100 * row['half']:.1f}"
+            shown.append("" if row is None else f"{100 * row['mean']:.1f}{spread}")
+        lines.append(f"| {strategy} | " + " | ".join(shown) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    """Runs what is missing and writes results.jsonl, summary.json and table.md."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--strategies", nargs="+", default=[*STRATEGIES, *MERGES])
+    parser.add_argument("--runs", type=Path, default=Path("runs/strategies"))
+    parser.add_argument("--out", type=Path, default=Path("results/strategies"))
+    options = parser.parse_args()
+    base = load_recipe(RECIPES / "task-primary.yaml", PrefinetuneRecipe)
+    families = {name: Probe(name, section, 0).family.name for name, section in base.monitor.probes.items()}
+    for seed in options.seeds:
+        for name in options.strategies:
+            made = MERGES.get(name)
+            measures = run_merge(made, seed, options.runs) if made else run_strategy(name, seed, options.runs)
+            rows = [r for r in read_rows(options.out / "results.jsonl") if (r["strategy"], r["seed"]) != (name, seed)]
+            start = {k.removeprefix("start/"): v for k, v in measures.items() if k.startswith("start/")}
+            if name == "naive":
+                rows = [r for r in rows if (r["strategy"], r["seed"]) != ("none", seed)]
+                rows.append({"strategy": "none", "seed": seed, "measures": start, "versions": versions()})
+            kept = {k: v for k, v in measures.items() if not k.startswith("start/")}
+            rows.append({"strategy": name, "seed": seed, "measures": kept, "versions": versions()})
+            write_rows(options.out / "results.jsonl", rows)
+            summary = summarise(rows, families)
+            write_atomic(options.out / "summary.json", json.dumps(summary, indent=2) + "\n")
+            shown = [*MEASURES, "probes/ner", "probes/classification", *(f"probe/{probe}" for probe in families)]
+            write_atomic(options.out / "table.md", table(summary, shown))
+    print((options.out / "table.md").read_text(encoding="utf-8"))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,315 @@
+"""Extractive question answering: the words of a context are units; pre-finetuned by span pointers.
+
+A text is a question and a context: its first line is the question, the rest the context.
+"""
+
+from __future__ import annotations
+
+import re
+import string
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from trunkline.config import FamilySection
+from trunkline.data.batching import UnitText, word_units
+from trunkline.data.examples import Example, QaExample, split_words
+from trunkline.data.mixture import Source
+from trunkline.data.tokenize import IntArray, TextTokenizer, Tokens, Window
+from trunkline.errors import TrunklineError
+from trunkline.families.base import FloatArray, Labels, Scores, TextEmbedder
+
+LONGEST = 30
+"""Most words of an answer, as in the original SQuAD programs."""
+
+OVERLAP = 32
+"""Tokens of the context that neighbouring windows share."""
+
+OUTSIDE, START, END, SINGLE, NO_ANSWER = "O", "start", "end", "single", "no answer"
+_MILLION = 1_000_000
+_ARTICLES = re.compile(r"\b(a|an|the)\b")
+_PUNCTUATION = str.maketrans("", "", string.punctuation)
+
+Words = Sequence[tuple[int, int]]
+
+
+@dataclass(frozen=True, slots=True)
+class PointerTargets:
+    """Where the units of each question are, and its answers.
+
+    Attributes:
+        grid: [questions, units of the longest] index of each unit in the batch, -1 where a question has fewer.
+        answers: [answers, 3] question, first and last unit of each; unit 0 says that there is no answer.
+    """
+
+    grid: Tensor
+    answers: Tensor
+
+
+class SpanPointerObjective(nn.Module):
+    """Span pointers: softmax over a question's units of a start and of an end score (Devlin et al. 2019, section 4.2).
+
+    The scores are the products of a unit's features with two learnt vectors. The loss is the negative logarithm of the
+    probability of all right starts together, averaged with that of the ends (the marginal likelihood of Clark and
+    Gardner 2018, section 3.2), so any of several answers counts. A question without an answer points at unit 0, as in
+    Devlin et al. section 4.3.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.pointers = nn.Linear(width, 2)
+
+    def forward(self, features: Tensor, targets: PointerTargets) -> Tensor:
+        """The mean loss of the questions, from the features [units, width] of all of them."""
+        losses = []
+        for side, scores in enumerate(self._scores(features, targets.grid)):
+            gold = torch.zeros_like(scores, dtype=torch.bool)
+            gold[targets.answers[:, 0], targets.answers[:, 1 + side]] = True
+            right = scores.masked_fill(~gold, float("-inf"))
+            losses.append(scores.logsumexp(dim=1) - right.logsumexp(dim=1))
+        return torch.stack(losses).mean()
+
+    def targets(self, drawn: Sequence[tuple[int, Example]], step: int) -> PointerTargets:
+        """The units and answers of each question; the words are those of `Qa.unit_texts`."""
+        counts, answers = [], []
+        for number, (_, example) in enumerate(drawn):
+            if not isinstance(example, QaExample):
+                raise TypeError(f"qa is pre-finetuned on questions, not {type(example).__name__}")
+            words = split_words(example.context)
+            counts.append(1 + len(words))
+            answers += [(number, first, last) for first, last in answer_units(example, words)]
+        longest = max(counts, default=0)
+        ends = np.cumsum(counts)
+        grid = (ends - counts)[:, None] + np.arange(longest)
+        grid[grid >= ends[:, None]] = -1
+        return PointerTargets(torch.from_numpy(grid), torch.tensor(answers, dtype=torch.long).reshape(-1, 3))
+
+    def measure(self, features: Tensor, targets: PointerTargets) -> tuple[str, Tensor]:
+        """Whether the best span of each question is exactly one of its answers."""
+        start, end = (scores.detach().cpu().numpy() for scores in self._scores(features, targets.grid))
+        right = {(number, first, last) for number, first, last in targets.answers.tolist()}
+        found = []
+        for number, count in enumerate((targets.grid >= 0).sum(dim=1).tolist()):
+            scores = span_scores(start[number, 1:count], end[number, 1:count])
+            null = start[number, 0] + end[number, 0]
+            first, last = best_span(scores) if scores.max(initial=-np.inf) > null else (-1, -1)
+            found.append((number, first + 1, last + 1) in right)
+        return "exact_match", torch.tensor(found, dtype=torch.float32)
+
+    def _scores(self, features: Tensor, grid: Tensor) -> tuple[Tensor, Tensor]:
+        """[questions, units] start and end scores, minus infinity where there is no unit."""
+        scores = self.pointers(features).float()[grid.clamp(min=0)]
+        scores = scores.masked_fill((grid < 0)[..., None], float("-inf"))
+        return scores[..., 0], scores[..., 1]
+
+
+class Qa:
+    """See `trunkline.families.base.Family`. A text has one unit more than its context has words: unit 0, no answer."""
+
+    name = "qa"
+    main_score = "token_f1"
+
+    def unit_texts(self, examples: Sequence[QaExample], tokenizer: TextTokenizer) -> list[UnitText]:
+        """The contexts with their words as units, each window headed by the question."""
+        texts = [example.text for example in examples]
+        rows = zip(texts, tokenizer.encode(texts), strict=True)
+        return [self.units(text, split_words(text), tokens) for text, tokens in rows]
+
+    def objective(self, recipe: FamilySection, sources: Sequence[Source], embed: TextEmbedder, seed: int) -> nn.Module:
+        """Span pointers over the encoder's width."""
+        return SpanPointerObjective(embed(["?"]).shape[1])
+
+    def units(self, text: str, words: Words, tokens: Tokens) -> UnitText:
+        """Unit 0 and the words of the context; see `question_windows`.
+
+        Raises:
+            TrunklineError: The text has one line, so there is no context.
+        """
+        begin = context_start(text)
+        return question_windows(begin, [word for word in words if word[0] >= begin], tokens)
+
+    def labels(self, examples: Sequence[QaExample]) -> Labels:
+        """Start and end of an answer, both of a word alone, or none; one for unit 0 if some question has no answer.
+
+        The words inside an answer count as outside, as in pre-finetuning, where only starts and ends are pointed at.
+        """
+        return OUTSIDE, START, END, SINGLE, *([NO_ANSWER] if any(not example.answers for example in examples) else [])
+
+    def classes(self, example: QaExample) -> set[str]:
+        """Whether there is an answer."""
+        return {"answer" if example.answers else NO_ANSWER}
+
+    def unit_targets(self, example: QaExample, labels: Labels) -> list[int]:
+        """The labels of unit 0 and of the words; of answers that overlap only the first is labelled."""
+        words = split_words(example.context)
+        index = {label: number for number, label in enumerate(labels)}
+        targets = [index[OUTSIDE]] * (1 + len(words))
+        taken: set[int] = set()
+        for first, last in answer_units(example, words):
+            if taken.isdisjoint(range(first, last + 1)):
+                taken.update(range(first, last + 1))
+                targets[last] = index[END]
+                targets[first] = index[START if first < last else SINGLE]
+        if 0 in taken:
+            targets[0] = index.get(NO_ANSWER, -1)
+        return targets
+
+    def decode(self, probabilities: FloatArray, text: str, words: Words, labels: Labels) -> dict[str, Any]:
+        """The best answer: `answer`, `start` and `end` in the context, and `score`; empty and None for no answer.
+
+        The labels of the units are taken as independent under the condition that exactly one span is the answer, or
+        unit 0 says that there is none. Then the odds of a span are the product of its labels' odds against O, and
+        `score` is its share of the odds of all spans up to `LONGEST` words (and of no answer, if the head knows that).
+        """
+        begin = context_start(text)
+        inside = [(start - begin, end - begin) for start, end in words if start >= begin]
+        logs = np.log(np.maximum(probabilities.astype(np.float64), 1e-12))
+        odds = {label: logs[:, number] - logs[:, labels.index(OUTSIDE)] for number, label in enumerate(labels)}
+        scores = span_scores(odds[START][1:], odds[END][1:])
+        scores[:, 0] = odds[SINGLE][1:]
+        null = odds[NO_ANSWER][0] if NO_ANSWER in labels else -np.inf
+        best = max(null, scores.max(initial=-np.inf))
+        if not np.isfinite(best):
+            return {"answer": "", "start": None, "end": None, "score": 1.0}
+        share = round(float(1 / (np.exp(scores - best).sum() + np.exp(null - best))), 6)
+        if null == best:
+            return {"answer": "", "start": None, "end": None, "score": share}
+        first, last = best_span(scores)
+        start, end = inside[first][0], inside[last][1]
+        return {"answer": text[begin + start : begin + end], "start": start, "end": end, "score": share}
+
+    def score(self, gold: Sequence[QaExample], predicted: Sequence[dict[str, Any]]) -> Scores:
+        """Token F1 and exact match as SQuAD computes them: the best over the answers, averaged over the questions."""
+        pairs = [(_gold(example), answer["answer"]) for example, answer in zip(gold, predicted, strict=True)]
+        return {
+            "token_f1": float(np.mean([best_f1(truth, guess) for truth, guess in pairs])),
+            "exact_match": float(np.mean([normalise(guess) in map(normalise, truth) for truth, guess in pairs])),
+        }
+
+    def counts(self, gold: Sequence[QaExample], predicted: Sequence[dict[str, Any]]) -> list[list[int]]:
+        """[millionths of token F1, 1] for each question."""
+        rows = zip(gold, predicted, strict=True)
+        return [[round(_MILLION * best_f1(_gold(example), answer["answer"])), 1] for example, answer in rows]
+
+    def score_of_counts(self, total: FloatArray) -> float:
+        """Mean token F1."""
+        return float(total[0] / max(total[1], 1) / _MILLION)
+
+
+def context_start(text: str) -> int:
+    """Where the context begins in a text whose first line is the question.
+
+    Raises:
+        TrunklineError: The text has one line.
+    """
+    end = text.find("\n")
+    if end < 0:
+        raise TrunklineError(
+            f"the text {text[:60]!r} has one line",
+            expected="a question, a line feed and the context, for question answering",
+            todo="Write f'{question}\\n{context}', or leave tasks of the family qa out",
+        )
+    return end + 1
+
+
+def question_windows(begin: int, words: Words, tokens: Tokens) -> UnitText:
+    """Windows of a context, each with the question before it, and their units.
+
+    A window is the opening token, the question, the closing token and a piece of the context. The closing token stands
+    between the two and not behind them, so that a window is no longer than that of any other text; token types are 0
+    throughout, as for all texts here. Only where the whole does not fit one window are there several, and there a
+    question is cut off behind half a window. Each word is pooled where its tokens have most context. Unit 0 is the mean
+    of the windows' opening tokens, so that all of them have a say in whether there is an answer.
+
+    Args:
+        begin: Where the context begins in the text.
+        words: The words of the context, as offsets in the text.
+        tokens: The tokens of the text.
+    """
+    ids = np.zeros(len(tokens.offsets), dtype=np.int64)
+    for window in tokens.windows:
+        ids[window.first : window.first + len(window.ids) - 2] = window.ids[1:-1]
+    opening, closing = tokens.windows[0].ids[[0, -1]]
+    asked = tokens.offsets[:, 0] < begin - 1
+    told = ~asked & (tokens.offsets[:, 1] > begin)
+    question, context, offsets = ids[asked], ids[told], tokens.offsets[told]
+    room = max(len(window.ids) for window in tokens.windows) - 2
+    if len(question) + len(context) > room:
+        question = question[: room // 2]
+    head = np.concatenate(([opening], question, [closing]))
+    starts, uppers, space = _pieces(len(context), room - len(question))
+    windows = [np.concatenate((head, context[start : start + space])) for start in starts]
+    sizes = np.asarray([len(window) for window in windows])
+    first = np.cumsum(sizes) - sizes
+    # The words' tokens, counted from 1 as in one window around the whole context; 0 for a word without a token.
+    whole = word_units(Tokens(offsets, (Window(np.zeros(len(context) + 2, np.int64), 0, (0, len(context))),)), words)
+    owner = np.searchsorted(uppers, whole.token - 1, side="right")
+    place = np.where(whole.token > 0, first[owner] + len(head) + whole.token - 1 - starts[owner], 0)
+    return UnitText(
+        np.concatenate(windows),
+        tuple(sizes.tolist()),
+        np.concatenate((first, place)),
+        np.concatenate((np.zeros(len(windows), dtype=np.int64), whole.unit + 1)),
+        1 + len(words),
+    )
+
+
+def _pieces(count: int, space: int) -> tuple[IntArray, IntArray, int]:
+    """Where pieces of at most `space` of `count` tokens start, up to which token each answers, and their length.
+
+    Where two overlap, each answers for the half of the shared tokens that is nearer to its middle.
+    """
+    overlap = min(OVERLAP, space // 2)
+    starts = np.arange(0, max(count - overlap, 1), space - overlap) if count > space else np.zeros(1, dtype=np.int64)
+    return starts, starts[1:] + overlap // 2, space
+
+
+def answer_units(example: QaExample, words: Words) -> list[tuple[int, int]]:
+    """First and last unit of each answer; (0, 0) if there is none. A word that an answer cuts belongs to it."""
+    spans = []
+    for start, end in example.answers:
+        inside = [number for number, word in enumerate(words, start=1) if word[0] < end and word[1] > start]
+        if inside:
+            spans.append((inside[0], inside[-1]))
+    return spans or [(0, 0)]
+
+
+def span_scores(start: FloatArray, end: FloatArray) -> FloatArray:
+    """[words, LONGEST] score of the span that begins at a word and has so many words less one: start plus end score."""
+    if not len(start):
+        return np.zeros((0, LONGEST))
+    ends = np.concatenate((end, np.full(LONGEST - 1, -np.inf)))
+    return np.array(start[:, None] + np.lib.stride_tricks.sliding_window_view(ends, LONGEST))
+
+
+def best_span(scores: FloatArray) -> tuple[int, int]:
+    """First and last word of the highest score of `span_scores`; the earlier and shorter span wins ties."""
+    first, more = np.unravel_index(int(scores.argmax()), scores.shape)
+    return int(first), int(first + more)
+
+
+def normalise(answer: str) -> str:
+    """As SQuAD compares answers: lower case, no ASCII punctuation, no English articles, one blank between words."""
+    return " ".join(_ARTICLES.sub(" ", answer.lower().translate(_PUNCTUATION)).split())
+
+
+def best_f1(truths: Sequence[str], guess: str) -> float:
+    """The highest F1 of the normalised tokens over several true answers; an empty answer equals only an empty one."""
+    return max(_f1(normalise(truth).split(), normalise(guess).split()) for truth in truths)
+
+
+def _f1(truth: list[str], guess: list[str]) -> float:
+    if not truth or not guess:
+        return float(truth == guess)
+    shared = (Counter(truth) & Counter(guess)).total()
+    return 2 * shared / (len(truth) + len(guess))
+
+
+def _gold(example: QaExample) -> list[str]:
+    answers = [example.context[start:end] for start, end in example.answers]
+    return [answer for answer in answers if normalise(answer)] or [""]

@@ -1,0 +1,142 @@
+"""What makes a run repeatable: `experiment.json` with data fingerprints, seed, versions, git state and the machine."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from trunkline.config import PrefinetuneRecipe
+from trunkline.data.mixture import Source
+from trunkline.errors import EncoderError, MismatchError
+from trunkline.model.bundle_files import Loaded
+from trunkline.model.resolve import resolve
+from trunkline.model.storage import read_json, write_json
+from trunkline.prefinetune.sources import Opened
+from trunkline.training.folders import write_errors
+from trunkline.training.precision import resolve_precision
+from trunkline.versions import git_state, hardware, versions
+
+FORMAT = 1
+FILE = "experiment.json"
+_README_BYTES = 64 * 1024
+
+
+def write_experiment(
+    folder: Path,
+    recipe: PrefinetuneRecipe,
+    start: Loaded,
+    opened: Mapping[str, Sequence[Opened]],
+    sources: Mapping[str, Sequence[Source]],
+) -> dict[str, Any]:
+    """Writes `experiment.json` at the start of a run, or adds another start to it when the run goes on.
+
+    Args:
+        folder: The run's folder.
+        recipe: What is run.
+        start: The encoder as it was loaded, before any training.
+        opened: The sources by family, as `open_sources` returned them.
+        sources: The same, as `load_sources` returned them.
+
+    Returns:
+        What was written: `encoder` (name, licence, hash), `seed`, `precision`, `data` (one row a source) and `starts`
+        (one row a start: time, versions, git state, hardware).
+
+    Raises:
+        MismatchError: The run was started with other data or another encoder, so that it cannot go on exactly.
+    """
+    path = folder / FILE
+    content: dict[str, Any] = {
+        "format": FORMAT,
+        "name": recipe.name,
+        "strategy": recipe.strategy,
+        "seed": recipe.seed,
+        "precision": resolve_precision(recipe.precision),
+        "encoder": _encoder(recipe, start),
+        "data": [row for family, group in sources.items() for row in _data_rows(family, opened[family], group)],
+        "starts": [],
+    }
+    if path.is_file():
+        before = read_json(path)
+        _check_same(path, before, content)
+        # The licence is looked up in files that may be gone or changed by now; what was found at first stands.
+        content |= {"encoder": before["encoder"], "starts": before["starts"]}
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    content["starts"].append({"at": now, "versions": versions(), "git": git_state(), "hardware": hardware()})
+    with write_errors(path, "checkpoints are intact"):
+        write_json(content, path)
+    return content
+
+
+def _data_rows(family: str, opened: Sequence[Opened], sources: Sequence[Source]) -> list[dict[str, Any]]:
+    total = sum(source.weight for source in sources)
+    return [
+        {
+            "family": family,
+            "source": source.name,
+            "title": origin.card.title if origin.card else "",
+            "home": origin.card.home if origin.card else "",
+            "licence": origin.card.licence if origin.card else "",
+            # What is drawn depends on the corpus and on what decontamination left of it, which another machine with
+            # other tasks may do otherwise.
+            "sha256": origin.corpus.sha256,
+            "left_sha256": hashlib.sha256(origin.kept.astype("<i8").tobytes()).hexdigest(),
+            "examples": len(source.train),
+            "held_out": len(source.held_out),
+            "removed": len(origin.corpus) - len(origin.kept),
+            "concepts": len(set(source.concepts.values())),
+            "closed": source.closed,
+            "share": source.weight / total,
+        }
+        for origin, source in zip(opened, sources, strict=True)
+    ]
+
+
+def _check_same(path: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    keys = ("sha256", "left_sha256", "examples", "held_out", "concepts")
+    rows = [
+        {f"{row['family']} source {row['source']}": [row.get(key) for key in keys] for row in part["data"]}
+        for part in (before, now)
+    ]
+    changed = [name for name in {**rows[0], **rows[1]} if rows[0].get(name) != rows[1].get(name)]
+    if before["encoder"]["backbone"] != now["encoder"]["backbone"]:
+        changed.append(f"encoder {now['encoder']['name']}")
+    if changed:
+        raise MismatchError(
+            f"{path.parent} holds a run that was started with other content of {', '.join(changed)}",
+            expected="the data and the encoder that it was started with",
+            todo="Bring them back as they were, choose another folder with --out, or delete this one",
+        )
+
+
+def _encoder(recipe: PrefinetuneRecipe, start: Loaded) -> dict[str, Any]:
+    """The encoder at the bottom: that of a bundle is the one with which its own run began."""
+    info: Mapping[str, Any] = start.info
+    while "encoder" not in info and isinstance(info.get("start"), Mapping):
+        info = info["start"]
+    name = str(info.get("encoder", recipe.encoder))
+    if info.get("origin") == "folder":
+        name = Path(name).name
+    return {
+        "name": name,
+        "licence": _licence(str(info.get("encoder", recipe.encoder))),
+        "bundle": info is not start.info,
+        "backbone": start.backbone,
+    }
+
+
+def _licence(name: str) -> str:
+    """The licence in the head of the README that comes with an encoder; empty if it says none."""
+    try:
+        path = resolve(name).folder / "README.md"
+        with path.open("rb") as file:
+            text = file.read(_README_BYTES).decode("utf-8", "replace")
+        head = yaml.safe_load(text.split("---")[1]) if text.startswith("---") else None
+    except (EncoderError, OSError, IndexError, yaml.YAMLError):
+        return ""
+    licence = head.get("license") if isinstance(head, dict) else None
+    return licence if isinstance(licence, str) else ""

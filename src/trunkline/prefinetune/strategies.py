@@ -1,0 +1,136 @@
+"""Strategies: what is trained beside the backbone, what stays frozen, at which rates, and how gradients are combined.
+
+All strategies share one loop, one data order, the steps and the seeds; they differ in what this module returns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from trunkline.config import PrefinetuneRecipe
+from trunkline.model.encoder import Encoder
+from trunkline.model.lora import LoraAdapter, lora_config
+
+SHARED = "shared"
+"""Key of the one adapter of the strategy single-adapter."""
+
+_PER_FAMILY = ("task-primary", "frozen-backbone")
+
+Losses = Iterator[tuple[str, float, Tensor]]
+Groups = dict[str, tuple[list[nn.Parameter], float]]
+
+
+def adapters_of(recipe: PrefinetuneRecipe, encoder: Encoder) -> dict[str, LoraAdapter]:
+    """The adapters that the recipe's strategy trains beside the backbone.
+
+    `task-primary` and `frozen-backbone` have one for each family, `single-adapter` one of double rank for all (and
+    double alpha, so that the update is scaled as theirs), the others none.
+    """
+    config = lora_config(recipe.adapter, encoder.config, encoder.fork)
+    if recipe.strategy in _PER_FAMILY:
+        return {family: LoraAdapter(config, encoder.config) for family in recipe.families}
+    if recipe.strategy == "single-adapter":
+        double = recipe.adapter.model_copy(update={"rank": 2 * config.rank, "alpha": 2 * config.alpha})
+        return {SHARED: LoraAdapter(lora_config(double, encoder.config, encoder.fork), encoder.config)}
+    return {}
+
+
+def freeze(encoder: Encoder, recipe: PrefinetuneRecipe, step: int) -> None:
+    """Sets which parts of the backbone are trained in a step.
+
+    All of it is frozen by the strategy `frozen-backbone` and in the sharpening stage, the last `optimizer.sharpen` of
+    the steps, in which each primary adapter is finished alone; the embeddings and the lowest layers by
+    `optimizer.frozen_layers` (NuNER, arXiv 2402.15343, freezes the bottom half).
+    """
+    rates = recipe.optimizer
+    all_frozen = recipe.strategy == "frozen-backbone" or step >= round(rates.steps * (1 - rates.sharpen))
+    for number, part in enumerate(_parts(encoder)):
+        trained = not all_frozen and (rates.frozen_layers == 0 or number > rates.frozen_layers)
+        for parameter in part.parameters():
+            parameter.requires_grad_(trained)
+
+
+def parameter_groups(encoder: Encoder, adapters: nn.Module, objectives: nn.Module, recipe: PrefinetuneRecipe) -> Groups:
+    """Parameters with their rates, by name.
+
+    With `optimizer.layer_decay` d the top layer has the backbone's rate and each part below it d times that of the one
+    above (ULMFiT, arXiv 1801.06146, section 3.2; ELECTRA fine-tuning); with `optimizer.b_ratio` the matrices B of LoRA
+    have so many times the rate of A (LoRA+, arXiv 2402.12354).
+    """
+    rates = recipe.optimizer
+    parts = _parts(encoder)
+    if rates.layer_decay == 1:
+        groups: Groups = {"backbone": (list(encoder.parameters()), rates.backbone_rate)}
+    else:
+        top = len(parts) - 1
+        groups = {
+            f"backbone {number}": (list(part.parameters()), rates.backbone_rate * rates.layer_decay ** (top - number))
+            for number, part in enumerate(parts)
+        }
+    named = list(adapters.named_parameters())
+    if rates.b_ratio == 1:
+        groups["adapters"] = [parameter for _, parameter in named], rates.adapter_rate
+    else:
+        groups["adapters a"] = [p for name, p in named if not name.endswith(".b")], rates.adapter_rate
+        groups["adapters b"] = [p for name, p in named if name.endswith(".b")], rates.adapter_rate * rates.b_ratio
+    groups["objectives"] = list(objectives.parameters()), rates.objective_rate
+    return groups
+
+
+def project_conflicts(losses: Losses, shared: Sequence[nn.Parameter], rng: np.random.Generator) -> Losses:
+    """Gradient surgery on shared parameters (PCGrad, Yu et al. 2020, arXiv 2001.06782, algorithm 1).
+
+    Passes the losses on. The loop back-propagates each before it asks for the next, so after each its gradient is set
+    aside here; at the end the projected gradients are added up where the loop expects the sum.
+
+    Args:
+        losses: Name, weight and loss of each family.
+        shared: The parameters whose gradients are projected; others keep their sum.
+        rng: Draws the order of the projections.
+    """
+    found: dict[str, list[Tensor | None]] = {}
+    for name, weight, loss in losses:
+        yield name, weight, loss
+        part = [parameter.grad for parameter in shared]
+        before = found.get(name)
+        found[name] = part if before is None else [_plus(a, b) for a, b in zip(before, part, strict=True)]
+        for parameter in shared:
+            parameter.grad = None
+    for parameter, gradient in zip(shared, _surgery(list(found.values()), rng), strict=True):
+        parameter.grad = gradient
+
+
+def _surgery(parts: Sequence[Sequence[Tensor | None]], rng: np.random.Generator) -> list[Tensor | None]:
+    total: list[Tensor | None] = [None] * len(parts[0]) if parts else []
+    for index, part in enumerate(parts):
+        own = [None if gradient is None else gradient.clone() for gradient in part]
+        for other in rng.permutation([number for number in range(len(parts)) if number != index]):
+            dot = _dot(own, parts[other])
+            if dot < 0:
+                scale = dot / _dot(parts[other], parts[other]).clamp(min=1e-30)
+                own = [
+                    g if h is None else (-scale * h if g is None else g - scale * h)
+                    for g, h in zip(own, parts[other], strict=True)
+                ]
+        total = [_plus(a, b) for a, b in zip(total, own, strict=True)]
+    return total
+
+
+def _dot(left: Sequence[Tensor | None], right: Sequence[Tensor | None]) -> Tensor:
+    products = [(a * b).sum() for a, b in zip(left, right, strict=True) if a is not None and b is not None]
+    return torch.stack(products).sum() if products else torch.zeros(())
+
+
+def _plus(left: Tensor | None, right: Tensor | None) -> Tensor | None:
+    if left is None or right is None:
+        return right if left is None else left
+    return left + right
+
+
+def _parts(encoder: Encoder) -> list[nn.Module]:
+    """The backbone from below: embeddings, then the layers."""
+    return [encoder.embeddings, *encoder.layers]

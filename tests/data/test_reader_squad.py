@@ -1,0 +1,241 @@
+"""Questions: SQuAD files, question lines, and questions made of labelled sentences."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from trunkline.data.cards import list_cards, load_card
+from trunkline.data.checks.decontaminate import decontaminate
+from trunkline.data.checks.overlap import OverlapIndex
+from trunkline.data.corpus import corpus_of
+from trunkline.data.describe import count
+from trunkline.data.examples import QaExample
+from trunkline.data.files import write_atomic
+from trunkline.data.load import check_labels, load_examples, stream_source
+from trunkline.data.readers import READERS
+from trunkline.data.readers.ner_questions import TEMPLATES, concept_name
+from trunkline.errors import DataError, RecipeError, TrunklineError
+
+CONTEXT = "Ann moved to Oslo.\nBob stayed in Rome, Ann says."
+ASK = {"id": "q1", "question": "Who moved?", "answers": [{"text": "Ann", "answer_start": 0}]}
+SENTENCES = [
+    {"text": "Ann met Bob in Oslo", "entities": [[0, 3, "person"], [8, 11, "person"], [15, 19, "big_city"]]},
+    {"text": "Rome is far", "entities": [[0, 4, "big_city"]]},
+    {"text": "nothing here", "entities": []},
+]
+
+
+def squad(path: Path, *items: Any, context: Any = CONTEXT, **paragraph: Any) -> Path:
+    content = {"qas": list(items), "context": context, **paragraph}
+    write_atomic(path, json.dumps({"data": [{"title": "t", "paragraphs": [content]}]}, indent=1))
+    return path
+
+
+def answers(example: Any) -> list[str]:
+    return [example.context[start:end] for start, end in example.answers]
+
+
+def test_squad(tmp_path: Path) -> None:
+    both = [{"text": text, "answer_start": start} for text, start in (("Ann", 39), (" Ann ", 38), ("Ann", 0))]
+    path = squad(
+        tmp_path / "a.json",
+        ASK,
+        {"id": "q2", "question": " Who  says\nso? ", "answers": both},
+        {"id": "q3", "question": "Where is Eve?", "answers": [], "is_impossible": True, "plausible_answers": [ASK]},
+    )
+    found = load_examples(path, "qa")
+    assert [item.question for item in found] == ["Who moved?", "Who says so?", "Where is Eve?"]
+    assert [answers(item) for item in found] == [["Ann"], ["Ann", "Ann"], []]
+    assert found[1].answers == ((39, 42), (0, 3)), "an answer that is given twice is one"
+    assert found[0].text == f"Who moved?\n{CONTEXT}"
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"answers": [{"text": "Ann", "answer_start": 1}]}, "the answer 'Ann' does not stand at 1"),
+        ({"answers": [{"text": "Ann", "answer_start": -9}]}, "the answer 'Ann' does not stand at -9"),
+        ({"answers": [{"text": "Ann", "answer_start": True}]}, "the answer 'Ann' does not stand at True"),
+        ({"answers": [{"text": " ", "answer_start": 3}]}, "an answer is ' '"),
+        ({"answers": [["Ann", 0]]}, "the answers are"),
+        ({"answers": {"text": ["Ann"], "answer_start": []}}, "the answers are"),
+        ({"question": " "}, "the question is ' '"),
+        ({"question": None}, "the question is None"),
+        ({"is_impossible": True}, "is_impossible is True and there are 1 answers"),
+        ({"is_impossible": False, "answers": []}, "is_impossible is False and there are 0 answers"),
+        ({"is_impossible": "no"}, "is_impossible is 'no'"),
+    ],
+)
+def test_squad_errors_name_file_line_and_question(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(DataError, match=rf"a\.json:3: question 'q1': {message}"):
+        load_examples(squad(tmp_path / "a.json", {**ASK, **changes}), "qa")
+
+
+def test_other_squad_errors(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"question 'q1': the context is ''"):
+        load_examples(squad(tmp_path / "a.json", ASK, context=""), "qa")
+    with pytest.raises(DataError, match=r"question 'q1': the keys are 'id', 'question'\. Expected the key 'answers'"):
+        load_examples(squad(tmp_path / "a.json", {"id": "q1", "question": "Who?"}), "qa")
+    with pytest.raises(DataError, match=r"a\.json:3: a paragraph has the keys 'qas', 'context'"):
+        load_examples(squad(tmp_path / "a.json", qas="none"), "qa")
+    with pytest.raises(DataError, match=r"a\.json:3: the question is 'none'"):
+        load_examples(squad(tmp_path / "a.json", "none"), "qa")
+    with pytest.raises(DataError, match=r"a\.json: the file has no question"):
+        load_examples(squad(tmp_path / "a.json"), "qa")
+    with pytest.raises(DataError, match=r"no key 'data'"):
+        write_atomic(tmp_path / "b.json", "{}")
+        load_examples(tmp_path / "b.json", "qa")
+
+
+def test_question_lines_are_read_for_tasks_and_for_sources(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    rows = [
+        {"question": "Who?", "context": CONTEXT, "answers": {"text": ["Ann"], "answer_start": [0]}},
+        {"question": "Why?", "context": CONTEXT, "answers": {"text": [], "answer_start": []}},
+    ]
+    write_atomic(path, "".join(json.dumps(row) + "\n" for row in rows))
+    expected = [QaExample("Who?", CONTEXT, ((0, 3),)), QaExample("Why?", CONTEXT)]
+    assert load_examples(path, "qa") == list(stream_source(path, "qa")) == expected
+    write_atomic(path, json.dumps({**rows[0], "id": 7, "context": "Eve"}))
+    with pytest.raises(DataError, match=r"a\.jsonl:1: question 7: the answer 'Ann' does not stand at 0"):
+        load_examples(path, "qa")
+    write_atomic(path, '{"text": "x"}')
+    with pytest.raises(DataError, match=r"a\.jsonl:1: the keys are 'text'\. Expected question and context and answers"):
+        load_examples(path, "qa")
+
+
+def test_what_cannot_be_learnt_or_loaded_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no question has an answer"):
+        check_labels([QaExample("Who?", CONTEXT)])
+    assert check_labels([QaExample("Who?", CONTEXT, ((0, 3),))]) == []
+    with pytest.raises(TrunklineError, match=r"hub:some/set@train.*in the form of SQuAD"):
+        load_examples("hub:some/set@train", "qa")
+    with pytest.raises(TrunklineError, match="no data for qa in a form that is known"):
+        load_examples(tmp_path / "a.csv", "qa")
+
+
+def sentences(folder: Path, rows: Any = SENTENCES, **options: Any) -> list[Any]:
+    write_atomic(folder / "s.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
+    return list(READERS["ner_questions"].read(folder / "s.jsonl", options))
+
+
+def test_questions_ask_for_all_entities_of_a_concept(tmp_path: Path) -> None:
+    concepts = {"person": "a person", "big_city": "the city: where people live"}
+    found = sentences(tmp_path, concepts=concepts, absent=0, per_text=2)
+    first = {("city" in item.question.lower()): answers(item) for item in found if item.context == SENTENCES[0]["text"]}
+    assert first == {True: ["Oslo"], False: ["Ann", "Bob"]}
+    assert [answers(item) for item in found if item.context == "Rome is far"] == [["Rome"]]
+    assert len(found) == 3, "nothing is asked about a sentence without an entity"
+    assert all(item.question[0].isupper() and "{" not in item.question for item in found)
+
+
+def test_questions_are_the_same_whatever_stands_before(tmp_path: Path) -> None:
+    options: dict[str, Any] = {"concepts": {"person": "person", "big_city": "city"}, "absent": 0.5}
+    whole = sentences(tmp_path, **options)
+    assert sentences(tmp_path, SENTENCES[::-1], **options) == whole[::-1]
+    rows = [{"text": f"Ann {number}", "entities": [[0, 3, "person"]]} for number in range(400)]
+    found = sentences(tmp_path, rows, **options)
+    assert 0.4 < sum(not item.answers for item in found) / len(found) < 0.6
+    assert all(("city" in item.question.lower()) == (not item.answers) for item in found)
+    wordings = Counter(item.question.lower().replace("city", "person") for item in found)
+    assert len(wordings) == len(TEMPLATES)
+    assert sentences(tmp_path, rows, seed=1, **options) != found
+
+
+def test_without_given_concepts_those_of_earlier_sentences_are_asked_for(tmp_path: Path) -> None:
+    rows = [SENTENCES[1], *({"text": f"Ann {n}", "entities": [[0, 3, "person"]]} for n in range(50))]
+    found = [item for item in sentences(tmp_path, rows, absent=0.9) if not item.answers]
+    assert found and all("big city" in item.question.lower() for item in found)
+
+
+def test_words_of_concepts() -> None:
+    names = ["area: city where it is", "the balance", "An hour", "a", ": x"]
+    assert [concept_name(name) for name in names] == ["area", "balance", "hour", "a", ": x"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"of": "table"}, "of: 'table' is no reader of labelled sentences"),
+        ({"of": "spans", "options": {"text_kee": "t"}}, "reader spans: text_kee: unknown key; did you mean 'text_key'"),
+        ({"absent": 1}, "absent"),
+        ({"card": "gmb"}, "card: unknown key"),
+    ],
+)
+def test_wrong_options_of_questions(tmp_path: Path, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(RecipeError, match=message):
+        sentences(tmp_path, **options)
+
+
+def test_errors_of_the_sentences_come_through(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"s\.jsonl:1: the entity 'x' has the offsets"):
+        sentences(tmp_path, [{"text": "a", "entities": [[0, 9, "x"]]}])
+    with pytest.raises(DataError, match=r"s\.jsonl: the file has no question"):
+        sentences(tmp_path, SENTENCES[2:])
+
+
+def card(folder: Path, name: str = "questions", **changes: Any) -> Path:
+    base = {"name": "sentences", "role": "source", "home": "https://example.org", "licence": "CC0", "title": "t"}
+    ner = {"family": "ner", "kind": "ner", "reader": "spans", "files": {"train": "./s.jsonl"}}
+    ner |= {"labels": {"person": "person", "big_city": "city"}}
+    (folder / "sentences.yaml").write_text(yaml.safe_dump({**base, **ner}))
+    qa = {"name": name, "family": "qa", "kind": "qa", "reader": "ner_questions"}
+    own = {**base, **qa, "options": {"card": "sentences.yaml"}, **changes}
+    (folder / f"{name}.yaml").write_text(yaml.safe_dump(own))
+    return folder / f"{name}.yaml"
+
+
+def test_a_card_over_another_card(tmp_path: Path) -> None:
+    (tmp_path / "deep").mkdir()
+    expected = sentences(tmp_path, concepts={"person": "person", "big_city": "city"})
+    made = load_card(card(tmp_path))
+    assert made.load("train") == expected
+    assert made.is_here()
+    before = made.fingerprint("train")
+    write_atomic(tmp_path / "s.jsonl", json.dumps(SENTENCES[0]))
+    assert load_card(card(tmp_path)).fingerprint("train") != before
+    far = {"options": {"card": "../sentences.yaml", "absent": 0}}
+    card(tmp_path)
+    (tmp_path / "deep" / "far.yaml").write_text(yaml.safe_dump({**yaml.safe_load(card(tmp_path).read_text()), **far}))
+    assert [answers(item) for item in load_card(tmp_path / "deep" / "far.yaml").load("train")] in (
+        [["Ann", "Bob"]],
+        [["Oslo"]],
+    )
+
+
+def test_cards_over_what_is_no_card_of_sentences_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match=r"options\.card: no card 'gmbb'; did you mean 'gmb'"):
+        load_card(card(tmp_path, options={"card": "gmbb"}))
+    with pytest.raises(RecipeError, match=r"options\.card: sample_pairs is of kind pair.*a card of kind ner"):
+        load_card(card(tmp_path, options={"card": "sample_pairs"}))
+    with pytest.raises(RecipeError, match=r"options\.card: questions is made of another card itself"):
+        load_card(card(tmp_path, options={"card": "questions.yaml"}))
+    with pytest.raises(RecipeError, match=r"options\.card: .* takes dev out of another split"):
+        load_card(card(tmp_path, options={"card": "hwu64_slots"}))
+    with pytest.raises(RecipeError, match="hub: data of kind qa is not read from the hub"):
+        load_card(card(tmp_path, hub={"id": "a/b", "revision": "0" * 40}))
+
+
+def test_the_shipped_questions() -> None:
+    assert {"sample_questions", "gmb_questions", "sgd_questions"} <= set(list_cards())
+    made = load_card("sample_questions")
+    parts = {split: made.load(split) for split in ("train", "dev")}
+    found = count(parts["train"], made)
+    assert 0.75 < found["with_answer"] < 0.85
+    assert found["question_words"]["mean"] > 3
+    contexts = {split: {item.context for item in part if isinstance(item, QaExample)} for split, part in parts.items()}
+    assert not contexts["train"] & contexts["dev"]
+
+
+def test_questions_are_stored_and_their_contexts_are_kept_out_of_pre_finetuning() -> None:
+    examples = [QaExample("Who?", CONTEXT, ((0, 3), (13, 17))), QaExample("Why?", "Nobody knows why she moved at all.")]
+    corpus = corpus_of("questions", lambda: examples)
+    assert list(corpus) == examples
+    kept, removal = decontaminate(examples, OverlapIndex.build([("task@test", CONTEXT)]))
+    assert (kept, removal.removed) == ([1], 1)

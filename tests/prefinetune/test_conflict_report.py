@@ -1,0 +1,166 @@
+"""What measurements of conflict say over time, between runs, and of an encoder or a bundle."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from scipy.stats import t
+
+import tiny_models
+from trunkline.errors import DataError, TrunklineError
+from trunkline.prefinetune import prefinetune
+from trunkline.prefinetune.conflict import ConflictLog
+from trunkline.prefinetune.conflict_report import conflict_of_bundle, levels, summarise_conflict
+
+Folders = Callable[[str], Path]
+
+
+def row(group: str, cosine: float | None, *, adapters: bool = False, **changes: Any) -> dict[str, Any]:
+    return {
+        "adapters": adapters,
+        "families": ["ner", "classification"],
+        "group": group,
+        "batches": 8,
+        "cosine": cosine,
+        "cosine_se": 0.01,
+        "conflict": 0.25,
+        "norm_ratio": 2.0,
+        "log_ratio_se": 0.1,
+        "within": {"ner": 0.2, "classification": 0.4},
+        "within_se": {"ner": 0.01, "classification": 0.01},
+        **changes,
+    }
+
+
+def write_run(folder: Path, measured: dict[int, list[dict[str, Any]]]) -> Path:
+    folder.mkdir()
+    log = ConflictLog(folder / "conflict.jsonl")
+    for step, rows in measured.items():
+        log.write(step, {"rows": rows})
+    return folder
+
+
+def test_means_over_time_leave_the_random_start_out_and_keep_the_error_of_one_step(tmp_path: Path) -> None:
+    measured = {
+        0: [row("layer-0", 0.9, norm_ratio=100.0, conflict=1.0)],
+        10: [row("layer-0", -0.1, norm_ratio=1.0, conflict=1.0, within={"ner": 0.1, "classification": 0.5})],
+        20: [row("layer-0", 0.2, norm_ratio=4.0, conflict=0.5, within={"ner": -0.1, "classification": None})],
+        30: [row("layer-0", 0.5, norm_ratio=2.0, conflict=0.0, within={"ner": 0.6, "classification": 0.3})],
+    }
+    (line,) = summarise_conflict({"naive": write_run(tmp_path / "run", measured)})["lines"]
+    assert (line["label"], line["run"], line["steps"]) == ("naive", "naive", [0, 10, 20, 30])
+    mean = line["groups"]["layer-0"]
+    assert mean["cosine"] == pytest.approx(0.2)
+    assert mean["conflict"] == pytest.approx(0.5)
+    assert mean["norm_ratio"] == pytest.approx(2.0)
+    assert mean["within"] == pytest.approx({"ner": 0.2, "classification": 0.4})
+    assert mean["corrected"] == pytest.approx(0.2 / math.sqrt(0.2 * 0.4))
+    spread = math.hypot(0.01 / 0.2, 0.01 / 0.4) / 2
+    expected = math.hypot(0.01 / math.sqrt(0.2 * 0.4), mean["corrected"] * spread)
+    assert mean["corrected_se"] == pytest.approx(expected)
+    assert mean["margin"] == pytest.approx(0.01 * t.ppf(0.975, 7))
+    assert [moment["conflict"] for moment in line["over_time"]] == [1.0, 1.0, 0.5, 0.0]
+
+
+def test_conflict_over_time_is_the_mean_over_layers_not_over_their_halves(tmp_path: Path) -> None:
+    rows = [
+        row("embeddings", 0.1, conflict=0.0),
+        row("layer-0", 0.1, conflict=0.5),
+        row("layer-0/attention", 0.1, conflict=1.0),
+        row("layer-1", 0.1, conflict=None),
+        row("whole", -0.3, conflict=0.75),
+    ]
+    (line,) = summarise_conflict({"a": write_run(tmp_path / "run", {5: rows})})["lines"]
+    (moment,) = line["over_time"]
+    assert (moment["conflict"], moment["conflict_whole"], moment["cosine_whole"]) == (0.25, 0.75, -0.3)
+
+
+def test_layers_are_ordered_by_number() -> None:
+    names = ["layer-10", "whole", "layer-2", "layer-2/attention", "embeddings", "layer-0"]
+    assert levels(names) == ["embeddings", "layer-0", "layer-2", "layer-10"]
+
+
+def test_findings_say_what_is_certain_only(tmp_path: Path) -> None:
+    naive = [row("embeddings", 0.2), row("layer-0", 0.01), row("layer-1", -0.2), row("whole", -0.5)]
+    primary = [row("embeddings", 0.2), row("layer-0", 0.02), row("layer-1", 0.1)]
+    with_adapters = [{**part, "adapters": True} for part in primary]
+    out = [row("embeddings", 0.2), row("layer-0", 0.02), row("layer-1", -0.1)]
+    folders = {
+        "naive": write_run(tmp_path / "a", {1: naive}),
+        "primary": write_run(tmp_path / "b", {1: out + with_adapters}),
+    }
+    report = summarise_conflict(folders)
+    assert [line["label"] for line in report["lines"]] == ["naive", "primary", "primary, adapters out"]
+    joined = "ner and classification"
+    assert report["findings"] == [
+        f"naive: {joined} collide in layer-1 (-0.200); they agree in embeddings (+0.200); "
+        "elsewhere their cosine cannot be told from 0",
+        f"primary: {joined} collide in no layer; they agree in embeddings (+0.200), layer-1 (+0.100); "
+        "elsewhere their cosine cannot be told from 0",
+        f"primary, adapters out: {joined} collide in layer-1 (-0.100); they agree in embeddings (+0.200); "
+        "elsewhere their cosine cannot be told from 0",
+        f"primary against naive: the cosine of {joined} rises in layer-1 (+0.300) and falls in no layer",
+        f"primary, adapters out against naive: the cosine of {joined} rises in layer-1 (+0.100) and falls in no layer",
+        f"primary, adapters out against primary: the cosine of {joined} rises in no layer "
+        "and falls in layer-1 (-0.200)",
+    ]
+
+
+def test_a_difference_within_the_intervals_is_no_finding(tmp_path: Path) -> None:
+    margin = 0.01 * float(t.ppf(0.975, 7)) * math.sqrt(2)
+    for number, (difference, word) in enumerate(((0.98 * margin, "no layer"), (1.02 * margin, "layer-0"))):
+        folders = {
+            "a": write_run(tmp_path / f"a{number}", {1: [row("layer-0", 0.1)]}),
+            "b": write_run(tmp_path / f"b{number}", {1: [row("layer-0", 0.1 + difference)]}),
+        }
+        assert f"rises in {word}" in summarise_conflict(folders)["findings"][-1]
+
+
+def test_rows_without_a_cosine_or_an_error_are_handled(tmp_path: Path) -> None:
+    empty = {"cosine_se": None, "conflict": None, "norm_ratio": None, "log_ratio_se": None, "batches": 0}
+    rows = [row("embeddings", None, **empty), row("layer-0", 0.3, cosine_se=None, batches=1)]
+    (line,) = summarise_conflict({"a": write_run(tmp_path / "run", {1: rows})})["lines"]
+    assert line["groups"]["embeddings"]["cosine"] is None
+    assert line["groups"]["layer-0"]["margin"] is None
+    json.dumps(line, allow_nan=False)
+
+
+def test_a_folder_without_measurements_and_foreign_rows_are_named(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"conflict\.jsonl: no such file.*switches the conflict report on"):
+        summarise_conflict({"a": tmp_path})
+    (tmp_path / "conflict.jsonl").write_text("")
+    with pytest.raises(DataError, match="no measurement of conflict"):
+        summarise_conflict({"a": tmp_path})
+    good = {"step": 1, **row("whole", 0.1)}
+    bad = {key: value for key, value in good.items() if key != "conflict"}
+    tiny_models.write_jsonl(tmp_path / "conflict.jsonl", [good, bad])
+    with pytest.raises(DataError, match=r"conflict\.jsonl:2: row without conflict"):
+        summarise_conflict({"a": tmp_path})
+
+
+def test_an_encoder_and_a_bundle_are_measured_by_a_recipe(tiny_folder: Folders, tmp_path: Path) -> None:
+    recipe = tiny_models.recipe_of(tiny_folder("bert"), tmp_path, optimizer={"steps": 2})
+    state = torch.get_rng_state()
+    plain = conflict_of_bundle(recipe, n_batches=2, fit_steps=2)
+    assert torch.equal(state, torch.get_rng_state())
+    assert plain == conflict_of_bundle(recipe, str(tiny_folder("bert")), n_batches=2, fit_steps=2)
+    assert {row["adapters"] for row in plain["rows"]} == {False}
+    assert plain["losses"][0]["ner"] < conflict_of_bundle(recipe, n_batches=2, fit_steps=0)["losses"][0]["ner"]
+    bundle = prefinetune(recipe, tmp_path / "run")
+    measured = conflict_of_bundle(recipe, str(bundle), n_batches=2, fit_steps=2)
+    assert {row["adapters"] for row in measured["rows"]} == {True, False}
+    assert measured["encoder"] == str(bundle)
+
+
+def test_a_recipe_of_one_family_has_nothing_to_compare(tiny_folder: Folders, tmp_path: Path) -> None:
+    tiny_models.recipe_of(tiny_folder("bert"), tmp_path)
+    families = {"classification": {"sources": {str(tmp_path / "pairs.jsonl"): {}}, "tokens": 64}}
+    recipe = tiny_models.recipe_of(tiny_folder("bert"), tmp_path, families=families)
+    with pytest.raises(TrunklineError, match="at least 2 families"):
+        conflict_of_bundle(recipe, n_batches=2, fit_steps=0)

@@ -1,0 +1,212 @@
+"""The experiment folder: what a run can be repeated from, and a card that says only what its files say."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+
+import tiny_models
+from trunkline.cli import app
+from trunkline.config import PrefinetuneRecipe
+from trunkline.data.mixture import Source
+from trunkline.errors import EncoderError, MismatchError
+from trunkline.model.bundle_files import Loaded, load_any
+from trunkline.prefinetune import prefinetune
+from trunkline.prefinetune.experiment import write_experiment
+from trunkline.prefinetune.model_card import write_model_card
+from trunkline.prefinetune.sources import Opened, load_sources, open_sources
+from trunkline.versions import versions
+
+Folders = Callable[[str], Path]
+CARD = """
+name: towns
+title: Towns and people
+role: source
+family: ner
+kind: ner
+home: https://example.org/towns
+licence: CC0-1.0
+reader: spans
+files: {train: ./towns.jsonl}
+"""
+
+
+@dataclasses.dataclass
+class Run:
+    """What `prefinetune` has at hand when it starts."""
+
+    recipe: PrefinetuneRecipe
+    start: Loaded
+    opened: dict[str, list[Opened]]
+    sources: dict[str, list[Source]]
+
+    def write(self, folder: Path) -> dict[str, Any]:
+        return write_experiment(folder, self.recipe, self.start, self.opened, self.sources)
+
+
+def begin(encoder: Path, data: Path, **changes: Any) -> Run:
+    tiny_models.write_jsonl(data / "towns.jsonl", tiny_models.ner_rows(40, seed=1))
+    (data / "towns.yaml").write_text(CARD, encoding="utf-8")
+    recipe = tiny_models.recipe_of(encoder, data)
+    sources = {str(data / "ner.jsonl"): {"weight": 3}, str(data / "towns.yaml"): {}}
+    families = {**recipe.model_dump()["families"], "ner": {"sources": sources, "tokens": 64}}
+    recipe = tiny_models.recipe_of(encoder, data, families=families, **changes)
+    start = load_any(recipe.encoder, fork=recipe.fork, max_length=recipe.max_length)
+    opened = {family: open_sources(family, section) for family, section in recipe.families.items()}
+    loaded = {
+        family: load_sources(family, section, recipe.seed, opened[family])
+        for family, section in recipe.families.items()
+    }
+    return Run(recipe, start, opened, loaded)
+
+
+@pytest.fixture
+def run(tiny_folder: Folders, tmp_path: Path) -> Run:
+    return begin(tiny_folder("bert"), tmp_path / "data")
+
+
+def test_a_run_says_what_it_depends_on(run: Run, tmp_path: Path) -> None:
+    run.write(tmp_path / "run")
+    found = json.loads((tmp_path / "run" / "experiment.json").read_text())
+    assert (found["seed"], found["precision"], found["strategy"]) == (3, "fp32", "task-primary")
+    assert found["encoder"]["backbone"] == run.start.backbone
+    rows = {row["source"]: row for row in found["data"]}
+    assert rows.keys() == {"ner", "towns", "pairs"}
+    assert (rows["towns"]["licence"], rows["towns"]["home"]) == ("CC0-1.0", "https://example.org/towns")
+    assert (rows["ner"]["licence"], rows["ner"]["share"], rows["towns"]["share"]) == ("", 0.75, 0.25)
+    assert (rows["ner"]["examples"], rows["ner"]["held_out"], rows["ner"]["concepts"]) == (54, 6, 3)
+    assert (rows["pairs"]["concepts"], rows["pairs"]["family"]) == (0, "classification")
+    assert all(re.fullmatch("[0-9a-f]{64}", row["sha256"]) for row in rows.values())
+    assert len({row["sha256"] for row in rows.values()}) == 3
+    (start,) = found["starts"]
+    assert start["versions"] == versions()
+    assert start["hardware"]["cores"] >= 1
+    assert start["at"].startswith("20")
+    assert "git" in start
+
+
+def test_each_start_is_added_and_the_rest_stays(run: Run, tmp_path: Path) -> None:
+    first = run.write(tmp_path)
+    second = run.write(tmp_path)
+    assert second["starts"][:1] == first["starts"]
+    assert len(second["starts"]) == 2
+    assert {**second, "starts": []} == {**first, "starts": []}
+
+
+def test_going_on_with_data_that_changed_is_refused_and_the_source_named(run: Run, tmp_path: Path) -> None:
+    run.write(tmp_path / "run")
+    data = tmp_path / "data"
+    tiny_models.write_jsonl(data / "pairs.jsonl", tiny_models.pair_rows(60, seed=9))
+    encoder = Path(run.recipe.encoder)
+    before = (tmp_path / "run" / "experiment.json").read_text()
+    with pytest.raises(MismatchError, match=r"other content of classification source pairs\..*--out"):
+        begin(encoder, data).write(tmp_path / "run")
+    assert (tmp_path / "run" / "experiment.json").read_text() == before
+
+
+def test_going_on_with_another_result_of_decontamination_is_refused(run: Run, tmp_path: Path) -> None:
+    run.write(tmp_path)
+    # As many examples of the same corpus, but others of them.
+    run.opened["ner"][0] = dataclasses.replace(run.opened["ner"][0], kept=run.opened["ner"][0].kept[::-1].copy())
+    with pytest.raises(MismatchError, match="ner source ner"):
+        run.write(tmp_path)
+
+
+def test_going_on_from_another_encoder_is_refused(run: Run, tiny_folder: Folders, tmp_path: Path) -> None:
+    run.write(tmp_path)
+    run.start = load_any(str(tiny_folder("distilbert")))
+    with pytest.raises(MismatchError, match="encoder "):
+        run.write(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("readme", "licence"),
+    [
+        ("---\nlicense: mit\nlanguage: en\n---\n# A model", "mit"),
+        ("# A model\nlicense: mit", ""),
+        ("---\nlicense: [mit, gpl]\n---\n", ""),
+        ("---\n: {broken\n---\n", ""),
+        ("---", ""),
+        (None, ""),
+    ],
+)
+def test_the_encoders_licence_is_what_its_readme_says(readme: str | None, licence: str, tmp_path: Path) -> None:
+    encoder = tiny_models.save_model("bert", tmp_path / "encoder", 4)
+    if readme is not None:
+        (encoder / "README.md").write_text(readme, encoding="utf-8")
+    found = begin(encoder, tmp_path / "data").write(tmp_path / "run")
+    assert found["encoder"] == {
+        "name": "encoder",
+        "licence": licence,
+        "bundle": False,
+        "backbone": found["encoder"]["backbone"],
+    }
+
+
+@pytest.fixture
+def finished(run: Run, tmp_path: Path) -> Path:
+    """The folder of a run that ended, with its experiment written."""
+    folder = tmp_path / "run"
+    prefinetune(run.recipe, folder)
+    run.write(folder)
+    return folder
+
+
+def test_the_card_is_made_of_the_runs_files(run: Run, finished: Path) -> None:
+    path = write_model_card(finished, finished / "bundle")
+    text = path.read_text(encoding="utf-8")
+    assert path == finished / "MODEL_CARD.md"
+    assert (finished / "bundle" / "MODEL_CARD.md").read_text(encoding="utf-8") == text
+    assert len(text.splitlines()) < 120
+    assert "# tiny\n" in text
+    assert "| ner | [towns](https://example.org/towns) | 25.0% | 36 | 4 | CC0-1.0 |" in text
+    assert "| ner | ner | 75.0% | 54 | 6 | not stated |" in text
+    assert "10 steps over" in text
+    rows = [json.loads(line) for line in (finished / "metrics.jsonl").read_text().splitlines()]
+    measured = [row for row in rows if "dev/ner/recall_at_1" in row]
+    first, last = measured[0]["dev/ner/recall_at_1"], measured[-1]["dev/ner/recall_at_1"]
+    assert f"| dev/ner/recall_at_1 | {first:.3f} | {last:.3f} |" in text
+    assert "| measure | step 0 | step 10 |" in text
+    assert "Primary adapter for text classification: LoRA of rank 4 on query, value of the layers 2, 3;" in text
+    assert "not known for 2 of the sources (ner, pairs)" in text
+    assert "arXiv 2510.07566" in text
+    assert str(finished.parent) not in text, "no path of this machine"
+
+
+def test_the_commands_of_the_card_exist(finished: Path) -> None:
+    text = write_model_card(finished, finished / "bundle").read_text(encoding="utf-8")
+    lines = re.findall(r"^trunkline (.+)$", text, flags=re.M)
+    assert [line.split()[0] for line in lines] == ["adapt", "adapt", "predict"]
+    for line in lines:
+        command: Any = typer.main.get_command(app).commands[line.split()[0]]  # type: ignore[attr-defined]
+        known = {name for parameter in command.params for name in parameter.opts}
+        assert set(re.findall(r"--[a-z-]+", line)) <= known
+
+
+def test_a_card_of_many_sources_stays_short_and_says_how_many_more_there_are(finished: Path) -> None:
+    path = finished / "experiment.json"
+    content = json.loads(path.read_text())
+    content["data"] = [{**content["data"][0], "source": f"source{number}"} for number in range(300)]
+    path.write_text(json.dumps(content))
+    text = write_model_card(finished, finished / "bundle").read_text(encoding="utf-8")
+    assert len(text.splitlines()) < 120
+    assert "and 260 more" in text
+
+
+def test_a_card_without_measures_or_log_invents_none(finished: Path) -> None:
+    (finished / "metrics.jsonl").unlink()
+    text = write_model_card(finished, finished / "bundle").read_text(encoding="utf-8")
+    assert "Nothing: the monitor was switched off." in text
+    assert "- 10 steps, precision fp32, seed 3." in text
+
+
+def test_a_card_without_its_files_is_an_error_that_names_them(tmp_path: Path) -> None:
+    with pytest.raises(EncoderError, match=r"recipe\.json"):
+        write_model_card(tmp_path, tmp_path / "bundle")

@@ -1,0 +1,205 @@
+"""Strategies differ in what they train and how gradients meet, and in nothing else."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import tiny_models
+from trunkline.config import PrefinetuneRecipe, parse_recipe
+from trunkline.errors import MismatchError, RecipeError, TrunklineError
+from trunkline.model.bundle_files import load_any
+from trunkline.prefinetune import prefinetune
+from trunkline.prefinetune.merge import merge_bundles, merge_encoders, merge_vectors
+from trunkline.prefinetune.run import Session
+from trunkline.prefinetune.sources import recipe_sources
+from trunkline.prefinetune.strategies import project_conflicts
+from trunkline.training.report import Report
+
+STRATEGIES = ("task-primary", "naive", "single-adapter", "frozen-backbone", "pcgrad")
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("data")
+
+
+def changed(recipe: PrefinetuneRecipe, **changes: Any) -> PrefinetuneRecipe:
+    raw = recipe.model_dump(mode="json")
+    for key, value in changes.items():
+        raw[key] = {**raw[key], **value} if isinstance(raw.get(key), dict) and isinstance(value, dict) else value
+    return parse_recipe(raw, PrefinetuneRecipe, "changed")
+
+
+def make_session(recipe: PrefinetuneRecipe, folder: Path) -> Session:
+    start = load_any(recipe.encoder, fork=recipe.fork, max_length=recipe.max_length)
+    torch.manual_seed(0)
+    return Session(recipe, start, recipe_sources(recipe, start.tokenizer), folder, Report())
+
+
+def gradients(session: Session, step: int = 0) -> dict[str, torch.Tensor | None]:
+    session.model.zero_grad(set_to_none=True)
+    for _, weight, loss in session.losses(step):
+        (weight * loss).backward()
+    return {name: p.grad for name, p in session.model.named_parameters()}
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_a_run_of_every_strategy_makes_a_bundle_that_says_what_it_is(strategy, tiny_folder, data, tmp_path):
+    recipe = changed(tiny_models.recipe_of(tiny_folder("bert"), data), strategy=strategy, optimizer={"steps": 3})
+    bundle = load_any(str(prefinetune(recipe, tmp_path / "run")))
+    start = load_any(recipe.encoder, fork=recipe.fork, max_length=recipe.max_length)
+    has_adapters = strategy in ("task-primary", "single-adapter", "frozen-backbone")
+    assert set(bundle.primaries) == (set(recipe.families) if has_adapters else set())
+    assert (bundle.backbone == start.backbone) == (strategy == "frozen-backbone")
+    if strategy == "single-adapter":
+        one, other = (bundle.primary(family) for family in recipe.families)
+        assert one is not None and other is not None
+        assert one.config.rank == 2 * recipe.adapter.rank and one.config.alpha == 2 * recipe.adapter.alpha
+        assert all(torch.equal(a, b) for a, b in zip(one.parameters(), other.parameters(), strict=True))
+
+
+def test_all_strategies_see_the_same_examples(tiny_folder, data, tmp_path):
+    base = tiny_models.recipe_of(tiny_folder("bert"), data)
+    seen = []
+    for strategy in STRATEGIES:
+        session = make_session(changed(base, strategy=strategy), tmp_path / strategy)
+        list(session.losses(0))
+        seen.append([example for batch in session.batches.values() for _, example in batch.drawn])
+    assert all(other == seen[0] for other in seen)
+
+
+@pytest.mark.parametrize(
+    ("change", "trained"),
+    [
+        ({"strategy": "frozen-backbone"}, []),
+        ({"optimizer": {"frozen_layers": 2}}, ["layers.2", "layers.3"]),
+        ({"optimizer": {"sharpen": 0.5}}, ["embeddings", "layers.0", "layers.1", "layers.2", "layers.3"]),
+    ],
+)
+def test_frozen_parts_get_no_gradient(change, trained, tiny_folder, data, tmp_path):
+    recipe = changed(tiny_models.recipe_of(tiny_folder("bert"), data), **change)
+    session = make_session(recipe, tmp_path)
+    found = {
+        name.split("encoder.")[1] for name, g in gradients(session).items() if "encoder." in name and g is not None
+    }
+    assert {".".join(name.split(".")[: 1 if name.startswith("e") else 2]) for name in found} == set(trained)
+
+
+def test_sharpening_finishes_the_adapters_with_the_backbone_as_it_is(tiny_folder, data, tmp_path):
+    base = tiny_models.recipe_of(tiny_folder("bert"), data)
+    recipe = changed(base, optimizer={"steps": 4, "sharpen": 0.5})
+    session = make_session(recipe, tmp_path)
+    late = gradients(session, step=2)
+    assert all(g is None for name, g in late.items() if name.startswith("encoder."))
+    assert any(g is not None and g.abs().sum() > 0 for name, g in late.items() if name.startswith("adapters."))
+    assert any(g is not None for name, g in gradients(session, 1).items() if name.startswith("encoder."))
+
+
+def test_rates_fall_from_layer_to_layer_and_rise_for_b(tiny_folder, data, tmp_path):
+    recipe = changed(
+        tiny_models.recipe_of(tiny_folder("bert"), data),
+        optimizer={"backbone_rate": 1e-3, "adapter_rate": 1e-2, "layer_decay": 0.5, "b_ratio": 4.0},
+    )
+    session = make_session(recipe, tmp_path)
+    rates = {id(p): group["base_rate"] for group in session.optimizer.param_groups for p in group["params"]}
+    by_name = {name: rates[id(p)] for name, p in session.model.named_parameters()}
+    assert {rate for name, rate in by_name.items() if "encoder.layers.3" in name} == {1e-3}
+    assert {rate for name, rate in by_name.items() if "encoder.layers.0" in name} == {1e-3 * 0.5**3}
+    assert {rate for name, rate in by_name.items() if "embeddings" in name} == {1e-3 * 0.5**4}
+    assert {rate for name, rate in by_name.items() if name.endswith(".b") and "adapters" in name} == {4e-2}
+    assert {rate for name, rate in by_name.items() if name.endswith(".a") and "adapters" in name} == {1e-2}
+    assert len(by_name) == len(rates)
+
+
+def losses_of(vectors, shared):
+    def make():
+        for number, vector in enumerate(vectors):
+            yield f"family {number}", 1.0, (shared * torch.tensor(vector)).sum()
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("vectors", "expected"),
+    [
+        ([[1.0, 0.0], [0.0, 1.0]], [1.0, 1.0]),  # no conflict: the sum
+        ([[1.0, 0.0], [-1.0, 1.0]], [0.5, 1.5]),  # each loses what points against the other
+        ([[1.0, 0.0], [-2.0, 0.0]], [0.0, 0.0]),  # opposite: nothing is left
+    ],
+)
+def test_projected_gradients_are_those_of_the_paper(vectors, expected):
+    shared, own = torch.nn.Parameter(torch.zeros(2)), torch.nn.Parameter(torch.zeros(2))
+    for _, weight, loss in project_conflicts(losses_of(vectors, shared)(), [shared], np.random.default_rng(0)):
+        (weight * (loss + own.sum())).backward()
+    assert shared.grad is not None and own.grad is not None
+    assert shared.grad.tolist() == pytest.approx(expected)
+    assert own.grad.tolist() == [len(vectors)] * 2, "parameters that are not shared keep their sum"
+
+
+def test_a_teacher_draws_the_features_to_its_own(tiny_folder, data, tmp_path):
+    base = tiny_models.recipe_of(tiny_folder("bert"), data)
+    teacher = prefinetune(changed(base, strategy="naive", optimizer={"steps": 3}), tmp_path / "teacher")
+    plain, taught = (
+        changed(base, **more) for more in ({}, {"distil": {"teachers": {"ner": str(teacher)}, "weight": 2.0}})
+    )
+    values = []
+    for recipe in (plain, taught):
+        session = make_session(recipe, tmp_path / "x")
+        values.append({name: float(loss.detach()) for name, _, loss in session.losses(0)})
+        assert all(
+            not p.requires_grad or p.grad is None for t in session.teachers.values() for p in t.encoder.parameters()
+        )
+    assert values[0]["classification"] == pytest.approx(values[1]["classification"])
+    assert values[0]["ner"] < values[1]["ner"] <= values[0]["ner"] + 4.0
+
+
+def test_merged_vectors_are_those_of_the_papers():
+    one, two = torch.tensor([4.0, 1.0, -3.0, 0.5]), torch.tensor([-1.0, 2.0, -5.0, 0.0])
+    assert merge_vectors([one, two], "average").tolist() == [1.5, 1.5, -4.0, 0.25]
+    # density 0.5 keeps [4, 0, -3, 0] and [0, 2, -5, 0]
+    assert merge_vectors([one, two], "ties", density=0.5).tolist() == [4.0, 2.0, -4.0, 0.0]
+    # all kept: the signs elected are +, +, -, +; entries against them are left out
+    assert merge_vectors([one, two], "ties", density=1.0).tolist() == [4.0, 1.5, -4.0, 0.5]
+
+
+def test_merging_bundles(tiny_folder, data, tmp_path):
+    base = tiny_models.recipe_of(tiny_folder("bert"), data)
+    bundles = []
+    for family in base.families:
+        raw = base.model_dump(mode="json")
+        raw = {**raw, "strategy": "individual", "families": {family: raw["families"][family]}}
+        raw["optimizer"]["steps"] = 2
+        bundles.append(prefinetune(parse_recipe(raw, PrefinetuneRecipe, "r"), tmp_path / family))
+    merged = load_any(str(merge_bundles(bundles, tmp_path / "merged", base=base.encoder)))
+    start, *parts = (load_any(str(path), fork=base.fork) for path in (base.encoder, *bundles))
+    for name, tensor in merged.encoder.state_dict().items():
+        mean = sum(part.encoder.state_dict()[name] for part in parts) / 2
+        assert torch.allclose(tensor, mean, atol=1e-6)
+    assert merged.encoder.fork == start.encoder.fork
+    healed = prefinetune(changed(base, encoder=str(tmp_path / "merged"), optimizer={"steps": 2}), tmp_path / "healed")
+    assert set(load_any(str(healed)).primaries) == set(base.families)
+    with pytest.raises(TrunklineError, match="at least two"):
+        merge_bundles(bundles[:1], tmp_path / "one", base=base.encoder)
+    other = copy.deepcopy(parts[1])
+    other.encoder.layers = other.encoder.layers[:2]
+    with pytest.raises(MismatchError, match="shapes"):
+        merge_encoders(start, [parts[0], other], "average", scale=1.0, density=0.2)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"strategy": "naive", "optimizer": {"sharpen": 0.2}}, "sharpen"),
+        ({"strategy": "single-adapter", "adapter": {"rank": 0}}, "needs adapters"),
+        ({"optimizer": {"layer_decay": 0.0}}, "layer_decay"),
+    ],
+)
+def test_contradictions_are_named(change, words, tiny_folder, data):
+    with pytest.raises(RecipeError, match=words):
+        changed(tiny_models.recipe_of(tiny_folder("bert"), data), **change)
