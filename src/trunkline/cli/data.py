@@ -107,7 +107,7 @@ def check_data(
     full: Annotated[
         bool, typer.Option("--full", help="Show notes and texts, too; without it --out and --json have no texts.")
     ] = False,
-    out: Annotated[Path | None, typer.Option(help="Write the reports here as JSON.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Write the reports here as JSON lines, one a data set.")] = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Check data for leaks, duplicates, conflicting labels, truncation and damage; exit code 1 on a leak.
@@ -116,7 +116,7 @@ def check_data(
     """
     from trunkline.data.checks.command import check_data as run
     from trunkline.data.checks.command import check_files, exit_code
-    from trunkline.data.files import write_atomic
+    from trunkline.training.log import write_rows
     from trunkline.ui import say
     from trunkline.ui.checks import print_checks
 
@@ -129,10 +129,9 @@ def check_data(
         reports.append(check_files(parts, family, count_tokens=count, say=say))
     for finding in (item for report in reports for item in report["findings"]):
         finding["samples"] = finding["samples"] if full else []
-    content = json.dumps(reports, indent=2, ensure_ascii=False)
     if out is not None:
-        write_atomic(out, content + "\n")
-    typer.echo(content) if as_json else print_checks(reports, full=full)
+        write_rows(out, reports)
+    typer.echo(json.dumps(reports, indent=2, ensure_ascii=False)) if as_json else print_checks(reports, full=full)
     raise typer.Exit(exit_code(reports))
 
 
