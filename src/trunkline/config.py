@@ -161,9 +161,14 @@ class ProbeSection(Section):
 
 
 class MonitorSection(Section):
-    """What is measured on held-out data while training; 0 switches a measure off."""
+    """What is measured while training; 0 switches a measure off.
+
+    `conflict_every` steps the families' gradients on the backbone are compared over `conflict_batches` fixed batches.
+    """
 
     every: Annotated[int, Field(ge=0)] = 200
+    conflict_every: Annotated[int, Field(ge=0)] = 0
+    conflict_batches: Annotated[int, Field(ge=2)] = 16
     probes: dict[str, ProbeSection] = Field(default_factory=dict)
     log_every: PositiveInt = 10
 

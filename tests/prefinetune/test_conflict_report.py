@@ -11,12 +11,16 @@ from typing import Any
 import pytest
 import torch
 from scipy.stats import t
+from typer.testing import CliRunner
 
 import tiny_models
+from trunkline.cli import app
+from trunkline.config import PrefinetuneRecipe, parse_recipe
 from trunkline.errors import DataError, TrunklineError
 from trunkline.prefinetune import prefinetune
 from trunkline.prefinetune.conflict import ConflictLog
 from trunkline.prefinetune.conflict_report import conflict_of_bundle, levels, summarise_conflict
+from trunkline.training.log import read_rows
 
 Folders = Callable[[str], Path]
 
@@ -164,3 +168,25 @@ def test_a_recipe_of_one_family_has_nothing_to_compare(tiny_folder: Folders, tmp
     recipe = tiny_models.recipe_of(tiny_folder("bert"), tmp_path, families=families)
     with pytest.raises(TrunklineError, match="at least 2 families"):
         conflict_of_bundle(recipe, n_batches=2, fit_steps=0)
+
+
+def test_a_run_measures_conflict_as_its_recipe_says_and_ends_in_the_same_weights(tiny_folder, tmp_path):
+    base = tiny_models.recipe_of(tiny_folder("bert"), tmp_path).model_dump(mode="json")
+    bundles = []
+    for name, more in (("off", {}), ("on", {"conflict_every": 4, "conflict_batches": 2})):
+        raw = {**base, "monitor": {**base["monitor"], **more}}
+        bundles.append(prefinetune(parse_recipe(raw, PrefinetuneRecipe, "r"), tmp_path / name))
+    assert tiny_models.same_bits(*(tiny_models.bundle_tensors(bundle) for bundle in bundles))
+    assert {row["step"] for row in read_rows(tmp_path / "on" / "conflict.jsonl")} == {0, 4, 8}
+    evaluated = [
+        {r["step"] for r in read_rows(tmp_path / n / "metrics.jsonl") if "dev/ner/loss" in r} for n in ("off", "on")
+    ]
+    assert evaluated == [{0, 5, 10}] * 2
+    assert not (tmp_path / "off" / "conflict.jsonl").exists()
+    for arguments in ((tmp_path / "on",), (tmp_path / "recipe.yaml", "--batches", 2)):
+        (tmp_path / "recipe.yaml").write_text(json.dumps({**base, "name": "before"}), encoding="utf-8")
+        result = CliRunner().invoke(
+            app, ["conflict", *map(str, arguments), "--out", str(tmp_path / "report"), "--json"]
+        )
+        assert result.exit_code == 0, result.output + str(result.exception)
+        assert (tmp_path / "report" / "conflict.json").is_file() and list((tmp_path / "report").glob("*.png"))

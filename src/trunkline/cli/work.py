@@ -55,6 +55,37 @@ def prefinetune(
 
 
 @app.command()
+def conflict(
+    targets: Annotated[
+        list[Path], typer.Argument(help="A recipe to measure before a run, or folders of runs to compare.")
+    ],
+    out: Annotated[Path, typer.Option(help="Folder of the report: conflict.json and plots.")],
+    encoder: Annotated[str | None, typer.Option(help="With a recipe: a bundle or encoder instead of its own.")] = None,
+    batches: Annotated[int, typer.Option(min=2, help="With a recipe: batches of each family.")] = 16,
+    as_json: JsonFlag = False,
+) -> None:
+    """Compare the families' gradients on the backbone, layer by layer: where do they collide?
+
+    Example: trunkline conflict runs/naive runs/task-primary --out conflict
+    """
+    from trunkline.config import PrefinetuneRecipe, load_recipe
+    from trunkline.prefinetune.conflict import ConflictLog
+    from trunkline.prefinetune.conflict_report import conflict_of_bundle
+    from trunkline.ui import training_bar
+    from trunkline.ui.conflict import conflict_report, print_conflict
+
+    out.mkdir(parents=True, exist_ok=True)
+    folders = {path.name: path for path in targets}
+    if len(targets) == 1 and targets[0].suffix in (".yaml", ".yml"):
+        parsed = load_recipe(targets[0], PrefinetuneRecipe)
+        with training_bar(parsed.name) as report:
+            ConflictLog(out / "conflict.jsonl").write(0, conflict_of_bundle(parsed, encoder, batches, report=report))
+        folders = {parsed.name: out}
+    found = conflict_report(folders, out)
+    typer.echo(json.dumps(found, indent=2)) if as_json else print_conflict(found)
+
+
+@app.command()
 def merge(
     bundles: Annotated[list[Path], typer.Argument(help="Bundles that started from the same encoder.")],
     out: Annotated[Path, typer.Option(help="Folder of the merged bundle.")],

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +23,8 @@ from trunkline.model.embed import embed_texts
 from trunkline.model.encoder import Encoder
 from trunkline.model.storage import backbone_hash, write_json
 from trunkline.objectives.masked_lm import MaskedLMObjective, mask_token
+from trunkline.prefinetune.conflict import ConflictLog, measure_conflict, shared_parameters
+from trunkline.prefinetune.conflict_report import draw_batches
 from trunkline.prefinetune.experiment import write_experiment
 from trunkline.prefinetune.mixing import schedule
 from trunkline.prefinetune.model import PrefinetuneModel, StepBatch, check_families, draw_batch
@@ -125,7 +129,7 @@ class Session:
         optimizer = optimizer_for(groups, recipe.optimizer.weight_decay)
         self.prepared, self.optimizer = self.accelerator.prepare(self.model, optimizer)
         total = sum(section.weight for section in recipe.families.values())
-        self.weights = {family: section.weight / total for family, section in recipe.families.items()}
+        self.weights: dict[str, float] = {family: section.weight / total for family, section in recipe.families.items()}
         self.mixtures = {
             family: Mixture(sources[family], recipe.seed, one_source_a_step=section.one_source_a_step)
             for family, section in recipe.families.items()
@@ -147,20 +151,21 @@ class Session:
         done = self._resume()
         self.metrics = MetricsLog(self.folder / "metrics.jsonl", done)
         self.accelerator.init_trackers("tensorboard")
-        if done == 0 and recipe.monitor.every:
-            self._evaluate(0)
+        self.conflict = self._conflict_log(done)
+        if done == 0:
+            self._measure(0)
         settings = LoopSettings(
             steps=recipe.optimizer.steps,
             warmup=recipe.optimizer.warmup,
             floor=recipe.optimizer.floor,
             clip=recipe.optimizer.clip,
             log_every=recipe.monitor.log_every,
-            evaluate_every=recipe.monitor.every,
+            evaluate_every=math.gcd(recipe.monitor.every, recipe.monitor.conflict_every if self.conflict else 0),
             save_every=recipe.checkpoint.every,
         )
         hooks = Hooks(
             log=self._log,
-            evaluate=self._evaluate,
+            evaluate=self._measure,
             save=self._save,
             not_finite=self._keep_batch,
             stepped=lambda step: self.ema.update() if self.ema else None,
@@ -270,6 +275,27 @@ class Session:
         row = {**values, "tokens_seen": float(self.tokens_seen)}
         self.metrics.write(step, row)
         self.accelerator.log(row, step=step)
+
+    def _conflict_log(self, done: int) -> ConflictLog | None:
+        """Where conflict is written, with the batches on which it is measured; nothing where there can be none."""
+        monitor, encoder = self.recipe.monitor, self.model.encoder
+        freeze(encoder, self.recipe, done)
+        if not monitor.conflict_every or len(self.recipe.families) < 2 or not shared_parameters(encoder)[0]:
+            return None
+        drawn = draw_batches(self.recipe, self.sources, self.model, self.tokenizer)
+        self.compared = [
+            {family: self._taught(family, batch) for family, batch in batches.items()}
+            for batches in islice(drawn, monitor.conflict_batches)
+        ]
+        return ConflictLog(self.folder / "conflict.jsonl", done)
+
+    def _measure(self, step: int) -> bool:
+        """What is due after a step: held-out measures, and the families' conflict."""
+        monitor = self.recipe.monitor
+        if self.conflict and step % monitor.conflict_every == 0 and shared_parameters(self.model.encoder)[0]:
+            measured = measure_conflict(self.model, self.compared, bf16=self.bf16, weights=self.weights)
+            self.conflict.write(step, measured)
+        return bool(monitor.every) and step % monitor.every == 0 and self._evaluate(step)
 
     def _evaluate(self, step: int) -> bool:
         with averaged(self.ema):

@@ -1,0 +1,308 @@
+"""What the measurements of `conflict` say: several runs side by side over time, or an encoder before a run."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import count, islice
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from trunkline.config import PrefinetuneRecipe
+from trunkline.data.mixture import Mixture, Source
+from trunkline.data.tokenize import TextTokenizer
+from trunkline.errors import DataError
+from trunkline.families import get_family
+from trunkline.model.bundle_files import Loaded, load_any
+from trunkline.model.embed import embed_texts
+from trunkline.model.lora import LoraAdapter
+from trunkline.prefinetune.conflict import FILE, WHOLE, as_in_training, measure_conflict, without_noise
+from trunkline.prefinetune.model import PrefinetuneModel, StepBatch, check_families, draw_batch
+from trunkline.prefinetune.sources import recipe_sources
+from trunkline.training.log import read_rows
+from trunkline.training.precision import resolve_precision
+from trunkline.training.report import Report
+
+_KEYS = (
+    *("step", "adapters", "families", "group", "batches", "cosine", "cosine_se", "conflict", "norm_ratio"),
+    *("log_ratio_se", "within", "within_se"),
+)
+_OTHER_SEED = 7919
+"""Added to the recipe's seed, so that the batches are not those of the first steps of the run."""
+
+Line = tuple[str, bool, tuple[str, ...]]
+"""What is drawn as one line: a run, with or without its adapters, and a pair of families."""
+
+
+def draw_batches(
+    recipe: PrefinetuneRecipe,
+    sources: Mapping[str, Sequence[Source]],
+    model: PrefinetuneModel,
+    tokenizer: TextTokenizer,
+    *,
+    other: int = 0,
+) -> Iterator[dict[str, StepBatch]]:
+    """Draws one batch of each family again and again: the same ones each time this is called.
+
+    Args:
+        recipe: Token budgets, seed and how sources are drawn.
+        sources: The families' sources; how far training has walked through them is not touched.
+        model: Its objectives make the targets; the batches lie on its device.
+        tokenizer: Of the model's encoder.
+        other: Another number draws other batches.
+    """
+    device = next(model.encoder.parameters()).device
+    seed = recipe.seed + _OTHER_SEED * (other + 1)
+    mixtures = {
+        family: Mixture(sources[family], seed, one_source_a_step=section.one_source_a_step)
+        for family, section in recipe.families.items()
+    }
+    for step in count():
+        batch: dict[str, StepBatch] = {}
+        # Some objectives choose other negatives in training.
+        with as_in_training(model, model.objectives):
+            for family, section in recipe.families.items():
+                batch[family] = draw_batch(
+                    family,
+                    mixtures[family],
+                    model.objectives[family],
+                    tokenizer,
+                    step=step,
+                    section=section,
+                    pad_id=model.encoder.config.pad_id,
+                    device=device,
+                )
+        yield batch
+
+
+def conflict_of_bundle(
+    recipe: PrefinetuneRecipe,
+    encoder: str | None = None,
+    n_batches: int = 8,
+    *,
+    fit_steps: int = 100,
+    report: Report | None = None,
+) -> dict[str, Any]:
+    """Measures conflict where a run of a recipe would start from a bundle or an encoder.
+
+    An encoder comes without the objectives' parameters (they are thrown away after a run), and gradients through
+    random ones mean little. So these are fitted first, with the encoder and its primary adapters as they are.
+
+    Args:
+        recipe: Families, sources, budgets, precision, rate of the objectives.
+        encoder: A bundle, whose primary adapters are taken, or an encoder; the recipe's own by default.
+        n_batches: How many batches of each family are compared.
+        fit_steps: Steps of fitting the objectives' parameters.
+        report: How the caller follows it.
+
+    Returns:
+        What `measure_conflict` returns, with `encoder` and `fit_steps`.
+
+    Raises:
+        TrunklineError: Data or encoder problems, or fewer than two families or batches.
+    """
+    report = report or Report()
+    name = encoder or recipe.encoder
+    bf16 = resolve_precision(recipe.precision) == "bf16"
+    # The state of the process's random generators stays the caller's.
+    with torch.random.fork_rng():
+        torch.manual_seed(recipe.seed)
+        start = load_any(name, fork=recipe.fork, max_length=recipe.max_length)
+        sources = recipe_sources(recipe, start.tokenizer, report.say)
+        check_families(recipe, sources)
+        model = _model(recipe, start, sources)
+        report.say(f"fitting the objectives, {fit_steps} steps")
+        others = draw_batches(recipe, sources, model, start.tokenizer, other=1)
+        _fit_objectives(model, islice(others, fit_steps), recipe.optimizer.objective_rate, bf16=bf16)
+    report.say(f"comparing the gradients of {n_batches} batches a family")
+    batches = list(islice(draw_batches(recipe, sources, model, start.tokenizer), n_batches))
+    total = sum(section.weight for section in recipe.families.values())
+    weights: dict[str, float] = {family: section.weight / total for family, section in recipe.families.items()}
+    return {"encoder": name, "fit_steps": fit_steps, **measure_conflict(model, batches, bf16=bf16, weights=weights)}
+
+
+def summarise_conflict(folders: Mapping[str, Path]) -> dict[str, Any]:
+    """Averages the measurements of runs over time and compares the runs.
+
+    A mean over time leaves step 0 out where there are later ones, as there the objectives are random and the adapters
+    zero. All steps see the same batches, so its error is the mean error of a step: more steps do not make it smaller.
+
+    Args:
+        folders: Folder of each run by the name that it goes by; the first one is the baseline of comparisons.
+
+    Returns:
+        Plain data. `lines`: one for each run, setting of adapters and pair of families, with `label`, `run`,
+        `adapters`, `families`, `steps`, `groups` (means over time by group; `margin` and `ratio_margin` are half the
+        width of 95 % intervals of `cosine` and of the logarithm of `norm_ratio`) and `over_time`; and `findings`, which
+        are sentences.
+
+    Raises:
+        DataError: A folder without measurements, or rows of another form.
+    """
+    lines: dict[Line, list[dict[str, Any]]] = {}
+    for name, folder in folders.items():
+        for row in _read(folder / FILE):
+            lines.setdefault((name, row["adapters"], tuple(row["families"])), []).append(row)
+    with_adapters = {name for name, adapters, _ in lines if adapters}
+    result: list[dict[str, Any]] = []
+    for (name, adapters, families), rows in lines.items():
+        steps = sorted({row["step"] for row in rows})
+        late = [step for step in steps if step > 0] or steps
+        groups = dict.fromkeys(row["group"] for row in rows)
+        result.append(
+            {
+                "label": name if adapters or name not in with_adapters else f"{name}, adapters out",
+                "run": name,
+                "adapters": adapters,
+                "families": list(families),
+                "steps": steps,
+                "groups": {g: _average([r for r in rows if r["group"] == g and r["step"] in late]) for g in groups},
+                "over_time": [_moment(step, [row for row in rows if row["step"] == step]) for step in steps],
+            }
+        )
+    order = list(folders)
+    result.sort(key=lambda line: (order.index(line["run"]), not line["adapters"]))
+    return {"lines": result, "findings": _findings(result)}
+
+
+def levels(groups: Iterable[str]) -> list[str]:
+    """The groups that are one above the other in the encoder: embeddings and whole layers, from the input up."""
+    found = [group for group in groups if group != WHOLE and "/" not in group]
+    return sorted(found, key=lambda group: -1 if group == "embeddings" else int(group.partition("-")[2]))
+
+
+def _model(recipe: PrefinetuneRecipe, start: Loaded, sources: Mapping[str, Sequence[Source]]) -> PrefinetuneModel:
+    encoder = start.encoder.to("cuda" if torch.cuda.is_available() else "cpu").requires_grad_(True)
+
+    def embed(texts: Sequence[str]) -> Tensor:
+        return torch.from_numpy(embed_texts(encoder, start.tokenizer, texts))
+
+    objectives: dict[str, nn.Module] = {
+        family: get_family(family).objective(section, sources[family], embed, recipe.seed)
+        for family, section in recipe.families.items()
+    }
+    adapters: dict[str, LoraAdapter] = {
+        family: lora for family in recipe.families if (lora := start.primary(family)) is not None
+    }
+    return PrefinetuneModel(encoder, adapters, objectives).to(next(encoder.parameters()).device).eval()
+
+
+def _fit_objectives(
+    model: PrefinetuneModel, batches: Iterable[Mapping[str, StepBatch]], rate: float, *, bf16: bool
+) -> None:
+    fitted = [
+        family for family, objective in model.objectives.items() if next(objective.parameters(), None) is not None
+    ]
+    if not fitted:
+        return
+    optimizer = torch.optim.AdamW(model.objectives.parameters(), lr=rate)
+    device = next(model.encoder.parameters()).device
+    model.objectives.train()
+    for batch in batches:
+        optimizer.zero_grad(set_to_none=True)
+        for family in fitted:
+            with torch.autocast(device.type, dtype=torch.bfloat16, enabled=bf16):
+                with torch.no_grad():
+                    features = torch.cat([model.features(family, chunk) for chunk in batch[family].chunks])
+                loss = model.objectives[family](features, batch[family].targets)
+            loss.backward()
+        optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+
+
+def _read(path: Path) -> list[dict[str, Any]]:
+    rows = read_rows(path)
+    if not rows:
+        raise DataError(
+            "no measurement of conflict" if path.is_file() else "no such file",
+            path=path,
+            expected="what a run of several families writes while it measures conflict",
+            todo="Name a run's folder whose recipe switches the conflict report on",
+        )
+    for number, row in enumerate(rows, 1):
+        if missing := [key for key in _KEYS if key not in row]:
+            raise DataError(f"row without {', '.join(missing)}", path=path, line=number, expected="rows of our own")
+    return rows
+
+
+def _average(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Means over steps; what is corrected for noise is so after averaging, as a quotient of small numbers leaps."""
+    from scipy.stats import t
+
+    plain = ("cosine", "cosine_se", "conflict", "log_ratio_se")
+    result: dict[str, Any] = {key: _mean(row[key] for row in rows) for key in plain}
+    ratio = _mean(row["norm_ratio"] and math.log(row["norm_ratio"]) for row in rows)
+    families = rows[0]["families"]
+    batches = min(row["batches"] for row in rows)
+    result |= {
+        "families": families,
+        "batches": batches,
+        "norm_ratio": None if ratio is None else math.exp(ratio),
+        "within": {family: _mean(row["within"][family] for row in rows) for family in families},
+        "within_se": {family: _mean(row["within_se"][family] for row in rows) for family in families},
+    }
+    factor = float(t.ppf(0.975, batches - 1)) if batches > 1 else None
+    for margin, error in (("margin", "cosine_se"), ("ratio_margin", "log_ratio_se")):
+        result[margin] = None if factor is None or result[error] is None else factor * result[error]
+    result["corrected"], result["corrected_se"] = without_noise(result)
+    return result
+
+
+def _moment(step: int, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """One step of a run: conflict over all levels together, and the whole backbone's measures."""
+    by_group = {row["group"]: row for row in rows}
+    whole = by_group.get(WHOLE, {})
+    return {
+        "step": step,
+        "conflict": _mean(by_group[group]["conflict"] for group in levels(by_group)),
+        "conflict_whole": whole.get("conflict"),
+        "cosine_whole": whole.get("cosine"),
+        "norm_ratio_whole": whole.get("norm_ratio"),
+    }
+
+
+def _mean(values: Iterable[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known else None
+
+
+def _findings(lines: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Where the families collide, and what changes between lines, as far as 95 % intervals tell."""
+    found = [_where(line) for line in lines]
+    for number, line in enumerate(lines):
+        earlier = [other for other in lines[:number] if other["families"] == line["families"]]
+        bases = earlier[:1] + [other for other in earlier[1:] if other["run"] == line["run"]]
+        found += [_change(line, base) for base in bases]
+    return found
+
+
+def _where(line: Mapping[str, Any]) -> str:
+    sure = {
+        group: row["cosine"]
+        for group, row in line["groups"].items()
+        if group in levels(line["groups"]) and row["margin"] is not None and abs(row["cosine"]) > row["margin"]
+    }
+    against = [f"{group} ({value:+.3f})" for group, value in sure.items() if value < 0]
+    along = [f"{group} ({value:+.3f})" for group, value in sure.items() if value > 0]
+    names = " and ".join(line["families"])
+    return (
+        f"{line['label']}: {names} collide in {', '.join(against) or 'no layer'}; they agree in "
+        f"{', '.join(along) or 'no layer'}; elsewhere their cosine cannot be told from 0"
+    )
+
+
+def _change(line: Mapping[str, Any], base: Mapping[str, Any]) -> str:
+    moved: dict[bool, list[str]] = {True: [], False: []}
+    for group in levels(line["groups"]):
+        ours, theirs = line["groups"][group], base["groups"].get(group, {})
+        values = [ours["cosine"], theirs.get("cosine"), ours["margin"], theirs.get("margin")]
+        if None not in values and abs(values[0] - values[1]) > math.hypot(values[2], values[3]):
+            moved[values[0] > values[1]].append(f"{group} ({values[0] - values[1]:+.3f})")
+    names = " and ".join(line["families"])
+    return (
+        f"{line['label']} against {base['label']}: the cosine of {names} rises in "
+        f"{', '.join(moved[True]) or 'no layer'} and falls in {', '.join(moved[False]) or 'no layer'}"
+    )
