@@ -123,7 +123,7 @@ def measure(rounds: int, steps: int, folder: Path) -> dict[str, Any]:
         batches = [chunk for step in range(steps) for chunk in make(step).chunks]
         padding[family] = 1 - sum(b.n_tokens for b in batches) / sum(b.input_ids.numel() for b in batches)
         drawn = [make(step).drawn for step in range(steps)]
-        texts = [[_texts(example) for _, example in step] for step in drawn]
+        texts = [[_texts(group[source].train[index]) for source, index in step] for step in drawn]
         other = collation(texts)
         if other is not None:
             rates[f"{family}, sentence-transformers"] = timed(other, rounds, steps)

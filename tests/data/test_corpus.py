@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 import tiny_models
 from trunkline.data import store
-from trunkline.data.corpus import Subset, corpus_of, tokens_of
+from trunkline.data.corpus import Subset, corpus_of, marks_of, tokens_of
 from trunkline.data.examples import NerExample, PairExample, PlainExample, Span, TextExample, split_words
 from trunkline.data.store import open_rows, store_rows
 from trunkline.errors import TrunklineError
@@ -109,3 +109,17 @@ def test_cached_tokens_are_those_of_the_tokenizer(family, kind, tmp_path, monkey
 def test_a_subset_is_a_view():
     some = Subset("abcdef", [4, 0, 2])
     assert list(some) == ["e", "a", "c"] and some[-1] == "c" and list(some[1:]) == ["a", "c"] and len(some) == 3
+
+
+@settings(max_examples=60, deadline=None)
+@given(letters.map(sentence))
+def test_marks_are_the_words_that_overlap_a_span(example):
+    numbers = {"kind 0": 0, "kind 2": 1}
+    naive = [
+        (word, numbers[span.label])
+        for span in example.spans
+        if span.label in numbers
+        for word, (start, end) in enumerate(example.words)
+        if start < span.end and end > span.start
+    ]
+    assert marks_of(example, numbers) == naive

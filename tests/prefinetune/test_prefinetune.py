@@ -262,7 +262,9 @@ def test_a_batch_is_filled_up_to_its_budget(tiny_folder: Folders, data: Path, tm
     session = session_of(tiny_models.recipe_of(tiny_folder("bert"), data), tmp_path)
     for family in FAMILIES:
         batch = batch_of(session, family)
-        last = sum(text.size for text in get_family(family).unit_texts([batch.drawn[-1][1]], session.tokenizer))
+        source, index = batch.drawn[-1]
+        example = session.sources[family][source].train[index]
+        last = sum(text.size for text in get_family(family).unit_texts([example], session.tokenizer))
         assert 64 <= batch.n_tokens < 64 + last
 
 

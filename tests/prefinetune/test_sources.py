@@ -7,9 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from trunkline.config import MixtureRecipe, PrefinetuneRecipe, load_recipe, parse_recipe
 from trunkline.errors import RecipeError
+from trunkline.families import get_family
 from trunkline.prefinetune.mixing import describe_mixture, schedule
 from trunkline.prefinetune.sources import recipe_sources
 
@@ -146,3 +148,16 @@ def test_all_problems_of_a_familys_sources_are_listed(files, tmp_path):
     with pytest.raises(RecipeError) as caught:
         recipe_sources(parse_recipe(raw, PrefinetuneRecipe, "r"))
     assert len(caught.value.problems) == 3 and "gmb" in caught.value.problems[0]
+
+
+def test_targets_of_stored_marks_are_those_of_the_sentences(files, tiny):
+    recipe = parse_recipe(mixture(files), PrefinetuneRecipe, "r")
+    sources = recipe_sources(recipe, tiny.tokenizer)["ner"]
+    objective = get_family("ner").objective(
+        recipe.families["ner"], sources, lambda texts: torch.zeros(len(texts), tiny.encoder.config.hidden_size), 0
+    )
+    drawn = [(number, index) for number, source in enumerate(sources) for index in range(5)]
+    read = objective.targets([(s, sources[s].train[i]) for s, i in drawn], 3)
+    stored = objective.targets([(s, sources[s].units[i][0]) for s, i in drawn], 3)
+    assert all(torch.equal(getattr(read, name), getattr(stored, name)) for name in ("concepts", "positive", "valid"))
+    assert read.positive.any() and not read.positive.all()

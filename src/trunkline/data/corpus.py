@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any, TypeVar, overload
@@ -26,7 +27,7 @@ _COLUMNS: dict[type[Example], dict[str, str]] = {
     QaExample: {"question": "text", "context": "text", "answers": "ints"},
 }
 _KINDS = {kind.__name__: kind for kind in _COLUMNS}
-_UNITS = {"ids": "ints", "sizes": "ints", "token": "ints", "unit": "ints", "n_units": "int"}
+_UNITS = {"ids": "ints", "sizes": "ints", "token": "ints", "unit": "ints", "n_units": "int", "marks": "ints"}
 _AT_ONCE = 1000
 
 
@@ -109,8 +110,8 @@ class TokenCache(Sequence[list[UnitText]]):
         return [self._unit_text(row) for row in range(first, first + self._texts)]
 
     def _unit_text(self, row: int) -> UnitText:
-        ids, sizes, token, unit, n_units = self._rows[row]
-        return UnitText(ids, tuple(sizes.tolist()), token, unit, n_units)
+        ids, sizes, token, unit, n_units, marks = self._rows[row]
+        return UnitText(ids, tuple(sizes.tolist()), token, unit, n_units, marks.reshape(-1, 2))
 
 
 def corpus_of(key: str, examples: Callable[[], Iterable[Example]]) -> Corpus:
@@ -138,7 +139,7 @@ def tokens_of(corpus: Corpus, tokenizer: TextTokenizer, family: str, unit_texts:
         family: What the units are depends on it.
         unit_texts: The family's tokenisation.
     """
-    key = hashlib.sha256(f"{corpus.sha256} {tokenizer.fingerprint} {family}".encode()).hexdigest()[:32]
+    key = hashlib.sha256(f"{sorted(_UNITS)} {corpus.sha256} {tokenizer.fingerprint} {family}".encode()).hexdigest()[:32]
     folder = cache_folder() / "tokens" / key
     rows = open_rows(folder)
     if rows is None:
@@ -184,9 +185,25 @@ def _values(example: Example, labels: dict[str, int]) -> Sequence[Any]:
 
 
 def _unit_rows(corpus: Corpus, tokenizer: TextTokenizer, unit_texts: UnitTexts) -> Iterator[Sequence[Any]]:
+    numbers = {label: number for number, label in enumerate(corpus.labels)}
     for chunk in in_chunks(corpus, _AT_ONCE):
-        for text in unit_texts(chunk, tokenizer):
-            yield text.ids, text.sizes, text.token, text.unit, text.n_units
+        texts = unit_texts(chunk, tokenizer)
+        for position, text in enumerate(texts):
+            example = chunk[position * len(chunk) // len(texts)]
+            marks = marks_of(example, numbers) if isinstance(example, NerExample) else []
+            flat = [number for mark in marks for number in mark]
+            yield text.ids, text.sizes, text.token, text.unit, text.n_units, flat
+
+
+def marks_of(example: NerExample, numbers: Mapping[str, int]) -> list[tuple[int, int]]:
+    """(word, number of the label) for every word that overlaps a span; labels without a number are left out."""
+    starts, ends = [start for start, _ in example.words], [end for _, end in example.words]
+    return [
+        (word, numbers[span.label])
+        for span in example.spans
+        if span.label in numbers
+        for word in range(bisect_right(ends, span.start), bisect_left(starts, span.end))
+    ]
 
 
 def _in_range(index: int, length: int) -> int:

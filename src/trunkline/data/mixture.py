@@ -26,6 +26,7 @@ class Source:
         closed: Whether an unlabelled word is known to belong to none of the source's concepts.
         weight: How often it is drawn, relative to the other sources of its family.
         units: The tokenised texts of each example of `train`, if they are at hand.
+        labels: The entity labels by their number in the marks of `units`.
     """
 
     name: str
@@ -35,6 +36,7 @@ class Source:
     closed: bool = True
     weight: float = 1.0
     units: Sequence[list[UnitText]] | None = None
+    labels: tuple[str, ...] = ()
 
 
 def split_source(

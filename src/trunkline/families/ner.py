@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,13 +13,15 @@ from torch import Tensor, nn
 
 from trunkline.config import FamilySection
 from trunkline.data.batching import UnitText, word_units
+from trunkline.data.corpus import marks_of
 from trunkline.data.examples import Example, NerExample
 from trunkline.data.mixture import Source
 from trunkline.data.tagging import bio_labels, decode_tags, spans_to_bio
-from trunkline.data.tokenize import TextTokenizer, Tokens
+from trunkline.data.tokenize import IntArray, TextTokenizer, Tokens
 from trunkline.families.base import FloatArray, Labels, Scores, TextEmbedder
 from trunkline.objectives.token_concept import concept_ranks, nearest_concepts, token_concept_loss
 
+_NO_MARKS = np.zeros((0, 2), dtype=np.int64)
 NEIGHBOURS = 64
 """Nearest concepts of each concept that are kept to choose hard negatives from, or four times as many as are chosen."""
 
@@ -41,6 +42,9 @@ class TokenConceptObjective(nn.Module):
     once, behind a trained projection. Scale and bias start so that the logits are small and negatives prevail, as most
     words belong to no given concept (the start that SigLIP, arXiv 2303.15343 section 3.2, found necessary).
 
+    Attributes:
+        from_units: Targets are made of tokenised texts where these have marks, without their sentences.
+
     Args:
         sources: The NER sources; concepts with the same text are one concept.
         embed: Embeds the concept texts.
@@ -51,6 +55,8 @@ class TokenConceptObjective(nn.Module):
             for words of sources that have the concept.
     """
 
+    from_units = True
+
     def __init__(
         self, sources: Sequence[Source], embed: TextEmbedder, negatives: int, seed: int, hard_negatives: int = 0
     ) -> None:
@@ -58,6 +64,11 @@ class TokenConceptObjective(nn.Module):
         texts = sorted({text for source in sources for text in source.concepts.values()})
         self.index = {text: number for number, text in enumerate(texts)}
         self.by_label = [{label: self.index[text] for label, text in s.concepts.items()} for s in sources]
+        self.labels = [source.labels or tuple(source.concepts) for source in sources]
+        # The concept of each label of each source, one source after the other.
+        self.first = np.cumsum([0, *(len(labels) for labels in self.labels)])
+        pairs = zip(self.labels, self.by_label, strict=True)
+        self.concept_of = np.asarray([by[label] for labels, by in pairs for label in labels], dtype=np.int64)
         self.closed = [source.closed for source in sources]
         self.negatives = negatives
         self.seed = seed
@@ -79,10 +90,21 @@ class TokenConceptObjective(nn.Module):
         """The loss of [words, width] features."""
         return token_concept_loss(self.logits(features, targets.concepts), targets.positive, targets.valid)
 
-    def targets(self, drawn: Sequence[tuple[int, Example]], step: int) -> ConceptTargets:
-        """The concepts of the batch, some more from its closed sources, and what is known of each word."""
-        rows = [(source, *self._words(source, example)) for source, example in drawn]
-        present = {concept for _, _, pairs in rows for _, concept in pairs}
+    def targets(self, drawn: Sequence[tuple[int, Example | UnitText]], step: int) -> ConceptTargets:
+        """The concepts of the batch, some more from its closed sources, and what is known of each word.
+
+        Args:
+            drawn: The source's number, and its sentence or its tokenised text with marks.
+            step: Draws the negatives.
+        """
+        rows = [(source, *self._marks(source, item)) for source, item in drawn]
+        counts = [count for _, count, _ in rows]
+        starts = np.cumsum([0, *counts])
+        lengths = [len(marks) for _, _, marks in rows]
+        words, numbers = np.concatenate([_NO_MARKS, *(marks for _, _, marks in rows)]).T
+        words = words + np.repeat(starts[:-1], lengths)
+        marked = self.concept_of[numbers + np.repeat(self.first[[source for source, _, _ in rows]], lengths)]
+        present = set(np.unique(marked).tolist())
         batch_sources = {row[0] for row in rows}
         hard = self._hard(present, batch_sources)
         others = sorted(self._inventory(s for s in batch_sources if self.closed[s]) - present - set(hard))
@@ -92,20 +114,16 @@ class TokenConceptObjective(nn.Module):
             others = [others[i] for i in sorted(chosen)]
         concepts = sorted(present) + hard + others
         column = {concept: number for number, concept in enumerate(concepts)}
-        counts = [count for _, count, _ in rows]
-        starts = np.cumsum([0, *counts])
         of_source = np.repeat([source for source, _, _ in rows], counts)
-        marks = [
-            (start + word, column[c]) for start, (_, _, pairs) in zip(starts, rows, strict=False) for word, c in pairs
-        ]
-        words, columns = np.asarray(marks, dtype=np.int64).reshape(-1, 2).T
+        place = np.zeros(len(self.index), dtype=np.int64)
+        place[concepts] = np.arange(len(concepts))
         positive = np.zeros((starts[-1], len(concepts)), dtype=bool)
         valid = np.zeros_like(positive)
         for source in batch_sources:
             if self.closed[source]:
                 known = [column[c] for c in self.by_label[source].values() if c in column]
                 valid[np.ix_(of_source == source, known)] = True
-        positive[words, columns] = True
+        positive[words, place[marked]] = True
         valid[words] = True
         for source in batch_sources if hard else ():
             foreign = [column[c] for c in set(hard) - set(self.by_label[source].values())]
@@ -139,18 +157,14 @@ class TokenConceptObjective(nn.Module):
                     best[concept] = max(cosine, best.get(concept, -1.0))
         return sorted(sorted(best, key=lambda concept: (-best[concept], concept))[: self.hard_negatives])
 
-    def _words(self, source: int, example: Example) -> tuple[int, list[tuple[int, int]]]:
-        if not isinstance(example, NerExample):
-            raise TypeError(f"ner is pre-finetuned on sentences with spans, not {type(example).__name__}")
-        concepts = self.by_label[source]
-        starts, ends = [start for start, _ in example.words], [end for _, end in example.words]
-        pairs = [
-            (number, concepts[span.label])
-            for span in example.spans
-            if span.label in concepts
-            for number in range(bisect_right(ends, span.start), bisect_left(starts, span.end))
-        ]
-        return len(example.words), pairs
+    def _marks(self, source: int, item: Example | UnitText) -> tuple[int, IntArray]:
+        """Number of words, and [marks, 2] of word and number of the label among the source's."""
+        if isinstance(item, UnitText) and item.marks is not None:
+            return item.n_units, item.marks
+        if not isinstance(item, NerExample):
+            raise TypeError(f"ner is pre-finetuned on sentences with spans, not {type(item).__name__}")
+        numbers = {label: number for number, label in enumerate(self.labels[source])}
+        return len(item.words), np.asarray(marks_of(item, numbers), dtype=np.int64).reshape(-1, 2)
 
 
 class Ner:

@@ -31,13 +31,13 @@ class StepBatch:
     Attributes:
         chunks: The texts, packed; several where a batch is too large for one pass (GradCache).
         targets: What the family's objective made of the examples.
-        drawn: (index of the source, example).
+        drawn: (number of the source, index into what it trains on).
         teacher: [units, width] features to distil from, if there is a teacher.
     """
 
     chunks: tuple[TokenBatch, ...]
     targets: Any
-    drawn: Sequence[tuple[int, Any]]
+    drawn: Sequence[tuple[int, int]]
     teacher: Tensor | None = None
 
     @property
@@ -130,22 +130,29 @@ def draw_batch(
     device: torch.device | str,
 ) -> StepBatch:
     """Draws examples until their tokens reach the family's budget, and packs them."""
-    drawn: list[tuple[int, Any]] = []
+    drawn: list[tuple[int, int]] = []
+    items: list[tuple[int, Any]] = []
     units: list[UnitText] = []
     size = 0
     stream = mixture.draw(step)
+    # Reading an example costs more than its tokens do, so it is left out where the objective can do without.
+    without = getattr(objective, "from_units", False)
     while size < section.tokens:
         number, index = next(stream)
         source = mixture.sources[number]
-        example = source.train[index]
-        cached = source.units
-        texts = cached[index] if cached is not None else get_family(family).unit_texts([example], tokenizer)
-        drawn.append((number, example))
+        if source.units is not None:
+            texts = source.units[index]
+            items.append((number, texts[0] if without else source.train[index]))
+        else:
+            example = source.train[index]
+            texts = get_family(family).unit_texts([example], tokenizer)
+            items.append((number, example))
+        drawn.append((number, index))
         units.extend(texts)
         size += sum(text.size for text in texts)
     slices = chunk_slices([text.size for text in units], section.chunk_tokens or size)
     chunks = tuple(TokenBatch.from_packed(pack(units[part], pad_id), device) for part in slices)
-    return StepBatch(chunks, to_device(objective.targets(drawn, step), device), drawn)
+    return StepBatch(chunks, to_device(objective.targets(items, step), device), drawn)
 
 
 def to_device(targets: Any, device: torch.device | str) -> Any:

@@ -335,8 +335,11 @@ class Session:
         path = self.folder / f"not-finite-step-{step + 1}.json"
         rows = {
             family: [
-                {"source": self.sources[family][source].name, "example": repr(example)}
-                for source, example in batch.drawn
+                {
+                    "source": self.sources[family][source].name,
+                    "example": repr(self.sources[family][source].train[index]),
+                }
+                for source, index in batch.drawn
             ]
             for family, batch in self.batches.items()
         }

@@ -139,6 +139,7 @@ def load_sources(
                 source.card is None or source.card.coverage == "closed",
                 share.weight * size,
                 units,
+                corpus.labels,
             )
         )
     return sources
