@@ -287,9 +287,12 @@ def test_an_error_keeps_what_was_answered(tmp_path: Path) -> None:
     assert (report["cached"], len(rows(out))) == (4, 4)
 
 
+# Shells start background jobs with SIGINT ignored, and a child of such a job would go on.
 KILLED = """
+import signal
 import sys
 from pathlib import Path
+signal.signal(signal.SIGINT, signal.default_int_handler)
 from trunkline.data.weak.command import weak_label
 from trunkline.data.weak.config import ChatConfig
 config = ChatConfig(base_url=sys.argv[1], model="m", sentences=1, concurrency=2, per_minute=60000.0)
