@@ -31,6 +31,7 @@ from trunkline.model.embed import embed_texts
 from trunkline.prefinetune.model import StepBatch, draw_batch
 from trunkline.prefinetune.run import Session
 from trunkline.prefinetune.sources import recipe_sources
+from trunkline.training.distributed import Place
 from trunkline.training.report import Report
 from trunkline.versions import versions
 
@@ -72,7 +73,7 @@ def ours(
 
     def make(step: int) -> StepBatch:
         section = recipe.families[family]
-        return draw_batch(family, mixture, objective, tokenizer, step=step, section=section, pad_id=0, device="cpu")
+        return draw_batch(family, mixture, objective, tokenizer, step=step, section=section, pad_id=0, place=Place())
 
     return make
 
@@ -87,7 +88,7 @@ def collation(batches: list[list[dict[str, str]]]) -> Callable[[int], int] | Non
     from trunkline.model.resolve import resolve
 
     transformer = models.Transformer(str(resolve("default").folder), max_seq_length=128)
-    model = SentenceTransformer(modules=[transformer, models.Pooling(384)], device="cpu")
+    model = SentenceTransformer(modules=[transformer, models.Pooling(384)], place=Place())
     preprocess = getattr(model, "preprocess", None) or model.tokenize
     names = {field.name for field in dataclasses.fields(SentenceTransformerDataCollator)}
     collator = SentenceTransformerDataCollator(

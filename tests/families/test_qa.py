@@ -30,6 +30,7 @@ from trunkline.prefinetune import Report, prefinetune
 from trunkline.prefinetune.model import draw_batch
 from trunkline.prefinetune.run import Session
 from trunkline.prefinetune.sources import recipe_sources
+from trunkline.training.distributed import Place
 from trunkline.training.log import read_rows
 
 Folders = Callable[[str], Path]
@@ -320,7 +321,7 @@ def test_a_batch_reaches_only_its_own_familys_adapter_and_objective(
         step=0,
         section=session.recipe.families[family].model_copy(update={"tokens": 64}),
         pad_id=1,
-        device="cpu",
+        place=Place(),
     )
     model(family, batch).backward()
     assert all(parameter.grad is not None and parameter.grad.any() for parameter in model.adapters[family].parameters())

@@ -21,6 +21,7 @@ from trunkline.prefinetune.model import PrefinetuneModel, StepBatch, check_famil
 from trunkline.prefinetune.run import Session
 from trunkline.prefinetune.sources import recipe_sources
 from trunkline.prefinetune.strategies import adapters_of
+from trunkline.training.distributed import Place
 from trunkline.training.log import read_rows
 
 Folders = Callable[[str], Path]
@@ -52,7 +53,7 @@ def batch_of(session: Session, family: str, step: int = 0) -> StepBatch:
         step=step,
         section=session.recipe.families[family].model_copy(update={"tokens": 64}),
         pad_id=1,
-        device="cpu",
+        place=Place(),
     )
 
 

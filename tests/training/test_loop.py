@@ -204,7 +204,12 @@ def test_a_second_sigterm_lets_the_run_save_all_the_same(accelerator: Any) -> No
 
 
 @pytest.mark.parametrize("asked", [0.0, 1.0])
-def test_all_processes_stop_when_any_one_was_asked_to(asked: float, accelerator: Any) -> None:
+def test_all_processes_stop_when_any_one_was_asked_to(
+    asked: float, accelerator: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # There is no other process to average gradients with.
+    monkeypatch.setattr("trunkline.training.loop.mean_gradients", lambda parameters, processes: None)
+
     class OneOfTwo:
         """Stands for the second of two processes; the first one's answer is `asked`."""
 

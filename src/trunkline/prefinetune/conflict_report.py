@@ -22,6 +22,7 @@ from trunkline.model.lora import LoraAdapter
 from trunkline.prefinetune.conflict import FILE, WHOLE, as_in_training, measure_conflict, without_noise
 from trunkline.prefinetune.model import PrefinetuneModel, StepBatch, check_families, draw_batch
 from trunkline.prefinetune.sources import recipe_sources
+from trunkline.training.distributed import Place
 from trunkline.training.log import read_rows
 from trunkline.training.precision import resolve_precision
 from trunkline.training.report import Report
@@ -73,7 +74,7 @@ def draw_batches(
                     step=step,
                     section=section,
                     pad_id=model.encoder.config.pad_id,
-                    device=device,
+                    place=Place(device),
                 )
         yield batch
 

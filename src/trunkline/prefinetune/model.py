@@ -22,6 +22,7 @@ from trunkline.objectives.distillation import feature_distance
 from trunkline.objectives.grad_cache import cached_losses, chunk_slices
 from trunkline.objectives.masked_lm import MaskedLMObjective
 from trunkline.prefinetune.strategies import SHARED
+from trunkline.training.distributed import Place, gather_units, shares
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,12 +34,14 @@ class StepBatch:
         targets: What the family's objective made of the examples.
         drawn: (number of the source, index into what it trains on).
         teacher: [units, width] features to distil from, if there is a teacher.
+        counts: Units that each process encodes; `chunks` and `teacher` are this one's, `targets` are of all.
     """
 
     chunks: tuple[TokenBatch, ...]
     targets: Any
     drawn: Sequence[tuple[int, int]]
     teacher: Tensor | None = None
+    counts: tuple[int, ...] = ()
 
     @property
     def n_tokens(self) -> int:
@@ -112,9 +115,11 @@ class PrefinetuneModel(nn.Module):
     def _loss(self, family: str, features: Tensor, batch: StepBatch) -> Tensor:
         # In bf16 the cosines of InfoNCE are too coarse at small temperatures, and this part costs next to nothing.
         with torch.autocast(features.device.type, enabled=False):
+            features = gather_units(features, batch.counts)
             loss: Tensor = self.objectives[family](features, batch.targets)
             if batch.teacher is not None:
-                loss = loss + self.distil_weight * feature_distance(features, batch.teacher)
+                teacher = gather_units(batch.teacher, batch.counts)
+                loss = loss + self.distil_weight * feature_distance(features, teacher)
             return loss
 
 
@@ -127,9 +132,20 @@ def draw_batch(
     step: int,
     section: FamilySection,
     pad_id: int,
-    device: torch.device | str,
+    place: Place,
 ) -> StepBatch:
-    """Draws examples until their tokens reach the family's budget, and packs them."""
+    """Draws examples until their tokens reach the family's budget, and packs the share of this process.
+
+    Args:
+        family: Its name.
+        mixture: Its sources.
+        objective: Makes the targets.
+        tokenizer: For sources that are not tokenised yet.
+        step: Draws the examples.
+        section: Budget and chunks; with several processes the budget is that of all together.
+        pad_id: Token id of padding.
+        place: Where the batch goes, and of which process it is the share.
+    """
     drawn: list[tuple[int, int]] = []
     items: list[tuple[int, Any]] = []
     units: list[UnitText] = []
@@ -150,9 +166,13 @@ def draw_batch(
         drawn.append((number, index))
         units.extend(texts)
         size += sum(text.size for text in texts)
-    slices = chunk_slices([text.size for text in units], section.chunk_tokens or size)
-    chunks = tuple(TokenBatch.from_packed(pack(units[part], pad_id), device) for part in slices)
-    return StepBatch(chunks, to_device(objective.targets(items, step), device), drawn)
+    targets = to_device(objective.targets(items, step), place.device)
+    parts = shares([text.size for text in units], place.processes)
+    counts = tuple(sum(text.n_units for text in units[part]) for part in parts)
+    own = units[parts[place.rank]]
+    slices = chunk_slices([text.size for text in own], section.chunk_tokens or size)
+    chunks = tuple(TokenBatch.from_packed(pack(own[part], pad_id), place.device) for part in slices)
+    return StepBatch(chunks, targets, drawn, counts=counts)
 
 
 def to_device(targets: Any, device: torch.device | str) -> Any:

@@ -34,11 +34,13 @@ from trunkline.prefinetune.sources import load_sources, open_recipe
 from trunkline.prefinetune.strategies import Losses, adapters_of, freeze, parameter_groups, project_conflicts
 from trunkline.training.best import keep_best
 from trunkline.training.checkpoint import checkpoints, load_checkpoint, save_checkpoint, seed_everything
+from trunkline.training.distributed import Place, gather_states, is_main_process, main_process_first
 from trunkline.training.ema import Ema, averaged
 from trunkline.training.folders import write_errors
 from trunkline.training.log import MetricsLog
 from trunkline.training.loop import Hooks, LoopSettings, optimizer_for, run
 from trunkline.training.precision import make_accelerator, resolve_precision
+from trunkline.training.random_state import random_state
 from trunkline.training.report import Report
 from trunkline.versions import versions
 
@@ -59,40 +61,51 @@ def prefinetune(recipe: PrefinetuneRecipe, folder: Path, report: Report | None =
         MismatchError: The folder holds a run of another recipe.
         TrunklineError: Data, encoder or training problems; see `trunkline.errors`.
     """
-    report = report or Report()
+    main = is_main_process()
+    report = report if report is not None and main else Report()
     bundle = folder / "bundle"
-    _claim(folder, recipe)
-    if (bundle / "manifest.json").is_file():
-        if (folder / "experiment.json").is_file() and not (folder / "MODEL_CARD.md").is_file():
-            write_model_card(folder, bundle)
-        report.say(f"{bundle} is complete, nothing to do")
-        return bundle
+    with main_process_first():
+        _claim(folder, recipe)
+        if (bundle / "manifest.json").is_file():
+            if main and (folder / "experiment.json").is_file() and not (folder / "MODEL_CARD.md").is_file():
+                write_model_card(folder, bundle)
+            report.say(f"{bundle} is complete, nothing to do")
+            return bundle
     seed_everything(recipe.seed)
     start = load_any(recipe.encoder, fork=recipe.fork, max_length=recipe.max_length)
     if recipe.fork is not None and recipe.fork != start.encoder.fork:
         raise MismatchError(
             f"the recipe's fork is {recipe.fork}", expected=f"{start.encoder.fork}, that of the bundle {recipe.encoder}"
         )
-    opened = open_recipe(recipe, report.say)
-    sources: dict[str, list[Source]] = {
-        family: load_sources(family, section, recipe.seed, opened[family], start.tokenizer)
-        for family, section in recipe.families.items()
-    }
+    with main_process_first():  # it fills the cache, the others read it
+        opened = open_recipe(recipe, report.say)
+        sources: dict[str, list[Source]] = {
+            family: load_sources(family, section, recipe.seed, opened[family], start.tokenizer)
+            for family, section in recipe.families.items()
+        }
     check_families(recipe, sources)
+    if main:
+        _write_plan(recipe, sources, folder, report)
+        write_experiment(folder, recipe, start, opened, sources)
+    session = Session(recipe, start, sources, folder, report)
+    session.train()
+    if main:
+        with averaged(session.ema), write_errors(bundle, "all checkpoints are intact"):
+            save_bundle(session.result(), bundle)
+        write_model_card(folder, bundle)
+        report.say(f"saved {bundle}")
+    session.accelerator.wait_for_everyone()
+    session.accelerator.end_training()
+    return bundle
+
+
+def _write_plan(recipe: PrefinetuneRecipe, sources: dict[str, list[Source]], folder: Path, report: Report) -> None:
     plan = schedule(recipe, sources)
     write_json(plan, folder / "schedule.json")
     for row in plan:
         report.say(
             f"{row['family']}: {row['source']} {row['share']:.1%}, {row['examples']} draws, {row['epochs']} epochs"
         )
-    write_experiment(folder, recipe, start, opened, sources)
-    session = Session(recipe, start, sources, folder, report)
-    session.train()
-    with averaged(session.ema), write_errors(bundle, "all checkpoints are intact"):
-        save_bundle(session.result(), bundle)
-    write_model_card(folder, bundle)
-    report.say(f"saved {bundle}")
-    return bundle
 
 
 class Session:
@@ -127,7 +140,9 @@ class Session:
         thrown_away = nn.ModuleList([self.model.objectives, self.model.anchors])
         groups = parameter_groups(encoder, self.model.adapters, thrown_away, recipe)
         optimizer = optimizer_for(groups, recipe.optimizer.weight_decay)
-        self.prepared, self.optimizer = self.accelerator.prepare(self.model, optimizer)
+        self.model.to(self.accelerator.device)
+        self.optimizer = self.accelerator.prepare(optimizer)
+        self.place = Place(self.accelerator.device, self.accelerator.process_index, self.accelerator.num_processes)
         total = sum(section.weight for section in recipe.families.values())
         self.weights: dict[str, float] = {family: section.weight / total for family, section in recipe.families.items()}
         self.mixtures = {
@@ -149,7 +164,7 @@ class Session:
         """Trains from the last checkpoint, or from the start, to the end."""
         recipe = self.recipe
         done = self._resume()
-        self.metrics = MetricsLog(self.folder / "metrics.jsonl", done)
+        self.metrics = MetricsLog(self.folder / "metrics.jsonl", done) if self.accelerator.is_main_process else None
         self.accelerator.init_trackers("tensorboard")
         self.conflict = self._conflict_log(done)
         if done == 0:
@@ -171,8 +186,7 @@ class Session:
             stepped=lambda step: self.ema.update() if self.ema else None,
             progress=lambda step: self.report.progress(step, recipe.optimizer.steps, self.last),
         )
-        run(self.prepared, self.optimizer, self.losses, settings, hooks, accelerator=self.accelerator, start=done)
-        self.accelerator.end_training()
+        run(self.model, self.optimizer, self.losses, settings, hooks, accelerator=self.accelerator, start=done)
 
     def result(self) -> Loaded:
         """The trained backbone with its primary adapters."""
@@ -223,7 +237,10 @@ class Session:
         if self.recipe.strategy != "pcgrad":
             return losses
         return project_conflicts(
-            losses, list(self.model.encoder.parameters()), np.random.default_rng([self.recipe.seed, step])
+            losses,
+            list(self.model.encoder.parameters()),
+            np.random.default_rng([self.recipe.seed, step]),
+            self.place.processes,
         )
 
     def _family_losses(self, step: int) -> Losses:
@@ -237,7 +254,7 @@ class Session:
                 step=step,
                 section=section,
                 pad_id=self.start.encoder.config.pad_id,
-                device=self.accelerator.device,
+                place=self.place,
             )
             self.batches[family] = batch
             self.tokens_seen += batch.n_tokens
@@ -273,7 +290,8 @@ class Session:
     def _log(self, step: int, values: dict[str, float]) -> None:
         self.last = values
         row = {**values, "tokens_seen": float(self.tokens_seen)}
-        self.metrics.write(step, row)
+        if self.metrics is not None:
+            self.metrics.write(step, row)
         self.accelerator.log(row, step=step)
 
     def _conflict_log(self, done: int) -> ConflictLog | None:
@@ -290,7 +308,16 @@ class Session:
         return ConflictLog(self.folder / "conflict.jsonl", done)
 
     def _measure(self, step: int) -> bool:
-        """What is due after a step: held-out measures, and the families' conflict."""
+        """What is due after a step: held-out measures, and the families' conflict; the main process measures."""
+        if not self.accelerator.is_main_process:
+            self.accelerator.wait_for_everyone()
+            return False
+        try:
+            return self._measure_here(step)
+        finally:
+            self.accelerator.wait_for_everyone()
+
+    def _measure_here(self, step: int) -> bool:
         monitor = self.recipe.monitor
         if self.conflict and step % monitor.conflict_every == 0 and shared_parameters(self.model.encoder)[0]:
             measured = measure_conflict(self.model, self.compared, bf16=self.bf16, weights=self.weights)
@@ -302,7 +329,8 @@ class Session:
             values = evaluate(self.model, self.held_out, self.probes, self.tokenizer, bf16=self.bf16)
             rules: dict[str, str] = {f: m for f, m in self.recipe.checkpoint.best.items() if f in self.recipe.families}
             found = keep_best(self.folder / "checkpoints", rules, step, values, self.model)
-        self.metrics.write(step, values)
+        if self.metrics is not None:
+            self.metrics.write(step, values)
         self.accelerator.log(values, step=step)
         short = {name: value for name, value in values.items() if name.count("/") < 3}
         self.report.say(f"step {step}: " + ", ".join(f"{name} {value:.3f}" for name, value in short.items()))
@@ -316,15 +344,18 @@ class Session:
             "mixtures": {family: mixture.state() for family, mixture in self.mixtures.items()},
             "tokens_seen": self.tokens_seen,
         }
-        self.metrics.sync()
-        keep = self.recipe.checkpoint.keep
-        save_checkpoint(self.folder / "checkpoints", step, self.model, self.optimizer.optimizer, extra, keep, self.ema)
+        states = gather_states(random_state(), self.place.processes)
+        if self.metrics is not None:
+            self.metrics.sync()
+            folder, keep = self.folder / "checkpoints", self.recipe.checkpoint.keep
+            save_checkpoint(folder, step, self.model, self.optimizer.optimizer, extra, keep, self.ema, states)
+        self.accelerator.wait_for_everyone()
 
     def _resume(self) -> int:
         found = checkpoints(self.folder / "checkpoints")
         if not found:
             return 0
-        step, extra = load_checkpoint(found[-1], self.model, self.optimizer.optimizer, self.ema)
+        step, extra = load_checkpoint(found[-1], self.model, self.optimizer.optimizer, self.ema, self.place.rank)
         for family, mixture in self.mixtures.items():
             mixture.restore(extra["mixtures"][family])
         self.tokens_seen = int(extra["tokens_seen"])

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from trunkline.config import PrefinetuneRecipe
 from trunkline.model.encoder import Encoder
 from trunkline.model.lora import LoraAdapter, lora_config
+from trunkline.training.distributed import mean_gradients
 
 SHARED = "shared"
 """Key of the one adapter of the strategy single-adapter."""
@@ -81,7 +82,9 @@ def parameter_groups(encoder: Encoder, adapters: nn.Module, objectives: nn.Modul
     return groups
 
 
-def project_conflicts(losses: Losses, shared: Sequence[nn.Parameter], rng: np.random.Generator) -> Losses:
+def project_conflicts(
+    losses: Losses, shared: Sequence[nn.Parameter], rng: np.random.Generator, processes: int = 1
+) -> Losses:
     """Gradient surgery on shared parameters (PCGrad, Yu et al. 2020, arXiv 2001.06782, algorithm 1).
 
     Passes the losses on. The loop back-propagates each before it asks for the next, so after each its gradient is set
@@ -91,10 +94,12 @@ def project_conflicts(losses: Losses, shared: Sequence[nn.Parameter], rng: np.ra
         losses: Name, weight and loss of each family.
         shared: The parameters whose gradients are projected; others keep their sum.
         rng: Draws the order of the projections.
+        processes: How many share the batch; what is projected are the gradients of all.
     """
     found: dict[str, list[Tensor | None]] = {}
     for name, weight, loss in losses:
         yield name, weight, loss
+        mean_gradients(shared, processes)
         part = [parameter.grad for parameter in shared]
         before = found.get(name)
         found[name] = part if before is None else [_plus(a, b) for a, b in zip(before, part, strict=True)]

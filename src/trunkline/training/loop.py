@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from trunkline.errors import TrainingError
+from trunkline.training.distributed import mean_gradients
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,6 +156,7 @@ def _step(
             raise _not_finite(f"loss of {name} is {value}", hooks, step)
         values[f"loss/{name}"] = values.get(f"loss/{name}", 0.0) + value
         accelerator.backward(loss * weight)
+    mean_gradients(module.parameters(), accelerator.num_processes)
     norm = float(accelerator.clip_grad_norm_(module.parameters(), settings.clip))
     if not math.isfinite(norm):
         raise _not_finite(f"gradient norm is {norm}", hooks, step)
