@@ -164,9 +164,11 @@ class MonitorSection(Section):
     """What is measured while training; 0 switches a measure off.
 
     `conflict_every` steps the families' gradients on the backbone are compared over `conflict_batches` fixed batches.
+    `trackers` get what metrics.jsonl gets; wandb and mlflow are packages of their own.
     """
 
     every: Annotated[int, Field(ge=0)] = 200
+    trackers: tuple[Literal["tensorboard", "wandb", "mlflow"], ...] = ("tensorboard",)
     conflict_every: Annotated[int, Field(ge=0)] = 0
     conflict_batches: Annotated[int, Field(ge=2)] = 16
     probes: dict[str, ProbeSection] = Field(default_factory=dict)

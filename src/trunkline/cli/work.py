@@ -45,13 +45,15 @@ def prefinetune(
     parsed = load_recipe(recipe, PrefinetuneRecipe)
     if seed is not None:
         parsed = parsed.model_copy(update={"seed": seed, "name": f"{parsed.name}-{seed}"})
+    from trunkline.training.distributed import is_main_process
     from trunkline.ui.training_plots import plot_run
 
     folder = out or Path("runs") / parsed.name
     with training_bar(parsed.name) as report:
         bundle = run(parsed, folder, report)
-    plot_run(folder)
-    typer.echo(f"{bundle}")
+    if is_main_process():
+        plot_run(folder)
+        typer.echo(f"{bundle}")
 
 
 @app.command()

@@ -37,7 +37,7 @@ from trunkline.training.checkpoint import checkpoints, load_checkpoint, save_che
 from trunkline.training.distributed import Place, gather_states, is_main_process, main_process_first
 from trunkline.training.ema import Ema, averaged
 from trunkline.training.folders import write_errors
-from trunkline.training.log import MetricsLog
+from trunkline.training.log import MetricsLog, require_trackers
 from trunkline.training.loop import Hooks, LoopSettings, optimizer_for, run
 from trunkline.training.precision import make_accelerator, resolve_precision
 from trunkline.training.random_state import random_state
@@ -121,7 +121,8 @@ class Session:
     ) -> None:
         self.recipe, self.start, self.sources, self.folder, self.report = recipe, start, sources, folder, report
         self.bf16 = resolve_precision(recipe.precision) == "bf16"
-        self.accelerator = make_accelerator(self.bf16, log_with="tensorboard", project_dir=str(folder))
+        trackers = require_trackers(recipe.monitor.trackers)
+        self.accelerator = make_accelerator(self.bf16, log_with=trackers, project_dir=str(folder))
         self.tokenizer = start.tokenizer
         encoder = start.encoder
         encoder.dropout = recipe.optimizer.dropout

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from trunkline.data.files import write_atomic
+from trunkline.errors import TrunklineError
 from trunkline.training.folders import write_errors
 
 _KEPT = "checkpoints are intact"
@@ -38,6 +40,22 @@ class MetricsLog:
         """Brings all rows to the disk; before a checkpoint, so that a power cut leaves none of its steps without."""
         with write_errors(self.path, _KEPT), self.path.open("ab") as file:
             os.fsync(file.fileno())
+
+
+def require_trackers(names: Sequence[str]) -> list[str]:
+    """The names of the trackers, all of whose packages are there.
+
+    Raises:
+        TrunklineError: One is not installed.
+    """
+    missing = [name for name in names if importlib.util.find_spec(name) is None]
+    if missing:
+        raise TrunklineError(
+            f"the tracker {missing[0]} is not installed",
+            expected="the packages of all `monitor.trackers`",
+            todo=f"`pip install {' '.join(missing)}`, or take it out of the recipe",
+        )
+    return list(names)
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
