@@ -123,3 +123,10 @@ def test_marks_are_the_words_that_overlap_a_span(example):
         if start < span.end and end > span.start
     ]
     assert marks_of(example, numbers) == naive
+
+
+def test_what_other_code_stored_is_read_anew(tmp_path, monkeypatch):
+    monkeypatch.setenv("TRUNKLINE_CACHE", str(tmp_path))
+    assert len(corpus_of("k", lambda: [PlainExample("one")])) == 1
+    monkeypatch.setattr("trunkline.data.corpus.code_fingerprint", lambda: "other code")
+    assert len(corpus_of("k", lambda: [PlainExample("one"), PlainExample("two")])) == 2

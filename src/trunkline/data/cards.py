@@ -154,9 +154,16 @@ class Card(_Frozen):
             )
         self._check_labels(labels, base)
 
+    def splits_here(self) -> list[str]:
+        """The splits whose files are on this machine."""
+        here = {split for split, refs in self.files.items() if all(self.resolve(ref.path).exists() for ref in refs)}
+        return [
+            split for split in self.splits if (self.resplit[split].source if split in self.resplit else split) in here
+        ]
+
     def is_here(self) -> bool:
         """Whether the files of all splits are on this machine."""
-        return all(self.resolve(ref.path).exists() for refs in self.files.values() for ref in refs)
+        return len(self.splits_here()) == len(self.splits)
 
     def resolve(self, path: str) -> Path:
         """Where a path of this card lies on this machine."""

@@ -11,7 +11,7 @@ from typing import Any, TypeVar, overload
 
 from trunkline.data.batching import UnitText
 from trunkline.data.examples import Example, NerExample, PairExample, PlainExample, QaExample, Span, TextExample
-from trunkline.data.store import Rows, cache_folder, in_chunks, open_rows, store_rows
+from trunkline.data.store import Rows, cache_folder, code_fingerprint, in_chunks, open_rows, store_rows
 from trunkline.data.tokenize import IntArray, TextTokenizer
 from trunkline.errors import TrunklineError
 
@@ -125,7 +125,8 @@ def corpus_of(key: str, examples: Callable[[], Iterable[Example]]) -> Corpus:
         TrunklineError: No examples, examples of several kinds, or a cache that cannot be written; whatever reading
             raises. Nothing is stored then.
     """
-    folder = cache_folder() / "corpora" / key
+    name = hashlib.sha256(f"{code_fingerprint()} {key}".encode()).hexdigest()[:32]
+    folder = cache_folder() / "corpora" / name
     rows = open_rows(folder)
     return Corpus(rows if rows is not None else _store(folder, iter(examples()), key))
 
@@ -139,7 +140,9 @@ def tokens_of(corpus: Corpus, tokenizer: TextTokenizer, family: str, unit_texts:
         family: What the units are depends on it.
         unit_texts: The family's tokenisation.
     """
-    key = hashlib.sha256(f"{sorted(_UNITS)} {corpus.sha256} {tokenizer.fingerprint} {family}".encode()).hexdigest()[:32]
+    key = hashlib.sha256(f"{code_fingerprint()} {corpus.sha256} {tokenizer.fingerprint} {family}".encode()).hexdigest()[
+        :32
+    ]
     folder = cache_folder() / "tokens" / key
     rows = open_rows(folder)
     if rows is None:

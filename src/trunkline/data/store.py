@@ -9,6 +9,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +58,15 @@ def cache_folder() -> Path:
     """Where stored corpora and tokens lie: the environment variable TRUNKLINE_CACHE, or ~/.cache/trunkline."""
     chosen = os.environ.get(CACHE_VARIABLE)
     return Path(chosen) if chosen else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "trunkline"
+
+
+@cache
+def code_fingerprint() -> str:
+    """A hash of the code that reads, tokenises and cleans data: what other code stored is not taken for its work."""
+    digest = hashlib.sha256()
+    for path in sorted(Path(__file__).parent.rglob("*.py")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
 
 
 def open_rows(folder: Path) -> Rows | None:

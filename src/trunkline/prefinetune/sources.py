@@ -13,14 +13,13 @@ from typing import Any
 import numpy as np
 
 from trunkline.config import DecontaminateSection, FamilySection, MixtureFamily, PrefinetuneRecipe
-from trunkline.data.cards import Card, list_cards, load_card
-from trunkline.data.checks.command import splits_here
-from trunkline.data.checks.decontaminate import benchmark_index, decontaminate, held_out_splits
+from trunkline.data.cards import Card, load_card
+from trunkline.data.checks.decontaminate import benchmark_index, decontaminate, held_out_splits, tasks_here
 from trunkline.data.corpus import Corpus, Subset, corpus_of, tokens_of
 from trunkline.data.examples import Example, NerExample, PairExample, QaExample
 from trunkline.data.load import stream_source
 from trunkline.data.mixture import Source, split_source
-from trunkline.data.store import Rows, cache_folder, open_rows, store_rows
+from trunkline.data.store import Rows, cache_folder, code_fingerprint, open_rows, store_rows
 from trunkline.data.tokenize import IntArray, TextTokenizer
 from trunkline.errors import RecipeError, TrunklineError
 from trunkline.families import get_family
@@ -60,7 +59,7 @@ class Decontaminator:
 
     def __init__(self, section: DecontaminateSection) -> None:
         self.section = section
-        self.cards = _tasks_here() if section.against == "tasks" else list(section.against)
+        self.cards = tasks_here() if section.against == "tasks" else list(section.against)
         cards = [load_card(name) for name in self.cards]
         parts = [card.fingerprint(split) for card in cards for split in held_out_splits(card.splits)]
         self.fingerprint = hashlib.sha256(f"{parts} {section.threshold}".encode()).hexdigest()
@@ -68,7 +67,7 @@ class Decontaminator:
 
     def kept(self, corpus: Corpus) -> tuple[IntArray, dict[str, Any]]:
         """Indices of the examples that are left, and the report about the others."""
-        key = hashlib.sha256(f"{corpus.sha256} {self.fingerprint}".encode()).hexdigest()[:32]
+        key = hashlib.sha256(f"{code_fingerprint()} {corpus.sha256} {self.fingerprint}".encode()).hexdigest()[:32]
         folder = cache_folder() / "kept" / key
         rows = open_rows(folder)
         if rows is None:
@@ -203,11 +202,6 @@ def _card(name: str) -> tuple[Card, str]:
 
 def _key(state: str) -> str:
     return hashlib.sha256(state.encode()).hexdigest()[:32]
-
-
-def _tasks_here() -> list[str]:
-    cards = [card for name in list_cards() if (card := load_card(name)).role == "task"]
-    return [card.name for card in cards if set(held_out_splits(card.splits)) <= set(splits_here(card))]
 
 
 def _told_apart(sources: list[Opened]) -> list[Opened]:

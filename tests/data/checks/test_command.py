@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from trunkline.data.checks import command
+from trunkline.data.checks import command, decontaminate
 from trunkline.data.checks.command import check_data, check_files, collect_repairs, exit_code
 from trunkline.errors import DataError, TrunklineError
 from trunkline.ui.checks import print_checks
@@ -96,8 +96,9 @@ def package(folder: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
         "source": write_card(folder, "source", role="source", files={"train": "./test.csv"}),
     }
     load = command.load_card
-    monkeypatch.setattr(command, "list_cards", lambda: list(cards))
-    monkeypatch.setattr(command, "load_card", lambda name: load(cards.get(name, name)))
+    for module in (command, decontaminate):
+        monkeypatch.setattr(module, "list_cards", lambda: list(cards))
+        monkeypatch.setattr(module, "load_card", lambda name: load(cards.get(name, name)))
     return list(cards)
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from trunkline.data.cards import Card, list_cards, load_card
-from trunkline.data.checks.decontaminate import decontaminate, held_out_splits, held_out_texts
+from trunkline.data.checks.decontaminate import decontaminate, held_out_texts, tasks_here
 from trunkline.data.checks.findings import TRAIN, check_overlap, check_splits, index_split
 from trunkline.data.checks.overlap import OverlapIndex
 from trunkline.data.checks.report import SAMPLES, Finding, Report
@@ -133,12 +133,6 @@ def collect_repairs() -> Iterator[dict[str, tuple[int, str]]]:
         logger.setLevel(level)
 
 
-def splits_here(card: Card) -> list[str]:
-    """The splits of a card whose files are on this machine."""
-    here = {split for split, refs in card.files.items() if all(card.resolve(ref.path).exists() for ref in refs)}
-    return [split for split in card.splits if (card.resplit[split].source if split in card.resplit else split) in here]
-
-
 def _check_card(
     card: Card, lenient: bool, index: OverlapIndex | None, count_tokens: CountTokens | None
 ) -> dict[str, Any]:
@@ -150,7 +144,7 @@ def _check_card(
         "expected": card.counts,
         "published": {},
     }
-    chosen = splits_here(card) if lenient else list(card.splits)
+    chosen = card.splits_here() if lenient else list(card.splits)
     absent = [split for split in card.splits if split not in chosen]
     message = f"not here and so not checked: {', '.join(absent)}; from {card.home}"
     extra = [Finding("files", "warning", "all", len(absent), None, message)] if absent else []
@@ -230,7 +224,7 @@ def _touching(splits: Mapping[str, Sequence[Example]], index: OverlapIndex) -> l
 
 def _index_of_tasks(say: Say) -> OverlapIndex:
     tasks = [card for card in map(load_card, list_cards()) if card.role == "task"]
-    here = [card.name for card in tasks if set(held_out_splits(card.splits)) <= set(splits_here(card))]
+    here = tasks_here()
     say(f"indexing the dev and test texts of {len(here)} task cards")
     if missing := [card.name for card in tasks if card.name not in here]:
         say(f"not here and so not compared with: {', '.join(missing)}")

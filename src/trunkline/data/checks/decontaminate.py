@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from trunkline.data.cards import Card, load_card
+from trunkline.data.cards import Card, list_cards, load_card
 from trunkline.data.checks.overlap import Match, OverlapIndex, batch_texts
 from trunkline.data.checks.report import example_texts, shorten, whole_text
 from trunkline.data.examples import Example
@@ -44,6 +44,12 @@ class Removal:
 def held_out_splits(splits: Iterable[str]) -> list[str]:
     """The splits that nothing may be learnt from: all whose name does not begin with `train`."""
     return [split for split in splits if not split.startswith("train")]
+
+
+def tasks_here() -> list[str]:
+    """The cards of tasks whose dev and test splits are on this machine."""
+    tasks = [card for card in map(load_card, list_cards()) if card.role == "task"]
+    return [card.name for card in tasks if set(held_out_splits(card.splits)) <= set(card.splits_here())]
 
 
 def benchmark_index(cards: Sequence[str], threshold: float = 0.8, min_words: int = 5) -> OverlapIndex:
