@@ -21,6 +21,7 @@ LEVELS = [
     {"model"},
     {"families", "training"},
     {"prefinetune", "adapt", "inference"},
+    {"benchmark"},
     {"ui"},
     {"quickstart"},
     {"cli"},

@@ -1,0 +1,1 @@
+"""Many tasks, encoders, ways of adaptation and label budgets: run, stored, compared."""

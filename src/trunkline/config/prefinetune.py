@@ -1,0 +1,163 @@
+"""Recipes of pre-finetuning."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from trunkline.config.base import AdapterSection, FamilyName, Fraction, PositiveFloat, PositiveInt, Section
+from trunkline.config.mixture import DecontaminateSection, MixtureFamily
+
+Strategy = Literal["task-primary", "naive", "individual", "single-adapter", "frozen-backbone", "pcgrad"]
+
+
+class FamilySection(MixtureFamily):
+    """One family's share of a pre-finetuning step.
+
+    Attributes:
+        weight: Share of the loss.
+        tokens: Tokens of a step's batch.
+        chunk_tokens: Encode the batch in chunks of at most so many tokens, the gradient staying that of the whole batch
+            (GradCache), so that `tokens` is not limited by memory; none encodes it at once.
+        one_source_a_step: Draw each batch from one source.
+        held_out: Examples of each source for the monitor.
+        temperature: Classification: that of InfoNCE, or where it starts.
+        learn_temperature: Classification: train it, within 0.005 and 0.5.
+        hardness: Classification: beta of Robinson et al. 2021; the higher, the more the hardest negatives count.
+        negatives: NER: most concepts that are added to those of the batch.
+        hard_negatives: NER: how many of them are the nearest to the batch's concepts; the rest are drawn at random.
+        anchor: Weight of masked-language-model training on the family's texts, against forgetting; 0 is none.
+    """
+
+    weight: PositiveFloat = 1.0
+    tokens: PositiveInt = 2048
+    chunk_tokens: PositiveInt | None = None
+    one_source_a_step: bool = False
+    held_out: PositiveInt = 200
+    temperature: PositiveFloat = 0.05
+    learn_temperature: bool = False
+    hardness: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+    negatives: Annotated[int, Field(ge=0)] = 64
+    hard_negatives: Annotated[int, Field(ge=0)] = 0
+    anchor: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+
+    @model_validator(mode="after")
+    def _hard_negatives_are_negatives(self) -> FamilySection:
+        if self.hard_negatives > self.negatives:
+            raise ValueError(f"hard_negatives {self.hard_negatives} is more than negatives {self.negatives}")
+        return self
+
+
+class OptimizerSection(Section):
+    """AdamW with linear warm-up and decay. Rates are per parameter group.
+
+    With an `ema` above 0, such as 0.999, the exponential moving average of the weights is measured and exported in
+    their place. What `layer_decay`, `frozen_layers`, `b_ratio` and `sharpen` do is said in
+    `trunkline.prefinetune.strategies`.
+    """
+
+    steps: PositiveInt = 1000
+    backbone_rate: PositiveFloat = 5e-5
+    adapter_rate: PositiveFloat = 5e-4
+    objective_rate: PositiveFloat = 1e-3
+    warmup: Fraction = 0.06
+    floor: Fraction = 0.0
+    weight_decay: Annotated[float, Field(ge=0)] = 0.01
+    clip: PositiveFloat = 1.0
+    dropout: Fraction = 0.0
+    ema: Fraction = 0.0
+    layer_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
+    frozen_layers: Annotated[int, Field(ge=0)] = 0
+    b_ratio: PositiveFloat = 1.0
+    sharpen: Fraction = 0.0
+
+
+class DistilSection(Section):
+    """Distillation from encoders that were pre-finetuned for one family each: features are drawn to theirs."""
+
+    teachers: dict[FamilyName, str] = Field(min_length=1)
+    weight: PositiveFloat = 1.0
+
+
+class ProbeSection(Section):
+    """A linear probe: a head on frozen features, fitted on a few examples of a task outside the benchmark."""
+
+    per_class: PositiveInt | None = None
+    sentences: PositiveInt | None = None
+    dev: PositiveInt = 300
+
+    @model_validator(mode="after")
+    def _one_budget(self) -> ProbeSection:
+        if (self.per_class is None) == (self.sentences is None):
+            raise ValueError("give either per_class or sentences")
+        return self
+
+
+class MonitorSection(Section):
+    """What is measured while training; 0 switches a measure off.
+
+    `conflict_every` steps the families' gradients on the backbone are compared over `conflict_batches` fixed batches.
+    `trackers` get what metrics.jsonl gets; wandb and mlflow are packages of their own.
+    """
+
+    every: Annotated[int, Field(ge=0)] = 200
+    trackers: tuple[Literal["tensorboard", "wandb", "mlflow"], ...] = ("tensorboard",)
+    conflict_every: Annotated[int, Field(ge=0)] = 0
+    conflict_batches: Annotated[int, Field(ge=2)] = 16
+    probes: dict[str, ProbeSection] = Field(default_factory=dict)
+    log_every: PositiveInt = 10
+
+
+class CheckpointSection(Section):
+    """How often the run is saved, how many of the last checkpoints are kept, and which weights besides.
+
+    `best` names for a family what the monitor measures; the weights that are best by it are kept in `best-FAMILY`.
+    Higher is better, but of a `loss`. A family that it does not name has no best.
+    """
+
+    every: PositiveInt = 200
+    keep: PositiveInt = 2
+    best: dict[FamilyName, str] = Field(
+        default={
+            "ner": "dev/ner/recall_at_1",
+            "classification": "dev/classification/mrr",
+            "qa": "dev/qa/exact_match",
+        }
+    )
+
+
+class PrefinetuneRecipe(Section):
+    """A pre-finetuning run: encoder, strategy, families with their sources, optimizer, monitor."""
+
+    name: str
+    encoder: str = "default"
+    fork: Annotated[int, Field(ge=0)] | None = None
+    max_length: Annotated[int, Field(ge=8)] = 128
+    strategy: Strategy = "task-primary"
+    adapter: AdapterSection = AdapterSection()
+    mixture: str | None = None
+    families: dict[FamilyName, FamilySection] = Field(min_length=1)
+    decontaminate: DecontaminateSection | None = None
+    optimizer: OptimizerSection = OptimizerSection()
+    distil: DistilSection | None = None
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    monitor: MonitorSection = MonitorSection()
+    checkpoint: CheckpointSection = CheckpointSection()
+    seed: int = 0
+
+    @model_validator(mode="after")
+    def _consistent(self) -> PrefinetuneRecipe:
+        if self.strategy == "individual" and len(self.families) != 1:
+            raise ValueError(f"strategy individual trains one family, {len(self.families)} are given")
+        has_adapters = self.strategy in ("task-primary", "single-adapter", "frozen-backbone")
+        if has_adapters and self.adapter.rank == 0:
+            raise ValueError(f"strategy {self.strategy} needs adapters, adapter.rank is 0")
+        if self.optimizer.sharpen and not has_adapters:
+            raise ValueError(f"optimizer.sharpen finishes adapters, and strategy {self.strategy} has none")
+        if self.distil is not None and (strangers := sorted(set(self.distil.teachers) - set(self.families))):
+            raise ValueError(f"distil.teachers names {', '.join(strangers)}, which the recipe does not train")
+        for name, family in self.families.items():
+            if family.tokens < self.max_length:
+                raise ValueError(f"families.{name}.tokens {family.tokens} is less than max_length {self.max_length}")
+        return self
