@@ -40,6 +40,8 @@ STRATEGIES = (
     "pcgrad",
 )
 MERGES = {"merge-average": "average", "merge-ties": "ties"}
+REFERENCES = ("none", "naive", "task-primary")
+"""Strategies with which the others are compared."""
 MEASURES = ("dev/ner/recall_at_1", "dev/classification/mrr")
 
 
@@ -77,8 +79,12 @@ def run_merge(method: str, seed: int, runs: Path) -> dict[str, float]:
 
 
 def summarise(rows: Sequence[dict[str, Any]], families: dict[str, str]) -> list[dict[str, Any]]:
-    """Mean and 95 % t-interval over seeds of each measure and of the mean probe of each family, by strategy."""
-    values: dict[tuple[str, str], list[float]] = defaultdict(list)
+    """Mean and 95 % t-interval over seeds of each measure and of the mean probe of each family, by strategy.
+
+    `over` holds the same of the differences to other strategies. They are paired, as a seed draws the same data and the
+    same few labels of the probes for all.
+    """
+    values: dict[tuple[str, str], dict[int, float]] = defaultdict(dict)
     for row in rows:
         measures = dict(row["measures"])
         for family in sorted(set(families.values())):
@@ -86,28 +92,51 @@ def summarise(rows: Sequence[dict[str, Any]], families: dict[str, str]) -> list[
             if probes:
                 measures[f"probes/{family}"] = float(np.mean(probes))
         for name, value in measures.items():
-            values[row["strategy"], name].append(value)
+            values[row["strategy"], name][row["seed"]] = value
     summary = []
     for (strategy, name), found in values.items():
-        half = float(stats.t.ppf(0.975, len(found) - 1) * stats.sem(found)) if len(found) > 1 else None
-        summary.append(
-            {"strategy": strategy, "measure": name, "seeds": len(found), "mean": float(np.mean(found)), "half": half}
-        )
+        over = {}
+        for other in REFERENCES:
+            seeds = sorted(found.keys() & values.get((other, name), {}).keys())
+            if seeds and other != strategy:
+                over[other] = _mean_and_half([found[seed] - values[other, name][seed] for seed in seeds])
+        mean = _mean_and_half(list(found.values()))
+        summary.append({"strategy": strategy, "measure": name, "seeds": len(found), **mean, "over": over})
     return summary
 
 
-def table(summary: Sequence[dict[str, Any]], measures: Sequence[str]) -> str:
-    """The summary in Markdown, in percent."""
+def _mean_and_half(values: Sequence[float]) -> dict[str, float | None]:
+    half = float(stats.t.ppf(0.975, len(values) - 1) * stats.sem(values)) if len(values) > 1 else None
+    return {"mean": float(np.mean(values)), "half": half}
+
+
+def table(summary: Sequence[dict[str, Any]], measures: Sequence[str], over: str | None = None) -> str:
+    """The summary in Markdown, in percent, or the gains over a strategy in points."""
     cells = {(row["strategy"], row["measure"]): row for row in summary}
     lines = ["| strategy | " + " | ".join(measures) + " |", "|---" * (len(measures) + 1) + "|"]
     for strategy in dict.fromkeys(row["strategy"] for row in summary):
-        shown = []
-        for measure in measures:
-            row = cells.get((strategy, measure))
-            spread = "" if row is None or row["half"] is None else f" ± {100 * row['half']:.1f}"
-            shown.append("" if row is None else f"{100 * row['mean']:.1f}{spread}")
-        lines.append(f"| {strategy} | " + " | ".join(shown) + " |")
+        if strategy != over:
+            found = [cells.get((strategy, measure), {}) for measure in measures]
+            shown = [_cell(row if over is None else row.get("over", {}).get(over, {}), over) for row in found]
+            lines.append(f"| {strategy} | " + " | ".join(shown) + " |")
     return "\n".join(lines) + "\n"
+
+
+def _cell(row: dict[str, Any], over: str | None) -> str:
+    if not row:
+        return ""
+    spread = "" if row["half"] is None else f" ± {100 * row['half']:.1f}"
+    return f"{100 * row['mean']:{'+' if over else ''}.1f}{spread}"
+
+
+def write_tables(summary: Sequence[dict[str, Any]], families: dict[str, str], out: Path) -> None:
+    """Writes table.md: all measures, then the paired differences to each strategy of `REFERENCES`."""
+    shown = [*MEASURES, "probes/ner", "probes/classification", *(f"probe/{probe}" for probe in families)]
+    parts = [table(summary, shown)]
+    for other in REFERENCES:
+        measures = shown[len(MEASURES) :] if other == "none" else shown[: len(MEASURES) + 2]
+        parts.append(f"Difference to {other}, in points, paired by seed:\n\n" + table(summary, measures, other))
+    write_atomic(out / "table.md", "\n".join(parts))
 
 
 def main() -> None:
@@ -134,8 +163,7 @@ def main() -> None:
             write_rows(options.out / "results.jsonl", rows)
             summary = summarise(rows, families)
             write_atomic(options.out / "summary.json", json.dumps(summary, indent=2) + "\n")
-            shown = [*MEASURES, "probes/ner", "probes/classification", *(f"probe/{probe}" for probe in families)]
-            write_atomic(options.out / "table.md", table(summary, shown))
+            write_tables(summary, families, options.out)
     print((options.out / "table.md").read_text(encoding="utf-8"))
 
 

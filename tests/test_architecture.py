@@ -21,7 +21,7 @@ LEVELS = [
     {"model"},
     {"families", "training"},
     {"prefinetune", "adapt", "inference"},
-    {"benchmark"},
+    {"benchmark", "export"},
     {"ui"},
     {"quickstart"},
     {"cli"},
@@ -116,12 +116,17 @@ def test_nothing_is_unpickled_and_no_remote_code_is_run():
 
 
 def test_recipes_parse():
+    from trunkline.benchmark.suite import SuiteRecipe
     from trunkline.config import MixtureRecipe, PrefinetuneRecipe, SweepRecipe, load_recipe
     from trunkline.data.cards import load_card
 
     found = [*ROOT.glob("recipes/**/*.yaml"), *PACKAGE.glob("recipes/*.yaml")]
     assert len(found) >= 6
     for path in found:
+        if path.parent.name == "suites":
+            suite = load_recipe(path, SuiteRecipe)  # knows the cards of its tasks, and what splits they need
+            assert suite.name == path.stem
+            continue
         sweep = "tasks:" in path.read_text(encoding="utf-8").replace("against: tasks", "")
         kind = MixtureRecipe if path.parent.name == "mixtures" else SweepRecipe if sweep else PrefinetuneRecipe
         recipe = load_recipe(path, kind)

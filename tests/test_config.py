@@ -56,6 +56,19 @@ def test_contradictions_are_named(change, words):
     assert any(words in problem for problem in problems({**GOOD, **change}))
 
 
+def test_rank_growth_is_at_least_one_and_written_only_where_it_is_used():
+    for growth in (0.5, float("inf"), float("nan"), "fast"):
+        found = problems({**GOOD, "adapter": {"rank_growth": growth}})
+        assert any(problem.startswith("adapter.rank_growth") for problem in found), found
+    plain, one, two = (
+        parse_recipe({**GOOD, "adapter": adapter}, PrefinetuneRecipe, "r.yaml")
+        for adapter in ({}, {"rank_growth": 1.0}, {"rank_growth": 2.0})
+    )
+    assert set(one.model_dump(mode="json")["adapter"]) == {"rank", "alpha", "targets", "layers"}
+    assert plain == one and plain.model_dump_json() == one.model_dump_json()
+    assert parse_recipe(two.model_dump(mode="json"), PrefinetuneRecipe, "r.yaml").adapter.rank_growth == 2.0
+
+
 def test_a_sweep_needs_its_baseline_and_one_budget():
     raw = {
         "name": "s",

@@ -109,9 +109,8 @@ def random_adapter(
 ) -> LoraAdapter:
     """An adapter whose B is not zero, as after training."""
     torch.manual_seed(seed)
-    adapter = LoraAdapter(
-        LoraConfig(rank, options.get("alpha", 8.0), options.get("targets", ("query", "value")), tuple(layers)), config
-    )
+    alpha, targets = options.get("alpha", 8.0), options.get("targets", ("query", "value"))
+    adapter = LoraAdapter(LoraConfig(rank, alpha, targets, tuple(layers), options.get("rank_pattern", ())), config)
     with torch.no_grad():
         for parameter in adapter.parameters():
             parameter.normal_(std=0.3)

@@ -23,7 +23,7 @@ from trunkline.errors import MismatchError, TrunklineError
 from trunkline.families import fitting, get_family
 from trunkline.model.adapter_file import AdapterFile, lora_hash
 from trunkline.model.bundle_files import Loaded, add_task, load_any, save_bundle
-from trunkline.model.heads import best_head, fit_head
+from trunkline.model.heads import LinearHead, best_head, fit_head, head_path
 
 HEAD = AdaptSection(mode="head", precision="fp32")
 LORA = AdaptSection(
@@ -103,9 +103,76 @@ def test_the_best_penalty_is_kept_and_the_stronger_one_wins_ties() -> None:
     rng = np.random.default_rng(0)
     features, targets = rng.normal(size=(60, 5)).astype(np.float32), rng.integers(0, 3, 60)
     scores = iter([0.2, 0.9, 0.9])
-    head, penalty, score = best_head(features, targets, 3, (1.0, 0.01, 0.1), lambda head: next(scores))
+    seen = []
+
+    def finish(head: LinearHead) -> tuple[LinearHead, float]:
+        seen.append(head)
+        return dataclasses.replace(head, transitions=np.full((4, 3), len(seen), np.float32)), next(scores)
+
+    head, penalty, score = best_head(features, targets, 3, (1.0, 0.01, 0.1), finish)
     assert (penalty, score) == (0.1, 0.9)
-    assert (head.weight == fit_head(features, targets, 3, 0.1).weight).all()
+    assert (head.weight == seen[1].weight).all()
+    assert head.transitions is not None
+    assert (head.transitions == 2).all(), "what the choice adds is kept"
+
+
+def test_a_head_sought_from_a_stronger_penalty_is_the_one_sought_from_nothing() -> None:
+    rng = np.random.default_rng(0)
+    features, targets = rng.normal(size=(400, 6)).astype(np.float32) * 3 + 1, rng.integers(0, 4, 400)
+    features[:, 0] += targets
+    penalties = (0.001, 0.01, 0.1)
+    for penalty, warm in zip(penalties, head_path(features, targets, 4, penalties), strict=True):
+        cold = fit_head(features, targets, 4, penalty)
+        assert warm.probabilities(features) == pytest.approx(cold.probabilities(features), abs=0.01)
+
+
+def test_the_same_input_gives_the_same_heads() -> None:
+    rng = np.random.default_rng(0)
+    features, targets = rng.normal(size=(300, 20)).astype(np.float32), rng.integers(0, 7, 300)
+    one, two = (list(head_path(features, targets, 7, (0.01, 1.0))) for _ in range(2))
+    assert all((a.weight == b.weight).all() and (a.bias == b.bias).all() for a, b in zip(one, two, strict=True))
+
+
+def test_a_bundle_decodes_with_the_transitions_of_its_task(tiny: Loaded, tmp_path: Path) -> None:
+    task = task_of("ner")
+    fitted = adapt(task, tiny, HEAD).adapter
+    assert fitted.head is not None
+    shifted = np.random.default_rng(0).normal(size=(len(fitted.labels) + 1, len(fitted.labels))).astype(np.float32) * 9
+    head = dataclasses.replace(fitted.head, transitions=shifted)
+    save_bundle(tiny, tmp_path)
+    add_task(tmp_path, "easy", dataclasses.replace(fitted, head=head))
+    family = get_family("ner")
+    features = fitting.example_features(family, task.test, tiny.encoder, tiny.tokenizer)
+    expected, plain = (fitting.predict(family, h, features, task.test, fitted.labels) for h in (head, fitted.head))
+    found = trunkline.load(tmp_path).predict([example.text for example in task.test])
+    assert [row["easy"] for row in found] == expected
+    assert expected != plain
+
+
+def test_transitions_are_weighted_on_dev_and_left_out_where_they_do_not_help(tiny: Loaded) -> None:
+    task = task_of("ner")
+    family = get_family("ner")
+    labels = family.labels(task.train)
+    features = fitting.example_features(family, task.dev, tiny.encoder, tiny.tokenizer)
+    dev = features, task.dev
+    targets = [family.unit_targets(example, labels) for example in task.train]
+    head = fit_head(
+        np.concatenate(features), np.concatenate([family.unit_targets(e, labels) for e in task.dev]), len(labels), 1.0
+    )
+    learned = family.transitions(targets, labels)
+    assert learned is not None
+    found = {
+        weight: family.score(
+            task.dev,
+            fitting.predict(family, dataclasses.replace(head, transitions=learned * np.float32(weight)), *dev, labels),
+        )["f1"]
+        for weight in fitting.WEIGHTS
+    }
+    chosen, score = fitting.with_transitions(family, head, learned, dev, labels)
+    assert score == pytest.approx(max(found.values()))
+    assert family.score(task.dev, fitting.predict(family, chosen, *dev, labels))["f1"] == pytest.approx(score)
+    harmful = -100 * np.abs(learned)
+    assert fitting.with_transitions(family, chosen, harmful, dev, labels)[0].transitions is None
 
 
 @pytest.mark.parametrize("section", [HEAD, LORA], ids=["head", "lora"])

@@ -12,7 +12,7 @@ FAMILY = Classification()
 
 
 def test_decode_ranks_all_labels():
-    found = FAMILY.decode(np.array([[0.2, 0.5, 0.3]]), "x", (), ("a", "b", "c"))
+    [found] = FAMILY.decode([np.array([[0.2, 0.5, 0.3]])], [("x", ())], ("a", "b", "c"))
     assert found["label"] == "b"
     assert list(found["probabilities"]) == ["b", "c", "a"]
     assert found["score"] == pytest.approx(0.5)

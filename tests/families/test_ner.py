@@ -13,7 +13,9 @@ from trunkline.data.examples import NerExample, Span, split_words
 from trunkline.data.mixture import Source
 from trunkline.data.tagging import decode_tags
 from trunkline.errors import RecipeError
-from trunkline.families.ner import Ner, TokenConceptObjective, best_path
+from trunkline.families.ner import Ner, TokenConceptObjective, may_follow, tag_transitions
+from trunkline.model import heads
+from trunkline.model.heads import best_paths
 from trunkline.objectives.token_concept import nearest_concepts
 
 LABELS = ("O", "B-a", "I-a", "B-b", "I-b")
@@ -27,15 +29,69 @@ def allowed(path):
     )
 
 
-@settings(max_examples=60, deadline=None)
-@given(st.integers(0, 10**6), st.integers(1, 4))
-def test_best_path_is_the_best_of_all_valid_sequences(seed, n_words):
-    scores = np.random.default_rng(seed).normal(size=(n_words, len(LABELS)))
-    path = best_path(scores, LABELS)
-    valid = [p for p in itertools.product(range(len(LABELS)), repeat=n_words) if allowed(p)]
-    best = max(sum(scores[i, tag] for i, tag in enumerate(p)) for p in valid)
-    assert allowed(path)
-    assert sum(scores[i, tag] for i, tag in enumerate(path)) == pytest.approx(best)
+def total(path, scores, transitions):
+    before = [len(LABELS), *path][: len(path)]
+    return sum(scores[i, tag] + transitions[b, tag] for i, (b, tag) in enumerate(zip(before, path, strict=True)))
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 10**6), st.lists(st.integers(0, 4), max_size=5), st.booleans(), st.sampled_from([1, 50, 2**17]))
+def test_tags_are_the_best_of_all_valid_sequences(seed, lengths, learned, block):
+    rng = np.random.default_rng(seed)
+    probabilities = [rng.dirichlet(np.ones(len(LABELS)), size=length) for length in lengths]
+    transitions = rng.normal(size=(6, 5)).astype(np.float32) * 2 if learned else None
+    texts = [("abcd", [(i, i + 1) for i in range(length)]) for length in lengths]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(heads, "BLOCK", block)
+        found = Ner().decode(probabilities, texts, LABELS, transitions)
+    for length, part, entities in zip(lengths, probabilities, found, strict=True):
+        valid = [p for p in itertools.product(range(len(LABELS)), repeat=length) if allowed(p)]
+        added = np.zeros((6, 5)) if transitions is None else transitions
+        best = max(valid, key=lambda path: total(path, np.log(part), added))
+        spans = decode_tags([LABELS[tag] for tag in best])
+        assert [(e["start"], e["end"], e["label"]) for e in entities] == spans
+
+
+def test_without_transitions_ties_go_to_the_tag_that_comes_first():
+    even = np.full((3, 5), 0.2, np.float32)
+    assert Ner().decode([even], [("abc", [(0, 1), (1, 2), (2, 3)])], LABELS) == [[]]
+    assert best_paths([even, even[:0]], np.zeros((6, 5)))[0].tolist() == [0, 0, 0]
+    assert best_paths([even], np.eye(6, 5))[0].tolist() == [0, 0, 0]
+
+
+def test_a_tag_after_another_is_worth_what_training_says():
+    # O B-a I-a, twice; O B-b; an unknown tag, behind which nothing is counted.
+    targets = [[0, 1, 2], [0, 1, 2], [], [0, 3], [3, -1, 0]]
+    worth = tag_transitions(targets, LABELS)
+    assert worth.shape == (6, 5)
+    assert worth.dtype == np.float32
+    assert worth[1, 2] == worth[1].max() > 1, "I-a follows B-a"
+    assert worth[3, 4] > 1, "I-b follows B-b, as types share what is seen of them"
+    assert worth[1, 1] < 0, "B-a does not follow B-a"
+    assert worth[5, 0] > 0 > worth[5, 1], "sentences begin with O"
+    assert (worth[:, [2, 4]][~may_follow(LABELS)[:, [2, 4]]] == 0).all(), "what is forbidden has no worth"
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 10**6), st.integers(0, 6))
+def test_transitions_times_the_share_of_the_tag_are_probabilities(seed, sentences):
+    rng = np.random.default_rng(seed)
+    rules = np.where(may_follow(LABELS), 0.0, -np.inf)
+    targets = [row.tolist() for row in best_paths([rng.normal(size=(5, 5)) for _ in range(sentences)], rules)]
+    share = (np.bincount(np.ravel(targets).astype(int), minlength=5) + 1) / (5 * sentences + 5)
+    follows = np.where(may_follow(LABELS), np.exp(tag_transitions(targets, LABELS)), 0.0)
+    assert follows @ share == pytest.approx(np.ones(6), rel=1e-5)
+
+
+def test_learned_transitions_mend_a_person_cut_in_two():
+    text = "Ana Lima"
+    words = split_words(text)
+    probabilities = np.array([[0.02, 0.95, 0.01, 0.01, 0.01], [0.04, 0.5, 0.4, 0.03, 0.03]], np.float32)
+    worth = tag_transitions([[0, 1, 2, 0], [1, 2], [0, 3]], LABELS)
+    [cut, mended] = (Ner().decode([probabilities], [(text, words)], LABELS, t)[0] for t in (None, worth))
+    assert [e["text"] for e in cut] == ["Ana", "Lima"]
+    assert [e["text"] for e in mended] == ["Ana Lima"]
+    assert mended[0]["score"] == pytest.approx((0.95 + 0.4) / 2)
 
 
 def sentence(text, *spans):
@@ -50,14 +106,15 @@ def test_decode_gives_character_offsets_of_the_text():
     probabilities = np.full((len(words), 5), 0.01)
     for word, tag in enumerate([0, 1, 2, 0, 3, 4]):
         probabilities[word, tag] = 0.96
-    found = Ner().decode(probabilities, text, words, LABELS)
+    [found] = Ner().decode([probabilities], [(text, words)], LABELS)
     assert [(e["text"], e["label"]) for e in found] == [("Ana Lima", "a"), ("7pm", "b")]
     assert all(text[e["start"] : e["end"]] == e["text"] for e in found)
     assert found[0]["score"] == pytest.approx(0.96)
 
 
 def test_no_words_give_no_entities():
-    assert Ner().decode(np.zeros((0, 5)), "", (), LABELS) == []
+    assert Ner().decode([np.zeros((0, 5))], [("", ())], LABELS) == [[]]
+    assert Ner().decode([], [], LABELS) == []
 
 
 def test_score_is_strict_and_agrees_with_its_counts():
@@ -150,7 +207,9 @@ def test_the_score_is_that_of_the_counts_whatever_is_predicted(seed):
     for _ in range(4):
         text = " ".join("abcdefg"[: rng.integers(1, 8)])
         words = split_words(text)
-        tags = [[LABELS[i] for i in best_path(rng.normal(size=(len(words), 5)), LABELS)] for _ in range(2)]
+        scores = [rng.normal(size=(len(words), 5)) for _ in range(2)]
+        allowed = np.where(may_follow(LABELS), 0.0, -np.inf)
+        tags = [[LABELS[i] for i in path] for path in best_paths(scores, allowed)]
         spans = [[(words[a][0], words[b - 1][1], label) for a, b, label in decode_tags(row)] for row in tags]
         gold.append(NerExample(text, words, tuple(Span(*span) for span in spans[0])))
         predicted.append([{"start": a, "end": b, "label": label} for a, b, label in spans[1]])

@@ -234,7 +234,7 @@ def test_decode_finds_the_likeliest_single_span(seed: int, n_words: int, knows_n
         tags[first] = 1 if first < last else 3
         whole = np.prod([probabilities[1 + n, tag] for n, tag in enumerate(tags)])
         odds[context[2 * first : 2 * last + 1]] = whole / np.prod(probabilities[1:, 0])
-    found = FAMILY.decode(probabilities, text, split_words(text), labels)
+    [found] = FAMILY.decode([probabilities], [(text, split_words(text))], labels)
     if not odds:
         assert found == {"answer": "", "start": None, "end": None, "score": 1.0}
         return
@@ -250,10 +250,10 @@ def test_an_answer_has_at_most_so_many_words() -> None:
     context = " ".join("x" * 60)
     probabilities = np.tile([0.9, 0.01, 0.01, 0.01], (61, 1))
     probabilities[[1, 1 + LONGEST, LONGEST]] = [0.05, 0.1, 0.1, 0.01], [0.01, 0.01, 0.97, 0.01], [0.3, 0.1, 0.5, 0.1]
-    found = FAMILY.decode(probabilities, f"?\n{context}", split_words(f"?\n{context}"), LABELS[:4])
+    [found] = FAMILY.decode([probabilities], [(f"?\n{context}", split_words(f"?\n{context}"))], LABELS[:4])
     assert len(found["answer"].split()) == 2
     probabilities[LONGEST] = probabilities[2]
-    found = FAMILY.decode(probabilities, f"?\n{context}", split_words(f"?\n{context}"), LABELS[:4])
+    [found] = FAMILY.decode([probabilities], [(f"?\n{context}", split_words(f"?\n{context}"))], LABELS[:4])
     assert (found["start"], len(found["answer"].split())) == (2, LONGEST)
     json.dumps(found)
 

@@ -46,7 +46,12 @@ def saved(tiny: Loaded, tmp_path: Path) -> Path:
     return tmp_path / "task.safetensors"
 
 
-@pytest.mark.parametrize("parts", [{}, {"lora": None, "primary": "abc"}, {"head": None, "labels": ()}])
+WITH_TRANSITIONS = dataclasses.replace(head(), transitions=np.linspace(-1, 1, 12, dtype=np.float32).reshape(4, 3))
+
+
+@pytest.mark.parametrize(
+    "parts", [{}, {"lora": None, "primary": "abc"}, {"head": None, "labels": ()}, {"head": WITH_TRANSITIONS}]
+)
 def test_a_loaded_adapter_is_the_saved_one_bit_for_bit(parts: dict[str, Any], tiny: Loaded, tmp_path: Path) -> None:
     ours = adapter_of(tiny, **parts)
     save_adapter(ours, tmp_path / "deep" / "task.safetensors")
@@ -62,6 +67,47 @@ def test_a_loaded_adapter_is_the_saved_one_bit_for_bit(parts: dict[str, Any], ti
     if ours.head is not None and theirs.head is not None:
         assert (theirs.head.weight == ours.head.weight).all()
         assert (theirs.head.bias == ours.head.bias).all()
+        assert (theirs.head.transitions is None) == (ours.head.transitions is None)
+        assert ours.head.transitions is None or (theirs.head.transitions == ours.head.transitions).all()
+
+
+def lora_description(path: Path) -> dict[str, Any]:
+    with safe_open(str(path), framework="pt") as file:
+        return json.loads(file.metadata()["trunkline"])["lora"]
+
+
+def test_ranks_by_layer_are_kept_and_one_rank_is_written_without_them(tiny: Loaded, tmp_path: Path) -> None:
+    path = tmp_path / "task.safetensors"
+    for pattern, keys in (((3, 3), set()), ((2, 4), {"rank_pattern"})):
+        lora = tiny_models.random_adapter(tiny.encoder.config, (2, 3), rank=3, rank_pattern=pattern)
+        save_adapter(adapter_of(tiny, lora=lora), path)
+        assert set(lora_description(path)) == {"rank", "alpha", "targets", "layers"} | keys
+        loaded = load_adapter(path, tiny.encoder.config, tiny.backbone).lora
+        assert loaded is not None
+        assert loaded.config == lora.config
+        assert lora_hash(loaded) == lora_hash(lora)
+        assert [loaded.config.rank_of(layer) for layer in (2, 3)] == list(pattern)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "message"),
+    [
+        ([4, 2], "do not agree"),
+        ([3], "1 LoRA ranks"),
+        ([2, 400], "rank 400 in layer 3"),
+        (["two", 4], "do not agree"),
+        (7, "do not agree"),
+    ],
+)
+def test_ranks_that_are_not_those_of_the_tensors_are_refused(
+    pattern: Any, message: str, tiny: Loaded, tmp_path: Path
+) -> None:
+    path = tmp_path / "task.safetensors"
+    lora = tiny_models.random_adapter(tiny.encoder.config, (2, 3), rank=3, rank_pattern=(2, 4))
+    save_adapter(adapter_of(tiny, lora=lora), path)
+    rewrite(path, lora=lora_description(path) | {"rank_pattern": pattern})
+    with pytest.raises(MismatchError, match=message):
+        load_adapter(path, tiny.encoder.config, tiny.backbone)
 
 
 def test_saving_twice_gives_the_same_bytes(tiny: Loaded, saved: Path) -> None:
@@ -120,6 +166,12 @@ def test_values_that_are_not_finite_are_refused(name: str, value: float, tiny: L
     tensors[name].view(-1)[0] = value
     rewrite(saved, tensors)
     with pytest.raises(MismatchError, match="not finite"):
+        load_adapter(saved, tiny.encoder.config, tiny.backbone)
+
+
+def test_transitions_that_are_not_those_of_the_labels_are_refused(tiny: Loaded, saved: Path) -> None:
+    rewrite(saved, load_file(saved) | {"head.transitions": torch.zeros(3, 3)})
+    with pytest.raises(MismatchError, match=r"transitions are \(3, 3\).*\(4, 3\)"):
         load_adapter(saved, tiny.encoder.config, tiny.backbone)
 
 

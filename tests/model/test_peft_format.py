@@ -79,6 +79,69 @@ def test_export_then_import_is_the_same_adapter(tiny: Loaded, tmp_path: Path) ->
     assert lora_hash(import_peft(tmp_path, tiny.encoder.config)) == lora_hash(adapter)
 
 
+@pytest.mark.parametrize("kind", ["bert", "distilbert", "roberta"])
+def test_an_exported_adapter_with_ranks_by_layer_gives_the_same_states_in_peft(
+    kind: str, tiny_folder: Folders, tmp_path: Path
+) -> None:
+    from peft import PeftModel
+
+    loaded = load(tiny_folder(kind))
+    adapter = tiny_models.random_adapter(
+        loaded.encoder.config, (0, 1, 2), rank=4, targets=LINEARS, alpha=5.0, rank_pattern=(2, 4, 6)
+    )
+    export_peft(adapter, loaded.encoder.config, tmp_path / "peft", str(tiny_folder(kind)))
+    written = json.loads((tmp_path / "peft" / "adapter_config.json").read_text())
+    assert written["r"] == 4
+    assert sorted(written["rank_pattern"].values()) == [2] * len(LINEARS) + [6] * len(LINEARS)
+    theirs = PeftModel.from_pretrained(auto_model(tiny_folder(kind)), str(tmp_path / "peft")).eval()
+    ours = tiny_models.states(loaded.encoder, loaded.tokenizer, deltas=adapter)
+    assert tiny_models.difference(ours, tiny_models.hugging_face_states(theirs, loaded.tokenizer)) < 1e-5
+    again = import_peft(tmp_path / "peft", loaded.encoder.config)
+    assert again.config == adapter.config
+    assert lora_hash(again) == lora_hash(adapter)
+
+
+def test_an_adapter_of_one_rank_is_exported_without_a_pattern(tiny: Loaded, tmp_path: Path) -> None:
+    export_peft(tiny_models.random_adapter(tiny.encoder.config, (2, 3)), tiny.encoder.config, tmp_path)
+    assert not {"rank_pattern", "alpha_pattern"} & set(json.loads((tmp_path / "adapter_config.json").read_text()))
+
+
+LAYER_2, LAYER_3 = "encoder.layer.2.attention.self", "encoder.layer.3.attention.self"
+
+
+@pytest.mark.parametrize(
+    ("options", "ranks"),
+    [
+        ({"rank_pattern": {r"layer\.[01]\..*": 2, f"^{LAYER_3}.(query|value)": 7}}, (2, 2, 4, 7)),
+        ({"rank_pattern": {".*": 5}}, ()),
+        ({"rank_pattern": {"layer.0.attention.self.(query|value)": 1}, "use_rslora": True}, (1, 4, 4, 4)),
+        ({"alpha_pattern": {f"{LAYER_2}.query": 9, "value": 3, f"^{LAYER_3}.query$": 1}}, ()),
+        ({"alpha_pattern": {"alue": 20, r"layer\.1\.attention\.self\.value": 0, "^self.query": 50}}, ()),
+        (
+            {"rank_pattern": {f"{LAYER_3}.(query|value)": 8}, "alpha_pattern": {"query": 2}, "use_rslora": True},
+            (4, 4, 4, 8),
+        ),
+    ],
+    ids=["ranks", "one rank", "rank-stabilised", "alphas", "keys that name nothing", "all of it"],
+)
+@pytest.mark.parametrize("task_model", [False, True], ids=["encoder", "task model"])
+def test_patterns_of_peft_give_the_same_states_here(
+    options: dict[str, Any], ranks: tuple[int, ...], task_model: bool, tiny_folder: Folders, tmp_path: Path
+) -> None:
+    from transformers import AutoModelForTokenClassification
+
+    model = AutoModelForTokenClassification.from_pretrained(str(tiny_folder("bert"))).eval() if task_model else None
+    theirs = peft_adapter(tiny_folder("bert"), tmp_path, model, **options)
+    loaded = load(tiny_folder("bert"))
+    adapter = import_peft(tmp_path, loaded.encoder.config)
+    ours = tiny_models.states(loaded.encoder, loaded.tokenizer, deltas=adapter)
+    under = theirs.base_model.model.bert if task_model else theirs
+    assert tiny_models.difference(ours, tiny_models.hugging_face_states(under, loaded.tokenizer)) < 1e-5
+    # An anchored path begins at the model that PEFT wrapped, so under a task model it names nothing.
+    anchored = any(key.startswith("^") for key in options.get("rank_pattern", {}))
+    assert adapter.config.rank_pattern == ((2, 2, 4, 4) if task_model and anchored else ranks)
+
+
 @pytest.mark.parametrize("rslora", [False, True], ids=["alpha / r", "alpha / sqrt(r)"])
 @pytest.mark.parametrize("kind", ["bert", "distilbert", "roberta"])
 def test_an_adapter_of_peft_gives_the_same_states_here(
@@ -129,7 +192,6 @@ def test_a_trained_classifier_in_the_file_is_refused_not_dropped(
         ({"bias": "all"}, "uses trained biases"),
         ({"bias": "lora_only"}, "uses trained biases"),
         ({"lora_bias": True}, "uses biases in LoRA"),
-        ({"rank_pattern": {"query": 2}}, "uses ranks or alphas by layer"),
         ({"init_lora_weights": "pissa"}, "uses .*pissa"),
         ({"init_lora_weights": "olora"}, "uses .*olora"),
     ],
@@ -139,6 +201,31 @@ def test_what_is_no_plain_lora_is_refused_by_name(
 ) -> None:
     peft_adapter(tiny_folder("bert"), tmp_path, **options)
     with pytest.raises(MismatchError, match=message + ".*plain LoRA"):
+        import_peft(tmp_path, tiny.encoder.config)
+
+
+@pytest.mark.parametrize(
+    ("options", "changes", "message"),
+    [
+        ({"rank_pattern": {"query": 2}}, {}, r"ranks \[2, 4\] on query, value.*one rank within a layer"),
+        ({"rank_pattern": {".*layer.3.*": 2}}, {"r": None}, "has r None.*whole number"),
+        ({}, {"alpha_pattern": {"(a+)+$": 2}}, "regular expression.*names of modules.*Write the names"),
+        ({}, {"alpha_pattern": {"query": "2"}}, "has query '2'.*a number"),
+        ({}, {"alpha_pattern": [2]}, r"alpha_pattern \[2\].*an alpha for each"),
+        ({}, {"lora_alpha": float("nan")}, "has lora_alpha nan"),
+    ],
+)
+def test_patterns_that_cannot_be_held_are_refused(
+    options: dict[str, Any],
+    changes: dict[str, Any],
+    message: str,
+    tiny_folder: Folders,
+    tmp_path: Path,
+    tiny: Loaded,
+) -> None:
+    peft_adapter(tiny_folder("bert"), tmp_path, **options)
+    changed_config(tmp_path, **changes)
+    with pytest.raises(MismatchError, match=message):
         import_peft(tmp_path, tiny.encoder.config)
 
 
@@ -174,6 +261,9 @@ def test_tensors_of_other_sizes_missing_halves_and_other_encoders_are_refused(
     save_file(whole, path)
     with pytest.raises(MismatchError, match="no LoRA of a distilbert encoder"):
         import_peft(tmp_path, load(tiny_folder("distilbert")).encoder.config)
+    save_file({name: tensor.flatten() for name, tensor in whole.items()}, path)
+    with pytest.raises(MismatchError, match="no LoRA of a bert encoder"):
+        import_peft(tmp_path, tiny.encoder.config)
     changed_config(tmp_path, lora_alpha=None)
     with pytest.raises(MismatchError, match="lora_alpha"):
         import_peft(tmp_path, tiny.encoder.config)

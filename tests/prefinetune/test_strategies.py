@@ -64,6 +64,42 @@ def test_a_run_of_every_strategy_makes_a_bundle_that_says_what_it_is(strategy, t
         assert all(torch.equal(a, b) for a, b in zip(one.parameters(), other.parameters(), strict=True))
 
 
+@pytest.mark.parametrize("strategy", ["task-primary", "single-adapter"])
+def test_a_run_with_growing_ranks_resumes_exactly(strategy, tiny_folder, data, tmp_path):
+    growing = {"rank": 4, "alpha": 8, "rank_growth": 2.0, "targets": ["query", "down"]}
+    recipe = changed(
+        tiny_models.recipe_of(tiny_folder("bert"), data),
+        strategy=strategy,
+        adapter=growing,
+        optimizer={"steps": 4},
+        checkpoint={"every": 2},
+    )
+
+    def stop(done: int, steps: int, values: dict[str, float]) -> None:
+        if done == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        prefinetune(recipe, tmp_path / "stopped", Report(progress=stop))
+    stopped, whole = (prefinetune(recipe, tmp_path / name) for name in ("stopped", "whole"))
+    assert tiny_models.same_bits(tiny_models.bundle_tensors(stopped), tiny_models.bundle_tensors(whole))
+    times = 2 if strategy == "single-adapter" else 1
+    for family in recipe.families:
+        lora = load_any(str(stopped)).primary(family)
+        assert lora is not None
+        assert (lora.config.rank, lora.config.rank_pattern) == (times * 4, (times * 3, times * 5))
+        part = lora.part(2, "down")
+        assert part is not None and part.scale == 8 / 3 and part.b.abs().sum() > 0
+
+
+def test_a_single_adapter_whose_double_rank_is_above_the_width_is_refused(tiny_folder, data, tmp_path):
+    recipe = tiny_models.recipe_of(
+        tiny_folder("bert"), data, strategy="single-adapter", adapter={"rank": 14, "rank_growth": 2.0}
+    )
+    with pytest.raises(MismatchError, match=r"rank 38 in layer 3.*width 32"):
+        prefinetune(recipe, tmp_path / "run")
+
+
 def test_all_strategies_see_the_same_examples(tiny_folder, data, tmp_path):
     base = tiny_models.recipe_of(tiny_folder("bert"), data)
     seen = []

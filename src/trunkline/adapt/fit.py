@@ -52,7 +52,7 @@ def adapt(
     """Fits a task on a frozen encoder, from its family's primary adapter where there is one.
 
     Args:
-        task: Its examples. The head's penalty, and in mode lora the epoch, are chosen on dev.
+        task: Its examples. The head's penalty and transitions, and in mode lora the epoch, are chosen on dev.
         start: The encoder, from `load_any`.
         section: Mode and settings.
         seed: Of the LoRA initialisation and the order of batches; a head alone has no randomness.

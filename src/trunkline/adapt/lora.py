@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +20,7 @@ from torch.nn import functional as F
 from trunkline.config import AdapterSection, AdaptSection
 from trunkline.data.batching import UnitText, pack
 from trunkline.families import Family, Labels, fitting
+from trunkline.families.base import Transitions
 from trunkline.model.batch import TokenBatch
 from trunkline.model.bundle_files import Loaded
 from trunkline.model.encoder import Encoder
@@ -42,24 +44,27 @@ class LoraResult:
 
 
 class TaskModel(nn.Module):
-    """What adaptation trains: an adapter and a head. The backbone is used but is no part of it."""
+    """What adaptation trains: an adapter and a head, and the encoder if that is given, which else is only used."""
 
-    def __init__(self, lora: LoraAdapter, head: LinearHead) -> None:
+    def __init__(self, lora: LoraAdapter | None, head: LinearHead, encoder: Encoder | None = None) -> None:
         super().__init__()
         self.lora = lora
+        self.encoder = encoder
         self.weight = nn.Parameter(torch.from_numpy(head.weight.copy()))
         self.bias = nn.Parameter(torch.from_numpy(head.bias.copy()))
+        self.transitions = head.transitions
 
     def forward(self, encoder: Encoder, batch: TokenBatch, dropout: float) -> Tensor:
         """[units, labels] logits."""
-        with torch.no_grad():
+        with torch.no_grad() if self.encoder is None else nullcontext():
             hidden = encoder.trunk(batch)
         features = batch.pool(encoder.branch(hidden, batch, self.lora))
         return F.linear(F.dropout(features, dropout, self.training), self.weight, self.bias)
 
     def head(self) -> LinearHead:
         """The head as arrays."""
-        return LinearHead(self.weight.detach().cpu().numpy().copy(), self.bias.detach().cpu().numpy().copy())
+        weight, bias = (parameter.detach().cpu().numpy().copy() for parameter in (self.weight, self.bias))
+        return LinearHead(weight, bias, self.transitions)
 
 
 def train_lora(
@@ -73,22 +78,46 @@ def train_lora(
     progress: Callable[[str], None] = lambda text: None,
 ) -> LoraResult:
     """Trains adapter and head with early stopping on dev; see `trunkline.adapt.fit.adapt`."""
-    family, labels, head = target
+    seed_everything(seed)
+    start.encoder.requires_grad_(False)
+    lora = starting_lora(start, target[0].name, section.adapter)
+    model = TaskModel(lora, target[2])
+    groups = {"lora": (list(lora.parameters()), section.rate)}
+    best_epoch, epochs = fine_tune(model, groups, (train, dev), start, section, target, seed=seed, progress=progress)
+    start.encoder.eval()
+    return LoraResult(lora.eval().requires_grad_(False), model.head(), best_epoch, epochs)
+
+
+def fine_tune(
+    model: TaskModel,
+    groups: dict[str, tuple[list[nn.Parameter], float]],
+    parts: tuple[Sequence[Any], Sequence[Any]],
+    start: Loaded,
+    section: AdaptSection,
+    target: Target,
+    *,
+    seed: int,
+    progress: Callable[[str], None] = lambda text: None,
+) -> tuple[int, int]:
+    """Trains a model with early stopping on dev (`parts` are train and dev) and leaves it as after its best epoch.
+
+    `groups` names what is trained besides the head, each with its rate; `start` has the encoder that the model uses;
+    `seed` is that of the order of batches.
+
+    Returns:
+        The best epoch, 0 being the start, and the epochs trained.
+    """
+    train, dev = parts
+    family, labels, _ = target
     bf16 = resolve_precision(section.precision) == "bf16"
     accelerator = make_accelerator(bf16)
-    seed_everything(seed)
-    encoder = start.encoder.to(accelerator.device).requires_grad_(False)
-    model = TaskModel(starting_lora(start, family.name, section.adapter), head).to(accelerator.device)
-    optimizer = optimizer_for(
-        {
-            "lora": (list(model.lora.parameters()), section.rate),
-            "head": ([model.weight, model.bias], section.head_rate),
-        },
-        weight_decay=0.01,
-    )
-    prepared, optimizer = accelerator.prepare(model, optimizer)
+    encoder = start.encoder.to(accelerator.device)
+    model.to(accelerator.device)
+    head_group = {"head": ([model.weight, model.bias], section.head_rate)}
+    prepared, optimizer = accelerator.prepare(model, optimizer_for({**groups, **head_group}, weight_decay=0.01))
     units = fitting.example_units(family, train, start.tokenizer)
-    targets = [torch.tensor(family.unit_targets(example, labels)) for example in train]
+    rows = [family.unit_targets(example, labels) for example in train]
+    targets = [torch.tensor(row) for row in rows]
     order = _Batches(units, section.tokens, seed)
 
     def losses(step: int) -> Iterator[tuple[str, float, Tensor]]:
@@ -100,7 +129,7 @@ def train_lora(
             logits = prepared(encoder, batch, section.dropout)
         yield "task", 1.0, F.cross_entropy(logits.float(), wanted, ignore_index=-1)
 
-    best = _Best(model, family, labels, dev, start, bf16)
+    best = _Best(model, (family, labels, family.transitions(rows, labels)), dev, start, bf16)
     best.look(0)
 
     def evaluate(step: int) -> bool:
@@ -114,8 +143,8 @@ def train_lora(
     )
     done = run(prepared, optimizer, losses, settings, Hooks(evaluate=evaluate), accelerator=accelerator)
     model.load_state_dict(best.state)
-    encoder.eval()
-    return LoraResult(model.lora.eval().requires_grad_(False), model.head(), best.epoch, done // order.per_epoch)
+    model.transitions = best.transitions
+    return best.epoch, done // order.per_epoch
 
 
 def starting_lora(start: Loaded, family: str, section: AdapterSection) -> LoraAdapter:
@@ -127,23 +156,31 @@ def starting_lora(start: Loaded, family: str, section: AdapterSection) -> LoraAd
 
 
 class _Best:
-    """Keeps the state with the highest dev score; the earlier one wins ties."""
+    """Keeps the state and the transitions with the highest dev score; the earlier one wins ties."""
 
     def __init__(
-        self, model: TaskModel, family: Family, labels: Labels, dev: Sequence[Any], start: Loaded, bf16: bool
+        self,
+        model: TaskModel,
+        target: tuple[Family, Labels, Transitions],
+        dev: Sequence[Any],
+        start: Loaded,
+        bf16: bool,
     ) -> None:
-        self.model, self.family, self.labels, self.dev, self.start, self.bf16 = model, family, labels, dev, start, bf16
+        self.model, self.dev, self.start, self.bf16 = model, dev, start, bf16
+        self.family, self.labels, self.learned = target
         self.score, self.epoch = -1.0, 0
         self.state: dict[str, Tensor] = {}
+        self.transitions: Transitions = None
 
     def look(self, epoch: int) -> float:
         """Scores the model as it is."""
         features = fitting.example_features(
             self.family, self.dev, self.start.encoder, self.start.tokenizer, self.model.lora, bf16=self.bf16
         )
-        score = fitting.main_score(self.family, self.model.head(), features, self.dev, self.labels)
+        dev = features, self.dev
+        head, score = fitting.with_transitions(self.family, self.model.head(), self.learned, dev, self.labels)
         if score > self.score:
-            self.score, self.epoch = score, epoch
+            self.score, self.epoch, self.transitions = score, epoch, head.transitions
             self.state = {name: tensor.detach().clone() for name, tensor in self.model.state_dict().items()}
         return score
 

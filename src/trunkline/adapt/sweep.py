@@ -14,11 +14,11 @@ from trunkline.config import AdaptSection, BudgetSection, SweepRecipe
 from trunkline.data.cards import load_card
 from trunkline.data.sample import draw
 from trunkline.families import Family, get_family
+from trunkline.families.resampling import interval, resample
 from trunkline.model.bundle_files import Loaded, load_any
 from trunkline.training.log import mend_rows, read_rows
 from trunkline.versions import versions
 
-RESAMPLES = 2000
 Row = dict[str, Any]
 
 
@@ -115,9 +115,9 @@ def _rows_of(
                 "measure": measure,
                 "encoder": name,
                 "mean": mean,
-                "interval": _interval(draws[name]),
+                "interval": interval(draws[name]),
                 "gain": mean - means[baseline] if paired else None,
-                "gain_interval": _interval(draws[name] - draws[baseline]) if paired else None,
+                "gain_interval": interval(draws[name] - draws[baseline]) if paired else None,
                 "last": name == list(means)[-1],
             }
         )
@@ -134,19 +134,8 @@ def _mean(rows: Sequence[Row]) -> float:
 
 def _resample(rows: Sequence[Row]) -> Any:
     """[resamples] the family's main score over drawn seeds and drawn test examples."""
-    counts = np.asarray([row["counts"] for row in sorted(rows, key=lambda row: row["seed"])], dtype=np.float64)
-    rng = np.random.default_rng(0)
-    values = np.empty(RESAMPLES)
-    family = get_family(rows[0]["family"])
-    for index in range(RESAMPLES):
-        seeds = rng.integers(len(counts), size=len(counts))
-        weight = np.bincount(rng.integers(counts.shape[1], size=counts.shape[1]), minlength=counts.shape[1])
-        values[index] = np.mean([family.score_of_counts(weight @ counts[seed]) for seed in seeds])
-    return values
-
-
-def _interval(values: Any) -> list[float]:
-    return [float(x) for x in np.quantile(values, (0.025, 0.975))]
+    counts = [[row["counts"] for row in sorted(rows, key=lambda row: row["seed"])]]
+    return resample(counts, get_family(rows[0]["family"]).score_of_counts)[:, 0]
 
 
 def _line(row: Row) -> str:

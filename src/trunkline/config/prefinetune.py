@@ -128,7 +128,10 @@ class CheckpointSection(Section):
 
 
 class PrefinetuneRecipe(Section):
-    """A pre-finetuning run: encoder, strategy, families with their sources, optimizer, monitor."""
+    """A pre-finetuning run: encoder, strategy, families with their sources, optimizer, monitor.
+
+    What `precision` and `attention` leave to `auto` is measured when the run starts, see `trunkline.training.speed`.
+    """
 
     name: str
     encoder: str = "default"
@@ -142,6 +145,7 @@ class PrefinetuneRecipe(Section):
     optimizer: OptimizerSection = OptimizerSection()
     distil: DistilSection | None = None
     precision: Literal["auto", "fp32", "bf16"] = "auto"
+    attention: Literal["auto", "sdpa", "eager"] = "auto"
     monitor: MonitorSection = MonitorSection()
     checkpoint: CheckpointSection = CheckpointSection()
     seed: int = 0
@@ -160,4 +164,6 @@ class PrefinetuneRecipe(Section):
         for name, family in self.families.items():
             if family.tokens < self.max_length:
                 raise ValueError(f"families.{name}.tokens {family.tokens} is less than max_length {self.max_length}")
+            if name == "text" and family.anchor:
+                raise ValueError("families.text.anchor is given, and masked-LM training is what the family does anyway")
         return self

@@ -1,16 +1,42 @@
-"""Cards that are made of other cards: what `reader: ner_questions` with the option `card` takes from there."""
+"""What is made of other data: cards over cards (`reader: ner_questions` with the option `card`), and the bare texts."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+from trunkline.data.checks.report import example_texts
+from trunkline.data.examples import Example, PlainExample
+from trunkline.data.readers.corpus import Passages, cut_text
 from trunkline.errors import TrunklineError
 
 if TYPE_CHECKING:  # cards import this module
     from trunkline.data.cards import Card
 
 QUESTIONS = "ner_questions"
+
+_PASSAGES = Passages(min_words=5)
+
+
+def plain_texts(examples: Iterable[Example]) -> Iterator[PlainExample]:
+    """The bare texts of examples of any kind: a sentence, both sides of a pair, a question and its context.
+
+    Plain texts pass as they are. Others are cut into passages of at most 200 words, at sentence ends where there are
+    any, as readers of plain text do it. Passages of fewer than 5 words are left out, and those that were there before,
+    as a turn of a dialogue is the second of one pair and the first of the next; a hash of 8 bytes of each is kept.
+    """
+    seen: set[bytes] = set()
+    for example in examples:
+        if isinstance(example, PlainExample):
+            yield example
+            continue
+        for text in example_texts(example):
+            for passage in cut_text(text, _PASSAGES):
+                digest = hashlib.blake2b(passage.text.encode("utf-8", "surrogatepass"), digest_size=8).digest()
+                if digest not in seen:
+                    seen.add(digest)
+                    yield passage
 
 
 def over_card(raw: Mapping[str, Any], base: Card) -> dict[str, Any]:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from torch import Tensor, nn
 
 from trunkline.config import FamilySection
@@ -14,22 +16,36 @@ from trunkline.data.batching import UnitText
 from trunkline.data.examples import Example
 from trunkline.data.mixture import Source
 from trunkline.data.tokenize import TextTokenizer, Tokens
+from trunkline.model.embed import embed_texts
+from trunkline.model.encoder import Encoder
 
 Labels = tuple[str, ...]
 Scores = dict[str, float]
 FloatArray = npt.NDArray[np.floating[Any]]
+Transitions = npt.NDArray[np.float32] | None
+
+WordedText = tuple[str, Sequence[tuple[int, int]]]
+"""A text and the character offsets of its words."""
 
 
-class TextEmbedder(Protocol):
-    """Mean-pooled embeddings of texts by the starting encoder, [texts, width] float32, without gradient."""
+@dataclass(frozen=True)
+class TextEmbedder:
+    """The encoder that is going to be trained, as it is now, with its tokenizer."""
+
+    encoder: Encoder
+    tokenizer: TextTokenizer
 
     def __call__(self, texts: Sequence[str]) -> Tensor:
-        """Embeds texts."""
-        ...
+        """Mean-pooled embeddings of texts, [texts, width] float32, without gradient."""
+        return torch.from_numpy(embed_texts(self.encoder, self.tokenizer, texts))
 
 
 class Objective(Protocol):
-    """A family's pre-finetuning objective; a module, because it has parameters that are thrown away afterwards."""
+    """A family's pre-finetuning objective; a module, because it has parameters that are thrown away afterwards.
+
+    One that alters the texts before they are encoded has, in place of `targets`, the method
+    `masked(texts, step)`, which returns the altered texts with their units, and the targets.
+    """
 
     def __call__(self, features: Tensor, targets: Any) -> Tensor:
         """The loss of a step: features [units, width] and what `targets` made of the examples."""
@@ -44,11 +60,10 @@ class Objective(Protocol):
         ...
 
 
-class Family(Protocol):
-    """The operations that differ between families. Implementations hold no state."""
+class PrefinetuneFamily(Protocol):
+    """What pre-finetuning needs of a family. Implementations hold no state."""
 
     name: str
-    main_score: str
 
     def unit_texts(self, examples: Sequence[Any], tokenizer: TextTokenizer) -> list[UnitText]:
         """The texts of examples with their units, in order (one text each; two for a pair)."""
@@ -57,6 +72,12 @@ class Family(Protocol):
     def objective(self, recipe: FamilySection, sources: Sequence[Source], embed: TextEmbedder, seed: int) -> nn.Module:
         """The pre-finetuning objective over these sources; satisfies `Objective`."""
         ...
+
+
+class Family(PrefinetuneFamily, Protocol):
+    """A family whose tasks have labels: what fitting, predicting and scoring need besides."""
+
+    main_score: str
 
     def units(self, text: str, words: Sequence[tuple[int, int]], tokens: Tokens) -> UnitText:
         """The units of a tokenised text."""
@@ -74,8 +95,21 @@ class Family(Protocol):
         """The index into `labels` of each unit; -1 for a label that the head does not have."""
         ...
 
-    def decode(self, probabilities: FloatArray, text: str, words: Sequence[tuple[int, int]], labels: Labels) -> Any:
-        """A prediction as plain data from [units, labels] probabilities."""
+    def transitions(self, targets: Sequence[Sequence[int]], labels: Labels) -> Transitions:
+        """What the labels of neighbouring units are worth to each other, as `LinearHead` has it, by training targets.
+
+        None where units are decided each for itself.
+        """
+        ...
+
+    def decode(
+        self,
+        probabilities: Sequence[FloatArray],
+        texts: Sequence[WordedText],
+        labels: Labels,
+        transitions: Transitions = None,
+    ) -> list[Any]:
+        """Predictions as plain data, one a text, from its [units, labels] probabilities and the head's transitions."""
         ...
 
     def score(self, gold: Sequence[Any], predicted: Sequence[Any]) -> Scores:

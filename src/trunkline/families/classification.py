@@ -14,7 +14,7 @@ from trunkline.data.batching import UnitText, text_unit
 from trunkline.data.examples import Example, PairExample, TextExample
 from trunkline.data.mixture import Source
 from trunkline.data.tokenize import TextTokenizer, Tokens
-from trunkline.families.base import FloatArray, Labels, Scores, TextEmbedder
+from trunkline.families.base import FloatArray, Labels, Scores, TextEmbedder, Transitions, WordedText
 from trunkline.objectives.text_pair import LearnedTemperature, info_nce, reciprocal_ranks
 
 
@@ -100,14 +100,18 @@ class Classification:
         """The label's index, -1 if the head does not have it."""
         return [labels.index(example.label) if example.label in labels else -1]
 
+    def transitions(self, targets: Sequence[Sequence[int]], labels: Labels) -> None:
+        """None: a text is one unit."""
+
     def decode(
-        self, probabilities: FloatArray, text: str, words: Sequence[tuple[int, int]], labels: Labels
-    ) -> dict[str, Any]:
+        self,
+        probabilities: Sequence[FloatArray],
+        texts: Sequence[WordedText],
+        labels: Labels,
+        transitions: Transitions = None,
+    ) -> list[dict[str, Any]]:
         """The most probable label, its score, and the probability of every label, most probable first."""
-        order = (-probabilities[0]).argsort(kind="stable")
-        ranked = {labels[i]: round(float(probabilities[0][i]), 6) for i in order}
-        best = labels[order[0]]
-        return {"label": best, "score": ranked[best], "probabilities": ranked}
+        return [_ranked(part[0], labels) for part in probabilities]
 
     def score(self, gold: Sequence[TextExample], predicted: Sequence[dict[str, Any]]) -> Scores:
         """Accuracy, and F1 averaged over the classes of the gold labels."""
@@ -125,3 +129,11 @@ class Classification:
     def score_of_counts(self, total: FloatArray) -> float:
         """Accuracy."""
         return float(total[0] / max(total[1], 1))
+
+
+def _ranked(probabilities: FloatArray, labels: Labels) -> dict[str, Any]:
+    order = (-probabilities).argsort(kind="stable")
+    rows = zip(order.tolist(), probabilities[order].tolist(), strict=True)
+    ranked = {labels[i]: round(probability, 6) for i, probability in rows}
+    best = labels[order[0]]
+    return {"label": best, "score": ranked[best], "probabilities": ranked}

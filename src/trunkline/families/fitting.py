@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,11 +11,14 @@ import numpy as np
 from trunkline.data.batching import UnitText
 from trunkline.data.examples import split_words
 from trunkline.data.tokenize import TextTokenizer
-from trunkline.families.base import Family, Labels, Scores
+from trunkline.families.base import Family, Labels, Scores, Transitions
 from trunkline.model.encoder import Encoder
 from trunkline.model.features import Branch, Features, branch_features
 from trunkline.model.heads import LinearHead, best_head
 from trunkline.model.lora import Deltas
+
+WEIGHTS = (0.0, 0.5, 0.75, 1.0)
+"""Of transitions; 1 would be right if features told nothing of a word's neighbours."""
 
 
 def words_of(example: Any) -> Sequence[tuple[int, int]]:
@@ -46,10 +50,8 @@ def predict(
     family: Family, head: LinearHead, features: Sequence[Features], examples: Sequence[Any], labels: Labels
 ) -> list[Any]:
     """Predictions as plain data, one for each example."""
-    return [
-        family.decode(head.probabilities(part), example.text, words_of(example), labels)
-        for part, example in zip(features, examples, strict=True)
-    ]
+    texts = [(example.text, words_of(example)) for example in examples]
+    return family.decode([head.probabilities(part) for part in features], texts, labels, head.transitions)
 
 
 def score(
@@ -59,12 +61,34 @@ def score(
     return family.score(examples, predict(family, head, features, examples, labels))
 
 
-def main_score(
-    family: Family, head: LinearHead, features: Sequence[Features], examples: Sequence[Any], labels: Labels
-) -> float:
-    """The family's main score alone, from counts: what choices on dev are made by, many times faster than `score`."""
-    counts = family.counts(examples, predict(family, head, features, examples, labels))
-    return family.score_of_counts(np.sum(counts, axis=0))
+def with_transitions(
+    family: Family,
+    head: LinearHead,
+    learned: Transitions,
+    dev: tuple[Sequence[Features], Sequence[Any]],
+    labels: Labels,
+) -> tuple[LinearHead, float]:
+    """Gives a head the transitions, weighted as is best for the family's main score on dev; lower weights win ties.
+
+    Args:
+        family: What the labels are of.
+        head: What it has for transitions does not count.
+        learned: What `Family.transitions` made of the training targets.
+        dev: Features and examples.
+        labels: The head's.
+
+    Returns:
+        The head and its dev score.
+    """
+    features, examples = dev
+    texts = [(example.text, words_of(example)) for example in examples]
+    probabilities = [head.probabilities(part) for part in features]
+    found = []
+    for weight in WEIGHTS if learned is not None else (0.0,):
+        transitions = learned * np.float32(weight) if learned is not None and weight else None
+        counts = family.counts(examples, family.decode(probabilities, texts, labels, transitions))
+        found.append((replace(head, transitions=transitions), family.score_of_counts(np.sum(counts, axis=0))))
+    return max(found, key=lambda item: item[1])
 
 
 def fit(
@@ -74,15 +98,16 @@ def fit(
     labels: Labels,
     penalties: Sequence[float],
 ) -> tuple[LinearHead, float, float]:
-    """Fits a head on (features, examples) and chooses its penalty by the family's main score on dev.
+    """Fits a head on (features, examples); its penalty and transitions are chosen by the main score on dev.
 
     Returns:
         The head, the chosen penalty and the dev score.
     """
-    features = np.concatenate(list(train[0]))
-    targets = np.concatenate([np.asarray(family.unit_targets(example, labels)) for example in train[1]])
+    rows = [family.unit_targets(example, labels) for example in train[1]]
+    learned = family.transitions(rows, labels)
+    features, targets = np.concatenate(list(train[0])), np.concatenate([np.asarray(row, np.int64) for row in rows])
 
-    def dev_score(head: LinearHead) -> float:
-        return main_score(family, head, dev[0], dev[1], labels)
+    def finish(head: LinearHead) -> tuple[LinearHead, float]:
+        return with_transitions(family, head, learned, dev, labels)
 
-    return best_head(features, targets, len(labels), penalties, dev_score)
+    return best_head(features, targets, len(labels), penalties, finish)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
@@ -18,12 +19,15 @@ from trunkline.data.examples import Example, NerExample
 from trunkline.data.mixture import Source
 from trunkline.data.tagging import bio_labels, decode_tags, spans_to_bio
 from trunkline.data.tokenize import IntArray, TextTokenizer, Tokens
-from trunkline.families.base import FloatArray, Labels, Scores, TextEmbedder
+from trunkline.families.base import FloatArray, Labels, Scores, TextEmbedder, Transitions, WordedText
+from trunkline.model.heads import best_paths
 from trunkline.objectives.token_concept import concept_ranks, nearest_concepts, token_concept_loss
 
 _NO_MARKS = np.zeros((0, 2), dtype=np.int64)
 NEIGHBOURS = 64
 """Nearest concepts of each concept that are kept to choose hard negatives from, or four times as many as are chosen."""
+STRENGTH = 5
+"""Tags that the prior of a tag's transitions is worth."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,20 +204,22 @@ class Ner:
         tags, _ = spans_to_bio(example)
         return [index.get(tag, -1) for tag in tags]
 
+    def transitions(self, targets: Sequence[Sequence[int]], labels: Labels) -> Transitions:
+        """Of BIO tags, see `tag_transitions`."""
+        return tag_transitions(targets, labels)
+
     def decode(
-        self, probabilities: FloatArray, text: str, words: Sequence[tuple[int, int]], labels: Labels
-    ) -> list[dict[str, Any]]:
-        """Entities by the most probable valid tag sequence; the score is the mean probability of an entity's tags."""
-        path = best_path(np.log(np.maximum(probabilities, 1e-12)), labels)
-        tags = [labels[i] for i in path]
-        entities = []
-        for first, last, label in decode_tags(tags):
-            start, end = words[first][0], words[last - 1][1]
-            score = float(np.mean([probabilities[w, path[w]] for w in range(first, last)]))
-            entities.append(
-                {"start": start, "end": end, "text": text[start:end], "label": label, "score": round(score, 6)}
-            )
-        return entities
+        self,
+        probabilities: Sequence[FloatArray],
+        texts: Sequence[WordedText],
+        labels: Labels,
+        transitions: Transitions = None,
+    ) -> list[list[dict[str, Any]]]:
+        """Entities by the best valid tag sequence; the score is the mean probability of an entity's tags."""
+        allowed = np.where(may_follow(labels), 0.0 if transitions is None else transitions, -np.inf)
+        paths = best_paths([np.log(np.maximum(part, 1e-12)) for part in probabilities], allowed)
+        rows = zip(probabilities, texts, paths, strict=True)
+        return [_entities(part, *text, [labels[i] for i in path], path) for part, text, path in rows]
 
     def score(self, gold: Sequence[NerExample], predicted: Sequence[list[dict[str, Any]]]) -> Scores:
         """Strict entity precision, recall and F1 (IOB2, seqeval), micro-averaged, and F1 averaged over the types."""
@@ -242,6 +248,18 @@ class Ner:
         return float(2 * total[0] / max(total[1] + total[2], 1))
 
 
+def _entities(
+    probabilities: FloatArray, text: str, words: Sequence[tuple[int, int]], tags: Sequence[str], path: IntArray
+) -> list[dict[str, Any]]:
+    entities = []
+    chosen = probabilities[np.arange(len(path)), path]
+    for first, last, label in decode_tags(tags):
+        start, end = words[first][0], words[last - 1][1]
+        score = round(float(chosen[first:last].mean()), 6)
+        entities.append({"start": start, "end": end, "text": text[start:end], "label": label, "score": score})
+    return entities
+
+
 def _predicted_tags(example: NerExample, entities: Sequence[dict[str, Any]]) -> list[str]:
     starts = {start: number for number, (start, _) in enumerate(example.words)}
     ends = {end: number for number, (_, end) in enumerate(example.words)}
@@ -252,31 +270,40 @@ def _predicted_tags(example: NerExample, entities: Sequence[dict[str, Any]]) -> 
     return tags
 
 
-def best_path(scores: FloatArray, labels: Labels) -> list[int]:
-    """The highest-scoring tag sequence in which I-x follows only B-x or I-x (Viterbi without transition scores).
+def may_follow(labels: Labels) -> npt.NDArray[np.bool_]:
+    """[labels + 1, labels] whether a BIO tag (column) may follow another (row; the last: the start of the sentence)."""
+    kinds = np.asarray([label[2:] for label in labels])
+    inside = np.asarray([label.startswith("I-") for label in labels], dtype=bool)
+    return np.concatenate([~inside | (kinds[:, None] == kinds), ~inside[None]])
+
+
+def tag_transitions(targets: Iterable[Sequence[int]], labels: Labels) -> npt.NDArray[np.float32]:
+    """How much likelier a tag is after another than anywhere: log P(tag | tag before) - log P(tag).
+
+    As pairs are few, each row is smoothed as if `STRENGTH` more tags had been seen after its tag (a Dirichlet prior),
+    distributed as the pairs of all entity types together say: how often O, I, or B of the same or of another type
+    follows O, B, I or the start, against how often it would if tags were independent.
 
     Args:
-        scores: [words, labels] log-probabilities.
+        targets: The tag of each word of each sentence, as an index into `labels`; -1 is unknown and breaks the chain.
         labels: BIO tags.
+
+    Returns:
+        [labels + 1, labels], the last row for the first word; zero where a tag may not follow.
     """
-    if not len(scores):
-        return []
-    before = {"I-" + label[2:]: index for index, label in enumerate(labels) if label.startswith("B-")}
-    inside = [index for index, label in enumerate(labels) if label.startswith("I-")]
-    begin = [before.get(labels[index], -1) for index in inside]
-    total = scores[0].astype(np.float64)
-    total[inside] = -np.inf
-    back = np.zeros(scores.shape, dtype=np.int64)
-    for word in range(1, len(scores)):
-        best = int(total.argmax())
-        previous = np.full(len(labels), best)
-        reach = np.full(len(labels), total[best])
-        for index, opening in zip(inside, begin, strict=True):
-            source = opening if opening >= 0 and total[opening] >= total[index] else index
-            previous[index], reach[index] = source, total[source]
-        back[word] = previous
-        total = reach + scores[word]
-    path = [int(total.argmax())]
-    for word in range(len(scores) - 1, 0, -1):
-        path.append(int(back[word][path[-1]]))
-    return path[::-1]
+    follows = may_follow(labels)
+    counts = np.zeros(follows.shape)
+    for tags in targets:
+        tag = np.asarray(tags, dtype=np.int64)
+        before = np.concatenate([[len(labels)], tag])[: len(tag)]
+        known = (before >= 0) & (tag >= 0)
+        np.add.at(counts, (before[known], tag[known]), 1)
+    tag_share = (counts.sum(axis=0) + 1) / (counts.sum() + len(labels))
+    seen = counts.sum(axis=1, keepdims=True)
+    prefixes = [label[0] for label in labels]
+    names = [[f"{a[:1]}{b} {a[2:] == c[2:]}" for b, c in zip(prefixes, labels, strict=True)] for a in (*labels, "")]
+    kinds = np.unique(names, return_inverse=True)[1].reshape(follows.shape)
+    found, expected = (np.bincount(kinds.ravel(), table.ravel()) + 1 for table in (counts, seen * tag_share))
+    prior = follows * tag_share * (found / expected)[kinds]
+    smoothed = (counts + STRENGTH * prior / prior.sum(axis=1, keepdims=True)) / (seen + STRENGTH)
+    return np.where(follows, np.log(np.maximum(smoothed, 1e-12) / tag_share), 0.0).astype(np.float32)

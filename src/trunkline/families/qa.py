@@ -22,7 +22,7 @@ from trunkline.data.examples import Example, QaExample, split_words
 from trunkline.data.mixture import Source
 from trunkline.data.tokenize import IntArray, TextTokenizer, Tokens, Window
 from trunkline.errors import TrunklineError
-from trunkline.families.base import FloatArray, Labels, Scores, TextEmbedder
+from trunkline.families.base import FloatArray, Labels, Scores, TextEmbedder, Transitions, WordedText
 
 LONGEST = 30
 """Most words of an answer, as in the original SQuAD programs."""
@@ -159,29 +159,23 @@ class Qa:
             targets[0] = index.get(NO_ANSWER, -1)
         return targets
 
-    def decode(self, probabilities: FloatArray, text: str, words: Words, labels: Labels) -> dict[str, Any]:
+    def transitions(self, targets: Sequence[Sequence[int]], labels: Labels) -> None:
+        """None: `decode` weighs whole spans."""
+
+    def decode(
+        self,
+        probabilities: Sequence[FloatArray],
+        texts: Sequence[WordedText],
+        labels: Labels,
+        transitions: Transitions = None,
+    ) -> list[dict[str, Any]]:
         """The best answer: `answer`, `start` and `end` in the context, and `score`; empty and None for no answer.
 
         The labels of the units are taken as independent under the condition that exactly one span is the answer, or
         unit 0 says that there is none. Then the odds of a span are the product of its labels' odds against O, and
         `score` is its share of the odds of all spans up to `LONGEST` words (and of no answer, if the head knows that).
         """
-        begin = context_start(text)
-        inside = [(start - begin, end - begin) for start, end in words if start >= begin]
-        logs = np.log(np.maximum(probabilities.astype(np.float64), 1e-12))
-        odds = {label: logs[:, number] - logs[:, labels.index(OUTSIDE)] for number, label in enumerate(labels)}
-        scores = span_scores(odds[START][1:], odds[END][1:])
-        scores[:, 0] = odds[SINGLE][1:]
-        null = odds[NO_ANSWER][0] if NO_ANSWER in labels else -np.inf
-        best = max(null, scores.max(initial=-np.inf))
-        if not np.isfinite(best):
-            return {"answer": "", "start": None, "end": None, "score": 1.0}
-        share = round(float(1 / (np.exp(scores - best).sum() + np.exp(null - best))), 6)
-        if null == best:
-            return {"answer": "", "start": None, "end": None, "score": share}
-        first, last = best_span(scores)
-        start, end = inside[first][0], inside[last][1]
-        return {"answer": text[begin + start : begin + end], "start": start, "end": end, "score": share}
+        return [_answer(part, *text, labels) for part, text in zip(probabilities, texts, strict=True)]
 
     def score(self, gold: Sequence[QaExample], predicted: Sequence[dict[str, Any]]) -> Scores:
         """Token F1 and exact match as SQuAD computes them: the best over the answers, averaged over the questions."""
@@ -199,6 +193,25 @@ class Qa:
     def score_of_counts(self, total: FloatArray) -> float:
         """Mean token F1."""
         return float(total[0] / max(total[1], 1) / _MILLION)
+
+
+def _answer(probabilities: FloatArray, text: str, words: Words, labels: Labels) -> dict[str, Any]:
+    begin = context_start(text)
+    inside = [(start - begin, end - begin) for start, end in words if start >= begin]
+    logs = np.log(np.maximum(probabilities.astype(np.float64), 1e-12))
+    odds = {label: logs[:, number] - logs[:, labels.index(OUTSIDE)] for number, label in enumerate(labels)}
+    scores = span_scores(odds[START][1:], odds[END][1:])
+    scores[:, 0] = odds[SINGLE][1:]
+    null = odds[NO_ANSWER][0] if NO_ANSWER in labels else -np.inf
+    best = max(null, scores.max(initial=-np.inf))
+    if not np.isfinite(best):
+        return {"answer": "", "start": None, "end": None, "score": 1.0}
+    share = round(float(1 / (np.exp(scores - best).sum() + np.exp(null - best))), 6)
+    if null == best:
+        return {"answer": "", "start": None, "end": None, "score": share}
+    first, last = best_span(scores)
+    start, end = inside[first][0], inside[last][1]
+    return {"answer": text[begin + start : begin + end], "start": start, "end": end, "score": share}
 
 
 def context_start(text: str) -> int:

@@ -85,8 +85,10 @@ class Bundle:
             family, head = get_family(task.family), task.head
             if head is None:
                 raise MismatchError(f"task {name} has no head")
-            for index, part in enumerate(features[self._branch_of(name, task)]):
-                results[index][name] = family.decode(head.probabilities(part), texts[index], words[index], task.labels)
+            probabilities = [head.probabilities(part) for part in features[self._branch_of(name, task)]]
+            worded = list(zip(texts, words, strict=True))
+            for index, found in enumerate(family.decode(probabilities, worded, task.labels, head.transitions)):
+                results[index][name] = found
         return results
 
     def _branch_of(self, name: str, task: AdapterFile) -> _Key:

@@ -77,10 +77,14 @@ def save_adapter(adapter: AdapterFile, path: Path) -> None:
             "targets": list(config.targets),
             "layers": list(config.layers),
         }
+        if config.rank_pattern:
+            description["lora"]["rank_pattern"] = list(config.rank_pattern)
         tensors |= {f"lora.{name}": tensor for name, tensor in adapter.lora.state_dict().items()}
     if adapter.head is not None:
         tensors["head.weight"] = torch.from_numpy(adapter.head.weight)
         tensors["head.bias"] = torch.from_numpy(adapter.head.bias)
+        if adapter.head.transitions is not None:
+            tensors["head.transitions"] = torch.from_numpy(adapter.head.transitions)
     write_tensors(tensors, path, {"trunkline": json.dumps(description, ensure_ascii=False)})
 
 
@@ -129,7 +133,13 @@ def load_adapter(path: Path, encoder: EncoderConfig, backbone: str) -> AdapterFi
 def _read_lora(raw: Any, tensors: Mapping[str, Tensor], encoder: EncoderConfig, fork: int) -> LoraAdapter | None:
     if raw is None:
         return None
-    config = LoraConfig(int(raw["rank"]), float(raw["alpha"]), tuple(raw["targets"]), tuple(map(int, raw["layers"])))
+    config = LoraConfig(
+        int(raw["rank"]),
+        float(raw["alpha"]),
+        tuple(raw["targets"]),
+        tuple(map(int, raw["layers"])),
+        tuple(map(int, raw.get("rank_pattern", ()))),
+    )
     config.check(encoder, fork)
     adapter = LoraAdapter(config, encoder)
     adapter.load_state_dict({k.removeprefix("lora."): v.float() for k, v in tensors.items() if k.startswith("lora.")})
@@ -144,4 +154,11 @@ def _read_head(tensors: Mapping[str, Tensor], n_labels: int, encoder: EncoderCon
         raise MismatchError(
             f"{path}: the head is {tuple(weight.shape)}", expected=f"({n_labels}, {encoder.hidden_size})"
         )
-    return LinearHead(weight.numpy(), bias.numpy())
+    if "head.transitions" not in tensors:
+        return LinearHead(weight.numpy(), bias.numpy())
+    transitions = tensors["head.transitions"].float()
+    if transitions.shape != (n_labels + 1, n_labels):
+        raise MismatchError(
+            f"{path}: the head's transitions are {tuple(transitions.shape)}", expected=f"({n_labels + 1}, {n_labels})"
+        )
+    return LinearHead(weight.numpy(), bias.numpy(), transitions.numpy())

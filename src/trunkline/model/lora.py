@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Protocol
 
 import torch
@@ -32,12 +32,38 @@ class Deltas(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class LoraConfig:
-    """Where LoRA sits and how large it is. The update is `alpha / rank * B A x`."""
+    """Where LoRA sits and how large it is. The update is `alpha / rank * B A x` with the rank of the layer.
+
+    A layer's update is divided by the layer's own rank, as PEFT does with `rank_pattern`: a layer of more rank has more
+    directions, not a larger factor.
+
+    Attributes:
+        rank: The rank of every layer, or with a `rank_pattern` the nominal one, that is the mean.
+        alpha: Numerator of the factor, the same in all layers.
+        targets: Linear layers that have an update, in every layer of `layers`.
+        layers: Layers of the encoder that have updates.
+        rank_pattern: The rank of each of `layers`, in their order; empty where all have `rank`.
+    """
 
     rank: int
     alpha: float
     targets: tuple[str, ...]
     layers: tuple[int, ...]
+    rank_pattern: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        # One spelling for one shape: equal adapters have equal configurations, files and hashes.
+        if self.rank_pattern == (self.rank,) * len(self.layers):
+            object.__setattr__(self, "rank_pattern", ())
+
+    def __repr__(self) -> str:
+        # `lora_hash` digests this text, so what is empty is left out: one rank for all layers has one hash.
+        shown = [part.name for part in fields(self) if part.name != "rank_pattern" or self.rank_pattern]
+        return f"LoraConfig({', '.join(f'{name}={getattr(self, name)!r}' for name in shown)})"
+
+    def rank_of(self, layer: int) -> int:
+        """The rank of one of `layers`."""
+        return self.rank_pattern[self.layers.index(layer)] if self.rank_pattern else self.rank
 
     def check(self, encoder: EncoderConfig, fork: int) -> None:
         """Raises MismatchError unless an adapter of this shape fits the encoder above its fork."""
@@ -51,17 +77,64 @@ class LoraConfig:
                 expected=f"layers from the fork at {fork} to {encoder.n_layers - 1}",
                 todo="Lower the fork or leave these layers out",
             )
-        if not 0 <= self.rank <= encoder.hidden_size:
-            raise MismatchError(f"LoRA rank {self.rank}", expected=f"0 to the width {encoder.hidden_size}")
+        if self.rank_pattern and len(self.rank_pattern) != len(self.layers):
+            raise MismatchError(
+                f"{len(self.rank_pattern)} LoRA ranks", expected=f"one for each of the {len(self.layers)} layers"
+            )
+        lowest = 1 if self.rank_pattern else 0
+        ranks = {"": self.rank} | {
+            f" in layer {layer}": rank for layer, rank in zip(self.layers, self.rank_pattern, strict=False)
+        }
+        for where, rank in ranks.items():
+            if not lowest <= rank <= encoder.hidden_size:
+                raise MismatchError(
+                    f"LoRA rank {rank}{where}",
+                    expected=f"{lowest} to the width {encoder.hidden_size}",
+                    todo="Choose another rank or rank_growth, or an adapter of this encoder",
+                )
 
 
 def lora_config(section: AdapterSection, encoder: EncoderConfig, fork: int) -> LoraConfig:
     """The LoRA that a recipe asks for, checked against the encoder and its fork."""
     first = fork if section.layers is None else encoder.n_layers - section.layers
     layers = tuple(range(first, encoder.n_layers))
-    config = LoraConfig(section.rank, section.alpha, tuple(section.targets), layers)
+    pattern = growing_ranks(section.rank, section.rank_growth, len(layers))
+    config = LoraConfig(section.rank, section.alpha, tuple(section.targets), layers, pattern)
     config.check(encoder, fork)
     return config
+
+
+def growing_ranks(rank: int, growth: float, layers: int) -> tuple[int, ...]:
+    """Whole ranks that grow from layer to layer and have a given mean.
+
+    The sum is exactly `layers * rank`, so the LoRA has as many parameters as one of equal ranks. A layer whose share is
+    below 1 has rank 1 and the layers above share the rest. Shares are rounded by largest remainders (Hamilton's
+    method), of equal ones the upper layer first, which keeps the sum and the order.
+
+    Args:
+        rank: The mean, 0 or more; 0 is 0 in every layer.
+        growth: Factor from one layer to the next above it, 1 or more.
+        layers: Number of adapted layers.
+
+    Returns:
+        The ranks from the lowest adapted layer up, none smaller than the one before it.
+    """
+    if rank <= 0 or growth == 1:
+        return (rank,) * layers
+    # Counted from the top, where the weight is 1: a large growth then vanishes below instead of overflowing above.
+    weights = [growth ** (number - layers + 1) for number in range(layers)]
+    budget = layers * rank
+    shares = [0.0] * layers
+    for ones in range(layers):
+        total = sum(weights[ones:])
+        shares = [1.0] * ones + [(budget - ones) * weight / total for weight in weights[ones:]]
+        if shares[ones] >= 1:
+            break
+    ranks = [math.floor(share) for share in shares]
+    upward = sorted(range(layers), key=lambda number: (shares[number] - ranks[number], number), reverse=True)
+    for number in upward[: budget - sum(ranks)]:
+        ranks[number] += 1
+    return tuple(ranks)
 
 
 def linear_shape(encoder: EncoderConfig, target: str) -> tuple[int, int]:
@@ -98,7 +171,7 @@ class LoraAdapter(nn.Module):
             {
                 str(layer): nn.ModuleDict(
                     {
-                        target: LowRank(linear_shape(encoder, target), config.rank, config.alpha)
+                        target: LowRank(linear_shape(encoder, target), config.rank_of(layer), config.alpha)
                         for target in config.targets
                     }
                 )

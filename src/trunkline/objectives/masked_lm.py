@@ -11,12 +11,16 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
-from trunkline.data.tokenize import TextTokenizer
+from trunkline.data.tokenize import IntArray, TextTokenizer
 from trunkline.errors import EncoderError
 
 IGNORED = -100
 """The target of a token that is not to be predicted."""
+
+AT_ONCE = 1024
+"""Positions whose logits are in memory at a time: 125 MB for a vocabulary of 30,522."""
 
 _MASK_NAMES = ("[MASK]", "<mask>")
 
@@ -45,31 +49,60 @@ def mask_tokens(
         [rows, width] ids to encode, and [rows, width] targets, `IGNORED` where nothing is to be predicted.
     """
     ids = input_ids.cpu().numpy().reshape(-1)
-    special = np.asarray(sorted({*special_ids, mask_id}), dtype=np.int64)
-    eligible = np.flatnonzero((segments.cpu().numpy().reshape(-1) >= 0) & ~np.isin(ids, special))
-    count = min(len(eligible), max(1, round(share * len(eligible))))
-    chosen = np.sort(generator.choice(eligible, count, replace=False)) if count else eligible
-    targets = np.full_like(ids, IGNORED)
+    real = np.flatnonzero(segments.cpu().numpy().reshape(-1) >= 0)
+    part, places = mask_ids(ids[real], special_ids, vocab_size, mask_id, generator, share)
+    masked, targets, chosen = ids.copy(), np.full_like(ids, IGNORED), real[places]
+    masked[real] = part
     targets[chosen] = ids[chosen]
-    fate = generator.random(count)
-    ordinary = np.setdiff1d(np.arange(vocab_size), special)
-    drawn = ordinary[generator.integers(len(ordinary), size=count)]
-    masked = ids.copy()
-    masked[chosen] = np.where(fate < 0.8, mask_id, np.where(fate < 0.9, drawn, ids[chosen]))
     return (
         torch.from_numpy(masked).reshape(input_ids.shape).to(input_ids.device),
         torch.from_numpy(targets).reshape(input_ids.shape).to(input_ids.device),
     )
 
 
+def mask_ids(
+    ids: IntArray,
+    special_ids: Collection[int],
+    vocab_size: int,
+    mask_id: int,
+    generator: np.random.Generator,
+    share: float = 0.15,
+) -> tuple[IntArray, IntArray]:
+    """As `mask_tokens`, for ids without padding.
+
+    Args:
+        ids: [tokens] token ids, special ones among them.
+        special_ids: See `mask_tokens`, as the rest.
+        vocab_size: Number of token ids.
+        mask_id: The mask token.
+        generator: Makes the choice.
+        share: Of the tokens that are not special.
+
+    Returns:
+        [tokens] ids to encode, and [chosen] indices of the chosen tokens, ascending.
+    """
+    special = np.asarray(sorted({*special_ids, mask_id}), dtype=np.int64)
+    eligible = np.flatnonzero(~np.isin(ids, special))
+    count = min(len(eligible), max(1, round(share * len(eligible))))
+    chosen = np.sort(generator.choice(eligible, count, replace=False)) if count else eligible
+    fate = generator.random(count)
+    ordinary = np.setdiff1d(np.arange(vocab_size), special)
+    drawn = ordinary[generator.integers(len(ordinary), size=count)]
+    masked = np.array(ids)
+    masked[chosen] = np.where(fate < 0.8, mask_id, np.where(fate < 0.9, drawn, ids[chosen]))
+    return masked, chosen
+
+
 def masked_lm_loss(
     hidden: Tensor, targets: Tensor, word_embeddings: Tensor, transform: nn.Module, bias: Tensor | None = None
 ) -> Tensor:
-    """Cross-entropy of the chosen tokens; logits are computed at their positions only.
+    """Cross-entropy of the chosen tokens; logits are computed at their positions only, `AT_ONCE` at a time.
+
+    Where there are more, each part's logits are computed once more for the gradient, so that memory does not grow.
 
     Args:
-        hidden: [rows, width, hidden] states of the last layer for the masked ids.
-        targets: [rows, width] ids, `IGNORED` where nothing is to be predicted.
+        hidden: [..., hidden] states of the last layer for the masked ids.
+        targets: [...] ids, `IGNORED` where nothing is to be predicted.
         word_embeddings: [vocabulary, embedding] the encoder's input embeddings, which are the output layer as well.
         transform: [positions, hidden] -> [positions, embedding].
         bias: [vocabulary] added to the logits.
@@ -77,17 +110,21 @@ def masked_lm_loss(
     Returns:
         The mean loss in nats, a scalar; 0 where nothing is to be predicted.
     """
-    logits, wanted = _logits(hidden, targets, word_embeddings, transform, bias)
-    return F.cross_entropy(logits, wanted, reduction="sum") / max(len(wanted), 1)
+    states, wanted = _chosen(hidden, targets, word_embeddings)
+
+    def part(states: Tensor, wanted: Tensor) -> Tensor:
+        return F.cross_entropy(F.linear(transform(states), word_embeddings, bias), wanted, reduction="sum")
+
+    if len(wanted) <= AT_ONCE:
+        return part(states, wanted) / max(len(wanted), 1)
+    parts = zip(states.split(AT_ONCE), wanted.split(AT_ONCE), strict=True)
+    return torch.stack([checkpoint(part, *some, use_reentrant=False) for some in parts]).sum() / len(wanted)
 
 
-def _logits(
-    hidden: Tensor, targets: Tensor, word_embeddings: Tensor, transform: nn.Module, bias: Tensor | None
-) -> tuple[Tensor, Tensor]:
+def _chosen(hidden: Tensor, targets: Tensor, word_embeddings: Tensor) -> tuple[Tensor, Tensor]:
     chosen = targets != IGNORED
     # Under autocast states may be in bf16 while the weights are not.
-    states = hidden[chosen].to(word_embeddings.dtype)
-    return F.linear(transform(states), word_embeddings, bias), targets[chosen]
+    return hidden[chosen].to(word_embeddings.dtype), targets[chosen]
 
 
 def mask_token(tokenizer: TextTokenizer) -> int:
@@ -103,7 +140,7 @@ def mask_token(tokenizer: TextTokenizer) -> int:
     raise EncoderError(
         "the tokenizer has no mask token",
         expected=" or ".join(_MASK_NAMES),
-        todo="Leave out `anchor`, or choose an encoder that was trained as a masked language model",
+        todo="Leave out `anchor` and the family text, or choose an encoder that was trained as a masked language model",
     )
 
 
@@ -146,11 +183,17 @@ class MaskedLMObjective(nn.Module):
         generator = np.random.default_rng([self.seed, step, part])
         return mask_tokens(input_ids, segments, self.special_ids, self.vocab_size, self.mask_id, generator, self.share)
 
+    def mask_ids(self, ids: IntArray, step: int) -> tuple[IntArray, IntArray]:
+        """See the function `mask_ids`; the choice depends on the seed and the step alone."""
+        generator = np.random.default_rng([self.seed, step])
+        return mask_ids(ids, self.special_ids, self.vocab_size, self.mask_id, generator, self.share)
+
     def forward(self, hidden: Tensor, targets: Tensor, word_embeddings: Tensor) -> Tensor:
-        """The loss of [rows, width, hidden] states of masked ids; see `masked_lm_loss`."""
+        """The loss of [..., hidden] states of masked ids; see `masked_lm_loss`."""
         return masked_lm_loss(hidden, targets, word_embeddings, self.transform, self.bias)
 
     def measure(self, hidden: Tensor, targets: Tensor, word_embeddings: Tensor) -> tuple[str, Tensor]:
         """Whether the most probable token of each chosen position is the right one."""
-        logits, wanted = _logits(hidden, targets, word_embeddings, self.transform, self.bias)
-        return "masked_accuracy", (logits.argmax(-1) == wanted).float()
+        states, wanted = _chosen(hidden, targets, word_embeddings)
+        best = [F.linear(self.transform(part), word_embeddings, self.bias).argmax(-1) for part in states.split(AT_ONCE)]
+        return "masked_accuracy", (torch.cat(best) == wanted).float()

@@ -9,15 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from trunkline.config import PrefinetuneRecipe
 from trunkline.data.mixture import Mixture, Source
 from trunkline.data.tokenize import TextTokenizer
 from trunkline.errors import DataError
-from trunkline.families import get_family
+from trunkline.families import get_prefinetune_family
+from trunkline.families.base import TextEmbedder
 from trunkline.model.bundle_files import Loaded, load_any
-from trunkline.model.embed import embed_texts
 from trunkline.model.lora import LoraAdapter
 from trunkline.prefinetune.conflict import FILE, WHOLE, as_in_training, measure_conflict, without_noise
 from trunkline.prefinetune.model import PrefinetuneModel, StepBatch, check_families, draw_batch
@@ -178,11 +178,9 @@ def levels(groups: Iterable[str]) -> list[str]:
 def _model(recipe: PrefinetuneRecipe, start: Loaded, sources: Mapping[str, Sequence[Source]]) -> PrefinetuneModel:
     encoder = start.encoder.to("cuda" if torch.cuda.is_available() else "cpu").requires_grad_(True)
 
-    def embed(texts: Sequence[str]) -> Tensor:
-        return torch.from_numpy(embed_texts(encoder, start.tokenizer, texts))
-
+    embed = TextEmbedder(encoder, start.tokenizer)
     objectives: dict[str, nn.Module] = {
-        family: get_family(family).objective(section, sources[family], embed, recipe.seed)
+        family: get_prefinetune_family(family).objective(section, sources[family], embed, recipe.seed)
         for family, section in recipe.families.items()
     }
     adapters: dict[str, LoraAdapter] = {

@@ -14,7 +14,7 @@ from trunkline.data.batching import UnitText, pack
 from trunkline.data.mixture import Mixture, Source
 from trunkline.data.tokenize import TextTokenizer
 from trunkline.errors import TrunklineError
-from trunkline.families import get_family
+from trunkline.families import get_prefinetune_family
 from trunkline.model.batch import TokenBatch
 from trunkline.model.encoder import Encoder
 from trunkline.model.lora import LoraAdapter
@@ -161,18 +161,29 @@ def draw_batch(
             items.append((number, texts[0] if without else source.train[index]))
         else:
             example = source.train[index]
-            texts = get_family(family).unit_texts([example], tokenizer)
+            texts = get_prefinetune_family(family).unit_texts([example], tokenizer)
             items.append((number, example))
         drawn.append((number, index))
         units.extend(texts)
         size += sum(text.size for text in texts)
-    targets = to_device(objective.targets(items, step), place.device)
+    units, targets = with_targets(objective, items, units, step)
+    targets = to_device(targets, place.device)
     parts = shares([text.size for text in units], place.processes)
     counts = tuple(sum(text.n_units for text in units[part]) for part in parts)
     own = units[parts[place.rank]]
     slices = chunk_slices([text.size for text in own], section.chunk_tokens or size)
     chunks = tuple(TokenBatch.from_packed(pack(own[part], pad_id), place.device) for part in slices)
     return StepBatch(chunks, targets, drawn, counts=counts)
+
+
+def with_targets(
+    objective: Any, items: Sequence[tuple[int, Any]], units: list[UnitText], step: int
+) -> tuple[list[UnitText], Any]:
+    """The texts as the encoder gets them, which an objective with `masked` alters, and the objective's targets."""
+    if hasattr(objective, "masked"):
+        altered, targets = objective.masked(units, step)
+        return altered, targets
+    return units, objective.targets(items, step)
 
 
 def to_device(targets: Any, device: torch.device | str) -> Any:

@@ -19,6 +19,7 @@ _FAMILIES = {
     "ner": "named entity recognition",
     "classification": "text classification",
     "qa": "extractive question answering",
+    "text": "masked language modelling",
 }
 _STRATEGIES = {
     "task-primary": "all families train the backbone, and each its own LoRA adapter (MTPF-TPL)",
@@ -164,7 +165,7 @@ def _measures(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _use(recipe: Mapping[str, Any]) -> str:
-    families = " and ".join(_family(name) for name in recipe["families"])
+    families = " and ".join(_family(name) for name in _with_tasks(recipe))
     return (
         f"A frozen encoder for {families}: adapters and heads for tasks are fitted on top of it, and several tasks"
         " share its backbone. By itself it has no labels and predicts nothing."
@@ -191,7 +192,7 @@ def _limits(recipe: Mapping[str, Any], experiment: Mapping[str, Any]) -> str:
 def _commands(recipe: Mapping[str, Any]) -> str:
     lines = [
         f"trunkline adapt my_{name} --family {name} --train train.jsonl --dev dev.jsonl --encoder bundle --out bundle"
-        for name in recipe["families"]
+        for name in _with_tasks(recipe)
         if name in ("ner", "classification")
     ]
     return "\n".join(
@@ -204,6 +205,11 @@ def _commands(recipe: Mapping[str, Any]) -> str:
             "```",
         ]
     )
+
+
+def _with_tasks(recipe: Mapping[str, Any]) -> list[str]:
+    """The families that it can be adapted to: those it was trained for, or any after plain text alone."""
+    return [name for name in recipe["families"] if name != "text"] or ["ner", "classification"]
 
 
 def _family(name: str) -> str:

@@ -14,9 +14,9 @@ from trunkline.data.mixture import Source
 from trunkline.data.sample import draw
 from trunkline.data.tokenize import TextTokenizer
 from trunkline.errors import TrunklineError
-from trunkline.families import fitting, get_family
+from trunkline.families import fitting, get_family, get_prefinetune_family
 from trunkline.model.features import Branch, branch_features
-from trunkline.prefinetune.model import PrefinetuneModel, to_device
+from trunkline.prefinetune.model import PrefinetuneModel, to_device, with_targets
 
 PENALTIES = (0.01, 0.1, 1.0)
 
@@ -28,16 +28,17 @@ class HeldOut:
         self.family = family
         self.name = source.name
         self.drawn = [(index, example) for example in source.held_out]
-        self.units: list[UnitText] = get_family(family).unit_texts(source.held_out, tokenizer)
+        self.units: list[UnitText] = get_prefinetune_family(family).unit_texts(source.held_out, tokenizer)
 
     def measure(self, model: PrefinetuneModel, *, bf16: bool) -> dict[str, float]:
         """Loss and retrieval over all held-out examples as one batch."""
-        features = branch_features(model.encoder, [Branch(self.units, model.adapter(self.family))], bf16=bf16)[0]
         device = next(model.parameters()).device
         objective = model.objectives[self.family]
         with torch.inference_mode():
+            units, made = with_targets(objective, self.drawn, self.units, 0)
+            features = branch_features(model.encoder, [Branch(units, model.adapter(self.family))], bf16=bf16)[0]
             tensor = torch.from_numpy(np.concatenate(features)).to(device)
-            targets = to_device(objective.targets(self.drawn, 0), device)  # type: ignore[operator]
+            targets = to_device(made, device)
             loss = float(objective(tensor, targets))
             measure, values = objective.measure(tensor, targets)  # type: ignore[operator]
         return {"loss": loss, measure: float(values.mean()) if len(values) else 0.0}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -13,16 +13,17 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from trunkline.config import PrefinetuneRecipe
+from trunkline.config import PrefinetuneRecipe, parse_recipe
 from trunkline.data.mixture import Mixture, Source
 from trunkline.errors import MismatchError
-from trunkline.families import get_family
+from trunkline.families import get_prefinetune_family
+from trunkline.families.base import TextEmbedder
+from trunkline.families.text import masked_lm_of
 from trunkline.model.adapter_file import AdapterFile
 from trunkline.model.bundle_files import Loaded, load_any, save_bundle
-from trunkline.model.embed import embed_texts
 from trunkline.model.encoder import Encoder
 from trunkline.model.storage import backbone_hash, write_json
-from trunkline.objectives.masked_lm import MaskedLMObjective, mask_token
+from trunkline.objectives.masked_lm import MaskedLMObjective
 from trunkline.prefinetune.conflict import ConflictLog, measure_conflict, shared_parameters
 from trunkline.prefinetune.conflict_report import draw_batches
 from trunkline.prefinetune.experiment import write_experiment
@@ -39,9 +40,10 @@ from trunkline.training.ema import Ema, averaged
 from trunkline.training.folders import write_errors
 from trunkline.training.log import MetricsLog, require_trackers
 from trunkline.training.loop import Hooks, LoopSettings, optimizer_for, run
-from trunkline.training.precision import make_accelerator, resolve_precision
+from trunkline.training.precision import make_accelerator
 from trunkline.training.random_state import random_state
 from trunkline.training.report import Report
+from trunkline.training.speed import Speed, attention_setting, choose_speed, usual_speed
 from trunkline.versions import versions
 
 
@@ -50,8 +52,8 @@ def prefinetune(recipe: PrefinetuneRecipe, folder: Path, report: Report | None =
 
     Args:
         recipe: What to do.
-        folder: The run's folder: `recipe.json`, `metrics.jsonl`, `tensorboard/`, `checkpoints/` and, when it is done,
-            `bundle/`.
+        folder: The run's folder: `recipe.json`, `speed.json`, `metrics.jsonl`, `tensorboard/`, `checkpoints/` and, when
+            it is done, `bundle/`.
         report: How the caller follows it.
 
     Returns:
@@ -84,10 +86,11 @@ def prefinetune(recipe: PrefinetuneRecipe, folder: Path, report: Report | None =
             for family, section in recipe.families.items()
         }
     check_families(recipe, sources)
+    speed = choose_speed(recipe, start.encoder.config, folder, report.say)
     if main:
         _write_plan(recipe, sources, folder, report)
-        write_experiment(folder, recipe, start, opened, sources)
-    session = Session(recipe, start, sources, folder, report)
+        write_experiment(folder, recipe.model_copy(update=speed._asdict()), start, opened, sources)
+    session = Session(recipe, start, sources, folder, report, speed)
     session.train()
     if main:
         with averaged(session.ema), write_errors(bundle, "all checkpoints are intact"):
@@ -118,14 +121,17 @@ class Session:
         sources: dict[str, list[Source]],
         folder: Path,
         report: Report,
+        speed: Speed | None = None,
     ) -> None:
         self.recipe, self.start, self.sources, self.folder, self.report = recipe, start, sources, folder, report
-        self.bf16 = resolve_precision(recipe.precision) == "bf16"
+        self.speed = speed or usual_speed(recipe)
+        self.bf16 = self.speed.precision == "bf16"
         trackers = require_trackers(recipe.monitor.trackers)
         self.accelerator = make_accelerator(self.bf16, log_with=trackers, project_dir=str(folder))
         self.tokenizer = start.tokenizer
         encoder = start.encoder
         encoder.dropout = recipe.optimizer.dropout
+        encoder.attention = attention_setting(self.speed, self.accelerator.device)
         distil = recipe.distil
         self.teachers: dict[str, Loaded] = {}
         for family, path in distil.teachers.items() if distil else ():
@@ -197,6 +203,7 @@ class Session:
             "recipe": self.recipe.model_dump(mode="json"),
             "start": dict(self.start.info),
             "versions": versions(),
+            "speed": self.speed._asdict(),
             "tokens_seen": self.tokens_seen,
         }
         primaries: dict[str, AdapterFile] = {
@@ -207,26 +214,15 @@ class Session:
         return Loaded(encoder, self.tokenizer, self.start.config, backbone, primaries, {}, info)
 
     def _objectives(self, encoder: Encoder) -> dict[str, nn.Module]:
-        def embed(texts: Sequence[str]) -> Tensor:
-            return torch.from_numpy(embed_texts(encoder, self.tokenizer, texts))
-
+        embed = TextEmbedder(encoder, self.tokenizer)
         return {
-            family: get_family(family).objective(section, self.sources[family], embed, self.recipe.seed)
+            family: get_prefinetune_family(family).objective(section, self.sources[family], embed, self.recipe.seed)
             for family, section in self.recipe.families.items()
         }
 
     def _anchors(self, encoder: Encoder) -> dict[str, MaskedLMObjective]:
-        config = encoder.config
-        special = (self.tokenizer.opening, self.tokenizer.closing, config.pad_id)
         return {
-            family: MaskedLMObjective(
-                config.hidden_size,
-                config.embedding_size,
-                config.vocab_size,
-                mask_token(self.tokenizer),
-                special,
-                self.recipe.seed,
-            )
+            family: masked_lm_of(encoder, self.tokenizer, self.recipe.seed)
             for family, section in self.recipe.families.items()
             if section.anchor
         }
@@ -386,7 +382,8 @@ def _claim(folder: Path, recipe: PrefinetuneRecipe) -> None:
     if not path.is_file():
         write_json(ours, path)
         return
-    theirs = json.loads(path.read_text(encoding="utf-8"))
+    # A key that the file lacks has its default.
+    theirs = parse_recipe(json.loads(path.read_text(encoding="utf-8")), PrefinetuneRecipe, path).model_dump(mode="json")
     changed = sorted(key for key in {*ours, *theirs} if ours.get(key) != theirs.get(key))
     if changed:
         raise MismatchError(

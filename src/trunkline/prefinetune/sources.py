@@ -16,17 +16,19 @@ from trunkline.config import DecontaminateSection, FamilySection, MixtureFamily,
 from trunkline.data.cards import Card, load_card
 from trunkline.data.checks.decontaminate import benchmark_index, decontaminate, held_out_splits, tasks_here
 from trunkline.data.corpus import Corpus, Subset, corpus_of, tokens_of
-from trunkline.data.examples import Example, NerExample, PairExample, QaExample
-from trunkline.data.load import stream_source
+from trunkline.data.derived import plain_texts
+from trunkline.data.examples import Example, NerExample, PairExample, PlainExample, QaExample
+from trunkline.data.load import stream_examples, stream_source
 from trunkline.data.mixture import Source, split_source
 from trunkline.data.store import Rows, cache_folder, code_fingerprint, open_rows, store_rows
 from trunkline.data.tokenize import IntArray, TextTokenizer
 from trunkline.errors import RecipeError, TrunklineError
-from trunkline.families import get_family
+from trunkline.families import get_prefinetune_family
 
 log = logging.getLogger(__name__)
 
-_KINDS = {"ner": NerExample, "classification": PairExample, "qa": QaExample}
+_KINDS = {"ner": NerExample, "classification": PairExample, "qa": QaExample, "text": PlainExample}
+_TEXT_FILES = (".txt", ".md", ".gz")
 
 
 @dataclass(frozen=True)
@@ -125,7 +127,7 @@ def load_sources(
         size = 1.0 if section.source_temperature is None else float(len(train)) ** (1 / section.source_temperature)
         units = None
         if tokenizer is not None:
-            units = Subset(tokens_of(corpus, tokenizer, family, get_family(family).unit_texts), train)
+            units = Subset(tokens_of(corpus, tokenizer, family, get_prefinetune_family(family).unit_texts), train)
         log.info(
             "%s: %d examples, %d held out, %d concepts", source.name, len(train), len(held_out), len(corpus.labels)
         )
@@ -168,17 +170,19 @@ def _open(name: str, family: str, clean: Decontaminator | None) -> Opened:
     path = Path(name)
     if path.suffix == ".jsonl" and path.with_suffix(".yaml").is_file():  # as weak-label and mine-pairs write them
         return _open(str(path.with_suffix(".yaml")), family, clean)
-    if path.suffix == ".jsonl":
-        state = f"{path.resolve()} {path.stat().st_size} {path.stat().st_mtime_ns}" if path.is_file() else name
-        corpus = corpus_of(_key(state), lambda: stream_source(path, family))
+    # All kinds of data have text, so those of the family text are another view of them, stored under another key.
+    view = " as text" if family == "text" else ""
+    if path.suffix == ".jsonl" or (view and (path.suffix in _TEXT_FILES or (path.is_dir() and "/" in name))):
+        read = (lambda: stream_examples(path, "plain")) if view else (lambda: stream_source(path, family))
+        corpus = corpus_of(_key(_state(path) + view), read)
         opened = Opened(path.stem, corpus, np.arange(len(corpus)), {}, None)
     else:
         card, split = _card(name)
 
-        def read() -> Iterable[Example]:
-            return card.stream(split)
+        def stream() -> Iterable[Example]:
+            return plain_texts(card.stream(split)) if view else card.stream(split)
 
-        corpus = corpus_of(_key(f"{card.name} {card.fingerprint(split)}"), read)
+        corpus = corpus_of(_key(f"{card.name} {card.fingerprint(split)}{view}"), stream)
         label = card.name if split == "train" else f"{card.name}@{split}"
         opened = Opened(label, corpus, np.arange(len(corpus)), {}, card)
     if not isinstance(opened.corpus[0], _KINDS[family]):
@@ -198,6 +202,13 @@ def _card(name: str) -> tuple[Card, str]:
         return load_card(Path(name)), "train"
     card, at, split = name.partition("@")
     return load_card(card), split if at else "train"
+
+
+def _state(path: Path) -> str:
+    """What a file, or the files of a folder, are now."""
+    files = sorted(path.rglob("*")) if path.is_dir() else [path]
+    found = [(file.resolve(), file.stat()) for file in files if file.is_file()]
+    return " ".join(f"{file} {stat.st_size} {stat.st_mtime_ns}" for file, stat in found) or str(path)
 
 
 def _key(state: str) -> str:

@@ -6,6 +6,7 @@ All strategies share one loop, one data order, the steps and the seeds; they dif
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -28,15 +29,17 @@ Groups = dict[str, tuple[list[nn.Parameter], float]]
 def adapters_of(recipe: PrefinetuneRecipe, encoder: Encoder) -> dict[str, LoraAdapter]:
     """The adapters that the recipe's strategy trains beside the backbone.
 
-    `task-primary` and `frozen-backbone` have one for each family, `single-adapter` one of double rank for all (and
-    double alpha, so that the update is scaled as theirs), the others none.
+    `task-primary` and `frozen-backbone` have one for each family, `single-adapter` one of double rank in each
+    layer for all (and double alpha, so that the update is scaled as theirs), the others none.
     """
     config = lora_config(recipe.adapter, encoder.config, encoder.fork)
     if recipe.strategy in _PER_FAMILY:
         return {family: LoraAdapter(config, encoder.config) for family in recipe.families}
     if recipe.strategy == "single-adapter":
-        double = recipe.adapter.model_copy(update={"rank": 2 * config.rank, "alpha": 2 * config.alpha})
-        return {SHARED: LoraAdapter(lora_config(double, encoder.config, encoder.fork), encoder.config)}
+        pattern = tuple(2 * rank for rank in config.rank_pattern)
+        double = replace(config, rank=2 * config.rank, alpha=2 * config.alpha, rank_pattern=pattern)
+        double.check(encoder.config, encoder.fork)
+        return {SHARED: LoraAdapter(double, encoder.config)}
     return {}
 
 

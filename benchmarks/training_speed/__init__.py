@@ -1,0 +1,1 @@
+"""Training speed and memory, side by side with peers; see `__main__`."""

@@ -1,0 +1,102 @@
+"""Speed and memory of training beside peers, as ratios, on the same encoder, texts and threads.
+
+    python benchmarks/training_speed --out results/training-speed
+
+Sections: `tokens` (the Trainer of transformers), `pairs` (sentence-transformers), `joint` (task-primary against naive
+training, and the share of the machine's bf16 matrix peak), `gradcache`. Peers are in the extra `bench`; a case whose
+peer is missing is left out and named. Without the data sets of the cards the shipped sample is used. With fewer
+`--steps` than 32 everything gets smaller: to see that it runs, not to measure. Run nothing else meanwhile.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from dataclasses import asdict, fields
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+from training_speed.cases import Options, Part, parts
+from training_speed.report import page, ratio, summarise
+from training_speed.runner import run_part
+from training_speed.workers import work
+from trunkline.data.cards import load_card
+from trunkline.data.files import write_atomic
+from trunkline.versions import git_state, hardware, versions
+
+SAMPLES = {"sentences": "sample_events", "pairs": "sample_pairs"}
+
+
+def say(text: str) -> None:
+    """Shows what goes on."""
+    print(text, flush=True)
+
+
+def options_of(arguments: argparse.Namespace) -> Options:
+    """The options; a card without its data here is replaced by the shipped sample."""
+    given = {field.name: getattr(arguments, field.name) for field in fields(Options)}
+    for name, sample in SAMPLES.items():
+        if "train" not in load_card(given[name]).splits_here():
+            say(f"the data of {given[name]} are not here, {sample} is taken (TRUNKLINE_DATA names their folder)")
+            given[name] = sample
+    return Options(**given)
+
+
+def measure(part: Part, options: Options) -> dict[str, Any]:
+    """A section's results, their summary and ratios."""
+    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else float("nan")
+    began = datetime.now(UTC)
+    results = run_part(part, options, say)
+    return {
+        "at": began.isoformat(timespec="seconds"),
+        "minutes": (datetime.now(UTC) - began).total_seconds() / 60,
+        "load": load,
+        "threads": _threads(options),
+        "options": asdict(options),
+        "cases": results,
+        "summary": summarise(results),
+        "ratios": [found for asked in part.ratios if (found := ratio(asked, results))],
+    }
+
+
+def _threads(options: Options) -> int:
+    import torch
+
+    return options.threads or torch.get_num_threads()
+
+
+def main() -> None:
+    """Runs sections and writes results.json and table.md; sections that are not run stay as they are there."""
+    if sys.argv[1:2] == ["--worker"]:
+        work(sys.argv[2])
+        return
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=Path("results/training-speed"))
+    known = tuple(parts(Options()))
+    parser.add_argument("--sections", nargs="+", choices=known, default=list(known))
+    for field in fields(Options):
+        kind = {"int": int, "int | None": int, "float | None": float}.get(str(field.type), str)
+        parser.add_argument(f"--{field.name.replace('_', '-')}", type=kind, default=field.default)
+    arguments = parser.parse_args()
+    options = options_of(arguments)
+    sections = parts(options)
+    path = arguments.out / "results.json"
+    content: dict[str, Any] = {"parts": json.loads(path.read_text("utf-8"))["parts"] if path.is_file() else {}}
+    content |= {"machine": hardware(), "versions": versions(), "git": git_state()}
+    for name in arguments.sections:
+        say(f"{name}: {', '.join(case.name for case in sections[name].cases)}")
+        content["parts"][name] = measure(sections[name], options)
+        write_atomic(path, json.dumps(content, indent=2) + "\n")
+        # The names of cases say their sizes, so a section that was run in another size is shown by its own options.
+        shown = {key: parts(Options(**found["options"]))[key] for key, found in content["parts"].items()}
+        write_atomic(arguments.out / "table.md", page(content, {key: shown[key] for key in known if key in shown}))
+    print((arguments.out / "table.md").read_text(encoding="utf-8"))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Encoders and adapters as ONNX graphs that run without torch."""

@@ -1,0 +1,132 @@
+"""Putting an ONNX model together node by node; the same calls give the same bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+from onnx import helper, numpy_helper
+
+from trunkline.errors import TrunklineError
+
+OPSET = 17
+"""The first with LayerNormalization; ONNX Runtime from 1.20, onnxruntime-web and OpenVINO all read it."""
+
+IR_VERSION = 9
+"""That of ONNX 1.14; the runtimes above read it."""
+
+CONTRIB = "com.microsoft"
+"""Domain of the operators that are not in ONNX but in all three runtimes."""
+
+MAX_BYTES = 2**31 - 1
+"""A protobuf message cannot be larger."""
+
+Kind = Literal["float32", "int64"]
+_KINDS = {"float32": onnx.TensorProto.FLOAT, "int64": onnx.TensorProto.INT64}
+
+
+class Builder:
+    """Collects the nodes, constants, inputs and outputs of a graph. Values are known by their names."""
+
+    def __init__(self) -> None:
+        self._nodes: list[onnx.NodeProto] = []
+        self._constants: dict[str, onnx.TensorProto] = {}
+        self._inputs: list[onnx.ValueInfoProto] = []
+        self._outputs: list[onnx.ValueInfoProto] = []
+        self._values: set[str] = set()
+
+    def input(
+        self,
+        name: str,
+        shape: Sequence[int | str],
+        kind: Kind = "float32",
+        default: npt.NDArray[Any] | None = None,
+        doc: str = "",
+    ) -> str:
+        """An input; with `default`, one that may be left out. Sizes given as text are free."""
+        self._inputs.append(helper.make_tensor_value_info(name, _KINDS[kind], list(shape), doc_string=doc))
+        if default is not None:
+            self._constants[name] = numpy_helper.from_array(default, name)
+        return self._new(name)
+
+    def constant(self, name: str, value: npt.NDArray[Any]) -> str:
+        """A constant; one that is there already under this name is used again."""
+        if name not in self._constants:
+            self._constants[name] = numpy_helper.from_array(np.ascontiguousarray(value), self._new(name))
+        return name
+
+    def add(self, name: str, op: str, inputs: Sequence[str], domain: str = "", **attributes: Any) -> str:
+        """A node with one output, both called `name`; an empty name among the inputs leaves that input out."""
+        return self.add_several([name], op, inputs, domain, **attributes)[0]
+
+    def add_several(
+        self, names: Sequence[str], op: str, inputs: Sequence[str], domain: str = "", **attributes: Any
+    ) -> list[str]:
+        """A node with several outputs, called by the first."""
+        outputs = [self._new(name) for name in names]
+        self._nodes.append(helper.make_node(op, list(inputs), outputs, name=names[0], domain=domain, **attributes))
+        return outputs
+
+    def either(
+        self,
+        name: str,
+        condition: str,
+        op: str,
+        inputs: tuple[Sequence[str], Sequence[str]],
+        shape: Sequence[int | str],
+        domain: str = "",
+        **attributes: Any,
+    ) -> str:
+        """One of two nodes that differ in their inputs, chosen by a condition when the graph runs."""
+        branches = []
+        for part, chosen in zip(("yes", "no"), inputs, strict=True):
+            value = self._new(f"{name}.{part}")
+            node = helper.make_node(op, list(chosen), [value], name=value, domain=domain, **attributes)
+            output = helper.make_tensor_value_info(value, _KINDS["float32"], list(shape))
+            branches.append(helper.make_graph([node], value, [], [output]))
+        return self.add(name, "If", [condition], then_branch=branches[0], else_branch=branches[1])
+
+    def has(self, name: str) -> bool:
+        """Whether there is a value of this name."""
+        return name in self._values
+
+    def output(self, name: str, shape: Sequence[int | str], doc: str = "") -> None:
+        """Makes the value of this name an output."""
+        self._outputs.append(helper.make_tensor_value_info(name, _KINDS["float32"], list(shape), doc_string=doc))
+
+    def model(self, name: str, doc: str, facts: Mapping[str, str]) -> bytes:
+        """The finished model, serialised.
+
+        Args:
+            name: Of the graph.
+            doc: What it computes.
+            facts: Text that readers find in the model's metadata.
+
+        Raises:
+            TrunklineError: The weights take more than the 2 GiB that one ONNX file can hold.
+        """
+        size = sum(len(tensor.raw_data) for tensor in self._constants.values())
+        if size > MAX_BYTES - 2**20:
+            raise TrunklineError(
+                f"the weights of {name} take {size / 2**30:.2f} GiB",
+                expected="less than 2 GiB, the most that one ONNX file can hold",
+                todo="Choose a smaller encoder, or quantise it",
+            )
+        graph = helper.make_graph(
+            self._nodes, name, self._inputs, self._outputs, list(self._constants.values()), doc_string=doc
+        )
+        opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid(CONTRIB, 1)]
+        model = helper.make_model(
+            graph, opset_imports=opsets, ir_version=IR_VERSION, producer_name="trunkline", doc_string=doc
+        )
+        helper.set_model_props(model, dict(sorted(facts.items())))
+        return bytes(model.SerializeToString(deterministic=True))
+
+    def _new(self, name: str) -> str:
+        if name in self._values:
+            raise ValueError(f"the graph has a value {name} already")
+        self._values.add(name)
+        return name

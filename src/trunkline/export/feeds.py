@@ -1,0 +1,167 @@
+"""Adapters as inputs of the branch graph: from the tensors of an adapter file to what a session is fed. No torch.
+
+An adapter file has, for each adapted linear layer, `lora.LAYER.TARGET.a` [inputs, rank] and `lora.LAYER.TARGET.b`
+[rank, outputs]; the update of the layer's output is `x a b`, all factors included. A graph computes query, key and
+value as one product, so that it has one pair of inputs for all three, `lora.LAYER.qkv.a` and `.b`: with it, an update
+costs two operations a layer, not six. The places of a graph where updates go in are its slots.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from trunkline.errors import MismatchError
+
+FloatArray = npt.NDArray[np.float32]
+Feeds = dict[str, FloatArray]
+Shapes = Mapping[str, tuple[int, int]]
+
+SLOTS: dict[str, tuple[str, ...]] = {
+    "qkv": ("query", "key", "value"),
+    "out": ("out",),
+    "up": ("up",),
+    "down": ("down",),
+}
+"""Slot -> the linear layers whose updates go in there."""
+
+HEAD = ("head.weight", "head.bias")
+"""Inputs of the head. What else a file says of a head is for decoding, and no graph has an input for it."""
+
+
+def lora_shapes(layers: range, hidden: int, intermediate: int, slots: Sequence[str]) -> dict[str, tuple[int, int]]:
+    """`LAYER.SLOT` -> (inputs, outputs) of every pair of LoRA inputs of a graph.
+
+    Raises:
+        MismatchError: There is no such slot.
+    """
+    unknown = sorted(set(slots) - SLOTS.keys())
+    if unknown:
+        raise MismatchError(f"LoRA slots {unknown}", expected="some of " + ", ".join(SLOTS))
+    sizes = {
+        "qkv": (hidden, 3 * hidden),
+        "out": (hidden, hidden),
+        "up": (hidden, intermediate),
+        "down": (intermediate, hidden),
+    }
+    return {f"{layer}.{slot}": sizes[slot] for layer in layers for slot in SLOTS if slot in slots}
+
+
+def fuse(tensors: Mapping[str, npt.NDArray[Any]]) -> Feeds:
+    """The feeds of the branch graph from the tensors of an adapter file, in float32.
+
+    Args:
+        tensors: As in the file, in any float type.
+
+    Returns:
+        Query, key and value of a layer as one pair: `a` side by side, `b` block by block, rank the sum of the ranks;
+        the head's weight and bias as they are.
+
+    Raises:
+        MismatchError: A tensor is missing, unknown or of another shape than its partner.
+    """
+    feeds: Feeds = {name: tensors[name].astype(np.float32) for name in HEAD if name in tensors}
+    pairs = _pairs({name: x for name, x in tensors.items() if not name.startswith("head.")})
+    for layer in sorted({layer for layer, _ in pairs}):
+        for slot, targets in SLOTS.items():
+            present = {place: pairs[layer, t] for place, t in enumerate(targets) if (layer, t) in pairs}
+            if present:
+                a, b = _side_by_side(present, len(targets), f"layer {layer}")
+                feeds[f"lora.{layer}.{slot}.a"], feeds[f"lora.{layer}.{slot}.b"] = a, b
+    return feeds
+
+
+def _side_by_side(
+    pairs: Mapping[int, tuple[FloatArray, FloatArray]], places: int, where: str
+) -> tuple[FloatArray, FloatArray]:
+    inputs, outputs = {a.shape[0] for a, _ in pairs.values()}, {b.shape[1] for _, b in pairs.values()}
+    if len(inputs) > 1 or len(outputs) > 1:
+        raise MismatchError(
+            f"LoRA of query, key and value in {where} with inputs {sorted(inputs)} and outputs {sorted(outputs)}",
+            expected="the same for all three",
+        )
+    width, row = outputs.pop(), 0
+    joined = np.zeros((sum(b.shape[0] for _, b in pairs.values()), width * places), np.float32)
+    for place, (_, b) in pairs.items():
+        joined[row : row + b.shape[0], place * width : (place + 1) * width] = b
+        row += b.shape[0]
+    return np.concatenate([a for a, _ in pairs.values()], axis=1), joined
+
+
+def _pairs(tensors: Mapping[str, npt.NDArray[Any]]) -> dict[tuple[int, str], tuple[FloatArray, FloatArray]]:
+    known = [target for targets in SLOTS.values() for target in targets]
+    pairs: dict[tuple[int, str], tuple[FloatArray, FloatArray]] = {}
+    for name in tensors:
+        parts = name.split(".")
+        if len(parts) != 4 or parts[0] != "lora" or not parts[1].isdecimal() or parts[2] not in known:
+            raise MismatchError(f"the tensor {name} of an adapter", expected="lora.LAYER.TARGET.a or .b, or head.*")
+        a, b = (tensors.get(f"lora.{parts[1]}.{parts[2]}.{side}") for side in "ab")
+        if parts[3] not in ("a", "b") or a is None or b is None:
+            raise MismatchError(f"the tensor {name} of an adapter is alone", expected="a pair .a and .b")
+        if a.ndim != 2 or b.ndim != 2 or a.shape[1] != b.shape[0]:
+            raise MismatchError(
+                f"lora.{parts[1]}.{parts[2]} has a {a.shape} and b {b.shape}",
+                expected="[inputs, rank], [rank, outputs]",
+            )
+        pairs[int(parts[1]), parts[2]] = a.astype(np.float32), b.astype(np.float32)
+    return pairs
+
+
+def check_feeds(feeds: Mapping[str, FloatArray], shapes: Shapes) -> None:
+    """Raises MismatchError unless an adapter's updates have a place in the graph and the right sizes."""
+    for name, value in feeds.items():
+        if name.startswith("head."):
+            continue
+        place, side = name.removeprefix("lora.").rsplit(".", 1)
+        if place not in shapes:
+            raise MismatchError(
+                f"the adapter has updates {name}, for which the graph has no input",
+                expected="updates of " + (", ".join(shapes) or "no layer"),
+                todo="Export the bundle with a lower fork or with this slot",
+            )
+        inputs, outputs = shapes[place]
+        found, wanted = (value.shape[0], inputs) if side == "a" else (value.shape[1], outputs)
+        if found != wanted:
+            raise MismatchError(f"{name} has shape {value.shape}", expected=f"{wanted}, the width of the encoder there")
+
+
+def complete(feeds: Mapping[str, FloatArray], shapes: Shapes, hidden: int) -> Feeds:
+    """Feeds for a graph whose inputs are all required: rank 0 where the adapter has nothing, no labels for no head."""
+    check_feeds(feeds, shapes)
+    result = dict(feeds)
+    for place, (inputs, outputs) in shapes.items():
+        result.setdefault(f"lora.{place}.a", np.zeros((inputs, 0), np.float32))
+        result.setdefault(f"lora.{place}.b", np.zeros((0, outputs), np.float32))
+    result.setdefault("head.weight", np.zeros((hidden, 0), np.float32))
+    result.setdefault("head.bias", np.zeros(result["head.weight"].shape[1], np.float32))
+    return result
+
+
+def bank(adapters: Sequence[Mapping[str, FloatArray]], shapes: Shapes) -> Feeds:
+    """The LoRA feeds of the bank graph, [adapters, inputs, rank] and [adapters, rank, outputs]; heads are left out.
+
+    Args:
+        adapters: Feeds of each adapter, from `fuse`; an empty one changes nothing. Lower ranks are filled with zeros.
+        shapes: The graph's LoRA inputs, from `lora_shapes`.
+
+    Raises:
+        MismatchError: No adapters, or one that does not fit the graph.
+    """
+    if not adapters:
+        raise MismatchError("a bank of no adapters", expected="at least one; an empty one stands for no adapter")
+    for adapter in adapters:
+        check_feeds(adapter, shapes)
+    result: Feeds = {}
+    for place, (inputs, outputs) in shapes.items():
+        ranks = [adapter[f"lora.{place}.a"].shape[1] if f"lora.{place}.a" in adapter else 0 for adapter in adapters]
+        a = np.zeros((len(adapters), inputs, max(ranks)), np.float32)
+        b = np.zeros((len(adapters), max(ranks), outputs), np.float32)
+        for number, (adapter, rank) in enumerate(zip(adapters, ranks, strict=True)):
+            if rank:
+                a[number, :, :rank] = adapter[f"lora.{place}.a"]
+                b[number, :rank] = adapter[f"lora.{place}.b"]
+        result[f"lora.{place}.a"], result[f"lora.{place}.b"] = a, b
+    return result

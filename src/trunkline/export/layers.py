@@ -1,0 +1,212 @@
+"""The parts of an encoder as ONNX nodes.
+
+Inside a graph the states are one matrix, [rows * width, hidden]: a linear layer is then one Gemm, and so is adding a
+low-rank update to its output. The sum before a normalisation is a node of its own, because ONNX Runtime's
+SkipLayerNormalization on a CPU takes eight times as long as Add and LayerNormalization.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+from onnx import TensorProto
+
+from trunkline.export.builder import CONTRIB, Builder
+from trunkline.export.feeds import Shapes
+from trunkline.export.weights import BackboneWeights, EmbeddingWeights, FloatArray, LayerWeights, Linear, Norm
+from trunkline.model.architectures import EncoderConfig
+
+Form = Literal["optional", "required", "bank"]
+"""How a graph takes adapters: inputs that may be left out, inputs that must be given (onnxruntime-web refuses to be fed
+the others, OpenVINO to load them), or required inputs that hold several adapters, of which each row has one."""
+
+Attention = Literal["portable", "fast"]
+LinearKernel = Callable[[Builder, str, str, Linear], str]
+EmbeddingKernel = Callable[[Builder, str, str, FloatArray], str]
+
+
+def gemm(graph: Builder, name: str, x: str, linear: Linear) -> str:
+    """A linear layer in float32, [n, inputs] -> [n, outputs]."""
+    weight = graph.constant(f"{name}.weight", linear.weight)
+    return graph.add(name, "Gemm", [x, weight, graph.constant(f"{name}.bias", linear.bias)])
+
+
+def gather(graph: Builder, name: str, ids: str, table: FloatArray) -> str:
+    """An embedding in float32, [rows, width] ids -> [rows, width, size]."""
+    return graph.add(name, "Gather", [graph.constant(f"{name}.weight", table), ids])
+
+
+@dataclass(frozen=True, slots=True)
+class Kernels:
+    """How linear layers and the word embedding are computed; a quantiser gives others.
+
+    Attributes:
+        linear: Adds the nodes of a linear layer. Receives the graph, the layer's name (such as `layers.3.qkv`), the
+            name of its input [n, inputs] and its weights; returns the name of the output [n, outputs].
+        embedding: The same for the word embedding, from ids [rows, width] to [rows, width, size].
+        attention: `portable` always gives attention the mask. `fast` leaves it out, by an If, where a run has no
+            padding, because only then ONNX Runtime takes its faster kernel (0.7 of the time of attention). For ONNX
+            Runtime alone: OpenVINO 2026.4 computes an If of free sizes wrongly when it runs for the first time.
+        facts: What readers of the model should know of it.
+    """
+
+    linear: LinearKernel = gemm
+    embedding: EmbeddingKernel = gather
+    attention: Attention = "portable"
+    facts: dict[str, str] = field(default_factory=lambda: {"weights": "float32"})
+
+
+@dataclass(frozen=True, slots=True)
+class Lora:
+    """The LoRA inputs of a graph; no shapes, no inputs."""
+
+    form: Form = "optional"
+    shapes: Shapes = field(default_factory=dict)
+
+    def declare(self, graph: Builder) -> None:
+        """Adds the inputs; each pair has a rank of its own."""
+        for place, (inputs, outputs) in self.shapes.items():
+            rank = f"rank.{place}"
+            first = ["adapters"] if self.form == "bank" else []
+            a, b = np.zeros((inputs, 0), np.float32), np.zeros((0, outputs), np.float32)
+            optional = self.form == "optional"
+            graph.input(f"lora.{place}.a", [*first, inputs, rank], default=a if optional else None)
+            graph.input(f"lora.{place}.b", [*first, rank, outputs], default=b if optional else None)
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """What the nodes of a graph share: `size` is the value [2] with rows and width."""
+
+    graph: Builder
+    config: EncoderConfig
+    kernels: Kernels
+    lora: Lora
+    size: str
+
+    def linear(self, layer: int, slot: str, x: str, weights: Linear) -> str:
+        """A linear layer with its low-rank update, [n, inputs] -> [n, outputs]."""
+        name = f"layers.{layer}.{slot}"
+        y = self.kernels.linear(self.graph, name, x, weights)
+        place = f"{layer}.{slot}"
+        if place not in self.lora.shapes:
+            return y
+        a, b = f"lora.{place}.a", f"lora.{place}.b"
+        if self.lora.form != "bank":
+            return self.graph.add(f"{name}.adapted", "Gemm", [self.graph.add(f"{name}.narrow", "MatMul", [x, a]), b, y])
+        inputs, _ = self.lora.shapes[place]
+        chosen = [self.graph.add(f"{name}.chosen.{s}", "Gather", [v, "adapter_ids"]) for s, v in (("a", a), ("b", b))]
+        narrow = self.graph.add(f"{name}.narrow", "MatMul", [self.rows(f"{name}.input", x, inputs), chosen[0]])
+        update = self.graph.add(f"{name}.update", "MatMul", [narrow, chosen[1]])
+        flat = matrix(self.graph, f"{name}.flat", update, weights.weight.shape[1])
+        return self.graph.add(f"{name}.adapted", "Add", [y, flat])
+
+    def attention(self, name: str, parts: Sequence[str]) -> str:
+        """Attention of query, key and value, each [rows, width, hidden], to the tokens that are no padding."""
+        masked, heads = [*parts, "", "mask.keys"], self.config.n_heads
+        if not self.graph.has("mask.keys"):
+            self.graph.add("mask.keys", "Cast", ["mask"], to=TensorProto.INT32)
+        if self.kernels.attention == "portable":
+            return self.graph.add(name, "MultiHeadAttention", masked, CONTRIB, num_heads=heads)
+        if not self.graph.has("mask.full"):
+            least = self.graph.add("mask.least", "ReduceMin", ["mask"], keepdims=0)
+            half = self.graph.constant("half", np.array(0.5, np.float32))
+            self.graph.add("mask.full", "Greater", [least, half])
+        return self.graph.either(
+            name,
+            "mask.full",
+            "MultiHeadAttention",
+            (parts, masked),
+            ["rows", "width", self.config.hidden_size],
+            CONTRIB,
+            num_heads=heads,
+        )
+
+    def rows(self, name: str, x: str, size: int) -> str:
+        """[rows * width, size] -> [rows, width, size]."""
+        shape = f"shape.{size}"
+        if not self.graph.has(shape):
+            self.graph.add(shape, "Concat", [self.size, self.graph.constant(f"size.{size}", np.array([size]))], axis=0)
+        return self.graph.add(name, "Reshape", [x, shape])
+
+    def norm(self, name: str, x: str, norm: Norm) -> str:
+        """Layer normalisation over the last axis."""
+        return normalise(self.graph, name, x, norm, self.config.norm_eps)
+
+
+def matrix(graph: Builder, name: str, x: str, size: int) -> str:
+    """[..., size] -> [n, size]."""
+    return graph.add(name, "Reshape", [x, graph.constant(f"matrix.{size}", np.array([-1, size]))])
+
+
+def normalise(graph: Builder, name: str, x: str, norm: Norm, eps: float) -> str:
+    """Layer normalisation over the last axis."""
+    constants = [graph.constant(f"{name}.weight", norm.weight), graph.constant(f"{name}.bias", norm.bias)]
+    return graph.add(name, "LayerNormalization", [x, *constants], axis=-1, epsilon=eps)
+
+
+def activation(graph: Builder, name: str, x: str, kind: str) -> str:
+    """The encoder's activation; `gelu` is exact, `gelu_new` and `gelu_pytorch_tanh` are its approximation by tanh."""
+    if kind == "gelu":
+        return graph.add(name, "Gelu", [x], CONTRIB)
+    if kind in ("gelu_new", "gelu_pytorch_tanh"):
+        return graph.add(name, "FastGelu", [x], CONTRIB)
+    if kind == "silu":
+        return graph.add(name, "Mul", [x, graph.add(f"{name}.gate", "Sigmoid", [x])])
+    return graph.add(name, "Relu", [x])
+
+
+def embeddings(graph: Builder, weights: EmbeddingWeights, config: EncoderConfig, kernels: Kernels) -> str:
+    """Inputs `ids` and `mask` [rows, width] -> normalised embeddings [rows * width, hidden]."""
+    words = kernels.embedding(graph, "embeddings.word", "ids", weights.word)
+    summed = graph.add("embeddings.sum", "Add", [words, _positions(graph, weights.position, config)])
+    size = config.embedding_size
+    flat = matrix(graph, "embeddings.flat", summed, size)
+    x = normalise(graph, "embeddings.norm", flat, weights.norm, config.norm_eps)
+    return x if weights.project is None else kernels.linear(graph, "embeddings.project", x, weights.project)
+
+
+def _positions(graph: Builder, table: FloatArray, config: EncoderConfig) -> str:
+    values = graph.constant("embeddings.position.weight", table)
+    if not config.position_offset:
+        zero, axis = graph.constant("zero", np.array([0])), graph.constant("axis.0", np.array([0]))
+        width = graph.add("width", "Shape", ["ids"], start=1, end=2)
+        return graph.add("embeddings.position", "Slice", [values, zero, width, axis])
+    # RoBERTa counts the tokens before each one; padding has the row of its id.
+    real = graph.add("positions.real", "Cast", ["mask"], to=TensorProto.INT64)
+    counts = graph.add("positions.counts", "CumSum", [real, graph.constant("axis.1", np.array(1))])
+    inside = graph.add("positions.inside", "Mul", [counts, real])
+    pad = graph.constant("positions.first", np.array([config.position_offset - 1]))
+    return graph.add("embeddings.position", "Gather", [values, graph.add("positions", "Add", [inside, pad])])
+
+
+def layer(scope: Scope, number: int, x: str, weights: LayerWeights) -> str:
+    """A transformer layer, [rows * width, hidden] states to states."""
+    graph, hidden = scope.graph, scope.config.hidden_size
+    name = f"layers.{number}"
+    fused = scope.rows(f"{name}.qkv.rows", scope.linear(number, "qkv", x, weights.qkv), 3 * hidden)
+    parts = graph.add_several([f"{name}.{part}" for part in ("query", "key", "value")], "Split", [fused], axis=-1)
+    attention = scope.attention(f"{name}.attention", parts)
+    context = scope.linear(number, "out", matrix(graph, f"{name}.context", attention, hidden), weights.out)
+    x = scope.norm(
+        f"{name}.attention_norm", graph.add(f"{name}.attention_sum", "Add", [context, x]), weights.attention_norm
+    )
+    inner = activation(graph, f"{name}.active", scope.linear(number, "up", x, weights.up), scope.config.activation)
+    outer = scope.linear(number, "down", inner, weights.down)
+    return scope.norm(f"{name}.output_norm", graph.add(f"{name}.output_sum", "Add", [outer, x]), weights.output_norm)
+
+
+def run_layers(scope: Scope, x: str, weights: BackboneWeights, numbers: range, name: str) -> str:
+    """Several layers; the result, [rows, width, hidden], is called `name`."""
+    for number in numbers:
+        x = layer(scope, number, x, weights.layers[number])
+    return scope.rows(name, x, weights.config.hidden_size)
+
+
+def pool_and_classify(graph: Builder, states: str, weight: str, bias: str) -> None:
+    """Values `features` [rows, units, hidden], the pooled states, and `logits` [rows, units, labels]."""
+    graph.add("features", "MatMul", ["pool", states])
+    graph.add("logits", "Add", [graph.add("head", "MatMul", ["features", weight]), bias])

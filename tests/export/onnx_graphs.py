@@ -1,0 +1,101 @@
+"""Running exported graphs on tiny encoders, row by row against torch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+import tiny_models
+from trunkline.data.tokenize import TextTokenizer
+from trunkline.export.feeds import SLOTS, Shapes, lora_shapes
+from trunkline.export.graph import branch_graph, trunk_graph
+from trunkline.export.session import open_session
+from trunkline.export.weights import BackboneWeights
+from trunkline.model.architectures import EncoderConfig
+from trunkline.model.encoder import Encoder
+from trunkline.model.heads import LinearHead
+
+Array = npt.NDArray[np.float32]
+ALL_SLOTS = tuple(SLOTS)
+ALL_LINEARS = ("query", "key", "value", "out", "up", "down")
+
+
+def shapes_of(weights: BackboneWeights, slots: Sequence[str] = ALL_SLOTS) -> Shapes:
+    config = weights.config
+    return lora_shapes(range(weights.fork, config.n_layers), config.hidden_size, config.intermediate_size, slots)
+
+
+def sessions(weights: BackboneWeights, **options: Any) -> tuple[Any, Any]:
+    """Trunk and branch, by default with an input for every linear layer."""
+    branch = branch_graph(weights, **{"slots": ALL_SLOTS, **options})
+    return open_session(trunk_graph(weights)), open_session(branch)
+
+
+def random_head(config: EncoderConfig, labels: int = 5, seed: int = 0) -> LinearHead:
+    rng = np.random.default_rng(seed)
+    weight = rng.normal(size=(labels, config.hidden_size)).astype(np.float32)
+    return LinearHead(weight, rng.normal(size=labels).astype(np.float32))
+
+
+def rows_of(tokens: Sequence[Sequence[int]], pad_id: int, extra: int = 0, left: bool = False) -> dict[str, Any]:
+    """`ids` and `mask` of token rows with padding behind them, or before them."""
+    width = max(map(len, tokens)) + extra
+    ids = np.full((len(tokens), width), pad_id, dtype=np.int64)
+    mask = np.zeros((len(tokens), width), np.float32)
+    for row, own in enumerate(tokens):
+        place = slice(width - len(own), width) if left else slice(len(own))
+        ids[row, place], mask[row, place] = own, 1
+    return {"ids": ids, "mask": mask}
+
+
+def sentence_rows(tokenizer: TextTokenizer, pad_id: int = 1, extra: int = 3) -> dict[str, Any]:
+    return rows_of([tokens.windows[0].ids for tokens in tokenizer.encode(tiny_models.SENTENCES)], pad_id, extra)
+
+
+def eye_pool(mask: Array) -> Array:
+    """Every token is a unit."""
+    rows, width = mask.shape
+    return np.repeat(np.eye(width, dtype=np.float32)[None], rows, axis=0)
+
+
+def mean_pool(mask: Array) -> Array:
+    """Every row is one unit."""
+    return np.asarray((mask / mask.sum(1, keepdims=True))[:, None], np.float32)
+
+
+def features(trunk: Any, branch: Any, rows: dict[str, Any], feeds: dict[str, Any] | None = None) -> Array:
+    """The state of every token, [rows, width, hidden], through trunk and branch; 0 at padding."""
+    return run_branch(branch, trunk.run(["hidden"], rows)[0], rows["mask"], feeds)
+
+
+def run_branch(branch: Any, hidden: Array, mask: Array, feeds: dict[str, Any] | None = None) -> Array:
+    given = {"hidden": hidden, "mask": mask, "pool": eye_pool(mask), **(feeds or {})}
+    return np.asarray(branch.run(["features"], given)[0] * mask[:, :, None])
+
+
+def largest(left: Array, right: Array) -> float:
+    assert left.shape == right.shape
+    return float(np.abs(left - right).max())
+
+
+def same_bits(left: Array, right: Array) -> bool:
+    return left.shape == right.shape and left.tobytes() == right.tobytes()
+
+
+def with_activation(encoder: Encoder, activation: str) -> Encoder:
+    """The same weights with another activation."""
+    import dataclasses
+
+    other = Encoder(dataclasses.replace(encoder.config, activation=activation), encoder.fork)
+    other.load_state_dict(encoder.state_dict())
+    return other.eval()
+
+
+def spoiled(encoder: Encoder, name: str, value: float) -> None:
+    """Changes one number of a weight."""
+    with torch.no_grad():
+        encoder.get_parameter(name).view(-1)[3] = value

@@ -1,0 +1,168 @@
+"""The parity gate: what it covers, and that it lets nothing wrong through."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx_graphs as graphs
+import pytest
+from onnx import numpy_helper
+
+import tiny_models
+from trunkline.errors import TrunklineError
+from trunkline.export.adapters import head_linear
+from trunkline.export.feeds import SLOTS
+from trunkline.export.graph import branch_graph, merged_graph, trunk_graph
+from trunkline.export.parity import Adapter, Tolerance, banked, check_parity, forked, merged
+from trunkline.export.session import open_session
+from trunkline.export.weights import take_weights
+from trunkline.model.bundle_files import Loaded
+
+TEXTS = tiny_models.SENTENCES
+
+
+def changed(content: bytes, name: str, value: float | None = None) -> bytes:
+    """The model with one number of a weight changed by a twentieth of the weight's spread, or set."""
+    model = onnx.load_from_string(content)
+    tensor = next(item for item in model.graph.initializer if item.name == name)
+    array = numpy_helper.to_array(tensor).copy()
+    array.flat[7] = array.flat[7] + array.std() / 20 if value is None else value
+    tensor.CopyFrom(numpy_helper.from_array(array, name))
+    return bytes(model.SerializeToString())
+
+
+@pytest.fixture
+def adapters(tiny: Loaded) -> dict[str, Adapter]:
+    config = tiny.encoder.config
+    return {
+        "none": Adapter(head=graphs.random_head(config)),
+        "small": Adapter(tiny_models.random_adapter(config, (3,), rank=2), graphs.random_head(config, 2, seed=1)),
+        "large": Adapter(tiny_models.random_adapter(config, (2, 3), rank=9, targets=("key", "out"), seed=1)),
+    }
+
+
+@pytest.fixture
+def made(tiny: Loaded) -> tuple[bytes, bytes]:
+    weights = take_weights(tiny.encoder)
+    return trunk_graph(weights), branch_graph(weights, slots=tuple(SLOTS))
+
+
+def run_gate(tiny: Loaded, made: tuple[bytes, bytes], adapters: dict[str, Adapter], **options: Any) -> Any:
+    run = forked(open_session(made[0]), open_session(made[1]), adapters)
+    return check_parity(tiny.encoder, tiny.tokenizer, run, TEXTS, adapters, **options)
+
+
+def test_the_report_covers_lengths_batches_paddings_and_adapters(
+    tiny: Loaded, made: tuple[bytes, bytes], adapters: dict[str, Adapter]
+) -> None:
+    report = run_gate(tiny, made, adapters)
+    assert {case.adapter for case in report.cases} == set(adapters)
+    alone = {case.width for case in report.cases if case.rows == 1 and case.adapter == "none"}
+    assert alone >= {2, 3, 4, 5, 7, 8, 9, 15, 16, 17, 31, 32, 33, 63, 64}
+    assert {case.rows for case in report.cases} > {1, 8}
+    assert any(case.padding > case.width for case in report.cases)
+    assert report.outside == []
+    assert 0 < report.features <= Tolerance().features
+    assert 0 < report.probabilities <= Tolerance().probabilities
+    assert 0.99999 < report.cosine <= 1.0001
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["embeddings.position.weight", "layers.0.qkv.weight", "layers.0.qkv.bias", "layers.1.output_norm.weight"],
+)
+def test_one_changed_number_of_the_trunk_is_refused(
+    name: str, tiny: Loaded, made: tuple[bytes, bytes], adapters: dict[str, Adapter]
+) -> None:
+    with pytest.raises(TrunklineError, match=r"differ from torch in \d+ of \d+ runs; the worst: adapter"):
+        run_gate(tiny, (changed(made[0], name), made[1]), adapters)
+
+
+@pytest.mark.parametrize("name", ["layers.2.up.weight", "layers.3.down.weight", "layers.3.attention_norm.bias"])
+def test_one_changed_number_of_the_branch_is_refused(
+    name: str, tiny: Loaded, made: tuple[bytes, bytes], adapters: dict[str, Adapter]
+) -> None:
+    with pytest.raises(TrunklineError, match="differ from torch"):
+        run_gate(tiny, (made[0], changed(made[1], name)), adapters)
+
+
+def test_a_number_that_is_none_is_refused_whatever_the_tolerance(
+    tiny: Loaded, made: tuple[bytes, bytes], adapters: dict[str, Adapter]
+) -> None:
+    content = changed(made[1], "layers.2.up.weight", float("nan"))
+    with pytest.raises(TrunklineError, match="nan"):
+        run_gate(tiny, (made[0], content), adapters, tolerance=Tolerance(1e9, 1e9, -2.0))
+
+
+def test_an_adapter_in_place_of_another_is_refused(
+    tiny: Loaded, made: tuple[bytes, bytes], adapters: dict[str, Adapter]
+) -> None:
+    swapped = dict(zip(adapters, [adapters["none"], adapters["large"], adapters["small"]], strict=True))
+    run = forked(open_session(made[0]), open_session(made[1]), swapped)
+    with pytest.raises(TrunklineError, match=r"the worst: adapter (small|large)"):
+        check_parity(tiny.encoder, tiny.tokenizer, run, TEXTS, adapters)
+
+
+def test_a_merged_task_is_held_to_its_probabilities(tiny: Loaded, adapters: dict[str, Adapter]) -> None:
+    task = adapters["small"]
+    assert task.head is not None
+    content = merged_graph(take_weights(tiny.encoder, task.lora), head_linear(task.head))
+    case = {"task": task}
+    report = check_parity(tiny.encoder, tiny.tokenizer, merged(open_session(content)), TEXTS, case)
+    assert report.probabilities > 0 == report.features
+    wrong = merged_graph(take_weights(tiny.encoder), head_linear(task.head))
+    with pytest.raises(TrunklineError, match="probabilities by 0"):
+        check_parity(tiny.encoder, tiny.tokenizer, merged(open_session(wrong)), TEXTS, case)
+
+
+def test_mixed_rows_of_a_bank_and_required_inputs_pass(
+    tiny: Loaded, made: tuple[bytes, bytes], adapters: dict[str, Adapter]
+) -> None:
+    weights = take_weights(tiny.encoder)
+    shapes, trunk = graphs.shapes_of(weights), open_session(made[0])
+    run = banked(trunk, open_session(branch_graph(weights, "bank", tuple(SLOTS))), adapters, shapes)
+    report = check_parity(tiny.encoder, tiny.tokenizer, run, TEXTS, adapters, mixed=True)
+    assert any(case.adapter.count(",") == 2 for case in report.cases)
+    first = next(iter(adapters))
+    with pytest.raises(TrunklineError, match="differ from torch"):
+        # The bank's first adapter for every row.
+        check_parity(
+            tiny.encoder,
+            tiny.tokenizer,
+            lambda rows, names: run(rows, [first] * len(names)),
+            TEXTS,
+            adapters,
+            mixed=True,
+        )
+    required = open_session(branch_graph(weights, "required", tuple(SLOTS)))
+    check_parity(tiny.encoder, tiny.tokenizer, forked(trunk, required, adapters, shapes), TEXTS, adapters)
+
+
+def test_nothing_to_compare_is_refused(tiny: Loaded, made: tuple[bytes, bytes], adapters: dict[str, Adapter]) -> None:
+    run = forked(open_session(made[0]), open_session(made[1]), adapters)
+    with pytest.raises(TrunklineError, match="0 texts"):
+        check_parity(tiny.encoder, tiny.tokenizer, run, [], adapters)
+    with pytest.raises(TrunklineError, match="0 adapters"):
+        check_parity(tiny.encoder, tiny.tokenizer, run, TEXTS, {})
+    with pytest.raises(TrunklineError, match="no tokens"):
+        check_parity(tiny.encoder, tiny.tokenizer, run, ["", " "], adapters)
+
+
+def test_differences_are_shares_of_the_largest_feature(tiny: Loaded) -> None:
+    adapters = {"none": Adapter()}
+
+    def run_with(factor: float) -> Any:
+        trunk, branch = graphs.sessions(take_weights(tiny.encoder))
+        plain = forked(trunk, branch, adapters)
+
+        def run(rows: Any, names: Any) -> Any:
+            return {"features": plain(rows, names)["features"] * np.float32(factor)}
+
+        return check_parity(
+            tiny.encoder, tiny.tokenizer, run, TEXTS, adapters, tolerance=Tolerance(features=1.0, cosine=0.9)
+        )
+
+    assert run_with(1.01).features == pytest.approx(0.01, rel=0.01)
+    assert run_with(1.01).cosine == pytest.approx(1.0, abs=1e-6)
