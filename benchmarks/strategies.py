@@ -21,6 +21,7 @@ from trunkline.config import PrefinetuneRecipe, load_recipe
 from trunkline.data.files import write_atomic
 from trunkline.model.bundle_files import load_any
 from trunkline.prefinetune import prefinetune
+from trunkline.prefinetune.conflict import FILE as CONFLICT_FILE
 from trunkline.prefinetune.merge import merge_bundles
 from trunkline.prefinetune.model import PrefinetuneModel
 from trunkline.prefinetune.monitor import Probe
@@ -139,8 +140,45 @@ def write_tables(summary: Sequence[dict[str, Any]], families: dict[str, str], ou
     write_atomic(out / "table.md", "\n".join(parts))
 
 
+def pool_conflict(runs: Path, seeds: Sequence[int]) -> list[dict[str, Any]]:
+    """Cosines of the families' gradients by layer, averaged over steps after 0, with the 95 % t-interval over seeds.
+
+    `over_naive` is the paired difference to naive training. What `trunkline conflict` says of one run has the noise of
+    its batches; that of several seeds is smaller.
+    """
+    cosines: dict[tuple[str, str], dict[int, float]] = defaultdict(dict)
+    for strategy, seed in ((name, seed) for name in ("naive", "task-primary") for seed in seeds):
+        found: dict[tuple[str, str], list[float]] = defaultdict(list)
+        for row in read_rows(runs / f"{strategy}-{seed}" / CONFLICT_FILE):
+            shown = strategy if strategy == "naive" or row["adapters"] else f"{strategy}, adapters out"
+            if row["step"]:
+                found[shown, row["group"]].append(row["cosine"])
+        for key, values in found.items():
+            cosines[key][seed] = float(np.mean(values))
+    pooled = []
+    for (shown, group), by_seed in cosines.items():
+        row = {"strategy": shown, "group": group, "seeds": len(by_seed), **_mean_and_half(list(by_seed.values()))}
+        if shown != "naive":
+            pairs = [value - cosines["naive", group][seed] for seed, value in by_seed.items()]
+            row["over_naive"] = _mean_and_half(pairs)
+        pooled.append(row)
+    return pooled
+
+
+def conflict_table(pooled: Sequence[dict[str, Any]]) -> str:
+    """The pooled cosines in Markdown: whole layers as rows, strategies as columns."""
+    cells = {(row["group"], row["strategy"]): row for row in pooled}
+    strategies = list(dict.fromkeys(row["strategy"] for row in pooled))
+    lines = ["| group | " + " | ".join([*strategies, "task-primary over naive"]) + " |", "|---" * 5 + "|"]
+    for group in dict.fromkeys(row["group"] for row in pooled if "/" not in row["group"]):
+        found = [cells[group, name] for name in strategies] + [cells[group, "task-primary"]["over_naive"]]
+        shown = [f"{row['mean']:+.3f}" + (f" ± {row['half']:.3f}" if row["half"] else "") for row in found]
+        lines.append(f"| {group} | " + " | ".join(shown) + " |")
+    return "\n".join(lines) + "\n"
+
+
 def main() -> None:
-    """Runs what is missing and writes results.jsonl, summary.json and table.md."""
+    """Runs what is missing and writes results.jsonl, summary.json, table.md, conflict.json and conflict.md."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--strategies", nargs="+", default=[*STRATEGIES, *MERGES])
@@ -164,6 +202,9 @@ def main() -> None:
             summary = summarise(rows, families)
             write_atomic(options.out / "summary.json", json.dumps(summary, indent=2) + "\n")
             write_tables(summary, families, options.out)
+    pooled = pool_conflict(options.runs, options.seeds)
+    write_atomic(options.out / "conflict.json", json.dumps(pooled, indent=2) + "\n")
+    write_atomic(options.out / "conflict.md", conflict_table(pooled))
     print((options.out / "table.md").read_text(encoding="utf-8"))
 
 
