@@ -141,28 +141,38 @@ def write_tables(summary: Sequence[dict[str, Any]], families: dict[str, str], ou
 
 
 def pool_conflict(runs: Path, seeds: Sequence[int]) -> list[dict[str, Any]]:
-    """Cosines of the families' gradients by layer, averaged over steps after 0, with the 95 % t-interval over seeds.
+    """Cosines of the families' gradients by layer, averaged over steps after 0 and over seeds, with 95 % intervals.
 
-    `over_naive` is the paired difference to naive training. What `trunkline conflict` says of one run has the noise of
-    its batches; that of several seeds is smaller.
+    `half` is the larger of the t-interval over seeds and of what the noise of batches within the runs amounts to: three
+    seeds can agree by chance far better than their batches allow. All steps of a run see the same batches, so that they
+    do not make its noise smaller. `over_naive` is the difference to naive training, the noise of both counted in full.
     """
     cosines: dict[tuple[str, str], dict[int, float]] = defaultdict(dict)
+    noise: dict[tuple[str, str], dict[int, float]] = defaultdict(dict)
     for strategy, seed in ((name, seed) for name in ("naive", "task-primary") for seed in seeds):
-        found: dict[tuple[str, str], list[float]] = defaultdict(list)
+        found: dict[tuple[str, str], list[tuple[float, float]]] = defaultdict(list)
         for row in read_rows(runs / f"{strategy}-{seed}" / CONFLICT_FILE):
             shown = strategy if strategy == "naive" or row["adapters"] else f"{strategy}, adapters out"
             if row["step"]:
-                found[shown, row["group"]].append(row["cosine"])
+                found[shown, row["group"]].append((row["cosine"], row["cosine_se"]))
         for key, values in found.items():
-            cosines[key][seed] = float(np.mean(values))
+            cosines[key][seed], noise[key][seed] = (float(x) for x in np.mean(values, axis=0))
     pooled = []
     for (shown, group), by_seed in cosines.items():
-        row = {"strategy": shown, "group": group, "seeds": len(by_seed), **_mean_and_half(list(by_seed.values()))}
+        errors = noise[shown, group]
+        row = {"strategy": shown, "group": group, "seeds": len(by_seed), **_no_narrower(by_seed, errors)}
         if shown != "naive":
-            pairs = [value - cosines["naive", group][seed] for seed, value in by_seed.items()]
-            row["over_naive"] = _mean_and_half(pairs)
+            differences = {seed: value - cosines["naive", group][seed] for seed, value in by_seed.items()}
+            both = {seed: float(np.hypot(error, noise["naive", group][seed])) for seed, error in errors.items()}
+            row["over_naive"] = _no_narrower(differences, both)
         pooled.append(row)
     return pooled
+
+
+def _no_narrower(values: dict[int, float], errors: dict[int, float]) -> dict[str, float | None]:
+    found = _mean_and_half(list(values.values()))
+    batches = 1.96 * float(np.linalg.norm(list(errors.values()))) / len(errors)
+    return {**found, "half": max(found["half"] or 0.0, batches), "half_over_seeds": found["half"]}
 
 
 def conflict_table(pooled: Sequence[dict[str, Any]]) -> str:
