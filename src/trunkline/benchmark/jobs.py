@@ -27,6 +27,7 @@ from trunkline.model.features import Features
 from trunkline.model.heads import LinearHead
 from trunkline.model.lora import LoraAdapter
 from trunkline.model.resolve import resolve
+from trunkline.training.allocator import keep_freed_memory
 from trunkline.training.loop import Interrupted
 from trunkline.training.precision import resolve_precision
 from trunkline.versions import versions
@@ -62,6 +63,7 @@ class Shared:
 
 def run_job(job: Job) -> Iterator[Outcome]:
     """Runs the cells of a job; what fails becomes a result with an error and does not stop the others."""
+    keep_freed_memory()
     try:
         drawn, shared = _prepare(job)
     except Interrupted:

@@ -16,6 +16,8 @@ from trunkline.model.architectures import LINEARS, EncoderConfig
 from trunkline.model.batch import TokenBatch
 from trunkline.model.lora import Delta, Deltas, linear_shape
 
+PROJECTIONS = ("query", "key", "value")
+
 _ACTIVATIONS = {
     "gelu": F.gelu,
     "gelu_new": lambda x: F.gelu(x, approximate="tanh"),
@@ -65,17 +67,32 @@ class Layer(nn.Module):
 
         def linear(name: str, value: Tensor) -> Tensor:
             result = getattr(self, name)(value)
-            return result + deltas[name](value) if name in deltas else result
+            return deltas[name](value, result) if name in deltas else result
 
-        def heads(value: Tensor) -> Tensor:
-            return value.unflatten(-1, (self.n_heads, -1)).transpose(1, 2)
-
-        query, key, value = (heads(linear(name, x)) for name in ("query", "key", "value"))
+        query, key, value = (self._heads(part) for part in self._projections(as_computed(x), deltas))
         attend = eager_attention if eager else F.scaled_dot_product_attention
         context = attend(query, key, value, attn_mask=mask).transpose(1, 2).flatten(2)
         x = self.attention_norm(x + F.dropout(linear("out", context), dropout, self.training))
-        inner = self.activation(linear("up", x))
+        inner = self.activation(linear("up", as_computed(x)))
         return self.output_norm(x + F.dropout(linear("down", inner), dropout, self.training))
+
+    def _projections(self, x: Tensor, deltas: Mapping[str, Delta]) -> list[Tensor]:
+        """Query, key and value by one product, which reads and casts the states once instead of three times."""
+        layers = [getattr(self, name) for name in PROJECTIONS]
+        weight, bias = (torch.cat([getattr(layer, part) for layer in layers]) for part in ("weight", "bias"))
+        parts = F.linear(x, weight, bias).chunk(3, -1)
+        return [
+            deltas[name](x, part) if name in deltas else part for name, part in zip(PROJECTIONS, parts, strict=True)
+        ]
+
+    def _heads(self, value: Tensor) -> Tensor:
+        return value.unflatten(-1, (self.n_heads, -1)).transpose(1, 2)
+
+
+def as_computed(x: Tensor) -> Tensor:
+    """`x` in the type that autocast computes products in; cast here, several products share one cast."""
+    kind = x.device.type
+    return x.to(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else x
 
 
 def eager_attention(query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor) -> Tensor:
@@ -83,8 +100,9 @@ def eager_attention(query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor
 
     In bf16 on CPUs its backward pass is faster than that of the fused kernel.
     """
-    scores = query @ key.transpose(-1, -2) * query.shape[-1] ** -0.5 + attn_mask
-    return scores.softmax(-1) @ value
+    # Scaled where it is small; the mask is added in place, as no gradient needs the scores before it.
+    scores = (query * query.shape[-1] ** -0.5) @ key.transpose(-1, -2)
+    return scores.add_(attn_mask).softmax(-1) @ value
 
 
 class Encoder(nn.Module):
@@ -95,7 +113,7 @@ class Encoder(nn.Module):
         fork: Number of layers in the trunk, 0 to `config.n_layers`; adapters sit only at or above it.
 
     Attributes:
-        attention: `sdpa` or `eager`; `auto` takes eager where autocast runs in bf16 on a CPU.
+        attention: `sdpa` or `eager`; `auto` takes eager for gradients where autocast runs in bf16 on a CPU.
         dropout: Rate on the outputs of attention and feed-forward blocks in training.
     """
 
@@ -136,7 +154,8 @@ class Encoder(nn.Module):
         return self._run(hidden, batch, deltas, range(self.fork, self.config.n_layers))
 
     def _run(self, hidden: Tensor, batch: TokenBatch, deltas: Deltas | None, layers: range) -> Tensor:
-        eager = self.attention == "eager" or (self.attention == "auto" and _bf16_on_cpu(hidden))
+        trains = torch.is_grad_enabled() and _bf16_on_cpu(hidden)
+        eager = self.attention == "eager" or (self.attention == "auto" and trains)
         mask = batch.attention_mask()
         if eager:
             dtype = torch.bfloat16 if _bf16_on_cpu(hidden) else hidden.dtype

@@ -19,7 +19,8 @@ from trunkline.config import AdapterSection
 from trunkline.errors import MismatchError
 from trunkline.model.architectures import LINEARS, EncoderConfig
 
-Delta = Callable[[Tensor], Tensor]
+Delta = Callable[[Tensor, Tensor], Tensor]
+"""The output of a linear layer with its update added, from the layer's input and its output without it."""
 
 
 class Deltas(Protocol):
@@ -155,10 +156,11 @@ class LowRank(nn.Module):
         if rank:
             nn.init.kaiming_uniform_(self.a, a=math.sqrt(5))
 
-    def forward(self, x: Tensor) -> Tensor:
-        """[..., inputs] -> [..., outputs]."""
-        # The factor is applied to the narrow product, where it is cheapest.
-        return F.linear(F.linear(x, self.a) * self.scale, self.b)
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        """Adds the update: [..., inputs], [..., outputs] -> [..., outputs]."""
+        # The factor is applied to the narrow product, where it is cheapest; the wide one is added as it is computed.
+        narrow = F.linear(x, self.a) * self.scale
+        return torch.addmm(y.flatten(0, -2), narrow.flatten(0, -2), self.b.T).view_as(y)
 
 
 class LoraAdapter(nn.Module):
@@ -216,7 +218,7 @@ class LoraBank:
         outputs = [like.b.new_zeros(like.b.shape[0], rank) if p is None else _pad(p.b.T, rank).T for p in parts]
         a = torch.stack(inputs)[self.rows]
         b = torch.stack(outputs)[self.rows]
-        return lambda x: torch.einsum("rwk,rok->rwo", torch.einsum("rwi,rki->rwk", x, a), b)
+        return lambda x, y: y + torch.einsum("rwk,rok->rwo", torch.einsum("rwi,rki->rwk", x, a), b)
 
 
 def _pad(matrix: Tensor, rank: int) -> Tensor:

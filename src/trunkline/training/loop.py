@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from trunkline.errors import TrainingError
+from trunkline.training.allocator import keep_freed_memory
 from trunkline.training.distributed import mean_gradients
 
 
@@ -89,6 +90,7 @@ def run(
         TrainingError: A loss or the gradient is not finite; weights and checkpoints are those before this step.
         Interrupted: After saving.
     """
+    keep_freed_memory()
     sums: dict[str, float] = {}
     count, began = 0, time.perf_counter()
     module.train()
