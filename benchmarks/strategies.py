@@ -1,8 +1,12 @@
 """Every strategy on the same data, order, steps and seeds: dev measures and probes on spare tasks, none of the 21.
 
     python benchmarks/strategies.py --seeds 0 1 2 --out results/strategies
+    python benchmarks/strategies.py --start runs/mlm-restored/bundle --no-conflict --runs runs/strategies-restored \
+        --strategies individual-ner individual-classification naive task-primary merge-average merge-ties \
+        --out results/strategies-restored
 
-Can be stopped and run again: finished runs are not repeated. Needs the data sets of recipes/mixtures/open.yaml.
+The second starts from the encoder of recipes/mlm-restored.yaml instead of the default one. Can be stopped and run
+again: finished runs are not repeated. Needs the data sets of recipes/mixtures/open.yaml.
 """
 
 from __future__ import annotations
@@ -54,18 +58,25 @@ def last_measures(folder: Path) -> dict[str, float]:
     return {**{key: rows[-1][key] for key in wanted}, **start}
 
 
-def run_strategy(name: str, seed: int, runs: Path) -> dict[str, float]:
-    """Runs a recipe with a seed, or reads what it measured."""
+def recipe_of(name: str, start: str = "default", *, conflict: bool = True) -> PrefinetuneRecipe:
+    """A strategy's recipe, from the encoder that it is to start from."""
     recipe = load_recipe(RECIPES / f"{name}.yaml", PrefinetuneRecipe)
-    recipe = recipe.model_copy(update={"seed": seed, "name": f"{name}-{seed}"})
+    changes: dict[str, Any] = {"encoder": start}
+    if not conflict:
+        changes["monitor"] = recipe.monitor.model_copy(update={"conflict_every": 0})
+    return recipe.model_copy(update=changes)
+
+
+def run_strategy(recipe: PrefinetuneRecipe, seed: int, runs: Path) -> dict[str, float]:
+    """Runs a recipe with a seed, or reads what it measured."""
+    recipe = recipe.model_copy(update={"seed": seed, "name": f"{recipe.name}-{seed}"})
     with training_bar(recipe.name) as report:
         prefinetune(recipe, runs / recipe.name, report)
     return last_measures(runs / recipe.name)
 
 
-def run_merge(method: str, seed: int, runs: Path) -> dict[str, float]:
-    """Merges the two individual runs of a seed and probes the result."""
-    recipe = load_recipe(RECIPES / "task-primary.yaml", PrefinetuneRecipe)
+def run_merge(method: str, recipe: PrefinetuneRecipe, seed: int, runs: Path) -> dict[str, float]:
+    """Merges the two individual runs of a seed and probes the result; the recipe says of what and with which probes."""
     parts = [runs / f"individual-{family}-{seed}" / "bundle" for family in recipe.families]
     out = runs / f"merge-{method}-{seed}"
     if not (out / "manifest.json").is_file():
@@ -194,13 +205,18 @@ def main() -> None:
     parser.add_argument("--strategies", nargs="+", default=[*STRATEGIES, *MERGES])
     parser.add_argument("--runs", type=Path, default=Path("runs/strategies"))
     parser.add_argument("--out", type=Path, default=Path("results/strategies"))
+    parser.add_argument("--start", default="default", help="encoder or bundle to start from")
+    parser.add_argument("--no-conflict", dest="conflict", action="store_false", help="leave the conflict unmeasured")
     options = parser.parse_args()
-    base = load_recipe(RECIPES / "task-primary.yaml", PrefinetuneRecipe)
+    base = recipe_of("task-primary", options.start, conflict=options.conflict)
     families = {name: Probe(name, section, 0).family.name for name, section in base.monitor.probes.items()}
     for seed in options.seeds:
         for name in options.strategies:
-            made = MERGES.get(name)
-            measures = run_merge(made, seed, options.runs) if made else run_strategy(name, seed, options.runs)
+            if name in MERGES:
+                measures = run_merge(MERGES[name], base, seed, options.runs)
+            else:
+                recipe = recipe_of(name, options.start, conflict=options.conflict)
+                measures = run_strategy(recipe, seed, options.runs)
             rows = [r for r in read_rows(options.out / "results.jsonl") if (r["strategy"], r["seed"]) != (name, seed)]
             start = {k.removeprefix("start/"): v for k, v in measures.items() if k.startswith("start/")}
             if name == "naive":
@@ -212,9 +228,10 @@ def main() -> None:
             summary = summarise(rows, families)
             write_atomic(options.out / "summary.json", json.dumps(summary, indent=2) + "\n")
             write_tables(summary, families, options.out)
-    pooled = pool_conflict(options.runs, options.seeds)
-    write_atomic(options.out / "conflict.json", json.dumps(pooled, indent=2) + "\n")
-    write_atomic(options.out / "conflict.md", conflict_table(pooled))
+    if options.conflict:
+        pooled = pool_conflict(options.runs, options.seeds)
+        write_atomic(options.out / "conflict.json", json.dumps(pooled, indent=2) + "\n")
+        write_atomic(options.out / "conflict.md", conflict_table(pooled))
     print((options.out / "table.md").read_text(encoding="utf-8"))
 
 
