@@ -323,6 +323,16 @@ def test_cells_are_counted_by_task_and_method(tasks: Tasks, tiny_folder: Folder,
     assert rows["kinds"]["done"] == 0
 
 
+def test_some_budgets_and_methods_are_run_first(tasks: Tasks, tiny_folder: Folder, tmp_path: Path) -> None:
+    budgets = [{"per_class": 2}, {"all": True}]
+    recipe = tiny_suites.suite(tiny_folder("bert"), tasks, budgets=budgets)
+    first = run(recipe, tmp_path, budgets=["2"], methods=["head"])
+    assert {result.budget for result in first.results} == {"2 a class"}
+    assert run(recipe, tmp_path).ran == len(first.results)
+    with pytest.raises(TrunklineError, match="no budget '10%'"):
+        run(recipe, tmp_path, budgets=["10%"])
+
+
 def start_command(suite: Path, out: Path) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "trunkline.cli", "benchmark", "run", str(suite), "--out", str(out)]
     options = ["--workers", "1", "--threads", "1", "--json"]

@@ -18,6 +18,7 @@ from trunkline.benchmark.inputs import identify_encoder
 from trunkline.benchmark.results import Result
 from trunkline.benchmark.store import ResultStore
 from trunkline.benchmark.suite import SuiteRecipe
+from trunkline.errors import TrunklineError
 
 
 @dataclass(frozen=True)
@@ -29,12 +30,16 @@ class RunOptions:
         workers: Processes at once; one for every two cores by default.
         threads: Threads of each; the cores divided by the workers by default.
         only: Names of the tasks to run; all if empty.
+        budgets: Label budgets to run, as `LabelBudget.short` writes them; all if empty.
+        methods: Names of the methods to run; all if empty.
     """
 
     executor: Executor = "local"
     workers: int | None = None
     threads: int | None = None
     only: Collection[str] = ()
+    budgets: Collection[str] = ()
+    methods: Collection[str] = ()
 
 
 @dataclass(frozen=True)
@@ -99,6 +104,26 @@ def list_cells(recipe: SuiteRecipe, only: Collection[str] = ()) -> list[Cell]:
     return expand(recipe, lambda source, family: identify_encoder(source, family, known), only)
 
 
+def _chosen(cells: Sequence[Cell], options: RunOptions) -> list[Cell]:
+    """The cells of some budgets and methods."""
+    checks = {
+        "budget": (options.budgets, {cell.budget.short() for cell in cells}),
+        "method": (options.methods, {cell.method for cell in cells}),
+    }
+    for what, (asked, known) in checks.items():
+        unknown = sorted(set(asked) - known)
+        if unknown:
+            raise TrunklineError(
+                f"the suite has no {what} {unknown[0]!r}", expected=f"one of {', '.join(sorted(known))}"
+            )
+    return [
+        cell
+        for cell in cells
+        if cell.budget.short() in (options.budgets or (cell.budget.short(),))
+        and cell.method in (options.methods or (cell.method,))
+    ]
+
+
 def count_cells(recipe: SuiteRecipe, folder: Path, only: Collection[str] = ()) -> list[dict[str, Any]]:
     """For each task and method of a suite how many cells it has, and how many of them are done and failed."""
     stored = ResultStore(folder).stored()
@@ -126,17 +151,18 @@ def run_suite(
     Args:
         recipe: The suite.
         folder: Of the results, see `trunkline.benchmark.store`.
-        options: Executor, workers, tasks.
+        options: Executor, workers, and which cells.
         say: Receives lines about what was found.
         watch: Receives the status whenever it changes.
 
     Raises:
-        TrunklineError: Another run uses the folder, or the disk is full. What was stored is intact.
+        TrunklineError: Another run uses the folder, the disk is full, or the suite has no such task, budget or method.
+            What was stored is intact.
         KeyboardInterrupt: Ctrl-C or SIGTERM; what is finished is stored, and the same call goes on from there.
     """
     store = ResultStore(folder)
     with store.lock(), _sigterm_interrupts():
-        cells = list_cells(recipe, options.only)
+        cells = _chosen(list_cells(recipe, options.only), options)
         stored = store.settle(cells)
         for name in store.damaged:
             say(f"{name} is damaged and counts as missing")

@@ -40,6 +40,12 @@ class LabelBudget(Section):
             return f"{self.per_class} a class"
         return "all" if self.share is None else f"{100 * self.share:g} %"
 
+    def short(self) -> str:
+        """As it is written on a command line: `16`, `10%`, `all`."""
+        if self.per_class is not None:
+            return str(self.per_class)
+        return "all" if self.share is None else f"{100 * self.share:g}%"
+
 
 class TaskSection(Section):
     """A task: its card by name or path, and settings of its own, which all encoders and methods share.
