@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+LITERT ?= .venv-litert
 
 .PHONY: setup quickstart test lint test-slow test-gpu test-browser bench clean
 
@@ -29,18 +30,27 @@ lint: setup
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -q tests/test_architecture.py
 
-test-slow: setup
-	$(BIN)/python -m pytest -m slow
+# LiteRT's packages need older versions of some that trunkline needs, hence an environment of their own.
+$(LITERT)/.ready: constraints-litert.txt
+	test -x $(LITERT)/bin/python || $(PYTHON) -m venv $(LITERT)
+	$(LITERT)/bin/python -m pip install --quiet -c constraints-litert.txt torch litert-torch ai-edge-litert ai-edge-quantizer
+	touch $@
+
+test-slow: setup $(LITERT)/.ready
+	TRUNKLINE_LITERT_PYTHON=$(abspath $(LITERT))/bin/python $(BIN)/python -m pytest -m slow
 
 # Exit code 5 says that no test has the mark yet.
 test-gpu: setup
 	$(BIN)/python -m pytest -m gpu || test $$? -eq 5
 
+# Without npm or a browser the tests are skipped and say what is missing.
 test-browser: setup
-	$(BIN)/python -m pytest -m browser || test $$? -eq 5
+	@if command -v npm > /dev/null; then cd tests/browser && npm ci --ignore-scripts --no-audit --no-fund --loglevel=error; \
+	else echo "npm is not installed: the browser tests will be skipped"; fi
+	$(BIN)/python -m pytest -m browser tests/browser
 
 bench: setup
 	$(BIN)/trunkline sweep recipes/real-few-labels.yaml
 
 clean:
-	rm -rf $(VENV) runs build dist
+	rm -rf $(VENV) $(LITERT) runs build dist

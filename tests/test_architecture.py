@@ -17,9 +17,10 @@ LEVELS = [
     {"problems"},
     {"config"},
     {"data"},
+    {"decoding"},
     {"objectives"},
     {"model"},
-    {"families", "training"},
+    {"families", "training", "runtime"},
     {"prefinetune", "adapt", "inference"},
     {"benchmark", "export"},
     {"ui"},
@@ -27,7 +28,7 @@ LEVELS = [
     {"cli"},
 ]
 LEVEL = {part: number for number, parts in enumerate(LEVELS) for part in parts}
-TORCH_FREE = ("config", "data", "errors", "problems", "samples", "versions", "cli")
+TORCH_FREE = ("config", "data", "decoding", "errors", "problems", "runtime", "samples", "versions", "cli")
 
 
 def modules():

@@ -11,13 +11,13 @@ import torch
 
 import tiny_models
 from trunkline.data.tokenize import TextTokenizer
-from trunkline.export.feeds import SLOTS, Shapes, lora_shapes
 from trunkline.export.graph import branch_graph, trunk_graph
-from trunkline.export.session import open_session
 from trunkline.export.weights import BackboneWeights
 from trunkline.model.architectures import EncoderConfig
 from trunkline.model.encoder import Encoder
 from trunkline.model.heads import LinearHead
+from trunkline.runtime.feeds import SLOTS, Shapes, lora_shapes
+from trunkline.runtime.session import open_session
 
 Array = npt.NDArray[np.float32]
 ALL_SLOTS = tuple(SLOTS)

@@ -13,12 +13,12 @@ from onnx import numpy_helper
 import tiny_models
 from trunkline.errors import TrunklineError
 from trunkline.export.adapters import head_linear
-from trunkline.export.feeds import SLOTS
 from trunkline.export.graph import branch_graph, merged_graph, trunk_graph
 from trunkline.export.parity import Adapter, Tolerance, banked, check_parity, forked, merged
-from trunkline.export.session import open_session
 from trunkline.export.weights import take_weights
 from trunkline.model.bundle_files import Loaded
+from trunkline.runtime.feeds import SLOTS
+from trunkline.runtime.session import open_session
 
 TEXTS = tiny_models.SENTENCES
 

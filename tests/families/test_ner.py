@@ -12,10 +12,10 @@ from trunkline.config import FamilySection, parse_recipe
 from trunkline.data.examples import NerExample, Span, split_words
 from trunkline.data.mixture import Source
 from trunkline.data.tagging import decode_tags
+from trunkline.decoding import paths
+from trunkline.decoding.paths import best_paths
 from trunkline.errors import RecipeError
 from trunkline.families.ner import Ner, TokenConceptObjective, may_follow, tag_transitions
-from trunkline.model import heads
-from trunkline.model.heads import best_paths
 from trunkline.objectives.token_concept import nearest_concepts
 
 LABELS = ("O", "B-a", "I-a", "B-b", "I-b")
@@ -42,7 +42,7 @@ def test_tags_are_the_best_of_all_valid_sequences(seed, lengths, learned, block)
     transitions = rng.normal(size=(6, 5)).astype(np.float32) * 2 if learned else None
     texts = [("abcd", [(i, i + 1) for i in range(length)]) for length in lengths]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(heads, "BLOCK", block)
+        patch.setattr(paths, "BLOCK", block)
         found = Ner().decode(probabilities, texts, LABELS, transitions)
     for length, part, entities in zip(lengths, probabilities, found, strict=True):
         valid = [p for p in itertools.product(range(len(LABELS)), repeat=length) if allowed(p)]

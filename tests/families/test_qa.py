@@ -23,8 +23,9 @@ from trunkline.config import AdaptSection, BudgetSection, PrefinetuneRecipe
 from trunkline.data.examples import QaExample, split_words
 from trunkline.data.load import load_examples
 from trunkline.data.tokenize import TextTokenizer
+from trunkline.decoding.span import LONGEST
 from trunkline.errors import RecipeError, TrunklineError
-from trunkline.families.qa import LONGEST, PointerTargets, Qa, SpanPointerObjective, best_f1, normalise
+from trunkline.families.qa import PointerTargets, Qa, SpanPointerObjective, best_f1, normalise
 from trunkline.model.bundle_files import Loaded, add_task, load_any, load_bundle, save_bundle
 from trunkline.prefinetune import Report, prefinetune
 from trunkline.prefinetune.model import draw_batch

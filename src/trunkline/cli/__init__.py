@@ -9,6 +9,7 @@ import typer
 
 from trunkline.cli import benchmark as _benchmark  # noqa: F401 (joins the application)
 from trunkline.cli import data as _data  # noqa: F401 (joins the application)
+from trunkline.cli import export as _export  # noqa: F401 (joins the application)
 from trunkline.cli import label as _label  # noqa: F401 (joins the application)
 from trunkline.cli import work as _work  # noqa: F401 (joins the application)
 from trunkline.cli.base import app

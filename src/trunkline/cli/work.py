@@ -150,22 +150,33 @@ def predict(
     out: Annotated[Path | None, typer.Option(help="Write JSON lines here.")] = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Run a bundle's tasks on texts.
+    """Run a bundle's tasks on texts; a deployed bundle, as `trunkline export` makes it, needs no torch.
 
     Example: trunkline predict runs/quickstart/bundle "Lunch with Ana on Friday at noon?"
     """
-    from trunkline.inference.command import predict_rows, read_texts
-    from trunkline.training.log import write_rows
-    from trunkline.ui import print_predictions
+    from trunkline.runtime.command import Predictor, predict_rows, read_texts
+    from trunkline.runtime.manifest import is_deployed
 
     given = read_texts(texts or [], file, None if sys.stdin.isatty() else sys.stdin)
-    rows = predict_rows(bundle, given, task)
+    if is_deployed(bundle):
+        from trunkline import runtime
+
+        loaded: Predictor = runtime.load(bundle)
+    else:
+        from trunkline import inference
+
+        loaded = inference.load(bundle)
+    rows = predict_rows(loaded, str(bundle), given, task)
     if out is not None:
+        from trunkline.training.log import write_rows
+
         typer.echo(f"{write_rows(out, rows)} predictions in {out}")
     elif as_json:
         for row in rows:
             typer.echo(json.dumps(row, ensure_ascii=False))
     else:
+        from trunkline.ui import print_predictions
+
         print_predictions(rows)
 
 

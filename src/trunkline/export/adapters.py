@@ -12,10 +12,10 @@ import numpy.typing as npt
 
 from trunkline.data.files import write_atomic
 from trunkline.errors import MismatchError, TrunklineError
-from trunkline.export.feeds import Feeds, FloatArray, fuse
 from trunkline.export.weights import Linear
 from trunkline.model.heads import LinearHead
 from trunkline.model.lora import LoraAdapter, LowRank
+from trunkline.runtime.feeds import Feeds, FloatArray, fuse
 
 HalfArray = npt.NDArray[np.float16]
 ADAPTER_VERSION = 1

@@ -15,9 +15,9 @@ import numpy as np
 from onnx import TensorProto
 
 from trunkline.export.builder import CONTRIB, Builder
-from trunkline.export.feeds import Shapes
 from trunkline.export.weights import BackboneWeights, EmbeddingWeights, FloatArray, LayerWeights, Linear, Norm
 from trunkline.model.architectures import EncoderConfig
+from trunkline.runtime.feeds import Shapes
 
 Form = Literal["optional", "required", "bank"]
 """How a graph takes adapters: inputs that may be left out, inputs that must be given (onnxruntime-web refuses to be fed

@@ -17,11 +17,11 @@ from trunkline.data.batching import UnitText
 from trunkline.data.tokenize import IntArray, TextTokenizer
 from trunkline.errors import TrunklineError
 from trunkline.export.adapters import adapter_feeds
-from trunkline.export.feeds import FloatArray, Shapes, bank, complete
 from trunkline.model.encoder import Encoder
 from trunkline.model.features import Branch, branch_features
 from trunkline.model.heads import LinearHead
 from trunkline.model.lora import LoraAdapter
+from trunkline.runtime.feeds import FloatArray, Shapes, bank, complete
 
 BATCH = 8
 """Rows of the batches that are compared."""
@@ -127,6 +127,11 @@ class ParityReport:
     def cosine(self) -> float:
         """The least mean cosine of a run."""
         return float(np.min([case.cosine for case in self.cases]))
+
+    @property
+    def mean_cosine(self) -> float:
+        """The mean of the runs' mean cosines."""
+        return float(np.mean([case.cosine for case in self.cases]))
 
 
 def check_parity(

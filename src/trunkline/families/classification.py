@@ -14,6 +14,7 @@ from trunkline.data.batching import UnitText, text_unit
 from trunkline.data.examples import Example, PairExample, TextExample
 from trunkline.data.mixture import Source
 from trunkline.data.tokenize import TextTokenizer, Tokens
+from trunkline.decoding.ranked import decode_ranked
 from trunkline.families.base import FloatArray, Labels, Scores, TextEmbedder, Transitions, WordedText
 from trunkline.objectives.text_pair import LearnedTemperature, info_nce, reciprocal_ranks
 
@@ -111,7 +112,7 @@ class Classification:
         transitions: Transitions = None,
     ) -> list[dict[str, Any]]:
         """The most probable label, its score, and the probability of every label, most probable first."""
-        return [_ranked(part[0], labels) for part in probabilities]
+        return decode_ranked(probabilities, texts, labels)
 
     def score(self, gold: Sequence[TextExample], predicted: Sequence[dict[str, Any]]) -> Scores:
         """Accuracy, and F1 averaged over the classes of the gold labels."""
@@ -129,11 +130,3 @@ class Classification:
     def score_of_counts(self, total: FloatArray) -> float:
         """Accuracy."""
         return float(total[0] / max(total[1], 1))
-
-
-def _ranked(probabilities: FloatArray, labels: Labels) -> dict[str, Any]:
-    order = (-probabilities).argsort(kind="stable")
-    rows = zip(order.tolist(), probabilities[order].tolist(), strict=True)
-    ranked = {labels[i]: round(probability, 6) for i, probability in rows}
-    best = labels[order[0]]
-    return {"label": best, "score": ranked[best], "probabilities": ranked}

@@ -19,8 +19,8 @@ from trunkline.data.examples import Example, NerExample
 from trunkline.data.mixture import Source
 from trunkline.data.tagging import bio_labels, decode_tags, spans_to_bio
 from trunkline.data.tokenize import IntArray, TextTokenizer, Tokens
+from trunkline.decoding.bio import decode_bio, may_follow
 from trunkline.families.base import FloatArray, Labels, Scores, TextEmbedder, Transitions, WordedText
-from trunkline.model.heads import best_paths
 from trunkline.objectives.token_concept import concept_ranks, nearest_concepts, token_concept_loss
 
 _NO_MARKS = np.zeros((0, 2), dtype=np.int64)
@@ -215,11 +215,8 @@ class Ner:
         labels: Labels,
         transitions: Transitions = None,
     ) -> list[list[dict[str, Any]]]:
-        """Entities by the best valid tag sequence; the score is the mean probability of an entity's tags."""
-        allowed = np.where(may_follow(labels), 0.0 if transitions is None else transitions, -np.inf)
-        paths = best_paths([np.log(np.maximum(part, 1e-12)) for part in probabilities], allowed)
-        rows = zip(probabilities, texts, paths, strict=True)
-        return [_entities(part, *text, [labels[i] for i in path], path) for part, text, path in rows]
+        """Entities, see `trunkline.decoding.bio`."""
+        return decode_bio(probabilities, texts, labels, transitions)
 
     def score(self, gold: Sequence[NerExample], predicted: Sequence[list[dict[str, Any]]]) -> Scores:
         """Strict entity precision, recall and F1 (IOB2, seqeval), micro-averaged, and F1 averaged over the types."""
@@ -248,18 +245,6 @@ class Ner:
         return float(2 * total[0] / max(total[1] + total[2], 1))
 
 
-def _entities(
-    probabilities: FloatArray, text: str, words: Sequence[tuple[int, int]], tags: Sequence[str], path: IntArray
-) -> list[dict[str, Any]]:
-    entities = []
-    chosen = probabilities[np.arange(len(path)), path]
-    for first, last, label in decode_tags(tags):
-        start, end = words[first][0], words[last - 1][1]
-        score = round(float(chosen[first:last].mean()), 6)
-        entities.append({"start": start, "end": end, "text": text[start:end], "label": label, "score": score})
-    return entities
-
-
 def _predicted_tags(example: NerExample, entities: Sequence[dict[str, Any]]) -> list[str]:
     starts = {start: number for number, (start, _) in enumerate(example.words)}
     ends = {end: number for number, (_, end) in enumerate(example.words)}
@@ -268,13 +253,6 @@ def _predicted_tags(example: NerExample, entities: Sequence[dict[str, Any]]) -> 
         first, last = starts[entity["start"]], ends[entity["end"]]
         tags[first : last + 1] = [f"B-{entity['label']}"] + [f"I-{entity['label']}"] * (last - first)
     return tags
-
-
-def may_follow(labels: Labels) -> npt.NDArray[np.bool_]:
-    """[labels + 1, labels] whether a BIO tag (column) may follow another (row; the last: the start of the sentence)."""
-    kinds = np.asarray([label[2:] for label in labels])
-    inside = np.asarray([label.startswith("I-") for label in labels], dtype=bool)
-    return np.concatenate([~inside | (kinds[:, None] == kinds), ~inside[None]])
 
 
 def tag_transitions(targets: Iterable[Sequence[int]], labels: Labels) -> npt.NDArray[np.float32]:

@@ -17,25 +17,17 @@ import torch
 from torch import Tensor, nn
 
 from trunkline.config import FamilySection
-from trunkline.data.batching import UnitText, word_units
+from trunkline.data.batching import UnitText
 from trunkline.data.examples import Example, QaExample, split_words
 from trunkline.data.mixture import Source
-from trunkline.data.tokenize import IntArray, TextTokenizer, Tokens, Window
-from trunkline.errors import TrunklineError
+from trunkline.data.tokenize import TextTokenizer, Tokens
+from trunkline.decoding.questions import Words, question_units
+from trunkline.decoding.span import END, NO_ANSWER, OUTSIDE, SINGLE, START, best_span, decode_spans, span_scores
 from trunkline.families.base import FloatArray, Labels, Scores, TextEmbedder, Transitions, WordedText
 
-LONGEST = 30
-"""Most words of an answer, as in the original SQuAD programs."""
-
-OVERLAP = 32
-"""Tokens of the context that neighbouring windows share."""
-
-OUTSIDE, START, END, SINGLE, NO_ANSWER = "O", "start", "end", "single", "no answer"
 _MILLION = 1_000_000
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
-
-Words = Sequence[tuple[int, int]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,13 +117,8 @@ class Qa:
         return SpanPointerObjective(embed(["?"]).shape[1])
 
     def units(self, text: str, words: Words, tokens: Tokens) -> UnitText:
-        """Unit 0 and the words of the context; see `question_windows`.
-
-        Raises:
-            TrunklineError: The text has one line, so there is no context.
-        """
-        begin = context_start(text)
-        return question_windows(begin, [word for word in words if word[0] >= begin], tokens)
+        """Unit 0 and the words of the context; see `trunkline.decoding.questions`."""
+        return question_units(text, words, tokens)
 
     def labels(self, examples: Sequence[QaExample]) -> Labels:
         """Start and end of an answer, both of a word alone, or none; one for unit 0 if some question has no answer.
@@ -169,13 +156,8 @@ class Qa:
         labels: Labels,
         transitions: Transitions = None,
     ) -> list[dict[str, Any]]:
-        """The best answer: `answer`, `start` and `end` in the context, and `score`; empty and None for no answer.
-
-        The labels of the units are taken as independent under the condition that exactly one span is the answer, or
-        unit 0 says that there is none. Then the odds of a span are the product of its labels' odds against O, and
-        `score` is its share of the odds of all spans up to `LONGEST` words (and of no answer, if the head knows that).
-        """
-        return [_answer(part, *text, labels) for part, text in zip(probabilities, texts, strict=True)]
+        """The best answer, see `trunkline.decoding.span`."""
+        return decode_spans(probabilities, texts, labels)
 
     def score(self, gold: Sequence[QaExample], predicted: Sequence[dict[str, Any]]) -> Scores:
         """Token F1 and exact match as SQuAD computes them: the best over the answers, averaged over the questions."""
@@ -195,93 +177,6 @@ class Qa:
         return float(total[0] / max(total[1], 1) / _MILLION)
 
 
-def _answer(probabilities: FloatArray, text: str, words: Words, labels: Labels) -> dict[str, Any]:
-    begin = context_start(text)
-    inside = [(start - begin, end - begin) for start, end in words if start >= begin]
-    logs = np.log(np.maximum(probabilities.astype(np.float64), 1e-12))
-    odds = {label: logs[:, number] - logs[:, labels.index(OUTSIDE)] for number, label in enumerate(labels)}
-    scores = span_scores(odds[START][1:], odds[END][1:])
-    scores[:, 0] = odds[SINGLE][1:]
-    null = odds[NO_ANSWER][0] if NO_ANSWER in labels else -np.inf
-    best = max(null, scores.max(initial=-np.inf))
-    if not np.isfinite(best):
-        return {"answer": "", "start": None, "end": None, "score": 1.0}
-    share = round(float(1 / (np.exp(scores - best).sum() + np.exp(null - best))), 6)
-    if null == best:
-        return {"answer": "", "start": None, "end": None, "score": share}
-    first, last = best_span(scores)
-    start, end = inside[first][0], inside[last][1]
-    return {"answer": text[begin + start : begin + end], "start": start, "end": end, "score": share}
-
-
-def context_start(text: str) -> int:
-    """Where the context begins in a text whose first line is the question.
-
-    Raises:
-        TrunklineError: The text has one line.
-    """
-    end = text.find("\n")
-    if end < 0:
-        raise TrunklineError(
-            f"the text {text[:60]!r} has one line",
-            expected="a question, a line feed and the context, for question answering",
-            todo="Write f'{question}\\n{context}', or leave tasks of the family qa out",
-        )
-    return end + 1
-
-
-def question_windows(begin: int, words: Words, tokens: Tokens) -> UnitText:
-    """Windows of a context, each with the question before it, and their units.
-
-    A window is the opening token, the question, the closing token and a piece of the context. The closing token stands
-    between the two and not behind them, so that a window is no longer than that of any other text; token types are 0
-    throughout, as for all texts here. Only where the whole does not fit one window are there several, and there a
-    question is cut off behind half a window. Each word is pooled where its tokens have most context. Unit 0 is the mean
-    of the windows' opening tokens, so that all of them have a say in whether there is an answer.
-
-    Args:
-        begin: Where the context begins in the text.
-        words: The words of the context, as offsets in the text.
-        tokens: The tokens of the text.
-    """
-    ids = np.zeros(len(tokens.offsets), dtype=np.int64)
-    for window in tokens.windows:
-        ids[window.first : window.first + len(window.ids) - 2] = window.ids[1:-1]
-    opening, closing = tokens.windows[0].ids[[0, -1]]
-    asked = tokens.offsets[:, 0] < begin - 1
-    told = ~asked & (tokens.offsets[:, 1] > begin)
-    question, context, offsets = ids[asked], ids[told], tokens.offsets[told]
-    room = max(len(window.ids) for window in tokens.windows) - 2
-    if len(question) + len(context) > room:
-        question = question[: room // 2]
-    head = np.concatenate(([opening], question, [closing]))
-    starts, uppers, space = _pieces(len(context), room - len(question))
-    windows = [np.concatenate((head, context[start : start + space])) for start in starts]
-    sizes = np.asarray([len(window) for window in windows])
-    first = np.cumsum(sizes) - sizes
-    # The words' tokens, counted from 1 as in one window around the whole context; 0 for a word without a token.
-    whole = word_units(Tokens(offsets, (Window(np.zeros(len(context) + 2, np.int64), 0, (0, len(context))),)), words)
-    owner = np.searchsorted(uppers, whole.token - 1, side="right")
-    place = np.where(whole.token > 0, first[owner] + len(head) + whole.token - 1 - starts[owner], 0)
-    return UnitText(
-        np.concatenate(windows),
-        tuple(sizes.tolist()),
-        np.concatenate((first, place)),
-        np.concatenate((np.zeros(len(windows), dtype=np.int64), whole.unit + 1)),
-        1 + len(words),
-    )
-
-
-def _pieces(count: int, space: int) -> tuple[IntArray, IntArray, int]:
-    """Where pieces of at most `space` of `count` tokens start, up to which token each answers, and their length.
-
-    Where two overlap, each answers for the half of the shared tokens that is nearer to its middle.
-    """
-    overlap = min(OVERLAP, space // 2)
-    starts = np.arange(0, max(count - overlap, 1), space - overlap) if count > space else np.zeros(1, dtype=np.int64)
-    return starts, starts[1:] + overlap // 2, space
-
-
 def answer_units(example: QaExample, words: Words) -> list[tuple[int, int]]:
     """First and last unit of each answer; (0, 0) if there is none. A word that an answer cuts belongs to it."""
     spans = []
@@ -290,20 +185,6 @@ def answer_units(example: QaExample, words: Words) -> list[tuple[int, int]]:
         if inside:
             spans.append((inside[0], inside[-1]))
     return spans or [(0, 0)]
-
-
-def span_scores(start: FloatArray, end: FloatArray) -> FloatArray:
-    """[words, LONGEST] score of the span that begins at a word and has so many words less one: start plus end score."""
-    if not len(start):
-        return np.zeros((0, LONGEST))
-    ends = np.concatenate((end, np.full(LONGEST - 1, -np.inf)))
-    return np.array(start[:, None] + np.lib.stride_tricks.sliding_window_view(ends, LONGEST))
-
-
-def best_span(scores: FloatArray) -> tuple[int, int]:
-    """First and last word of the highest score of `span_scores`; the earlier and shorter span wins ties."""
-    first, more = np.unravel_index(int(scores.argmax()), scores.shape)
-    return int(first), int(first + more)
 
 
 def normalise(answer: str) -> str:

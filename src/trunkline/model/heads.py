@@ -1,4 +1,4 @@
-"""Linear heads over frozen features, fitted by convex optimisation, and the best label sequences under their scores."""
+"""Linear heads over frozen features, fitted by convex optimisation."""
 
 from __future__ import annotations
 
@@ -11,14 +11,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from trunkline.decoding.paths import softmax
+
 FloatArray = npt.NDArray[np.float32]
 IntArray = npt.NDArray[np.int64]
 
 TOLERANCE = 3e-4
 """Largest entry of the mean gradient, on standardised features, at which a fit ends."""
-
-BLOCK = 2**17
-"""Most values of a step of `best_paths`, label pairs times texts: 1 MB, which stays in a core's cache."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,51 +37,7 @@ class LinearHead:
 
     def probabilities(self, features: FloatArray) -> FloatArray:
         """[units, width] -> [units, labels], each unit for itself."""
-        logits = features @ self.weight.T + self.bias
-        exponents = np.exp(logits - logits.max(axis=1, keepdims=True))
-        return np.asarray(exponents / exponents.sum(axis=1, keepdims=True), dtype=np.float32)
-
-
-def best_paths(scores: Sequence[FloatArray], transitions: npt.NDArray[Any]) -> list[IntArray]:
-    """The label sequences with the highest sums of scores and transitions (Viterbi), many texts at a time.
-
-    Args:
-        scores: [units, labels] of each text.
-        transitions: [labels + 1, labels] as in `LinearHead`; minus infinity forbids.
-
-    Returns:
-        [units] labels of each text; of equal sums, the lower label of the last unit at which they differ wins.
-    """
-    into = np.ascontiguousarray(transitions[:-1].T, dtype=np.float64)
-    first = transitions[-1].astype(np.float64)
-    order = sorted(range(len(scores)), key=lambda index: -len(scores[index]))
-    rows = max(1, BLOCK // max(1, into.size))
-    paths: list[IntArray] = [np.zeros(0, np.int64)] * len(scores)
-    for begin in range(0, len(order), rows):
-        chosen = order[begin : begin + rows]
-        for index, path in zip(chosen, _block_paths([scores[i] for i in chosen], into, first), strict=True):
-            paths[index] = path
-    return paths
-
-
-def _block_paths(scores: Sequence[FloatArray], into: npt.NDArray[Any], first: npt.NDArray[Any]) -> list[IntArray]:
-    """`best_paths` of texts that get no longer; `into` is [labels, labels before]."""
-    lengths = np.asarray([len(part) for part in scores])
-    longer = [int((lengths > unit).sum()) for unit in range(lengths[0] + 1)]
-    # best[text, unit, label]: the highest sum of a sequence up to this unit that ends in this label.
-    best = np.zeros((len(scores), lengths[0], len(into)))
-    for row, part in enumerate(scores):
-        best[row, : len(part)] = part
-    best[:, :1] += first
-    for unit in range(1, lengths[0]):
-        rows = longer[unit]
-        best[:rows, unit] += (best[:rows, unit - 1, None] + into).max(axis=2)
-    path = np.zeros(best.shape[:2], dtype=np.int64)
-    for unit in reversed(range(lengths[0])):
-        reached, following = best[: longer[unit], unit], longer[unit + 1]
-        reached[:following] += into[path[:following, unit + 1]] if following else 0.0
-        path[: longer[unit], unit] = reached.argmax(axis=1)
-    return [row[:length] for row, length in zip(path, lengths, strict=True)]
+        return softmax(features @ self.weight.T + self.bias)
 
 
 def fit_head(features: FloatArray, targets: IntArray, n_labels: int, penalty: float) -> LinearHead:

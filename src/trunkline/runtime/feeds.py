@@ -8,7 +8,10 @@ costs two operations a layer, not six. The places of a graph where updates go in
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -27,6 +30,9 @@ SLOTS: dict[str, tuple[str, ...]] = {
     "down": ("down",),
 }
 """Slot -> the linear layers whose updates go in there."""
+
+_TARGETS = frozenset(target for targets in SLOTS.values() for target in targets)
+_LAYER = re.compile(r"0|[1-9][0-9]{0,3}")
 
 HEAD = ("head.weight", "head.bias")
 """Inputs of the head. What else a file says of a head is for decoding, and no graph has an input for it."""
@@ -54,7 +60,7 @@ def fuse(tensors: Mapping[str, npt.NDArray[Any]]) -> Feeds:
     """The feeds of the branch graph from the tensors of an adapter file, in float32.
 
     Args:
-        tensors: As in the file, in any float type.
+        tensors: As in the file, in any float type; what is float32 may be shared with the result.
 
     Returns:
         Query, key and value of a layer as one pair: `a` side by side, `b` block by block, rank the sum of the ranks;
@@ -63,50 +69,78 @@ def fuse(tensors: Mapping[str, npt.NDArray[Any]]) -> Feeds:
     Raises:
         MismatchError: A tensor is missing, unknown or of another shape than its partner.
     """
-    feeds: Feeds = {name: tensors[name].astype(np.float32) for name in HEAD if name in tensors}
-    pairs = _pairs({name: x for name, x in tensors.items() if not name.startswith("head.")})
+    feeds: Feeds = {name: tensors[name].astype(np.float32, copy=False) for name in HEAD if name in tensors}
+    layout = tuple((name, tensor.shape) for name, tensor in tensors.items() if not name.startswith("head."))
+    for step in _plan(layout):
+        if len(step.parts) == 1 and tensors[step.parts[0][0]].shape == step.shape:
+            feeds[step.name] = tensors[step.parts[0][0]].astype(np.float32, copy=False)
+            continue
+        joined = np.zeros(step.shape, np.float32)
+        for name, place in step.parts:
+            joined[place] = tensors[name]
+        feeds[step.name] = joined
+    return feeds
+
+
+@dataclass(frozen=True, slots=True)
+class _Step:
+    """A tensor that is fed: its shape, and which tensors of a file fill which places of it."""
+
+    name: str
+    shape: tuple[int, int]
+    parts: tuple[tuple[str, tuple[slice, slice]], ...]
+
+
+@lru_cache(maxsize=256)
+def _plan(layout: tuple[tuple[str, tuple[int, ...]], ...]) -> tuple[_Step, ...]:
+    """How tensors of these names and shapes are fused. Tasks of one recipe have one plan, made for the first."""
+    pairs = _pairs(dict(layout))
+    steps: list[_Step] = []
     for layer in sorted({layer for layer, _ in pairs}):
         for slot, targets in SLOTS.items():
             present = {place: pairs[layer, t] for place, t in enumerate(targets) if (layer, t) in pairs}
             if present:
-                a, b = _side_by_side(present, len(targets), f"layer {layer}")
-                feeds[f"lora.{layer}.{slot}.a"], feeds[f"lora.{layer}.{slot}.b"] = a, b
-    return feeds
+                names = {place: f"lora.{layer}.{targets[place]}" for place in present}
+                steps += _side_by_side(f"lora.{layer}.{slot}", names, present, len(targets))
+    return tuple(steps)
 
 
 def _side_by_side(
-    pairs: Mapping[int, tuple[FloatArray, FloatArray]], places: int, where: str
-) -> tuple[FloatArray, FloatArray]:
-    inputs, outputs = {a.shape[0] for a, _ in pairs.values()}, {b.shape[1] for _, b in pairs.values()}
+    slot: str, names: Mapping[int, str], pairs: Mapping[int, tuple[int, int, int]], places: int
+) -> tuple[_Step, _Step]:
+    """The two steps of a slot from the (inputs, rank, outputs) of its pairs."""
+    inputs, outputs = {pair[0] for pair in pairs.values()}, {pair[2] for pair in pairs.values()}
     if len(inputs) > 1 or len(outputs) > 1:
         raise MismatchError(
-            f"LoRA of query, key and value in {where} with inputs {sorted(inputs)} and outputs {sorted(outputs)}",
+            f"LoRA of query, key and value in {slot} with inputs {sorted(inputs)} and outputs {sorted(outputs)}",
             expected="the same for all three",
         )
-    width, row = outputs.pop(), 0
-    joined = np.zeros((sum(b.shape[0] for _, b in pairs.values()), width * places), np.float32)
-    for place, (_, b) in pairs.items():
-        joined[row : row + b.shape[0], place * width : (place + 1) * width] = b
-        row += b.shape[0]
-    return np.concatenate([a for a, _ in pairs.values()], axis=1), joined
+    height, width = inputs.pop(), outputs.pop()
+    a, b, row = [], [], 0
+    for place, (_, rank, _) in pairs.items():
+        ranks = slice(row, row + rank)
+        a.append((f"{names[place]}.a", (slice(None), ranks)))
+        b.append((f"{names[place]}.b", (ranks, slice(place * width, (place + 1) * width))))
+        row += rank
+    return _Step(f"{slot}.a", (height, row), tuple(a)), _Step(f"{slot}.b", (row, width * places), tuple(b))
 
 
-def _pairs(tensors: Mapping[str, npt.NDArray[Any]]) -> dict[tuple[int, str], tuple[FloatArray, FloatArray]]:
-    known = [target for targets in SLOTS.values() for target in targets]
-    pairs: dict[tuple[int, str], tuple[FloatArray, FloatArray]] = {}
-    for name in tensors:
+def _pairs(shapes: Mapping[str, tuple[int, ...]]) -> dict[tuple[int, str], tuple[int, int, int]]:
+    """(layer, target) -> (inputs, rank, outputs)."""
+    pairs: dict[tuple[int, str], tuple[int, int, int]] = {}
+    for name in shapes:
         parts = name.split(".")
-        if len(parts) != 4 or parts[0] != "lora" or not parts[1].isdecimal() or parts[2] not in known:
-            raise MismatchError(f"the tensor {name} of an adapter", expected="lora.LAYER.TARGET.a or .b, or head.*")
-        a, b = (tensors.get(f"lora.{parts[1]}.{parts[2]}.{side}") for side in "ab")
-        if parts[3] not in ("a", "b") or a is None or b is None:
-            raise MismatchError(f"the tensor {name} of an adapter is alone", expected="a pair .a and .b")
-        if a.ndim != 2 or b.ndim != 2 or a.shape[1] != b.shape[0]:
+        if len(parts) != 4 or parts[0] != "lora" or not _LAYER.fullmatch(parts[1]) or parts[2] not in _TARGETS:
             raise MismatchError(
-                f"lora.{parts[1]}.{parts[2]} has a {a.shape} and b {b.shape}",
-                expected="[inputs, rank], [rank, outputs]",
+                f"the tensor {name[:60]} of an adapter", expected="lora.LAYER.TARGET.a or .b, or head.*"
             )
-        pairs[int(parts[1]), parts[2]] = a.astype(np.float32), b.astype(np.float32)
+        place = f"lora.{parts[1]}.{parts[2]}"
+        a, b = shapes.get(f"{place}.a"), shapes.get(f"{place}.b")
+        if parts[3] not in ("a", "b") or a is None or b is None:
+            raise MismatchError(f"the tensor {name[:60]} of an adapter is alone", expected="a pair .a and .b")
+        if len(a) != 2 or len(b) != 2 or a[1] != b[0]:
+            raise MismatchError(f"{place} has a {a} and b {b}", expected="[inputs, rank], [rank, outputs]")
+        pairs[int(parts[1]), parts[2]] = a[0], a[1], b[1]
     return pairs
 
 

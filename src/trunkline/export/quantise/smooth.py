@@ -1,0 +1,172 @@
+"""What linear layers receive on real text, and the rescaling by which outliers move from inputs into weights.
+
+In an encoder a few channels of a layer's input are far larger than the others. With one step for a whole run, 8 bits
+are spent on them, and little is left for the rest. SmoothQuant (Xiao, Lin, Seznec, Wu, Demouth and Han 2023, arXiv
+2211.10438) divides each channel of the input by a factor and multiplies the weights that read it by the same factor.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from trunkline.data.batching import ROW_WIDTH, by_budget, pack, text_unit
+from trunkline.data.tokenize import TextTokenizer
+from trunkline.errors import MismatchError, TrunklineError
+from trunkline.export.quantise.plan import PROJECT
+from trunkline.export.weights import FloatArray, Linear
+from trunkline.model.batch import TokenBatch
+from trunkline.model.encoder import Encoder
+from trunkline.model.lora import Deltas
+
+BUDGET = 2048
+"""Tokens a batch."""
+
+LEAST = 1e-3
+"""The least share of the largest channel that a channel counts as: one that calibration never saw must not explode."""
+
+_MODULES = ("out", "up", "down")
+"""Linear layers that are called as modules; query, key and value receive what their transformer layer does."""
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """What was seen of the inputs of linear layers, by the names of `plan.linear_layers`.
+
+    Attributes:
+        largest: The largest absolute value of each channel, [inputs].
+        moments: Mean products of pairs of channels, [inputs, inputs]; empty unless they were asked for.
+        tokens: Tokens that were read.
+    """
+
+    largest: Mapping[str, FloatArray]
+    moments: Mapping[str, FloatArray]
+    tokens: int
+
+    def of(self, name: str, linear: Linear) -> FloatArray:
+        """The largest values of a layer's inputs; raises MismatchError if they are not known."""
+        found = self.largest.get(name)
+        if found is None or found.shape != (len(linear.weight),):
+            raise MismatchError(
+                f"the calibration knows {'nothing' if found is None else f'{len(found)} inputs'} of {name}",
+                expected=f"its {len(linear.weight)} inputs",
+                todo="Calibrate with the encoder that is quantised",
+            )
+        return found
+
+
+@torch.inference_mode()
+def calibrate(
+    encoder: Encoder,
+    tokenizer: TextTokenizer,
+    texts: Sequence[str],
+    adapters: Sequence[Deltas] = (),
+    *,
+    moments: bool = False,
+) -> Calibration:
+    """Runs texts through an encoder and keeps what its linear layers receive.
+
+    Args:
+        encoder: The encoder in float32; it is not changed.
+        tokenizer: Its tokenizer.
+        texts: Such as the device will read; a hundred or two of different kinds are enough.
+        adapters: Every text is read without an adapter and through each of these, as all of them change what layers
+            from the fork up receive.
+        moments: Whether to keep mean products of channels, with which 4-bit weights are rounded better.
+
+    Raises:
+        TrunklineError: There is no token in the texts.
+    """
+    units = [text_unit(tokens) for tokens in tokenizer.encode(texts)]
+    if not any(unit.size > 2 * len(unit.sizes) for unit in units):
+        raise TrunklineError(
+            f"{len(texts)} texts without any token for calibration",
+            expected="real text of the kind that will be read",
+            todo="Give a file of texts, one a line",
+        )
+    seen: dict[str, _Seen] = {}
+    real: list[Tensor] = []
+
+    def look(name: str, value: Tensor) -> None:
+        rows = value.reshape(-1, value.shape[-1])[real[0]].float()
+        seen.setdefault(name, _Seen(rows.shape[1], moments)).add(rows)
+
+    was_training = encoder.training
+    encoder.eval()
+    with _watched(encoder, look):
+        for chosen in by_budget(units, BUDGET):
+            packed = pack([units[i] for i in chosen], encoder.config.pad_id, ROW_WIDTH)
+            batch = TokenBatch.from_packed(packed, next(encoder.parameters()).device)
+            real[:] = [batch.segments.reshape(-1) >= 0]
+            hidden = encoder.trunk(batch)
+            for adapter in (None, *adapters):
+                encoder.branch(hidden, batch, adapter)
+    encoder.train(was_training)
+    return Calibration(
+        {name: np.asarray(item.largest.cpu().numpy(), np.float32) for name, item in seen.items()},
+        {name: np.asarray(item.mean().cpu().numpy(), np.float32) for name, item in seen.items() if moments},
+        sum(unit.size for unit in units),
+    )
+
+
+class _Seen:
+    def __init__(self, inputs: int, moments: bool) -> None:
+        self.largest = torch.zeros(inputs)
+        self.products = torch.zeros(inputs, inputs) if moments else None
+        self.count = 0
+
+    def add(self, rows: Tensor) -> None:
+        self.largest = torch.maximum(self.largest.to(rows.device), rows.abs().amax(dim=0))
+        if self.products is not None:
+            self.products = self.products.to(rows.device) + rows.T @ rows
+        self.count += len(rows)
+
+    def mean(self) -> Tensor:
+        products = torch.zeros(0, 0) if self.products is None else self.products
+        return products / max(1, self.count)
+
+
+@contextmanager
+def _watched(encoder: Encoder, look: Callable[[str, Tensor], None]) -> Iterator[None]:
+    """While this lasts, `look` is given the input of every linear layer, [..., inputs]."""
+
+    def hook(name: str) -> Callable[[nn.Module, tuple[Any, ...]], None]:
+        return lambda module, inputs: look(name, inputs[0])
+
+    modules: dict[str, nn.Module] = {}
+    for number, layer in enumerate(encoder.layers):
+        modules |= {f"layers.{number}.qkv": layer, **{f"layers.{number}.{m}": getattr(layer, m) for m in _MODULES}}
+    if encoder.embeddings.project is not None:
+        modules[PROJECT] = encoder.embeddings.project
+    handles = [module.register_forward_pre_hook(hook(name)) for name, module in modules.items()]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def smoothing(weight: FloatArray, largest: FloatArray, alpha: float) -> FloatArray:
+    """The factor of each input channel, `max|x|^alpha / max|w|^(1 - alpha)` (equation 4), with mean logarithm 0.
+
+    Args:
+        weight: [inputs, outputs].
+        largest: [inputs], from a calibration.
+        alpha: 0 gives factors of 1.
+
+    Returns:
+        [inputs]; inputs are to be divided by it, the rows of the weight to be multiplied by it.
+    """
+    if not alpha or not largest.any():
+        return np.ones(len(weight), np.float32)
+    inputs = np.maximum(largest, LEAST * largest.max()).astype(np.float64)
+    rows = np.abs(weight).max(axis=1).astype(np.float64)
+    rows = np.maximum(rows, LEAST * max(rows.max(), np.finfo(np.float32).tiny))
+    logarithm = alpha * np.log(inputs) - (1 - alpha) * np.log(rows)
+    return np.asarray(np.exp(logarithm - logarithm.mean()), np.float32)

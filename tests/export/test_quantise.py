@@ -1,0 +1,312 @@
+"""8-bit and 4-bit weights: what rounding keeps, that graphs compute what it says, and what is refused."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx_graphs as graphs
+import pytest
+
+import tiny_models
+from trunkline.errors import MismatchError, TrunklineError
+from trunkline.export.adapters import adapter_feeds
+from trunkline.export.builder import Builder
+from trunkline.export.graph import branch_graph, trunk_graph
+from trunkline.export.layers import Kernels
+from trunkline.export.quantise.int4 import round_int4, round_table_int4
+from trunkline.export.quantise.int4_nodes import int4_blocks_linear, int4_embedding, int4_linear
+from trunkline.export.quantise.int8 import int8_embedding, int8_linear, round_int8, round_table_int8
+from trunkline.export.quantise.kernels import quantised_kernels
+from trunkline.export.quantise.plan import PLANS, Plan, linear_layers
+from trunkline.export.quantise.simulate import RoundedLinear, quantised_encoder
+from trunkline.export.quantise.smooth import Calibration, calibrate, smoothing
+from trunkline.export.weights import BackboneWeights, take_weights
+from trunkline.model.bundle_files import Loaded, load_any
+from trunkline.runtime.session import open_session
+
+TEXTS = tiny_models.SENTENCES
+Array = graphs.Array
+
+
+def random_matrix(inputs: int, outputs: int, seed: int = 0) -> Array:
+    return np.random.default_rng(seed).normal(size=(inputs, outputs)).astype(np.float32)
+
+
+def run_node(make: Callable[[Builder, str], str], x: np.ndarray[Any, Any], kind: str = "float32") -> Array:
+    """The output of nodes on one input."""
+    graph = Builder()
+    graph.input("x", [f"axis{n}" for n in range(x.ndim)], kind)  # type: ignore[arg-type]
+    graph.output(make(graph, "x"), ["rows", "outputs"] if kind == "float32" else ["rows", "width", "size"])
+    return np.asarray(open_session(graph.model("nodes", "", {})).run(None, {"x": x})[0])
+
+
+def seen(start: Loaded, adapters: Any = (), **options: Any) -> Calibration:
+    return calibrate(start.encoder, start.tokenizer, TEXTS, adapters, **options)
+
+
+def sessions(weights: BackboneWeights, kernels: Kernels) -> tuple[Any, Any]:
+    branch = branch_graph(weights, slots=graphs.ALL_SLOTS, kernels=kernels)
+    return open_session(trunk_graph(weights, kernels)), open_session(branch)
+
+
+def states(sessions: tuple[Any, Any], start: Loaded, feeds: Any = None) -> Array:
+    """[tokens, hidden] of all sentences, one run each."""
+    found = []
+    for tokens in start.tokenizer.encode(TEXTS):
+        rows = graphs.rows_of([tokens.windows[0].ids], start.encoder.config.pad_id)
+        found.append(graphs.features(*sessions, rows, feeds)[0])
+    return np.concatenate(found)
+
+
+def quantised_states(start: Loaded, plan: Plan, adapter: Any = None) -> Array:
+    kernels = quantised_kernels(take_weights(start.encoder), plan, seen(start, [adapter] if adapter else []))
+    return states(sessions(*kernels), start, adapter_feeds(adapter) if adapter else None)
+
+
+def torch_states(start: Loaded, adapter: Any = None) -> Array:
+    # Every text in a row of its own: the rounded encoder takes one step a row, the graphs one a run.
+    rows = [tiny_models.states(start.encoder, start.tokenizer, [text], adapter)[0] for text in TEXTS]
+    return np.concatenate([row.numpy() for row in rows])
+
+
+def cosine(left: Array, right: Array) -> float:
+    norms = np.linalg.norm(left, axis=1) * np.linalg.norm(right, axis=1)
+    return float(((left * right).sum(1) / norms).mean())
+
+
+def test_rounding_to_int8_is_within_half_a_step_of_each_output() -> None:
+    weight = random_matrix(40, 7)
+    weight[:, 2] *= 1e-4
+    weight[:, 3] = 0
+    for steps in (127, 63):
+        rounded = round_int8(weight, steps)
+        assert np.abs(rounded.values).max() == steps
+        assert (np.abs(rounded.weight() - weight) <= rounded.scale / 2 * 1.0001).all()
+        assert (rounded.weight()[:, 3] == 0).all()
+    table = round_table_int8(weight)
+    assert table.scale.shape == (40,)
+    assert (np.abs(table.table() - weight) <= table.scale[:, None] / 2 * 1.0001).all()
+
+
+def test_an_int4_weight_is_at_once_an_int8_weight() -> None:
+    weight = random_matrix(64, 5)
+    rounded = round_int4(weight, 16)
+    assert rounded.steps.shape == (4, 5) and rounded.block == 16
+    assert rounded.numbers.min() >= -8 and rounded.numbers.max() <= 7
+    assert np.abs(rounded.int8().values.astype(int)).max() <= 127
+    # Making whole numbers of it costs little beside the rounding to 4 bits.
+    coarse = np.square(rounded.weight() - weight).mean()
+    assert np.square(rounded.int8().weight() - rounded.weight()).mean() < coarse / 20
+    assert coarse < 0.01 * np.square(weight).mean()
+
+
+def test_int4_takes_the_largest_block_that_divides_the_inputs_and_refuses_odd_ones() -> None:
+    assert round_int4(random_matrix(48, 3), 32).block == 24
+    with pytest.raises(TrunklineError, match="33 inputs"):
+        round_int4(random_matrix(33, 3), 32)
+    with pytest.raises(TrunklineError, match="size 33"):
+        round_table_int4(random_matrix(3, 33), 32)
+    with pytest.raises(TrunklineError, match="float16"):
+        round_table_int4(random_matrix(4, 32) * 1e6, 32)
+
+
+def test_errors_are_taken_up_by_inputs_that_vary_together() -> None:
+    rng = np.random.default_rng(0)
+    inputs = (rng.normal(size=(500, 6)) @ rng.normal(size=(6, 64)) + 0.1 * rng.normal(size=(500, 64))).astype(
+        np.float32
+    )
+    weight = random_matrix(64, 20)
+    moments = inputs.T @ inputs / len(inputs)
+    plain, better = (round_int4(weight, 32, given).weight() for given in (None, moments))
+    error = [float(np.square(inputs @ (found - weight)).mean()) for found in (plain, better)]
+    assert error[1] < 0.5 * error[0]
+
+
+def test_smoothing_changes_no_product_and_evens_out_inputs() -> None:
+    x, weight = random_matrix(50, 12), random_matrix(12, 6, seed=1)
+    x[:, 4] *= 100
+    largest = np.abs(x).max(axis=0)
+    factors = smoothing(weight, largest, 0.8)
+    np.testing.assert_allclose((x / factors) @ (weight * factors[:, None]), x @ weight, rtol=1e-3, atol=1e-3)
+    spread = [value.max() / value.min() for value in (largest, largest / factors)]
+    assert spread[1] < spread[0] / 10
+    assert (smoothing(weight, largest, 0.0) == 1).all()
+    assert (smoothing(weight, np.zeros(12, np.float32), 0.8) == 1).all()
+    # A channel that calibration never saw has a factor that is no outlier itself.
+    assert smoothing(weight, largest * (np.arange(12) != 3), 0.8).min() > 1e-4
+
+
+@pytest.mark.parametrize("block", [16, 32])
+def test_nodes_of_int4_compute_exactly_what_those_of_int8_do(block: int) -> None:
+    x, bias = random_matrix(9, 64, seed=2), random_matrix(1, 10, seed=3)[0]
+    weight = round_int4(random_matrix(64, 10), block)
+    found = run_node(lambda graph, name: int4_linear(graph, "y", name, weight, bias), x)
+    wanted = run_node(lambda graph, name: int8_linear(graph, "y", name, weight.int8(), bias), x)
+    assert graphs.same_bits(found, wanted)
+    np.testing.assert_allclose(found, x @ weight.int8().weight() + bias, atol=0.05 * np.abs(wanted).max())
+
+
+def test_nodes_of_int4_in_blocks_compute_their_weight() -> None:
+    x, bias = random_matrix(9, 64, seed=2), random_matrix(1, 10, seed=3)[0]
+    weight = round_int4(random_matrix(64, 10), 32)
+    found = run_node(lambda graph, name: int4_blocks_linear(graph, "y", name, weight, bias), x)
+    np.testing.assert_allclose(found, x @ weight.weight() + bias, atol=0.02 * np.abs(found).max())
+
+
+@pytest.mark.parametrize("shape", [(1, 5), (3, 4)])
+def test_nodes_of_embeddings_look_up_their_tables(shape: tuple[int, int]) -> None:
+    table = random_matrix(20, 48)
+    ids = np.random.default_rng(1).integers(20, size=shape)
+    eight, four = round_table_int8(table), round_table_int4(table, 16)
+    found = run_node(lambda graph, name: int8_embedding(graph, "y", name, eight), ids, "int64")
+    np.testing.assert_allclose(found, eight.table()[ids], rtol=1e-6)
+    found = run_node(lambda graph, name: int4_embedding(graph, "y", name, four), ids, "int64")
+    np.testing.assert_allclose(found, four.table()[ids], rtol=1e-5)
+    assert cosine(four.table(), table) > 0.99
+
+
+@pytest.mark.parametrize(
+    ("plan", "least"),
+    [
+        (Plan(), 0.9985),
+        (Plan(narrow=True), 0.998),
+        (PLANS["int4"], 0.93),
+        (Plan("int4-blocks", "int8", block=16), 0.93),
+    ],
+    ids=["int8", "narrow", "int4", "int4-blocks"],
+)
+def test_graphs_compute_what_the_rounded_encoder_computes_with_and_without_an_adapter(
+    plan: Plan, least: float, tiny: Loaded
+) -> None:
+    adapter = tiny_models.random_adapter(tiny.encoder.config, (2, 3), targets=tiny_targets())
+    for own in (None, adapter):
+        found = quantised_states(tiny, plan, own)
+        rounded = quantised_encoder(tiny, plan, seen(tiny, [own] if own else []))
+        assert cosine(found, torch_states(rounded, own)) > 0.9995
+        assert least < cosine(found, torch_states(tiny, own)) < 0.999999
+
+
+def tiny_targets() -> tuple[str, ...]:
+    return ("query", "value", "out", "down")
+
+
+def test_factors_are_folded_only_where_no_adapter_comes_in_between(tiny: Loaded) -> None:
+    weights = take_weights(tiny.encoder)
+    changed, kernels = quantised_kernels(weights, Plan(), seen(tiny))
+    trunk, branch = (
+        {node.name for node in onnx.load_from_string(content).graph.node}
+        for content in (trunk_graph(changed, kernels), branch_graph(changed, kernels=kernels))
+    )
+    assert "layers.0.out.smoothed" not in trunk and "layers.0.down.smoothed" in trunk
+    assert "layers.2.out.smoothed" in branch
+    adapter = tiny_models.random_adapter(tiny.encoder.config, (2, 3), targets=("value", "out"))
+    everywhere = sessions(*quantised_kernels(weights, Plan(), seen(tiny), range(0)))
+    wanted = torch_states(tiny, adapter)
+    assert cosine(states(everywhere, tiny), torch_states(tiny)) > 0.995
+    assert cosine(states(everywhere, tiny, adapter_feeds(adapter)), wanted) < 0.99
+    assert cosine(quantised_states(tiny, Plan(), adapter), wanted) > 0.995
+
+
+@pytest.mark.parametrize("kind", ["electra", "xlm-roberta", "distilbert"])
+def test_other_architectures_are_quantised(kind: str, tiny_folder: Callable[[str], Path]) -> None:
+    start = load_any(str(tiny_folder(kind)), fork=1, max_length=60)
+    found = quantised_states(start, Plan())
+    assert cosine(found, torch_states(start)) > 0.995
+    assert cosine(found, torch_states(quantised_encoder(start, Plan(), seen(start)))) > 0.9995
+
+
+def test_float32_is_exact_and_every_plan_gives_the_same_bytes_again(tiny: Loaded) -> None:
+    weights = take_weights(tiny.encoder)
+    assert graphs.same_bits(quantised_states(tiny, PLANS["float32"]), states(graphs.sessions(weights), tiny))
+    for plan in (Plan(), PLANS["int4"]):
+        contents = [trunk_graph(*quantised_kernels(weights, plan, seen(tiny, moments=True))) for _ in range(2)]
+        assert contents[0] == contents[1]
+
+
+def test_facts_are_in_the_model_and_weights_take_an_eighth_or_a_quarter(tiny: Loaded) -> None:
+    weights = take_weights(tiny.encoder)
+
+    def model_of(plan: Plan) -> Any:
+        return onnx.load_from_string(trunk_graph(*quantised_kernels(weights, plan, seen(tiny))))
+
+    facts = {item.key: item.value for item in model_of(Plan().keeping(["layers.1.down"])).metadata_props}
+    assert facts["weights"] == "int8" and facts["weights.layers.1.down"] == "float32"
+    assert facts["smoothing"] == "0.8" and facts["embedding"] == "int8"
+
+    def bytes_of(plan: Plan) -> int:
+        tensors = {t.name: len(t.raw_data) for t in model_of(plan).graph.initializer}
+        return tensors["layers.0.up.weight"] + tensors["embeddings.word.weight"]
+
+    full = bytes_of(PLANS["float32"])
+    assert bytes_of(Plan()) == full / 4 and bytes_of(PLANS["int4"]) == full / 8
+
+
+def test_calibration_sees_every_layer_and_the_adapters(tiny: Loaded) -> None:
+    names = set(linear_layers(take_weights(tiny.encoder)))
+    adapter = tiny_models.random_adapter(tiny.encoder.config, (2,), targets=("down",))
+    plain, adapted = seen(tiny), seen(tiny, [adapter], moments=True)
+    assert set(plain.largest) == names == set(adapted.moments)
+    for name in names:
+        assert plain.largest[name].min() > 0
+        assert np.allclose(adapted.moments[name], adapted.moments[name].T, rtol=1e-3, atol=1e-4)
+        behind = name.startswith("layers.3")
+        assert (adapted.largest[name] > plain.largest[name] * 1.0001).any() == behind, name
+    assert plain.tokens == sum(len(t.windows[0].ids) for t in tiny.tokenizer.encode(TEXTS))
+
+
+def test_gradients_pass_the_rounding_and_nothing_of_the_original_changes(tiny: Loaded) -> None:
+    import torch
+
+    before = {name: tensor.clone() for name, tensor in tiny.encoder.state_dict().items()}
+    rounded = quantised_encoder(tiny, Plan(), seen(tiny))
+    assert rounded.backbone == tiny.backbone and rounded.encoder.fork == tiny.encoder.fork
+    assert rounded.info["quantised"]["weights"] == "int8"
+    layer = rounded.encoder.layers[3]
+    assert isinstance(layer.down, RoundedLinear)
+    adapter = tiny_models.random_adapter(tiny.encoder.config, (2, 3))
+    batch = tiny_models.token_batch(tiny.tokenizer, TEXTS)
+    rounded.encoder(batch, adapter).square().mean().backward()
+    gradients = [p.grad for p in adapter.parameters()]
+    assert all(g is not None and bool(g.abs().sum() > 0) for g in gradients)
+    assert all(torch.equal(before[name], tensor) for name, tensor in tiny.encoder.state_dict().items())
+    assert not torch.equal(rounded.encoder.embeddings.word.weight, tiny.encoder.embeddings.word.weight)
+
+
+def test_what_does_not_belong_together_is_refused(tiny: Loaded) -> None:
+    weights = take_weights(tiny.encoder)
+    with pytest.raises(TrunklineError, match=r"layers\.9\.up"):
+        quantised_kernels(weights, Plan().keeping(["layers.9.up"]), seen(tiny))
+    with pytest.raises(MismatchError, match="no calibration"):
+        quantised_kernels(weights, Plan(), None)
+    quantised_kernels(weights, Plan(alpha=0.0), None)
+    known = seen(tiny)
+    short = dataclasses.replace(known, largest={name: value[:-1] for name, value in known.largest.items()})
+    with pytest.raises(MismatchError, match="Calibrate with the encoder"):
+        quantised_kernels(weights, Plan(), short)
+    _, kernels = quantised_kernels(weights, Plan(), known)
+    with pytest.raises(MismatchError, match="weights that these kernels are for"):
+        trunk_graph(weights, kernels)
+    with pytest.raises(TrunklineError, match="without any token"):
+        calibrate(tiny.encoder, tiny.tokenizer, ["", " "])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"linear": "int3"}, "int3"),
+        ({"embedding": "fp8"}, "fp8"),
+        ({"layers": {"layers.0.up": "int2"}}, "int2"),
+        ({"alpha": 1.0}, "alpha"),
+        ({"alpha": float("nan")}, "alpha"),
+        ({"block": 24}, "24"),
+        ({"per_token": ("middle",)}, "middle"),
+    ],
+)
+def test_senseless_plans_are_refused(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(TrunklineError, match=message):
+        Plan(**options)
