@@ -9,9 +9,10 @@ from trunkline.adapt import TaskData, adapt
 from trunkline.adapt.sweep import run_sweep, summarise
 from trunkline.config import AdaptSection, PrefinetuneRecipe, SweepRecipe, load_recipe
 from trunkline.data.cards import load_card
-from trunkline.inference.command import predict_rows
+from trunkline.inference import load
 from trunkline.model.bundle_files import add_task, load_any
 from trunkline.prefinetune import prefinetune
+from trunkline.runtime.command import predict_rows
 from trunkline.training.log import write_rows
 
 RECIPES = Path(__file__).parent / "recipes"
@@ -50,7 +51,7 @@ def quickstart(folder: Path, recipes: Path = RECIPES) -> None:
         if short not in start.tasks:
             add_task(bundle, short, adapt(task, start, AdaptSection()).adapter)
     ui.say("4 of 4: predictions on new sentences, one pass through the trunk for all tasks")
-    ui.print_predictions(predict_rows(bundle, NEW_SENTENCES, None))
+    ui.print_predictions(predict_rows(load(bundle), str(bundle), NEW_SENTENCES, None))
     ui.console.print()
     ui.comparison_table(summary)
     ui.console.print("\nThree commands to try next:", style="bold")

@@ -133,6 +133,13 @@ def test_no_text_or_no_task_gives_no_prediction(folder: Path) -> None:
     assert bundle.predict(["a", "b"], []) == [{}, {}]
 
 
+def test_half_a_surrogate_pair_is_a_character_that_says_nothing(folder: Path) -> None:
+    bundle = trunkline.load(folder)
+    broken, replaced = bundle.predict(["ann \ud800 bob", "ann \ufffd bob"])
+    assert [(e["start"], e["end"]) for e in broken["names"]] == [(e["start"], e["end"]) for e in replaced["names"]]
+    assert broken["topic"] == replaced["topic"]
+
+
 @pytest.mark.parametrize(
     ("texts", "tasks", "message"),
     [

@@ -78,7 +78,7 @@ def export(
     """
     from trunkline.data.files import write_atomic
     from trunkline.export.options import ExportOptions
-    from trunkline.inference.command import read_texts
+    from trunkline.runtime.command import read_texts
     from trunkline.ui import say
 
     options = ExportOptions(

@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 
 from trunkline.errors import TrunklineError
 
 MAX_CHARACTERS = 1_000_000
 """The longest text."""
+
+_LONE_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+def readable(texts: Iterable[str]) -> list[str]:
+    """The texts with the replacement character for halves of surrogate pairs, which no tokenizer takes.
+
+    Offsets stay what they are: a half is one character, too.
+    """
+    return [_LONE_SURROGATE.sub("\ufffd", text) for text in texts]
 
 
 def check_texts(texts: Sequence[str]) -> None:

@@ -10,13 +10,12 @@ import numpy as np
 
 from trunkline.data.batching import UnitText
 from trunkline.data.examples import split_words
+from trunkline.decoding.requests import check_texts, chosen_tasks, readable
 from trunkline.errors import MismatchError, TrunklineError
 from trunkline.families import get_family
 from trunkline.model.adapter_file import AdapterFile, load_adapter, lora_hash
 from trunkline.model.bundle_files import Loaded, check_task, load_bundle
 from trunkline.model.features import Branch, Features, branch_features
-
-MAX_CHARACTERS = 1_000_000
 
 _Key = tuple[str, str]
 
@@ -61,11 +60,11 @@ class Bundle:
             TrunklineError: An unknown task, something that is no text, a text of more than a million characters, or one
                 without a context for question answering.
         """
-        chosen = self._chosen(tasks)
-        _check_texts(texts)
+        chosen = {name: self._tasks[name] for name in chosen_tasks(tasks, self._tasks)}
+        check_texts(texts)
         if not texts or not chosen:
             return [{} for _ in texts]
-        tokens = self._loaded.tokenizer.encode(texts)
+        tokens = self._loaded.tokenizer.encode(readable(texts))
         words = [split_words(text) for text in texts]
         units: dict[str, list[UnitText]] = {}
         branches: dict[_Key, Branch] = {}
@@ -94,17 +93,6 @@ class Bundle:
     def _branch_of(self, name: str, task: AdapterFile) -> _Key:
         return task.family, lora_hash(task.lora) and name
 
-    def _chosen(self, names: Sequence[str] | None) -> dict[str, AdapterFile]:
-        if isinstance(names, str):
-            raise TrunklineError(f"tasks={names!r}", expected=f"a list of names, such as [{names!r}]")
-        unknown = sorted(set(names or ()) - set(self._tasks))
-        if unknown:
-            raise TrunklineError(
-                f"tasks {unknown} are not in this bundle",
-                expected="some of " + (", ".join(sorted(self._tasks)) or "(none)"),
-            )
-        return {name: self._tasks[name] for name in (sorted(self._tasks) if names is None else names)}
-
 
 def _by_layout(branches: Mapping[_Key, Branch]) -> list[list[_Key]]:
     """Branches in groups whose texts have the same tokens, as only those share a trunk; qa frames texts its own way."""
@@ -123,18 +111,6 @@ def _same_tokens(left: Sequence[UnitText], right: Sequence[UnitText]) -> bool:
     return left is right or all(
         a.sizes == b.sizes and np.array_equal(a.ids, b.ids) for a, b in zip(left, right, strict=True)
     )
-
-
-def _check_texts(texts: Sequence[str]) -> None:
-    if isinstance(texts, str):
-        raise TrunklineError("predict was given one string", expected="a list of texts", todo="Write predict([text])")
-    for index, text in enumerate(texts):
-        if not isinstance(text, str):
-            raise TrunklineError(f"text {index} is a {type(text).__name__}", expected="a string")
-        if len(text) > MAX_CHARACTERS:
-            raise TrunklineError(
-                f"text {index} has {len(text)} characters", expected=f"at most {MAX_CHARACTERS}", todo="Split it"
-            )
 
 
 def load(folder: str | Path) -> Bundle:

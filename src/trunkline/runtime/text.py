@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from trunkline.data.batching import UnitText
 from trunkline.data.examples import split_words
 from trunkline.data.tokenize import IntArray, TextTokenizer, Tokens
 from trunkline.decoding.questions import Words
+from trunkline.decoding.requests import readable
 from trunkline.errors import DataError, MismatchError
 from trunkline.runtime.feeds import FloatArray
 from trunkline.runtime.manifest import EncoderFacts
@@ -24,8 +24,6 @@ BUDGET = 1024
 
 SLACK = 8
 """The longest row of a batch is longer than the shortest by at most an eighth, and two tokens."""
-
-_LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,9 +88,8 @@ class TextReader:
         Raises:
             DataError: The tokenizer cannot tokenise.
         """
-        clean = [_LONE_SURROGATE.sub("\ufffd", text) for text in texts]
         with _refusals(self.path):
-            encoded = self.tokenizer.encode(clean)
+            encoded = self.tokenizer.encode(readable(texts))
         rows = zip(texts, encoded, strict=True)
         return [ReadText(text, split_words(text), tokens) for text, tokens in rows]
 
