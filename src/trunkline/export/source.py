@@ -25,7 +25,6 @@ from trunkline.model.peft_format import import_peft
 from trunkline.runtime.feeds import SLOTS, Shapes, lora_shapes
 
 SAMPLES = ("sample_events", "sample_intents", "sample_orders", "sample_triage")
-MOST_TEXTS = 512
 """Texts of the sample."""
 
 

@@ -227,7 +227,8 @@ def _proposal(
 def _refusal(report: GateReport, costs: Sequence[tuple[str, float]], plan: Plan, proposal: Plan | None) -> QualityError:
     listed = ", ".join(f"{name} ({100 * share:.0f} % of the error)" for name, share in costs[:NAMED])
     if proposal is None:
-        todo = "Adapt the tasks on the quantised backbone, choose int8 in place of int4, or allow a larger drop"
+        finer = "choose int8, " if plan.linear.startswith("int4") else ""
+        todo = f"Judge by more examples, {finer}allow a larger drop, or export in float32"
     else:
         kept = sorted(name for name, scheme in proposal.layers.items() if scheme != plan.scheme(name))
         scheme = proposal.scheme(kept[0])
