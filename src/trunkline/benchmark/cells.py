@@ -43,6 +43,7 @@ class Cell:
         budget: How many labels.
         seed: Draws them.
         section: The method's settings; none for a peer.
+        max_chars: Where the task's texts are cut; none if they are read whole.
         identity: Hashes of the encoder and of the task.
     """
 
@@ -56,6 +57,7 @@ class Cell:
     budget: LabelBudget
     seed: int
     section: AdaptSection | None
+    max_chars: int | None = None
     identity: Identity = field(default_factory=dict)
 
     @property
@@ -159,6 +161,8 @@ def _cells(
                 "encoder": dict(identify(source, "" if method.is_peer else card.family)),
                 "card": dict(splits),
                 "settings": settings,
+                # Left out where it is not used, so that the keys of other tasks stay as they are.
+                **({} if task.max_chars is None else {"max_chars": task.max_chars}),
             }
             for budget in recipe.budgets:
                 if _kept(budget.label(), chosen["budgets"]):
@@ -174,6 +178,7 @@ def _cells(
                         budget=budget,
                         seed=seed,
                         section=section,
+                        max_chars=task.max_chars,
                         identity=identity,
                     )
 

@@ -13,6 +13,7 @@ import torch
 from trunkline.adapt.fit import TaskData
 from trunkline.benchmark.cells import Cell, Identity
 from trunkline.data.cards import Resplit, divide, load_card
+from trunkline.data.examples import split_words
 from trunkline.data.sample import draw
 from trunkline.data.tokenize import TextTokenizer
 from trunkline.errors import DataError, MismatchError, TrunklineError
@@ -64,8 +65,12 @@ def identify_encoder(source: str, family: str, known: dict[str, Identity]) -> Id
 
 
 @lru_cache(maxsize=1)
-def load_task(name: str) -> tuple[TaskData, bool]:
+def load_task(name: str, max_chars: int | None = None) -> tuple[TaskData, bool]:
     """A task with its dev part; jobs of one task come one after the other, so the last one is kept.
+
+    Args:
+        name: Of the card, or its path.
+        max_chars: Where the texts of a classification task are cut; they are whole if it is none.
 
     Returns:
         The task, and whether a tenth of train was set aside for dev because the card has none.
@@ -88,7 +93,17 @@ def load_task(name: str) -> tuple[TaskData, bool]:
             )
     else:
         dev = card.load("dev")
+    if max_chars is not None:
+        train, dev, test = ([replace(e, text=cut(e.text, max_chars)) for e in part] for part in (train, dev, test))
     return TaskData(card.name, card.family, train, dev, test), aside
+
+
+def cut(text: str, most: int) -> str:
+    """The whole words at the start of a text that fit into `most` characters; a longer first word is cut itself."""
+    if len(text) <= most:
+        return text
+    ends = [end for _, end in split_words(text[: most + 1]) if end <= most]
+    return text[: ends[-1] if ends else most]
 
 
 def load_start(source: str, family: str, max_length: int) -> Loaded:

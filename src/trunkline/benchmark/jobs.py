@@ -102,7 +102,7 @@ def failed(cell: Cell, error: Exception) -> Outcome:
 
 def _prepare(job: Job) -> tuple[dict[str, Drawn], Shared]:
     first = job.cells[0]
-    task, aside = load_task(first.card)
+    task, aside = load_task(first.card, first.max_chars)
     drawn = {cell.key: draw_cell(task, cell) for cell in job.cells}
     if first.section is None:
         return drawn, Shared(task, aside)

@@ -50,11 +50,13 @@ class LabelBudget(Section):
 class TaskSection(Section):
     """A task: its card by name or path, and settings of its own, which all encoders and methods share.
 
-    `max_length` is the longest window in tokens, instead of that of the `adapt` sections.
+    `max_length` is the longest window in tokens, instead of that of the `adapt` sections. `max_chars` cuts the texts of
+    a classification task before the last word that does not fit, for peers too; else texts are read whole, in windows.
     """
 
     card: str
     max_length: Annotated[int, Field(ge=8)] | None = None
+    max_chars: Annotated[int, Field(ge=32)] | None = None
 
     @field_validator("card")
     @classmethod
@@ -67,6 +69,12 @@ class TaskSection(Section):
         if problem:
             raise ValueError(f"the card {card.name} {problem}")
         return name
+
+    @model_validator(mode="after")
+    def _cuts_no_entity(self) -> TaskSection:
+        if self.max_chars is not None and load_card(self.card).family != "classification":
+            raise ValueError(f"max_chars is for classification; {self.card} has labels inside its texts")
+        return self
 
 
 def _unfit(card: Card) -> str:
