@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
 import tiny_suites
+
 from trunkline.benchmark.inputs import cut, load_task
 from trunkline.benchmark.run import list_cells, run_suite
 from trunkline.errors import RecipeError
@@ -58,5 +58,5 @@ def test_all_parts_are_cut_and_the_results_are_others_than_of_whole_texts(tiny_f
 
 def test_a_task_of_entities_is_not_cut(tiny_folder: Any, tmp_path: Path) -> None:
     card = tiny_suites.write_tasks(tmp_path)["people"]
-    with pytest.raises(RecipeError, match="max_chars is for classification; .* has labels inside its texts"):
+    with pytest.raises(RecipeError, match=r"max_chars is for classification; .* has labels inside its texts"):
         tiny_suites.suite(tiny_folder("bert"), {}, tasks=[{"card": str(card), "max_chars": 100}])
