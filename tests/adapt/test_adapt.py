@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from sklearn.linear_model import LogisticRegression
+from sklearn.preprocessing import StandardScaler
 
 import tiny_models
 import trunkline
@@ -23,7 +25,7 @@ from trunkline.errors import MismatchError, TrunklineError
 from trunkline.families import fitting, get_family
 from trunkline.model.adapter_file import AdapterFile, lora_hash
 from trunkline.model.bundle_files import Loaded, add_task, load_any, save_bundle
-from trunkline.model.heads import LinearHead, best_head, fit_head, head_path
+from trunkline.model.heads import LinearHead, best_head, fit_head, head_path, mean_loss
 
 HEAD = AdaptSection(mode="head", precision="fp32")
 LORA = AdaptSection(
@@ -124,6 +126,34 @@ def test_a_head_sought_from_a_stronger_penalty_is_the_one_sought_from_nothing() 
     for penalty, warm in zip(penalties, head_path(features, targets, 4, penalties), strict=True):
         cold = fit_head(features, targets, 4, penalty)
         assert warm.probabilities(features) == pytest.approx(cold.probabilities(features), abs=0.01)
+
+
+@pytest.mark.parametrize("n_labels", [2, 5])
+def test_a_head_is_the_one_that_scikit_learn_finds(n_labels: int) -> None:
+    rng = np.random.default_rng(n_labels)
+    features = rng.normal(size=(3000, 12)).astype(np.float32) @ rng.normal(size=(12, 12)).astype(np.float32)
+    targets = (features[:, :n_labels] + rng.gumbel(size=(3000, n_labels)) * 3).argmax(1)
+    scaled = StandardScaler().fit_transform(features)
+    for penalty, head in zip((0.001, 0.1), head_path(features, targets, n_labels, (0.001, 0.1)), strict=True):
+        theirs = LogisticRegression(C=penalty, tol=1e-8, max_iter=5000).fit(scaled, targets)
+        assert head.probabilities(features) == pytest.approx(theirs.predict_proba(scaled), abs=5e-3)
+
+
+def test_the_loss_of_a_head_has_the_gradient_that_differences_give() -> None:
+    rng = np.random.default_rng(0)
+    # More rows than a block, so that blocks add up.
+    x, y = rng.normal(size=(1500, 3)).astype(np.float32), rng.integers(0, 4, 1500)
+    weight, bias = rng.normal(size=(4, 3)), rng.normal(size=4)
+    value, by_weight, by_bias = mean_loss(x, y, weight, bias)
+    logits = x.astype(np.float64) @ weight.T + bias
+    assert value == pytest.approx(np.mean(np.log(np.exp(logits).sum(1)) - logits[np.arange(1500), y]), rel=1e-5)
+    for label in range(4):
+        bump = np.eye(4)[label] * 0.01
+        change = (mean_loss(x, y, weight, bias + bump)[0] - mean_loss(x, y, weight, bias - bump)[0]) / 0.02
+        assert by_bias[label] == pytest.approx(change, abs=1e-4)
+        step = np.outer(bump, [1.0, 0.0, 0.0])
+        change = (mean_loss(x, y, weight + step, bias)[0] - mean_loss(x, y, weight - step, bias)[0]) / 0.02
+        assert by_weight[label, 0] == pytest.approx(change, abs=1e-4)
 
 
 def test_the_same_input_gives_the_same_heads() -> None:

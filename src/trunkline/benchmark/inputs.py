@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from typing import Any
 
 import torch
 
@@ -94,8 +95,12 @@ def load_task(name: str, max_chars: int | None = None) -> tuple[TaskData, bool]:
     else:
         dev = card.load("dev")
     if max_chars is not None:
-        train, dev, test = ([replace(e, text=cut(e.text, max_chars)) for e in part] for part in (train, dev, test))
+        train, dev, test = (_cut_all(part, max_chars) for part in (train, dev, test))
     return TaskData(card.name, card.family, train, dev, test), aside
+
+
+def _cut_all(part: Sequence[Any], most: int) -> list[Any]:
+    return [replace(example, text=cut(example.text, most)) for example in part]
 
 
 def cut(text: str, most: int) -> str:
