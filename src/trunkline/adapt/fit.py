@@ -47,6 +47,7 @@ def adapt(
     *,
     seed: int = 0,
     features: FeatureMap | None = None,
+    bf16: bool = False,
     progress: Callable[[str], None] = lambda text: None,
 ) -> Adapted:
     """Fits a task on a frozen encoder, from its family's primary adapter where there is one.
@@ -57,6 +58,7 @@ def adapt(
         section: Mode and settings.
         seed: Of the LoRA initialisation and the order of batches; a head alone has no randomness.
         features: `train`, `dev` and `test` features where they are known already; computed if not.
+        bf16: Whether features that are computed here, by which scores and predictions are made, are in bf16.
         progress: Receives a line of text now and then.
 
     Raises:
@@ -71,7 +73,7 @@ def adapt(
     family = get_family(task.family)
     labels = family.labels(task.train)
     primary = start.primary(task.family)
-    known = features or task_features(task, start)
+    known = features or task_features(task, start, bf16=bf16)
     head, penalty, dev_score = fitting.fit(
         family, (known["train"], task.train), (known["dev"], task.dev), labels, section.penalties
     )
@@ -80,7 +82,7 @@ def adapt(
     lora = None
     if section.mode == "lora":
         tuned = train_lora(task.train, task.dev, start, section, (family, labels, head), seed=seed, progress=progress)
-        lora, head, known = tuned.lora, tuned.head, _features_of(tuned, task, start, family)
+        lora, head, known = tuned.lora, tuned.head, _features_of(tuned, task, start, bf16)
         info |= {"epochs": tuned.epochs, "best_epoch": tuned.best_epoch, "seed": seed}
     dev = fitting.score(family, head, known["dev"], task.dev, labels)
     predictions = fitting.predict(family, head, known["test"], task.test, labels) if task.test else []
@@ -103,8 +105,9 @@ def task_features(task: TaskData, start: Loaded, *, bf16: bool = False) -> Featu
     return _part_features(task, start, start.primary(task.family), get_family(task.family), bf16)
 
 
-def _features_of(tuned: LoraResult, task: TaskData, start: Loaded, family: Family) -> FeatureMap:
-    return _part_features(TaskData(task.name, task.family, (), task.dev, task.test), start, tuned.lora, family, False)
+def _features_of(tuned: LoraResult, task: TaskData, start: Loaded, bf16: bool) -> FeatureMap:
+    scored = TaskData(task.name, task.family, (), task.dev, task.test)
+    return _part_features(scored, start, tuned.lora, get_family(task.family), bf16)
 
 
 def _part_features(task: TaskData, start: Loaded, deltas: Any, family: Family, bf16: bool) -> FeatureMap:

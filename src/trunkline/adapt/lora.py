@@ -24,6 +24,7 @@ from trunkline.families.base import Transitions
 from trunkline.model.batch import TokenBatch
 from trunkline.model.bundle_files import Loaded
 from trunkline.model.encoder import Encoder
+from trunkline.model.features import Branch, TrunkStates, branch_features
 from trunkline.model.heads import LinearHead
 from trunkline.model.lora import LoraAdapter, lora_config
 from trunkline.training.checkpoint import seed_everything
@@ -54,11 +55,12 @@ class TaskModel(nn.Module):
         self.bias = nn.Parameter(torch.from_numpy(head.bias.copy()))
         self.transitions = head.transitions
 
-    def forward(self, encoder: Encoder, batch: TokenBatch, dropout: float) -> Tensor:
-        """[units, labels] logits."""
-        with torch.no_grad() if self.encoder is None else nullcontext():
-            hidden = encoder.trunk(batch)
-        features = batch.pool(encoder.branch(hidden, batch, self.lora))
+    def forward(self, encoder: Encoder, batch: TokenBatch, dropout: float, states: Tensor | None = None) -> Tensor:
+        """[units, labels] logits; `states` are those at the fork, where they are known."""
+        if states is None:
+            with torch.no_grad() if self.encoder is None else nullcontext():
+                states = encoder.trunk(batch)
+        features = batch.pool(encoder.branch(states, batch, self.lora))
         return F.linear(F.dropout(features, dropout, self.training), self.weight, self.bias)
 
     def head(self) -> LinearHead:
@@ -116,6 +118,7 @@ def fine_tune(
     head_group = {"head": ([model.weight, model.bias], section.head_rate)}
     prepared, optimizer = accelerator.prepare(model, optimizer_for({**groups, **head_group}, weight_decay=0.01))
     units = fitting.example_units(family, train, start.tokenizer)
+    states = _trunk_states(model, encoder, units, bf16)
     rows = [family.unit_targets(example, labels) for example in train]
     targets = [torch.tensor(row) for row in rows]
     order = _Batches(units, section.tokens, seed)
@@ -126,7 +129,8 @@ def fine_tune(
         batch = TokenBatch.from_packed(packed, accelerator.device)
         wanted = torch.cat([targets[i] for i in chosen]).to(accelerator.device)
         with accelerator.autocast():
-            logits = prepared(encoder, batch, section.dropout)
+            known = None if states is None else states.rows(batch, chosen)
+            logits = prepared(encoder, batch, section.dropout, known)
         yield "task", 1.0, F.cross_entropy(logits.float(), wanted, ignore_index=-1)
 
     best = _Best(model, (family, labels, family.transitions(rows, labels)), dev, start, bf16)
@@ -155,6 +159,11 @@ def starting_lora(start: Loaded, family: str, section: AdapterSection) -> LoraAd
     return LoraAdapter(lora_config(section, start.encoder.config, start.encoder.fork), start.encoder.config)
 
 
+def _trunk_states(model: TaskModel, encoder: Encoder, units: Sequence[UnitText], bf16: bool) -> TrunkStates | None:
+    """The states at the fork, where the trunk stays as it is and they are not too many."""
+    return TrunkStates.of(encoder, units, bf16=bf16) if model.encoder is None else None
+
+
 class _Best:
     """Keeps the state and the transitions with the highest dev score; the earlier one wins ties."""
 
@@ -166,18 +175,18 @@ class _Best:
         start: Loaded,
         bf16: bool,
     ) -> None:
-        self.model, self.dev, self.start, self.bf16 = model, dev, start, bf16
+        self.model, self.dev, self.encoder, self.bf16 = model, dev, start.encoder, bf16
         self.family, self.labels, self.learned = target
+        self.units = fitting.example_units(self.family, dev, start.tokenizer)
+        self.states = _trunk_states(model, start.encoder, self.units, bf16)
         self.score, self.epoch = -1.0, 0
         self.state: dict[str, Tensor] = {}
         self.transitions: Transitions = None
 
     def look(self, epoch: int) -> float:
         """Scores the model as it is."""
-        features = fitting.example_features(
-            self.family, self.dev, self.start.encoder, self.start.tokenizer, self.model.lora, bf16=self.bf16
-        )
-        dev = features, self.dev
+        branch = Branch(self.units, self.model.lora)
+        dev = branch_features(self.encoder, [branch], bf16=self.bf16, states=self.states)[0], self.dev
         head, score = fitting.with_transitions(self.family, self.model.head(), self.learned, dev, self.labels)
         if score > self.score:
             self.score, self.epoch, self.transitions = score, epoch, head.transitions

@@ -172,7 +172,8 @@ Ran = tuple[dict[str, Any], Sequence[Any], dict[str, Any]]
 
 def _adapted(cell: Cell, task: TaskData, drawn: Drawn, shared: Shared) -> Ran:
     start, section = cast(Loaded, shared.start), cast(AdaptSection, cell.section)
-    done = adapt(task, start, section, seed=cell.seed, features=_chosen(shared.features, drawn))
+    bf16 = resolve_precision(section.precision) == "bf16"
+    done = adapt(task, start, section, seed=cell.seed, features=_chosen(shared.features, drawn), bf16=bf16)
     lora, head = done.adapter.lora, cast(LinearHead, done.adapter.head)
     texts = task.test[:TIMED_TEXTS]
     encoded = _encode(task, start, lora) if lora is not None else cast(Encoded, shared.encoded)
