@@ -126,15 +126,26 @@ def gain(found: Mapping[str, Any], digits: int = 2) -> str:
 def _gate(found: Found) -> list[str]:
     rows = []
     for row in found["tasks"]:
-        own = [cell for p in ("int8", "int4") for cell in (gain(row[p]), f"{100 * row[p]['same']:.1f} %")]
+        own = [gain(row[plan]) for plan in found["mean"]]
+        same = [f"{100 * row[plan]['same']:.1f} %" for plan in ("int8", "int4")]
         counts = [row["train"], row["chosen_on"], row["judged_on"]]
-        rows.append([row["task"], row["metric"], *counts, f"{row['float32']:.2f}", *own])
-    mean = found["mean"]
-    rows.append(["mean", "", "", "", "", "", gain(mean["int8"]), "", gain(mean["int4"]), ""])
-    head = ["task", "score", "trained on", "chosen on", "judged on", "float32", "int8", "same", "int4", "same"]
+        rows.append([row["task"], row["metric"], *counts, f"{row['float32']:.2f}", *own, *same])
+    rows.append(["mean", "", "", "", "", "", *(gain(mean) for mean in found["mean"].values()), "", ""])
+    head = [
+        "task",
+        "score",
+        "trained on",
+        "chosen on",
+        "judged on",
+        "float32",
+        *found["mean"],
+        "same, int8",
+        "same, int4",
+    ]
     return [
-        "Heads fitted in float32. Points gained by int8 and int4, with 95 % intervals of the paired bootstrap over",
-        "examples; the share of examples with the same prediction.",
+        "Heads fitted in float32, or on the rounded backbone that they are scored with. Points gained over float32, with",
+        "95 % intervals of the paired bootstrap over examples; the share of examples that get the same prediction as by",
+        "float32 where the head was fitted in it.",
         "",
         *table(head, rows),
     ]

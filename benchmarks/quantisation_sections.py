@@ -48,6 +48,7 @@ CLASSIFICATION = ("subj", "cr", "tweeteval_irony", "tweeteval_hate")
 LONG = "state_union"
 LORA = ("crossner_science", "cr")
 RUN_STEPS = Plan(per_token=())
+FITTED = "{}, fitted on it"
 COSINE_PLANS: Mapping[str, Plan] = {
     "float32": PLANS["float32"],
     "int8, no smoothing, one step a run": replace(RUN_STEPS, alpha=0.0),
@@ -205,14 +206,22 @@ def against(exact: Sequence[float], draws: Any, new: int, old: int) -> Found:
 
 
 def measure_gate(setup: Setup, say: Callable[[str], None]) -> Found:
-    """Heads fitted in float32, scored by torch in float32 and by the graphs of int8 and int4."""
+    """Heads scored by the graphs of int8 and int4, fitted in float32 and on what these graphs compute.
+
+    Gains are over the heads fitted in float32, scored by torch in float32.
+    """
     plans = {name: setup.sessions(PLANS[name]) for name in ("int8", "int4")}
-    rows, gains = [], {name: [] for name in plans}
+    rounded = {name: quantised_encoder(setup.start, PLANS[name], setup.seen) for name in plans}
+    rows, gains = [], {name: [] for plan in plans for name in (plan, FITTED.format(plan))}
     for name in NER + CLASSIFICATION:
         task, judged = halves(name, setup.amounts.train, setup.amounts.dev)
         adapter = adapt(task, setup.start, AdaptSection()).adapter
         known = reference(setup.start, Check(name, adapter, judged))
-        found = {p: graph_predictions(s, setup.start, adapter, known, judged) for p, s in plans.items()}
+        found = {}
+        for plan, sessions in plans.items():
+            own = adapt(task, rounded[plan], AdaptSection()).adapter
+            found[plan] = graph_predictions(sessions, setup.start, adapter, known, judged)
+            found[FITTED.format(plan)] = graph_predictions(sessions, setup.start, own, known, judged)
         counts = [[known.family.counts(judged, part)] for part in (known.predictions, *found.values())]
         exact, draws = compare_scores(name, counts, known.family.score_of_counts)
         row: Found = {"task": name, "family": task.family, "metric": known.family.main_score, "float32": exact[0]}

@@ -8,6 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 from trunkline.cli import app
+from trunkline.model.bundle_files import load_bundle
 
 runner = CliRunner()
 ROWS = [("call me back", "call"), ("ring her at noon", "call"), ("buy milk", "shop"), ("order bread and eggs", "shop")]
@@ -45,6 +46,30 @@ def test_adapt_then_predict(tiny_folder, table, tmp_path):
     rows = [json.loads(line) for line in shown.stdout.splitlines()]
     assert [row["text"] for row in rows] == ["buy eggs", "ring me"]
     assert all(set(row["tasks"]["kind"]["probabilities"]) == {"call", "shop"} for row in rows)
+
+
+def test_a_task_is_adapted_on_the_rounded_backbone_and_exported_with_it(tiny_folder, table, tmp_path):
+    bundle, out, texts = tmp_path / "bundle", tmp_path / "deployed", tmp_path / "texts.txt"
+    texts.write_text("".join(f"{text}\n" for text, _ in ROWS), encoding="utf-8")
+    options = ("kind", "--family", "classification", "--train", table, "--dev", table, "--encoder", tiny_folder("bert"))
+    rounding = ("--weights", "int4", "--texts", texts)
+    made = run("adapt", *options, *rounding, "--mode", "lora", "--out", bundle, "--json")
+    assert made.returncode == 0, made.stderr
+    scores = json.loads(made.stdout)
+    assert scores["float32"]["dev"].keys() == scores["dev"].keys()
+    (adapter,) = load_bundle(bundle).tasks.values()
+    assert adapter.info["quantised"]["weights"] == "int4"
+    # What is deployed is what the task was scored on.
+    exported = run("export", bundle, "--out", out, *rounding, "--dev", f"kind={table}", "--json")
+    assert exported.returncode == 0, exported.stderr
+    judged = json.loads(exported.stdout)["weights"]["gate"]["tasks"]["kind"]
+    assert judged["rounded"] == pytest.approx(scores["dev"]["accuracy"], abs=1 / 12 + 1e-6)
+    plain = run("adapt", *options, "--mode", "lora", "--out", tmp_path / "plain", "--json")
+    assert json.loads(plain.stdout)["dev"] == scores["float32"]["dev"]
+    assert "float32" not in json.loads(plain.stdout)
+    (exact,) = load_bundle(tmp_path / "plain").tasks.values()
+    assert "quantised" not in exact.info
+    assert (exact.head.weight != adapter.head.weight).any()
 
 
 def test_predict_reads_files_and_stdin_and_writes_lines(tiny_folder, table, tmp_path):

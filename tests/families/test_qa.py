@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 import tiny_models
 import trunkline
 from trunkline.adapt import TaskData, adapt
-from trunkline.adapt.command import adapt_command
+from trunkline.adapt.command import AdaptOrder, adapt_command
 from trunkline.config import AdaptSection, BudgetSection, PrefinetuneRecipe
 from trunkline.data.examples import QaExample, split_words
 from trunkline.data.load import load_examples
@@ -348,7 +348,7 @@ def test_a_task_from_a_squad_file_is_fitted_saved_and_loaded(bundle: Path, tmp_p
     out = tmp_path / "bundle"
     parts = {"train": str(train), "dev": None, "test": str(test)}
     section = AdaptSection(penalties=(0.01, 1.0), max_length=32)
-    result = adapt_command(("ask", "qa"), parts, str(bundle), section, BudgetSection(), out=out)
+    result = adapt_command(AdaptOrder("ask", "qa", parts, str(bundle), out), section, BudgetSection())
     gold = load_examples(test, "qa")
     first, again = (trunkline.load(out).predict([example.text for example in gold]) for _ in range(2))
     assert first == again

@@ -79,6 +79,8 @@ def adapt(
     )
     progress(f"head: dev {family.main_score} {dev_score:.4f} at penalty {penalty}")
     info: dict[str, Any] = {"task": task.name, "mode": section.mode, "penalty": penalty, "n_train": len(task.train)}
+    if "quantised" in start.info:
+        info["quantised"] = start.info["quantised"]
     lora = None
     if section.mode == "lora":
         tuned = train_lora(task.train, task.dev, start, section, (family, labels, head), seed=seed, progress=progress)

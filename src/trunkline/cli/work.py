@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from trunkline.cli.base import JsonFlag, app
+
+if TYPE_CHECKING:
+    from trunkline.model.bundle_files import Loaded
 
 
 @app.command()
@@ -123,6 +128,13 @@ def adapt(
     per_class: Annotated[
         int | None, typer.Option(min=1, help="Use this many training examples per class or type.")
     ] = None,
+    weights: Annotated[
+        Literal["float32", "int8", "int4"],
+        typer.Option(help="Fit on the encoder as `trunkline export --weights` will round it."),
+    ] = "float32",
+    texts: Annotated[
+        Path | None, typer.Option(help="For rounding, as for export: real texts, one a line or .jsonl.")
+    ] = None,
     seed: Annotated[int, typer.Option(help="Draws the few examples.")] = 0,
     as_json: JsonFlag = False,
 ) -> None:
@@ -130,15 +142,26 @@ def adapt(
 
     Example: trunkline adapt intents --family classification --train train.csv --dev dev.csv
     """
-    from trunkline.adapt.command import adapt_command
+    from trunkline.adapt.command import AdaptOrder, adapt_command
     from trunkline.config import AdaptSection, BudgetSection, parse_recipe
     from trunkline.ui import print_scores, say
 
     section = parse_recipe({"mode": mode}, AdaptSection, "options")
     budget = parse_recipe({"sentences": sentences, "per_class": per_class}, BudgetSection, "options")
     parts = {"train": train, "dev": dev, "test": test}
-    result = adapt_command((name, family), parts, encoder, section, budget, seed=seed, out=out, say=say)
+    order = AdaptOrder(name, family, parts, encoder, out, seed, _rounded(weights, texts))
+    result = adapt_command(order, section, budget, say=say)
     typer.echo(json.dumps(result, indent=2)) if as_json else print_scores(result)
+
+
+def _rounded(weights: Literal["float32", "int8", "int4"], texts: Path | None) -> Callable[[Loaded], Loaded] | None:
+    if weights == "float32":
+        return None
+    from trunkline.export.settle import rounded_start
+    from trunkline.runtime.command import read_texts
+
+    read = read_texts([], texts, None) if texts is not None else ()
+    return partial(rounded_start, weights=weights, texts=read)
 
 
 @app.command()

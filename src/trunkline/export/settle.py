@@ -13,9 +13,12 @@ from trunkline.export.quantise.gate import GateOptions, GateReport, QualityError
 from trunkline.export.quantise.kernels import quantised_kernels
 from trunkline.export.quantise.measure import Check
 from trunkline.export.quantise.plan import PLANS, Plan
+from trunkline.export.quantise.simulate import quantised_encoder
 from trunkline.export.quantise.smooth import Calibration, calibrate
-from trunkline.export.source import Prepared
+from trunkline.export.source import Prepared, sample_texts
 from trunkline.export.weights import BackboneWeights
+from trunkline.model.bundle_files import Loaded
+from trunkline.model.lora import LoraAdapter
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +86,7 @@ def settle(prepared: Prepared, options: ExportOptions, say: Callable[[str], None
     plan = PLANS[options.weights]
     if options.weights == "float32" and options.vocabulary is None:
         return Settled("float32", plan)
-    seen = _calibration(prepared, options.weights)
+    seen = _calibration(prepared.loaded, prepared.loras, prepared.texts, options.weights)
     if prepared.tasks and options.gate and not options.examples:
         raise TrunklineError(
             f"{options.weights} weights and {len(prepared.tasks)} tasks without examples to judge them by",
@@ -96,11 +99,26 @@ def settle(prepared: Prepared, options: ExportOptions, say: Callable[[str], None
     return _judged(prepared, options, Settled(options.weights, plan, seen), checks, say)
 
 
-def _calibration(prepared: Prepared, kind: WeightKind) -> Calibration | None:
+def rounded_start(start: Loaded, weights: WeightKind, texts: Sequence[str] = ()) -> Loaded:
+    """A bundle or encoder as an export in these weights will compute it, to adapt tasks on; see `quantised_encoder`.
+
+    Args:
+        start: The bundle or encoder.
+        weights: The export's.
+        texts: The export's, for calibration; those of the sample if there are none.
+    """
+    adapters = [*start.primaries.values(), *start.tasks.values()]
+    loras = [adapter.lora for adapter in adapters if adapter.lora is not None]
+    seen = _calibration(start, loras, tuple(text for text in texts if text.strip()) or sample_texts(), weights)
+    return quantised_encoder(start, PLANS[weights], seen)
+
+
+def _calibration(
+    loaded: Loaded, loras: Sequence[LoraAdapter], texts: Sequence[str], kind: WeightKind
+) -> Calibration | None:
     if kind == "float32":
         return None
-    loaded = prepared.loaded
-    return calibrate(loaded.encoder, loaded.tokenizer, list(prepared.texts), prepared.loras, moments=kind == "int4")
+    return calibrate(loaded.encoder, loaded.tokenizer, list(texts), loras, moments=kind == "int4")
 
 
 def _judged(

@@ -57,11 +57,13 @@ def encoder_table(rows: Sequence[Mapping[str, str]]) -> None:
 
 
 def print_scores(result: Mapping[str, Any]) -> None:
-    """Prints what `adapt` made."""
-    table = Table("part", "examples", "measure", "value", box=None)
+    """Prints what `adapt` made, beside the same on the encoder as it is where the task was fitted on a rounded one."""
+    exact = result.get("float32")
+    table = Table("part", "examples", "measure", "value", *(["in float32"] if exact else []), box=None)
     for part in ("dev", "test"):
         for measure, value in result[part].items():
-            table.add_row(part, str(result["examples"][part]), measure, f"{100 * value:.2f} %")
+            beside = [f"{100 * exact[part][measure]:.2f} %"] if exact else []
+            table.add_row(part, str(result["examples"][part]), measure, f"{100 * value:.2f} %", *beside)
     console.print(table)
     console.print(f"task adapter {result['file']} ({result['bytes'] / 1000:.0f} kB)", highlight=False)
 

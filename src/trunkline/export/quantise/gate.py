@@ -232,7 +232,8 @@ def _refusal(report: GateReport, costs: Sequence[tuple[str, float]], plan: Plan,
     else:
         kept = sorted(name for name, scheme in proposal.layers.items() if scheme != plan.scheme(name))
         scheme = proposal.scheme(kept[0])
-        todo = f"Keep {', '.join(kept)} in {scheme}, which passes, or adapt the tasks on the quantised backbone"
+        keep = f"Keep {', '.join(kept)} in {scheme}, which passes"
+        todo = f"{keep}, or adapt the tasks again with `trunkline adapt --weights {plan.linear}`"
     return QualityError(
         f"quantised to {plan.linear} weights, {len(report.failed)} of {len(report.tasks)} tasks lose too much: "
         + "; ".join(map(str, report.failed))
