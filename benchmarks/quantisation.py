@@ -143,8 +143,8 @@ def _gate(found: Found) -> list[str]:
         "same, int4",
     ]
     return [
-        "Heads fitted in float32, or on the rounded backbone that they are scored with. Points gained over float32, with",
-        "95 % intervals of the paired bootstrap over examples; the share of examples that get the same prediction as by",
+        "Heads fitted in float32, or on the rounded backbone that they are scored with. Points gained over float32,",
+        "with 95 % intervals of the paired bootstrap over examples; the share of examples that are predicted as by",
         "float32 where the head was fitted in it.",
         "",
         *table(head, rows),
