@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from training_speed.report import summary
+from side_by_side import judged, summary
 
 from deployment.cases import Part, Ratio
 from deployment.costs import costs_lines
@@ -26,13 +26,8 @@ def _ratio(asked: Ratio, results: Mapping[str, Found]) -> dict[str, Any] | None:
     under = results[asked.under]["milliseconds"] if asked.under else [1.0] * len(over)
     if not over or not under:
         return None
-    values = summary([a / b for a, b in zip(over, under, strict=True)])
-    met = None
-    if asked.at_least is not None:
-        met = values["median"] >= asked.at_least
-    if asked.at_most is not None:
-        met = values["median"] <= asked.at_most
-    return {"what": asked.what, **values, "at_least": asked.at_least, "at_most": asked.at_most, "met": met}
+    values = [a / b for a, b in zip(over, under, strict=True)]
+    return {"what": asked.what, **judged(values, asked.at_least, asked.at_most)}
 
 
 def page(content: Found, parts: Mapping[str, Part]) -> str:

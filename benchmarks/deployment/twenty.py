@@ -7,10 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from training_speed.report import summary
+from side_by_side import QUIET, summary
 
 from deployment.options import TWENTY, Options
-from deployment.runner import QUIET
 from trunkline.export.size import part_sizes, run_worker
 from trunkline.runtime.bundle_files import read_manifest
 
@@ -26,7 +25,7 @@ TARGETS = {"ours int8": (27.0, 60.0), "ours int8, 8,000 pieces": (18.0, None), "
 
 def measure_twenty(options: Options, say: Callable[[str], None]) -> dict[str, Any]:
     """MB on disk, and resident memory in MB over the bare runtime after every task has run, by case."""
-    os.environ |= QUIET
+    os.environ |= {**QUIET, "HF_HUB_OFFLINE": "1"}
     repeats = max(1, options.repeats)
     rows: dict[str, Any] = {}
     for name, place in BUNDLES.items():

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
+
+from side_by_side import judged, summary
 
 from training_speed.cases import Part, Ratio
 
@@ -32,23 +33,6 @@ def measures(repeat: Mapping[str, float]) -> dict[str, float]:
     return found
 
 
-def summary(values: Sequence[float]) -> dict[str, float]:
-    """Median, quartiles and extremes."""
-    low, high = (values[0],) * 2 if len(values) < 2 else _quartiles(values)
-    return {
-        "median": statistics.median(values),
-        "lower_quartile": low,
-        "upper_quartile": high,
-        "least": min(values),
-        "most": max(values),
-    }
-
-
-def _quartiles(values: Sequence[float]) -> tuple[float, float]:
-    found = statistics.quantiles(values, n=4, method="inclusive")
-    return found[0], found[2]
-
-
 def summarise(results: Mapping[str, Result]) -> dict[str, dict[str, dict[str, float]]]:
     """Every measure of every case over its repeats."""
     found: dict[str, dict[str, dict[str, float]]] = {}
@@ -63,20 +47,8 @@ def ratio(asked: Ratio, results: Mapping[str, Result]) -> dict[str, Any] | None:
     over, under = (_values(results.get(name), asked.measure) for name in (asked.over, asked.under))
     if not over or not under:
         return None
-    values = summary([a / b for a, b in zip(over, under, strict=False)])
-    met = None
-    if asked.at_least is not None:
-        met = values["median"] >= asked.at_least
-    if asked.at_most is not None:
-        met = values["median"] <= asked.at_most
-    return {
-        "what": asked.what,
-        "measure": asked.measure,
-        **values,
-        "at_least": asked.at_least,
-        "at_most": asked.at_most,
-        "met": met,
-    }
+    values = [a / b for a, b in zip(over, under, strict=False)]
+    return {"what": asked.what, "measure": asked.measure, **judged(values, asked.at_least, asked.at_most)}
 
 
 def _values(result: Result | None, measure: str) -> list[float]:
