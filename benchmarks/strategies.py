@@ -5,8 +5,10 @@
         --strategies individual-ner individual-classification naive task-primary merge-average merge-ties \
         --out results/strategies-restored
 
-The second starts from the encoder of recipes/mlm-restored.yaml instead of the default one. Can be stopped and run
-again: finished runs are not repeated. Needs the data sets of recipes/mixtures/open.yaml.
+The second starts from the encoder of recipes/mlm-restored.yaml instead of the default one. Besides recipes and merges,
+`NAME@0.5` is half of what NAME learnt, and `merge-healed` trains task-primary from the average of two individual runs,
+all three with half of the steps. Can be stopped and run again: finished runs are not repeated. Needs the data sets of
+recipes/mixtures/open.yaml.
 """
 
 from __future__ import annotations
@@ -45,6 +47,7 @@ STRATEGIES = (
     "pcgrad",
 )
 MERGES = {"merge-average": "average", "merge-ties": "ties"}
+HEALED = "merge-healed"
 REFERENCES = ("none", "naive", "task-primary")
 """Strategies with which the others are compared."""
 MEASURES = ("dev/ner/recall_at_1", "dev/classification/mrr")
@@ -77,12 +80,45 @@ def run_strategy(recipe: PrefinetuneRecipe, seed: int, runs: Path) -> dict[str, 
 
 def run_merge(method: str, recipe: PrefinetuneRecipe, seed: int, runs: Path) -> dict[str, float]:
     """Merges the two individual runs of a seed and probes the result; the recipe says of what and with which probes."""
-    parts = [runs / f"individual-{family}-{seed}" / "bundle" for family in recipe.families]
     out = runs / f"merge-{method}-{seed}"
     if not (out / "manifest.json").is_file():
-        merge_bundles(parts, out, base=recipe.encoder, method=method)  # type: ignore[arg-type]
-    loaded = load_any(str(out))
-    model = PrefinetuneModel(loaded.encoder, {}, {})
+        merge_bundles(_individual(recipe, seed, runs), out, base=recipe.encoder, method=method)  # type: ignore[arg-type]
+    return probe(out, recipe, seed)
+
+
+def run_part(name: str, share: float, recipe: PrefinetuneRecipe, seed: int, runs: Path) -> dict[str, float]:
+    """Goes a share of the way from the start to what a run has learnt, and probes the result."""
+    out = runs / f"{name}@{share:g}-{seed}"
+    if not (out / "manifest.json").is_file():
+        merge_bundles([runs / f"{name}-{seed}" / "bundle"], out, base=recipe.encoder, scale=share)
+    return probe(out, recipe, seed)
+
+
+def run_healed(recipe: PrefinetuneRecipe, seed: int, runs: Path) -> dict[str, float]:
+    """Half of the steps for one encoder a family, and from their average the other half with task-primary LoRA."""
+    half = recipe.optimizer.model_copy(update={"steps": recipe.optimizer.steps // 2})
+    short = {"optimizer": half, "checkpoint": recipe.checkpoint.model_copy(update={"every": half.steps})}
+    runs = runs / "half"
+    for family in recipe.families:
+        own = recipe_of(f"individual-{family}", recipe.encoder, conflict=False).model_copy(update=short)
+        run_strategy(own.model_copy(update={"monitor": own.monitor.model_copy(update={"every": 0})}), seed, runs)
+    merged = runs / f"merge-average-{seed}"
+    if not (merged / "manifest.json").is_file():
+        merge_bundles(_individual(recipe, seed, runs), merged, base=recipe.encoder)
+    monitor = recipe.monitor.model_copy(update={"every": half.steps})
+    changes = {**short, "encoder": str(merged), "name": "merge-healed", "monitor": monitor}
+    return run_strategy(recipe.model_copy(update=changes), seed, runs)
+
+
+def _individual(recipe: PrefinetuneRecipe, seed: int, runs: Path) -> list[Path]:
+    return [runs / f"individual-{family}-{seed}" / "bundle" for family in recipe.families]
+
+
+def probe(bundle: Path, recipe: PrefinetuneRecipe, seed: int) -> dict[str, float]:
+    """A bundle's probes, as the recipe has them."""
+    loaded = load_any(str(bundle))
+    adapters = {family: file.lora for family, file in loaded.primaries.items() if file.lora is not None}
+    model = PrefinetuneModel(loaded.encoder, adapters, {})
     bf16 = resolve_precision(recipe.precision) == "bf16"
     return {
         f"probe/{name}": Probe(name, section, seed).measure(model, loaded.tokenizer, bf16=bf16)
@@ -212,8 +248,13 @@ def main() -> None:
     families = {name: Probe(name, section, 0).family.name for name, section in base.monitor.probes.items()}
     for seed in options.seeds:
         for name in options.strategies:
+            origin, at, share = name.partition("@")
             if name in MERGES:
                 measures = run_merge(MERGES[name], base, seed, options.runs)
+            elif at:
+                measures = run_part(origin, float(share), base, seed, options.runs)
+            elif name == HEALED:
+                measures = run_healed(base, seed, options.runs)
             else:
                 recipe = recipe_of(name, options.start, conflict=options.conflict)
                 measures = run_strategy(recipe, seed, options.runs)

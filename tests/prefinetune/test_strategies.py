@@ -220,12 +220,30 @@ def test_merging_bundles(tiny_folder, data, tmp_path):
     assert merged.encoder.fork == start.encoder.fork
     healed = prefinetune(changed(base, encoder=str(tmp_path / "merged"), optimizer={"steps": 2}), tmp_path / "healed")
     assert set(load_any(str(healed)).primaries) == set(base.families)
-    with pytest.raises(TrunklineError, match="at least two"):
-        merge_bundles(bundles[:1], tmp_path / "one", base=base.encoder)
+    with pytest.raises(TrunklineError, match="no encoder to merge"):
+        merge_bundles([], tmp_path / "none", base=base.encoder)
     other = copy.deepcopy(parts[1])
     other.encoder.layers = other.encoder.layers[:2]
     with pytest.raises(MismatchError, match="shapes"):
         merge_encoders(start, [parts[0], other], "average", scale=1.0, density=0.2)
+
+
+def test_half_of_what_a_bundle_learnt_adapters_included(tiny_folder, data, tmp_path):
+    base = tiny_models.recipe_of(tiny_folder("bert"), data)
+    bundle = prefinetune(changed(base, optimizer={"steps": 4}), tmp_path / "run")
+    half = load_any(str(merge_bundles([bundle], tmp_path / "half", base=base.encoder, scale=0.5)))
+    start, whole = (load_any(str(path), fork=base.fork) for path in (base.encoder, bundle))
+    for name, tensor in half.encoder.state_dict().items():
+        assert torch.allclose(
+            tensor, (start.encoder.state_dict()[name] + whole.encoder.state_dict()[name]) / 2, atol=1e-6
+        )
+    assert set(half.primaries) == set(whole.primaries) == set(base.families)
+    for family, file in whole.primaries.items():
+        for layer in file.lora.config.layers:
+            for target in file.lora.config.targets:
+                one, other = (adapter.part(layer, target) for adapter in (file.lora, half.primaries[family].lora))
+                assert torch.allclose(other.b @ other.a, 0.5 * one.b @ one.a, atol=1e-7)
+                assert (one.b != 0).any()
 
 
 @pytest.mark.parametrize(

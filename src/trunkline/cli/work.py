@@ -94,14 +94,14 @@ def conflict(
 
 @app.command()
 def merge(
-    bundles: Annotated[list[Path], typer.Argument(help="Bundles that started from the same encoder.")],
+    bundles: Annotated[list[Path], typer.Argument(help="Bundles that started from the same encoder; one is scaled.")],
     out: Annotated[Path, typer.Option(help="Folder of the merged bundle.")],
     base: Annotated[str, typer.Option(help="The encoder that they started from.")] = "default",
     method: Annotated[Literal["average", "ties"], typer.Option(help="Average the task vectors, or TIES.")] = "average",
     scale: Annotated[float, typer.Option(help="Factor on the merged task vector.")] = 1.0,
     density: Annotated[float, typer.Option(help="Share of each task vector that ties keeps.")] = 0.2,
 ) -> None:
-    """Merge the encoders of bundles that were pre-finetuned one family each.
+    """Merge the encoders of bundles that were pre-finetuned one family each, or go back a part of one's way (WiSE-FT).
 
     Example: trunkline merge runs/individual-ner/bundle runs/individual-classification/bundle --out runs/merged
     """

@@ -1,9 +1,10 @@
-"""Merging encoders that started from the same weights: the average of their task vectors, and TIES."""
+"""Merging encoders that started from the same weights: the average of their task vectors, TIES, or a part of one."""
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from trunkline.errors import MismatchError, TrunklineError
 from trunkline.model.bundle_files import Loaded, load_any, save_bundle
+from trunkline.model.lora import LoraAdapter
 from trunkline.model.storage import backbone_hash
 from trunkline.versions import versions
 
@@ -39,20 +41,22 @@ def merge_vectors(vectors: Sequence[Tensor], method: Method, *, density: float =
 
 
 def merge_encoders(base: Loaded, others: Sequence[Loaded], method: Method, *, scale: float, density: float) -> Loaded:
-    """The base with the merged task vector of the others; adapters and tasks are left behind.
+    """The base with the merged task vector of the others; tasks are left behind, and adapters where there are several.
 
     Args:
         base: What all others started from.
-        others: At least two.
+        others: One or more. One that goes only a part of the way is WiSE-FT (Wortsman et al. 2022, arXiv 2109.01903,
+            equation 1); the updates of its primary adapters are scaled with it.
         method: See `merge_vectors`.
         scale: Factor on the merged vector.
         density: See `merge_vectors`.
 
     Raises:
         MismatchError: Encoders of another shape.
+        TrunklineError: None to merge.
     """
-    if len(others) < 2:
-        raise TrunklineError(f"{len(others)} encoder to merge", expected="at least two")
+    if not others:
+        raise TrunklineError("no encoder to merge", expected="one or more")
     start = base.encoder.state_dict()
     names = sorted(start)
     for other in others:
@@ -75,7 +79,25 @@ def merge_encoders(base: Loaded, others: Sequence[Loaded], method: Method, *, sc
         "density": density,
         "versions": versions(),
     }
-    return Loaded(encoder, base.tokenizer, base.config, backbone_hash(encoder), {}, {}, info)
+    backbone = backbone_hash(encoder)
+    only = others[0].primaries if len(others) == 1 else {}
+    primaries = {
+        family: replace(file, backbone=backbone, lora=_scaled(file.lora, scale)) for family, file in only.items()
+    }
+    return Loaded(encoder, base.tokenizer, base.config, backbone, primaries, {}, info)
+
+
+def _scaled(adapter: LoraAdapter | None, scale: float) -> LoraAdapter | None:
+    """A copy whose low-rank updates are `scale` times those of an adapter."""
+    found = copy.deepcopy(adapter)
+    if found is not None:
+        with torch.no_grad():
+            for layer in found.config.layers:
+                for target in found.config.targets:
+                    part = found.part(layer, target)
+                    if part is not None:
+                        part.b.mul_(scale)
+    return found
 
 
 def merge_bundles(
@@ -87,7 +109,7 @@ def merge_bundles(
     scale: float = 1.0,
     density: float = 0.2,
 ) -> Path:
-    """Merges the encoders of bundles and saves the result as a bundle without adapters."""
+    """Merges the encoders of bundles, as `merge_encoders` does, and saves the result as a bundle."""
     loaded = [load_any(str(path)) for path in bundles]
     start = load_any(base, fork=loaded[0].encoder.fork if loaded else None)
     save_bundle(merge_encoders(start, loaded, method, scale=scale, density=density), out)
