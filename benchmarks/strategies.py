@@ -98,13 +98,13 @@ def run_healed(recipe: PrefinetuneRecipe, seed: int, runs: Path) -> dict[str, fl
     """Half of the steps for one encoder a family, and from their average the other half with task-primary LoRA."""
     half = recipe.optimizer.model_copy(update={"steps": recipe.optimizer.steps // 2})
     short = {"optimizer": half, "checkpoint": recipe.checkpoint.model_copy(update={"every": half.steps})}
-    runs = runs / "half"
+    shorter = runs / "half"
     for family in recipe.families:
         own = recipe_of(f"individual-{family}", recipe.encoder, conflict=False).model_copy(update=short)
-        run_strategy(own.model_copy(update={"monitor": own.monitor.model_copy(update={"every": 0})}), seed, runs)
-    merged = runs / f"merge-average-{seed}"
+        run_strategy(own.model_copy(update={"monitor": own.monitor.model_copy(update={"every": 0})}), seed, shorter)
+    merged = shorter / f"merge-average-{seed}"
     if not (merged / "manifest.json").is_file():
-        merge_bundles(_individual(recipe, seed, runs), merged, base=recipe.encoder)
+        merge_bundles(_individual(recipe, seed, shorter), merged, base=recipe.encoder)
     monitor = recipe.monitor.model_copy(update={"every": half.steps})
     changes = {**short, "encoder": str(merged), "name": "merge-healed", "monitor": monitor}
     return run_strategy(recipe.model_copy(update=changes), seed, runs)
