@@ -72,10 +72,15 @@ def recipe_of(name: str, start: str = "default", *, conflict: bool = True) -> Pr
 
 def run_strategy(recipe: PrefinetuneRecipe, seed: int, runs: Path) -> dict[str, float]:
     """Runs a recipe with a seed, or reads what it measured."""
+    return last_measures(train(recipe, seed, runs))
+
+
+def train(recipe: PrefinetuneRecipe, seed: int, runs: Path) -> Path:
+    """The folder of a recipe's run with a seed, which is finished if it was not."""
     recipe = recipe.model_copy(update={"seed": seed, "name": f"{recipe.name}-{seed}"})
     with training_bar(recipe.name) as report:
         prefinetune(recipe, runs / recipe.name, report)
-    return last_measures(runs / recipe.name)
+    return runs / recipe.name
 
 
 def run_merge(method: str, recipe: PrefinetuneRecipe, seed: int, runs: Path) -> dict[str, float]:
@@ -101,7 +106,7 @@ def run_healed(recipe: PrefinetuneRecipe, seed: int, runs: Path) -> dict[str, fl
     shorter = runs / "half"
     for family in recipe.families:
         own = recipe_of(f"individual-{family}", recipe.encoder, conflict=False).model_copy(update=short)
-        run_strategy(own.model_copy(update={"monitor": own.monitor.model_copy(update={"every": 0})}), seed, shorter)
+        train(own.model_copy(update={"monitor": own.monitor.model_copy(update={"every": 0})}), seed, shorter)
     merged = shorter / f"merge-average-{seed}"
     if not (merged / "manifest.json").is_file():
         merge_bundles(_individual(recipe, seed, shorter), merged, base=recipe.encoder)
