@@ -134,7 +134,8 @@ def expand(recipe: SuiteRecipe, identify: Identify, only: Collection[str] = ()) 
     found: dict[str, Cell] = {}
     for task, card in cards:
         if not only or card.name in only:
-            splits = {split: card.fingerprint(split) for split in card.splits}
+            # By content, so that a data set that was fetched again is the same task.
+            splits = {split: card.fingerprint(split, content=True) for split in card.splits}
             for method in recipe.methods:
                 for cell in _cells(recipe, (task, card), method, identity_of, splits):
                     found.setdefault(cell.key, cell)

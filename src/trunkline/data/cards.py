@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError,
 
 from trunkline.data.derived import QUESTIONS, over_card
 from trunkline.data.examples import Example, NerExample, PairExample, QaExample, TextExample
+from trunkline.data.files import file_state
 from trunkline.data.hub import load_hub
 from trunkline.data.readers import READERS, Kind
 from trunkline.errors import DataError, RecipeError, TrunklineError
@@ -173,8 +174,8 @@ class Card(_Frozen):
             return self._origin.parent / path
         return data_folder() / path
 
-    def fingerprint(self, split: str) -> str:
-        """A hash of what a split depends on: the card, and its files by name, size and time of change."""
+    def fingerprint(self, split: str, *, content: bool = False) -> str:
+        """A hash of what a split depends on: the card, and its files by name and `file_state`."""
         base = self.resplit[split].source if split in self.resplit else split
         state = [self.model_dump_json(exclude={"quirks", "citation", "title", "waive"}), split]
         for ref in self.files[base]:
@@ -185,7 +186,7 @@ class Card(_Frozen):
             beside = [path.parent / value for value in values if isinstance(value, str)]
             for file in (path, *beside):
                 if file.is_file():
-                    state.append(f"{file.name} {file.stat().st_size} {file.stat().st_mtime_ns}")
+                    state.append(f"{file.name} {file_state(file, content=content)}")
         return hashlib.sha256("\n".join(state).encode()).hexdigest()[:16]
 
     def _read(self, split: str) -> Iterator[Example]:

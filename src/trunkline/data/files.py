@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import fnmatch
 import gzip
+import hashlib
 import lzma
 import os
 import tarfile
@@ -214,6 +215,14 @@ def open_stream(path: str | Path, *, member: str | None = None) -> Iterator[IO[b
         packed_alone = name.endswith(".gz")
         with _guarded(path, lambda: gzip.open(path, "rb") if packed_alone else Path(path).open("rb")) as plain:
             yield cast(IO[bytes], plain)
+
+
+def file_state(path: Path, *, content: bool) -> str:
+    """What tells whether a file has changed: its size and time of change, or the SHA-256 of its content."""
+    if not content:
+        return f"{path.stat().st_size} {path.stat().st_mtime_ns}"
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def write_atomic(path: str | Path, content: str | bytes) -> None:
