@@ -6,9 +6,9 @@
         --out results/strategies-restored
 
 The second starts from the encoder of recipes/mlm-restored.yaml instead of the default one. Besides recipes and merges,
-`NAME@0.5` is half of what NAME learnt, and `merge-healed` trains task-primary from the average of two individual runs,
-all three with half of the steps. Can be stopped and run again: finished runs are not repeated. Needs the data sets of
-recipes/mixtures/open.yaml.
+`NAME@0.5` is half of what NAME learnt (`NAME@0` nothing of it, `NAME@1` all), and `merge-healed` trains task-primary
+from the average of two individual runs, all three with half of the steps. Can be stopped and run again: finished runs
+are not repeated. Needs the data sets of recipes/mixtures/open.yaml.
 """
 
 from __future__ import annotations
@@ -88,15 +88,17 @@ def run_merge(method: str, recipe: PrefinetuneRecipe, seed: int, runs: Path) -> 
     out = runs / f"merge-{method}-{seed}"
     if not (out / "manifest.json").is_file():
         merge_bundles(_individual(recipe, seed, runs), out, base=recipe.encoder, method=method)  # type: ignore[arg-type]
-    return probe(out, recipe, seed)
+    return probe(str(out), recipe, seed)
 
 
 def run_part(name: str, share: float, recipe: PrefinetuneRecipe, seed: int, runs: Path) -> dict[str, float]:
     """Goes a share of the way from the start to what a run has learnt, and probes the result."""
+    if share in (0.0, 1.0):
+        return probe(str(runs / f"{name}-{seed}" / "bundle") if share else recipe.encoder, recipe, seed)
     out = runs / f"{name}@{share:g}-{seed}"
     if not (out / "manifest.json").is_file():
         merge_bundles([runs / f"{name}-{seed}" / "bundle"], out, base=recipe.encoder, scale=share)
-    return probe(out, recipe, seed)
+    return probe(str(out), recipe, seed)
 
 
 def run_healed(recipe: PrefinetuneRecipe, seed: int, runs: Path) -> dict[str, float]:
@@ -119,9 +121,9 @@ def _individual(recipe: PrefinetuneRecipe, seed: int, runs: Path) -> list[Path]:
     return [runs / f"individual-{family}-{seed}" / "bundle" for family in recipe.families]
 
 
-def probe(bundle: Path, recipe: PrefinetuneRecipe, seed: int) -> dict[str, float]:
+def probe(bundle: str, recipe: PrefinetuneRecipe, seed: int) -> dict[str, float]:
     """A bundle's probes, as the recipe has them."""
-    loaded = load_any(str(bundle))
+    loaded = load_any(bundle)
     adapters = {family: file.lora for family, file in loaded.primaries.items() if file.lora is not None}
     model = PrefinetuneModel(loaded.encoder, adapters, {})
     bf16 = resolve_precision(recipe.precision) == "bf16"
@@ -129,6 +131,21 @@ def probe(bundle: Path, recipe: PrefinetuneRecipe, seed: int) -> dict[str, float
         f"probe/{name}": Probe(name, section, seed).measure(model, loaded.tokenizer, bf16=bf16)
         for name, section in recipe.monitor.probes.items()
     }
+
+
+def measure(
+    asked: str, base: PrefinetuneRecipe, seed: int, runs: Path, *, conflict: bool
+) -> tuple[str, dict[str, float]]:
+    """What a strategy is called in the tables, and its measures."""
+    name, at, share = asked.partition("@")
+    if at:
+        shown = {0.0: "none", 1.0: name}.get(float(share), asked)
+        return shown, run_part(name, float(share), base, seed, runs)
+    if name in MERGES:
+        return name, run_merge(MERGES[name], base, seed, runs)
+    if name == HEALED:
+        return name, run_healed(base, seed, runs)
+    return name, run_strategy(recipe_of(name, base.encoder, conflict=conflict), seed, runs)
 
 
 def summarise(rows: Sequence[dict[str, Any]], families: dict[str, str]) -> list[dict[str, Any]]:
@@ -252,20 +269,11 @@ def main() -> None:
     base = recipe_of("task-primary", options.start, conflict=options.conflict)
     families = {name: Probe(name, section, 0).family.name for name, section in base.monitor.probes.items()}
     for seed in options.seeds:
-        for name in options.strategies:
-            origin, at, share = name.partition("@")
-            if name in MERGES:
-                measures = run_merge(MERGES[name], base, seed, options.runs)
-            elif at:
-                measures = run_part(origin, float(share), base, seed, options.runs)
-            elif name == HEALED:
-                measures = run_healed(base, seed, options.runs)
-            else:
-                recipe = recipe_of(name, options.start, conflict=options.conflict)
-                measures = run_strategy(recipe, seed, options.runs)
+        for asked in options.strategies:
+            name, measures = measure(asked, base, seed, options.runs, conflict=options.conflict)
             rows = [r for r in read_rows(options.out / "results.jsonl") if (r["strategy"], r["seed"]) != (name, seed)]
             start = {k.removeprefix("start/"): v for k, v in measures.items() if k.startswith("start/")}
-            if name == "naive":
+            if start and name == "naive":
                 rows = [r for r in rows if (r["strategy"], r["seed"]) != ("none", seed)]
                 rows.append({"strategy": "none", "seed": seed, "measures": start, "versions": versions()})
             kept = {k: v for k, v in measures.items() if not k.startswith("start/")}
