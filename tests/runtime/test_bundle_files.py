@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import json
 import os
+import platform
 import shutil
 import subprocess
 import sys
@@ -23,6 +24,7 @@ from trunkline.model.bundle_files import Loaded, load_bundle
 from trunkline.runtime.bundle_files import file_problems, open_bundle, read_manifest, read_task
 from trunkline.runtime.feeds import fuse
 from trunkline.runtime.manifest import FileEntry, Manifest
+from trunkline.runtime.session import give_back_memory
 from trunkline.runtime.tensors import write_tensors
 
 
@@ -76,6 +78,26 @@ def test_feeds_are_those_of_the_training_bundle_in_half_precision(folder: Path, 
     assert deployed.tasks["own"].transitions is None
     assert deployed.primaries.keys() == {"ner"}
     assert deployed.tokenizer.is_file()
+
+
+def test_what_is_kept_of_a_task_is_its_feeds_alone(folder: Path) -> None:
+    for task in open_bundle(folder).tasks.values():
+        kept = [*task.feeds.values(), *([] if task.transitions is None else [task.transitions])]
+        assert all(tensor.base is None or tensor.base.nbytes <= tensor.nbytes for tensor in kept), task.name
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc keeps freed memory and can be told not to")
+def test_freed_memory_is_given_back() -> None:
+    # Blocks so small that glibc takes them from its heap.
+    blocks = [bytes(4096) for _ in range(20_000)]
+    full = _resident()
+    del blocks[:-1]
+    assert give_back_memory()
+    assert _resident() < full - 40e6
+
+
+def _resident() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 def test_it_opens_without_torch_and_pydantic(folder: Path) -> None:

@@ -141,7 +141,8 @@ def read_task(path: str | Path, manifest: Manifest, name: str | None = None) -> 
     if entry is not None and entry.family != raw["family"]:
         raise MismatchError(f"{path} is of family {raw['family']}", expected=f"{entry.family}, as the manifest says")
     _check_backbone(raw, path, manifest)
-    transitions = file.tensors.get(TRANSITIONS)
+    found = file.tensors.get(TRANSITIONS)
+    transitions = None if found is None else _owned(found)
     feeds = _feeds(file, path, manifest)
     own_lora = any(key.startswith("lora.") for key in feeds)
     expected = "" if own_lora else primary_of(raw["family"], manifest)
@@ -266,7 +267,12 @@ def _feeds(file: TensorFile, path: Path, manifest: Manifest) -> Feeds:
         check_feeds(feeds, manifest.shapes)
     except MismatchError as error:
         raise MismatchError(f"{path}: {error.given}", expected=error.expected, todo=error.todo) from error
-    return feeds
+    return {name: _owned(tensor) for name, tensor in feeds.items()}
+
+
+def _owned(tensor: FloatArray) -> FloatArray:
+    """A tensor that does not keep the whole file's numbers, of which it is a part, in memory."""
+    return tensor if tensor.base is None else tensor.copy()
 
 
 _HEAD_TENSORS = (*HEAD, TRANSITIONS)
