@@ -110,6 +110,12 @@ def test_the_report_of_a_run_is_that_of_its_packed_results(suite: Path, tmp_path
     assert json.loads(second.stdout) == json.loads(first.stdout)
     assert json.loads(first.stdout)["baseline"] == "none"
     assert (tmp_path / "out" / "report" / "report.md").is_file()
+    usual = {(row["first"], row["second"]) for row in json.loads(second.stdout)["families"]}
+    pairs = call("report", tmp_path / "packed", "--out", tmp_path / "report", "--pair", "none,b", "--json")
+    assert {(row["first"], row["second"]) for row in json.loads(pairs.stdout)["families"]} == usual | {("none", "b")}
+    for wrong, said in (("none", "two names"), ("none,b,c", "two names"), ("none,c", "c")):
+        refused = call("report", tmp_path / "packed", "--pair", wrong)
+        assert refused.exit_code and said in str(refused.exception)
     other = call("report", tmp_path / "packed", "--out", tmp_path / "report", "--baseline", "b", "--detail")
     assert other.exit_code == 0, other.exception
     assert other.stdout.splitlines()[-1] == str(tmp_path / "report" / "report.md")

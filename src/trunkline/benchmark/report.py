@@ -39,7 +39,7 @@ _DIGITS = 6
 def make_report(
     results: Sequence[Result],
     baseline: str,
-    pairs: Sequence[tuple[str, str]] | None = None,
+    pairs: Sequence[tuple[str, str]] = (),
     *,
     resamples: int = RESAMPLES,
 ) -> Row:
@@ -49,8 +49,8 @@ def make_report(
         results: Finished and failed cells, in any order.
         baseline: The encoder with which all others are compared, method by method.
         pairs: Further pairs, the first less the second; either two encoders, compared with each method, or two of the
-            form `method/encoder`. By default `PAIRS`, and `CHOSEN` with our methods against full fine-tuning of the
-            baseline and against all peers, as far as the results have them.
+            form `method/encoder`. `PAIRS` are compared anyway, and `CHOSEN` with our methods against full fine-tuning
+            of the baseline and against all peers, as far as the results have them.
         resamples: Draws of the bootstrap.
 
     Returns:
@@ -126,17 +126,15 @@ class _Order:
         )
 
 
-def _pairs(results: Sequence[Result], baseline: str, given: Sequence[tuple[str, str]] | None) -> list[Pair]:
+def _pairs(results: Sequence[Result], baseline: str, given: Sequence[tuple[str, str]]) -> list[Pair]:
     order = _Order(baseline)
     systems = {(result.method, result.encoder) for result in results}
     encoders = sorted({encoder for _, encoder in systems}, key=order.encoder)
     methods = sorted({method for method, _ in systems}, key=order.method)
     wanted = [(encoder, baseline) for encoder in encoders if encoder != baseline]
-    if given is None:
-        wanted += [pair for pair in PAIRS if set(pair) <= set(encoders)]
-        wanted += _across_methods(sorted(systems, key=order.system), baseline)
-    else:
-        wanted += [(first, second) for first, second in given]
+    wanted += [pair for pair in PAIRS if set(pair) <= set(encoders)]
+    wanted += _across_methods(sorted(systems, key=order.system), baseline)
+    wanted += [(first, second) for first, second in given]
     found: list[Pair] = []
     for first, second in dict.fromkeys(wanted):
         ends = [_system(name, methods) for name in (first, second)]

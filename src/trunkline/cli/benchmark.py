@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 import typer
 
 from trunkline.cli.base import JsonFlag, app
+from trunkline.errors import TrunklineError
 
 benchmark_app = typer.Typer(
     no_args_is_help=True, rich_markup_mode=None, help="Many tasks, encoders, methods and label budgets: run, compare."
@@ -84,6 +85,9 @@ def report(
     baseline: Annotated[
         str | None, typer.Option(help="The encoder to compare with; the suite's baseline by default.")
     ] = None,
+    pair: Annotated[
+        list[str] | None, typer.Option(help="FIRST,SECOND: encoders to compare beside the usual pairs; repeatable.")
+    ] = None,
     detail: Annotated[bool, typer.Option("--detail", help="Print the gain on each task, too.")] = False,
     as_json: JsonFlag = False,
 ) -> None:
@@ -94,7 +98,9 @@ def report(
     from trunkline.benchmark.store import baseline_of, read_results
     from trunkline.ui.benchmark import print_report, write_report
 
-    path = write_report(read_results(folder), out or folder / "report", baseline=baseline or baseline_of(folder))
+    pairs = [_pair(text) for text in pair or ()]
+    first = baseline or baseline_of(folder)
+    path = write_report(read_results(folder), out or folder / "report", baseline=first, pairs=pairs)
     text = path.with_name("report.json").read_text(encoding="utf-8")
     if as_json:
         typer.echo(text, nl=False)
@@ -116,6 +122,13 @@ def pack(
 
     for path in write_packed(folder, out):
         typer.echo(f"{path}")
+
+
+def _pair(text: str) -> tuple[str, str]:
+    first, _, second = text.partition(",")
+    if not (first and second) or "," in second:
+        raise TrunklineError(f"--pair {text}", expected="two names with a comma between them")
+    return first, second
 
 
 def _default_folder(name: str) -> Path:

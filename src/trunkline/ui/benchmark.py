@@ -42,13 +42,14 @@ _CELL = 17
 Report = Mapping[str, Any]
 
 
-def write_report(results: Sequence[Result], out: Path, *, baseline: str) -> Path:
+def write_report(results: Sequence[Result], out: Path, *, baseline: str, pairs: Sequence[tuple[str, str]] = ()) -> Path:
     """Writes `report.json`, `report.md` and `plots/*.png`; the same results give the same JSON and Markdown.
 
     Args:
         results: Finished and failed cells, in any order.
         out: The folder to write to.
         baseline: The encoder that the others are compared with.
+        pairs: Further pairs, as for `make_report`.
 
     Returns:
         The path of `report.md`.
@@ -58,7 +59,7 @@ def write_report(results: Sequence[Result], out: Path, *, baseline: str) -> Path
     """
     from trunkline.benchmark.report import make_report, report_text
 
-    report = make_report(results, baseline)
+    report = make_report(results, baseline, pairs)
     plots = [path.relative_to(out).as_posix() for path in plot_report(report, out / "plots")]
     write_atomic(out / "report.json", report_text({**report, "plots": plots}))
     write_atomic(out / "report.md", to_markdown(report, plots))
