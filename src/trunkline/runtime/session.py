@@ -66,4 +66,7 @@ def give_back_memory() -> bool:
         Whether the C library was asked; only glibc has the call.
     """
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
-    return trim is not None and bool(trim(0) + 1)
+    if trim is None:
+        return False
+    trim(0)
+    return True
