@@ -6,9 +6,8 @@
         --out results/strategies-restored
 
 The second starts from the encoder of recipes/mlm-restored.yaml instead of the default one. Besides recipes and merges,
-`NAME@0.5` is half of what NAME learnt (`NAME@0` nothing of it, `NAME@1` all), and `merge-healed` trains task-primary
-from the average of two individual runs, all three with half of the steps. Can be stopped and run again: finished runs
-are not repeated. Needs the data sets of recipes/mixtures/open.yaml.
+`NAME@0.5` is half of what NAME learnt (`NAME@0` nothing of it, `NAME@1` all). Can be stopped and run again: finished
+runs are not repeated. Needs the data sets of recipes/mixtures/open.yaml.
 """
 
 from __future__ import annotations
@@ -47,7 +46,6 @@ STRATEGIES = (
     "pcgrad",
 )
 MERGES = {"merge-average": "average", "merge-ties": "ties"}
-HEALED = "merge-healed"
 REFERENCES = ("none", "naive", "task-primary")
 """Strategies with which the others are compared."""
 MEASURES = ("dev/ner/recall_at_1", "dev/classification/mrr")
@@ -72,22 +70,18 @@ def recipe_of(name: str, start: str = "default", *, conflict: bool = True) -> Pr
 
 def run_strategy(recipe: PrefinetuneRecipe, seed: int, runs: Path) -> dict[str, float]:
     """Runs a recipe with a seed, or reads what it measured."""
-    return last_measures(train(recipe, seed, runs))
-
-
-def train(recipe: PrefinetuneRecipe, seed: int, runs: Path) -> Path:
-    """The folder of a recipe's run with a seed, which is finished if it was not."""
     recipe = recipe.model_copy(update={"seed": seed, "name": f"{recipe.name}-{seed}"})
     with training_bar(recipe.name) as report:
         prefinetune(recipe, runs / recipe.name, report)
-    return runs / recipe.name
+    return last_measures(runs / recipe.name)
 
 
 def run_merge(method: str, recipe: PrefinetuneRecipe, seed: int, runs: Path) -> dict[str, float]:
     """Merges the two individual runs of a seed and probes the result; the recipe says of what and with which probes."""
+    parts = [runs / f"individual-{family}-{seed}" / "bundle" for family in recipe.families]
     out = runs / f"merge-{method}-{seed}"
     if not (out / "manifest.json").is_file():
-        merge_bundles(_individual(recipe, seed, runs), out, base=recipe.encoder, method=method)  # type: ignore[arg-type]
+        merge_bundles(parts, out, base=recipe.encoder, method=method)  # type: ignore[arg-type]
     return probe(str(out), recipe, seed)
 
 
@@ -99,26 +93,6 @@ def run_part(name: str, share: float, recipe: PrefinetuneRecipe, seed: int, runs
     if not (out / "manifest.json").is_file():
         merge_bundles([runs / f"{name}-{seed}" / "bundle"], out, base=recipe.encoder, scale=share)
     return probe(str(out), recipe, seed)
-
-
-def run_healed(recipe: PrefinetuneRecipe, seed: int, runs: Path) -> dict[str, float]:
-    """Half of the steps for one encoder a family, and from their average the other half with task-primary LoRA."""
-    half = recipe.optimizer.model_copy(update={"steps": recipe.optimizer.steps // 2})
-    short = {"optimizer": half, "checkpoint": recipe.checkpoint.model_copy(update={"every": half.steps})}
-    shorter = runs / "half"
-    for family in recipe.families:
-        own = recipe_of(f"individual-{family}", recipe.encoder, conflict=False).model_copy(update=short)
-        train(own.model_copy(update={"monitor": own.monitor.model_copy(update={"every": 0})}), seed, shorter)
-    merged = shorter / f"merge-average-{seed}"
-    if not (merged / "manifest.json").is_file():
-        merge_bundles(_individual(recipe, seed, shorter), merged, base=recipe.encoder)
-    monitor = recipe.monitor.model_copy(update={"every": half.steps})
-    changes = {**short, "encoder": str(merged), "name": "merge-healed", "monitor": monitor}
-    return run_strategy(recipe.model_copy(update=changes), seed, runs)
-
-
-def _individual(recipe: PrefinetuneRecipe, seed: int, runs: Path) -> list[Path]:
-    return [runs / f"individual-{family}-{seed}" / "bundle" for family in recipe.families]
 
 
 def probe(bundle: str, recipe: PrefinetuneRecipe, seed: int) -> dict[str, float]:
@@ -143,8 +117,6 @@ def measure(
         return shown, run_part(name, float(share), base, seed, runs)
     if name in MERGES:
         return name, run_merge(MERGES[name], base, seed, runs)
-    if name == HEALED:
-        return name, run_healed(base, seed, runs)
     return name, run_strategy(recipe_of(name, base.encoder, conflict=conflict), seed, runs)
 
 
