@@ -23,7 +23,7 @@ def passes(options: Options, *, bundle: str, task: str, lora: int = 1) -> Call:
     """Trunk and branch of one row; `lora` times the task's rank."""
     deployed, trunk, branch = _sessions(options, bundle)
     rows = _rows(options)
-    feeds = _times(_feeds(deployed, task), lora)
+    feeds = _times(deployed.feeds(task), lora)
     _check_rank(feeds, lora)
     pool = _words(rows)
 
@@ -80,7 +80,7 @@ def rows(options: Options, *, adapters: int) -> Call:
     if adapters > 1:
         run = _banked(deployed, [f"task-{n:02}" for n in range(EIGHT)], [pool.shape[1]] * EIGHT)
         return lambda: run(trunk.run(["hidden"], given)[0], mask, pool)
-    feeds = _times(_feeds(deployed, "task-00"), adapters)
+    feeds = _times(deployed.feeds("task-00"), adapters)
 
     def call() -> Any:
         hidden = trunk.run(["hidden"], given)[0]
@@ -166,11 +166,6 @@ def _whole(rows: dict[str, Any]) -> Any:
     """The text as a unit."""
     count, width = rows["ids"].shape
     return np.full((count, 1, width), 1 / width, np.float32)
-
-
-def _feeds(deployed: Deployed, task: str) -> dict[str, Any]:
-    found = deployed.tasks[task]
-    return {**({} if found.own_lora else deployed.primaries.get(found.family, {})), **found.feeds}
 
 
 def _times(feeds: dict[str, Any], lora: int) -> dict[str, Any]:

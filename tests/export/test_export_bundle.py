@@ -44,8 +44,7 @@ def files_of(folder: Path) -> dict[str, bytes]:
 def logits(folder: Path, task: str, rows: dict[str, Any], graph: str = "branch") -> Any:
     """What a bundle's graphs say of whole rows for a task, from its files alone."""
     deployed = open_bundle(folder)
-    found = deployed.tasks[task]
-    feeds = {**({} if found.own_lora else deployed.primaries.get(found.family, {})), **found.feeds}
+    feeds = deployed.feeds(task)
     if graph == "branch-required":
         feeds = complete(feeds, deployed.manifest.shapes, deployed.manifest.encoder.hidden_size)
     hidden = open_session(deployed.graphs["trunk"]).run(["hidden"], rows)[0]

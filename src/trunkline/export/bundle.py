@@ -237,9 +237,9 @@ def _adapters(deployed: Deployed, prepared: Prepared) -> tuple[dict[str, Adapter
         adapters[f"{family} adapter"] = as_deployed(adapter.lora)
         feeds[f"{family} adapter"] = deployed.primaries[family]
     for name in spread(sorted(prepared.tasks), COMPARED_TASKS):
-        task, found = prepared.tasks[name], deployed.tasks[name]
+        task = prepared.tasks[name]
         adapters[name] = as_deployed(prepared.lora(task), task.head)
-        feeds[name] = {**({} if found.own_lora else deployed.primaries.get(task.family, {})), **found.feeds}
+        feeds[name] = deployed.feeds(name)
     return adapters, feeds
 
 

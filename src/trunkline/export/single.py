@@ -102,8 +102,7 @@ def export_onnx_adapters(source: str, out: str | Path, options: ExportOptions | 
         for name in sorted(deployed.tasks if options.tasks is None else options.tasks):
             if name not in deployed.tasks:
                 raise TrunklineError(f"{source} has no task {name}", expected=", ".join(deployed.tasks) or "(none)")
-            task = deployed.tasks[name]
-            feeds[name] = {**({} if task.own_lora else deployed.primaries.get(task.family, {})), **task.feeds}
+            feeds[name] = deployed.feeds(name)
         feeds |= {f"{family}.primary": part for family, part in deployed.primaries.items()}
     else:
         prepared = prepare(source, options)

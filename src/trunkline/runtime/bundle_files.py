@@ -78,6 +78,11 @@ class Deployed:
         """The tokenizer's file."""
         return self.folder / TOKENIZER
 
+    def feeds(self, name: str) -> Feeds:
+        """What the branch graph is fed with for a task: its head, and LoRA of its own or of its family."""
+        task = self.tasks[name]
+        return {**({} if task.own_lora else self.primaries.get(task.family, {})), **task.feeds}
+
 
 def open_bundle(folder: str | Path, verify: bool = True, public_key: str | bytes | None = None) -> Deployed:
     """Opens a deployed bundle.
