@@ -13,6 +13,7 @@ from deployment.options import Options
 from trunkline.adapt.fit import TaskData, adapt
 from trunkline.config import AdaptSection
 from trunkline.data.cards import load_card
+from trunkline.data.examples import Example
 from trunkline.export.adapters import adapter_tensors, to_half
 from trunkline.export.graph import branch_graph, trunk_graph
 from trunkline.export.layers import Kernels
@@ -49,15 +50,14 @@ def measure_fidelity(options: Options, say: Say) -> dict[str, Any]:
     start = load_bundle(Path(options.bundle).expanduser())
     spare = [name for name in SPARE if {"train", "dev"} <= set(load_card(name).splits_here())]
     cards = spare or list(SAMPLE)
-    data = [_task(name, options.limit) for name in cards]
+    data, judged = zip(*(_task(name, options) for name in cards), strict=True)
     seen_texts = _texts([task.train for task in data], CALIBRATION)
-    other = _texts([task.dev for task in data], COMPARED)
+    other = _texts(judged, COMPARED)
     loras = [adapter.lora for adapter in start.primaries.values() if adapter.lora is not None]
     seen = calibrate(start.encoder, start.tokenizer, seen_texts, loras, moments=True)
     say(f"calibrated on {seen.tokens} tokens of {', '.join(cards)}")
     weights = take_weights(start.encoder)
     graphs = {"float32": _open(weights, Kernels())}
-    sizes = {}
     for name in ("int8", "int4"):
         graphs[name] = _open(*quantised_kernels(weights, PLANS[name], seen))
     cosines = {
@@ -67,7 +67,7 @@ def measure_fidelity(options: Options, say: Say) -> dict[str, Any]:
     }
     cosines["quantize_dynamic"] = {"": _standard_cosine(options, start, other)}
     say(f"cosines {cosines}")
-    rows = _scores(start, data, graphs, seen, say)
+    rows = _scores(start, list(zip(data, judged, strict=True)), graphs, seen, say)
     return {
         "data": cards,
         "real": bool(spare),
@@ -75,22 +75,23 @@ def measure_fidelity(options: Options, say: Say) -> dict[str, Any]:
         "compared_texts": len(other),
         "cosine": cosines,
         "tasks": rows,
-        "sizes": sizes,
         "ratios": _asked(cosines, rows),
     }
 
 
-def _scores(start: Loaded, data: Sequence[TaskData], graphs: Any, seen: Any, say: Say) -> list[dict[str, Any]]:
+def _scores(
+    start: Loaded, data: Sequence[tuple[TaskData, Sequence[Example]]], graphs: Any, seen: Any, say: Say
+) -> list[dict[str, Any]]:
     section = AdaptSection()
     rounded = quantised_encoder(start, PLANS["int4"], seen)
     rows = []
-    for task in data:
+    for task, judged in data:
         adapter = adapt(task, start, section).adapter
         own = adapt(task, rounded, section).adapter
         checks = {
-            "int8": Check(task.name, adapter, task.dev),
-            "int4": Check(task.name, adapter, task.dev),
-            "int4, adapted on it": Check(task.name, adapter, task.dev, own),
+            "int8": Check(task.name, adapter, judged),
+            "int4": Check(task.name, adapter, judged),
+            "int4, adapted on it": Check(task.name, adapter, judged, own),
         }
         known = reference(start, checks["int8"])
         for name, check in checks.items():
@@ -175,7 +176,8 @@ def _ids(start: Loaded, texts: Sequence[str]) -> list[Any]:
     return [tokens.windows[0].ids[None].astype(np.int64) for tokens in start.tokenizer.encode(list(texts))]
 
 
-def _task(name: str, limit: int) -> TaskData:
+def _task(name: str, options: Options) -> tuple[TaskData, Sequence[Example]]:
+    """What a task is adapted from, and the examples of its dev part that it is judged on, the former's among them."""
     card = load_card(name)
     chosen = random.Random(0)
 
@@ -183,7 +185,8 @@ def _task(name: str, limit: int) -> TaskData:
         examples = list(card.load(split))
         return chosen.sample(examples, min(count, len(examples)))
 
-    return TaskData(name, card.family, some("train", limit), some("dev", limit // 2))
+    train, judged = some("train", options.limit), some("dev", max(options.judged, options.limit // 2))
+    return TaskData(name, card.family, train, judged[: options.limit // 2]), judged
 
 
 def _texts(parts: Sequence[Sequence[Any]], count: int) -> list[str]:

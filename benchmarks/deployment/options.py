@@ -25,6 +25,7 @@ class Options:
         core: The core that all cases are pinned to; -1 for the last one.
         litert_python: Interpreter of an environment with LiteRT's packages; empty to leave LiteRT out.
         limit: Examples of a real task's training part in the section on fidelity; half as many of its dev part.
+        judged: Examples of its dev part that scores are taken on, at most; one of 150 would be 0.7 points.
     """
 
     bundle: str = "runs/strategies/task-primary-0/bundle"
@@ -35,6 +36,7 @@ class Options:
     core: int = -1
     litert_python: str = ""
     limit: int = 400
+    judged: int = 1000
 
     def place(self, name: str) -> Path:
         """A folder or file among what is made."""
