@@ -15,7 +15,7 @@ from trunkline.data.examples import split_words
 from trunkline.data.tagging import bio_labels
 from trunkline.decoding.base import Scored
 from trunkline.decoding.bio import decode_bio, decode_bio_tasks, may_follow
-from trunkline.decoding.paths import best_paths, best_paths_of, softmax
+from trunkline.decoding.paths import best_paths, softmax
 from trunkline.decoding.requests import MAX_CHARACTERS, check_texts, chosen_tasks
 from trunkline.decoding.rules import FAMILY_RULES, RULES, check_labels
 from trunkline.errors import MismatchError, TrunklineError
@@ -43,9 +43,9 @@ def test_paths_of_several_tasks_are_those_of_each(seed: int, count: int, block: 
     tasks = [drawn_task(rng) for _ in range(count)]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("trunkline.decoding.paths.BLOCK", block)
-        together = best_paths_of(tasks)
-    for (scores, moves), found in zip(tasks, together, strict=True):
-        assert [path.tolist() for path in found] == [path.tolist() for path in best_paths(scores, moves)]
+        together = best_paths(tasks)
+    for task, found in zip(tasks, together, strict=True):
+        assert [path.tolist() for path in found] == [path.tolist() for path in best_paths([task])[0]]
 
 
 @settings(max_examples=30, deadline=None)
@@ -55,12 +55,12 @@ def test_a_path_is_the_best_of_all_and_ties_go_to_the_lower_last_label(seed: int
     short = scores[0][:4]
     everything = itertools.product(range(moves.shape[1]), repeat=len(short))
     best = max(everything, key=lambda path: (worth(path, short, moves), tuple(-tag for tag in reversed(path))))
-    assert best_paths([short], moves)[0].tolist() == list(best)
+    assert best_paths([([short], moves)])[0][0].tolist() == list(best)
 
 
 def test_no_tasks_or_no_texts_have_no_paths() -> None:
-    assert best_paths_of([]) == []
-    assert best_paths([], np.zeros((4, 3))) == []
+    assert best_paths([]) == []
+    assert best_paths([([], np.zeros((4, 3)))]) == [[]]
 
 
 @settings(max_examples=40, deadline=None)

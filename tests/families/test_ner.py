@@ -55,8 +55,8 @@ def test_tags_are_the_best_of_all_valid_sequences(seed, lengths, learned, block)
 def test_without_transitions_ties_go_to_the_tag_that_comes_first():
     even = np.full((3, 5), 0.2, np.float32)
     assert Ner().decode([even], [("abc", [(0, 1), (1, 2), (2, 3)])], LABELS) == [[]]
-    assert best_paths([even, even[:0]], np.zeros((6, 5)))[0].tolist() == [0, 0, 0]
-    assert best_paths([even], np.eye(6, 5))[0].tolist() == [0, 0, 0]
+    assert best_paths([([even, even[:0]], np.zeros((6, 5)))])[0][0].tolist() == [0, 0, 0]
+    assert best_paths([([even], np.eye(6, 5))])[0][0].tolist() == [0, 0, 0]
 
 
 def test_a_tag_after_another_is_worth_what_training_says():
@@ -77,7 +77,8 @@ def test_a_tag_after_another_is_worth_what_training_says():
 def test_transitions_times_the_share_of_the_tag_are_probabilities(seed, sentences):
     rng = np.random.default_rng(seed)
     rules = np.where(may_follow(LABELS), 0.0, -np.inf)
-    targets = [row.tolist() for row in best_paths([rng.normal(size=(5, 5)) for _ in range(sentences)], rules)]
+    scores = [rng.normal(size=(5, 5)) for _ in range(sentences)]
+    targets = [row.tolist() for row in best_paths([(scores, rules)])[0]]
     share = (np.bincount(np.ravel(targets).astype(int), minlength=5) + 1) / (5 * sentences + 5)
     follows = np.where(may_follow(LABELS), np.exp(tag_transitions(targets, LABELS)), 0.0)
     assert follows @ share == pytest.approx(np.ones(6), rel=1e-5)
@@ -209,7 +210,7 @@ def test_the_score_is_that_of_the_counts_whatever_is_predicted(seed):
         words = split_words(text)
         scores = [rng.normal(size=(len(words), 5)) for _ in range(2)]
         allowed = np.where(may_follow(LABELS), 0.0, -np.inf)
-        tags = [[LABELS[i] for i in path] for path in best_paths(scores, allowed)]
+        tags = [[LABELS[i] for i in path] for path in best_paths([(scores, allowed)])[0]]
         spans = [[(words[a][0], words[b - 1][1], label) for a, b, label in decode_tags(row)] for row in tags]
         gold.append(NerExample(text, words, tuple(Span(*span) for span in spans[0])))
         predicted.append([{"start": a, "end": b, "label": label} for a, b, label in spans[1]])

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from trunkline.data.tagging import decode_tags
 from trunkline.data.tokenize import IntArray
 from trunkline.decoding.base import FloatArray, Labels, Scored, Transitions, WordedText
-from trunkline.decoding.paths import best_paths_of
+from trunkline.decoding.paths import best_paths
 
 
 def decode_bio(
@@ -36,7 +36,7 @@ def decode_bio_tasks(tasks: Sequence[Scored]) -> list[list[list[dict[str, Any]]]
         [part for part, path in zip(rows, found, strict=True) if path is None]
         for rows, found in zip(scores, paths, strict=True)
     ]
-    sought = map(iter, best_paths_of(list(zip(left, allowed, strict=True))) if any(left) else left)
+    sought = map(iter, best_paths(list(zip(left, allowed, strict=True))) if any(left) else left)
     results = []
     for task, found, better in zip(tasks, paths, sought, strict=True):
         whole = [next(better) if path is None else path for path in found]

@@ -21,23 +21,19 @@ def softmax(logits: FloatArray) -> FloatArray:
     return np.asarray(exponents / exponents.sum(axis=1, keepdims=True), dtype=np.float32)
 
 
-def best_paths(scores: Sequence[FloatArray], transitions: npt.NDArray[Any]) -> list[IntArray]:
-    """The label sequences with the highest sums of scores and transitions (Viterbi), many texts at a time.
+def best_paths(tasks: Sequence[tuple[Sequence[FloatArray], npt.NDArray[Any]]]) -> list[list[IntArray]]:
+    """The label sequences with the highest sums of scores and transitions (Viterbi), of many texts and tasks at a time.
+
+    It takes about the time of the longest text alone: time goes by the number of steps, one a unit, not by what is
+    computed in one, as long as that is small.
 
     Args:
-        scores: [units, labels] of each text.
-        transitions: [labels + 1, labels] as in `trunkline.model.heads.LinearHead`; minus infinity forbids.
+        tasks: For each task the scores of its texts, [units, labels], and its transitions, [labels + 1, labels] as in
+            `trunkline.model.heads.LinearHead`; minus infinity forbids.
 
     Returns:
-        [units] labels of each text; of equal sums, the lower label of the last unit at which they differ wins.
-    """
-    return best_paths_of([(scores, transitions)])[0]
-
-
-def best_paths_of(tasks: Sequence[tuple[Sequence[FloatArray], npt.NDArray[Any]]]) -> list[list[IntArray]]:
-    """`best_paths` of several tasks, each with labels and transitions of its own, in the time of the longest one.
-
-    Time goes by the number of steps, one a unit, not by what is computed in one, as long as that is small.
+        For each task the labels of its texts, [units]; of equal sums, the lower label of the last unit at which they
+        differ wins.
     """
     paths = [[np.zeros(0, np.int64)] * len(scores) for scores, _ in tasks]
     most = max((transitions.shape[1] for _, transitions in tasks), default=0)

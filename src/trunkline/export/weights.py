@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 from torch import nn
 
-from trunkline.errors import EncoderError, MismatchError
+from trunkline.errors import EncoderError
 from trunkline.model.architectures import EncoderConfig
 from trunkline.model.encoder import Embeddings, Encoder, Layer
 from trunkline.model.lora import LoraAdapter, LowRank
@@ -94,17 +93,6 @@ def take_weights(encoder: Encoder, lora: LoraAdapter | None = None) -> BackboneW
         embeddings=_embeddings(encoder.embeddings),
         layers=tuple(_layer(layer, number, lora) for number, layer in enumerate(_layers(encoder))),
     )
-
-
-def moved_fork(weights: BackboneWeights, fork: int) -> BackboneWeights:
-    """The same weights with the fork elsewhere.
-
-    Raises:
-        MismatchError: There is no such layer.
-    """
-    if not 0 <= fork <= weights.config.n_layers:
-        raise MismatchError(f"fork at layer {fork}", expected=f"0 to {weights.config.n_layers}, the number of layers")
-    return dataclasses.replace(weights, fork=fork)
 
 
 def _layers(encoder: Encoder) -> list[Layer]:
