@@ -323,14 +323,18 @@ def test_cells_are_counted_by_task_and_method(tasks: Tasks, tiny_folder: Folder,
     assert rows["kinds"]["done"] == 0
 
 
-def test_some_budgets_and_methods_are_run_first(tasks: Tasks, tiny_folder: Folder, tmp_path: Path) -> None:
+def test_some_budgets_methods_and_encoders_are_run_first(tasks: Tasks, tiny_folder: Folder, tmp_path: Path) -> None:
     budgets = [{"per_class": 2}, {"all": True}]
-    recipe = tiny_suites.suite(tiny_folder("bert"), tasks, budgets=budgets)
-    first = run(recipe, tmp_path, budgets=["2"], methods=["head"])
-    assert {result.budget for result in first.results} == {"2 a class"}
+    encoders = {"none": str(tiny_folder("bert")), "other": str(tiny_folder("electra"))}
+    recipe = tiny_suites.suite("", tasks, encoders=encoders, budgets=budgets)
+    first = run(recipe, tmp_path, budgets=["2"], methods=["head"], encoders=["other"])
+    assert {(result.budget, result.encoder) for result in first.results} == {("2 a class", "other")}
+    assert run(recipe, tmp_path, encoders=["none"]).ran == 2 * len(first.results)
     assert run(recipe, tmp_path).ran == len(first.results)
     with pytest.raises(TrunklineError, match="no budget '10%'"):
         run(recipe, tmp_path, budgets=["10%"])
+    with pytest.raises(TrunklineError, match="no encoder 'naive'"):
+        run(recipe, tmp_path, encoders=["naive"])
 
 
 def start_command(suite: Path, out: Path) -> subprocess.Popen[str]:

@@ -32,6 +32,7 @@ class RunOptions:
         only: Names of the tasks to run; all if empty.
         budgets: Label budgets to run, as `LabelBudget.short` writes them; all if empty.
         methods: Names of the methods to run; all if empty.
+        encoders: Names of the encoders to run; all if empty.
     """
 
     executor: Executor = "local"
@@ -40,6 +41,7 @@ class RunOptions:
     only: Collection[str] = ()
     budgets: Collection[str] = ()
     methods: Collection[str] = ()
+    encoders: Collection[str] = ()
 
 
 @dataclass(frozen=True)
@@ -105,23 +107,20 @@ def list_cells(recipe: SuiteRecipe, only: Collection[str] = ()) -> list[Cell]:
 
 
 def _chosen(cells: Sequence[Cell], options: RunOptions) -> list[Cell]:
-    """The cells of some budgets and methods."""
-    checks = {
-        "budget": (options.budgets, {cell.budget.short() for cell in cells}),
-        "method": (options.methods, {cell.method for cell in cells}),
-    }
-    for what, (asked, known) in checks.items():
+    """The cells of some budgets, methods and encoders."""
+    checks: tuple[tuple[str, Collection[str], Callable[[Cell], str]], ...] = (
+        ("budget", options.budgets, lambda cell: cell.budget.short()),
+        ("method", options.methods, lambda cell: cell.method),
+        ("encoder", options.encoders, lambda cell: cell.encoder),
+    )
+    for what, asked, name_of in checks:
+        known = {name_of(cell) for cell in cells}
         unknown = sorted(set(asked) - known)
         if unknown:
             raise TrunklineError(
                 f"the suite has no {what} {unknown[0]!r}", expected=f"one of {', '.join(sorted(known))}"
             )
-    return [
-        cell
-        for cell in cells
-        if cell.budget.short() in (options.budgets or (cell.budget.short(),))
-        and cell.method in (options.methods or (cell.method,))
-    ]
+    return [cell for cell in cells if all(not asked or name_of(cell) in asked for _, asked, name_of in checks)]
 
 
 def count_cells(recipe: SuiteRecipe, folder: Path, only: Collection[str] = ()) -> list[dict[str, Any]]:

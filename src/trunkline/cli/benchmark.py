@@ -35,6 +35,7 @@ def run(
     only: OnlyOption = None,
     budget: Annotated[list[str] | None, typer.Option(help="Only this budget: 16, 10%, all ...; repeatable.")] = None,
     method: Annotated[list[str] | None, typer.Option(help="Only this method: head, lora ...; repeatable.")] = None,
+    encoder: Annotated[list[str] | None, typer.Option(help="Only this encoder of the suite; repeatable.")] = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Run the cells of a suite that are missing; stop it at any time and run it again to go on.
@@ -50,7 +51,8 @@ def run(
     from trunkline.ui.benchmark_progress import benchmark_progress, print_summary
 
     recipe = load_recipe(suite, SuiteRecipe)
-    options = RunOptions(executor, workers, threads, tuple(only or ()), tuple(budget or ()), tuple(method or ()))
+    chosen = (tuple(names or ()) for names in (only, budget, method, encoder))
+    options = RunOptions(executor, workers, threads, *chosen)
     with benchmark_progress(recipe.name) as watch:
         summary = run_suite(recipe, out or _default_folder(recipe.name), options, say=say, watch=watch)
     typer.echo(json.dumps(summary.to_json(), indent=2)) if as_json else print_summary(summary)
