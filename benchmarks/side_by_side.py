@@ -15,6 +15,10 @@ from typing import Any, Protocol
 QUIET = {"TOKENIZERS_PARALLELISM": "false", "HF_HUB_DISABLE_TELEMETRY": "1"}
 
 
+class Missing(Exception):
+    """A case cannot run here; the text says why."""
+
+
 class WorkerProcess:
     """A process that measures a case whenever it is told to, and answers in lines of JSON.
 

@@ -6,7 +6,8 @@ import atexit
 from collections.abc import Callable
 from contextlib import ExitStack
 
-from deployment.measure import Missing
+from side_by_side import Missing
+
 from deployment.options import Options
 from trunkline.errors import TrunklineError
 from trunkline.export.litert.export import open_litert

@@ -10,15 +10,12 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from side_by_side import Missing
 from training_speed.gate import open_channel
 
 from deployment.options import Options
 
 ROUNDS = 3
-
-
-class Missing(Exception):
-    """A case cannot run here; the text says why."""
 
 
 def work(content: str) -> None:

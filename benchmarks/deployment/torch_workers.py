@@ -6,7 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from deployment.measure import Missing
+from side_by_side import Missing
+
 from deployment.options import EIGHT, Options
 from deployment.rows import read_rows
 

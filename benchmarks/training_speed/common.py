@@ -21,10 +21,6 @@ from trunkline.training.precision import make_accelerator, resolve_precision
 Batches = list[list[int]]
 
 
-class Missing(Exception):
-    """A case cannot run here; the text says what to install."""
-
-
 def start_of(options: Options) -> Loaded:
     """The encoder that all cases train."""
     return load_any(options.encoder, max_length=options.max_length)

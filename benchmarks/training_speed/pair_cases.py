@@ -7,10 +7,11 @@ from collections.abc import Iterator, Sequence
 from typing import IO, Any
 
 import torch
+from side_by_side import Missing
 from torch import Tensor, nn
 
 from training_speed.cases import TRAINER_BATCH, Options
-from training_speed.common import Missing, Stopwatch, accelerator_of, cut, dropout_of, pairs, start_of, train
+from training_speed.common import Stopwatch, accelerator_of, cut, dropout_of, pairs, start_of, train
 from training_speed.gate import Gate
 from trunkline.config import AdapterSection
 from trunkline.data.batching import pack

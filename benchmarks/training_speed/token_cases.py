@@ -8,12 +8,12 @@ from typing import IO, Any
 
 import numpy as np
 import torch
+from side_by_side import Missing
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from training_speed.cases import TRAINER_BATCH, Options
 from training_speed.common import (
-    Missing,
     Stopwatch,
     accelerator_of,
     cut,

@@ -7,6 +7,8 @@ import sys
 from collections.abc import Callable
 from typing import IO, Any
 
+from side_by_side import Missing
+
 from training_speed.cases import Options
 from training_speed.gate import open_channel
 
@@ -31,8 +33,6 @@ def work(content: str) -> None:
     case, raw = json.loads(content)
     options = Options(**raw)
     import torch
-
-    from training_speed.common import Missing
 
     if options.threads is not None:
         torch.set_num_threads(options.threads)
