@@ -119,6 +119,14 @@ def test_without_a_plan_that_passes_there_is_no_proposal(tiny: Loaded, examples)
     with pytest.raises(QualityError, match="allow a larger drop") as caught:
         quality_gate(start, [fitted(start, examples)], COARSE, seen(start), GateOptions(allowed=5.0, texts=4, most=0))
     assert caught.value.proposal is None
+    assert "One example of" not in str(caught.value)
+
+
+def test_a_gate_on_few_examples_says_what_one_of_them_weighs(tiny: Loaded, examples) -> None:
+    start = with_outlier(tiny)
+    check = dataclasses.replace(fitted(start, examples), examples=examples[:10])
+    with pytest.raises(QualityError, match=r"One example of 10 is 10\.0 points"):
+        quality_gate(start, [check], COARSE, seen(start), GateOptions(allowed=0.5, texts=4, most=0))
 
 
 def test_a_task_adapted_on_the_rounded_backbone_is_compared_with_the_one_in_float32(tiny: Loaded, examples) -> None:

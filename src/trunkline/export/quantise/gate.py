@@ -226,6 +226,9 @@ def _proposal(
 
 def _refusal(report: GateReport, costs: Sequence[tuple[str, float]], plan: Plan, proposal: Plan | None) -> QualityError:
     listed = ", ".join(f"{name} ({100 * share:.0f} % of the error)" for name, share in costs[:NAMED])
+    few = min(task.examples for task in report.failed)
+    # So few that the gate tells nothing from a single prediction that has changed.
+    single = f". One example of {few} is {100 / few:.1f} points" if 100 / few > report.allowed else ""
     if proposal is None:
         finer = "choose int8, " if plan.linear.startswith("int4") else ""
         todo = f"Judge by more examples, {finer}allow a larger drop, or export in float32"
@@ -237,7 +240,7 @@ def _refusal(report: GateReport, costs: Sequence[tuple[str, float]], plan: Plan,
     return QualityError(
         f"quantised to {plan.linear} weights, {len(report.failed)} of {len(report.tasks)} tasks lose too much: "
         + "; ".join(map(str, report.failed))
-        + f". The layers that cost most are {listed}",
+        + f"{single}. The layers that cost most are {listed}",
         expected=f"a drop of at most {report.allowed:g} points",
         todo=todo,
         report=report,
