@@ -64,6 +64,19 @@ def test_the_report_is_written_as_json_and_plots(folders: dict[str, Path], tmp_p
     assert len(report["lines"]) == 6
 
 
+@pytest.mark.parametrize("count", [1, 2, 9, 30])
+def test_points_of_many_lines_stay_nearest_to_their_own_layer(count: int) -> None:
+    from matplotlib.figure import Figure
+
+    lines = [{"run": f"run-{number}", "label": "", "adapters": False} for number in range(count)]
+    axes = Figure().add_subplot()
+    for number in range(count):
+        conflict._layers(axes, ["layer-0", "layer-1"], lines, number, {"layer-0": (0.1, 0.1, 0.1)})
+    places = [float(line.get_xdata()[0]) for line in axes.lines]
+    assert len(set(places)) == count
+    assert max(map(abs, places)) < 0.3
+
+
 def test_one_moment_has_no_plot_over_time(folders: dict[str, Path], tmp_path: Path) -> None:
     ConflictLog(folders["naive"] / "conflict.jsonl").write(
         0, {"rows": rows(np.random.default_rng(0), False, [["ner", "qa"]])}

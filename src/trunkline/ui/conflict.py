@@ -23,6 +23,8 @@ _HEAD = 0.8
 """Inches for the title."""
 _SPREAD = 0.12
 """Of the distance between two layers: how far the points of the lines stand apart, so that error bars are seen."""
+_WIDEST = 0.56
+"""The same from the first to the last line, however many there are: a point must be nearest to its own layer."""
 _WITHIN = ("^", "v")
 """Marks of the cosines within the first and the second family."""
 _MOST_MARKED = 40
@@ -231,7 +233,8 @@ def _layers(
     **changes: Any,
 ) -> None:
     """One line through its layers, moved sideways a little by its number; `changes` are to its look."""
-    shift = (number - (len(lines) - 1) / 2) * _SPREAD
+    last = len(lines) - 1
+    shift = (number - last / 2) * min(_SPREAD, _WIDEST / max(1, last))
     # Where there is no point the line is broken.
     values, down, up = zip(*(points.get(name, (math.nan,) * 3) for name in names), strict=True)
     look = {"linewidth": 1.6, "elinewidth": 1.1, "capsize": 0, **_look(lines, number), **changes}
