@@ -17,7 +17,7 @@ import pytest
 
 from trunkline.benchmark.cells import Cell
 from trunkline.benchmark.results import Result
-from trunkline.benchmark.store import ResultStore, baseline_of, compact, pack, read_results
+from trunkline.benchmark.store import PackOptions, ResultStore, baseline_of, compact, pack, read_results
 from trunkline.benchmark.suite import LabelBudget
 from trunkline.data.examples import NerExample, Span, TextExample, split_words
 from trunkline.errors import DataError, TrunklineError
@@ -225,6 +225,29 @@ def test_packed_results_are_the_same_sorted_and_without_failures(tmp_path: Path)
     assert baseline_of(tmp_path / "packed") == "none"
     before = [path.read_bytes() for path in paths]
     assert [path.read_bytes() for path in pack(tmp_path / "packed", tmp_path / "packed")] == before
+
+
+def test_some_cells_are_packed_and_of_tasks_that_are_not_complete_none(tmp_path: Path) -> None:
+    store = ResultStore(tmp_path / "run")
+    places = [(task, "head", encoder, seed) for task in "ab" for encoder in ("none", "own") for seed in (0, 1)]
+    places += [("a", "head", "half", 0), ("a", "lora", "none", 0), ("b", "lora", "none", 0)]
+    places.remove(("b", "head", "own", 1))
+    for number, (task, method, encoder, seed) in enumerate(places):
+        store.write(result_of(f"k{number}", task=task, method=method, encoder=encoder, seed=seed))
+
+    def packed(name: str, **options: Any) -> set[tuple[str, str, str, int]]:
+        pack(tmp_path / "run", tmp_path / name, PackOptions(**options))
+        return {(r.task, r.method, r.encoder, r.seed) for r in read_results(tmp_path / name)}
+
+    assert packed("all") == set(places)
+    assert packed("encoder", encoders=["half"]) == {("a", "head", "half", 0)}
+    assert packed("method", methods=["lora"]) == {("a", "lora", "none", 0), ("b", "lora", "none", 0)}
+    # Task b has no encoder `half`, and not both seeds of `own`.
+    assert packed("complete", complete=True) == {place for place in places if place[0] == "a" or place[1] == "lora"}
+    two = packed("two", encoders=["none", "own"], methods=["head"], complete=True)
+    assert two == {place for place in places if place[:2] == ("a", "head") and place[2] != "half"}
+    with pytest.raises(TrunklineError, match=r"no finished cell has the encoder 'naive'\. Expected one of half, none"):
+        packed("no", encoders=["naive"])
 
 
 def test_a_damaged_line_of_a_packed_file_is_named_and_left_out(

@@ -15,8 +15,9 @@ import json
 import logging
 import os
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -235,20 +236,39 @@ def baseline_of(folder: Path) -> str:
     return name
 
 
-def pack(folder: Path, out: Path) -> list[Path]:
+@dataclass(frozen=True)
+class PackOptions:
+    """Which finished cells are packed.
+
+    Attributes:
+        encoders: Names of encoders; all if empty.
+        methods: Names of methods; all if empty.
+        complete: Whether a task's cells with a method and a label budget are left out where an encoder or a seed is
+            missing that the method has with another task or budget.
+    """
+
+    encoders: Collection[str] = ()
+    methods: Collection[str] = ()
+    complete: bool = False
+
+
+def pack(folder: Path, out: Path, options: PackOptions = PackOptions()) -> list[Path]:
     """Writes the finished cells of a folder as one JSONL file a task, sorted, without predictions; to be committed.
 
     Args:
         folder: The folder of a run.
-        out: Where to write `cells/TASK.jsonl` and `suite.json`. Files of tasks that `folder` does not have stay.
+        out: Where to write `cells/TASK.jsonl` and `suite.json`. Files of tasks that are not among the cells stay.
+        options: Which cells; all by default.
 
     Returns:
         The files.
+
+    Raises:
+        TrunklineError: The folder has none of the cells of an encoder or a method.
     """
     by_task: dict[str, list[Result]] = defaultdict(list)
-    for result in read_results(folder):
-        if not result.error:
-            by_task[result.task].append(result)
+    for result in _packed(read_results(folder), options):
+        by_task[result.task].append(result)
     paths = []
     for task, results in sorted(by_task.items()):
         path = out / "cells" / f"{task}.jsonl"
@@ -258,6 +278,27 @@ def pack(folder: Path, out: Path) -> list[Path]:
     if suite:
         write_atomic(out / "suite.json", json.dumps(suite, indent=2) + "\n")
     return paths
+
+
+def _packed(results: Sequence[Result], options: PackOptions) -> list[Result]:
+    found = [result for result in results if not result.error]
+    for what, asked in (("encoder", options.encoders), ("method", options.methods)):
+        known = {getattr(result, what) for result in found}
+        unknown = sorted(set(asked) - known)
+        if unknown:
+            raise TrunklineError(
+                f"no finished cell has the {what} {unknown[0]!r}", expected=f"one of {', '.join(sorted(known))}"
+            )
+        found = [result for result in found if not asked or getattr(result, what) in asked]
+    if not options.complete:
+        return found
+    wanted: dict[str, set[tuple[str, int]]] = defaultdict(set)
+    there: dict[tuple[str, str, str], set[tuple[str, int]]] = defaultdict(set)
+    for result in found:
+        wanted[result.method].add((result.encoder, result.seed))
+        there[result.task, result.method, result.budget].add((result.encoder, result.seed))
+    whole = {group for group, cells in there.items() if cells == wanted[group[1]]}
+    return [result for result in found if (result.task, result.method, result.budget) in whole]
 
 
 def compact(predictions: Sequence[Any]) -> list[Any]:

@@ -19,6 +19,8 @@ app.add_typer(benchmark_app, name="benchmark")
 SuiteArgument = Annotated[Path, typer.Argument(help="A suite, see recipes/suites/.")]
 FolderArgument = Annotated[Path, typer.Argument(help="A folder of results, of a run or packed.")]
 OnlyOption = Annotated[list[str] | None, typer.Option(help="Only this task; repeatable.")]
+MethodOption = Annotated[list[str] | None, typer.Option(help="Only this method: head, lora ...; repeatable.")]
+EncoderOption = Annotated[list[str] | None, typer.Option(help="Only this encoder of the suite; repeatable.")]
 
 
 @benchmark_app.command("run")
@@ -34,8 +36,8 @@ def run(
     executor: Annotated[Literal["local", "ray"], typer.Option(help="local, or ray for a Ray cluster.")] = "local",
     only: OnlyOption = None,
     budget: Annotated[list[str] | None, typer.Option(help="Only this budget: 16, 10%, all ...; repeatable.")] = None,
-    method: Annotated[list[str] | None, typer.Option(help="Only this method: head, lora ...; repeatable.")] = None,
-    encoder: Annotated[list[str] | None, typer.Option(help="Only this encoder of the suite; repeatable.")] = None,
+    method: MethodOption = None,
+    encoder: EncoderOption = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Run the cells of a suite that are missing; stop it at any time and run it again to go on.
@@ -115,14 +117,20 @@ def report(
 def pack(
     folder: FolderArgument,
     out: Annotated[Path, typer.Option(help="Folder to write into, such as results/NAME.")],
+    encoder: EncoderOption = None,
+    method: MethodOption = None,
+    complete: Annotated[
+        bool, typer.Option("--complete", help="Only tasks and label budgets with all encoders and seeds of a method.")
+    ] = False,
 ) -> None:
     """Write the finished cells of a run as one JSONL file a task, without predictions; reports read these, too.
 
     Example: trunkline benchmark pack runs/benchmark/smoke --out results/smoke
     """
+    from trunkline.benchmark.store import PackOptions
     from trunkline.benchmark.store import pack as write_packed
 
-    for path in write_packed(folder, out):
+    for path in write_packed(folder, out, PackOptions(tuple(encoder or ()), tuple(method or ()), complete)):
         typer.echo(f"{path}")
 
 
