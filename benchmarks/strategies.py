@@ -4,8 +4,11 @@
     python benchmarks/strategies.py --start runs/mlm-restored/bundle --no-conflict --runs runs/strategies-restored \
         --strategies individual-ner individual-classification naive task-primary merge-average merge-ties \
         --out results/strategies-restored
+    python benchmarks/strategies.py --start runs/mlm-restored/bundle --no-conflict --steps 2000 --seeds 0 \
+        --runs runs/strategies-longer --strategies task-primary individual-ner individual-classification naive \
+        --out results/strategies-longer
 
-The second starts from the encoder of recipes/mlm-restored.yaml instead of the default one. Besides recipes and merges,
+The second starts from the encoder of recipes/mlm-restored.yaml instead of the default one, the third trains longer, too. Besides recipes and merges,
 `NAME@0.5` is half of what NAME learnt (`NAME@0` nothing of it, `NAME@1` all). Can be stopped and run again: finished
 runs are not repeated. Needs the data sets of recipes/mixtures/open.yaml.
 """
@@ -59,13 +62,18 @@ def last_measures(folder: Path) -> dict[str, float]:
     return {**{key: rows[-1][key] for key in wanted}, **start}
 
 
-def recipe_of(name: str, start: str = "default", *, conflict: bool = True) -> PrefinetuneRecipe:
-    """A strategy's recipe, from the encoder that it is to start from."""
+def recipe_of(name: str, options: argparse.Namespace) -> PrefinetuneRecipe:
+    """A strategy's recipe, with the encoder, the steps and the monitoring of conflict that the options ask for.
+
+    Other steps than the recipe's are measured at the end alone.
+    """
     recipe = load_recipe(RECIPES / f"{name}.yaml", PrefinetuneRecipe)
-    changes: dict[str, Any] = {"encoder": start}
-    if not conflict:
-        changes["monitor"] = recipe.monitor.model_copy(update={"conflict_every": 0})
-    return recipe.model_copy(update=changes)
+    monitor: dict[str, Any] = {} if options.conflict else {"conflict_every": 0}
+    changes: dict[str, Any] = {"encoder": options.start}
+    if options.steps is not None:
+        monitor["every"] = options.steps
+        changes["optimizer"] = recipe.optimizer.model_copy(update={"steps": options.steps})
+    return recipe.model_copy(update={**changes, "monitor": recipe.monitor.model_copy(update=monitor)})
 
 
 def run_strategy(recipe: PrefinetuneRecipe, seed: int, runs: Path) -> dict[str, float]:
@@ -108,16 +116,17 @@ def probe(bundle: str, recipe: PrefinetuneRecipe, seed: int) -> dict[str, float]
 
 
 def measure(
-    asked: str, base: PrefinetuneRecipe, seed: int, runs: Path, *, conflict: bool
+    asked: str, base: PrefinetuneRecipe, seed: int, options: argparse.Namespace
 ) -> tuple[str, dict[str, float]]:
     """What a strategy is called in the tables, and its measures."""
+    runs: Path = options.runs
     name, at, share = asked.partition("@")
     if at:
         shown = {0.0: "none", 1.0: name}.get(float(share), asked)
         return shown, run_part(name, float(share), base, seed, runs)
     if name in MERGES:
         return name, run_merge(MERGES[name], base, seed, runs)
-    return name, run_strategy(recipe_of(name, base.encoder, conflict=conflict), seed, runs)
+    return name, run_strategy(recipe_of(name, options), seed, runs)
 
 
 def summarise(rows: Sequence[dict[str, Any]], families: dict[str, str]) -> list[dict[str, Any]]:
@@ -237,12 +246,13 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("results/strategies"))
     parser.add_argument("--start", default="default", help="encoder or bundle to start from")
     parser.add_argument("--no-conflict", dest="conflict", action="store_false", help="leave the conflict unmeasured")
+    parser.add_argument("--steps", type=int, help="instead of the recipes'")
     options = parser.parse_args()
-    base = recipe_of("task-primary", options.start, conflict=options.conflict)
+    base = recipe_of("task-primary", options)
     families = {name: Probe(name, section, 0).family.name for name, section in base.monitor.probes.items()}
     for seed in options.seeds:
         for asked in options.strategies:
-            name, measures = measure(asked, base, seed, options.runs, conflict=options.conflict)
+            name, measures = measure(asked, base, seed, options)
             rows = [r for r in read_rows(options.out / "results.jsonl") if (r["strategy"], r["seed"]) != (name, seed)]
             start = {k.removeprefix("start/"): v for k, v in measures.items() if k.startswith("start/")}
             if start and name == "naive":
