@@ -8,9 +8,9 @@
         --runs runs/strategies-longer --strategies task-primary individual-ner individual-classification naive \
         --out results/strategies-longer
 
-The second starts from the encoder of recipes/mlm-restored.yaml instead of the default one, the third trains longer, too.
-Besides recipes and merges, `NAME@0.5` is half of what NAME learnt (`NAME@0` nothing of it, `NAME@1` all). Can be stopped
-and run again: finished runs are not repeated. Needs the data sets of recipes/mixtures/open.yaml.
+The second starts from the encoder of recipes/mlm-restored.yaml instead of the default one; the third trains longer,
+too. Besides recipes and merges, `NAME@0.5` is half of what NAME learnt (`NAME@0` nothing of it, `NAME@1` all). Can be
+stopped and run again: finished runs are not repeated. Needs the data sets of recipes/mixtures/open.yaml.
 """
 
 from __future__ import annotations
