@@ -5,8 +5,7 @@
         --strategies individual-ner individual-classification naive task-primary merge-average merge-ties \
         --out results/strategies-restored
     python benchmarks/strategies.py --start runs/mlm-restored/bundle --no-conflict --steps 2000 --seeds 0 \
-        --runs runs/strategies-longer --strategies task-primary individual-ner individual-classification naive \
-        --out results/strategies-longer
+        --runs runs/strategies-longer --strategies task-primary task-primary@0.5 --out results/strategies-longer
 
 The second starts from the encoder of recipes/mlm-restored.yaml instead of the default one; the third trains longer,
 too. Besides recipes and merges, `NAME@0.5` is half of what NAME learnt (`NAME@0` nothing of it, `NAME@1` all). Can be
