@@ -247,6 +247,8 @@ def main() -> None:
     parser.add_argument("--no-conflict", dest="conflict", action="store_false", help="leave the conflict unmeasured")
     parser.add_argument("--steps", type=int, help="instead of the recipes'")
     options = parser.parse_args()
+    if options.steps is not None and options.steps < 1:
+        parser.error(f"--steps {options.steps}: expected 1 or more, leave it out for the recipes' own")
     base = recipe_of("task-primary", options)
     families = {name: Probe(name, section, 0).family.name for name, section in base.monitor.probes.items()}
     for seed in options.seeds:
