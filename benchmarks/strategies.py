@@ -26,6 +26,7 @@ from scipy import stats
 
 from trunkline.config import PrefinetuneRecipe, load_recipe
 from trunkline.data.files import write_atomic
+from trunkline.errors import TrunklineError
 from trunkline.model.bundle_files import load_any
 from trunkline.prefinetune import prefinetune
 from trunkline.prefinetune.conflict import FILE as CONFLICT_FILE
@@ -61,23 +62,22 @@ def last_measures(folder: Path) -> dict[str, float]:
     return {**{key: rows[-1][key] for key in wanted}, **start}
 
 
-def recipe_of(name: str, options: argparse.Namespace) -> PrefinetuneRecipe:
-    """A strategy's recipe, with the encoder, the steps and the monitoring of conflict that the options ask for.
+def recipe_of(name: str, options: argparse.Namespace, seed: int) -> PrefinetuneRecipe:
+    """A strategy's recipe with a seed, and with the encoder, the steps and the monitoring that the options ask for.
 
     Other steps than the recipe's are measured at the end alone.
     """
-    recipe = load_recipe(RECIPES / f"{name}.yaml", PrefinetuneRecipe)
-    monitor: dict[str, Any] = {} if options.conflict else {"conflict_every": 0}
-    changes: dict[str, Any] = {"encoder": options.start}
+    over: dict[str, Any] = {"seed": seed, "encoder": options.start}
+    over["monitor"] = {} if options.conflict else {"conflict_every": 0}
     if options.steps is not None:
-        monitor["every"] = options.steps
-        changes["optimizer"] = recipe.optimizer.model_copy(update={"steps": options.steps})
-    return recipe.model_copy(update={**changes, "monitor": recipe.monitor.model_copy(update=monitor)})
+        over["monitor"]["every"] = options.steps
+        over["optimizer"] = {"steps": options.steps}
+    recipe = load_recipe(RECIPES / f"{name}.yaml", PrefinetuneRecipe, over)
+    return recipe.model_copy(update={"name": f"{recipe.name}-{seed}"})
 
 
-def run_strategy(recipe: PrefinetuneRecipe, seed: int, runs: Path) -> dict[str, float]:
-    """Runs a recipe with a seed, or reads what it measured."""
-    recipe = recipe.model_copy(update={"seed": seed, "name": f"{recipe.name}-{seed}"})
+def run_strategy(recipe: PrefinetuneRecipe, runs: Path) -> dict[str, float]:
+    """Runs a recipe, or reads what it measured."""
     with training_bar(recipe.name) as report:
         prefinetune(recipe, runs / recipe.name, report)
     return last_measures(runs / recipe.name)
@@ -125,7 +125,7 @@ def measure(
         return shown, run_part(name, float(share), base, seed, runs)
     if name in MERGES:
         return name, run_merge(MERGES[name], base, seed, runs)
-    return name, run_strategy(recipe_of(name, options), seed, runs)
+    return name, run_strategy(recipe_of(name, options, seed), runs)
 
 
 def summarise(rows: Sequence[dict[str, Any]], families: dict[str, str]) -> list[dict[str, Any]]:
@@ -247,13 +247,15 @@ def main() -> None:
     parser.add_argument("--no-conflict", dest="conflict", action="store_false", help="leave the conflict unmeasured")
     parser.add_argument("--steps", type=int, help="instead of the recipes'")
     options = parser.parse_args()
-    if options.steps is not None and options.steps < 1:
-        parser.error(f"--steps {options.steps}: expected 1 or more, leave it out for the recipes' own")
-    base = recipe_of("task-primary", options)
+    try:
+        bases = {seed: recipe_of("task-primary", options, seed) for seed in options.seeds}
+    except TrunklineError as error:
+        parser.error(str(error))
+    base = bases[options.seeds[0]]
     families = {name: Probe(name, section, 0).family.name for name, section in base.monitor.probes.items()}
     for seed in options.seeds:
         for asked in options.strategies:
-            name, measures = measure(asked, base, seed, options)
+            name, measures = measure(asked, bases[seed], seed, options)
             rows = [r for r in read_rows(options.out / "results.jsonl") if (r["strategy"], r["seed"]) != (name, seed)]
             start = {k.removeprefix("start/"): v for k, v in measures.items() if k.startswith("start/")}
             if start and name == "naive":

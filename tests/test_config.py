@@ -50,6 +50,8 @@ def test_all_problems_are_listed_at_once():
         ({"monitor": {"probes": {"subj": {}}}}, "per_class or sentences"),
         ({"families": {"ner": {"sources": {"gmb": {"weight": 0}}}}}, "greater than 0"),
         ({"optimizer": {"backbone_rate": float("nan")}}, "backbone_rate"),
+        ({"seed": -1}, "seed: Input should be greater than or equal to 0"),
+        ({"seed": 2**32}, "seed: Input should be less than 4294967296"),
     ],
 )
 def test_contradictions_are_named(change, words):
@@ -103,7 +105,7 @@ def test_the_nearest_valid_name_is_given_at_every_depth():
     assert "zzz: unknown key" in found and "strategy" in found, found
 
 
-def test_a_recipe_extends_another_one(tmp_path):
+def test_a_recipe_extends_another_one_and_a_command_line_both(tmp_path):
     import yaml
 
     (tmp_path / "base.yaml").write_text(yaml.safe_dump({**GOOD, "optimizer": {"steps": 7, "clip": 2.0}}))
@@ -113,6 +115,10 @@ def test_a_recipe_extends_another_one(tmp_path):
     recipe = load_recipe(path, PrefinetuneRecipe)
     assert (recipe.name, recipe.optimizer.steps, recipe.optimizer.clip) == ("own", 9, 2.0)
     assert list(recipe.families) == ["classification"]
+    other = load_recipe(path, PrefinetuneRecipe, {"seed": 3, "optimizer": {"steps": 2}})
+    assert (other.seed, other.optimizer.steps, other.optimizer.clip) == (3, 2, 2.0)
+    with pytest.raises(RecipeError, match=r"(?s)2 problems.*optimizer\.steps.*seed"):
+        load_recipe(path, PrefinetuneRecipe, {"seed": -1, "optimizer": {"steps": 0}})
     path.write_text(yaml.safe_dump({**own, "extends": "own.yaml"}))
     with pytest.raises(RecipeError, match="circle"):
         load_recipe(path, PrefinetuneRecipe)

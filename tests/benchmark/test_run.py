@@ -331,9 +331,9 @@ def test_some_budgets_methods_and_encoders_are_run_first(tasks: Tasks, tiny_fold
     assert {(result.budget, result.encoder) for result in first.results} == {("2 a class", "other")}
     assert run(recipe, tmp_path, encoders=["none"]).ran == 2 * len(first.results)
     assert run(recipe, tmp_path).ran == len(first.results)
-    with pytest.raises(TrunklineError, match="no budget '10%'"):
+    with pytest.raises(TrunklineError, match="none of the cells has the budget '10%'"):
         run(recipe, tmp_path, budgets=["10%"])
-    with pytest.raises(TrunklineError, match="no encoder 'naive'"):
+    with pytest.raises(TrunklineError, match="none of the cells has the encoder 'naive'"):
         run(recipe, tmp_path, encoders=["naive"])
 
 

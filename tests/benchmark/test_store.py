@@ -246,7 +246,7 @@ def test_some_cells_are_packed_and_of_tasks_that_are_not_complete_none(tmp_path:
     assert packed("complete", complete=True) == {place for place in places if place[0] == "a" or place[1] == "lora"}
     two = packed("two", encoders=["none", "own"], methods=["head"], complete=True)
     assert two == {place for place in places if place[:2] == ("a", "head") and place[2] != "half"}
-    with pytest.raises(TrunklineError, match=r"no finished cell has the encoder 'naive'\. Expected one of half, none"):
+    with pytest.raises(TrunklineError, match=r"none of the cells has the encoder 'naive'\. Expected one of half, none"):
         packed("no", encoders=["naive"])
 
 

@@ -8,7 +8,7 @@ import os
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from trunkline.benchmark.peers import PEERS, describe
 from trunkline.benchmark.results import Result
@@ -22,6 +22,7 @@ from trunkline.problems import nearest
 RESULT_FORMAT = 1
 """Part of every key; raised when the same settings give other results, so that all cells run again."""
 
+T = TypeVar("T")
 Place = tuple[str, str, str, str, int]
 Identity = Mapping[str, Any]
 Identify = Callable[[str, str], Identity]
@@ -182,6 +183,28 @@ def _cells(
                         max_chars=task.max_chars,
                         identity=identity,
                     )
+
+
+def select(items: Iterable[T], *asked: tuple[str, Collection[str], Callable[[T], str]]) -> list[T]:
+    """Those of some cells or results that have one of the names asked for.
+
+    Args:
+        items: The cells or results.
+        asked: What kind of name it is, the names, all if empty, and where an item has its own.
+
+    Raises:
+        TrunklineError: None of the items has a name.
+    """
+    items = list(items)
+    for what, names, name_of in asked:
+        known = sorted({name_of(item) for item in items})
+        for name in names:
+            if name not in known:
+                raise TrunklineError(
+                    f"none of the cells has the {what} {name!r}{nearest(name, known)}",
+                    expected=f"one of {', '.join(known)}",
+                )
+    return [item for item in items if all(not names or name_of(item) in names for _, names, name_of in asked)]
 
 
 def key_of(place: Place, identity: Identity) -> str:

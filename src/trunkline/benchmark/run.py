@@ -12,13 +12,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from trunkline.benchmark.cells import Cell, Identity, expand, group_jobs
+from trunkline.benchmark.cells import Cell, Identity, expand, group_jobs, select
 from trunkline.benchmark.executors import Event, Executor, execute, workers_for
 from trunkline.benchmark.inputs import identify_encoder
 from trunkline.benchmark.results import Result
 from trunkline.benchmark.store import ResultStore
 from trunkline.benchmark.suite import SuiteRecipe
-from trunkline.errors import TrunklineError
 
 
 @dataclass(frozen=True)
@@ -107,20 +106,12 @@ def list_cells(recipe: SuiteRecipe, only: Collection[str] = ()) -> list[Cell]:
 
 
 def _chosen(cells: Sequence[Cell], options: RunOptions) -> list[Cell]:
-    """The cells of some budgets, methods and encoders."""
-    checks: tuple[tuple[str, Collection[str], Callable[[Cell], str]], ...] = (
+    return select(
+        cells,
         ("budget", options.budgets, lambda cell: cell.budget.short()),
         ("method", options.methods, lambda cell: cell.method),
         ("encoder", options.encoders, lambda cell: cell.encoder),
     )
-    for what, asked, name_of in checks:
-        known = {name_of(cell) for cell in cells}
-        unknown = sorted(set(asked) - known)
-        if unknown:
-            raise TrunklineError(
-                f"the suite has no {what} {unknown[0]!r}", expected=f"one of {', '.join(sorted(known))}"
-            )
-    return [cell for cell in cells if all(not asked or name_of(cell) in asked for _, asked, name_of in checks)]
 
 
 def count_cells(recipe: SuiteRecipe, folder: Path, only: Collection[str] = ()) -> list[dict[str, Any]]:

@@ -22,7 +22,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from trunkline.benchmark.cells import Cell, Place, place_of
+from trunkline.benchmark.cells import Cell, Place, place_of, select
 from trunkline.benchmark.results import Result
 from trunkline.data.files import read_bytes, read_lines, write_atomic
 from trunkline.errors import DataError, TrunklineError
@@ -281,15 +281,11 @@ def pack(folder: Path, out: Path, options: PackOptions = PackOptions()) -> list[
 
 
 def _packed(results: Sequence[Result], options: PackOptions) -> list[Result]:
-    found = [result for result in results if not result.error]
-    for what, asked in (("encoder", options.encoders), ("method", options.methods)):
-        known = {getattr(result, what) for result in found}
-        unknown = sorted(set(asked) - known)
-        if unknown:
-            raise TrunklineError(
-                f"no finished cell has the {what} {unknown[0]!r}", expected=f"one of {', '.join(sorted(known))}"
-            )
-        found = [result for result in found if not asked or getattr(result, what) in asked]
+    found = select(
+        [result for result in results if not result.error],
+        ("encoder", options.encoders, lambda result: result.encoder),
+        ("method", options.methods, lambda result: result.method),
+    )
     if not options.complete:
         return found
     wanted: dict[str, set[tuple[str, int]]] = defaultdict(set)

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from trunkline.benchmark.peers import PEERS
-from trunkline.config import AdaptSection, FamilyName, Fraction, PositiveFloat, PositiveInt, Section
+from trunkline.config import AdaptSection, FamilyName, Fraction, PositiveFloat, PositiveInt, Section, Seed
 from trunkline.data.cards import Card, load_card
 from trunkline.errors import TrunklineError
 from trunkline.problems import nearest
@@ -96,7 +96,7 @@ class MethodSection(Section):
     budgets: Annotated[tuple[LabelBudget, ...], Field(min_length=1)] | None = None
     encoders: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
     tasks: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
-    seeds: Annotated[tuple[int, ...], Field(min_length=1)] | None = None
+    seeds: Annotated[tuple[Seed, ...], Field(min_length=1)] | None = None
 
     @field_validator("name")
     @classmethod
@@ -184,7 +184,7 @@ class SuiteRecipe(Section):
     baseline: str
     tasks: tuple[TaskSection, ...] = Field(min_length=1)
     budgets: tuple[LabelBudget, ...] = Field(default=(LabelBudget(all=True),), min_length=1)
-    seeds: tuple[int, ...] = Field(default=(0, 1, 2), min_length=1)
+    seeds: tuple[Seed, ...] = Field(default=(0, 1, 2), min_length=1)
     methods: tuple[MethodSection, ...] = Field(default=(MethodSection(name="head"),), min_length=1)
     adapt: ModesSection = ModesSection()
     peers_encoder: str | None = None

@@ -47,9 +47,9 @@ def prefinetune(
     from trunkline.prefinetune import prefinetune as run
     from trunkline.ui import training_bar
 
-    parsed = load_recipe(recipe, PrefinetuneRecipe)
+    parsed = load_recipe(recipe, PrefinetuneRecipe, {} if seed is None else {"seed": seed})
     if seed is not None:
-        parsed = parsed.model_copy(update={"seed": seed, "name": f"{parsed.name}-{seed}"})
+        parsed = parsed.model_copy(update={"name": f"{parsed.name}-{seed}"})
     from trunkline.training.distributed import is_main_process
     from trunkline.ui.training_plots import plot_run
 
@@ -135,7 +135,7 @@ def adapt(
     texts: Annotated[
         Path | None, typer.Option(help="For rounding, as for export: real texts, one a line or .jsonl.")
     ] = None,
-    seed: Annotated[int, typer.Option(help="Draws the few examples.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Draws the few examples.")] = 0,
     as_json: JsonFlag = False,
 ) -> None:
     """Fit one task from labelled examples on a frozen encoder.

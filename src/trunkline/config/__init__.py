@@ -1,7 +1,16 @@
 """Recipes: frozen, validated YAML. Every problem is reported at once, with the nearest valid name."""
 
 from trunkline.config.adapt import AdaptSection, BudgetSection, SweepRecipe
-from trunkline.config.base import AdapterSection, FamilyName, Fraction, PositiveFloat, PositiveInt, Section, Target
+from trunkline.config.base import (
+    AdapterSection,
+    FamilyName,
+    Fraction,
+    PositiveFloat,
+    PositiveInt,
+    Section,
+    Seed,
+    Target,
+)
 from trunkline.config.mixture import DecontaminateSection, MixtureFamily, MixtureRecipe, SourceSection
 from trunkline.config.prefinetune import (
     CheckpointSection,
@@ -37,6 +46,7 @@ __all__ = [
     "ProbeSection",
     "Recipe",
     "Section",
+    "Seed",
     "SourceSection",
     "Strategy",
     "SweepRecipe",

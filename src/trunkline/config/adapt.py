@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from trunkline.config.base import AdapterSection, Fraction, PositiveFloat, PositiveInt, Section
+from trunkline.config.base import AdapterSection, Fraction, PositiveFloat, PositiveInt, Section, Seed
 
 
 class BudgetSection(Section):
@@ -57,7 +57,7 @@ class SweepRecipe(Section):
     baseline: str
     tasks: dict[str, BudgetSection] = Field(min_length=1)
     adapt: AdaptSection = AdaptSection()
-    seeds: tuple[int, ...] = (0, 1, 2)
+    seeds: tuple[Seed, ...] = (0, 1, 2)
 
     @model_validator(mode="after")
     def _baseline_is_an_encoder(self) -> SweepRecipe:

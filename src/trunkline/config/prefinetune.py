@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from trunkline.config.base import AdapterSection, FamilyName, Fraction, PositiveFloat, PositiveInt, Section
+from trunkline.config.base import AdapterSection, FamilyName, Fraction, PositiveFloat, PositiveInt, Section, Seed
 from trunkline.config.mixture import DecontaminateSection, MixtureFamily
 
 Strategy = Literal["task-primary", "naive", "individual", "single-adapter", "frozen-backbone", "pcgrad"]
@@ -148,7 +148,7 @@ class PrefinetuneRecipe(Section):
     attention: Literal["auto", "sdpa", "eager"] = "auto"
     monitor: MonitorSection = MonitorSection()
     checkpoint: CheckpointSection = CheckpointSection()
-    seed: int = 0
+    seed: Seed = 0
 
     @model_validator(mode="after")
     def _consistent(self) -> PrefinetuneRecipe:

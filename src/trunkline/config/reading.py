@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 import yaml
@@ -20,13 +21,20 @@ MAX_DEPTH = 4
 Recipe = TypeVar("Recipe", bound=Section)
 
 
-def load_recipe(path: Path, kind: type[Recipe]) -> Recipe:
+def load_recipe(path: Path, kind: type[Recipe], over: Mapping[str, Any] = MappingProxyType({})) -> Recipe:
     """Reads a YAML recipe; one that `extends` another file says only what is different.
 
+    Args:
+        path: The recipe.
+        kind: Of which kind it is.
+        over: What a command line says instead of the recipe, in the same form: sections are merged.
+
     Raises:
-        RecipeError: The file is missing, is not YAML, or has problems; all of them are listed.
+        RecipeError: The file is missing, is not YAML, or has problems, `over` included; all of them are listed.
     """
     raw = _extended(path)
+    if isinstance(raw, dict):
+        raw = _merged(raw, over)
     if kind is PrefinetuneRecipe and isinstance(raw, dict) and isinstance(raw.get("mixture"), str):
         mixture = path.parent / raw["mixture"]
         raw = with_mixture(raw, parse_recipe(_read_yaml(mixture), MixtureRecipe, mixture))
