@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from pathlib import Path
 from typing import Any
 
@@ -222,6 +223,10 @@ def test_merging_bundles(tiny_folder, data, tmp_path):
     assert set(load_any(str(healed)).primaries) == set(base.families)
     with pytest.raises(TrunklineError, match="no encoder to merge"):
         merge_bundles([], tmp_path / "none", base=base.encoder)
+    for scale, density, words in ((math.nan, 0.2, "scale is nan"), (1.0, 0.0, "density is 0.0"), (1.0, 1.5, "1.5")):
+        with pytest.raises(TrunklineError, match=words):
+            merge_bundles(bundles, tmp_path / "none", base=base.encoder, scale=scale, density=density)
+    assert not (tmp_path / "none").exists()
     other = copy.deepcopy(parts[1])
     other.encoder.layers = other.encoder.layers[:2]
     with pytest.raises(MismatchError, match="shapes"):

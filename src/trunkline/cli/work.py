@@ -99,7 +99,9 @@ def merge(
     base: Annotated[str, typer.Option(help="The encoder that they started from.")] = "default",
     method: Annotated[Literal["average", "ties"], typer.Option(help="Average the task vectors, or TIES.")] = "average",
     scale: Annotated[float, typer.Option(help="Factor on the merged task vector.")] = 1.0,
-    density: Annotated[float, typer.Option(help="Share of each task vector that ties keeps.")] = 0.2,
+    density: Annotated[
+        float, typer.Option(help="Share of each task vector that ties keeps, above 0 and up to 1.")
+    ] = 0.2,
 ) -> None:
     """Merge the encoders of bundles that were pre-finetuned one family each, or go back a part of one's way (WiSE-FT).
 

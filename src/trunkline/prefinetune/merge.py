@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -48,15 +49,19 @@ def merge_encoders(base: Loaded, others: Sequence[Loaded], method: Method, *, sc
         others: One or more. One that goes only a part of the way is WiSE-FT (Wortsman et al. 2022, arXiv 2109.01903,
             equation 1); the updates of its primary adapters are scaled with it.
         method: See `merge_vectors`.
-        scale: Factor on the merged vector.
+        scale: Factor on the merged vector; a negative one goes away from what was learnt.
         density: See `merge_vectors`.
 
     Raises:
         MismatchError: Encoders of another shape.
-        TrunklineError: None to merge.
+        TrunklineError: None to merge, or a factor or share that there cannot be.
     """
     if not others:
         raise TrunklineError("no encoder to merge", expected="one or more")
+    if not math.isfinite(scale):
+        raise TrunklineError(f"the scale is {scale}", expected="a finite number; 0.5 goes half of the way")
+    if not 0 < density <= 1:
+        raise TrunklineError(f"the density is {density}", expected="a share above 0 and up to 1")
     start = base.encoder.state_dict()
     names = sorted(start)
     for other in others:
