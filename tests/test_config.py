@@ -50,6 +50,7 @@ def test_all_problems_are_listed_at_once():
         ({"monitor": {"probes": {"subj": {}}}}, "per_class or sentences"),
         ({"families": {"ner": {"sources": {"gmb": {"weight": 0}}}}}, "greater than 0"),
         ({"optimizer": {"backbone_rate": float("nan")}}, "backbone_rate"),
+        ({"optimizer": {"weight_decay": float("inf")}}, "weight_decay: Input should be a finite number"),
         ({"seed": -1}, "seed: Input should be greater than or equal to 0"),
         ({"seed": 2**32}, "seed: Input should be less than 4294967296"),
     ],

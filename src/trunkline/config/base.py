@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer
 
 PositiveInt = Annotated[int, Field(gt=0)]
-PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+PositiveFloat = Annotated[float, Field(gt=0)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 Target = Literal["query", "key", "value", "out", "up", "down"]
@@ -15,9 +15,10 @@ FamilyName = Literal["ner", "classification", "qa", "text"]
 
 
 class Section(BaseModel):
-    """Base of all recipe sections: frozen, unknown keys refused, no silent conversions of type."""
+    """Base of all recipe sections: frozen, unknown keys refused, numbers finite."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    # Not strict, because YAML reads 1e-4 as text.
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class AdapterSection(Section):
@@ -31,7 +32,7 @@ class AdapterSection(Section):
     alpha: PositiveFloat = 32.0
     targets: tuple[Target, ...] = ("query", "value")
     layers: PositiveInt | None = None
-    rank_growth: Annotated[float, Field(ge=1, allow_inf_nan=False)] = 1.0
+    rank_growth: Annotated[float, Field(ge=1)] = 1.0
 
     @model_serializer(mode="wrap")
     def _written(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:

@@ -37,10 +37,10 @@ class FamilySection(MixtureFamily):
     held_out: PositiveInt = 200
     temperature: PositiveFloat = 0.05
     learn_temperature: bool = False
-    hardness: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+    hardness: Annotated[float, Field(ge=0)] = 0.0
     negatives: Annotated[int, Field(ge=0)] = 64
     hard_negatives: Annotated[int, Field(ge=0)] = 0
-    anchor: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+    anchor: Annotated[float, Field(ge=0)] = 0.0
 
     @model_validator(mode="after")
     def _hard_negatives_are_negatives(self) -> FamilySection:

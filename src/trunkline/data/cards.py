@@ -31,7 +31,7 @@ _FAMILY = {"ner": "ner", "text": "classification", "pair": "classification", "pl
 
 
 class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True, allow_inf_nan=False)
 
 
 class FileRef(_Frozen):

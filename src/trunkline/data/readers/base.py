@@ -31,7 +31,7 @@ T = TypeVar("T")
 class FileOptions(BaseModel):
     """Options of every format."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True, allow_inf_nan=False)
 
     encoding: str = "utf-8"
     member: str | None = Field(default=None, description="The file inside a .zip or .tar archive.")

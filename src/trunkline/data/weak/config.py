@@ -15,7 +15,7 @@ from trunkline.problems import nearest
 
 COLUMNS = ("surface", "concept", "count", "target", "-")
 
-Price = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Price = Annotated[float, Field(ge=0)]
 
 
 class WeakLabelConfig(Section):
