@@ -19,12 +19,16 @@ from trunkline.prefinetune import prefinetune
 from trunkline.training.distributed import gather_units, mean_gradients, shares
 from trunkline.training.log import read_rows
 
+# Past the interpreter's own end, because gloo's threads now and then abort a process there, when all is saved
+# (pytorch/pytorch#179291).
 RUN = """
+import os
 import sys
 from pathlib import Path
 from trunkline.config import PrefinetuneRecipe, load_recipe
 from trunkline.prefinetune import prefinetune
 prefinetune(load_recipe(Path(sys.argv[1]), PrefinetuneRecipe), Path(sys.argv[2]))
+os._exit(0)
 """
 
 
