@@ -117,9 +117,9 @@ def test_nothing_is_unpickled_and_no_remote_code_is_run():
 
 
 def test_recipes_parse():
-    from trunkline.benchmark.suite import SuiteRecipe
     from trunkline.config import MixtureRecipe, PrefinetuneRecipe, SweepRecipe, load_recipe
     from trunkline.data.cards import load_card
+    from trunkline_lab.benchmark.suite import SuiteRecipe
 
     found = [*ROOT.glob("recipes/**/*.yaml"), *PACKAGE.glob("recipes/*.yaml")]
     assert len(found) >= 6

@@ -8,7 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 from trunkline.cli import app
-from trunkline.model.bundle_files import load_bundle
+from trunkline.encoder.bundle_files import load_bundle
 
 runner = CliRunner()
 ROWS = [("call me back", "call"), ("ring her at noon", "call"), ("buy milk", "shop"), ("order bread and eggs", "shop")]

@@ -11,9 +11,9 @@ from trunkline.adapt import TaskData, adapt
 from trunkline.cli import app
 from trunkline.config import AdaptSection, PrefinetuneRecipe, parse_recipe
 from trunkline.data.cards import load_card
-from trunkline.model.adapter_file import AdapterFile
-from trunkline.model.bundle_files import Loaded, add_task, save_bundle
-from trunkline.model.lora import LoraAdapter, LoraConfig
+from trunkline.encoder.adapter_file import AdapterFile
+from trunkline.encoder.bundle_files import Loaded, add_task, save_bundle
+from trunkline.encoder.lora import LoraAdapter, LoraConfig
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]

@@ -8,7 +8,7 @@ from typer.testing import CliRunner
 
 import tiny_models
 from trunkline.cli import app
-from trunkline.model.bundle_files import load_any
+from trunkline.encoder.bundle_files import load_any
 
 runner = CliRunner()
 

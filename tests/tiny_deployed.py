@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 
 import tiny_models
+from trunkline.encoder.adapter_file import AdapterFile, lora_hash
+from trunkline.encoder.bundle_files import Loaded, save_bundle
 from trunkline.export.bundle import export_bundle
 from trunkline.export.options import ExportOptions, ExportReport
-from trunkline.model.adapter_file import AdapterFile, lora_hash
-from trunkline.model.bundle_files import Loaded, save_bundle
-from trunkline.model.heads import LinearHead
+from trunkline.heads.linear import LinearHead
 
 TAGS = ("O", "B-person", "I-person")
 

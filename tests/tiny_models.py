@@ -12,12 +12,12 @@ import torch
 from torch import Tensor
 
 from trunkline.config import PrefinetuneRecipe, parse_recipe
-from trunkline.data.batching import ROW_WIDTH, pack, text_unit
-from trunkline.data.tokenize import TextTokenizer
-from trunkline.model.architectures import EncoderConfig
-from trunkline.model.batch import TokenBatch
-from trunkline.model.encoder import Encoder
-from trunkline.model.lora import Deltas, LoraAdapter, LoraConfig
+from trunkline.encoder.architectures import EncoderConfig
+from trunkline.encoder.batch import TokenBatch
+from trunkline.encoder.encoder import Encoder
+from trunkline.encoder.lora import Deltas, LoraAdapter, LoraConfig
+from trunkline.text.packing import ROW_WIDTH, pack, text_unit
+from trunkline.text.tokens import TextTokenizer
 
 KINDS = ("bert", "distilbert", "roberta", "xlm-roberta", "electra")
 WIDTH = 32

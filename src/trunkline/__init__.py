@@ -9,18 +9,18 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from trunkline.encoder.peft_format import export_peft, import_peft
+    from trunkline.engine.torch import Bundle, load
     from trunkline.errors import TrunklineError
-    from trunkline.inference import Bundle, load
-    from trunkline.model.peft_format import export_peft, import_peft
 
 __version__ = "0.1.0"
 
 _HOMES = {
-    "Bundle": "trunkline.inference",
+    "Bundle": "trunkline.engine.torch",
     "TrunklineError": "trunkline.errors",
-    "export_peft": "trunkline.model.peft_format",
-    "import_peft": "trunkline.model.peft_format",
-    "load": "trunkline.inference",
+    "export_peft": "trunkline.encoder.peft_format",
+    "import_peft": "trunkline.encoder.peft_format",
+    "load": "trunkline.engine.torch",
 }
 
 __all__ = [

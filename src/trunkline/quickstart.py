@@ -9,10 +9,10 @@ from trunkline.adapt import TaskData, adapt
 from trunkline.adapt.sweep import run_sweep, summarise
 from trunkline.config import AdaptSection, PrefinetuneRecipe, SweepRecipe, load_recipe
 from trunkline.data.cards import load_card
-from trunkline.inference import load
-from trunkline.model.bundle_files import add_task, load_any
+from trunkline.encoder.bundle_files import add_task, load_any
+from trunkline.engine.command import predict_rows
+from trunkline.engine.torch import load
 from trunkline.prefinetune import prefinetune
-from trunkline.runtime.command import predict_rows
 from trunkline.training.log import write_rows
 
 RECIPES = Path(__file__).parent / "recipes"

@@ -19,13 +19,15 @@ import trunkline
 from trunkline.adapt import TaskData, adapt
 from trunkline.adapt.lora import _Batches, starting_lora
 from trunkline.config import AdapterSection, AdaptSection
-from trunkline.data.batching import text_unit
-from trunkline.data.examples import NerExample, Span, TextExample, split_words
+from trunkline.encoder.adapter_file import AdapterFile, lora_hash
+from trunkline.encoder.bundle_files import Loaded, add_task, load_any, save_bundle
 from trunkline.errors import MismatchError, TrunklineError
-from trunkline.families import fitting, get_family
-from trunkline.model.adapter_file import AdapterFile, lora_hash
-from trunkline.model.bundle_files import Loaded, add_task, load_any, save_bundle
-from trunkline.model.heads import LinearHead, best_head, fit_head, head_path, mean_loss
+from trunkline.heads import fitting
+from trunkline.heads.linear import LinearHead, best_head, fit_head, head_path, mean_loss
+from trunkline.tasks import get_family
+from trunkline.text.examples import NerExample, Span, TextExample
+from trunkline.text.packing import text_unit
+from trunkline.text.words import split_words
 
 HEAD = AdaptSection(mode="head", precision="fp32")
 LORA = AdaptSection(

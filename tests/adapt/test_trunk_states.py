@@ -14,13 +14,14 @@ import tiny_models
 from trunkline.adapt.fit import TaskData
 from trunkline.adapt.lora import train_lora
 from trunkline.config import AdaptSection
-from trunkline.data.batching import UnitText, pack
-from trunkline.data.examples import TextExample
-from trunkline.families import fitting, get_family
-from trunkline.model import features
-from trunkline.model.batch import TokenBatch
-from trunkline.model.bundle_files import Loaded, load_any
-from trunkline.model.features import Branch, TrunkStates, branch_features
+from trunkline.encoder import features
+from trunkline.encoder.batch import TokenBatch
+from trunkline.encoder.bundle_files import Loaded, load_any
+from trunkline.encoder.features import Branch, TrunkStates, branch_features
+from trunkline.heads import fitting
+from trunkline.tasks import get_family
+from trunkline.text.examples import TextExample
+from trunkline.text.packing import UnitText, pack
 
 FAMILY = get_family("classification")
 

@@ -9,16 +9,16 @@ import pytest
 from chromium import missing, run_graphs
 
 import tiny_models
+from trunkline.bundle.lora import SLOTS, complete, lora_shapes
+from trunkline.encoder.bundle_files import Loaded
+from trunkline.engine.session import open_session
 from trunkline.export.adapters import adapter_feeds
 from trunkline.export.graph import branch_graph, trunk_graph
 from trunkline.export.quantise.kernels import quantised_kernels
 from trunkline.export.quantise.plan import Plan
 from trunkline.export.quantise.smooth import calibrate
 from trunkline.export.weights import take_weights
-from trunkline.model.bundle_files import Loaded
-from trunkline.model.heads import LinearHead
-from trunkline.runtime.feeds import SLOTS, complete, lora_shapes
-from trunkline.runtime.session import open_session
+from trunkline.heads.linear import LinearHead
 
 pytestmark = [pytest.mark.browser, pytest.mark.skipif(bool(missing()), reason=missing())]
 RANKS = (0, 4, 16)

@@ -9,9 +9,9 @@ import pytest
 import yaml
 
 from trunkline.data.cards import DATA_VARIABLE, Card, Resplit, data_folder, divide, list_cards, load_card
-from trunkline.data.examples import NerExample, PairExample, TextExample
 from trunkline.data.readers import READERS
 from trunkline.errors import DataError, RecipeError, TrunklineError
+from trunkline.text.examples import NerExample, PairExample, TextExample
 
 TYPES = {"ner": NerExample, "text": TextExample, "pair": PairExample}
 BASE: dict[str, Any] = {

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 
 from trunkline.data.cards import list_cards
 from trunkline.data.describe import count, list_cards_table, show, stats
-from trunkline.data.examples import NerExample, PairExample, Span, TextExample, join_tokens
 from trunkline.errors import TrunklineError
+from trunkline.text.examples import NerExample, PairExample, Span, TextExample, join_tokens
 
 CARD: dict[str, Any] = {
     "name": "mine",

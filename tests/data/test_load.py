@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 
-from trunkline.data.examples import Example, NerExample, PairExample, PlainExample, Span, TextExample, split_words
 from trunkline.data.hub import load_hub
 from trunkline.data.load import check_labels, load_examples, stream_examples
 from trunkline.errors import DataError, TrunklineError
+from trunkline.text.examples import Example, NerExample, PairExample, PlainExample, Span, TextExample
+from trunkline.text.words import split_words
 
 NER = NerExample("Ann runs", ((0, 3), (4, 8)), (Span(0, 3, "per"),))
 TEXT = TextExample("Ann runs", "x")

@@ -13,14 +13,14 @@ import yaml
 from trunkline.data.cards import list_cards, load_card
 from trunkline.data.checks.decontaminate import decontaminate
 from trunkline.data.checks.overlap import OverlapIndex
-from trunkline.data.corpus import corpus_of
 from trunkline.data.describe import count
-from trunkline.data.examples import QaExample
 from trunkline.data.files import write_atomic
 from trunkline.data.load import check_labels, load_examples, stream_source
 from trunkline.data.readers import READERS
 from trunkline.data.readers.ner_questions import TEMPLATES, concept_name
 from trunkline.errors import DataError, RecipeError, TrunklineError
+from trunkline.prefinetune.corpus import corpus_of
+from trunkline.text.examples import QaExample
 
 CONTEXT = "Ann moved to Oslo.\nBob stayed in Rome, Ann says."
 ASK = {"id": "q1", "question": "Who moved?", "answers": [{"text": "Ann", "answer_start": 0}]}

@@ -10,10 +10,10 @@ import pytest
 from test_files import make_tar, make_zip
 
 from trunkline.data.cards import DATA_VARIABLE, data_folder, load_card
-from trunkline.data.examples import NerExample, PairExample, PlainExample
 from trunkline.data.files import write_atomic
 from trunkline.data.readers import READERS
 from trunkline.errors import DataError
+from trunkline.text.examples import NerExample, PairExample, PlainExample
 
 TABLES = {
     "./data/all_csv/1.csv": b"driver#points#home team's ground#club\nann lee#3#old oval#rovers\n",

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 from test_files import make_tar
 
-from trunkline.data.examples import PairExample, TextExample
 from trunkline.data.files import write_atomic
 from trunkline.data.readers import READERS
 from trunkline.errors import DataError, RecipeError
+from trunkline.text.examples import PairExample, TextExample
 
 
 def read(name: str, path: Path, content: str | bytes, **options: Any) -> list[Any]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from trunkline.data.cards import DATA_VARIABLE, data_folder, list_cards, load_card
-from trunkline.data.examples import NerExample
 from trunkline.data.load import labels_of
+from trunkline.text.examples import NerExample
 
 pytestmark = pytest.mark.slow
 

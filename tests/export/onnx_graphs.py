@@ -10,14 +10,14 @@ import numpy.typing as npt
 import torch
 
 import tiny_models
-from trunkline.data.tokenize import TextTokenizer
+from trunkline.bundle.lora import SLOTS, Shapes, lora_shapes
+from trunkline.encoder.architectures import EncoderConfig
+from trunkline.encoder.encoder import Encoder
+from trunkline.engine.session import open_session
 from trunkline.export.graph import branch_graph, trunk_graph
 from trunkline.export.weights import BackboneWeights
-from trunkline.model.architectures import EncoderConfig
-from trunkline.model.encoder import Encoder
-from trunkline.model.heads import LinearHead
-from trunkline.runtime.feeds import SLOTS, Shapes, lora_shapes
-from trunkline.runtime.session import open_session
+from trunkline.heads.linear import LinearHead
+from trunkline.text.tokens import TextTokenizer
 
 Array = npt.NDArray[np.float32]
 ALL_SLOTS = tuple(SLOTS)

@@ -12,14 +12,14 @@ import pytest
 import torch
 
 import tiny_models
+from trunkline.bundle.lora import bank, check_feeds, complete, fuse, lora_shapes
+from trunkline.encoder.bundle_files import Loaded
+from trunkline.encoder.lora import LoraAdapter, LoraConfig
+from trunkline.encoder.peft_format import export_peft, import_peft
 from trunkline.errors import MismatchError, TrunklineError
 from trunkline.export.adapters import adapter_feeds, adapter_tensors, to_half, write_onnx_adapter
 from trunkline.export.weights import take_weights
-from trunkline.model.bundle_files import Loaded
-from trunkline.model.heads import LinearHead
-from trunkline.model.lora import LoraAdapter, LoraConfig
-from trunkline.model.peft_format import export_peft, import_peft
-from trunkline.runtime.feeds import bank, check_feeds, complete, fuse, lora_shapes
+from trunkline.heads.linear import LinearHead
 
 QKV = lora_shapes(range(2, 4), 32, 48, ("qkv",))
 

@@ -10,10 +10,10 @@ from typer.testing import CliRunner, Result
 
 import tiny_deployed
 import tiny_models
+from trunkline.bundle.files import open_bundle
 from trunkline.cli import app
+from trunkline.encoder.bundle_files import Loaded
 from trunkline.errors import TrunklineError
-from trunkline.model.bundle_files import Loaded
-from trunkline.runtime.bundle_files import open_bundle
 
 
 def run(*arguments: object) -> Result:

@@ -13,6 +13,13 @@ import pytest
 
 import tiny_deployed
 import tiny_models
+from trunkline.bundle.files import open_bundle
+from trunkline.bundle.lora import complete
+from trunkline.encoder.bundle_files import Loaded, load_bundle
+from trunkline.encoder.encoder import Encoder
+from trunkline.encoder.peft_format import export_peft
+from trunkline.encoder.storage import backbone_hash
+from trunkline.engine.session import open_session
 from trunkline.errors import MismatchError, TrunklineError
 from trunkline.export import bundle as bundle_module
 from trunkline.export.bundle import export_bundle
@@ -20,13 +27,6 @@ from trunkline.export.options import ExportOptions
 from trunkline.export.parity import Tolerance
 from trunkline.export.quantise.gate import QualityError
 from trunkline.export.single import export_merged, export_onnx_adapters
-from trunkline.model.bundle_files import Loaded, load_bundle
-from trunkline.model.encoder import Encoder
-from trunkline.model.peft_format import export_peft
-from trunkline.model.storage import backbone_hash
-from trunkline.runtime.bundle_files import open_bundle
-from trunkline.runtime.feeds import complete
-from trunkline.runtime.session import open_session
 
 TEXTS = tuple(tiny_models.SENTENCES)
 FAST = ExportOptions(texts=TEXTS)
@@ -157,7 +157,7 @@ def test_a_lower_fork_and_a_plain_encoder(source: str, tiny_folder: Any, tmp_pat
 
 
 def test_rounded_weights_pass_the_gate_or_are_refused(source: str, tmp_path: Path) -> None:
-    from trunkline.data.examples import TextExample
+    from trunkline.text.examples import TextExample
 
     examples = {"topics": [TextExample(text, label) for text in TEXTS for label in ("work", "rest")]}
     options = dataclasses.replace(FAST, weights="int8", examples=examples)

@@ -16,15 +16,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import tiny_models
+from trunkline.bundle.lora import bank, complete
+from trunkline.encoder.bundle_files import Loaded, load_any
+from trunkline.engine.session import open_session
 from trunkline.errors import EncoderError, MismatchError, TrunklineError
 from trunkline.export.adapters import adapter_feeds, head_linear
 from trunkline.export.graph import branch_graph, merged_graph, trunk_graph
 from trunkline.export.layers import Kernels, gather, gemm
 from trunkline.export.parity import Adapter, check_parity, forked, merged
 from trunkline.export.weights import BackboneWeights, take_weights
-from trunkline.model.bundle_files import Loaded, load_any
-from trunkline.runtime.feeds import bank, complete
-from trunkline.runtime.session import open_session
 
 Folders = Callable[[str], Path]
 SETTINGS = settings(derandomize=True, deadline=None, max_examples=25)

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 import tiny_models
+from trunkline.encoder.bundle_files import Loaded, load_any
 from trunkline.errors import MismatchError, TrunklineError
 from trunkline.export.adapters import adapter_feeds
 from trunkline.export.litert import export as litert
@@ -27,8 +28,7 @@ from trunkline.export.litert.layout import (
 )
 from trunkline.export.parity import Adapter, check_parity
 from trunkline.export.weights import take_weights
-from trunkline.model.bundle_files import Loaded, load_any
-from trunkline.model.heads import LinearHead
+from trunkline.heads.linear import LinearHead
 
 Folders = Callable[[str], Path]
 ALL = ("query", "key", "value", "out", "up", "down")

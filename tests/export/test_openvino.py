@@ -9,10 +9,10 @@ import onnx_graphs as graphs
 import pytest
 
 import tiny_models
+from trunkline.encoder.bundle_files import Loaded
 from trunkline.export.graph import branch_graph, trunk_graph
 from trunkline.export.parity import Adapter, Tolerance, check_parity, forked
 from trunkline.export.weights import take_weights
-from trunkline.model.bundle_files import Loaded
 
 openvino = pytest.importorskip("openvino", reason="openvino is not installed: pip install openvino")
 

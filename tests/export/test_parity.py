@@ -11,14 +11,14 @@ import pytest
 from onnx import numpy_helper
 
 import tiny_models
+from trunkline.bundle.lora import SLOTS
+from trunkline.encoder.bundle_files import Loaded
+from trunkline.engine.session import open_session
 from trunkline.errors import TrunklineError
 from trunkline.export.adapters import head_linear
 from trunkline.export.graph import branch_graph, merged_graph, trunk_graph
 from trunkline.export.parity import Adapter, Tolerance, banked, check_parity, forked, merged
 from trunkline.export.weights import take_weights
-from trunkline.model.bundle_files import Loaded
-from trunkline.runtime.feeds import SLOTS
-from trunkline.runtime.session import open_session
 
 TEXTS = tiny_models.SENTENCES
 

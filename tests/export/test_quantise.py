@@ -13,6 +13,8 @@ import onnx_graphs as graphs
 import pytest
 
 import tiny_models
+from trunkline.encoder.bundle_files import Loaded, load_any
+from trunkline.engine.session import open_session
 from trunkline.errors import MismatchError, TrunklineError
 from trunkline.export.adapters import adapter_feeds
 from trunkline.export.builder import Builder
@@ -26,8 +28,6 @@ from trunkline.export.quantise.plan import PLANS, Plan, linear_layers
 from trunkline.export.quantise.simulate import RoundedLinear, quantised_encoder
 from trunkline.export.quantise.smooth import Calibration, calibrate, smoothing
 from trunkline.export.weights import BackboneWeights, take_weights
-from trunkline.model.bundle_files import Loaded, load_any
-from trunkline.runtime.session import open_session
 
 TEXTS = tiny_models.SENTENCES
 Array = graphs.Array

@@ -12,8 +12,9 @@ import torch
 import tiny_models
 from trunkline.adapt.fit import TaskData, adapt
 from trunkline.config import AdapterSection, AdaptSection
-from trunkline.data.examples import NerExample, TextExample
 from trunkline.data.load import load_examples
+from trunkline.encoder.bundle_files import Loaded
+from trunkline.engine.session import open_session
 from trunkline.errors import TrunklineError
 from trunkline.export.graph import branch_graph, trunk_graph
 from trunkline.export.quantise.gate import GateOptions, QualityError, _proposal, quality_gate
@@ -22,9 +23,9 @@ from trunkline.export.quantise.plan import Plan
 from trunkline.export.quantise.simulate import quantised_encoder
 from trunkline.export.quantise.smooth import Calibration, calibrate
 from trunkline.export.weights import take_weights
-from trunkline.families import fitting, get_family
-from trunkline.model.bundle_files import Loaded
-from trunkline.runtime.session import open_session
+from trunkline.heads import fitting
+from trunkline.tasks import get_family
+from trunkline.text.examples import NerExample, TextExample
 
 COARSE = Plan(alpha=0.0, per_token=())
 """Without anything against outliers."""

@@ -10,13 +10,13 @@ import pytest
 from typer.testing import CliRunner
 
 import tiny_deployed
+from trunkline.bundle.files import open_bundle
 from trunkline.cli import app
+from trunkline.encoder.bundle_files import Loaded
+from trunkline.engine.rows import TextReader
 from trunkline.errors import DataError, TrunklineError
 from trunkline.export import size_worker
 from trunkline.export.size import SizeOptions, pareto, read_scores, report_size, run_worker
-from trunkline.model.bundle_files import Loaded
-from trunkline.runtime.bundle_files import open_bundle
-from trunkline.runtime.text import TextReader
 from trunkline.ui.sizes import pareto_plot
 
 FEW = SizeOptions(lengths=(8, 16, 10_000), repeats=2)

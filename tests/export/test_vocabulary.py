@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import tiny_models
-from trunkline.data.tokenize import TextTokenizer
+from trunkline.encoder.bundle_files import Loaded, load_any
 from trunkline.errors import TrunklineError
 from trunkline.export.vocabulary import (
     Vocabulary,
@@ -24,7 +24,7 @@ from trunkline.export.vocabulary import (
     shorten_positions,
 )
 from trunkline.export.weights import take_weights
-from trunkline.model.bundle_files import Loaded, load_any
+from trunkline.text.tokens import TextTokenizer
 
 CORPUS = [row["text"] for row in tiny_models.ner_rows(60)]
 PAD = (1,)

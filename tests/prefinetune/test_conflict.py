@@ -17,15 +17,15 @@ from torch import Tensor, nn
 
 import tiny_models
 from trunkline.config import PrefinetuneRecipe
-from trunkline.data.mixture import Source
+from trunkline.encoder.bundle_files import Loaded, load_any
 from trunkline.errors import TrainingError, TrunklineError
-from trunkline.families import get_family
-from trunkline.model.bundle_files import Loaded, load_any
 from trunkline.prefinetune.conflict import ConflictLog, gradients, measure_conflict, shared_parameters
 from trunkline.prefinetune.conflict_report import draw_batches, levels
+from trunkline.prefinetune.mixture import Source
 from trunkline.prefinetune.model import PrefinetuneModel, StepBatch
 from trunkline.prefinetune.sources import recipe_sources
 from trunkline.prefinetune.strategies import adapters_of
+from trunkline.tasks import get_family
 from trunkline.training.log import read_rows
 
 Folders = Callable[[str], Path]

@@ -15,11 +15,11 @@ import typer
 import tiny_models
 from trunkline.cli import app
 from trunkline.config import PrefinetuneRecipe
-from trunkline.data.mixture import Source
+from trunkline.encoder.bundle_files import Loaded, load_any
 from trunkline.errors import EncoderError, MismatchError
-from trunkline.model.bundle_files import Loaded, load_any
 from trunkline.prefinetune import prefinetune
 from trunkline.prefinetune.experiment import write_experiment
+from trunkline.prefinetune.mixture import Source
 from trunkline.prefinetune.model_card import write_model_card
 from trunkline.prefinetune.sources import Opened, load_sources, open_sources
 from trunkline.versions import versions

@@ -11,16 +11,17 @@ import torch
 
 import tiny_models
 from trunkline.config import PrefinetuneRecipe
-from trunkline.data.examples import NerExample, PairExample, split_words
-from trunkline.data.mixture import Source
+from trunkline.encoder.bundle_files import Loaded, load_any, load_bundle
 from trunkline.errors import MismatchError, RecipeError, TrunklineError
-from trunkline.families import get_family
-from trunkline.model.bundle_files import Loaded, load_any, load_bundle
 from trunkline.prefinetune import Report, prefinetune
+from trunkline.prefinetune.mixture import Source
 from trunkline.prefinetune.model import PrefinetuneModel, StepBatch, check_families, draw_batch
 from trunkline.prefinetune.run import Session
 from trunkline.prefinetune.sources import recipe_sources
 from trunkline.prefinetune.strategies import adapters_of
+from trunkline.tasks import get_family
+from trunkline.text.examples import NerExample, PairExample
+from trunkline.text.words import split_words
 from trunkline.training.distributed import Place
 from trunkline.training.log import read_rows
 

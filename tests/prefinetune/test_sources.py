@@ -11,9 +11,9 @@ import torch
 
 from trunkline.config import MixtureRecipe, PrefinetuneRecipe, load_recipe, parse_recipe
 from trunkline.errors import RecipeError
-from trunkline.families import get_family
 from trunkline.prefinetune.mixing import describe_mixture, schedule
 from trunkline.prefinetune.sources import recipe_sources
+from trunkline.tasks import get_family
 
 LEAK = "the meeting with Ana moved to the big room on Monday morning"
 

@@ -13,8 +13,8 @@ import torch
 
 import tiny_models
 from trunkline.config import PrefinetuneRecipe, parse_recipe
+from trunkline.encoder.bundle_files import load_any
 from trunkline.errors import MismatchError, RecipeError, TrunklineError
-from trunkline.model.bundle_files import load_any
 from trunkline.prefinetune import prefinetune
 from trunkline.prefinetune.merge import merge_bundles, merge_encoders, merge_vectors
 from trunkline.prefinetune.run import Session

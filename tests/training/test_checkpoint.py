@@ -17,8 +17,8 @@ from safetensors import SafetensorError
 from torch import nn
 
 import tiny_models
+from trunkline.encoder.bundle_files import load_bundle
 from trunkline.errors import MismatchError, TrunklineError
-from trunkline.model.bundle_files import load_bundle
 from trunkline.prefinetune import Report, prefinetune
 from trunkline.training.checkpoint import checkpoints, load_checkpoint, save_checkpoint
 from trunkline.training.ema import Ema

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 
 import tiny_models
 from trunkline.errors import TrainingError
-from trunkline.families.classification import TextPairObjective
 from trunkline.prefinetune import Report, prefinetune
+from trunkline.prefinetune.objectives.classification import TextPairObjective
 from trunkline.training.checkpoint import checkpoints
 from trunkline.training.loop import Hooks, Interrupted, LoopSettings, optimizer_for, rate_factor, run
 
@@ -297,7 +297,7 @@ def test_a_run_that_diverges_keeps_batch_and_checkpoint_and_can_go_on(
 def test_the_batch_that_is_kept_is_of_the_step_that_failed_alone(
     tiny_folder: Folders, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from trunkline.families.ner import TokenConceptObjective
+    from trunkline.prefinetune.objectives.ner import TokenConceptObjective
 
     recipe = tiny_models.recipe_of(tiny_folder("bert"), tmp_path / "data", monitor={"every": 0})
     original, count = TokenConceptObjective.forward, []

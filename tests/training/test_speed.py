@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import tiny_models
+from trunkline.encoder.architectures import read_config
 from trunkline.errors import MismatchError, RecipeError, TrunklineError
-from trunkline.model.architectures import read_config
 from trunkline.prefinetune import Report, prefinetune
 from trunkline.training import speed
 from trunkline.training.speed import (

@@ -8,12 +8,13 @@ from typing import Any
 
 from trunkline.adapt.lora import LoraResult, train_lora
 from trunkline.config import AdaptSection
+from trunkline.encoder.adapter_file import AdapterFile, lora_hash
+from trunkline.encoder.bundle_files import Loaded
+from trunkline.encoder.features import Features
 from trunkline.errors import TrunklineError
-from trunkline.families import Family, fitting, get_family
-from trunkline.families.base import Scores
-from trunkline.model.adapter_file import AdapterFile, lora_hash
-from trunkline.model.bundle_files import Loaded
-from trunkline.model.features import Features
+from trunkline.heads import fitting
+from trunkline.tasks import Family, get_family
+from trunkline.tasks.base import Scores
 
 
 @dataclass(frozen=True)

@@ -13,12 +13,13 @@ from typing import Any
 from trunkline.adapt.fit import FeatureMap, TaskData
 from trunkline.adapt.lora import TaskModel, fine_tune
 from trunkline.config import AdaptSection
-from trunkline.families import fitting, get_family
-from trunkline.families.base import Labels, Scores
-from trunkline.model.bundle_files import Loaded
-from trunkline.model.encoder import Encoder
-from trunkline.model.heads import LinearHead
-from trunkline.model.lora import LoraAdapter
+from trunkline.encoder.bundle_files import Loaded
+from trunkline.encoder.encoder import Encoder
+from trunkline.encoder.lora import LoraAdapter
+from trunkline.heads import fitting
+from trunkline.heads.linear import LinearHead
+from trunkline.tasks import get_family
+from trunkline.tasks.base import Labels, Scores
 from trunkline.training.checkpoint import seed_everything
 
 

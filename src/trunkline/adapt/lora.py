@@ -18,15 +18,16 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from trunkline.config import AdapterSection, AdaptSection
-from trunkline.data.batching import UnitText, pack
-from trunkline.families import Family, Labels, fitting
-from trunkline.families.base import Transitions
-from trunkline.model.batch import TokenBatch
-from trunkline.model.bundle_files import Loaded
-from trunkline.model.encoder import Encoder
-from trunkline.model.features import Branch, TrunkStates, branch_features
-from trunkline.model.heads import LinearHead
-from trunkline.model.lora import LoraAdapter, lora_config
+from trunkline.encoder.batch import TokenBatch
+from trunkline.encoder.bundle_files import Loaded
+from trunkline.encoder.encoder import Encoder
+from trunkline.encoder.features import Branch, TrunkStates, branch_features
+from trunkline.encoder.lora import LoraAdapter, lora_config
+from trunkline.heads import fitting
+from trunkline.heads.linear import LinearHead
+from trunkline.tasks import Family, Labels
+from trunkline.tasks.base import Transitions
+from trunkline.text.packing import UnitText, pack
 from trunkline.training.checkpoint import seed_everything
 from trunkline.training.loop import Hooks, LoopSettings, optimizer_for, run
 from trunkline.training.precision import make_accelerator, resolve_precision

@@ -13,11 +13,11 @@ from trunkline.adapt.fit import FeatureMap, TaskData, adapt, task_features
 from trunkline.config import AdaptSection, BudgetSection, SweepRecipe
 from trunkline.data.cards import load_card
 from trunkline.data.sample import draw
-from trunkline.families import Family, get_family
-from trunkline.families.resampling import interval, resample
-from trunkline.model.bundle_files import Loaded, load_any
+from trunkline.encoder.bundle_files import Loaded, load_any
+from trunkline.tasks import Family, get_family
 from trunkline.training.log import mend_rows, read_rows
 from trunkline.versions import versions
+from trunkline_lab.resampling import interval, resample
 
 Row = dict[str, Any]
 

@@ -7,7 +7,6 @@ from typing import Any
 
 import typer
 
-from trunkline.cli import benchmark as _benchmark  # noqa: F401 (joins the application)
 from trunkline.cli import data as _data  # noqa: F401 (joins the application)
 from trunkline.cli import export as _export  # noqa: F401 (joins the application)
 from trunkline.cli import label as _label  # noqa: F401 (joins the application)
@@ -15,13 +14,18 @@ from trunkline.cli import work as _work  # noqa: F401 (joins the application)
 from trunkline.cli.base import app
 from trunkline.errors import TrunklineError
 
-__all__ = ["app", "main"]
+__all__ = ["app", "main", "run_app"]
 
 
 def main() -> None:
-    """Entry point: problems that a user can mend end in one message and exit code 2."""
+    """Entry point of `trunkline`."""
+    run_app(app)
+
+
+def run_app(application: typer.Typer) -> None:
+    """Runs a command line: problems that a user can mend end in one message and exit code 2."""
     try:
-        app(standalone_mode=True)
+        application(standalone_mode=True)
     except TrunklineError as error:
         _stop(error, 2)
     except KeyboardInterrupt:

@@ -136,8 +136,8 @@ def check_data(
 
 
 def _token_counter(encoder: str, say: Callable[[str], None]) -> Callable[[str], int] | None:
-    from trunkline.data.tokenize import TextTokenizer
-    from trunkline.model.resolve import resolve
+    from trunkline.encoder.resolve import resolve
+    from trunkline.text.tokens import TextTokenizer
 
     if encoder == "none":
         return None

@@ -77,8 +77,8 @@ def export(
     Example: trunkline export runs/quickstart/run/bundle --out deployed
     """
     from trunkline.data.files import write_atomic
+    from trunkline.engine.command import read_texts
     from trunkline.export.options import ExportOptions
-    from trunkline.runtime.command import read_texts
     from trunkline.ui import say
 
     options = ExportOptions(
@@ -153,7 +153,7 @@ def list_bundle(bundle: BundleArgument, as_json: JsonFlag = False) -> None:
 
     Example: trunkline bundle list deployed
     """
-    from trunkline.runtime.bundle_files import read_manifest
+    from trunkline.bundle.files import read_manifest
 
     manifest = read_manifest(bundle.expanduser())
     record = json.loads(manifest.to_json())
@@ -183,8 +183,8 @@ def add(
 
     Example: trunkline bundle add deployed orders runs/quickstart/run/bundle/tasks/orders.safetensors
     """
-    from trunkline.runtime.bundle_files import is_task_file, read_manifest
-    from trunkline.runtime.edit import add_task
+    from trunkline.bundle.edit import add_task
+    from trunkline.bundle.files import is_task_file, read_manifest
 
     folder = bundle.expanduser()
     source: Path | bytes = file
@@ -208,7 +208,7 @@ def remove(
 
     Example: trunkline bundle remove deployed orders
     """
-    from trunkline.runtime.edit import remove_task
+    from trunkline.bundle.edit import remove_task
 
     after = remove_task(bundle, name, key=None if sign is None else _key(sign))
     typer.echo("left: " + (", ".join(sorted(after.tasks)) or "no tasks"))
@@ -223,8 +223,8 @@ def sign_command(
 
     Example: trunkline bundle sign deployed --key private.key
     """
-    from trunkline.runtime.edit import sign_bundle
-    from trunkline.runtime.signature import new_private_key, public_half
+    from trunkline.bundle.edit import sign_bundle
+    from trunkline.bundle.signature import new_private_key, public_half
 
     if not key.exists():
         key.touch(mode=0o600)
@@ -245,8 +245,8 @@ def verify(
 
     Example: trunkline bundle verify deployed
     """
-    from trunkline.runtime.bundle_files import open_bundle
-    from trunkline.runtime.session import open_session
+    from trunkline.bundle.files import open_bundle
+    from trunkline.engine.session import open_session
 
     key = _key(Path(public_key)) if public_key is not None and Path(public_key).is_file() else public_key
     opened = open_bundle(bundle, public_key=key)
@@ -302,7 +302,7 @@ def _examples(source: str, given: dict[str, str]) -> dict[str, Any]:
     if not given:
         return {}
     from trunkline.data.load import load_examples
-    from trunkline.model.bundle_files import load_any
+    from trunkline.encoder.bundle_files import load_any
 
     tasks = load_any(source).tasks
     unknown = sorted(given.keys() - tasks.keys())
@@ -312,6 +312,6 @@ def _examples(source: str, given: dict[str, str]) -> dict[str, Any]:
 
 
 def _key(path: Path) -> bytes:
-    from trunkline.runtime.tensors import read_file
+    from trunkline.bundle.tensors import read_file
 
     return read_file(path, 2**16)

@@ -104,15 +104,15 @@ def mine_pairs(
     """
     given = {key: value for key, value in locals().items() if key not in _NOT_OF_MINING and value not in (None, [])}
     from trunkline.config import parse_recipe
-    from trunkline.data.mining.command import mine_pairs as run
-    from trunkline.data.mining.options import MinePairsConfig
+    from trunkline.label.mining.command import mine_pairs as run
+    from trunkline.label.mining.options import MinePairsConfig
     from trunkline.ui import say
     from trunkline.ui.data import print_mined
 
     config = parse_recipe(given, MinePairsConfig, "options")
     embed = None
     if encoder is not None:
-        from trunkline.model.embed import embedder
+        from trunkline.encoder.embed import embedder
 
         embed = embedder(encoder)
     report = run(config, sources, out, embed=embed, say=say)
@@ -129,8 +129,8 @@ def _renaming(item: str) -> tuple[str, str]:
 def _weak_label(source: str, out: Path, options: dict[str, Any], *, yes: bool, as_json: bool) -> None:
     from trunkline.data.checks.report import whole_text
     from trunkline.data.load import stream_examples
-    from trunkline.data.weak.command import weak_label as run
-    from trunkline.data.weak.config import parse_weak_label
+    from trunkline.label.weak.command import weak_label as run
+    from trunkline.label.weak.config import parse_weak_label
     from trunkline.ui import say
     from trunkline.ui.label import print_labelled
 

@@ -14,7 +14,7 @@ import typer
 from trunkline.cli.base import JsonFlag, app
 
 if TYPE_CHECKING:
-    from trunkline.model.bundle_files import Loaded
+    from trunkline.encoder.bundle_files import Loaded
 
 
 @app.command()
@@ -23,7 +23,7 @@ def encoders(as_json: JsonFlag = False) -> None:
 
     Example: trunkline encoders
     """
-    from trunkline.model.resolve import usable_here
+    from trunkline.encoder.resolve import usable_here
     from trunkline.ui import encoder_table
 
     found = usable_here()
@@ -159,8 +159,8 @@ def adapt(
 def _rounded(weights: Literal["float32", "int8", "int4"], texts: Path | None) -> Callable[[Loaded], Loaded] | None:
     if weights == "float32":
         return None
+    from trunkline.engine.command import read_texts
     from trunkline.export.settle import rounded_start
-    from trunkline.runtime.command import read_texts
 
     read = read_texts([], texts, None) if texts is not None else ()
     return partial(rounded_start, weights=weights, texts=read)
@@ -179,16 +179,16 @@ def predict(
 
     Example: trunkline predict runs/quickstart/bundle "Lunch with Ana on Friday at noon?"
     """
-    from trunkline.runtime.command import Predictor, predict_rows, read_texts
-    from trunkline.runtime.manifest import is_deployed
+    from trunkline.bundle.manifest import is_deployed
+    from trunkline.engine.command import Predictor, predict_rows, read_texts
 
     given = read_texts(texts or [], file, None if sys.stdin.isatty() else sys.stdin)
     if is_deployed(bundle):
-        from trunkline import runtime
+        from trunkline.engine import predictor as runtime
 
         loaded: Predictor = runtime.load(bundle)
     else:
-        from trunkline import inference
+        from trunkline.engine import torch as inference
 
         loaded = inference.load(bundle)
     rows = predict_rows(loaded, str(bundle), given, task)

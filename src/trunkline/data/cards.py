@@ -13,12 +13,12 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, field_validator
 
 from trunkline.data.derived import QUESTIONS, over_card
-from trunkline.data.examples import Example, NerExample, PairExample, QaExample, TextExample
 from trunkline.data.files import file_state
 from trunkline.data.hub import load_hub
 from trunkline.data.readers import READERS, Kind
 from trunkline.errors import DataError, RecipeError, TrunklineError
 from trunkline.problems import list_problems, nearest
+from trunkline.text.examples import Example, NerExample, PairExample, QaExample, TextExample
 
 DATA_VARIABLE = "TRUNKLINE_DATA"
 DEFAULT_DATA = "../shared/data"

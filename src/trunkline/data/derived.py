@@ -7,9 +7,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from trunkline.data.checks.report import example_texts
-from trunkline.data.examples import Example, PlainExample
 from trunkline.data.readers.corpus import Passages, cut_text
 from trunkline.errors import TrunklineError
+from trunkline.text.examples import Example, PlainExample
 
 if TYPE_CHECKING:  # cards import this module
     from trunkline.data.cards import Card

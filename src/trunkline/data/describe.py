@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 
 from trunkline.data.cards import Card, list_cards, load_card
-from trunkline.data.examples import Example, NerExample, PairExample, QaExample, TextExample
-from trunkline.data.mining.cleaning import count_words, digest
 from trunkline.errors import TrunklineError
+from trunkline.label.mining.cleaning import count_words, digest
 from trunkline.problems import nearest
+from trunkline.text.examples import Example, NerExample, PairExample, QaExample, TextExample
 
 ROLES = ("task", "source")
 FAMILIES = ("ner", "classification", "qa", "text")

@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from trunkline.data.examples import Example, PairExample, TextExample
 from trunkline.data.readers.base import SentenceBuilder, require_some, require_text
-from trunkline.data.tagging import Scheme
 from trunkline.errors import DataError, TrunklineError
+from trunkline.text.examples import Example, PairExample, TextExample
+from trunkline.text.tags import Scheme
 
 _TOKENS = ("tokens", "words")
 _TAGS = ("ner_tags", "tags", "labels")

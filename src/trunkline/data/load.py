@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from trunkline.data.cards import load_card
-from trunkline.data.examples import Example, NerExample, PairExample, PlainExample, QaExample, TextExample
 from trunkline.data.hub import load_hub
 from trunkline.data.readers import READERS
 from trunkline.data.readers.base import FileOptions, read_json_lines
 from trunkline.errors import DataError, TrunklineError
+from trunkline.text.examples import Example, NerExample, PairExample, PlainExample, QaExample, TextExample
 
 FAMILIES = ("ner", "classification", "pairs", "plain", "qa")
 _CONLL = (".conll", ".bio", ".iob", ".txt")

@@ -10,17 +10,17 @@ from typing import Any
 import numpy as np
 import torch
 
-from trunkline.decoding.rules import FAMILY_RULES
+from trunkline.bundle.files import primary_of
+from trunkline.bundle.manifest import MAX_ADAPTER_BYTES, Manifest
+from trunkline.bundle.tensors import read_tensors, write_tensors
+from trunkline.encoder.adapter_file import AdapterFile, load_adapter, lora_hash
+from trunkline.encoder.architectures import EncoderConfig
+from trunkline.encoder.lora import LoraAdapter
 from trunkline.errors import MismatchError
 from trunkline.export.adapters import adapter_tensors, to_half
 from trunkline.export.parity import Adapter
-from trunkline.model.adapter_file import AdapterFile, load_adapter, lora_hash
-from trunkline.model.architectures import EncoderConfig
-from trunkline.model.heads import LinearHead
-from trunkline.model.lora import LoraAdapter
-from trunkline.runtime.bundle_files import primary_of
-from trunkline.runtime.manifest import MAX_ADAPTER_BYTES, Manifest
-from trunkline.runtime.tensors import read_tensors, write_tensors
+from trunkline.heads.linear import LinearHead
+from trunkline.tasks import FAMILIES
 
 
 def primary_bytes(primary: AdapterFile) -> bytes:
@@ -46,10 +46,10 @@ def task_bytes(task: AdapterFile, primary: str) -> bytes:
     Raises:
         MismatchError: No head, no rule for its family, or values that float16 cannot hold.
     """
-    if task.head is None or task.family not in FAMILY_RULES:
+    if task.head is None or task.family not in FAMILIES:
         raise MismatchError(
             f"a task of family {task.family} {'without' if task.head is None else 'with'} a head",
-            expected="a head, and one of the families " + ", ".join(FAMILY_RULES),
+            expected="a head, and one of the families " + ", ".join(FAMILIES),
         )
     description = {
         "format": 1,
@@ -59,7 +59,6 @@ def task_bytes(task: AdapterFile, primary: str) -> bytes:
         "fork": task.fork,
         "labels": list(task.labels),
         "primary": "" if task.lora is not None else primary,
-        "decoding": FAMILY_RULES[task.family],
         "info": dict(task.info),
     }
     return write_tensors(to_half(adapter_tensors(task.lora, task.head)), {"trunkline": _json(description)})

@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from trunkline.bundle.lora import Feeds, FloatArray, fuse
 from trunkline.data.files import write_atomic
+from trunkline.encoder.lora import LoraAdapter, LowRank
 from trunkline.errors import MismatchError, TrunklineError
 from trunkline.export.weights import Linear
-from trunkline.model.heads import LinearHead
-from trunkline.model.lora import LoraAdapter, LowRank
-from trunkline.runtime.feeds import Feeds, FloatArray, fuse
+from trunkline.heads.linear import LinearHead
 
 HalfArray = npt.NDArray[np.float16]
 ADAPTER_VERSION = 1

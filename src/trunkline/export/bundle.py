@@ -12,20 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from trunkline import __version__
-from trunkline.data.files import write_atomic
-from trunkline.errors import TrunklineError
-from trunkline.export.adapter_bytes import as_deployed, primary_bytes, task_bytes
-from trunkline.export.graph import branch_graph, trunk_graph
-from trunkline.export.layers import Form
-from trunkline.export.licences import licences_of
-from trunkline.export.options import QUANTISED_TOLERANCE, ExportOptions, ExportReport
-from trunkline.export.parity import Adapter, Outputs, ParityReport, Rows, Run, banked, check_parity
-from trunkline.export.settle import Settled, settle
-from trunkline.export.source import Prepared, prepare, with_attention
-from trunkline.runtime.bundle_files import Deployed, open_bundle
-from trunkline.runtime.edit import sign_bundle
-from trunkline.runtime.feeds import Feeds, complete
-from trunkline.runtime.manifest import (
+from trunkline.bundle.edit import sign_bundle
+from trunkline.bundle.files import Deployed, open_bundle
+from trunkline.bundle.lora import Feeds, complete
+from trunkline.bundle.manifest import (
     MANIFEST,
     TOKENIZER,
     EncoderFacts,
@@ -35,7 +25,17 @@ from trunkline.runtime.manifest import (
     is_deployed,
     parse_manifest,
 )
-from trunkline.runtime.session import open_session
+from trunkline.data.files import write_atomic
+from trunkline.engine.session import open_session
+from trunkline.errors import TrunklineError
+from trunkline.export.adapter_bytes import as_deployed, primary_bytes, task_bytes
+from trunkline.export.graph import branch_graph, trunk_graph
+from trunkline.export.layers import Form
+from trunkline.export.licences import licences_of
+from trunkline.export.options import QUANTISED_TOLERANCE, ExportOptions, ExportReport
+from trunkline.export.parity import Adapter, Outputs, ParityReport, Rows, Run, banked, check_parity
+from trunkline.export.settle import Settled, settle
+from trunkline.export.source import Prepared, prepare, with_attention
 
 COMPARED_TEXTS = 12
 COMPARED_TASKS = 16

@@ -17,11 +17,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from trunkline.bundle.lora import lora_shapes
 from trunkline.errors import TrunklineError
 from trunkline.export.builder import Builder
 from trunkline.export.layers import Form, Kernels, Lora, Scope, embeddings, matrix, pool_and_classify, run_layers
 from trunkline.export.weights import BackboneWeights, Linear
-from trunkline.runtime.feeds import lora_shapes
 
 FORMAT = 1
 DEFAULT_SLOTS = ("qkv",)

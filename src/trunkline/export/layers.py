@@ -14,10 +14,10 @@ from typing import Literal
 import numpy as np
 from onnx import TensorProto
 
+from trunkline.bundle.lora import Shapes
+from trunkline.encoder.architectures import EncoderConfig
 from trunkline.export.builder import CONTRIB, Builder
 from trunkline.export.weights import BackboneWeights, EmbeddingWeights, FloatArray, LayerWeights, Linear, Norm
-from trunkline.model.architectures import EncoderConfig
-from trunkline.runtime.feeds import Shapes
 
 Form = Literal["optional", "required", "bank"]
 """How a graph takes adapters: inputs that may be left out, inputs that must be given (onnxruntime-web refuses to be fed

@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from trunkline.bundle.manifest import Licence
 from trunkline.data.cards import load_card
+from trunkline.encoder.bundle_files import Loaded
+from trunkline.encoder.storage import read_json
 from trunkline.errors import EncoderError, TrunklineError
-from trunkline.model.bundle_files import Loaded
-from trunkline.model.storage import read_json
-from trunkline.runtime.manifest import Licence
 
 UNKNOWN = "unknown"
 

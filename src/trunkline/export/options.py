@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from trunkline.bundle.manifest import Manifest
 from trunkline.export.layers import Attention
 from trunkline.export.parity import ParityReport, Tolerance
 from trunkline.export.quantise.gate import GateReport
-from trunkline.runtime.manifest import Manifest
 
 WeightKind = Literal["float32", "int8", "int4"]
 Variant = Literal["required", "bank"]

@@ -13,15 +13,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from trunkline.data.batching import UnitText
-from trunkline.data.tokenize import IntArray, TextTokenizer
+from trunkline.bundle.lora import FloatArray, Shapes, bank, complete
+from trunkline.encoder.encoder import Encoder
+from trunkline.encoder.features import Branch, branch_features
+from trunkline.encoder.lora import LoraAdapter
 from trunkline.errors import TrunklineError
 from trunkline.export.adapters import adapter_feeds
-from trunkline.model.encoder import Encoder
-from trunkline.model.features import Branch, branch_features
-from trunkline.model.heads import LinearHead
-from trunkline.model.lora import LoraAdapter
-from trunkline.runtime.feeds import FloatArray, Shapes, bank, complete
+from trunkline.heads.linear import LinearHead
+from trunkline.text.packing import UnitText
+from trunkline.text.tokens import IntArray, TextTokenizer
 
 BATCH = 8
 """Rows of the batches that are compared."""

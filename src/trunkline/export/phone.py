@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from trunkline.bundle.manifest import TOKENIZER
 from trunkline.data.files import write_atomic
 from trunkline.errors import TrunklineError
 from trunkline.export.adapters import adapter_feeds
@@ -15,7 +16,6 @@ from trunkline.export.litert.layout import LENGTHS, LiteRtOptions
 from trunkline.export.options import QUANTISED_TOLERANCE, ExportOptions, ExportReport
 from trunkline.export.parity import Adapter, Tolerance, check_parity
 from trunkline.export.source import Prepared, prepare
-from trunkline.runtime.manifest import TOKENIZER
 
 FLOAT_TOLERANCE = Tolerance(1e-3, 1e-2, 0.9999)
 """LiteRT's kernels add up in another order than torch's."""

@@ -6,6 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from trunkline.encoder.bundle_files import Loaded
+from trunkline.encoder.lora import LoraAdapter
 from trunkline.errors import MismatchError, TrunklineError
 from trunkline.export.layers import Kernels
 from trunkline.export.options import ExportOptions, WeightKind
@@ -17,8 +19,6 @@ from trunkline.export.quantise.simulate import quantised_encoder
 from trunkline.export.quantise.smooth import Calibration, calibrate
 from trunkline.export.source import Prepared, sample_texts
 from trunkline.export.weights import BackboneWeights
-from trunkline.model.bundle_files import Loaded
-from trunkline.model.lora import LoraAdapter
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,8 +7,10 @@ import json
 from pathlib import Path
 from typing import Any
 
+from trunkline.bundle.files import open_bundle
+from trunkline.bundle.manifest import TOKENIZER, check_name, is_deployed
 from trunkline.data.files import write_atomic
-from trunkline.decoding.rules import FAMILY_RULES
+from trunkline.engine.session import open_session
 from trunkline.errors import TrunklineError
 from trunkline.export.adapters import adapter_feeds, head_linear, write_onnx_adapter
 from trunkline.export.bundle import COMPARED_TEXTS, replacing, spread
@@ -18,9 +20,6 @@ from trunkline.export.parity import Adapter, check_parity, merged
 from trunkline.export.settle import settle
 from trunkline.export.source import prepare, with_attention
 from trunkline.export.vocabulary import shorten_positions
-from trunkline.runtime.bundle_files import open_bundle
-from trunkline.runtime.manifest import TOKENIZER, check_name, is_deployed
-from trunkline.runtime.session import open_session
 
 MODEL, TASK = "model.onnx", "task.json"
 
@@ -58,7 +57,6 @@ def export_merged(source: str, task: str, out: str | Path, options: ExportOption
     about: dict[str, Any] = {
         "name": task,
         "family": found.family,
-        "decoding": FAMILY_RULES.get(found.family, ""),
         "labels": list(found.labels),
         "transitions": None if head.transitions is None else head.transitions.tolist(),
         "max_length": tokenizer.max_length,

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from trunkline.bundle.files import open_bundle
+from trunkline.bundle.manifest import TOKENIZER, Manifest
 from trunkline.data.files import read_bytes
 from trunkline.errors import TrunklineError
-from trunkline.runtime.bundle_files import open_bundle
-from trunkline.runtime.manifest import TOKENIZER, Manifest
 
 LENGTHS = (16, 32, 64, 128)
 WORKER = "trunkline.export.size_worker"

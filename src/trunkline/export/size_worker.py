@@ -17,15 +17,15 @@ from typing import Any
 
 import numpy as np
 
-from trunkline.decoding.base import Scored
-from trunkline.decoding.paths import softmax
-from trunkline.decoding.rules import RULES
+from trunkline.bundle.files import Deployed, DeployedTask, open_bundle
+from trunkline.engine.onnx import Branch
+from trunkline.engine.predictor import load
+from trunkline.engine.rows import TextReader
+from trunkline.engine.session import open_session
 from trunkline.errors import TrunklineError
-from trunkline.runtime import load
-from trunkline.runtime.bundle_files import Deployed, DeployedTask, open_bundle
-from trunkline.runtime.engine import Branch
-from trunkline.runtime.session import open_session
-from trunkline.runtime.text import TextReader
+from trunkline.tasks import FAMILIES
+from trunkline.tasks.base import Scored
+from trunkline.tasks.paths import softmax
 
 TEXT = "Please send the second invoice for our order from Lisbon to Maria Alvarez before Friday, the 3rd of May. "
 ROUNDS = 5
@@ -158,12 +158,12 @@ def branches(deployed: Deployed, tasks: Sequence[str]) -> list[Branch]:
     groups: dict[tuple[str, str], list[DeployedTask]] = {}
     for name in tasks:
         task = deployed.tasks[name]
-        groups.setdefault((task.decoding, f"task/{name}" if task.own_lora else task.family), []).append(task)
+        groups.setdefault((task.family, f"task/{name}" if task.own_lora else task.family), []).append(task)
     found = []
-    for (rule, adapter), members in groups.items():
+    for (family, adapter), members in groups.items():
         feeds = members[0].feeds if members[0].own_lora else deployed.primaries.get(members[0].family, {})
         lora = {name: value for name, value in feeds.items() if name.startswith("lora.")}
-        found.append(Branch(adapter, rule, lora, tuple(members)))
+        found.append(Branch(adapter, family, lora, tuple(members)))
     return found
 
 
@@ -191,10 +191,10 @@ def _decode(group: Branch, logits: Any, read: Any) -> Any:
     scored = []
     for task in group.tasks:
         begin, end = group.columns[task.name]
-        units = max(1, len(read.words)) if group.rule == "bio" else 1
+        units = max(1, len(read.words)) if group.family == "ner" else 1
         part = softmax(logits[:units, begin:end] + task.feeds["head.bias"])
         scored.append(Scored([part], [(read.text, read.words[: len(part)])], task.labels, task.transitions))
-    return RULES[group.rule].decode(scored)
+    return FAMILIES[group.family].decode(scored)
 
 
 def _rows(length: int) -> dict[str, Any]:
@@ -208,7 +208,7 @@ def _mean(length: int) -> Any:
 
 def _pool(group: Branch, length: int) -> Any:
     """Each token but the special ones as a unit for entities, which is the most that there can be."""
-    return _mean(length) if group.rule == "ranked" else np.eye(length, dtype=np.float32)[None, 1:-1]
+    return _mean(length) if group.family == "classification" else np.eye(length, dtype=np.float32)[None, 1:-1]
 
 
 def _run_all(sessions: Sequence[Any], length: int) -> None:

@@ -8,8 +8,13 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from trunkline.bundle.lora import SLOTS, Shapes, lora_shapes
 from trunkline.data.cards import load_card
-from trunkline.data.examples import NerExample, TextExample
+from trunkline.encoder.adapter_file import AdapterFile
+from trunkline.encoder.bundle_files import Loaded, check_name, check_task, load_any
+from trunkline.encoder.encoder import Encoder
+from trunkline.encoder.lora import LoraAdapter
+from trunkline.encoder.peft_format import import_peft
 from trunkline.errors import MismatchError, TrunklineError
 from trunkline.export.adapters import adapter_feeds
 from trunkline.export.graph import DEFAULT_SLOTS
@@ -17,12 +22,7 @@ from trunkline.export.layers import Attention, Kernels
 from trunkline.export.options import ExportOptions
 from trunkline.export.vocabulary import prune_bundle, prune_vocabulary, shorten_positions
 from trunkline.export.weights import BackboneWeights, take_weights
-from trunkline.model.adapter_file import AdapterFile
-from trunkline.model.bundle_files import Loaded, check_name, check_task, load_any
-from trunkline.model.encoder import Encoder
-from trunkline.model.lora import LoraAdapter
-from trunkline.model.peft_format import import_peft
-from trunkline.runtime.feeds import SLOTS, Shapes, lora_shapes
+from trunkline.text.examples import NerExample, TextExample
 
 SAMPLES = ("sample_events", "sample_intents", "sample_orders", "sample_triage")
 """Texts of the sample."""

@@ -17,12 +17,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from trunkline.data.tokenize import IntArray, TextTokenizer
+from trunkline.encoder.bundle_files import Loaded
+from trunkline.encoder.encoder import Encoder
 from trunkline.errors import TrunklineError
 from trunkline.export.pieces import Pieces, pieces_of
 from trunkline.export.weights import BackboneWeights
-from trunkline.model.bundle_files import Loaded
-from trunkline.model.encoder import Encoder
+from trunkline.text.tokens import IntArray, TextTokenizer
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,11 +8,11 @@ import numpy as np
 import numpy.typing as npt
 from torch import nn
 
+from trunkline.encoder.architectures import EncoderConfig
+from trunkline.encoder.encoder import Embeddings, Encoder, Layer
+from trunkline.encoder.lora import LoraAdapter, LowRank
+from trunkline.encoder.storage import backbone_hash
 from trunkline.errors import EncoderError
-from trunkline.model.architectures import EncoderConfig
-from trunkline.model.encoder import Embeddings, Encoder, Layer
-from trunkline.model.lora import LoraAdapter, LowRank
-from trunkline.model.storage import backbone_hash
 
 FloatArray = npt.NDArray[np.float32]
 

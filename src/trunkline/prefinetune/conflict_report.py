@@ -12,16 +12,15 @@ import torch
 from torch import nn
 
 from trunkline.config import PrefinetuneRecipe
-from trunkline.data.mixture import Mixture, Source
-from trunkline.data.tokenize import TextTokenizer
+from trunkline.encoder.bundle_files import Loaded, load_any
+from trunkline.encoder.lora import LoraAdapter
 from trunkline.errors import DataError
-from trunkline.families import get_prefinetune_family
-from trunkline.families.base import TextEmbedder
-from trunkline.model.bundle_files import Loaded, load_any
-from trunkline.model.lora import LoraAdapter
 from trunkline.prefinetune.conflict import FILE, WHOLE, as_in_training, measure_conflict, without_noise
+from trunkline.prefinetune.mixture import Mixture, Source
 from trunkline.prefinetune.model import PrefinetuneModel, StepBatch, check_families, draw_batch
+from trunkline.prefinetune.objectives import TextEmbedder, get_prefinetune_family
 from trunkline.prefinetune.sources import recipe_sources
+from trunkline.text.tokens import TextTokenizer
 from trunkline.training.distributed import Place
 from trunkline.training.log import read_rows
 from trunkline.training.precision import resolve_precision

@@ -11,11 +11,11 @@ from typing import Any
 import yaml
 
 from trunkline.config import PrefinetuneRecipe
-from trunkline.data.mixture import Source
+from trunkline.encoder.bundle_files import Loaded
+from trunkline.encoder.resolve import resolve
+from trunkline.encoder.storage import read_json, write_json
 from trunkline.errors import EncoderError, MismatchError
-from trunkline.model.bundle_files import Loaded
-from trunkline.model.resolve import resolve
-from trunkline.model.storage import read_json, write_json
+from trunkline.prefinetune.mixture import Source
 from trunkline.prefinetune.sources import Opened
 from trunkline.training.folders import write_errors
 from trunkline.training.precision import resolve_precision

@@ -12,10 +12,10 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from trunkline.encoder.bundle_files import Loaded, load_any, save_bundle
+from trunkline.encoder.lora import LoraAdapter
+from trunkline.encoder.storage import backbone_hash
 from trunkline.errors import MismatchError, TrunklineError
-from trunkline.model.bundle_files import Loaded, load_any, save_bundle
-from trunkline.model.lora import LoraAdapter
-from trunkline.model.storage import backbone_hash
 from trunkline.versions import versions
 
 Method = Literal["average", "ties"]

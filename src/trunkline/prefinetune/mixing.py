@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 
 from trunkline.config import MixtureRecipe, PrefinetuneRecipe
-from trunkline.data.corpus import Subset
-from trunkline.data.examples import Example, NerExample
-from trunkline.data.mixture import Mixture, Source, split_source
+from trunkline.prefinetune.corpus import Subset
+from trunkline.prefinetune.mixture import Mixture, Source, split_source
 from trunkline.prefinetune.sources import Decontaminator, Opened, open_sources
+from trunkline.text.examples import Example, NerExample
 from trunkline.versions import versions
 
 _SAMPLE = 500

@@ -10,18 +10,18 @@ import torch
 from torch import Tensor, nn
 
 from trunkline.config import FamilySection, PrefinetuneRecipe
-from trunkline.data.batching import UnitText, pack
-from trunkline.data.mixture import Mixture, Source
-from trunkline.data.tokenize import TextTokenizer
+from trunkline.encoder.batch import TokenBatch
+from trunkline.encoder.encoder import Encoder
+from trunkline.encoder.lora import LoraAdapter
 from trunkline.errors import TrunklineError
-from trunkline.families import get_prefinetune_family
-from trunkline.model.batch import TokenBatch
-from trunkline.model.encoder import Encoder
-from trunkline.model.lora import LoraAdapter
-from trunkline.objectives.distillation import feature_distance
-from trunkline.objectives.grad_cache import cached_losses, chunk_slices
-from trunkline.objectives.masked_lm import MaskedLMObjective
+from trunkline.prefinetune.losses.distillation import feature_distance
+from trunkline.prefinetune.losses.grad_cache import cached_losses, chunk_slices
+from trunkline.prefinetune.losses.masked_lm import MaskedLMObjective
+from trunkline.prefinetune.mixture import Mixture, Source
+from trunkline.prefinetune.objectives import get_prefinetune_family
 from trunkline.prefinetune.strategies import SHARED
+from trunkline.text.packing import UnitText, pack
+from trunkline.text.tokens import TextTokenizer
 from trunkline.training.distributed import Place, gather_units, shares
 
 

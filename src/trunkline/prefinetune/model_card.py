@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from trunkline.data.files import write_atomic
-from trunkline.model.storage import read_json, read_metadata
+from trunkline.encoder.storage import read_json, read_metadata
 from trunkline.prefinetune.experiment import FILE
 from trunkline.training.folders import write_errors
 from trunkline.training.log import read_rows

@@ -8,15 +8,17 @@ import numpy as np
 import torch
 
 from trunkline.config import ProbeSection
-from trunkline.data.batching import UnitText
 from trunkline.data.cards import load_card
-from trunkline.data.mixture import Source
 from trunkline.data.sample import draw
-from trunkline.data.tokenize import TextTokenizer
+from trunkline.encoder.features import Branch, branch_features
 from trunkline.errors import TrunklineError
-from trunkline.families import fitting, get_family, get_prefinetune_family
-from trunkline.model.features import Branch, branch_features
+from trunkline.heads import fitting
+from trunkline.prefinetune.mixture import Source
 from trunkline.prefinetune.model import PrefinetuneModel, to_device, with_targets
+from trunkline.prefinetune.objectives import get_prefinetune_family
+from trunkline.tasks import get_family
+from trunkline.text.packing import UnitText
+from trunkline.text.tokens import TextTokenizer
 
 PENALTIES = (0.01, 0.1, 1.0)
 

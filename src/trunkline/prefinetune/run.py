@@ -14,23 +14,22 @@ import torch
 from torch import Tensor, nn
 
 from trunkline.config import PrefinetuneRecipe, parse_recipe
-from trunkline.data.mixture import Mixture, Source
+from trunkline.encoder.adapter_file import AdapterFile
+from trunkline.encoder.bundle_files import Loaded, load_any, save_bundle
+from trunkline.encoder.encoder import Encoder
+from trunkline.encoder.storage import backbone_hash, write_json
 from trunkline.errors import MismatchError
-from trunkline.families import get_prefinetune_family
-from trunkline.families.base import TextEmbedder
-from trunkline.families.text import masked_lm_of
-from trunkline.model.adapter_file import AdapterFile
-from trunkline.model.bundle_files import Loaded, load_any, save_bundle
-from trunkline.model.encoder import Encoder
-from trunkline.model.storage import backbone_hash, write_json
-from trunkline.objectives.masked_lm import MaskedLMObjective
 from trunkline.prefinetune.conflict import ConflictLog, measure_conflict, shared_parameters
 from trunkline.prefinetune.conflict_report import draw_batches
 from trunkline.prefinetune.experiment import write_experiment
+from trunkline.prefinetune.losses.masked_lm import MaskedLMObjective
 from trunkline.prefinetune.mixing import schedule
+from trunkline.prefinetune.mixture import Mixture, Source
 from trunkline.prefinetune.model import PrefinetuneModel, StepBatch, check_families, draw_batch
 from trunkline.prefinetune.model_card import write_model_card
 from trunkline.prefinetune.monitor import HeldOut, Probe, evaluate
+from trunkline.prefinetune.objectives import TextEmbedder, get_prefinetune_family
+from trunkline.prefinetune.objectives.text import masked_lm_of
 from trunkline.prefinetune.sources import load_sources, open_recipe
 from trunkline.prefinetune.strategies import Losses, adapters_of, freeze, parameter_groups, project_conflicts
 from trunkline.training.best import keep_best

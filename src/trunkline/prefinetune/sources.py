@@ -15,15 +15,15 @@ import numpy as np
 from trunkline.config import DecontaminateSection, FamilySection, MixtureFamily, PrefinetuneRecipe
 from trunkline.data.cards import Card, load_card
 from trunkline.data.checks.decontaminate import benchmark_index, decontaminate, held_out_splits, tasks_here
-from trunkline.data.corpus import Corpus, Subset, corpus_of, tokens_of
 from trunkline.data.derived import plain_texts
-from trunkline.data.examples import Example, NerExample, PairExample, PlainExample, QaExample
 from trunkline.data.load import stream_examples, stream_source
-from trunkline.data.mixture import Source, split_source
-from trunkline.data.store import Rows, cache_folder, code_fingerprint, open_rows, store_rows
-from trunkline.data.tokenize import IntArray, TextTokenizer
 from trunkline.errors import RecipeError, TrunklineError
-from trunkline.families import get_prefinetune_family
+from trunkline.prefinetune.corpus import Corpus, Subset, corpus_of, tokens_of
+from trunkline.prefinetune.mixture import Source, split_source
+from trunkline.prefinetune.objectives import get_prefinetune_family
+from trunkline.prefinetune.store import Rows, cache_folder, code_fingerprint, open_rows, store_rows
+from trunkline.text.examples import Example, NerExample, PairExample, PlainExample, QaExample
+from trunkline.text.tokens import IntArray, TextTokenizer
 
 log = logging.getLogger(__name__)
 

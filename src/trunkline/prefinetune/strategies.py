@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from trunkline.config import PrefinetuneRecipe
-from trunkline.model.encoder import Encoder
-from trunkline.model.lora import LoraAdapter, lora_config
+from trunkline.encoder.encoder import Encoder
+from trunkline.encoder.lora import LoraAdapter, lora_config
 from trunkline.training.distributed import mean_gradients
 
 SHARED = "shared"

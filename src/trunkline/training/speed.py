@@ -17,12 +17,12 @@ import torch
 import torch.distributed as dist
 
 from trunkline.config import PrefinetuneRecipe
-from trunkline.data.batching import ROW_WIDTH
+from trunkline.encoder.architectures import EncoderConfig
+from trunkline.encoder.batch import TokenBatch
+from trunkline.encoder.encoder import Encoder
+from trunkline.encoder.storage import read_json, write_json
 from trunkline.errors import TrunklineError
-from trunkline.model.architectures import EncoderConfig
-from trunkline.model.batch import TokenBatch
-from trunkline.model.encoder import Encoder
-from trunkline.model.storage import read_json, write_json
+from trunkline.text.packing import ROW_WIDTH
 from trunkline.training.checkpoint import checkpoints
 from trunkline.training.folders import write_errors
 from trunkline.training.precision import resolve_precision

@@ -10,7 +10,7 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-from trunkline.model.storage import write_json
+from trunkline.encoder.storage import write_json
 from trunkline.prefinetune.conflict import WHOLE
 from trunkline.prefinetune.conflict_report import levels, summarise_conflict
 from trunkline.ui import console

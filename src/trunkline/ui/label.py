@@ -11,7 +11,7 @@ from trunkline.ui import console
 
 
 def print_labelled(report: Mapping[str, Any]) -> None:
-    """Prints the report of `trunkline.data.weak.command.weak_label`."""
+    """Prints the report of `trunkline.label.weak.command.weak_label`."""
     table = Table("concept", "spans", box=None)
     table.columns[1].justify = "right"
     for concept, count in report["top"]:

@@ -11,7 +11,8 @@ import pytest
 from trunkline.data.checks import overlap
 from trunkline.data.checks.decontaminate import benchmark_index, decontaminate
 from trunkline.data.checks.overlap import OverlapIndex
-from trunkline.data.examples import Example, NerExample, PairExample, PlainExample, TextExample, split_words
+from trunkline.text.examples import Example, NerExample, PairExample, PlainExample, TextExample
+from trunkline.text.words import split_words
 
 HELD_OUT = "The old ferry to the northern island leaves the harbour every morning at half past seven"
 NEAR = HELD_OUT.replace("every", "each")

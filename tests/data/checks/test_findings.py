@@ -10,7 +10,8 @@ import pytest
 from trunkline.data.checks.findings import Finding, Report, check_splits
 from trunkline.data.checks.report import shorten
 from trunkline.data.checks.texts import TRUNCATION_SAMPLE, estimate_tokens, foreign_share, looks_english
-from trunkline.data.examples import Example, NerExample, PairExample, Span, TextExample, split_words
+from trunkline.text.examples import Example, NerExample, PairExample, Span, TextExample
+from trunkline.text.words import split_words
 
 LONG = "please book the small green boat at the northern harbour for my two sisters on the first sunday of may"
 MEALS = ("tea", "rice", "soup", "salad", "bread")

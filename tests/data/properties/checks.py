@@ -7,9 +7,9 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from trunkline.data.examples import Example, NerExample, PairExample, QaExample, TextExample
 from trunkline.data.readers import READERS
 from trunkline.errors import TrunklineError
+from trunkline.text.examples import Example, NerExample, PairExample, QaExample, TextExample
 
 MESSAGE_LIMIT = 2000
 """Characters of an error message; a longer one quotes the file instead of naming the place."""

@@ -6,7 +6,7 @@ from typing import TypeVar
 
 from hypothesis import strategies as st
 
-from trunkline.data.examples import (
+from trunkline.text.examples import (
     NerExample,
     PairExample,
     PlainExample,
@@ -14,9 +14,9 @@ from trunkline.data.examples import (
     Span,
     TextExample,
     join_tokens,
-    split_words,
 )
-from trunkline.data.tagging import WordSpan
+from trunkline.text.tags import WordSpan
+from trunkline.text.words import split_words
 
 T = TypeVar("T")
 

@@ -11,7 +11,7 @@ from disk import ARCHIVES, Sample
 from drawn import FREE, LINE, ONE_BLANK, pairs, some
 from form import Format, to_csv, to_json_lines, to_lines
 
-from trunkline.data.examples import PairExample
+from trunkline.text.examples import PairExample
 
 
 def one_line_end(examples: list[PairExample]) -> list[PairExample]:

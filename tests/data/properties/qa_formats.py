@@ -11,8 +11,8 @@ from disk import Sample
 from drawn import questions, raw_sentences, some
 from form import Format, to_json_lines
 
-from trunkline.data.examples import NerExample, QaExample, Span
 from trunkline.data.readers.ner_questions import TEMPLATES
+from trunkline.text.examples import NerExample, QaExample, Span
 
 
 def _answers(example: QaExample) -> list[dict[str, Any]]:

@@ -13,10 +13,10 @@ from form import Format
 from formats import FORMATS
 from hypothesis import given, settings
 
-from trunkline.data.examples import PairExample, TextExample
 from trunkline.data.files import read_lines
 from trunkline.data.readers import READERS
 from trunkline.errors import DataError
+from trunkline.text.examples import PairExample, TextExample
 
 SETTINGS = settings(derandomize=True, deadline=None, max_examples=30)
 JSON, XML = (next(item for item in FORMATS if item.name == name) for name in ("jsonl_text", "medquad"))

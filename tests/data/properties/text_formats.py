@@ -10,7 +10,7 @@ from disk import ARCHIVES, Sample
 from drawn import FREE, LINE, ONE_BLANK, labelled, plain, some
 from form import Format, to_csv, to_json_lines, to_lines
 
-from trunkline.data.examples import PlainExample, TextExample
+from trunkline.text.examples import PlainExample, TextExample
 
 
 def one_line_end(examples: list[TextExample]) -> list[TextExample]:

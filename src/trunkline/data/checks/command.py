@@ -14,9 +14,9 @@ from trunkline.data.checks.decontaminate import decontaminate, held_out_texts, t
 from trunkline.data.checks.findings import TRAIN, check_overlap, check_splits, index_split
 from trunkline.data.checks.overlap import OverlapIndex
 from trunkline.data.checks.report import SAMPLES, Finding, Report
-from trunkline.data.examples import Example
 from trunkline.data.load import load_examples
 from trunkline.errors import TrunklineError
+from trunkline.text.examples import Example
 
 CountTokens = Callable[[str], int]
 Say = Callable[[str], None]

@@ -11,7 +11,7 @@ from typing import Any
 from trunkline.data.cards import Card, list_cards, load_card
 from trunkline.data.checks.overlap import Match, OverlapIndex, batch_texts
 from trunkline.data.checks.report import example_texts, shorten, whole_text
-from trunkline.data.examples import Example
+from trunkline.text.examples import Example
 
 MIN_WORDS = 3
 """Texts with fewer words are not taken for leaks: every corpus of dialogue has `yes please`."""

@@ -24,7 +24,7 @@ from trunkline.data.checks.texts import (
     check_language,
     check_truncation,
 )
-from trunkline.data.examples import Example
+from trunkline.text.examples import Example
 
 __all__ = ["Finding", "Report", "check_overlap", "check_splits", "index_split"]
 

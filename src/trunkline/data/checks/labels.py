@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from trunkline.data.checks.overlap import match_key, normalise
 from trunkline.data.checks.report import SAMPLES, Finding, shorten, whole_text
-from trunkline.data.examples import Example, NerExample, TextExample
+from trunkline.text.examples import Example, NerExample, TextExample
 
 RARE = 5
 """Training examples (entities for NER) below which a label is rare."""

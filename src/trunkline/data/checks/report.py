@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
-from trunkline.data.examples import Example, PairExample, QaExample
+from trunkline.text.examples import Example, PairExample, QaExample
 
 Severity = Literal["leak", "error", "warning", "info"]
 SAMPLES = 3

@@ -10,10 +10,10 @@ from typing import Any, Literal
 
 from pydantic import ValidationError
 
-from trunkline.data.examples import Example
 from trunkline.data.readers.base import FileOptions
 from trunkline.errors import RecipeError
 from trunkline.problems import list_problems
+from trunkline.text.examples import Example
 
 Kind = Literal["ner", "text", "pair", "plain", "qa"]
 

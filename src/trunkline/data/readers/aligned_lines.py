@@ -8,10 +8,10 @@ from pathlib import Path
 
 from pydantic import Field
 
-from trunkline.data.examples import PairExample
 from trunkline.data.files import read_lines
 from trunkline.data.readers.base import FileOptions, require_some
 from trunkline.errors import DataError
+from trunkline.text.examples import PairExample
 
 
 class Options(FileOptions):

@@ -13,10 +13,10 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from trunkline.data.examples import NerExample, Span, join_tokens
 from trunkline.data.files import read_lines
-from trunkline.data.tagging import Scheme, TagError, decode_tags, decode_with_repairs
 from trunkline.errors import DataError
+from trunkline.text.examples import NerExample, Span, join_tokens
+from trunkline.text.tags import Scheme, TagError, decode_tags, decode_with_repairs
 
 _log = logging.getLogger("trunkline.data")
 

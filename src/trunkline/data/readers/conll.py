@@ -10,10 +10,10 @@ from typing import Literal
 
 from pydantic import Field
 
-from trunkline.data.examples import NerExample
 from trunkline.data.files import read_lines
 from trunkline.data.readers.base import SentenceBuilder, TaggedOptions, require_some, shorten
 from trunkline.errors import DataError
+from trunkline.text.examples import NerExample
 
 _log = logging.getLogger("trunkline.data")
 _BLANKS = re.compile(r"[ \t]+")

@@ -7,11 +7,11 @@ from pathlib import Path
 
 from pydantic import Field
 
-from trunkline.data.examples import TextExample
 from trunkline.data.readers.base import require_some, shorten
 from trunkline.data.readers.json_items import read_json_items
 from trunkline.data.readers.labelled import LabelOptions, TextBuilder
 from trunkline.errors import DataError
+from trunkline.text.examples import TextExample
 
 
 class Options(LabelOptions):

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from trunkline.data.examples import TextExample
 from trunkline.data.readers.base import FileOptions, get_key, read_json_lines, require_some, require_text
+from trunkline.text.examples import TextExample
 
 
 class Options(FileOptions):

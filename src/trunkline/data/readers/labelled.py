@@ -8,8 +8,8 @@ from typing import Literal
 
 from pydantic import Field
 
-from trunkline.data.examples import TextExample
 from trunkline.data.readers.base import FileOptions, require_text
+from trunkline.text.examples import TextExample
 
 _log = logging.getLogger("trunkline.data")
 

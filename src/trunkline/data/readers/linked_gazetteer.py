@@ -16,12 +16,13 @@ from typing import Any
 
 from pydantic import Field
 
-from trunkline.data.concepts import normalise_header
-from trunkline.data.examples import NerExample, Span, split_words
 from trunkline.data.files import read_lines
 from trunkline.data.readers.base import FileOptions, get_key, read_json_lines, require_some, shorten
 from trunkline.data.readers.spans import trim_span
 from trunkline.errors import DataError
+from trunkline.label.concepts import normalise_header
+from trunkline.text.examples import NerExample, Span
+from trunkline.text.words import split_words
 
 _SENTENCE_END = re.compile(r"(?<=[.!?])[\"'”’)\]]*\s+(?=[\"'“‘(\[]*[^\W_a-z])")
 _BRACKET = re.compile(r"\s*\([^)]*\)$")

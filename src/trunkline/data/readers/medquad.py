@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from xml.etree import ElementTree
 
-from trunkline.data.examples import PairExample
 from trunkline.data.files import read_members
 from trunkline.data.readers.base import FileOptions, require_some
 from trunkline.errors import DataError
+from trunkline.text.examples import PairExample
 
 
 class Options(FileOptions):

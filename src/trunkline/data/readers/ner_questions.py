@@ -15,10 +15,10 @@ from typing import Any
 
 from pydantic import Field, model_validator
 
-from trunkline.data.examples import NerExample, QaExample
 from trunkline.data.readers import READERS
 from trunkline.data.readers.base import FileOptions, require_some
 from trunkline.errors import DataError, RecipeError
+from trunkline.text.examples import NerExample, QaExample
 
 TEMPLATES = (
     "Which words name {a} {concept}?",

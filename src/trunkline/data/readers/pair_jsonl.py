@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from trunkline.data.examples import PairExample
 from trunkline.data.readers.base import FileOptions, get_key, read_json_lines, require_some, shorten
 from trunkline.errors import DataError
+from trunkline.text.examples import PairExample
 
 
 class Options(FileOptions):

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from trunkline.data.examples import PairExample
 from trunkline.data.readers.base import Column, TableOptions, read_columns, require_some
+from trunkline.text.examples import PairExample
 
 
 class Options(TableOptions):

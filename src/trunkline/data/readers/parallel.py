@@ -9,11 +9,11 @@ from typing import Self
 
 from pydantic import Field, model_validator
 
-from trunkline.data.examples import NerExample, TextExample
 from trunkline.data.files import read_lines
 from trunkline.data.readers.base import SentenceBuilder, TaggedOptions, require_some
 from trunkline.data.readers.labelled import LabelOptions, TextBuilder
 from trunkline.errors import DataError
+from trunkline.text.examples import NerExample, TextExample
 
 
 class Options(TaggedOptions, LabelOptions):

@@ -8,10 +8,10 @@ from typing import Any
 
 from pydantic import Field
 
-from trunkline.data.examples import PlainExample
 from trunkline.data.readers.base import get_key, read_json_lines, require_some, shorten
 from trunkline.data.readers.corpus import Passages, cut_text
 from trunkline.errors import DataError
+from trunkline.text.examples import PlainExample
 
 
 class Options(Passages):

@@ -8,11 +8,11 @@ from pathlib import Path
 
 from pydantic import Field
 
-from trunkline.data.examples import TextExample
 from trunkline.data.files import decode_text, read_members
 from trunkline.data.readers.base import require_some
 from trunkline.data.readers.labelled import LabelOptions, TextBuilder
 from trunkline.errors import DataError
+from trunkline.text.examples import TextExample
 
 _BLANK_LINE = re.compile(r"\r?\n\r?\n")
 

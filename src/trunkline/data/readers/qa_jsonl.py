@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from trunkline.data.examples import QaExample
 from trunkline.data.readers.base import FileOptions, get_key, read_json_lines, require_some
 from trunkline.data.readers.squad import Place, build_example
+from trunkline.text.examples import QaExample
 
 
 class Options(FileOptions):

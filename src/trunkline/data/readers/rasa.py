@@ -11,12 +11,12 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from trunkline.data.examples import NerExample, TextExample
 from trunkline.data.readers import spans
 from trunkline.data.readers.base import get_key, require_some, shorten
 from trunkline.data.readers.json_items import read_json_items
 from trunkline.data.readers.labelled import LabelOptions, TextBuilder
 from trunkline.errors import DataError
+from trunkline.text.examples import NerExample, TextExample
 
 _SPAN_OPTIONS = spans.Options(label_key="entity")
 

@@ -7,10 +7,10 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from trunkline.data.examples import PairExample
 from trunkline.data.files import decode_text, read_members
 from trunkline.data.readers.base import FileOptions, require_some
 from trunkline.errors import DataError
+from trunkline.text.examples import PairExample
 
 _CONTROL = re.compile(r"&#(?:\d|[12]\d|3[01]|127);|[\x00-\x08\x0b-\x1f\x7f]")
 _SIGNATURE = re.compile(r"\s*\breuters?(?:\.\.\.)?\s*$", re.IGNORECASE)

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from pydantic import Field
 
-from trunkline.data.examples import PairExample
 from trunkline.data.readers.base import Column, TableOptions, read_columns, require_some, shorten
 from trunkline.errors import DataError
+from trunkline.text.examples import PairExample
 
 
 class Options(TableOptions):

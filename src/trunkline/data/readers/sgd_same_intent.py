@@ -15,9 +15,9 @@ from typing import Any
 
 from pydantic import Field
 
-from trunkline.data.examples import PairExample
 from trunkline.data.readers.base import FileOptions, get_key, read_json_lines, require_some, require_text, shorten
 from trunkline.errors import DataError
+from trunkline.text.examples import PairExample
 
 _NUMBER = re.compile(r"_\d+(?=/)")
 _NO_INTENT = "NONE"

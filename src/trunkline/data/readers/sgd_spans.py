@@ -7,10 +7,11 @@ from pathlib import Path
 
 from pydantic import Field
 
-from trunkline.data.examples import NerExample, split_words
 from trunkline.data.readers.base import FileOptions, get_key, read_json_lines, require_some, require_text, shorten
 from trunkline.data.readers.spans import trim_span
 from trunkline.errors import DataError
+from trunkline.text.examples import NerExample
+from trunkline.text.words import split_words
 
 
 class Options(FileOptions):

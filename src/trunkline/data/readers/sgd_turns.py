@@ -7,8 +7,8 @@ from pathlib import Path
 
 from pydantic import Field
 
-from trunkline.data.examples import PairExample
 from trunkline.data.readers.base import FileOptions, get_key, read_json_lines, require_some, require_text
+from trunkline.text.examples import PairExample
 
 
 class Options(FileOptions):

@@ -7,9 +7,10 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
 
-from trunkline.data.examples import NerExample, Span, split_words
 from trunkline.data.readers.base import FileOptions, get_key, read_json_lines, require_some, require_text, shorten
 from trunkline.errors import DataError
+from trunkline.text.examples import NerExample, Span
+from trunkline.text.words import split_words
 
 
 class Options(FileOptions):

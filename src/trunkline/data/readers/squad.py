@@ -9,10 +9,10 @@ from typing import Any
 
 from pydantic import Field
 
-from trunkline.data.examples import QaExample
 from trunkline.data.readers.base import FileOptions, list_names, require_some, shorten
 from trunkline.data.readers.json_items import read_json_items
 from trunkline.errors import DataError
+from trunkline.text.examples import QaExample
 
 
 class Options(FileOptions):

@@ -14,11 +14,12 @@ from typing import Any
 
 from pydantic import Field
 
-from trunkline.data.concepts import normalise_header
-from trunkline.data.examples import NerExample, Span, split_words
 from trunkline.data.files import decode_text, read_bytes, read_member_lines
 from trunkline.data.readers.base import FileOptions, parse_json, require_some, shorten
 from trunkline.errors import DataError
+from trunkline.label.concepts import normalise_header
+from trunkline.text.examples import NerExample, Span
+from trunkline.text.words import split_words
 
 _LINK = re.compile(r"#([^#]*);(-?\d{1,9}),(-?\d{1,9})#")
 _SIZE_LIMIT = 512 * 1024**2

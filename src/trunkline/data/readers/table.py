@@ -7,9 +7,9 @@ from pathlib import Path
 
 from pydantic import Field
 
-from trunkline.data.examples import TextExample
 from trunkline.data.readers.base import Column, TableOptions, read_columns, require_some
 from trunkline.data.readers.labelled import LabelOptions, TextBuilder
+from trunkline.text.examples import TextExample
 
 
 class Options(TableOptions, LabelOptions):

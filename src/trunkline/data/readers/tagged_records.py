@@ -9,10 +9,10 @@ from pathlib import Path
 
 from pydantic import Field
 
-from trunkline.data.examples import PairExample
 from trunkline.data.files import read_lines
 from trunkline.data.readers.base import FileOptions, require_some
 from trunkline.errors import DataError
+from trunkline.text.examples import PairExample
 
 _TAG = re.compile(r"<(/?)(\w+)>")
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")

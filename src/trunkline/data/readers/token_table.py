@@ -7,7 +7,6 @@ from pathlib import Path
 
 from pydantic import Field
 
-from trunkline.data.examples import NerExample
 from trunkline.data.readers.base import (
     Column,
     SentenceBuilder,
@@ -17,6 +16,7 @@ from trunkline.data.readers.base import (
     require_some,
     require_text,
 )
+from trunkline.text.examples import NerExample
 
 
 class Options(TableOptions, TaggedOptions):

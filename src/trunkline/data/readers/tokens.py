@@ -8,7 +8,6 @@ from typing import Any
 
 from pydantic import Field
 
-from trunkline.data.examples import NerExample
 from trunkline.data.readers.base import (
     SentenceBuilder,
     TaggedOptions,
@@ -18,6 +17,7 @@ from trunkline.data.readers.base import (
     require_text,
 )
 from trunkline.errors import DataError
+from trunkline.text.examples import NerExample
 
 
 class Options(TaggedOptions):

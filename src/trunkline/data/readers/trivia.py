@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from trunkline.data.examples import PairExample
 from trunkline.data.files import read_members
 from trunkline.data.readers.base import FileOptions, require_some
+from trunkline.text.examples import PairExample
 
 
 class Options(FileOptions):

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from trunkline.data.examples import NerExample, Span, join_tokens
 from trunkline.data.readers.base import FileOptions, get_key, read_json_lines, require_some, require_text, shorten
 from trunkline.errors import DataError
+from trunkline.text.examples import NerExample, Span, join_tokens
 
 
 class Options(FileOptions):

@@ -8,6 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from trunkline.bundle.lora import SLOTS
+from trunkline.encoder.bundle_files import Loaded
+from trunkline.engine.session import open_session
 from trunkline.errors import TrunklineError
 from trunkline.export.graph import branch_graph, trunk_graph
 from trunkline.export.quantise.kernels import Rounded, quantised_kernels
@@ -24,10 +27,8 @@ from trunkline.export.quantise.measure import (
 from trunkline.export.quantise.plan import Plan, linear_layers
 from trunkline.export.quantise.smooth import Calibration
 from trunkline.export.weights import BackboneWeights, take_weights
-from trunkline.families import fitting, get_family
-from trunkline.model.bundle_files import Loaded
-from trunkline.runtime.feeds import SLOTS
-from trunkline.runtime.session import open_session
+from trunkline.heads import fitting
+from trunkline.tasks import get_family
 
 NAMED = 3
 """Layers that a refusal names."""

@@ -9,16 +9,17 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from trunkline.data.batching import UnitText
+from trunkline.bundle.lora import Feeds, fuse
+from trunkline.encoder.adapter_file import AdapterFile
+from trunkline.encoder.bundle_files import Loaded
 from trunkline.errors import TrunklineError
 from trunkline.export.adapters import adapter_tensors, to_half
 from trunkline.export.weights import FloatArray
-from trunkline.families import fitting, get_family
-from trunkline.families.base import Family
-from trunkline.model.adapter_file import AdapterFile
-from trunkline.model.bundle_files import Loaded
-from trunkline.model.heads import LinearHead
-from trunkline.runtime.feeds import Feeds, fuse
+from trunkline.heads import fitting
+from trunkline.heads.linear import LinearHead
+from trunkline.tasks import get_family
+from trunkline.tasks.base import Family
+from trunkline.text.packing import UnitText
 
 
 @dataclass(frozen=True, slots=True)

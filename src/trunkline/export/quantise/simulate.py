@@ -11,15 +11,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from trunkline.encoder.architectures import EncoderConfig
+from trunkline.encoder.bundle_files import Loaded
+from trunkline.encoder.encoder import Layer
+from trunkline.encoder.lora import Delta
 from trunkline.export.quantise.int4 import Int4Weight
 from trunkline.export.quantise.kernels import Quantised, quantise, rounded_table
 from trunkline.export.quantise.plan import PROJECT, SLOTS, Plan
 from trunkline.export.quantise.smooth import Calibration
 from trunkline.export.weights import FloatArray, take_weights
-from trunkline.model.architectures import EncoderConfig
-from trunkline.model.bundle_files import Loaded
-from trunkline.model.encoder import Layer
-from trunkline.model.lora import Delta
 
 _QKV = ("query", "key", "value")
 

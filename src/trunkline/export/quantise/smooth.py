@@ -16,14 +16,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from trunkline.data.batching import ROW_WIDTH, by_budget, pack, text_unit
-from trunkline.data.tokenize import TextTokenizer
+from trunkline.encoder.batch import TokenBatch
+from trunkline.encoder.encoder import Encoder
+from trunkline.encoder.lora import Deltas
 from trunkline.errors import MismatchError, TrunklineError
 from trunkline.export.quantise.plan import PROJECT
 from trunkline.export.weights import FloatArray, Linear
-from trunkline.model.batch import TokenBatch
-from trunkline.model.encoder import Encoder
-from trunkline.model.lora import Deltas
+from trunkline.text.packing import ROW_WIDTH, by_budget, pack, text_unit
+from trunkline.text.tokens import TextTokenizer
 
 BUDGET = 2048
 """Tokens a batch."""

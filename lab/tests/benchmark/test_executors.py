@@ -1,0 +1,138 @@
+"""Executors: the same numbers wherever jobs run, and a worker that dies costs one cell."""
+
+from __future__ import annotations
+
+import importlib.util
+import multiprocessing
+import os
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny_suites
+import torch
+
+from trunkline.errors import TrunklineError
+from trunkline_lab.benchmark import executors
+from trunkline_lab.benchmark.cells import Job, group_jobs
+from trunkline_lab.benchmark.executors import Event, Workers, execute, limited_threads, workers_for
+from trunkline_lab.benchmark.results import Result
+from trunkline_lab.benchmark.run import RunOptions, list_cells, run_suite
+
+Tasks = dict[str, Path]
+Folder = Callable[[str], Path]
+needs_ray = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="ray is not installed")
+
+
+def numbers(results: list[Result]) -> list[tuple[object, ...]]:
+    return sorted((r.key, str(r.dev), str(r.test), str(r.counts), r.n_train, r.n_bytes, r.error) for r in results)
+
+
+def outcomes(events: list[Event]) -> list[Result]:
+    return [event.outcome.result for event in events if event.outcome is not None]
+
+
+def test_a_worker_for_every_two_cores_and_all_cores_are_shared(monkeypatch: pytest.MonkeyPatch) -> None:
+    for cores, expected in ((1, Workers(1, 1)), (2, Workers(1, 2)), (3, Workers(1, 3)), (16, Workers(8, 2))):
+        monkeypatch.setattr(os, "sched_getaffinity", lambda pid, cores=cores: set(range(cores)))
+        assert workers_for() == expected
+    assert workers_for(4) == Workers(4, 4)
+    assert workers_for(32) == Workers(32, 1)
+    assert workers_for(2, 3) == Workers(2, 3)
+
+
+def test_threads_are_limited_and_given_back() -> None:
+    from threadpoolctl import threadpool_info
+
+    before = torch.get_num_threads()
+    with limited_threads(3):
+        assert torch.get_num_threads() == 3
+        assert {pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"} <= {3}
+    assert torch.get_num_threads() == before
+
+
+def test_events_of_one_process_come_in_order(tasks: Tasks, tiny_folder: Folder) -> None:
+    jobs = group_jobs(list_cells(tiny_suites.suite(tiny_folder("bert"), tasks)))
+    events = list(execute(jobs, "local", Workers(1, 1)))
+    expected = [kind for job in jobs for kind in ("began", *(cell.key for cell in job.cells), "ended")]
+    assert [
+        event.outcome.result.key if event.outcome else "ended" if event.ended else "began" for event in events
+    ] == expected
+
+
+@pytest.mark.slow
+def test_processes_give_the_same_numbers_as_one(tasks: Tasks, tiny_folder: Folder, tmp_path: Path) -> None:
+    recipe = tiny_suites.suite(tiny_folder("bert"), tasks, methods=["head", "lora"], seeds=[0, 1])
+    one = run_suite(recipe, tmp_path / "one", RunOptions(workers=1, threads=1))
+    two = run_suite(recipe, tmp_path / "two", RunOptions(workers=2, threads=1))
+    assert numbers(list(two.results)) == numbers(list(one.results))
+    assert not one.failures
+    assert not multiprocessing.active_children()
+
+
+class Bomb:
+    """Ends the process that is sent it."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os._exit, (3,)
+
+
+def with_bomb(job: Job) -> Job:
+    return Job((replace(job.cells[0], identity={"card": Bomb()}), *job.cells[1:]))
+
+
+@pytest.mark.slow
+def test_a_worker_that_dies_costs_the_cell_that_it_was_at(tasks: Tasks, tiny_folder: Folder) -> None:
+    jobs = group_jobs(list_cells(tiny_suites.suite(tiny_folder("bert"), tasks, seeds=[0, 1])))
+    found = outcomes(list(execute([with_bomb(jobs[0]), *jobs[1:]], "local", Workers(2, 1))))
+    assert sorted(result.key for result in found) == sorted(cell.key for job in jobs for cell in job.cells)
+    (failure,) = (result for result in found if result.error)
+    assert failure.key == jobs[0].cells[0].key
+    assert "ended with exit code 3" in failure.error
+    assert "--workers" in failure.error
+    assert not multiprocessing.active_children()
+
+
+@pytest.mark.slow
+def test_workers_end_when_the_run_is_broken_off(tasks: Tasks, tiny_folder: Folder) -> None:
+    jobs = group_jobs(list_cells(tiny_suites.suite(tiny_folder("bert"), tasks)))
+    events = execute(jobs, "local", Workers(2, 1))
+    next(events)
+    assert multiprocessing.active_children()
+    events.close()
+    assert not multiprocessing.active_children()
+
+
+def test_ray_that_is_not_installed_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(executors.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(TrunklineError, match=r"needs the package ray, which is not installed.*trunkline\[ray\]"):
+        next(execute([], "ray", Workers(1, 1)))
+
+
+@needs_ray
+@pytest.mark.slow
+def test_ray_gives_the_same_numbers_as_this_process(
+    tasks: Tasks, tiny_folder: Folder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    missing = tmp_path / "missing"
+    encoders = {"none": str(tiny_folder("bert")), "gone": str(missing)}
+    recipe = tiny_suites.suite("", tasks, encoders=encoders, methods=["head", "lora"], seeds=[0, 1])
+    one = run_suite(recipe, tmp_path / "one", RunOptions(workers=1, threads=1))
+    two = run_suite(recipe, tmp_path / "two", RunOptions(executor="ray", workers=2, threads=1))
+    assert numbers(list(two.results)) == numbers(list(one.results))
+    assert {result.encoder for result in two.failures} == {"gone"}
+    assert run_suite(recipe, tmp_path / "two", RunOptions(executor="ray", workers=2, threads=1)).ran == len(
+        one.failures
+    )
+
+
+@needs_ray
+@pytest.mark.slow
+def test_a_ray_task_that_dies_fails_its_cells_and_no_others(tasks: Tasks, tiny_folder: Folder) -> None:
+    first, second = group_jobs(list_cells(tiny_suites.suite(tiny_folder("bert"), tasks)))
+    found = {result.key: result for result in outcomes(list(execute([with_bomb(first), second], "ray", Workers(1, 1))))}
+    assert set(found) == {cell.key for job in (first, second) for cell in job.cells}
+    assert all("the Ray task of this cell ended" in found[cell.key].error for cell in first.cells)
+    assert all(found[cell.key].error == "" for cell in second.cells)

@@ -1,0 +1,1 @@
+"""The research beside trunkline: public data, strategies, suites, peers, statistics and speed."""

@@ -1,0 +1,251 @@
+"""Running a suite: what is missing is run, stored as it comes, and can be stopped at any moment."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from trunkline_lab.benchmark.cells import Cell, Identity, expand, group_jobs, select
+from trunkline_lab.benchmark.executors import Event, Executor, execute, workers_for
+from trunkline_lab.benchmark.inputs import identify_encoder
+from trunkline_lab.benchmark.results import Result
+from trunkline_lab.benchmark.store import ResultStore
+from trunkline_lab.benchmark.suite import SuiteRecipe
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """How a suite is run.
+
+    Attributes:
+        executor: `local` or `ray`.
+        workers: Processes at once; one for every two cores by default.
+        threads: Threads of each; the cores divided by the workers by default.
+        only: Names of the tasks to run; all if empty.
+        budgets: Label budgets to run, as `LabelBudget.short` writes them; all if empty.
+        methods: Names of the methods to run; all if empty.
+        encoders: Names of the encoders to run; all if empty.
+    """
+
+    executor: Executor = "local"
+    workers: int | None = None
+    threads: int | None = None
+    only: Collection[str] = ()
+    budgets: Collection[str] = ()
+    methods: Collection[str] = ()
+    encoders: Collection[str] = ()
+
+
+@dataclass(frozen=True)
+class Status:
+    """Where a run stands.
+
+    Attributes:
+        total: Cells of the suite.
+        done: Those that are stored, without failures.
+        failed: Those that failed in this run.
+        running: The jobs at work, in words.
+        seconds_left: An estimate; none before the first cell is finished.
+        last: The cell that has just been finished or has failed.
+    """
+
+    total: int
+    done: int
+    failed: int
+    running: tuple[str, ...] = ()
+    seconds_left: float | None = None
+    last: Result | None = None
+
+    @property
+    def left(self) -> int:
+        """Cells that are still to be run."""
+        return self.total - self.done - self.failed
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What a run has come to: all results of the suite, `ran` of them in this run, and damaged files that it found."""
+
+    folder: Path
+    results: Sequence[Result]
+    ran: int
+    damaged: Sequence[str] = ()
+
+    @property
+    def failures(self) -> list[Result]:
+        """The cells that failed."""
+        return [result for result in self.results if result.error]
+
+    def to_json(self) -> dict[str, Any]:
+        """Counts, and the cells that failed with their errors."""
+        return {
+            "folder": str(self.folder),
+            "cells": len(self.results),
+            "done": len(self.results) - len(self.failures),
+            "ran": self.ran,
+            "damaged": list(self.damaged),
+            "failed": [
+                {"task": r.task, "encoder": r.encoder, "method": r.method, "budget": r.budget, "seed": r.seed}
+                | {"error": r.error}
+                for r in self.failures
+            ],
+        }
+
+
+def list_cells(recipe: SuiteRecipe, only: Collection[str] = ()) -> list[Cell]:
+    """The cells of a suite with their keys; loads each encoder once."""
+    known: dict[str, Identity] = {}
+    return expand(recipe, lambda source, family: identify_encoder(source, family, known), only)
+
+
+def _chosen(cells: Sequence[Cell], options: RunOptions) -> list[Cell]:
+    return select(
+        cells,
+        ("budget", options.budgets, lambda cell: cell.budget.short()),
+        ("method", options.methods, lambda cell: cell.method),
+        ("encoder", options.encoders, lambda cell: cell.encoder),
+    )
+
+
+def count_cells(recipe: SuiteRecipe, folder: Path, only: Collection[str] = ()) -> list[dict[str, Any]]:
+    """For each task and method of a suite how many cells it has, and how many of them are done and failed."""
+    stored = ResultStore(folder).stored()
+    rows: dict[tuple[str, str], dict[str, Any]] = {}
+    for cell in list_cells(recipe, only):
+        empty = {"task": cell.task, "method": cell.method, "cells": 0, "done": 0, "failed": 0}
+        row = rows.setdefault((cell.task, cell.method), empty)
+        result = stored.get(cell.key)
+        row["cells"] += 1
+        row["done"] += result is not None and not result.error
+        row["failed"] += result is not None and bool(result.error)
+    return list(rows.values())
+
+
+def run_suite(
+    recipe: SuiteRecipe,
+    folder: Path,
+    options: RunOptions = RunOptions(),
+    *,
+    say: Callable[[str], None] = lambda text: None,
+    watch: Callable[[Status], None] = lambda status: None,
+) -> Summary:
+    """Runs the cells of a suite that are not in a folder yet, or failed there.
+
+    Args:
+        recipe: The suite.
+        folder: Of the results, see `trunkline_lab.benchmark.store`.
+        options: Executor, workers, and which cells.
+        say: Receives lines about what was found.
+        watch: Receives the status whenever it changes.
+
+    Raises:
+        TrunklineError: Another run uses the folder, the disk is full, or the suite has no such task, budget or method.
+            What was stored is intact.
+        KeyboardInterrupt: Ctrl-C or SIGTERM; what is finished is stored, and the same call goes on from there.
+    """
+    store = ResultStore(folder)
+    with store.lock(), _sigterm_interrupts():
+        cells = _chosen(list_cells(recipe, options.only), options)
+        stored = store.settle(cells)
+        for name in store.damaged:
+            say(f"{name} is damaged and counts as missing")
+        results = {key: result for key, result in stored.items() if not result.error}
+        missing = [cell for cell in cells if cell.key not in results]
+        say(f"{recipe.name}: {len(cells)} cells, {len(results)} done, {len(missing)} to run")
+        store.write_suite({"name": recipe.name, "baseline": recipe.baseline, "recipe": recipe.model_dump(mode="json")})
+        workers = workers_for(options.workers, options.threads)
+        board = _Board(cells, missing, workers.count)
+        watch(board.status())
+        with closing(execute(group_jobs(missing), options.executor, workers)) as events:
+            for event in events:
+                if event.outcome is not None:
+                    outcome = event.outcome
+                    store.write(outcome.result, outcome.predictions, outcome.traceback)
+                    results[outcome.result.key] = outcome.result
+                board.note(event)
+                watch(board.status())
+    return Summary(folder, [results[cell.key] for cell in cells if cell.key in results], len(missing), store.damaged)
+
+
+@dataclass
+class _Board:
+    """Counts cells, and estimates the time left from the seconds that cells of the same kind took."""
+
+    cells: Sequence[Cell]
+    missing: Sequence[Cell]
+    workers: int
+    failed: int = 0
+    last: Result | None = None
+    running: dict[int, tuple[str, float]] = field(default_factory=dict)
+    spent: dict[Any, list[float]] = field(default_factory=lambda: defaultdict(list))
+    left: dict[str, Cell] = field(default_factory=dict)
+    clock: Callable[[], float] = time.monotonic
+
+    def __post_init__(self) -> None:
+        self.left = {cell.key: cell for cell in self.missing}
+
+    def note(self, event: Event) -> None:
+        """Takes down what happened; what cells share, such as features, counts to the first of them."""
+        job, now = id(event.job), self.clock()
+        if event.ended:
+            self.running.pop(job, None)
+        elif event.outcome is None:
+            self.running[job] = event.job.words, now
+        else:
+            result = event.outcome.result
+            cell = self.left.pop(result.key)
+            words, since = self.running.get(job, (event.job.words, now - result.seconds))
+            self.running[job] = words, now
+            if not result.error:
+                self.spent[_kind(cell)].append(now - since)
+            self.failed += bool(result.error)
+            self.last = result
+
+    def status(self) -> Status:
+        done = len(self.cells) - len(self.left) - self.failed
+        running = tuple(words for words, _ in self.running.values())
+        return Status(len(self.cells), done, self.failed, running, self._seconds_left(), self.last)
+
+    def _seconds_left(self) -> float | None:
+        if not self.spent:
+            return None
+        means = {kind: sum(values) / len(values) for kind, values in self.spent.items()}
+        other = sum(means.values()) / len(means)
+        by_method: Mapping[str, float] = _mean_by(means)
+        total = sum(means.get(_kind(cell), by_method.get(cell.method, other)) for cell in self.left.values())
+        return total / self.workers
+
+
+def _kind(cell: Cell) -> tuple[str, str, str]:
+    return cell.method, cell.family, cell.budget.label()
+
+
+def _mean_by(means: Mapping[Any, float]) -> dict[str, float]:
+    groups: dict[str, list[float]] = defaultdict(list)
+    for (method, *_), value in means.items():
+        groups[method].append(value)
+    return {method: sum(values) / len(values) for method, values in groups.items()}
+
+
+@contextmanager
+def _sigterm_interrupts() -> Iterator[None]:
+    """Makes SIGTERM end a run as Ctrl-C does, so that its workers and its lock do not outlive it."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def handle(number: int, frame: Any) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, handle)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -1,0 +1,1 @@
+"""What the lab shows: tables, progress and plots of suites."""

@@ -1,0 +1,180 @@
+"""The encoder with its fork: layers below it are the trunk, shared by every task; layers from it up are the branches.
+
+One implementation serves all architectures of `architectures.py`; tests hold it equal to Hugging Face's own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from trunkline.encoder.architectures import LINEARS, EncoderConfig
+from trunkline.encoder.batch import TokenBatch
+from trunkline.encoder.lora import Delta, Deltas, linear_shape
+from trunkline.errors import MismatchError
+
+PROJECTIONS = ("query", "key", "value")
+
+_ACTIVATIONS = {
+    "gelu": F.gelu,
+    "gelu_new": lambda x: F.gelu(x, approximate="tanh"),
+    "gelu_pytorch_tanh": lambda x: F.gelu(x, approximate="tanh"),
+    "relu": F.relu,
+    "silu": F.silu,
+}
+
+
+class Embeddings(nn.Module):
+    """Word, position and (where the architecture has them) segment-kind embeddings, normalised."""
+
+    def __init__(self, config: EncoderConfig) -> None:
+        super().__init__()
+        size = config.embedding_size
+        self.position_offset = config.position_offset
+        self.word = nn.Embedding(config.vocab_size, size)
+        self.position = nn.Embedding(config.max_positions, size)
+        self.kind = nn.Embedding(config.type_vocab_size, size) if config.type_vocab_size else None
+        self.norm = nn.LayerNorm(size, eps=config.norm_eps)
+        self.project = nn.Linear(size, config.hidden_size) if size != config.hidden_size else None
+
+    def forward(self, batch: TokenBatch) -> Tensor:
+        """[rows, width] ids -> [rows, width, hidden]."""
+        x = self.word(batch.input_ids) + self.position(batch.positions + self.position_offset)
+        if self.kind is not None:
+            x = x + self.kind.weight[0]
+        x = self.norm(x)
+        return x if self.project is None else self.project(x)
+
+
+class Layer(nn.Module):
+    """A post-norm transformer layer; `deltas` are the low-rank updates of its linear layers."""
+
+    def __init__(self, config: EncoderConfig) -> None:
+        super().__init__()
+        self.n_heads = config.n_heads
+        self.activation = _ACTIVATIONS[config.activation]
+        for name in LINEARS:
+            outputs, inputs = linear_shape(config, name)
+            setattr(self, name, nn.Linear(inputs, outputs))
+        self.attention_norm = nn.LayerNorm(config.hidden_size, eps=config.norm_eps)
+        self.output_norm = nn.LayerNorm(config.hidden_size, eps=config.norm_eps)
+
+    def forward(self, x: Tensor, mask: Tensor, deltas: Mapping[str, Delta], eager: bool, dropout: float) -> Tensor:
+        """[rows, width, hidden] -> [rows, width, hidden]."""
+
+        def linear(name: str, value: Tensor) -> Tensor:
+            result = getattr(self, name)(value)
+            return deltas[name](value, result) if name in deltas else result
+
+        query, key, value = (self._heads(part) for part in self._projections(as_computed(x), deltas))
+        attend = eager_attention if eager else F.scaled_dot_product_attention
+        context = attend(query, key, value, attn_mask=mask).transpose(1, 2).flatten(2)
+        x = self.attention_norm(x + F.dropout(linear("out", context), dropout, self.training))
+        inner = self.activation(linear("up", as_computed(x)))
+        return self.output_norm(x + F.dropout(linear("down", inner), dropout, self.training))
+
+    def _projections(self, x: Tensor, deltas: Mapping[str, Delta]) -> list[Tensor]:
+        """Query, key and value by one product, which reads and casts the states once instead of three times."""
+        layers = [getattr(self, name) for name in PROJECTIONS]
+        weight, bias = (torch.cat([getattr(layer, part) for layer in layers]) for part in ("weight", "bias"))
+        parts = F.linear(x, weight, bias).chunk(3, -1)
+        return [
+            deltas[name](x, part) if name in deltas else part for name, part in zip(PROJECTIONS, parts, strict=True)
+        ]
+
+    def _heads(self, value: Tensor) -> Tensor:
+        return value.unflatten(-1, (self.n_heads, -1)).transpose(1, 2)
+
+
+def as_computed(x: Tensor) -> Tensor:
+    """`x` in the type that autocast computes products in; cast here, several products share one cast."""
+    kind = x.device.type
+    return x.to(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else x
+
+
+def eager_attention(query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor) -> Tensor:
+    """Attention written out, all [rows, heads, width, size]; `attn_mask` [rows, 1, width, width] is added.
+
+    In bf16 on CPUs its backward pass is faster than that of the fused kernel.
+    """
+    # Scaled where it is small; the mask is added in place, as no gradient needs the scores before it.
+    scores = (query * query.shape[-1] ** -0.5) @ key.transpose(-1, -2)
+    return scores.add_(attn_mask).softmax(-1) @ value
+
+
+class Encoder(nn.Module):
+    """A BERT-like encoder with a fork.
+
+    Args:
+        config: Its sizes.
+        fork: Number of layers in the trunk, 0 to `config.n_layers`; adapters sit only at or above it.
+
+    Attributes:
+        attention: `sdpa` or `eager`; `auto` takes eager for gradients where autocast runs in bf16 on a CPU.
+        dropout: Rate on the outputs of attention and feed-forward blocks in training.
+    """
+
+    def __init__(self, config: EncoderConfig, fork: int = 0) -> None:
+        super().__init__()
+        if not 0 <= fork <= config.n_layers:
+            raise MismatchError(f"fork at layer {fork}", expected=f"0 to {config.n_layers}, the number of layers")
+        self.config = config
+        self.fork = fork
+        self.attention = "auto"
+        self.dropout = 0.0
+        self.embeddings = Embeddings(config)
+        self.layers = nn.ModuleList(Layer(config) for _ in range(config.n_layers))
+        self.apply(_initialise)
+
+    def forward(self, batch: TokenBatch, deltas: Deltas | None = None) -> Tensor:
+        """The states of the last layer, [rows, width, hidden], through one adapter, a bank, or none."""
+        return self.branch(self.trunk(batch), batch, deltas)
+
+    def trunk(self, batch: TokenBatch) -> Tensor:
+        """The states at the fork, [rows, width, hidden]: the same for every task."""
+        hidden = F.dropout(self.embeddings(batch), self.dropout, self.training)
+        return self._run(hidden, batch, None, range(self.fork))
+
+    def branch(self, hidden: Tensor, batch: TokenBatch, deltas: Deltas | None = None) -> Tensor:
+        """The states of the last layer from those at the fork.
+
+        Raises:
+            MismatchError: The adapter has updates for layers of the trunk, which would be left out.
+        """
+        below = [index for index in range(self.fork) if deltas is not None and deltas.layer(index)]
+        if below:
+            raise MismatchError(
+                f"an adapter with updates for layers {below}",
+                expected=f"layers from the fork at {self.fork} up",
+                todo="Load the encoder with a lower fork",
+            )
+        return self._run(hidden, batch, deltas, range(self.fork, self.config.n_layers))
+
+    def _run(self, hidden: Tensor, batch: TokenBatch, deltas: Deltas | None, layers: range) -> Tensor:
+        trains = torch.is_grad_enabled() and _bf16_on_cpu(hidden)
+        eager = self.attention == "eager" or (self.attention == "auto" and trains)
+        mask = batch.attention_mask()
+        if eager:
+            dtype = torch.bfloat16 if _bf16_on_cpu(hidden) else hidden.dtype
+            mask = torch.zeros(mask.shape, dtype=dtype, device=mask.device).masked_fill_(~mask, -1e4)
+        for index in layers:
+            updates = {} if deltas is None else deltas.layer(index)
+            hidden = self.layers[index](hidden, mask, updates, eager, self.dropout)
+        return hidden
+
+
+def _bf16_on_cpu(hidden: Tensor) -> bool:
+    return hidden.device.type == "cpu" and (
+        hidden.dtype == torch.bfloat16
+        or (torch.is_autocast_enabled("cpu") and torch.get_autocast_dtype("cpu") == torch.bfloat16)
+    )
+
+
+def _initialise(module: nn.Module) -> None:
+    if isinstance(module, nn.Linear | nn.Embedding):
+        nn.init.normal_(module.weight, std=0.02)
+    if isinstance(module, nn.Linear):
+        nn.init.zeros_(module.bias)

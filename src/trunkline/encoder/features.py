@@ -1,0 +1,113 @@
+"""Features of units from a frozen encoder: the trunk once, then one branch for each request."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from trunkline.encoder.batch import TokenBatch
+from trunkline.encoder.encoder import Encoder
+from trunkline.encoder.lora import Deltas
+from trunkline.text.packing import ROW_WIDTH, UnitText, by_budget, pack
+
+Features = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class Branch:
+    """A request: features of these units through these low-rank updates (or none)."""
+
+    units: Sequence[UnitText]
+    deltas: Deltas | None = None
+
+
+MOST_STATES = 2**27
+"""Numbers that `TrunkStates` may keep: half a gigabyte in float32."""
+
+
+class TrunkStates:
+    """What a frozen trunk makes of texts, computed once, so that training adapters above it runs branches alone."""
+
+    def __init__(self, states: Sequence[Tensor]) -> None:
+        self._states = states
+
+    @classmethod
+    @torch.no_grad()
+    def of(cls, encoder: Encoder, units: Sequence[UnitText], *, bf16: bool, budget: int = 4096) -> TrunkStates | None:
+        """The states at the fork of all texts, or none where that would be more than `MOST_STATES` numbers."""
+        if sum(unit.size for unit in units) * encoder.config.hidden_size > MOST_STATES:
+            return None
+        device = next(encoder.parameters()).device
+        states = [torch.empty(0)] * len(units)
+        for chosen in by_budget(units, budget):
+            packed = pack([units[i] for i in chosen], encoder.config.pad_id, ROW_WIDTH)
+            batch = TokenBatch.from_packed(packed, device)
+            with torch.autocast(device.type, dtype=torch.bfloat16, enabled=bf16):
+                parts = encoder.trunk(batch).flatten(0, 1)[_places(batch)].split([units[i].size for i in chosen])
+            for index, part in zip(chosen, parts, strict=True):
+                states[index] = part.clone()
+        return cls(states)
+
+    def rows(self, batch: TokenBatch, chosen: Sequence[int]) -> Tensor:
+        """[rows, width, hidden] states of a batch packed from these texts in this order; zeros in its padding."""
+        states = torch.cat([self._states[i] for i in chosen])
+        flat = states.new_zeros(batch.input_ids.numel(), states.shape[-1])
+        flat[_places(batch)] = states
+        return flat.view(*batch.input_ids.shape, -1)
+
+
+def _places(batch: TokenBatch) -> Tensor:
+    """[tokens] flat indices of a batch's tokens, text by text."""
+    segments = batch.segments.flatten()
+    return segments.argsort(stable=True)[int((segments < 0).sum()) :]
+
+
+@torch.inference_mode()
+def branch_features(
+    encoder: Encoder,
+    branches: Sequence[Branch],
+    *,
+    budget: int = 4096,
+    bf16: bool = False,
+    states: TrunkStates | None = None,
+    progress: Callable[[int], None] = lambda texts: None,
+) -> list[list[Features]]:
+    """Computes the features of several branches over the same tokenised texts.
+
+    Args:
+        encoder: Used in evaluation mode; its device is where this runs.
+        branches: All over the same `Tokens`, unit definitions and adapters may differ.
+        budget: Tokens a batch.
+        bf16: Whether to compute in bf16 by autocast.
+        states: Of the same texts, where they are known.
+        progress: Called with the number of texts of each finished batch.
+
+    Returns:
+        For each branch a list with, for each text, [units, width] float32.
+    """
+    device = next(encoder.parameters()).device
+    width = encoder.config.hidden_size
+    texts = branches[0].units if branches else []
+    results: list[list[Features]] = [[np.zeros((0, width), np.float32)] * len(texts) for _ in branches]
+    was_training = encoder.training
+    encoder.eval()
+    for chosen in by_budget(texts, budget):
+        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=bf16):
+            batches = [
+                TokenBatch.from_packed(pack([b.units[i] for i in chosen], encoder.config.pad_id, ROW_WIDTH), device)
+                for b in branches
+            ]
+            hidden = encoder.trunk(batches[0]) if states is None else states.rows(batches[0], chosen)
+            for branch, batch, result in zip(branches, batches, results, strict=True):
+                pooled = batch.pool(encoder.branch(hidden, batch, branch.deltas)).cpu().numpy()
+                ends = np.cumsum([branch.units[i].n_units for i in chosen])
+                for index, part in zip(chosen, np.split(pooled, ends[:-1]), strict=True):
+                    result[index] = part
+        progress(len(chosen))
+    encoder.train(was_training)
+    return results

@@ -1,0 +1,168 @@
+"""Encoders on disk: Hugging Face checkpoints in, Hugging Face checkpoints out, safetensors only."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from trunkline.data.files import write_atomic
+from trunkline.encoder.architectures import ARCHITECTURES, EncoderConfig, read_config
+from trunkline.encoder.encoder import Encoder
+from trunkline.errors import EncoderError
+from trunkline.text.tokens import TextTokenizer
+
+MAX_JSON_BYTES = 16 * 2**20
+"""Configurations and manifests from outside are not read beyond this size."""
+
+
+def read_json(path: Path) -> Any:
+    """Reads a JSON file of bounded size.
+
+    Raises:
+        EncoderError: It is missing, too large or not JSON.
+    """
+    try:
+        if path.stat().st_size > MAX_JSON_BYTES:
+            raise EncoderError(f"{path} has {path.stat().st_size} bytes", expected=f"at most {MAX_JSON_BYTES}")
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise EncoderError(f"{path} cannot be read as JSON ({error})") from error
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """Reads a safetensors file.
+
+    Raises:
+        EncoderError: It is missing, truncated or not a safetensors file.
+    """
+    try:
+        with safe_open(str(path), framework="pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (OSError, SafetensorError) as error:
+        raise EncoderError(f"{path} cannot be read as safetensors ({error})") from error
+
+
+def read_metadata(path: Path) -> dict[str, str]:
+    """Reads the text metadata of a safetensors file; same errors as `read_tensors`."""
+    try:
+        with safe_open(str(path), framework="pt") as file:
+            return file.metadata() or {}
+    except (OSError, SafetensorError) as error:
+        raise EncoderError(f"{path} cannot be read as safetensors ({error})") from error
+
+
+def write_tensors(tensors: Mapping[str, Tensor], path: Path, metadata: Mapping[str, str] | None = None) -> None:
+    """Writes a safetensors file under a temporary name and renames it, so that no reader sees half of it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(path.name + ".tmp")
+    try:
+        save_file({k: v.detach().contiguous().cpu() for k, v in tensors.items()}, temporary, dict(metadata or {}))
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def load_encoder(folder: Path, fork: int | None = None) -> Encoder:
+    """Loads an encoder from a folder in Hugging Face layout (`config.json`, `model.safetensors`).
+
+    Args:
+        folder: The folder.
+        fork: First layer of the branches; half of the layers by default.
+
+    Raises:
+        EncoderError: Not supported, incomplete, or weights that are not safetensors.
+    """
+    config = read_config(read_json(folder / "config.json"), str(folder / "config.json"))
+    encoder = Encoder(config, config.n_layers // 2 if fork is None else fork)
+    try:
+        encoder.load_state_dict(_canonical(_checkpoint(folder), config, folder))
+    except RuntimeError as error:
+        raise EncoderError(
+            f"{folder}: the weights do not have the sizes of config.json ({' '.join(str(error).split())[:300]})",
+            expected="a configuration and weights that belong together",
+        ) from error
+    return encoder.eval()
+
+
+def _checkpoint(folder: Path) -> dict[str, Tensor]:
+    file, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
+    if file.is_file():
+        return read_tensors(file)
+    if index.is_file():
+        parts = sorted(set(read_json(index)["weight_map"].values()))
+        if any(Path(part).name != part for part in parts):
+            raise EncoderError(f"{index}: a part lies outside the folder", expected="plain file names")
+        return {name: tensor for part in parts for name, tensor in read_tensors(folder / part).items()}
+    others = sorted(item.name for item in folder.glob("*.bin")) if folder.is_dir() else []
+    raise EncoderError(
+        f"{folder} has no model.safetensors" + (f", only {others}" if others else ""),
+        expected="weights as safetensors; pickled weights are never loaded",
+        todo="Convert them with transformers' save_pretrained(safe_serialization=True)" if others else "",
+    )
+
+
+def _canonical(tensors: Mapping[str, Tensor], config: EncoderConfig, folder: Path) -> dict[str, Tensor]:
+    architecture = ARCHITECTURES[config.model_type]
+    # Checkpoints from before 2019 call the norms gamma and beta; task models put a prefix before every name.
+    cleaned = {
+        name.removeprefix(architecture.prefix + ".")
+        .replace("LayerNorm.gamma", "LayerNorm.weight")
+        .replace("LayerNorm.beta", "LayerNorm.bias"): tensor
+        for name, tensor in tensors.items()
+    }
+    names = architecture.weight_names(config)
+    missing = [theirs for theirs in names.values() if theirs not in cleaned]
+    if missing:
+        raise EncoderError(
+            f"{folder}: {len(missing)} of {len(names)} weights are missing, the first is {missing[0]}",
+            expected=f"a complete {config.model_type} encoder",
+        )
+    return {ours: cleaned[theirs].float() for ours, theirs in names.items()}
+
+
+def save_encoder(encoder: Encoder, folder: Path, raw_config: Mapping[str, Any]) -> None:
+    """Writes an encoder so that both `load_encoder` and `transformers.AutoModel` read it.
+
+    Args:
+        encoder: The encoder; adapters are not part of it.
+        folder: Where `config.json` and `model.safetensors` go.
+        raw_config: The Hugging Face configuration that it came with.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    names = ARCHITECTURES[encoder.config.model_type].weight_names(encoder.config)
+    state = encoder.state_dict()
+    write_tensors(
+        {theirs: state[ours] for ours, theirs in names.items()}, folder / "model.safetensors", {"format": "pt"}
+    )
+    # The weights are float32 whatever they came as; transformers would round them to a type named here.
+    write_json({k: v for k, v in raw_config.items() if k not in ("dtype", "torch_dtype")}, folder / "config.json")
+
+
+def write_json(content: Any, path: Path) -> None:
+    """Writes JSON, complete or not at all."""
+    write_atomic(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+
+
+def load_tokenizer(folder: Path, config: EncoderConfig, max_length: int = 256) -> TextTokenizer:
+    """The tokenizer of an encoder's folder with windows that fit the encoder."""
+    return TextTokenizer.from_folder(folder, min(max_length, config.max_length))
+
+
+def backbone_hash(encoder: Encoder) -> str:
+    """SHA-256 over the sizes, names and float32 bytes of a backbone, independent of how it is stored.
+
+    An adapter carries it, so that it is refused on any other backbone.
+    """
+    digest = hashlib.sha256(repr(encoder.config).encode())
+    for name, tensor in sorted(encoder.state_dict().items()):
+        digest.update(f"{name}{tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().to("cpu", torch.float32).contiguous().numpy().data)
+    return digest.hexdigest()

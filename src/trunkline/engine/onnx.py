@@ -1,0 +1,243 @@
+"""The graphs of a bundle at work: the trunk once for a text, then a branch for each adapter. No torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from threading import Lock
+from typing import Any
+
+import numpy as np
+
+from trunkline.bundle.files import DeployedTask
+from trunkline.bundle.lora import Feeds, FloatArray, Shapes, bank
+from trunkline.engine.rows import Pooling, ReadText, Row, batches, padded, pool_of, rows_of
+from trunkline.engine.session import _ERRORS, open_session
+from trunkline.errors import TrunklineError
+from trunkline.tasks import FAMILIES
+
+BANK = 64
+"""Most adapters that are kept side by side for mixed batches."""
+
+FEW = 3
+"""Rows of an adapter in a batch from which a run of their own is faster than the bank, which looks up each row's."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Branch:
+    """Tasks that share one pass: the same adapter and the same units, their heads side by side.
+
+    Attributes:
+        adapter: Names the adapter: that of a family or of a task.
+        family: Says what the units are.
+        lora: Feeds of the adapter; empty for the backbone as it is.
+        tasks: The tasks.
+        heads: `head.weight` [hidden, labels of all tasks] and `head.bias`, which is zero: as a unit may be the sum of
+            parts from several windows, each task's bias is added once, in the end.
+        columns: For each task where its labels begin and end.
+    """
+
+    adapter: str
+    family: str
+    lora: Feeds
+    tasks: tuple[DeployedTask, ...]
+    heads: Feeds = field(init=False)
+    columns: dict[str, tuple[int, int]] = field(init=False)
+
+    def __post_init__(self) -> None:
+        weight = np.concatenate([task.feeds["head.weight"] for task in self.tasks], axis=1, dtype=np.float32)
+        ends = np.cumsum([len(task.labels) for task in self.tasks]).tolist()
+        bounds = zip(self.tasks, [0, *ends[:-1]], ends, strict=True)
+        object.__setattr__(self, "heads", {"head.weight": weight, "head.bias": np.zeros(weight.shape[1], np.float32)})
+        object.__setattr__(self, "columns", {task.name: (begin, end) for task, begin, end in bounds})
+
+
+Logits = dict[tuple[int, Branch], FloatArray]
+"""(Number of the text, branch) -> [units, labels of the branch], without biases."""
+
+Member = tuple[Row, int, Branch]
+"""A row, its place in the batch, and a branch that it goes through."""
+
+
+class Engine:
+    """The sessions of a bundle.
+
+    Args:
+        graphs: Files of `trunk`, `branch` and, for rows of several adapters in one batch, `branch-bank`.
+        shapes: LoRA inputs of the branch graphs.
+        pad_id: Token id of padding.
+        threads: Threads inside an operator.
+    """
+
+    def __init__(self, graphs: Mapping[str, Path], shapes: Shapes, pad_id: int, threads: int = 1) -> None:
+        self._shapes = shapes
+        self._pad_id = pad_id
+        self._threads = threads
+        self._trunk = open_session(graphs["trunk"], threads)
+        self._branch = open_session(graphs["branch"], threads)
+        self._bank_file = graphs.get("branch-bank")
+        self._bank: Any = None
+        self._adapters: dict[str, Feeds] = {}
+        self._stacked: tuple[dict[str, int], Feeds] = ({}, {})
+        self._lock = Lock()
+
+    def forget_adapters(self) -> None:
+        """Drops what is kept of adapters, after one of them changed."""
+        with self._lock:
+            self._adapters, self._stacked = {}, ({}, {})
+
+    def run(self, texts: Sequence[ReadText], wanted: Sequence[Sequence[Branch]], *, mixed: bool = False) -> Logits:
+        """Runs each text through the trunk, and from there through the branches that it wants.
+
+        Args:
+            texts: The texts.
+            wanted: For each text its branches.
+            mixed: Whether rows of several adapters, few of each, share runs of the bank graph, where there is one.
+
+        Raises:
+            TrunklineError: ONNX Runtime refuses a graph, or a graph gives values that are not finite.
+        """
+        found: Logits = {}
+        # Texts whose windows are arranged anew, as those of questions, cannot share a trunk with others.
+        for layout in sorted({_layout(branch) for branches in wanted for branch in branches}):
+            chosen = [[branch for branch in branches if _layout(branch) == layout] for branches in wanted]
+            self._run_layout(texts, chosen, mixed and self._bank_file is not None, found)
+        return found
+
+    def _run_layout(
+        self, texts: Sequence[ReadText], wanted: Sequence[Sequence[Branch]], mixed: bool, found: Logits
+    ) -> None:
+        """`run` of branches that read the same windows."""
+        rows: list[Row] = []
+        poolings: dict[tuple[int, str], Pooling] = {}
+        for number, (text, branches) in enumerate(zip(texts, wanted, strict=True)):
+            units = None
+            for family in {branch.family for branch in branches}:
+                units = FAMILIES[family].units(text.text, text.words, text.tokens)
+                poolings[number, family] = Pooling(units)
+            rows += rows_of(number, units) if units is not None else []
+        for batch in batches(rows):
+            ids, mask = padded(batch, self._pad_id)
+            states = run_session(self._trunk, "hidden", {"ids": ids, "mask": mask}), mask
+            groups: dict[Branch, list[Member]] = {}
+            for place, row in enumerate(batch):
+                for branch in wanted[row.text]:
+                    groups.setdefault(branch, []).append((row, place, branch))
+            everything = [member for members in groups.values() for member in members]
+            adapters = len({branch.adapter for branch in groups})
+            if mixed and adapters > 1 and len(everything) < FEW * adapters:
+                self._run_bank(everything, states, poolings, found)
+                continue
+            for members in groups.values():
+                self._run_branch(members, states, poolings, found)
+        for (number, branch), part in found.items():
+            pooling = poolings.get((number, branch.family))
+            if pooling is not None and pooling.slot_of is not None:
+                found[number, branch] = part[pooling.slot_of]
+
+    def _run_branch(
+        self,
+        members: Sequence[Member],
+        states: tuple[FloatArray, FloatArray],
+        poolings: Mapping[tuple[int, str], Pooling],
+        found: Logits,
+    ) -> None:
+        """Rows of one branch. Heads are applied by the graph, where they keep to its threads."""
+        branch = members[0][2]
+        given = _inputs(members, states, poolings) | branch.lora | branch.heads
+        for member, part in zip(members, run_session(self._branch, "logits", given), strict=True):
+            _add(member, part, poolings, found)
+
+    def _run_bank(
+        self,
+        members: Sequence[Member],
+        states: tuple[FloatArray, FloatArray],
+        poolings: Mapping[tuple[int, str], Pooling],
+        found: Logits,
+    ) -> None:
+        """Rows of several branches. As the graph has one head for all rows, heads are applied here."""
+        places, feeds = self._banked({branch.adapter: branch.lora for _, _, branch in members})
+        given = _inputs(members, states, poolings) | feeds
+        given["adapter_ids"] = np.asarray([places[branch.adapter] for _, _, branch in members], dtype=np.int64)
+        width = states[0].shape[2]
+        given |= {"head.weight": np.zeros((width, 0), np.float32), "head.bias": np.zeros(0, np.float32)}
+        for member, part in zip(members, run_session(self._bank, "features", given), strict=True):
+            row, _, branch = member
+            slots = poolings[row.text, branch.family].slots[row.window]
+            _add(member, part[: len(slots)] @ branch.heads["head.weight"], poolings, found)
+
+    def _banked(self, adapters: dict[str, Feeds]) -> tuple[Mapping[str, int], Feeds]:
+        """The place of each adapter in the bank, and the feeds of the bank, which is kept for the next call."""
+        with self._lock:
+            if self._bank is None and self._bank_file is not None:
+                self._bank = open_session(self._bank_file, self._threads)
+            if not adapters.keys() <= self._stacked[0].keys():
+                both = self._adapters | adapters
+                self._adapters = both if len(both) <= BANK else dict(adapters)
+                numbers = {name: place for place, name in enumerate(self._adapters)}
+                self._stacked = numbers, bank(list(self._adapters.values()), self._shapes)
+            return self._stacked
+
+
+def run_session(session: Any, output: str, feeds: Mapping[str, Any]) -> FloatArray:
+    """One output of a session.
+
+    Raises:
+        TrunklineError: ONNX Runtime refuses, or the output is not finite.
+    """
+    try:
+        result: FloatArray = session.run([output], feeds)[0]
+    except _refusals() as error:
+        raise TrunklineError(
+            f"ONNX Runtime cannot compute {output} ({' '.join(str(error).split())[:300]})",
+            expected="graphs that belong to the bundle",
+            todo="Export or fetch the bundle again",
+        ) from error
+    if not np.isfinite(result).all():
+        raise TrunklineError(
+            f"{output} has values that are not finite",
+            expected="finite weights",
+            todo="Export or fetch the bundle again, or remove the task that it belongs to",
+        )
+    return result
+
+
+@cache
+def _refusals() -> tuple[type[Exception], ...]:
+    from onnxruntime.capi import onnxruntime_pybind11_state as state
+
+    return ValueError, RuntimeError, *(getattr(state, name) for name in _ERRORS)
+
+
+def _layout(branch: Branch) -> str:
+    return branch.family if FAMILIES[branch.family].own_windows else ""
+
+
+def _inputs(
+    members: Sequence[Member],
+    states: tuple[FloatArray, FloatArray],
+    poolings: Mapping[tuple[int, str], Pooling],
+) -> dict[str, Any]:
+    """`hidden`, `mask` and `pool` of the rows of a run."""
+    hidden, mask = states
+    places = [place for _, place, _ in members]
+    if places != list(range(len(hidden))):
+        hidden, mask = hidden[places], mask[places]
+    pools = [(poolings[row.text, branch.family], row.window) for row, _, branch in members]
+    return {"hidden": hidden, "mask": mask, "pool": pool_of(pools, hidden.shape[1])}
+
+
+def _add(member: Member, part: FloatArray, poolings: Mapping[tuple[int, str], Pooling], found: Logits) -> None:
+    """Adds what one window says of its units, [at least its slots, labels], to its text's."""
+    row, _, branch = member
+    pooling = poolings[row.text, branch.family]
+    slots = pooling.slots[row.window]
+    if len(pooling.slots) == 1:
+        found[row.text, branch] = part[: len(slots)]
+        return
+    total = found.get((row.text, branch))
+    if total is None:
+        total = found[row.text, branch] = np.zeros((pooling.n_slots, part.shape[1]), np.float32)
+    total[slots] += part[: len(slots)]

@@ -1,0 +1,1 @@
+"""Linear heads: convex fits, cross-validation, calibration."""

@@ -1,0 +1,1 @@
+"""Weak labels and text pairs from one's own text."""

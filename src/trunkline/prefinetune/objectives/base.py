@@ -1,0 +1,64 @@
+"""What pre-finetuning needs of a family: which units its examples have, and which objective trains on them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from trunkline.config import FamilySection
+from trunkline.encoder.embed import embed_texts
+from trunkline.encoder.encoder import Encoder
+from trunkline.prefinetune.mixture import Source
+from trunkline.text.examples import Example
+from trunkline.text.packing import UnitText
+from trunkline.text.tokens import TextTokenizer
+
+
+@dataclass(frozen=True)
+class TextEmbedder:
+    """The encoder that is going to be trained, as it is now, with its tokenizer."""
+
+    encoder: Encoder
+    tokenizer: TextTokenizer
+
+    def __call__(self, texts: Sequence[str]) -> Tensor:
+        """Mean-pooled embeddings of texts, [texts, width] float32, without gradient."""
+        return torch.from_numpy(embed_texts(self.encoder, self.tokenizer, texts))
+
+
+class Objective(Protocol):
+    """A family's pre-finetuning objective; a module, because it has parameters that are thrown away afterwards.
+
+    One that alters the texts before they are encoded has, in place of `targets`, the method
+    `masked(texts, step)`, which returns the altered texts with their units, and the targets.
+    """
+
+    def __call__(self, features: Tensor, targets: Any) -> Tensor:
+        """The loss of a step: features [units, width] and what `targets` made of the examples."""
+        ...
+
+    def targets(self, drawn: Sequence[tuple[int, Example]], step: int) -> Any:
+        """What the loss needs besides features; `drawn` are (index of the source, example)."""
+        ...
+
+    def measure(self, features: Tensor, targets: Any) -> tuple[str, Tensor]:
+        """A retrieval measure on held-out data: its name and one value in [0, 1] for each query."""
+        ...
+
+
+class PrefinetuneFamily(Protocol):
+    """What pre-finetuning needs of a family. Implementations hold no state."""
+
+    name: str
+
+    def unit_texts(self, examples: Sequence[Any], tokenizer: TextTokenizer) -> list[UnitText]:
+        """The texts of examples with their units, in order (one text each; two for a pair)."""
+        ...
+
+    def objective(self, recipe: FamilySection, sources: Sequence[Source], embed: TextEmbedder, seed: int) -> nn.Module:
+        """The pre-finetuning objective over these sources; satisfies `Objective`."""
+        ...

@@ -1,0 +1,94 @@
+"""What a family of tasks is: how a text becomes units with labels, how predictions are decoded, how they are scored."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from trunkline.text.packing import UnitText
+from trunkline.text.tokens import Tokens
+
+Labels = tuple[str, ...]
+Scores = dict[str, float]
+FloatArray = npt.NDArray[np.floating[Any]]
+Transitions = npt.NDArray[np.float32] | None
+
+Words = Sequence[tuple[int, int]]
+"""Character offsets of the words of a text, end exclusive, in order and without overlap."""
+
+WordedText = tuple[str, Words]
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """What a task's head says of texts.
+
+    Attributes:
+        probabilities: [units, labels] of each text.
+        texts: The texts with their words.
+        labels: The head's outputs.
+        transitions: [labels + 1, labels], as in `trunkline.heads.linear.LinearHead`; None for all zero.
+    """
+
+    probabilities: Sequence[FloatArray]
+    texts: Sequence[WordedText]
+    labels: Labels
+    transitions: Transitions = None
+
+
+class Family(Protocol):
+    """A family of tasks. Implementations hold no state.
+
+    Attributes:
+        name: In task files and commands.
+        main_score: The score by which settings are chosen.
+        own_windows: Whether `units` puts the tokens into windows anew, so that such texts share no trunk with others.
+    """
+
+    name: str
+    main_score: str
+    own_windows: bool
+
+    def units(self, text: str, words: Words, tokens: Tokens) -> UnitText:
+        """The units of a tokenised text: what gets a feature vector and a label."""
+        ...
+
+    def labels(self, examples: Sequence[Any]) -> Labels:
+        """The outputs of a head for these examples, in a fixed order."""
+        ...
+
+    def check_labels(self, labels: Labels, where: str) -> None:
+        """Raises MismatchError unless `decode` can read these labels; `where` says whose they are."""
+        ...
+
+    def classes(self, example: Any) -> set[str]:
+        """The classes that an example gives evidence of, for drawing few examples of each and for folds."""
+        ...
+
+    def unit_targets(self, example: Any, labels: Labels) -> list[int]:
+        """The index into `labels` of each unit; -1 for a label that the head does not have."""
+        ...
+
+    def transitions(self, targets: Sequence[Sequence[int]], labels: Labels) -> Transitions:
+        """What the labels of neighbouring units are worth to each other, by training targets; None where nothing."""
+        ...
+
+    def decode(self, tasks: Sequence[Scored]) -> list[list[Any]]:
+        """Predictions as plain data: for each task one a text."""
+        ...
+
+    def score(self, gold: Sequence[Any], predicted: Sequence[Any]) -> Scores:
+        """Measures of predictions against examples, each in [0, 1]; `main_score` is among them."""
+        ...
+
+    def counts(self, gold: Sequence[Any], predicted: Sequence[Any]) -> list[list[int]]:
+        """For each example the counts whose sum gives the main score, so that it can be resampled."""
+        ...
+
+    def score_of_counts(self, total: FloatArray) -> float:
+        """The main score from summed counts."""
+        ...

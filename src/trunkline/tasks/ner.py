@@ -1,0 +1,214 @@
+"""Named entity recognition: words are units, entities are spans of words, decoded from BIO tags."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from trunkline.errors import MismatchError
+from trunkline.tasks.base import FloatArray, Labels, Scored, Scores, Transitions, Words
+from trunkline.tasks.paths import best_paths
+from trunkline.text.examples import NerExample
+from trunkline.text.packing import UnitText, word_units
+from trunkline.text.tags import bio_labels, decode_tags, encode_bio
+from trunkline.text.tokens import IntArray, Tokens
+from trunkline.text.words import split_words
+
+STRENGTH = 5
+"""Tags that the prior of a tag's transitions is worth."""
+
+_Entity = tuple[int, int, str]
+
+
+class Ner:
+    """See `trunkline.tasks.base.Family`. The words are those of `split_words`, whatever the tokens of a file were."""
+
+    name = "ner"
+    main_score = "f1"
+    own_windows = False
+
+    def units(self, text: str, words: Words, tokens: Tokens) -> UnitText:
+        """The words as units."""
+        return word_units(tokens, words)
+
+    def labels(self, examples: Sequence[NerExample]) -> Labels:
+        """O, then B- and I- of every entity type."""
+        return tuple(bio_labels({span.label for example in examples for span in example.spans}))
+
+    def check_labels(self, labels: Labels, where: str) -> None:
+        """O, and B- and I- of types."""
+        wrong = [label for label in labels if label != "O" and not (label[:2] in ("B-", "I-") and label[2:])]
+        if not labels or wrong:
+            raise MismatchError(
+                f"{where} has {f'the label {wrong[0][:60]!r}' if wrong else 'no labels'}",
+                expected="O, or B- or I- and a type",
+                todo="Fit the task again",
+            )
+
+    def classes(self, example: NerExample) -> set[str]:
+        """The entity types of the sentence."""
+        return {span.label for span in example.spans}
+
+    def unit_targets(self, example: NerExample, labels: Labels) -> list[int]:
+        """The BIO tag of each word, -1 for a type that the head does not have; see `word_spans`."""
+        index = {label: number for number, label in enumerate(labels)}
+        words = split_words(example.text)
+        return [index.get(tag, -1) for tag in encode_bio(len(words), word_spans(example, words))]
+
+    def transitions(self, targets: Sequence[Sequence[int]], labels: Labels) -> Transitions:
+        """Of BIO tags, see `tag_transitions`."""
+        return tag_transitions(targets, labels)
+
+    def decode(self, tasks: Sequence[Scored]) -> list[list[list[dict[str, Any]]]]:
+        """Entities by the best valid tag sequence; the score is the mean probability of an entity's tags.
+
+        All tasks together take about the time of the longest text.
+        """
+        return decode_bio(tasks)
+
+    def score(self, gold: Sequence[NerExample], predicted: Sequence[list[dict[str, Any]]]) -> Scores:
+        """Precision, recall and F1 of entities, right only with exact characters and type, and F1 mean over types."""
+        by_type: Counter[tuple[str, str]] = Counter()
+        for truth, guess in _entity_sets(gold, predicted):
+            for name, entities in (("right", truth & guess), ("predicted", guess), ("gold", truth)):
+                by_type.update((name, label) for _, _, label in entities)
+        types = sorted({label for _, label in by_type})
+        rows = [[by_type[name, label] for name in ("right", "predicted", "gold")] for label in types]
+        right, guessed, true = np.sum(rows, axis=0).tolist() if rows else (0, 0, 0)
+        return {
+            "f1": 2 * right / max(guessed + true, 1),
+            "precision": right / max(guessed, 1),
+            "recall": right / max(true, 1),
+            "macro_f1": float(np.mean([2 * hit / (found + there) for hit, found, there in rows])) if rows else 0.0,
+        }
+
+    def counts(self, gold: Sequence[NerExample], predicted: Sequence[list[dict[str, Any]]]) -> list[list[int]]:
+        """[entities that are right, predicted entities, gold entities] for each sentence."""
+        return [[len(truth & guess), len(guess), len(truth)] for truth, guess in _entity_sets(gold, predicted)]
+
+    def score_of_counts(self, total: FloatArray) -> float:
+        """F1 of entities with exact characters."""
+        return float(2 * total[0] / max(total[1] + total[2], 1))
+
+
+def _entity_sets(
+    gold: Sequence[NerExample], predicted: Sequence[list[dict[str, Any]]]
+) -> list[tuple[set[_Entity], set[_Entity]]]:
+    return [
+        (
+            {(span.start, span.end, span.label) for span in example.spans},
+            {(entity["start"], entity["end"], entity["label"]) for entity in entities},
+        )
+        for example, entities in zip(gold, predicted, strict=True)
+    ]
+
+
+def word_spans(example: NerExample, words: Words) -> list[tuple[int, int, str]]:
+    """First word, last word (exclusive) and label of each entity that words can hold.
+
+    An entity whose borders are not those of words is widened to the words that it touches; one that shares a word with
+    an entity before it, or touches none, is left out. `unheld_spans` names both.
+    """
+    found, taken = [], 0
+    for span in sorted(example.spans, key=lambda item: (item.start, item.end)):
+        touched = [number for number, (start, end) in enumerate(words) if start < span.end and end > span.start]
+        if touched and touched[0] >= taken:
+            found.append((touched[0], touched[-1] + 1, span.label))
+            taken = touched[-1] + 1
+    return found
+
+
+def unheld_spans(example: NerExample) -> list[tuple[int, int, str]]:
+    """The entities whose borders are not those of words, which no prediction can hit: start, end, label."""
+    starts, ends = (
+        (set(side) for side in zip(*split_words(example.text), strict=True))
+        if example.text.split()
+        else (
+            set(),
+            set(),
+        )
+    )
+    return [(s.start, s.end, s.label) for s in example.spans if s.start not in starts or s.end not in ends]
+
+
+def tag_transitions(targets: Iterable[Sequence[int]], labels: Labels) -> npt.NDArray[np.float32]:
+    """How much likelier a tag is after another than anywhere: log P(tag | tag before) - log P(tag).
+
+    As pairs are few, each row is smoothed as if `STRENGTH` more tags had been seen after its tag (a Dirichlet prior),
+    distributed as the pairs of all entity types together say: how often O, I, or B of the same or of another type
+    follows O, B, I or the start, against how often it would if tags were independent.
+
+    Args:
+        targets: The tag of each word of each sentence, as an index into `labels`; -1 is unknown and breaks the chain.
+        labels: BIO tags.
+
+    Returns:
+        [labels + 1, labels], the last row for the first word; zero where a tag may not follow.
+    """
+    follows = may_follow(labels)
+    counts = np.zeros(follows.shape)
+    for tags in targets:
+        tag = np.asarray(tags, dtype=np.int64)
+        before = np.concatenate([[len(labels)], tag])[: len(tag)]
+        known = (before >= 0) & (tag >= 0)
+        np.add.at(counts, (before[known], tag[known]), 1)
+    tag_share = (counts.sum(axis=0) + 1) / (counts.sum() + len(labels))
+    seen = counts.sum(axis=1, keepdims=True)
+    prefixes = [label[0] for label in labels]
+    names = [[f"{a[:1]}{b} {a[2:] == c[2:]}" for b, c in zip(prefixes, labels, strict=True)] for a in (*labels, "")]
+    kinds = np.unique(names, return_inverse=True)[1].reshape(follows.shape)
+    found, expected = (np.bincount(kinds.ravel(), table.ravel()) + 1 for table in (counts, seen * tag_share))
+    prior = follows * tag_share * (found / expected)[kinds]
+    smoothed = (counts + STRENGTH * prior / prior.sum(axis=1, keepdims=True)) / (seen + STRENGTH)
+    return np.where(follows, np.log(np.maximum(smoothed, 1e-12) / tag_share), 0.0).astype(np.float32)
+
+
+def decode_bio(tasks: Sequence[Scored]) -> list[list[list[dict[str, Any]]]]:
+    """See `Ner.decode`."""
+    scores = [[np.log(np.maximum(part, 1e-12)) for part in task.probabilities] for task in tasks]
+    allowed = [np.where(may_follow(t.labels), 0.0 if t.transitions is None else t.transitions, -np.inf) for t in tasks]
+    paths = [
+        [None] * len(rows) if task.transitions is not None else [_likeliest(part, rules) for part in rows]
+        for task, rows, rules in zip(tasks, scores, allowed, strict=True)
+    ]
+    left = [
+        [part for part, path in zip(rows, found, strict=True) if path is None]
+        for rows, found in zip(scores, paths, strict=True)
+    ]
+    sought = map(iter, best_paths(list(zip(left, allowed, strict=True))) if any(left) else left)
+    results = []
+    for task, found, better in zip(tasks, paths, sought, strict=True):
+        whole = [next(better) if path is None else path for path in found]
+        rows = zip(task.probabilities, task.texts, whole, strict=True)
+        results.append([_entities(part, *text, [task.labels[i] for i in path], path) for part, text, path in rows])
+    return results
+
+
+def _likeliest(scores: FloatArray, allowed: npt.NDArray[Any]) -> IntArray | None:
+    """The likeliest tag of each word, if these may follow each other; then no other sequence is as likely."""
+    path = scores.argmax(axis=1)
+    before = np.concatenate(([len(allowed) - 1], path[:-1]))[: len(path)]
+    return path if np.isfinite(allowed[before, path]).all() else None
+
+
+def may_follow(labels: Labels) -> npt.NDArray[np.bool_]:
+    """[labels + 1, labels] whether a BIO tag (column) may follow another (row; the last: the start of the sentence)."""
+    kinds = np.asarray([label[2:] for label in labels])
+    inside = np.asarray([label.startswith("I-") for label in labels], dtype=bool)
+    return np.concatenate([~inside | (kinds[:, None] == kinds), ~inside[None]])
+
+
+def _entities(
+    probabilities: FloatArray, text: str, words: Words, tags: Sequence[str], path: IntArray
+) -> list[dict[str, Any]]:
+    entities = []
+    chosen = probabilities[np.arange(len(path)), path]
+    for first, last, label in decode_tags(tags):
+        start, end = words[first][0], words[last - 1][1]
+        score = round(float(chosen[first:last].mean()), 6)
+        entities.append({"start": start, "end": end, "text": text[start:end], "label": label, "score": score})
+    return entities

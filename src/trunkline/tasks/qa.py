@@ -1,0 +1,255 @@
+"""Extractive question answering: the words of a context are units, and the answer is a span of them.
+
+A text is a question and a context: its first line is the question, the rest the context.
+"""
+
+from __future__ import annotations
+
+import re
+import string
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from trunkline.errors import MismatchError, TrunklineError
+from trunkline.tasks.base import FloatArray, Labels, Scored, Scores, Words
+from trunkline.text.examples import QaExample
+from trunkline.text.packing import UnitText, word_units
+from trunkline.text.tokens import IntArray, Tokens, Window
+from trunkline.text.words import split_words
+
+OVERLAP = 32
+"""Tokens of the context that neighbouring windows share."""
+
+LONGEST = 30
+"""Most words of an answer, as in the original SQuAD programs."""
+
+OUTSIDE, START, END, SINGLE, NO_ANSWER = "O", "start", "end", "single", "no answer"
+
+_MILLION = 1_000_000
+_ARTICLES = re.compile(r"\b(a|an|the)\b")
+_PUNCTUATION = str.maketrans("", "", string.punctuation)
+
+
+class Qa:
+    """See `trunkline.tasks.base.Family`. A text has one unit more than its context has words: unit 0, no answer."""
+
+    name = "qa"
+    main_score = "token_f1"
+    own_windows = True
+
+    def units(self, text: str, words: Words, tokens: Tokens) -> UnitText:
+        """Unit 0 and the words of the context; see `question_windows`."""
+        return question_units(text, words, tokens)
+
+    def labels(self, examples: Sequence[QaExample]) -> Labels:
+        """Start and end of an answer, both of a word alone, or none; one for unit 0 if some question has no answer.
+
+        The words inside an answer count as outside, as in pre-finetuning, where only starts and ends are pointed at.
+        """
+        return OUTSIDE, START, END, SINGLE, *([NO_ANSWER] if any(not example.answers for example in examples) else [])
+
+    def check_labels(self, labels: Labels, where: str) -> None:
+        """The labels of starts, ends and single words."""
+        if not {OUTSIDE, START, END, SINGLE} <= set(labels):
+            raise MismatchError(
+                f"{where} has the labels {', '.join(labels)[:60] or 'none'}",
+                expected=", ".join((OUTSIDE, START, END, SINGLE)),
+                todo="Fit the task again",
+            )
+
+    def classes(self, example: QaExample) -> set[str]:
+        """Whether there is an answer."""
+        return {"answer" if example.answers else NO_ANSWER}
+
+    def unit_targets(self, example: QaExample, labels: Labels) -> list[int]:
+        """The labels of unit 0 and of the words; of answers that overlap only the first is labelled."""
+        words = split_words(example.context)
+        index = {label: number for number, label in enumerate(labels)}
+        targets = [index[OUTSIDE]] * (1 + len(words))
+        taken: set[int] = set()
+        for first, last in answer_units(example, words):
+            if taken.isdisjoint(range(first, last + 1)):
+                taken.update(range(first, last + 1))
+                targets[last] = index[END]
+                targets[first] = index[START if first < last else SINGLE]
+        if 0 in taken:
+            targets[0] = index.get(NO_ANSWER, -1)
+        return targets
+
+    def transitions(self, targets: Sequence[Sequence[int]], labels: Labels) -> None:
+        """None: `decode` weighs whole spans."""
+
+    def decode(self, tasks: Sequence[Scored]) -> list[list[dict[str, Any]]]:
+        """The best answer: `answer`, `start` and `end` in the context, and `score`; empty and None for no answer.
+
+        The labels of the units are taken as independent under the condition that exactly one span is the answer, or
+        unit 0 says that there is none. Then the odds of a span are the product of its labels' odds against O, and
+        `score` is its share of the odds of all spans up to `LONGEST` words (and of no answer, if the head knows that).
+        """
+        return [
+            [_answer(part, *text, task.labels) for part, text in zip(task.probabilities, task.texts, strict=True)]
+            for task in tasks
+        ]
+
+    def score(self, gold: Sequence[QaExample], predicted: Sequence[dict[str, Any]]) -> Scores:
+        """Token F1 and exact match as SQuAD computes them: the best over the answers, averaged over the questions."""
+        pairs = [(_gold(example), answer["answer"]) for example, answer in zip(gold, predicted, strict=True)]
+        return {
+            "token_f1": float(np.mean([best_f1(truth, guess) for truth, guess in pairs])),
+            "exact_match": float(np.mean([normalise(guess) in map(normalise, truth) for truth, guess in pairs])),
+        }
+
+    def counts(self, gold: Sequence[QaExample], predicted: Sequence[dict[str, Any]]) -> list[list[int]]:
+        """[millionths of token F1, 1] for each question."""
+        rows = zip(gold, predicted, strict=True)
+        return [[round(_MILLION * best_f1(_gold(example), answer["answer"])), 1] for example, answer in rows]
+
+    def score_of_counts(self, total: FloatArray) -> float:
+        """Mean token F1."""
+        return float(total[0] / max(total[1], 1) / _MILLION)
+
+
+def context_start(text: str) -> int:
+    """Where the context begins in a text whose first line is the question.
+
+    Raises:
+        TrunklineError: The text has one line.
+    """
+    end = text.find("\n")
+    if end < 0:
+        raise TrunklineError(
+            f"the text {text[:60]!r} has one line",
+            expected="a question, a line feed and the context, for question answering",
+            todo="Write f'{question}\\n{context}', or leave tasks of the family qa out",
+        )
+    return end + 1
+
+
+def question_units(text: str, words: Words, tokens: Tokens) -> UnitText:
+    """Unit 0, which says that there is no answer, and the words of the context; see `question_windows`.
+
+    Raises:
+        TrunklineError: The text has one line, so there is no context.
+    """
+    begin = context_start(text)
+    return question_windows(begin, [word for word in words if word[0] >= begin], tokens)
+
+
+def question_windows(begin: int, words: Words, tokens: Tokens) -> UnitText:
+    """Windows of a context, each with the question before it, and their units.
+
+    A window is the opening token, the question, the closing token and a piece of the context. The closing token stands
+    between the two and not behind them, so that a window is no longer than that of any other text; token types are 0
+    throughout, as for all texts here. Only where the whole does not fit one window are there several, and there a
+    question is cut off behind half a window. Each word is pooled where its tokens have most context. Unit 0 is the mean
+    of the windows' opening tokens, so that all of them have a say in whether there is an answer.
+
+    Args:
+        begin: Where the context begins in the text.
+        words: The words of the context, as offsets in the text.
+        tokens: The tokens of the text.
+    """
+    ids = np.zeros(len(tokens.offsets), dtype=np.int64)
+    for window in tokens.windows:
+        ids[window.first : window.first + len(window.ids) - 2] = window.ids[1:-1]
+    opening, closing = tokens.windows[0].ids[[0, -1]]
+    asked = tokens.offsets[:, 0] < begin - 1
+    told = ~asked & (tokens.offsets[:, 1] > begin)
+    question, context, offsets = ids[asked], ids[told], tokens.offsets[told]
+    room = max(len(window.ids) for window in tokens.windows) - 2
+    if len(question) + len(context) > room:
+        question = question[: room // 2]
+    head = np.concatenate(([opening], question, [closing]))
+    starts, uppers, space = _pieces(len(context), room - len(question))
+    windows = [np.concatenate((head, context[start : start + space])) for start in starts]
+    sizes = np.asarray([len(window) for window in windows])
+    first = np.cumsum(sizes) - sizes
+    # The words' tokens, counted from 1 as in one window around the whole context; 0 for a word without a token.
+    whole = word_units(Tokens(offsets, (Window(np.zeros(len(context) + 2, np.int64), 0, (0, len(context))),)), words)
+    owner = np.searchsorted(uppers, whole.token - 1, side="right")
+    place = np.where(whole.token > 0, first[owner] + len(head) + whole.token - 1 - starts[owner], 0)
+    return UnitText(
+        np.concatenate(windows),
+        tuple(sizes.tolist()),
+        np.concatenate((first, place)),
+        np.concatenate((np.zeros(len(windows), dtype=np.int64), whole.unit + 1)),
+        1 + len(words),
+    )
+
+
+def _pieces(count: int, space: int) -> tuple[IntArray, IntArray, int]:
+    """Where pieces of at most `space` of `count` tokens start, up to which token each answers, and their length.
+
+    Where two overlap, each answers for the half of the shared tokens that is nearer to its middle.
+    """
+    overlap = min(OVERLAP, space // 2)
+    starts = np.arange(0, max(count - overlap, 1), space - overlap) if count > space else np.zeros(1, dtype=np.int64)
+    return starts, starts[1:] + overlap // 2, space
+
+
+def _answer(probabilities: FloatArray, text: str, words: Words, labels: Labels) -> dict[str, Any]:
+    begin = context_start(text)
+    inside = [(start - begin, end - begin) for start, end in words if start >= begin]
+    logs = np.log(np.maximum(probabilities.astype(np.float64), 1e-12))
+    odds = {label: logs[:, number] - logs[:, labels.index(OUTSIDE)] for number, label in enumerate(labels)}
+    scores = span_scores(odds[START][1:], odds[END][1:])
+    scores[:, 0] = odds[SINGLE][1:]
+    null = odds[NO_ANSWER][0] if NO_ANSWER in labels else -np.inf
+    best = max(null, scores.max(initial=-np.inf))
+    if not np.isfinite(best):
+        return {"answer": "", "start": None, "end": None, "score": 1.0}
+    share = round(float(1 / (np.exp(scores - best).sum() + np.exp(null - best))), 6)
+    if null == best:
+        return {"answer": "", "start": None, "end": None, "score": share}
+    first, last = best_span(scores)
+    start, end = inside[first][0], inside[last][1]
+    return {"answer": text[begin + start : begin + end], "start": start, "end": end, "score": share}
+
+
+def span_scores(start: FloatArray, end: FloatArray) -> FloatArray:
+    """[words, LONGEST] score of the span that begins at a word and has so many words less one: start plus end score."""
+    if not len(start):
+        return np.zeros((0, LONGEST))
+    ends = np.concatenate((end, np.full(LONGEST - 1, -np.inf)))
+    return np.array(start[:, None] + np.lib.stride_tricks.sliding_window_view(ends, LONGEST))
+
+
+def best_span(scores: FloatArray) -> tuple[int, int]:
+    """First and last word of the highest score of `span_scores`; the earlier and shorter span wins ties."""
+    first, more = np.unravel_index(int(scores.argmax()), scores.shape)
+    return int(first), int(first + more)
+
+
+def answer_units(example: QaExample, words: Words) -> list[tuple[int, int]]:
+    """First and last unit of each answer; (0, 0) if there is none. A word that an answer cuts belongs to it."""
+    spans = []
+    for start, end in example.answers:
+        inside = [number for number, word in enumerate(words, start=1) if word[0] < end and word[1] > start]
+        if inside:
+            spans.append((inside[0], inside[-1]))
+    return spans or [(0, 0)]
+
+
+def normalise(answer: str) -> str:
+    """As SQuAD compares answers: lower case, no ASCII punctuation, no English articles, one blank between words."""
+    return " ".join(_ARTICLES.sub(" ", answer.lower().translate(_PUNCTUATION)).split())
+
+
+def best_f1(truths: Sequence[str], guess: str) -> float:
+    """The highest F1 of the normalised tokens over several true answers; an empty answer equals only an empty one."""
+    return max(_f1(normalise(truth).split(), normalise(guess).split()) for truth in truths)
+
+
+def _f1(truth: list[str], guess: list[str]) -> float:
+    if not truth or not guess:
+        return float(truth == guess)
+    shared = (Counter(truth) & Counter(guess)).total()
+    return 2 * shared / (len(truth) + len(guess))
+
+
+def _gold(example: QaExample) -> list[str]:
+    answers = [example.context[start:end] for start, end in example.answers]
+    return [answer for answer in answers if normalise(answer)] or [""]

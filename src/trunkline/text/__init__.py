@@ -1,0 +1,1 @@
+"""Texts: examples, words, tokens, windows, packing, tags and spans. No torch."""

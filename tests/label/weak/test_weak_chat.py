@@ -1,0 +1,349 @@
+"""Labels from a chat endpoint, against a server of the test's own."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+from chat_server import Asked, ChatServer, Response, completion, entities_of, good, serve
+
+from trunkline.data.load import load_examples
+from trunkline.errors import TrunklineError
+from trunkline.label.weak import client as client_module
+from trunkline.label.weak.client import is_loopback, retry_after
+from trunkline.label.weak.command import weak_label
+from trunkline.label.weak.config import ChatConfig
+from trunkline.label.weak.prompt import InvalidAnswer, locate, parse_answer
+from trunkline.text.examples import NerExample
+
+TEXTS = ["Ann went to Oslo.", "Acme hired Ann.", "Nothing here.", "Oslo, Oslo and Osloers.", "Ann left Acme."]
+
+
+@pytest.fixture(autouse=True)
+def _no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client_module, "_LONGEST_BACKOFF", 0.01)
+
+
+def config_of(server: ChatServer, **options: Any) -> ChatConfig:
+    settings = {"base_url": server.url, "model": "m", "sentences": 2, "per_minute": 60000.0, "timeout": 60.0}
+    return ChatConfig(**(settings | options))
+
+
+def run(
+    server: ChatServer, out: Path, texts: list[str] = TEXTS, say: Any = lambda line: None, **options: Any
+) -> dict[str, Any]:
+    return weak_label(config_of(server, **options), texts, out, say=say, confirm=lambda question: True)
+
+
+def rows(out: Path) -> list[tuple[str, list[tuple[str, str]]]]:
+    records = [json.loads(line) for line in out.read_text(encoding="utf-8").splitlines()]
+    return [(r["text"], [(r["text"][start:end], label) for start, end, label in r["spans"]]) for r in records]
+
+
+def test_labels_and_what_is_sent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SOME_KEY", "k-123")
+    said: list[str] = []
+    with serve() as server:
+        report = run(server, tmp_path / "w.jsonl", say=said.append, key_variable="SOME_KEY", price_in=10, price_out=100)
+        asked = server.asked
+    assert rows(tmp_path / "w.jsonl") == [
+        ("Ann went to Oslo.", [("Ann", "person"), ("Oslo", "capital city")]),
+        ("Acme hired Ann.", [("Acme", "software company"), ("Ann", "person")]),
+        ("Oslo, Oslo and Osloers.", [("Oslo", "capital city"), ("Oslo", "capital city")]),
+        ("Ann left Acme.", [("Ann", "person"), ("Acme", "software company")]),
+    ]
+    assert {request.path for request in asked} == {"/v1/chat/completions"}
+    assert {request.headers["Authorization"] for request in asked} == {"Bearer k-123"}
+    assert {(request.body["model"], request.body["temperature"], request.body["max_tokens"]) for request in asked} == {
+        ("m", 0, 1500)
+    }
+    assert Counter(sentence for request in asked for sentence in request.sentences) == Counter(TEXTS)
+    numbers = {key: report[key] for key in ("sentences", "labelled", "spans", "concepts", "requests", "unanswered")}
+    assert numbers == {"sentences": 5, "labelled": 4, "spans": 8, "concepts": 3, "requests": 3, "unanswered": 0}
+    assert (report["prompt_tokens"], report["completion_tokens"]) == (300, 30)
+    assert report["cost"] == pytest.approx((300 * 10 + 30 * 100) / 1e6)
+    assert report["invalid"] == {}
+    everything = [*said, *(path.read_text() for path in tmp_path.iterdir())]
+    assert not any("k-123" in text for text in everything)
+    assert server.url in said[0] and "5 of 5 sentences" in said[0] and "in 3 requests" in said[0]
+
+
+def test_nothing_is_sent_without_consent(tmp_path: Path) -> None:
+    questions: list[str] = []
+
+    def refuse(question: str) -> bool:
+        questions.append(question)
+        return False
+
+    with serve() as server:
+        with pytest.raises(TrunklineError, match="not confirmed, nothing was sent"):
+            weak_label(config_of(server, price_in=1, price_out=2), TEXTS, tmp_path / "w.jsonl", confirm=refuse)
+        with pytest.raises(TrunklineError, match="not confirmed"):
+            weak_label(config_of(server), TEXTS, tmp_path / "w.jsonl")
+        assert server.asked == []
+    assert "prompt tokens" in questions[0] and "at the given prices" in questions[0]
+    assert not (tmp_path / "w.jsonl").exists()
+
+
+def test_what_is_cached_is_not_asked_again(tmp_path: Path) -> None:
+    out = tmp_path / "w.jsonl"
+    with serve() as server:
+        run(server, out, TEXTS[:3])
+        first = len(server.asked)
+        weak_label(config_of(server), TEXTS[:3], out)  # nothing is sent, so nobody is asked for consent
+        assert len(server.asked) == first
+        report = run(server, out, [*TEXTS, TEXTS[3]])
+        assert Counter(server.sentences) == Counter(TEXTS)
+        assert (report["cached"], report["requests"], report["sentences"]) == (3, 1, 6)
+        run(server, out, model="other")
+        assert Counter(server.sentences) == Counter([*TEXTS, *TEXTS])
+
+
+def test_busy_servers_are_asked_again(tmp_path: Path) -> None:
+    def rule(asked: Asked, number: int) -> Response:
+        if number in (0, 2):
+            return Response({"error": "slow down"}, 429, {"Retry-After": "0"})
+        return Response(b"oops", 503) if number == 3 else good(asked)
+
+    with serve(rule) as server:
+        report = run(server, tmp_path / "w.jsonl", concurrency=1)
+        assert len(server.asked) == 6
+    assert (report["labelled"], report["requests"], report["invalid"]) == (4, 3, {})
+
+
+def test_a_pause_that_is_asked_for_is_kept(tmp_path: Path) -> None:
+    times: list[float] = []
+
+    def rule(asked: Asked, number: int) -> Response:
+        times.append(time.monotonic())
+        return Response({}, 429, {"Retry-After": "0.3"}) if number == 0 else good(asked)
+
+    with serve(rule) as server:
+        run(server, tmp_path / "w.jsonl", concurrency=1)
+    assert times[1] - times[0] >= 0.3
+
+
+def test_a_pause_that_is_too_long_ends_the_run(tmp_path: Path) -> None:
+    with (
+        serve(lambda asked, number: Response({}, 429, {"Retry-After": "3600"})) as server,
+        pytest.raises(TrunklineError, match=r"asks for a pause of 3600 s.*same command again later"),
+    ):
+        run(server, tmp_path / "w.jsonl")
+
+
+def test_requests_are_paced(tmp_path: Path) -> None:
+    times: list[float] = []
+
+    def rule(asked: Asked, number: int) -> Response:
+        times.append(time.monotonic())
+        return good(asked)
+
+    with serve(rule) as server:
+        run(server, tmp_path / "w.jsonl", sentences=1, concurrency=4, per_minute=600.0)
+    assert len(times) == 5
+    assert times[-1] - times[0] >= 0.35
+
+
+@pytest.mark.parametrize(
+    ("response", "kind"),
+    [
+        (Response(b"not json"), "answer is no chat completion"),
+        (Response({"choices": []}), "answer is no chat completion"),
+        (Response({"choices": [{"message": {"content": None}}]}), "answer has no text"),
+        (completion("Sure! Here it is"), "answer is not JSON"),
+        (completion("[" * 100_000), "answer is not JSON"),
+        (completion("[]"), "answer has another form"),
+        (completion('{"sentences": [{"id": 1}]}'), "answer has another form"),
+        (completion('{"sentences": []}'), "answer has other sentences"),
+        (completion("{}", finish_reason="length"), "answer is cut off by max_tokens"),
+        (Response(b"x" * (4 * 2**20 + 1)), "answer is too large"),
+        (Response({"error": "filtered"}, 400), "request refused with 400"),
+    ],
+)
+def test_invalid_answers_are_counted_and_asked_for_again(tmp_path: Path, response: Response, kind: str) -> None:
+    out = tmp_path / "w.jsonl"
+    with serve(lambda asked, number: response if number == 0 else good(asked)) as server:
+        said: list[str] = []
+        report = run(server, out, concurrency=1, say=said.append)
+        assert (report["invalid"], report["unanswered"], report["sentences"]) == ({kind: 1}, 2, 5)
+        assert "2 sentences have no valid answer" in said[-1]
+        assert "Ann went to Oslo." not in [text for text, _ in rows(out)]
+        again = run(server, out, concurrency=1)
+    assert (again["invalid"], again["unanswered"], again["requests"]) == ({}, 0, 1)
+    assert server.asked[-1].sentences == TEXTS[:2]
+    assert len(rows(out)) == 4
+
+
+def test_invalid_entities_are_counted_and_the_others_kept(tmp_path: Path) -> None:
+    extra: list[Any] = [
+        {"text": "Bob", "type": "person"}, {"text": "An", "type": "person"}, {"text": "Ann", "type": "?"},
+        {"text": 3, "type": "x"}, "Ann", {"text": " ", "type": "x"}, {"text": "Ann", "type": "First Name"},
+    ]  # fmt: skip
+
+    def rule(asked: Asked, number: int) -> Response:
+        answer = {"sentences": [{"id": 1, "entities": entities_of(asked.sentences[0]) + extra}]}
+        return completion(f"```json\n{json.dumps(answer)}\n```")
+
+    with serve(rule) as server:
+        report = run(server, tmp_path / "w.jsonl", ["Ann went to Oslo."])
+    assert rows(tmp_path / "w.jsonl")[0][1] == [("Ann", "first name"), ("Ann", "person"), ("Oslo", "capital city")]
+    wanted = {"entity is not in the sentence": 2, "type is no name": 1, "entity has another form": 3}
+    assert report["invalid"] == wanted
+
+
+def test_a_list_without_end_is_cut() -> None:
+    invalid: Counter[str] = Counter()
+    assert len(locate("Ann", [{"text": "Ann", "type": "x" * 3}] * 250, invalid)) == 200
+    assert invalid == {"entity beyond the limit": 50}
+
+
+@pytest.mark.parametrize("ids", [[2, 1], [1, 1], [1], [1, 2, 3], ["1", "2"], [None, None]])
+def test_each_sentence_is_answered_once_and_in_order(ids: list[Any]) -> None:
+    content = json.dumps({"sentences": [{"id": number, "entities": []} for number in ids]})
+    with pytest.raises(InvalidAnswer, match="answer has other sentences"):
+        parse_answer(content, 2)
+
+
+@pytest.mark.parametrize(
+    ("status", "times", "message"),
+    [(401, 1, "status 401: .*bad key"), (404, 1, "status 404"), (302, 1, "status 302"), (500, 3, "status 500")],
+)
+def test_servers_that_cannot_be_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, status: int, times: int, message: str
+) -> None:
+    monkeypatch.setenv("SOME_KEY", "k-123")
+    response = Response({"error": "bad key k-123"}, status, {"Location": "http://127.0.0.1:9/elsewhere"})
+    with serve(lambda asked, number: response) as server, pytest.raises(TrunklineError, match=message) as caught:
+        run(server, tmp_path / "w.jsonl", retries=2, concurrency=1, key_variable="SOME_KEY")
+    assert len(server.asked) == times
+    assert "k-123" not in str(caught.value)
+    assert "***" in str(caught.value)
+    assert not (tmp_path / "w.jsonl").exists()
+
+
+def test_a_server_that_refuses_everything_ends_the_run(tmp_path: Path) -> None:
+    with (
+        serve(lambda asked, number: Response({"error": "no such parameter"}, 400)) as server,
+        pytest.raises(TrunklineError, match="request refused with 400, 5 times and without one success"),
+    ):
+        run(server, tmp_path / "w.jsonl", [f"Ann {number}" for number in range(40)], sentences=1, concurrency=1)
+    assert len(server.asked) < 8
+
+
+def test_no_server_and_no_answer_in_time(tmp_path: Path) -> None:
+    with serve() as server:
+        pass
+    with pytest.raises(TrunklineError, match=r"[Rr]efused.*Expected a chat endpoint that answers"):
+        run(server, tmp_path / "w.jsonl")
+
+    def rule(asked: Asked, number: int) -> Response:
+        time.sleep(0.5)
+        return good(asked)
+
+    with serve(rule) as server, pytest.raises(TrunklineError, match="timed out"):
+        run(server, tmp_path / "w.jsonl", timeout=0.1, concurrency=1)
+
+
+def test_models_that_think_first_get_another_body(tmp_path: Path) -> None:
+    with serve() as server:
+        run(server, tmp_path / "w.jsonl", reasoning=True, max_tokens=99)
+    assert {"temperature", "max_tokens"}.isdisjoint(server.asked[0].body)
+    assert server.asked[0].body["max_completion_tokens"] == 99
+    assert "Authorization" not in server.asked[0].headers
+
+
+@pytest.mark.parametrize("value", [None, "", "two words", "tab\tin it", "schlüssel"])
+def test_keys_that_cannot_be_sent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, value: str | None) -> None:
+    monkeypatch.delenv("SOME_KEY", raising=False)
+    if value is not None:
+        monkeypatch.setenv("SOME_KEY", value)
+    with (
+        serve() as server,
+        pytest.raises(TrunklineError, match=r"variable SOME_KEY (is not set|holds no key)") as caught,
+    ):
+        run(server, tmp_path / "w.jsonl", key_variable="SOME_KEY")
+    assert not value or value not in str(caught.value)
+
+
+def test_an_error_keeps_what_was_answered(tmp_path: Path) -> None:
+    out = tmp_path / "w.jsonl"
+
+    def rule(asked: Asked, number: int) -> Response:
+        return good(asked) if number < 2 else Response({}, 401)
+
+    with serve(rule) as server, pytest.raises(TrunklineError, match="401"):
+        run(server, out, concurrency=1)
+    with serve() as server:
+        report = run(server, out)
+    assert server.sentences == TEXTS[4:]
+    assert (report["cached"], len(rows(out))) == (4, 4)
+
+
+# Shells start background jobs with SIGINT ignored, and a child of such a job would go on.
+KILLED = """
+import signal
+import sys
+from pathlib import Path
+signal.signal(signal.SIGINT, signal.default_int_handler)
+from trunkline.label.weak.command import weak_label
+from trunkline.label.weak.config import ChatConfig
+config = ChatConfig(base_url=sys.argv[1], model="m", sentences=1, concurrency=2, per_minute=60000.0)
+weak_label(config, [f"Ann number {n}" for n in range(40)], Path(sys.argv[2]), confirm=lambda question: True)
+"""
+
+
+@pytest.mark.parametrize("sign", [signal.SIGKILL, signal.SIGINT])
+def test_a_killed_run_goes_on_and_asks_nothing_twice(tmp_path: Path, sign: int) -> None:
+    out, texts = tmp_path / "w.jsonl", [f"Ann number {n}" for n in range(40)]
+
+    def slow(asked: Asked, number: int) -> Response:
+        time.sleep(0.05)
+        return good(asked)
+
+    with serve(slow) as server:
+        process = subprocess.Popen(
+            [sys.executable, "-c", KILLED, server.url, str(out)], env=os.environ, stderr=subprocess.DEVNULL
+        )
+        while len(server.asked) < 10 and process.poll() is None:
+            time.sleep(0.01)
+        process.send_signal(sign)
+        assert process.wait(120) != 0
+        assert not out.exists()
+    before = server.sentences
+    assert 10 <= len(before) < 40
+    with serve() as server:
+        report = run(server, out, texts)
+    # At most the two requests that were under way are lost to SIGKILL; an interrupt waits for them.
+    twice = set(before) & set(server.sentences)
+    assert len(twice) <= (2 if sign == signal.SIGKILL else 0)
+    assert set(before) | set(server.sentences) == set(texts)
+    assert (report["sentences"], report["labelled"]) == (40, 40)
+    assert report["cached"] == len(before) - len(twice)
+
+
+def test_retry_after() -> None:
+    assert retry_after("7", 0.0) == 7.0
+    assert retry_after("Thu, 01 Jan 1970 00:01:40 GMT", 40.0) == pytest.approx(60.0)
+    assert [retry_after(value, 0.0) for value in (None, "", "soon", "-3", "nan", "inf")] == [0.0] * 6
+
+
+def test_loopback() -> None:
+    assert [is_loopback(f"http://{host}/v1") for host in ("localhost:1", "127.0.0.5", "[::1]:8", "example.org")] == [
+        True, True, True, False,
+    ]  # fmt: skip
+
+
+def test_files_are_read_as_data(tmp_path: Path) -> None:
+    with serve() as server:
+        run(server, tmp_path / "w.jsonl")
+    examples = load_examples(f"card:{tmp_path / 'w.yaml'}@train", "ner")
+    assert all(isinstance(example, NerExample) for example in examples)
+    assert len(examples) == 4

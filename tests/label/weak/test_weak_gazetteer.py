@@ -1,0 +1,175 @@
+"""Gazetteers: reading them, and what a match has to be."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from trunkline.data.files import write_atomic
+from trunkline.errors import DataError
+from trunkline.label.weak.config import GazetteerConfig
+from trunkline.label.weak.gazetteer import SurfaceTrie, is_fragment, read_gazetteer, word_keys
+from trunkline.label.weak.text import is_whole
+from trunkline.text.examples import Span
+
+
+def read(path: Path, content: str, **options: Any) -> dict[str, tuple[str, ...]]:
+    write_atomic(path, content)
+    return read_gazetteer(GazetteerConfig(gazetteer=path, **options))[0]
+
+
+def found(concepts: dict[str, tuple[str, ...]], text: str, **options: Any) -> list[tuple[str, str]]:
+    return [(text[span.start : span.end], span.label) for span in SurfaceTrie(concepts, **options).find(text)]
+
+
+ROWS = {"Oslo": ("city",), "river horse": ("animal",)}
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "options"),
+    [
+        ("g.tsv", "Oslo\tcity\nriver horse\tAnimal\t3\n", {}),
+        ("g.txt", "surface\tconcept\tcount\nOslo\tcity\t1\n\nriver  horse\tanimal\t3\n", {}),
+        ("g.csv", 'surface,concept\nOslo,city\n"river horse",animal\n', {}),
+        ("g.csv", "city,x,Oslo\nanimal,x,river horse\n", {"columns": "concept, -, surface"}),
+        ("g.jsonl", '{"surface": "Oslo", "concept": "city"}\n{"surface": "river horse", "concept": "animal"}', {}),
+        ("g.tsv", "Oslo\tcity\nOslo\n\tcity\nOslo\tcity\tmany\nriver horse\tanimal\n", {"malformed": "skip"}),
+    ],
+)
+def test_files(tmp_path: Path, name: str, content: str, options: dict[str, Any]) -> None:
+    assert read(tmp_path / name, content, **options) == ROWS
+    packed = tmp_path / f"{name}.gz"
+    packed.write_bytes(gzip.compress(content.encode()))
+    assert read_gazetteer(GazetteerConfig(gazetteer=packed, **options))[0] == ROWS
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("g.tsv", "Oslo\tcity\nOslo\n", r"g\.tsv:2: the row has no surface, concept, count"),
+        ("g.tsv", "Oslo\tcity\t1.5\n", r"g\.tsv:1: .*a whole number"),
+        ("g.tsv", "Oslo\tcity\t0\n", r"g\.tsv:1: "),
+        ("g.jsonl", '{"surface": 3, "concept": "x"}\n', r"g\.jsonl:1: "),
+        ("g.jsonl", "[]\n", r"g\.jsonl:1: the line holds list"),
+        ("g.tsv", "", "no surface is left.*the file is empty"),
+        ("g.tsv", "the\tword\n", "1 rows whose surface is too short or too common"),
+        ("g.parquet", "x", r"Expected \.tsv, \.csv or \.jsonl"),
+    ],
+)
+def test_problems_are_named(tmp_path: Path, name: str, content: str, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        read(tmp_path / name, content)
+
+
+def test_ambiguity_is_kept_by_frequency(tmp_path: Path) -> None:
+    rows = "Jordan\tcountry\t6\nJordan\triver\t3\nJordan\tperson\t3\nJordan\tboat\t1\nNile\triver\t1\n"
+    path = tmp_path / "g.tsv"
+    assert read(path, rows)["Jordan"] == ("country", "person", "river")
+    assert read(path, rows, max_concepts=2)["Jordan"] == ("country", "person")
+    assert read(path, rows, min_share=0.4)["Jordan"] == ("country",)
+    assert read(path, rows, min_share=0, min_count=4) == {"Jordan": ("country",)}
+    assert read(path, rows, min_surfaces=2) == {"Jordan": ("river",), "Nile": ("river",)}
+
+
+def test_one_target_of_a_surface_counts(tmp_path: Path) -> None:
+    path, options = tmp_path / "g.tsv", {"columns": "concept,surface,target,count", "headers": True}
+    rows = "Team\tIndia\tIndia cricket team\t9\nCountry\tIndia\tIndia\t2\nTeam\tReds\tCrewe Reds\t2\nRank\tReds\tx\t9\n"
+    assert read(path, rows, **options) == {"India": ("country",), "Reds": ("team",)}
+
+
+def test_common_words_are_no_surfaces(tmp_path: Path) -> None:
+    rows = ["The", "may", "who is who", "The Who", "North", "38th", "12", "AB", "Northern Lights", "rye"]
+    kept = read(tmp_path / "g.tsv", "".join(f"{row}\tthing\n" for row in rows))
+    assert list(kept) == ["The Who", "Northern Lights", "rye"]
+
+
+def test_case_and_length_of_matches() -> None:
+    concepts = {
+        "New York": ("state", "city"),
+        "New York Times": ("newspaper",),
+        "york ham": ("food",),
+        "Polish": ("x",),
+    }
+    assert found(concepts, "new york times") == []
+    assert found(concepts, "the New York Times of New York") == [
+        ("New York Times", "newspaper"),
+        ("New York", "state"),
+        ("New York", "city"),
+    ]
+    assert found(concepts, "York ham, polish it") == [("York ham", "food")]
+    assert found({"Johnny's Inn": ("inn",)}, "at Johnny 's Inn") == [("Johnny 's Inn", "inn")]
+    assert found({"A4": ("road",)}, "the A 4, the A4") == [("A4", "road")]
+
+
+@pytest.mark.parametrize(
+    ("text", "fragment"),
+    [
+        ("in Brown County", True),
+        ("Gordon Brown said", True),
+        ("Mr. Brown said", True),
+        ("Mr . Brown said", True),
+        ("J. Brown said", True),
+        ("on Monday Brown said", False),
+        ("The Brown team", False),
+        ("Brown said", False),
+        ("in Brown Monday", False),
+        ("the Brown Today paper", True),
+        ("Brown , Smith", False),
+    ],
+)
+def test_parts_of_names(text: str, fragment: bool) -> None:
+    start = text.index("Brown")
+    assert is_fragment(text, start, start + 5) is fragment
+    concepts = {"Brown": ("colour",)}
+    assert found(concepts, text) == ([] if fragment else [("Brown", "colour")])
+    assert found(concepts, text, whole_names=False) == [("Brown", "colour")]
+
+
+WORD = st.sampled_from(["ann", "Ann", "lee", "Lee", "x1", "'s", "-", "é"])
+SURFACES = st.dictionaries(
+    st.lists(WORD, min_size=1, max_size=3).map(" ".join), st.tuples(st.sampled_from(["a", "b"])), min_size=1, max_size=8
+)
+TEXT = st.lists(st.tuples(WORD, st.sampled_from([" ", ""])), max_size=12).map(lambda p: "".join(a + b for a, b in p))
+
+
+@settings(deadline=None)
+@given(SURFACES, TEXT)
+def test_matches_are_surfaces_and_whole_words(concepts: dict[str, tuple[str, ...]], text: str) -> None:
+    known = {tuple(word_keys(surface)[0]) for surface in concepts}
+    for span in SurfaceTrie(concepts, whole_names=False).find(text):
+        piece = text[span.start : span.end]
+        assert {tuple(word_keys(piece)[0]), tuple(word_keys(piece.lower())[0])} & known
+        assert is_whole(text, span.start, span.end)
+
+
+@settings(deadline=None)
+@given(SURFACES, TEXT)
+def test_the_longest_match_wins(concepts: dict[str, tuple[str, ...]], text: str) -> None:
+    """Compared with the slow way: at each word, try every surface."""
+    keys, words = word_keys(text)
+    expected, first = [], 0
+    while first < len(words):
+        best = first
+        for surface in concepts:
+            wanted = word_keys(surface)[0]
+            last = first + len(wanted)
+            given = keys[first:last] if surface != surface.lower() else [key.lower() for key in keys[first:last]]
+            if given == wanted and last > best and is_whole(text, words[first][0], words[last - 1][1]):
+                best = last
+        if best > first:
+            expected.append((words[first][0], words[best - 1][1]))
+        first = max(best, first + 1)
+    spans = SurfaceTrie(concepts, whole_names=False).find(text)
+    assert list(dict.fromkeys((span.start, span.end) for span in spans)) == expected
+
+
+def test_jsonl_with_counts(tmp_path: Path) -> None:
+    rows = [{"surface": "Nile", "concept": "river", "count": 5}, {"surface": "Nile", "concept": "boat", "count": 1}]
+    assert read(tmp_path / "g.jsonl", "\n".join(map(json.dumps, rows)), min_count=2) == {"Nile": ("river",)}
+    assert SurfaceTrie({"Nile": ("river",)}).find("the Nile") == [Span(4, 8, "river")]

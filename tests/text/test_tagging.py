@@ -1,0 +1,130 @@
+"""Tagging schemes: round trips as properties, repairs and errors as cases."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from trunkline.text.examples import NerExample, Span, join_tokens
+from trunkline.text.tags import (
+    SCHEMES,
+    TagError,
+    WordSpan,
+    bio_labels,
+    decode_tags,
+    decode_with_repairs,
+    encode_bio,
+    encode_tags,
+    spans_to_bio,
+)
+from trunkline.text.words import split_words
+
+
+@st.composite
+def sentences(draw: st.DrawFn) -> tuple[int, list[WordSpan]]:
+    position, spans = 0, []
+    for gap, length, label in draw(
+        st.lists(st.tuples(st.integers(0, 2), st.integers(1, 3), st.sampled_from(["a", "b-c", "D_e"])), max_size=6)
+    ):
+        spans.append((position + gap, position + gap + length, label))
+        position += gap + length
+    return position + draw(st.integers(0, 2)), spans
+
+
+@given(sentences(), st.sampled_from([scheme for scheme in SCHEMES if scheme != "IO"]))
+def test_round_trip(sentence: tuple[int, list[WordSpan]], scheme: str) -> None:
+    n_words, spans = sentence
+    tags = encode_tags(n_words, spans, scheme)
+    assert len(tags) == n_words
+    assert decode_tags(tags, scheme, strict=True) == spans
+    assert decode_with_repairs(tags, scheme) == (spans, [])
+
+
+@given(sentences())
+def test_bio_is_the_plain_encoder(sentence: tuple[int, list[WordSpan]]) -> None:
+    assert encode_bio(*sentence) == encode_tags(*sentence, "BIO")
+
+
+@given(st.lists(st.tuples(st.sampled_from("BIESLUO"), st.sampled_from("xy")), max_size=12), st.sampled_from(SCHEMES))
+def test_any_tags_decode_to_spans_in_order(pairs: list[tuple[str, str]], scheme: str) -> None:
+    tags = ["O" if prefix == "O" else f"{prefix}-{label}" for prefix, label in pairs]
+    try:
+        spans = decode_tags(tags, scheme)
+    except TagError as error:
+        assert tags[error.index] in str(error)
+        return
+    covered = [index for first, last, _ in spans for index in range(first, last)]
+    assert covered == sorted(set(covered))
+    assert covered == [index for index, tag in enumerate(tags) if tag != "O"]
+
+
+@pytest.mark.parametrize(
+    ("scheme", "tags", "spans", "broken"),
+    [
+        ("IO", "I-a I-a O I-b PER", [(0, 2, "a"), (3, 4, "b"), (4, 5, "PER")], []),
+        ("IOB1", "I-a I-a B-a O I-b", [(0, 2, "a"), (2, 3, "a"), (4, 5, "b")], []),
+        ("BIO", "I-a I-a I-b B-b", [(0, 2, "a"), (2, 3, "b"), (3, 4, "b")], [0, 2]),
+        ("BIOES", "B-a O I-b S-a E-a", [(0, 1, "a"), (2, 3, "b"), (3, 4, "a"), (4, 5, "a")], [1, 2, 3, 4]),
+        ("BIOES", "B-a", [(0, 1, "a")], [1]),
+        ("BILOU", "B-a L-a U-b", [(0, 2, "a"), (2, 3, "b")], []),
+        ("BIO", "", [], []),
+    ],
+)
+def test_repairs(scheme: str, tags: str, spans: list[WordSpan], broken: list[int]) -> None:
+    assert decode_with_repairs(tags.split(), scheme) == (spans, broken)
+    if broken:
+        with pytest.raises(TagError, match=f"in {scheme}"):
+            decode_tags(tags.split(), scheme, strict=True)
+
+
+@pytest.mark.parametrize(
+    ("scheme", "tag"),
+    [
+        ("BIO", "X-a"),
+        ("BIO", "a"),
+        ("BIO", "B-"),
+        ("BIO", ""),
+        ("BIO", "S-a"),
+        ("BILOU", "E-a"),
+        ("IO", "B-a"),
+        ("IO", ""),
+    ],
+)
+def test_unknown_tags_are_named(scheme: str, tag: str) -> None:
+    with pytest.raises(TagError, match=f"the tag '{tag}' is not one of {scheme}") as caught:
+        decode_tags(["O", tag], scheme)
+    assert caught.value.index == 1
+
+
+def test_unknown_scheme() -> None:
+    with pytest.raises(TagError, match="'BMES' is not known"):
+        decode_tags(["B-a"], "BMES")
+
+
+def test_encode_refuses_overlap_and_outside() -> None:
+    with pytest.raises(TagError, match="'a' and 'b' share word 1"):
+        encode_bio(3, [(0, 2, "a"), (1, 3, "b")])
+    with pytest.raises(TagError, match="outside of a sentence of 3 words"):
+        encode_bio(3, [(2, 4, "a")])
+    with pytest.raises(TagError, match="outside"):
+        encode_bio(3, [(1, 1, "a")])
+
+
+def test_spans_to_bio_counts_widened_spans() -> None:
+    text, words = join_tokens(["Ann", "lives", "in", "Berlin-Mitte", "."])
+    exact = Span(*words[0], "person")
+    part = Span(words[3][0], words[3][0] + 6, "city")
+    assert spans_to_bio(NerExample(text, words, (part, exact))) == (["B-person", "O", "O", "B-city", "O"], 1)
+
+
+def test_spans_to_bio_errors() -> None:
+    text = "ab  cd"
+    with pytest.raises(TagError, match="touches no word"):
+        spans_to_bio(NerExample(text, split_words(text), (Span(2, 4, "x"),)))
+    with pytest.raises(TagError, match="share word 0"):
+        spans_to_bio(NerExample(text, split_words(text), (Span(0, 1, "x"), Span(1, 2, "y"))))
+
+
+def test_bio_labels() -> None:
+    assert bio_labels(["b", "a", "b"]) == ["O", "B-a", "I-a", "B-b", "I-b"]
