@@ -22,8 +22,8 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
 import torch
 
+from trunkline.atomic import write_atomic
 from trunkline.config import PrefinetuneRecipe, parse_recipe
-from trunkline.data.files import write_atomic
 from trunkline.encoder.bundle_files import load_any
 from trunkline.encoder.embed import embed_texts
 from trunkline.prefinetune.mixture import Mixture

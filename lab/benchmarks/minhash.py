@@ -21,8 +21,8 @@ from pathlib import Path
 
 import numpy as np
 
+from trunkline.atomic import write_atomic
 from trunkline.data.checks.overlap import OverlapIndex, jaccard, normalise, shingles
-from trunkline.data.files import write_atomic
 
 _ONSETS = "b c d f g h k l m n p r s t v w br ch cl dr fl gr pl sh st th tr"
 _VOWELS = "a e i o u ai ea ee oa ou"

@@ -23,7 +23,7 @@ from typing import Any
 
 from quantisation_sections import SECTIONS, Amounts, Found, Setup, prepare
 
-from trunkline.data.files import write_atomic
+from trunkline.atomic import write_atomic
 from trunkline.errors import TrunklineError
 from trunkline.versions import git_state, hardware, versions
 from trunkline_lab.benchmark.executors import limited_threads

@@ -24,8 +24,8 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
+from trunkline.atomic import write_atomic
 from trunkline.config import PrefinetuneRecipe, load_recipe
-from trunkline.data.files import write_atomic
 from trunkline.encoder.bundle_files import load_any
 from trunkline.errors import TrunklineError
 from trunkline.prefinetune import prefinetune

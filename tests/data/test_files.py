@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from trunkline.atomic import write_atomic
 from trunkline.data import files
-from trunkline.data.files import decode_text, read_bytes, read_lines, read_member_lines, read_members, write_atomic
+from trunkline.data.files import decode_text, read_bytes, read_lines, read_member_lines, read_members
 from trunkline.errors import DataError
 
 TEXT = "eins\nzwei\u2028drei\n\nüber\n"

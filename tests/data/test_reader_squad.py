@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 import yaml
 
+from trunkline.atomic import write_atomic
 from trunkline.data.cards import list_cards, load_card
 from trunkline.data.checks.decontaminate import decontaminate
 from trunkline.data.checks.overlap import OverlapIndex
 from trunkline.data.describe import count
-from trunkline.data.files import write_atomic
 from trunkline.data.load import check_labels, load_examples, stream_source
 from trunkline.data.readers import READERS
 from trunkline.data.readers.ner_questions import TEMPLATES, concept_name

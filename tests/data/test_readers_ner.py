@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from trunkline.data.files import write_atomic
+from trunkline.atomic import write_atomic
 from trunkline.data.readers import READERS
 from trunkline.data.readers.linked_gazetteer import normalise_header, split_sentences
 from trunkline.errors import DataError, RecipeError

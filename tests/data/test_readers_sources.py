@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from test_files import make_tar, make_zip
 
+from trunkline.atomic import write_atomic
 from trunkline.data.cards import DATA_VARIABLE, data_folder, load_card
-from trunkline.data.files import write_atomic
 from trunkline.data.readers import READERS
 from trunkline.errors import DataError
 from trunkline.text.examples import NerExample, PairExample, PlainExample

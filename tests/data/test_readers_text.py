@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from test_files import make_tar
 
-from trunkline.data.files import write_atomic
+from trunkline.atomic import write_atomic
 from trunkline.data.readers import READERS
 from trunkline.errors import DataError, RecipeError
 from trunkline.text.examples import PairExample, TextExample

@@ -108,7 +108,7 @@ def main() -> None:
     for name, why in _prepare(options, say).items():
         say(f"{name} is left out: {why}")
     from deployment.plot import plot
-    from trunkline.data.files import write_atomic
+    from trunkline.atomic import write_atomic
     from trunkline.versions import git_state, hardware
 
     path = arguments.out / "results.json"

@@ -18,8 +18,8 @@ def write_rows(options: Options) -> None:
     """Writes eight rows of exactly the options' length, and the texts that they are."""
     from tokenizers import Tokenizer
 
+    from trunkline.atomic import write_atomic
     from trunkline.data.cards import load_card
-    from trunkline.data.files import write_atomic
 
     tokenizer = Tokenizer.from_file(str(Path(options.bundle).expanduser() / "backbone" / "tokenizer.json"))
     tokenizer.no_padding()

@@ -25,8 +25,8 @@ from training_speed.cases import Options, Part, parts
 from training_speed.report import page, ratio, summarise
 from training_speed.runner import run_part
 from training_speed.workers import work
+from trunkline.atomic import write_atomic
 from trunkline.data.cards import load_card
-from trunkline.data.files import write_atomic
 from trunkline.versions import git_state, hardware, versions
 
 SAMPLES = {"sentences": "sample_events", "pairs": "sample_pairs"}

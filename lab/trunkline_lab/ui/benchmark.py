@@ -10,7 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from trunkline.data.files import write_atomic
+from trunkline.atomic import write_atomic
 from trunkline.ui import console
 from trunkline_lab.ui.benchmark_markdown import (
     MARK,

@@ -10,6 +10,7 @@ import dataclasses
 import hashlib
 from pathlib import Path
 
+from trunkline.atomic import write_atomic
 from trunkline.bundle.files import file_problems, listed, read_manifest, read_task
 from trunkline.bundle.manifest import (
     MANIFEST,
@@ -24,7 +25,6 @@ from trunkline.bundle.manifest import (
 )
 from trunkline.bundle.signature import sign
 from trunkline.bundle.tensors import read_file
-from trunkline.data.files import write_atomic
 from trunkline.errors import DataError, MismatchError, TrunklineError
 
 

@@ -26,8 +26,8 @@ def mix(
 
     Example: trunkline data mix recipes/mixtures/open.yaml --out open.json
     """
+    from trunkline.atomic import write_atomic
     from trunkline.config import MixtureRecipe, load_recipe
-    from trunkline.data.files import write_atomic
     from trunkline.prefinetune.mixing import describe_mixture
     from trunkline.ui import say
     from trunkline.ui.mixture import mixture_table

@@ -76,7 +76,7 @@ def export(
 
     Example: trunkline export runs/quickstart/run/bundle --out deployed
     """
-    from trunkline.data.files import write_atomic
+    from trunkline.atomic import write_atomic
     from trunkline.engine.command import read_texts
     from trunkline.export.options import ExportOptions
     from trunkline.ui import say
@@ -124,7 +124,7 @@ def report_size_command(
 
     Example: trunkline report-size deployed
     """
-    from trunkline.data.files import write_atomic
+    from trunkline.atomic import write_atomic
     from trunkline.export.size import LENGTHS, SizeOptions, pareto, read_scores, report_size
 
     options = SizeOptions(tuple(task) if task else None, tuple(length or LENGTHS), separate=separate)

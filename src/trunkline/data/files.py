@@ -7,9 +7,7 @@ import fnmatch
 import gzip
 import hashlib
 import lzma
-import os
 import tarfile
-import tempfile
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
@@ -225,29 +223,6 @@ def file_state(path: Path, *, content: bool) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def write_atomic(path: str | Path, content: str | bytes) -> None:
-    """Writes a file so that readers and crashes see the old content or the new, never a part.
-
-    Args:
-        path: Where to write; its folder is made if it is missing.
-        content: Text, written as UTF-8 without changing line ends, or bytes.
-    """
-    target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    data = content.encode("utf-8") if isinstance(content, str) else content
-    handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=".part")
-    try:
-        with os.fdopen(handle, "wb") as stream:
-            stream.write(data)
-            stream.flush()
-            os.fsync(stream.fileno())
-        Path(temporary).chmod(target.stat().st_mode & 0o777 if target.exists() else 0o666 & ~_umask())
-        Path(temporary).replace(target)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
-
-
 def _lines(stream: IO[bytes], decode: codecs.CodecInfo, where: str, limit: int) -> Iterator[tuple[int, str]]:
     number, left = 0, limit
     while raw := _guarded(where, lambda: stream.readline(min(left, LINE_LIMIT) + 1)):  # noqa: B023
@@ -265,12 +240,6 @@ def _lines(stream: IO[bytes], decode: codecs.CodecInfo, where: str, limit: int) 
         if number == 1 and decode.name == "utf-8":
             raw = raw.removeprefix(_BOM)
         yield number, _text(raw, decode, where, number)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 def _require_file(path: str | Path) -> None:

@@ -13,7 +13,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from trunkline.data.files import write_atomic
+from trunkline.atomic import write_atomic
 from trunkline.encoder.architectures import ARCHITECTURES, EncoderConfig, read_config
 from trunkline.encoder.encoder import Encoder
 from trunkline.errors import EncoderError

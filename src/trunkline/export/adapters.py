@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from trunkline.atomic import write_atomic
 from trunkline.bundle.lora import Feeds, FloatArray, fuse
-from trunkline.data.files import write_atomic
 from trunkline.encoder.lora import LoraAdapter, LowRank
 from trunkline.errors import MismatchError, TrunklineError
 from trunkline.export.weights import Linear

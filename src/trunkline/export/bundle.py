@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from trunkline import __version__
+from trunkline.atomic import write_atomic
 from trunkline.bundle.edit import sign_bundle
 from trunkline.bundle.files import Deployed, open_bundle
 from trunkline.bundle.lora import Feeds, complete
@@ -25,7 +26,6 @@ from trunkline.bundle.manifest import (
     is_deployed,
     parse_manifest,
 )
-from trunkline.data.files import write_atomic
 from trunkline.engine.session import open_session
 from trunkline.errors import TrunklineError
 from trunkline.export.adapter_bytes import as_deployed, primary_bytes, task_bytes

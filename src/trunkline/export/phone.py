@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from trunkline.atomic import write_atomic
 from trunkline.bundle.manifest import TOKENIZER
-from trunkline.data.files import write_atomic
 from trunkline.errors import TrunklineError
 from trunkline.export.adapters import adapter_feeds
 from trunkline.export.bundle import COMPARED_TEXTS, spread

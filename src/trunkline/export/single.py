@@ -7,9 +7,9 @@ import json
 from pathlib import Path
 from typing import Any
 
+from trunkline.atomic import write_atomic
 from trunkline.bundle.files import open_bundle
 from trunkline.bundle.manifest import TOKENIZER, check_name, is_deployed
-from trunkline.data.files import write_atomic
 from trunkline.engine.session import open_session
 from trunkline.errors import TrunklineError
 from trunkline.export.adapters import adapter_feeds, head_linear, write_onnx_adapter

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from trunkline.data.files import write_atomic
+from trunkline.atomic import write_atomic
 from trunkline.encoder.storage import read_json, read_metadata
 from trunkline.prefinetune.experiment import FILE
 from trunkline.training.folders import write_errors

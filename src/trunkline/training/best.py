@@ -11,7 +11,7 @@ from typing import Any
 from safetensors.torch import load_file
 from torch import nn
 
-from trunkline.data.files import write_atomic
+from trunkline.atomic import write_atomic
 from trunkline.errors import TrunklineError
 from trunkline.problems import nearest
 from trunkline.training.checkpoint import damaged, fit_module, save_module

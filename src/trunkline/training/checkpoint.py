@@ -17,7 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from trunkline.data.files import write_atomic
+from trunkline.atomic import write_atomic
 from trunkline.errors import MismatchError, TrunklineError
 from trunkline.training.ema import Ema
 from trunkline.training.folders import find_folders, remove_folder, write_errors, write_folder

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from trunkline.data.files import write_atomic
+from trunkline.atomic import write_atomic
 from trunkline.errors import TrunklineError
 from trunkline.training.folders import write_errors
 

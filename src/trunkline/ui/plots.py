@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from trunkline.data.files import write_atomic
+from trunkline.atomic import write_atomic
 from trunkline.errors import TrunklineError
 
 MOST_LABELS = 40

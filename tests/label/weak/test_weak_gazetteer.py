@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trunkline.data.files import write_atomic
+from trunkline.atomic import write_atomic
 from trunkline.errors import DataError
 from trunkline.label.weak.config import GazetteerConfig
 from trunkline.label.weak.gazetteer import SurfaceTrie, is_fragment, read_gazetteer, word_keys

@@ -17,7 +17,7 @@ from typing import IO, Any, cast
 import numpy as np
 
 import trunkline
-from trunkline.data.files import write_atomic
+from trunkline.atomic import write_atomic
 from trunkline.errors import TrunklineError
 from trunkline.export.litert.layout import (
     FILES,

@@ -13,8 +13,9 @@ from typing import IO, Any, overload
 
 import yaml
 
+from trunkline.atomic import write_atomic
 from trunkline.data.cards import Card, load_card, parse_card
-from trunkline.data.files import read_bytes, write_atomic
+from trunkline.data.files import read_bytes
 from trunkline.errors import DataError, TrunklineError
 from trunkline.text.examples import PairExample
 

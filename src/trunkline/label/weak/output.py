@@ -15,8 +15,8 @@ from typing import IO, Any
 
 import yaml
 
+from trunkline.atomic import write_atomic
 from trunkline.data.cards import load_card, parse_card
-from trunkline.data.files import write_atomic
 from trunkline.errors import DataError, TrunklineError
 from trunkline.label.weak.config import WeakLabelConfig
 from trunkline.text.examples import Span
