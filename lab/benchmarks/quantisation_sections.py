@@ -34,7 +34,7 @@ from trunkline.export.quantise.simulate import quantised_encoder
 from trunkline.export.quantise.smooth import Calibration, calibrate
 from trunkline.export.vocabulary import prune_vocabulary, prune_weights
 from trunkline.export.weights import BackboneWeights, take_weights
-from trunkline.heads import fitting
+from trunkline.adapt import fitting
 from trunkline.text.packing import UnitText, text_unit
 from trunkline_lab.benchmark.inputs import load_task
 from trunkline_lab.resampling import interval, resample

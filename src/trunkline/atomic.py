@@ -79,6 +79,18 @@ def check_free(folder: Path) -> None:
         raise _unwritable(folder, None)
 
 
+def check_writable(path: Path) -> None:
+    """Raises TrunklineError unless a file can be written here."""
+    there = path.parent
+    if path.is_dir():
+        raise TrunklineError(f"{path} is a folder", expected="a file", todo="Name a file in it")
+    while not there.exists():
+        there = there.parent
+    if not os.access(path if path.exists() else there, os.W_OK):
+        raise _unwritable(path, None)
+    path.parent.mkdir(parents=True, exist_ok=True)
+
+
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
     """Holds the lock of a folder, waiting for whoever holds it; the system frees it when a process dies.

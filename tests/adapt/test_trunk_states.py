@@ -18,7 +18,7 @@ from trunkline.encoder import features
 from trunkline.encoder.batch import TokenBatch
 from trunkline.encoder.bundle_files import Loaded, load_any
 from trunkline.encoder.features import Branch, TrunkStates, branch_features
-from trunkline.heads import fitting
+from trunkline.adapt import fitting
 from trunkline.tasks import get_family
 from trunkline.text.examples import TextExample
 from trunkline.text.packing import UnitText, pack

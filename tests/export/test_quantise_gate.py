@@ -23,7 +23,7 @@ from trunkline.export.quantise.plan import Plan
 from trunkline.export.quantise.simulate import quantised_encoder
 from trunkline.export.quantise.smooth import Calibration, calibrate
 from trunkline.export.weights import take_weights
-from trunkline.heads import fitting
+from trunkline.adapt import fitting
 from trunkline.tasks import get_family
 from trunkline.text.examples import NerExample, TextExample
 

@@ -14,7 +14,7 @@ from training_speed.cases import TRAINER_BATCH, Options
 from training_speed.gate import Gate
 from trunkline.data.cards import load_card
 from trunkline.encoder.bundle_files import Loaded, load_any
-from trunkline.heads import fitting
+from trunkline.adapt import fitting
 from trunkline.tasks import get_family
 from trunkline.training.loop import Hooks, LoopSettings, optimizer_for, run
 from trunkline.training.precision import make_accelerator, resolve_precision

@@ -21,7 +21,7 @@ from trunkline.adapt import TaskData, adapt
 from trunkline.config import AdaptSection
 from trunkline.encoder.bundle_files import Loaded
 from trunkline.errors import EncoderError, TrunklineError
-from trunkline.heads import fitting
+from trunkline.adapt import fitting
 from trunkline.tasks import get_family
 from trunkline.text.examples import NerExample, Span, TextExample
 from trunkline.text.words import split_words

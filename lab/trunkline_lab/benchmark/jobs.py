@@ -22,7 +22,7 @@ from trunkline.encoder.features import Features
 from trunkline.encoder.lora import LoraAdapter
 from trunkline.encoder.resolve import resolve
 from trunkline.errors import TrunklineError
-from trunkline.heads import fitting
+from trunkline.adapt import fitting
 from trunkline.heads.linear import LinearHead
 from trunkline.tasks import Family, get_family
 from trunkline.training.allocator import keep_freed_memory

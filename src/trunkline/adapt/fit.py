@@ -12,7 +12,7 @@ from trunkline.encoder.adapter_file import AdapterFile, lora_hash
 from trunkline.encoder.bundle_files import Loaded
 from trunkline.encoder.features import Features
 from trunkline.errors import TrunklineError
-from trunkline.heads import fitting
+from trunkline.adapt import fitting
 from trunkline.tasks import Family, get_family
 from trunkline.tasks.base import Scores
 

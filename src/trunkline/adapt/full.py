@@ -16,7 +16,7 @@ from trunkline.config import AdaptSection
 from trunkline.encoder.bundle_files import Loaded
 from trunkline.encoder.encoder import Encoder
 from trunkline.encoder.lora import LoraAdapter
-from trunkline.heads import fitting
+from trunkline.adapt import fitting
 from trunkline.heads.linear import LinearHead
 from trunkline.tasks import get_family
 from trunkline.tasks.base import Labels, Scores

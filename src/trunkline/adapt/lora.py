@@ -23,7 +23,7 @@ from trunkline.encoder.bundle_files import Loaded
 from trunkline.encoder.encoder import Encoder
 from trunkline.encoder.features import Branch, TrunkStates, branch_features
 from trunkline.encoder.lora import LoraAdapter, lora_config
-from trunkline.heads import fitting
+from trunkline.adapt import fitting
 from trunkline.heads.linear import LinearHead
 from trunkline.tasks import Family, Labels
 from trunkline.tasks.base import Transitions

@@ -1,4 +1,4 @@
-"""The manifest of a deployed bundle: what belongs together, with the size and the SHA-256 of every file.
+"""The manifest of a bundle: what belongs together, with the size and the SHA-256 of every file.
 
 Reading reports every problem of a manifest at once; `schema.py` says what each key holds.
 """
@@ -23,6 +23,7 @@ TOKENIZER = "tokenizer.json"
 MAX_MANIFEST_BYTES = 8 * 2**20
 MAX_ADAPTER_BYTES = 256 * 2**20
 MAX_TOKENIZER_BYTES = 64 * 2**20
+MAX_WEIGHTS_BYTES = 2**31
 MAX_SHOWN = 20
 """Problems that a message lists."""
 
@@ -70,20 +71,22 @@ class Licence:
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """A deployed bundle's contents; paths are relative to its folder, with `/`.
+    """A bundle's contents; paths are relative to its folder, with `/`.
 
     Attributes:
         name: Of the bundle.
-        trunkline: The version that wrote the graphs.
+        trunkline: The version that wrote it.
         encoder: Sizes and windows.
         backbone: `backbone_hash` of the encoder in float32; every adapter names it.
-        weights: `kind`, and facts of the quantisation.
-        slots: Where the branch graphs have LoRA inputs.
-        graphs: `trunk`, `branch` and variants -> file.
+        weights: `kind` of the graphs' weights, or float32 without graphs, and facts of the quantisation.
+        slots: Where LoRA may sit: the branch graphs' LoRA inputs.
+        graphs: `trunk`, `branch` and variants -> file; empty if the bundle has none.
+        checkpoint: `config` and `weights` of the encoder for torch -> file; empty if the bundle has none.
         adapters: Family -> file of its primary adapter, which tasks without LoRA of their own sit on.
         tasks: By name.
         files: Every file but the manifest and its signature.
         licences: Of the parts.
+        info: How it was made; nothing depends on it.
     """
 
     name: str
@@ -92,11 +95,13 @@ class Manifest:
     backbone: str
     weights: Mapping[str, Any]
     slots: tuple[str, ...]
-    graphs: Mapping[str, str]
+    graphs: Mapping[str, str] = field(default_factory=dict)
+    checkpoint: Mapping[str, str] = field(default_factory=dict)
     adapters: Mapping[str, str] = field(default_factory=dict)
     tasks: Mapping[str, TaskEntry] = field(default_factory=dict)
     files: Mapping[str, FileEntry] = field(default_factory=dict)
     licences: tuple[Licence, ...] = ()
+    info: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def shapes(self) -> Shapes:
@@ -115,10 +120,12 @@ class Manifest:
             "weights": dict(self.weights),
             "slots": list(self.slots),
             "graphs": dict(self.graphs),
+            "checkpoint": dict(self.checkpoint),
             "adapters": dict(self.adapters),
             "tasks": {name: {"family": task.family, "file": task.file} for name, task in self.tasks.items()},
             "files": {path: {"sha256": file.sha256, "bytes": file.bytes} for path, file in self.files.items()},
             "licences": [{"part": item.part, "licence": item.licence} for item in self.licences],
+            "info": dict(self.info),
         }
         return (json.dumps(record, indent=1, sort_keys=True, ensure_ascii=False) + "\n").encode("utf-8")
 
@@ -142,14 +149,20 @@ def parse_manifest(content: bytes, path: str | Path = MANIFEST) -> Manifest:
     """
     raw = _json(content, path)
     if not isinstance(raw, dict) or raw.get("format") != FORMAT:
-        training = isinstance(raw, dict) and raw.get("format") == 1 and "backbone" in raw
+        old = isinstance(raw, dict) and raw.get("format") == 1 and "backbone" in raw
         raise DataError(
-            "this is a training bundle" if training else "this is not the manifest of a deployed bundle",
+            "this is a training bundle of an earlier format" if old else "this is not the manifest of a bundle",
             path=path,
             expected=f'a manifest with "format": "{FORMAT}"',
-            todo="`trunkline export` makes a deployed bundle of a training bundle",
+            todo="`trunkline bundle convert` makes a bundle of this version of it" if old else "",
         )
     version = raw.get("version")
+    if version == 1:
+        raise MismatchError(
+            f"{path} has version 1",
+            expected=f"version {VERSION}",
+            todo="`trunkline bundle convert` makes a bundle of this version of it",
+        )
     if isinstance(version, int) and not isinstance(version, bool) and version > VERSION:
         raise MismatchError(
             f"{path} has version {str(version)[:20]}", expected=f"version {VERSION} at most", todo="Update trunkline"
@@ -175,21 +188,13 @@ def parse_manifest(content: bytes, path: str | Path = MANIFEST) -> Manifest:
         weights=raw["weights"],
         slots=tuple(raw["slots"]),
         graphs=raw["graphs"],
+        checkpoint=raw["checkpoint"],
         adapters=raw["adapters"],
         tasks={name: TaskEntry(**task) for name, task in raw["tasks"].items()},
         files={name: FileEntry(**file) for name, file in raw["files"].items()},
         licences=tuple(Licence(**item) for item in raw["licences"]),
+        info=raw["info"],
     )
-
-
-def is_deployed(folder: Path) -> bool:
-    """Whether a folder's manifest is that of a deployed bundle; says nothing of whether it is whole."""
-    try:
-        with (folder / MANIFEST).open("rb") as stream:
-            raw = _json(stream.read(MAX_MANIFEST_BYTES + 1), folder / MANIFEST)
-    except (OSError, DataError):
-        return False
-    return isinstance(raw, dict) and raw.get("format") == FORMAT
 
 
 def check_name(name: object) -> str:
@@ -204,7 +209,9 @@ def limit_of(file: str, manifest: Manifest) -> int:
     """The most bytes that a file of a bundle may have."""
     if file == TOKENIZER:
         return MAX_TOKENIZER_BYTES
-    return 2**31 if file in manifest.graphs.values() else MAX_ADAPTER_BYTES
+    if file in manifest.graphs.values() or file == manifest.checkpoint.get("weights"):
+        return MAX_WEIGHTS_BYTES
+    return MAX_ADAPTER_BYTES
 
 
 def _json(content: bytes, path: str | Path) -> Any:
@@ -245,9 +252,15 @@ def _contradictions(raw: dict[str, Any]) -> Iterator[str]:
         yield f"encoder.overlap is {encoder['overlap']}, expected at most half of encoder.max_length - 2"
     if encoder["pad_id"] >= encoder["vocabulary_size"]:
         yield f"encoder.pad_id is {encoder['pad_id']}, expected less than encoder.vocabulary_size"
+    for part, needed in (("graphs", {"trunk", "branch"}), ("checkpoint", {"config", "weights"})):
+        if raw[part] and not needed <= raw[part].keys():
+            yield f"{part} has {', '.join(raw[part])}, expected {' and '.join(sorted(needed))}"
+    if not raw["graphs"] and not raw["checkpoint"]:
+        yield "there are neither graphs nor a checkpoint, expected at least one of them"
     if raw["slots"] != [slot for slot in SLOTS if slot in raw["slots"]]:
         yield f"slots are {', '.join(raw['slots'])}, expected the order {', '.join(SLOTS)}"
     named = {f"graphs.{key}": file for key, file in raw["graphs"].items()}
+    named |= {f"checkpoint.{key}": file for key, file in raw["checkpoint"].items()}
     named |= {f"adapters.{key}": file for key, file in raw["adapters"].items()}
     named |= {f"tasks.{key}": task["file"] for key, task in raw["tasks"].items()}
     named["the tokenizer"] = TOKENIZER

@@ -1,4 +1,4 @@
-"""The JSON schema of a deployed bundle's manifest, version 1, and a checker for the part of JSON Schema that it uses.
+"""The JSON schema of a bundle's manifest, version 2, and a checker for the part of JSON Schema that it uses.
 
 The schema is what validation runs on and what `docs/bundle.schema.json` shows, so that the two cannot differ.
 """
@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import Any
 
 FORMAT = "trunkline-bundle"
-VERSION = 1
+VERSION = 2
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
 FILE = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,119}(/[A-Za-z0-9][A-Za-z0-9._-]{0,119}){0,1}$"
@@ -58,7 +58,7 @@ _SIZE = _whole(1, 2**20)
 
 SCHEMA: dict[str, Any] = {
     "$schema": "https://json-schema.org/draft/2020-12/schema",
-    "title": "The manifest of a deployed bundle of trunkline, version 1",
+    "title": "The manifest of a bundle of trunkline, version 2",
     **_record(
         {
             "format": {"const": FORMAT},
@@ -88,7 +88,10 @@ SCHEMA: dict[str, Any] = {
                 "additionalProperties": True,
             },
             "slots": {"type": "array", "items": {"enum": ["qkv", "out", "up", "down"]}, "uniqueItems": True},
-            "graphs": _record({"trunk": _FILE, "branch": _FILE}, {"branch-required": _FILE, "branch-bank": _FILE}),
+            "graphs": _record(
+                {}, {"trunk": _FILE, "branch": _FILE, "branch-required": _FILE, "branch-bank": _FILE}
+            ),
+            "checkpoint": _record({}, {"config": _FILE, "weights": _FILE}),
             "adapters": _table(_FILE),
             "tasks": _table(_record({"family": {"type": "string", "pattern": NAME}, "file": _FILE})),
             "files": _table(
@@ -99,31 +102,34 @@ SCHEMA: dict[str, Any] = {
                 "maxItems": MOST,
                 "items": _record({"part": _TEXT, "licence": _TEXT}),
             },
+            "info": {"type": "object"},
         }
     ),
 }
 
 ADAPTER_SCHEMA = _record(
     {
-        "format": {"const": 1},
+        "format": {"const": VERSION},
         "kind": {"const": "adapter"},
         "family": {"type": "string", "pattern": NAME},
         "backbone": {"type": "string", "pattern": SHA256},
         "fork": _whole(0, 1000),
-        "lora": {"type": "string", "pattern": SHA256},
+        "alpha": {"type": "number", "minimum": 0, "maximum": 1e6},
     }
 )
-"""What a primary adapter's file says of itself; `lora` is `lora_hash` of the adapter in the training bundle."""
+"""What a primary adapter's file says of itself; `alpha` over the rank is the factor that its tensors hold already."""
 
 TASK_SCHEMA = _record(
     {
-        "format": {"const": 1},
+        "format": {"const": VERSION},
         "kind": {"const": "task"},
         "family": {"type": "string", "pattern": NAME},
         "backbone": {"type": "string", "pattern": SHA256},
         "fork": _whole(0, 1000),
         "labels": {"type": "array", "maxItems": MOST, "items": _TEXT},
         "primary": {"type": "string", "pattern": r"^([A-Za-z0-9][A-Za-z0-9._-]{0,99}@[0-9a-f]{64}){0,1}$"},
+        "alpha": {"type": "number", "minimum": 0, "maximum": 1e6},
+        "units": {"enum": ["words", "pieces", "text", "question"]},
         "info": {"type": "object"},
     }
 )

@@ -68,7 +68,11 @@ def read_tensors(path: Path, limit: int) -> TensorFile:
         DataError: It is missing, no plain file, larger than `limit`, truncated or otherwise no safetensors file, of
             other types, or has values that are not finite.
     """
-    content = read_file(path, limit)
+    return tensors_of(read_file(path, limit), path)
+
+
+def tensors_of(content: bytes, path: str | Path) -> TensorFile:
+    """The tensors of a file's bytes; `path` is for messages, errors as for `read_tensors`."""
     if len(content) < 8:
         raise DataError(f"{len(content)} bytes", path=path, expected=_EXPECTED)
     size = int.from_bytes(content[:8], "little")

@@ -1,43 +1,43 @@
-"""A bundle on disk: one backbone, the families' primary adapters, task adapters, and a manifest that ties them.
-
-manifest.json
-backbone/   config.json, model.safetensors, tokenizer.json   (Hugging Face layout)
-adapters/   FAMILY.safetensors                               (primary adapters)
-tasks/      TASK.safetensors                                 (task adapters)
-"""
+"""Bundles in torch: an encoder with its tokenizer, primary adapters and tasks, read from a bundle or a plain encoder."""
 
 from __future__ import annotations
 
-import re
+import hashlib
+import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from trunkline.encoder.adapter_file import AdapterFile, load_adapter, lora_hash, save_adapter
-from trunkline.encoder.architectures import EncoderConfig, read_config
+from safetensors.torch import save
+
+from trunkline import __version__
+from trunkline.bundle.edit import with_primaries, write_bundle
+from trunkline.bundle.files import Bundle, open_bundle
+from trunkline.bundle.lora import SLOTS
+from trunkline.bundle.manifest import MANIFEST, EncoderFacts, Licence, Manifest
+from trunkline.cache import cache_folder
+from trunkline.encoder.adapter_file import AdapterFile, primary_file, primary_in_torch, task_file, task_in_torch
 from trunkline.encoder.encoder import Encoder
 from trunkline.encoder.lora import LoraAdapter
 from trunkline.encoder.resolve import resolve
-from trunkline.encoder.storage import backbone_hash, load_encoder, load_tokenizer, read_json, save_encoder, write_json
+from trunkline.encoder.storage import backbone_hash, load_encoder, load_tokenizer, read_json, stored_tensors
 from trunkline.errors import MismatchError, TrunklineError
 from trunkline.text.tokens import TextTokenizer
-
-FORMAT = 1
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
 
 
 @dataclass(frozen=True)
 class Loaded:
-    """An encoder with whatever came with it: a bundle's adapters, or nothing for a plain encoder."""
+    """An encoder with whatever came with it: a bundle's adapters and tasks, or nothing for a plain encoder."""
 
     encoder: Encoder
     tokenizer: TextTokenizer
     config: Mapping[str, Any]
     backbone: str
-    primaries: Mapping[str, AdapterFile]
-    tasks: Mapping[str, AdapterFile]
-    info: Mapping[str, Any]
+    primaries: Mapping[str, AdapterFile] = field(default_factory=dict)
+    tasks: Mapping[str, AdapterFile] = field(default_factory=dict)
+    info: Mapping[str, Any] = field(default_factory=dict)
+    licences: tuple[Licence, ...] = ()
 
     def primary(self, family: str) -> LoraAdapter | None:
         """The family's primary adapter, if there is one."""
@@ -57,7 +57,7 @@ def load_any(name: str, *, fork: int | None = None, max_length: int = 256) -> Lo
         MismatchError: The parts of a bundle do not belong together.
     """
     folder = Path(name).expanduser()
-    if (folder / "manifest.json").is_file():
+    if (folder / MANIFEST).is_file():
         return load_bundle(folder)
     found = resolve(name)
     encoder = load_encoder(found.folder, fork)
@@ -66,130 +66,103 @@ def load_any(name: str, *, fork: int | None = None, max_length: int = 256) -> Lo
         tokenizer=load_tokenizer(found.folder, encoder.config, max_length),
         config=read_json(found.folder / "config.json"),
         backbone=backbone_hash(encoder),
-        primaries={},
-        tasks={},
         info={"encoder": found.name, "origin": found.origin},
     )
 
 
 def load_bundle(folder: Path) -> Loaded:
-    """Loads a bundle and checks that its parts belong together."""
-    manifest = _manifest(folder)
-    encoder = load_encoder(folder / "backbone", manifest["fork"])
-    backbone = backbone_hash(encoder)
-    if backbone != manifest["backbone"]:
-        raise MismatchError(
-            f"{folder}: the backbone's hash is {backbone[:12]}",
-            expected=f"{str(manifest['backbone'])[:12]}, as the manifest says",
-            todo="The file was changed or belongs to another bundle; make or fetch the bundle again",
-        )
-    primaries = {name: _primary(folder, name, encoder.config, backbone) for name in manifest["adapters"]}
-    tasks = {name: load_adapter(_inside(folder, "tasks", name), encoder.config, backbone) for name in manifest["tasks"]}
-    for name, task in tasks.items():
-        check_task(name, task, primaries.get(task.family), encoder.fork)
-    return Loaded(
-        encoder=encoder,
-        tokenizer=load_tokenizer(folder / "backbone", encoder.config, manifest["max_length"]),
-        config=read_json(folder / "backbone" / "config.json"),
-        backbone=backbone,
-        primaries=primaries,
-        tasks=tasks,
-        info=manifest.get("info", {}),
-    )
-
-
-def save_bundle(loaded: Loaded, folder: Path) -> None:
-    """Writes a bundle; the manifest comes last, so that an unfinished bundle is never taken for one."""
-    backbone = folder / "backbone"
-    save_encoder(loaded.encoder, backbone, loaded.config)
-    loaded.tokenizer.save(backbone)
-    for name, adapter in loaded.primaries.items():
-        save_adapter(adapter, _inside(folder, "adapters", name))
-    for name, adapter in loaded.tasks.items():
-        save_adapter(adapter, _inside(folder, "tasks", name))
-    write_json(
-        {
-            "format": FORMAT,
-            "backbone": loaded.backbone,
-            "fork": loaded.encoder.fork,
-            "max_length": loaded.tokenizer.max_length,
-            "adapters": sorted(loaded.primaries),
-            "tasks": sorted(loaded.tasks),
-            "info": dict(loaded.info),
-        },
-        folder / "manifest.json",
-    )
-
-
-def add_task(folder: Path, name: str, task: AdapterFile) -> Path:
-    """Adds a task adapter to a bundle, or replaces it; nothing else of the bundle is touched but the manifest.
+    """Loads a bundle that has a checkpoint, and checks that its parts belong together.
 
     Raises:
-        MismatchError: The adapter belongs to another backbone or primary adapter.
+        TrunklineError: The bundle has no weights for torch.
+        MismatchError: The weights are not those that its adapters were trained on.
     """
-    manifest = _manifest(folder)
-    if task.backbone != manifest["backbone"]:
-        raise MismatchError(
-            f"task {name} was adapted on backbone {task.backbone[:12]}",
-            expected=f"the bundle's, {str(manifest['backbone'])[:12]}",
-            todo="Adapt it on this bundle",
-        )
-    path = _inside(folder, "tasks", name)
-    config = read_config(read_json(folder / "backbone" / "config.json"), str(folder / "backbone" / "config.json"))
-    primary = _primary(folder, task.family, config, task.backbone) if task.family in manifest["adapters"] else None
-    check_task(name, task, primary, manifest["fork"])
-    save_adapter(task, path)
-    write_json({**manifest, "tasks": sorted({*manifest["tasks"], name})}, folder / "manifest.json")
-    return path
+    bundle = open_bundle(folder, verify=False)
+    manifest, encoder = bundle.manifest, bundle_encoder(bundle)
+    config = encoder.config
+    return Loaded(
+        encoder=encoder,
+        tokenizer=load_tokenizer(folder, config, manifest.encoder.max_length),
+        config=read_json(folder / manifest.checkpoint["config"]),
+        backbone=manifest.backbone,
+        primaries={name: primary_in_torch(part, manifest, config) for name, part in bundle.primaries.items()},
+        tasks={name: task_in_torch(task, manifest, config) for name, task in bundle.tasks.items()},
+        info=manifest.info,
+        licences=manifest.licences,
+    )
 
 
-def check_task(name: str, task: AdapterFile, primary: AdapterFile | None, fork: int) -> None:
-    """Raises MismatchError unless a task has a head that fits the primary adapter it will run on."""
-    if task.head is None:
-        raise MismatchError(f"task {name} has no head", expected="a task adapter, not a primary adapter")
-    if task.lora is not None and min(task.lora.config.layers, default=fork) < fork:
-        raise MismatchError(f"task {name} adapts layers below the fork at {fork}", expected="layers above it")
-    if task.lora is None and task.primary != lora_hash(primary.lora if primary else None):
-        raise MismatchError(
-            f"task {name} sits on {task.family} adapter {task.primary[:12] or 'none'}",
-            expected="the bundle's primary adapter of this family",
-            todo="Adapt the task again on this bundle",
-        )
-
-
-def _primary(folder: Path, family: str, encoder: EncoderConfig, backbone: str) -> AdapterFile:
-    path = _inside(folder, "adapters", family)
-    primary = load_adapter(path, encoder, backbone)
-    if primary.family != family or primary.lora is None:
-        kind = "LoRA" if primary.lora is not None else "no LoRA"
-        raise MismatchError(f"{path} holds {kind} of family {primary.family}", expected=f"the LoRA of {family}")
-    return primary
-
-
-def _manifest(folder: Path) -> dict[str, Any]:
-    path = folder / "manifest.json"
-    manifest = read_json(path)
-    required = {"format", "backbone", "fork", "max_length", "adapters", "tasks"}
-    if not isinstance(manifest, dict) or not required <= manifest.keys():
-        raise TrunklineError(f"{path} is not a bundle's manifest", expected="the keys " + ", ".join(sorted(required)))
-    if manifest["format"] != FORMAT:
-        raise MismatchError(
-            f"{path} has format {manifest['format']}", expected=f"format {FORMAT}", todo="Update trunkline to read it"
-        )
-    numbers = all(isinstance(manifest[key], int) for key in ("fork", "max_length"))
-    if not numbers or not all(isinstance(manifest[key], list) for key in ("adapters", "tasks")):
-        raise TrunklineError(f"{path} is damaged", expected="whole numbers fork, max_length and lists adapters, tasks")
-    return manifest
-
-
-def check_name(name: str) -> None:
-    """Raises unless a name can be that of a task or adapter; none can lead out of a bundle's folder."""
-    if not isinstance(name, str) or not _NAME.fullmatch(name):
+def bundle_encoder(bundle: Bundle) -> Encoder:
+    """The encoder of a bundle that has a checkpoint; errors as for `load_bundle`."""
+    manifest, folder = bundle.manifest, bundle.folder
+    if not manifest.checkpoint:
         raise TrunklineError(
-            f"name {name!r}", expected="letters, digits, '.', '_' and '-', beginning with a letter or digit"
+            f"{folder} has graphs for ONNX Runtime alone",
+            expected="a bundle with weights for torch, as pre-finetuning writes it",
+            todo="Use the bundle that it was exported from",
         )
+    encoder = load_encoder((folder / manifest.checkpoint["weights"]).parent, manifest.encoder.fork)
+    backbone = backbone_hash(encoder)
+    if backbone != manifest.backbone:
+        raise MismatchError(
+            f"{folder}: the backbone's hash is {backbone[:12]}",
+            expected=f"{manifest.backbone[:12]}, as the manifest says",
+            todo="The file was changed or belongs to another bundle; make or fetch the bundle again",
+        )
+    return encoder
 
 
-def _inside(folder: Path, part: str, name: str) -> Path:
-    check_name(name)
-    return folder / part / f"{name}.safetensors"
+def cached_bundle(name: str) -> Path:
+    """The folder of a bundle of a plain encoder, which is made in the cache when it is first asked for."""
+    loaded = load_any(name)
+    key = hashlib.sha256(f"{loaded.backbone} {loaded.tokenizer.fingerprint}".encode()).hexdigest()[:32]
+    folder = cache_folder() / "encoders" / key
+    if not (folder / MANIFEST).is_file():
+        save_bundle(loaded, folder, Path(name).name)
+    return folder
+
+
+def save_bundle(loaded: Loaded, folder: Path, name: str = "bundle") -> Manifest:
+    """Writes a bundle with a checkpoint into a new folder; errors as for `write_bundle`."""
+    manifest = manifest_of(loaded, name)
+    weights = save(stored_tensors(loaded.encoder), {"format": "pt"})
+    # The weights are float32 whatever they came as; transformers would round them to a type named here.
+    config = {key: value for key, value in loaded.config.items() if key not in ("dtype", "torch_dtype")}
+    adapters = {family: primary_file(adapter) for family, adapter in loaded.primaries.items()}
+    with_adapters = with_primaries(manifest, adapters)
+    return write_bundle(
+        folder,
+        manifest,
+        tokenizer=loaded.tokenizer.tokenizer.to_str(pretty=True).encode(),
+        checkpoint={"config": (json.dumps(config, indent=2, ensure_ascii=False) + "\n").encode(), "weights": weights},
+        adapters=adapters,
+        tasks={name: task_file(task, with_adapters) for name, task in loaded.tasks.items()},
+    )
+
+
+def manifest_of(loaded: Loaded, name: str = "bundle") -> Manifest:
+    """The manifest of an encoder, without files."""
+    config, tokenizer = loaded.encoder.config, loaded.tokenizer
+    facts = EncoderFacts(
+        model_type=config.model_type,
+        hidden_size=config.hidden_size,
+        intermediate_size=config.intermediate_size,
+        n_layers=config.n_layers,
+        n_heads=config.n_heads,
+        fork=loaded.encoder.fork,
+        max_length=tokenizer.max_length,
+        overlap=tokenizer.overlap,
+        pad_id=config.pad_id,
+        activation=config.activation,
+        vocabulary_size=config.vocab_size,
+    )
+    return Manifest(
+        name=name,
+        trunkline=__version__,
+        encoder=facts,
+        backbone=loaded.backbone,
+        weights={"kind": "float32"},
+        slots=tuple(SLOTS),
+        licences=loaded.licences,
+        info=loaded.info,
+    )

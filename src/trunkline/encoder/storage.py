@@ -137,13 +137,16 @@ def save_encoder(encoder: Encoder, folder: Path, raw_config: Mapping[str, Any]) 
         raw_config: The Hugging Face configuration that it came with.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    names = ARCHITECTURES[encoder.config.model_type].weight_names(encoder.config)
-    state = encoder.state_dict()
-    write_tensors(
-        {theirs: state[ours] for ours, theirs in names.items()}, folder / "model.safetensors", {"format": "pt"}
-    )
+    write_tensors(stored_tensors(encoder), folder / "model.safetensors", {"format": "pt"})
     # The weights are float32 whatever they came as; transformers would round them to a type named here.
     write_json({k: v for k, v in raw_config.items() if k not in ("dtype", "torch_dtype")}, folder / "config.json")
+
+
+def stored_tensors(encoder: Encoder) -> dict[str, Tensor]:
+    """The weights of an encoder by the names of its architecture in `transformers`, contiguous and on the CPU."""
+    names = ARCHITECTURES[encoder.config.model_type].weight_names(encoder.config)
+    state = encoder.state_dict()
+    return {theirs: state[ours].detach().contiguous().cpu() for ours, theirs in names.items()}
 
 
 def write_json(content: Any, path: Path) -> None:

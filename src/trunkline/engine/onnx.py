@@ -1,9 +1,8 @@
-"""The graphs of a bundle at work: the trunk once for a text, then a branch for each adapter. No torch."""
+"""The ONNX engine: a bundle's graphs in ONNX Runtime, the trunk once for a text, then a branch for each adapter."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from threading import Lock
@@ -11,12 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from trunkline.bundle.files import DeployedTask
+from trunkline.engine.base import Branch, Logits
 from trunkline.bundle.lora import Feeds, FloatArray, Shapes, bank
 from trunkline.engine.rows import Pooling, ReadText, Row, batches, padded, pool_of, rows_of
 from trunkline.engine.session import _ERRORS, open_session
 from trunkline.errors import TrunklineError
-from trunkline.tasks import FAMILIES
 
 BANK = 64
 """Most adapters that are kept side by side for mixed batches."""
@@ -25,44 +23,15 @@ FEW = 3
 """Rows of an adapter in a batch from which a run of their own is faster than the bank, which looks up each row's."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Branch:
-    """Tasks that share one pass: the same adapter and the same units, their heads side by side.
-
-    Attributes:
-        adapter: Names the adapter: that of a family or of a task.
-        family: Says what the units are.
-        lora: Feeds of the adapter; empty for the backbone as it is.
-        tasks: The tasks.
-        heads: `head.weight` [hidden, labels of all tasks] and `head.bias`, which is zero: as a unit may be the sum of
-            parts from several windows, each task's bias is added once, in the end.
-        columns: For each task where its labels begin and end.
-    """
-
-    adapter: str
-    family: str
-    lora: Feeds
-    tasks: tuple[DeployedTask, ...]
-    heads: Feeds = field(init=False)
-    columns: dict[str, tuple[int, int]] = field(init=False)
-
-    def __post_init__(self) -> None:
-        weight = np.concatenate([task.feeds["head.weight"] for task in self.tasks], axis=1, dtype=np.float32)
-        ends = np.cumsum([len(task.labels) for task in self.tasks]).tolist()
-        bounds = zip(self.tasks, [0, *ends[:-1]], ends, strict=True)
-        object.__setattr__(self, "heads", {"head.weight": weight, "head.bias": np.zeros(weight.shape[1], np.float32)})
-        object.__setattr__(self, "columns", {task.name: (begin, end) for task, begin, end in bounds})
-
-
-Logits = dict[tuple[int, Branch], FloatArray]
-"""(Number of the text, branch) -> [units, labels of the branch], without biases."""
+_Pooled = tuple[int, tuple[str, str]]
+"""Number of a text, and which units of it are pooled."""
 
 Member = tuple[Row, int, Branch]
 """A row, its place in the batch, and a branch that it goes through."""
 
 
-class Engine:
-    """The sessions of a bundle.
+class OnnxEngine:
+    """See `trunkline.engine.base.Engine`.
 
     Args:
         graphs: Files of `trunk`, `branch` and, for rows of several adapters in one batch, `branch-bank`.
@@ -70,6 +39,8 @@ class Engine:
         pad_id: Token id of padding.
         threads: Threads inside an operator.
     """
+
+    name = "onnx"
 
     def __init__(self, graphs: Mapping[str, Path], shapes: Shapes, pad_id: int, threads: int = 1) -> None:
         self._shapes = shapes
@@ -89,20 +60,11 @@ class Engine:
             self._adapters, self._stacked = {}, ({}, {})
 
     def run(self, texts: Sequence[ReadText], wanted: Sequence[Sequence[Branch]], *, mixed: bool = False) -> Logits:
-        """Runs each text through the trunk, and from there through the branches that it wants.
-
-        Args:
-            texts: The texts.
-            wanted: For each text its branches.
-            mixed: Whether rows of several adapters, few of each, share runs of the bank graph, where there is one.
-
-        Raises:
-            TrunklineError: ONNX Runtime refuses a graph, or a graph gives values that are not finite.
-        """
+        """See `trunkline.engine.base.Engine`; rows of several adapters, few of each, share runs of the bank graph."""
         found: Logits = {}
         # Texts whose windows are arranged anew, as those of questions, cannot share a trunk with others.
-        for layout in sorted({_layout(branch) for branches in wanted for branch in branches}):
-            chosen = [[branch for branch in branches if _layout(branch) == layout] for branches in wanted]
+        for layout in sorted({branch.layout for branches in wanted for branch in branches}):
+            chosen = [[branch for branch in branches if branch.layout == layout] for branches in wanted]
             self._run_layout(texts, chosen, mixed and self._bank_file is not None, found)
         return found
 
@@ -111,12 +73,13 @@ class Engine:
     ) -> None:
         """`run` of branches that read the same windows."""
         rows: list[Row] = []
-        poolings: dict[tuple[int, str], Pooling] = {}
+        poolings: dict[_Pooled, Pooling] = {}
         for number, (text, branches) in enumerate(zip(texts, wanted, strict=True)):
             units = None
-            for family in {branch.family for branch in branches}:
-                units = FAMILIES[family].units(text.text, text.words, text.tokens)
-                poolings[number, family] = Pooling(units)
+            for branch in branches:
+                if (number, branch.pooling) not in poolings:
+                    units = branch.units_of(text)
+                    poolings[number, branch.pooling] = Pooling(units)
             rows += rows_of(number, units) if units is not None else []
         for batch in batches(rows):
             ids, mask = padded(batch, self._pad_id)
@@ -133,7 +96,7 @@ class Engine:
             for members in groups.values():
                 self._run_branch(members, states, poolings, found)
         for (number, branch), part in found.items():
-            pooling = poolings.get((number, branch.family))
+            pooling = poolings.get((number, branch.pooling))
             if pooling is not None and pooling.slot_of is not None:
                 found[number, branch] = part[pooling.slot_of]
 
@@ -141,20 +104,20 @@ class Engine:
         self,
         members: Sequence[Member],
         states: tuple[FloatArray, FloatArray],
-        poolings: Mapping[tuple[int, str], Pooling],
+        poolings: Mapping[_Pooled, Pooling],
         found: Logits,
     ) -> None:
         """Rows of one branch. Heads are applied by the graph, where they keep to its threads."""
         branch = members[0][2]
         given = _inputs(members, states, poolings) | branch.lora | branch.heads
-        for member, part in zip(members, run_session(self._branch, "logits", given), strict=True):
+        for member, part in zip(members, run_session(self._branch, branch.output, given), strict=True):
             _add(member, part, poolings, found)
 
     def _run_bank(
         self,
         members: Sequence[Member],
         states: tuple[FloatArray, FloatArray],
-        poolings: Mapping[tuple[int, str], Pooling],
+        poolings: Mapping[_Pooled, Pooling],
         found: Logits,
     ) -> None:
         """Rows of several branches. As the graph has one head for all rows, heads are applied here."""
@@ -165,8 +128,9 @@ class Engine:
         given |= {"head.weight": np.zeros((width, 0), np.float32), "head.bias": np.zeros(0, np.float32)}
         for member, part in zip(members, run_session(self._bank, "features", given), strict=True):
             row, _, branch = member
-            slots = poolings[row.text, branch.family].slots[row.window]
-            _add(member, part[: len(slots)] @ branch.heads["head.weight"], poolings, found)
+            slots = poolings[row.text, branch.pooling].slots[row.window]
+            features = part[: len(slots)]
+            _add(member, features @ branch.heads["head.weight"] if branch.tasks else features, poolings, found)
 
     def _banked(self, adapters: dict[str, Feeds]) -> tuple[Mapping[str, int], Feeds]:
         """The place of each adapter in the bank, and the feeds of the bank, which is kept for the next call."""
@@ -211,28 +175,24 @@ def _refusals() -> tuple[type[Exception], ...]:
     return ValueError, RuntimeError, *(getattr(state, name) for name in _ERRORS)
 
 
-def _layout(branch: Branch) -> str:
-    return branch.family if FAMILIES[branch.family].own_windows else ""
-
-
 def _inputs(
     members: Sequence[Member],
     states: tuple[FloatArray, FloatArray],
-    poolings: Mapping[tuple[int, str], Pooling],
+    poolings: Mapping[_Pooled, Pooling],
 ) -> dict[str, Any]:
     """`hidden`, `mask` and `pool` of the rows of a run."""
     hidden, mask = states
     places = [place for _, place, _ in members]
     if places != list(range(len(hidden))):
         hidden, mask = hidden[places], mask[places]
-    pools = [(poolings[row.text, branch.family], row.window) for row, _, branch in members]
+    pools = [(poolings[row.text, branch.pooling], row.window) for row, _, branch in members]
     return {"hidden": hidden, "mask": mask, "pool": pool_of(pools, hidden.shape[1])}
 
 
-def _add(member: Member, part: FloatArray, poolings: Mapping[tuple[int, str], Pooling], found: Logits) -> None:
+def _add(member: Member, part: FloatArray, poolings: Mapping[_Pooled, Pooling], found: Logits) -> None:
     """Adds what one window says of its units, [at least its slots, labels], to its text's."""
     row, _, branch = member
-    pooling = poolings[row.text, branch.family]
+    pooling = poolings[row.text, branch.pooling]
     slots = pooling.slots[row.window]
     if len(pooling.slots) == 1:
         found[row.text, branch] = part[: len(slots)]

@@ -1,72 +1,68 @@
-"""Prediction with a deployed bundle: several tasks on one text for one pass through the trunk. No torch."""
+"""Prediction: several tasks on one text for one pass through the trunk, on any engine."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
-from trunkline.bundle.files import Deployed, DeployedTask, open_bundle, read_task
-from trunkline.bundle.lora import Feeds
-from trunkline.bundle.manifest import check_name
-from trunkline.engine.onnx import Branch, Engine, Logits
+from trunkline.bundle.lora import Feeds, FloatArray
+from trunkline.bundle.parts import Task
+from trunkline.engine.base import Branch, Engine, Logits, features_of
 from trunkline.engine.rows import ReadText, TextReader
 from trunkline.errors import TrunklineError
-from trunkline.tasks import FAMILIES, get_family
-from trunkline.tasks.base import Scored
+from trunkline.tasks import FAMILIES, Scored, get_family
 from trunkline.tasks.paths import softmax
 from trunkline.tasks.requests import check_texts, chosen_tasks
 
 PLANS = 64
 """Most sets of tasks whose branches are kept."""
 
-_Key = tuple[str, str]
+_Key = tuple[str, str, str]
 
 
-class Runtime:
-    """A deployed bundle with its tasks. Make one with `trunkline.runtime.load`.
+class Predictor:
+    """Tasks on an engine. Several threads may call `predict` and `predict_mixed` at the same time.
 
-    Several threads may call `predict` and `predict_mixed` at the same time.
+    Args:
+        reader: Splits texts into words and tokens.
+        engine: Computes.
+        primaries: Feeds of the families' primary adapters.
+        tasks: The tasks.
     """
 
-    def __init__(self, deployed: Deployed, threads: int = 1) -> None:
-        if not isinstance(threads, int) or isinstance(threads, bool) or threads < 1:
-            raise TrunklineError(f"threads={threads!r}", expected="a whole number from 1")
-        manifest = deployed.manifest
-        self._manifest = manifest
-        self._primaries = deployed.primaries
-        self._tasks = dict(deployed.tasks)
-        for task in self._tasks.values():
-            get_family(task.family).check_labels(task.labels, f"task {task.name}")
-        self._reader = TextReader.open(deployed.tokenizer, manifest.encoder, threads)
-        self._engine = Engine(deployed.graphs, manifest.shapes, manifest.encoder.pad_id, threads)
+    def __init__(
+        self, reader: TextReader, engine: Engine, primaries: Mapping[str, Feeds], tasks: Iterable[Task]
+    ) -> None:
+        self.reader = reader
+        self.engine = engine
+        self._primaries = primaries
+        self._tasks: dict[str, Task] = {}
         self._plans: dict[tuple[str, ...], tuple[Branch, ...]] = {}
+        for task in tasks:
+            self.add(task)
 
     @property
-    def tasks(self) -> dict[str, str]:
-        """The tasks, name -> family."""
-        return {name: task.family for name, task in sorted(self._tasks.items())}
+    def tasks(self) -> Mapping[str, Task]:
+        """The tasks by name, in alphabetical order."""
+        return dict(sorted(self._tasks.items()))
 
-    def add(self, name: str, path: str | Path) -> None:
-        """Adds a task from its file, or replaces it; the bundle on disk stays as it is.
-
-        Raises:
-            TrunklineError: The file is damaged, or belongs to another backbone or primary adapter.
-        """
-        task = read_task(Path(path), self._manifest, check_name(name))
-        get_family(task.family).check_labels(task.labels, f"task {name}")
-        self._tasks[name] = task
+    def add(self, task: Task) -> None:
+        """Adds a task, or replaces it; raises MismatchError if its labels are not those of its family."""
+        get_family(task.family).check_labels(task.labels, f"task {task.name}")
+        self._tasks[task.name] = task
         self._forget()
 
     def remove(self, name: str) -> None:
-        """Removes a task; the bundle on disk stays as it is.
-
-        Raises:
-            TrunklineError: There is no such task.
-        """
+        """Removes a task; raises TrunklineError if there is none of this name."""
         chosen_tasks([name], self._tasks)
         del self._tasks[name]
         self._forget()
+
+    def features(
+        self, read: Sequence[ReadText], family: str, units: str, lora: Feeds | None = None
+    ) -> list[FloatArray]:
+        """Features [units, hidden] of texts through a LoRA, or the family's primary adapter by default."""
+        return features_of(self.engine, read, family, units, self._primaries.get(family, {}) if lora is None else lora)
 
     def predict(self, texts: Sequence[str], tasks: Sequence[str] | None = None) -> list[dict[str, Any]]:
         """Runs tasks on texts.
@@ -80,7 +76,7 @@ class Runtime:
             tasks: Names of tasks; all by default.
 
         Returns:
-            For each text a dict from task to prediction, as `trunkline.Bundle.predict` gives it.
+            For each text a dict from task to prediction, see `trunkline.model.Model.predict`.
 
         Raises:
             TrunklineError: An unknown task, something that is no text, a text of more than a million characters, or one
@@ -92,8 +88,8 @@ class Runtime:
         if not texts or not chosen:
             return results
         branches = self._branches(chosen)
-        read = self._reader.read(texts)
-        logits = self._engine.run(read, [branches] * len(read))
+        read = self.reader.read(texts)
+        logits = self.engine.run(read, [branches] * len(read))
         found = self._decode({name: range(len(read)) for name in chosen}, branches, read, logits)
         for name in chosen:
             for result, prediction in zip(results, found[name], strict=True):
@@ -128,8 +124,8 @@ class Runtime:
         wanted: list[dict[Branch, None]] = [{} for _ in numbers]
         for text, name in requests:
             wanted[numbers[text]][owner[name]] = None
-        read = self._reader.read(list(numbers))
-        logits = self._engine.run(read, [list(found) for found in wanted], mixed=True)
+        read = self.reader.read(list(numbers))
+        logits = self.engine.run(read, [list(found) for found in wanted], mixed=True)
         places: dict[str, list[int]] = {name: [] for name in names}
         for place, name in enumerate(names):
             places[name].append(place)
@@ -143,20 +139,19 @@ class Runtime:
 
     def _branches(self, names: Iterable[str]) -> tuple[Branch, ...]:
         """The branches of tasks, each with all of the tasks that share it."""
-        key = tuple(dict.fromkeys(names))
-        plan = self._plans.get(key)
+        asked = tuple(dict.fromkeys(names))
+        plan = self._plans.get(asked)
         if plan is None:
-            groups: dict[_Key, list[DeployedTask]] = {}
-            for name in key:
+            groups: dict[_Key, list[Task]] = {}
+            for name in asked:
                 task = self._tasks[name]
-                groups.setdefault((task.family, _adapter(task)), []).append(task)
+                groups.setdefault((_adapter(task), task.family, task.units), []).append(task)
             plan = tuple(
-                Branch(adapter, family, self._lora(tasks[0]), tuple(tasks))
-                for (family, adapter), tasks in groups.items()
+                Branch(*key, self._lora(tasks[0]), tuple(tasks)) for key, tasks in groups.items()
             )
             if len(self._plans) >= PLANS:
                 self._plans = {}
-            self._plans[key] = plan
+            self._plans[asked] = plan
         return plan
 
     def _lora(self, task: DeployedTask) -> Feeds:
@@ -178,7 +173,7 @@ class Runtime:
                 begin, end = branch.columns[task.name]
                 bias = task.feeds["head.bias"]
                 probabilities = [softmax(logits[number, branch][:, begin:end] + bias) for number in numbers]
-                worded = [(read[number].text, read[number].words) for number in numbers]
+                worded = [(read[number].text, read[number].borders(task.units)) for number in numbers]
                 found = Scored(probabilities, worded, task.labels, task.transitions)
                 scored.setdefault(branch.family, {})[task.name] = found
         return {
@@ -189,27 +184,10 @@ class Runtime:
 
     def _forget(self) -> None:
         self._plans = {}
-        self._engine.forget_adapters()
+        self.engine.forget_adapters()
 
 
-def _adapter(task: DeployedTask) -> str:
+def _adapter(task: Task) -> str:
     """A name for the adapter that a task runs on; no family's name has a slash."""
     return f"task/{task.name}" if task.own_lora else task.family
 
-
-def load(
-    folder: str | Path, threads: int = 1, *, verify: bool = True, public_key: str | bytes | None = None
-) -> Runtime:
-    """Opens a deployed bundle.
-
-    Args:
-        folder: The bundle's folder.
-        threads: Threads inside an operator. With 1, everything runs on the caller's thread; with more, texts are
-            tokenised in the tokenizer's own pool of threads.
-        verify: Whether the hash of every file is checked.
-        public_key: If given, the bundle's signature must be by this Ed25519 key.
-
-    Raises:
-        TrunklineError: The folder is no deployed bundle, or its parts are damaged or do not belong together.
-    """
-    return Runtime(open_bundle(Path(folder).expanduser(), verify=verify, public_key=public_key), threads)

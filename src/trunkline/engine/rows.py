@@ -34,6 +34,10 @@ class ReadText:
     words: Words
     tokens: Tokens
 
+    def borders(self, units: str) -> Words:
+        """Character offsets of what gets a label: words, or pieces of the tokenizer."""
+        return unit_borders(self.text, self.tokens, units) if units == "pieces" else self.words
+
 
 class _OneThread:
     """A `tokenizers.Tokenizer` that stays on the caller's thread.

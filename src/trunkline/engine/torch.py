@@ -1,128 +1,87 @@
-"""A loaded bundle: several tasks on one text for one pass through the trunk."""
+"""The torch engine: the same passes as the graphs', by the encoder in PyTorch."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any
+from functools import partial
 
-import numpy as np
+import torch
+from torch import Tensor
 
-from trunkline.encoder.adapter_file import AdapterFile, load_adapter, lora_hash
-from trunkline.encoder.bundle_files import Loaded, check_task, load_bundle
-from trunkline.encoder.features import Branch, Features, branch_features
-from trunkline.errors import MismatchError, TrunklineError
-from trunkline.tasks import Scored, get_family
-from trunkline.tasks.requests import check_texts, chosen_tasks, readable
+from trunkline.bundle.lora import SLOTS, Feeds
+from trunkline.encoder.encoder import Encoder
+from trunkline.encoder.features import Branch as TorchBranch
+from trunkline.encoder.features import branch_features
+from trunkline.encoder.lora import Delta
+from trunkline.engine.base import Branch, Logits
+from trunkline.engine.rows import ReadText
 from trunkline.text.packing import UnitText
-from trunkline.text.words import split_words
-
-_Key = tuple[str, str]
 
 
-class Bundle:
-    """An encoder with its tasks. Make one with `trunkline.load`."""
+class TorchEngine:
+    """See `trunkline.engine.base.Engine`; runs where the encoder's weights are."""
 
-    def __init__(self, loaded: Loaded) -> None:
-        self._loaded = loaded
-        self._tasks = dict(loaded.tasks)
+    name = "torch"
 
-    @property
-    def tasks(self) -> dict[str, str]:
-        """The tasks, name -> family."""
-        return {name: task.family for name, task in sorted(self._tasks.items())}
+    def __init__(self, encoder: Encoder) -> None:
+        self.encoder = encoder
+        self._adapters: dict[int, tuple[Feeds, _Fused]] = {}
 
-    def add(self, name: str, path: str | Path) -> None:
-        """Adds a task adapter from a file; raises MismatchError if it belongs to another backbone."""
-        task = load_adapter(Path(path), self._loaded.encoder.config, self._loaded.backbone)
-        check_task(name, task, self._loaded.primaries.get(task.family), self._loaded.encoder.fork)
-        self._tasks[name] = task
+    def forget_adapters(self) -> None:
+        """See `Engine`."""
+        self._adapters = {}
 
-    def predict(self, texts: Sequence[str], tasks: Sequence[str] | None = None) -> list[dict[str, Any]]:
-        """Runs tasks on texts.
+    def run(self, texts: Sequence[ReadText], wanted: Sequence[Sequence[Branch]], *, mixed: bool = False) -> Logits:
+        """See `Engine`; each branch runs for itself over the texts that want it."""
+        found: Logits = {}
+        for layout in sorted({branch.layout for branches in wanted for branch in branches}):
+            chosen = dict.fromkeys(b for branches in wanted for b in branches if b.layout == layout)
+            groups: dict[tuple[int, ...], list[Branch]] = {}
+            for branch in chosen:
+                numbers = tuple(number for number, branches in enumerate(wanted) if branch in branches)
+                groups.setdefault(numbers, []).append(branch)
+            for numbers, branches in groups.items():
+                self._run_texts(numbers, texts, branches, found)
+        return found
 
-        The trunk runs once for a text, whatever the number of tasks. Tasks that are only a head share one branch for
-        their family; a task with its own LoRA has a branch of its own. Texts longer than the window are read in
-        overlapping windows.
+    def _run_texts(
+        self, numbers: Sequence[int], texts: Sequence[ReadText], branches: Sequence[Branch], found: Logits
+    ) -> None:
+        units: dict[tuple[str, str], list[UnitText]] = {}
+        for branch in branches:
+            if branch.pooling not in units:
+                units[branch.pooling] = [branch.units_of(texts[number]) for number in numbers]
+        passes = [TorchBranch(units[branch.pooling], self._lora(branch.lora)) for branch in branches]
+        for branch, features in zip(branches, branch_features(self.encoder, passes), strict=True):
+            for number, part in zip(numbers, features, strict=True):
+                found[number, branch] = part @ branch.heads["head.weight"] if branch.tasks else part
 
-        Args:
-            texts: The texts.
-            tasks: Names of tasks; all by default.
-
-        Returns:
-            For each text a dict from task to prediction: for NER a list of entities with `start`, `end` (character
-            offsets, end exclusive), `text`, `label` and `score`; for classification `label`, `score` and
-            `probabilities`; for question answering, whose texts are a question, a line feed and the context, `answer`,
-            `start` and `end` (in the context; None if there is no answer) and `score`. An empty text has no entities;
-            its label is what the head says of no words.
-
-        Raises:
-            TrunklineError: An unknown task, something that is no text, a text of more than a million characters, or one
-                without a context for question answering.
-        """
-        chosen = {name: self._tasks[name] for name in chosen_tasks(tasks, self._tasks)}
-        check_texts(texts)
-        if not texts or not chosen:
-            return [{} for _ in texts]
-        tokens = self._loaded.tokenizer.encode(readable(texts))
-        words = [split_words(text) for text in texts]
-        units: dict[str, list[UnitText]] = {}
-        branches: dict[_Key, Branch] = {}
-        for name, task in chosen.items():
-            family = get_family(task.family)
-            if task.family not in units:
-                rows = zip(texts, words, tokens, strict=True)
-                units[task.family] = [family.units(text, spans, part) for text, spans, part in rows]
-            lora = task.lora if task.lora is not None else self._loaded.primary(task.family)
-            branches.setdefault(self._branch_of(name, task), Branch(units[task.family], lora))
-        features: dict[_Key, list[Features]] = {}
-        for keys in _by_layout(branches):
-            computed = branch_features(self._loaded.encoder, [branches[key] for key in keys])
-            features.update(zip(keys, computed, strict=True))
-        results: list[dict[str, Any]] = [{} for _ in texts]
-        for name, task in chosen.items():
-            family, head = get_family(task.family), task.head
-            if head is None:
-                raise MismatchError(f"task {name} has no head")
-            probabilities = [head.probabilities(part) for part in features[self._branch_of(name, task)]]
-            worded = list(zip(texts, words, strict=True))
-            scored = Scored(probabilities, worded, task.labels, head.transitions)
-            for index, found in enumerate(family.decode([scored])[0]):
-                results[index][name] = found
-        return results
-
-    def _branch_of(self, name: str, task: AdapterFile) -> _Key:
-        return task.family, lora_hash(task.lora) and name
+    def _lora(self, feeds: Feeds) -> _Fused | None:
+        """The adapter of feeds, kept as long as these are the same object."""
+        if not feeds:
+            return None
+        known = self._adapters.get(id(feeds))
+        if known is None or known[0] is not feeds:
+            known = feeds, _Fused(feeds)
+            self._adapters[id(feeds)] = known
+        return known[1]
 
 
-def _by_layout(branches: Mapping[_Key, Branch]) -> list[list[_Key]]:
-    """Branches in groups whose texts have the same tokens, as only those share a trunk; qa frames texts its own way."""
-    groups: list[list[_Key]] = []
-    for key, branch in branches.items():
-        for group in groups:
-            if _same_tokens(branches[group[0]].units, branch.units):
-                group.append(key)
-                break
-        else:
-            groups.append([key])
-    return groups
+class _Fused:
+    """An adapter from feeds, whose query, key and value share a pair: each takes its columns of `b`."""
+
+    def __init__(self, feeds: Feeds) -> None:
+        self._layers: dict[int, dict[str, Delta]] = {}
+        for name in [name for name in feeds if name.startswith("lora.") and name.endswith(".a")]:
+            _, layer, slot, _ = name.split(".")
+            a, b = torch.from_numpy(feeds[name]), torch.from_numpy(feeds[f"lora.{layer}.{slot}.b"])
+            for target, columns in zip(SLOTS[slot], b.chunk(len(SLOTS[slot]), 1), strict=True):
+                self._layers.setdefault(int(layer), {})[target] = partial(_added, a, columns)
+
+    def layer(self, index: int) -> Mapping[str, Delta]:
+        """See `trunkline.encoder.lora.Deltas`."""
+        return self._layers.get(index, {})
 
 
-def _same_tokens(left: Sequence[UnitText], right: Sequence[UnitText]) -> bool:
-    return left is right or all(
-        a.sizes == b.sizes and np.array_equal(a.ids, b.ids) for a, b in zip(left, right, strict=True)
-    )
-
-
-def load(folder: str | Path) -> Bundle:
-    """Loads a bundle from its folder.
-
-    Raises:
-        TrunklineError: The folder is no bundle, or its parts are damaged or do not belong together.
-    """
-    path = Path(folder).expanduser()
-    if not (path / "manifest.json").is_file():
-        raise TrunklineError(
-            f"{path} has no manifest.json", expected="a bundle's folder", todo="`trunkline quickstart` makes one"
-        )
-    return Bundle(load_bundle(path))
+def _added(a: Tensor, b: Tensor, x: Tensor, y: Tensor) -> Tensor:
+    return y + x @ a.to(x) @ b.to(x)

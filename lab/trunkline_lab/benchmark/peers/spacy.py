@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trunkline.heads.fitting import words_of
+from trunkline.adapt.fitting import words_of
 from trunkline.tasks import get_family
 from trunkline.text.tags import WordSpan
 from trunkline_lab.benchmark.peers import PeerOutput

@@ -27,7 +27,7 @@ from trunkline.export.quantise.measure import (
 from trunkline.export.quantise.plan import Plan, linear_layers
 from trunkline.export.quantise.smooth import Calibration
 from trunkline.export.weights import BackboneWeights, take_weights
-from trunkline.heads import fitting
+from trunkline.adapt import fitting
 from trunkline.tasks import get_family
 
 NAMED = 3

@@ -15,7 +15,7 @@ from trunkline.encoder.bundle_files import Loaded
 from trunkline.errors import TrunklineError
 from trunkline.export.adapters import adapter_tensors, to_half
 from trunkline.export.weights import FloatArray
-from trunkline.heads import fitting
+from trunkline.adapt import fitting
 from trunkline.heads.linear import LinearHead
 from trunkline.tasks import get_family
 from trunkline.tasks.base import Family

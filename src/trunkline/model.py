@@ -1,0 +1,407 @@
+"""The one door: load a model, fit tasks from few labels, predict, evaluate, save. Python and the commands share it."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from trunkline.bundle.edit import add_task, remove_task, write_bundle
+from trunkline.bundle.files import Bundle, open_bundle, read_manifest
+from trunkline.bundle.manifest import MANIFEST, check_name
+from trunkline.bundle.parts import Task, read_task, task_bytes
+from trunkline.data.inputs import examples_from, texts_from
+from trunkline.engine.opening import open_engine, open_source
+from trunkline.engine.predictor import Predictor
+from trunkline.engine.requests import chosen_tasks
+from trunkline.engine.rows import TextReader
+from trunkline.errors import MismatchError, TrunklineError
+from trunkline.heads.fit import FittedHead, LabelledFeatures, fit_head
+from trunkline.results import Evaluation, FitReport
+from trunkline.tasks import UNITS, get_family
+
+BATCH = 256
+"""Texts that are predicted on together."""
+
+MODES = ("head", "lora")
+
+
+class Model:
+    """An encoder with its tasks. Make one with `trunkline.load`.
+
+    Tasks that are fitted, added or removed are in memory until `save` writes them. Several threads may predict at the
+    same time. A model that was saved can be pickled: the pickle names its folder.
+
+    Args:
+        bundle: What was opened.
+        engine: `onnx`, `torch`, or None for the one that fits the bundle.
+        threads: Threads inside an operator.
+    """
+
+    def __init__(self, bundle: Bundle, engine: str | None = None, threads: int = 1) -> None:
+        self._bundle = bundle
+        self._asked = engine
+        self._threads = threads
+        reader = TextReader.open(bundle.tokenizer, bundle.manifest.encoder, threads)
+        primaries = {family: adapter.feeds for family, adapter in bundle.primaries.items()}
+        self._predictor = Predictor(reader, open_engine(bundle, engine, threads), primaries, bundle.tasks.values())
+        self._saved: dict[str, Task] = dict(bundle.tasks)
+
+    def __repr__(self) -> str:
+        tasks = ", ".join(f"{name} ({family})" for name, family in self.tasks.items()) or "no tasks yet"
+        return f"<trunkline model {self.name!r}, engine {self.engine}, {self.precision}: {tasks}>"
+
+    def __reduce__(self) -> Any:
+        if self._changes():
+            raise TrunklineError(
+                "this model has tasks that are not saved", expected="a saved model", todo="Call save(folder) first"
+            )
+        return load, (str(self._bundle.folder),), {"engine": self._asked, "threads": self._threads}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        if (state["engine"], state["threads"]) != (self._asked, self._threads):
+            self.__init__(self._bundle, **state)  # type: ignore[misc]
+
+    @property
+    def name(self) -> str:
+        """The bundle's name."""
+        return self._bundle.manifest.name
+
+    @property
+    def folder(self) -> Path:
+        """Where the bundle lies that was opened or saved last."""
+        return self._bundle.folder
+
+    @property
+    def tasks(self) -> dict[str, str]:
+        """The tasks, name -> family."""
+        return {name: task.family for name, task in self._predictor.tasks.items()}
+
+    @property
+    def engine(self) -> str:
+        """What computes: `onnx` or `torch`."""
+        return self._predictor.engine.name
+
+    @property
+    def precision(self) -> str:
+        """Of the weights that compute: `float32`, `int8` or `int4`."""
+        return "float32" if self.engine == "torch" else str(self._bundle.manifest.weights["kind"])
+
+    def fit(
+        self,
+        name: str,
+        texts: Any,
+        labels: Any = None,
+        *,
+        family: str | None = None,
+        mode: str = "head",
+        dev: Any = None,
+        test: Any = None,
+        replace: bool = False,
+        seed: int = 0,
+        **settings: Any,
+    ) -> FitReport:
+        """Learns a task from labelled texts and adds it to the model.
+
+        Settings are chosen by cross-validation within the labels, and the task is then fitted on all of them.
+
+        Args:
+            name: The task's name: letters, digits, '.', '_' and '-'.
+            texts: The texts: a list, tuple, generator, numpy array, pandas Series or column of `datasets`; or with
+                `labels` left out one dict {label: [texts]}, or a list of examples from `trunkline.data`.
+            labels: For each text a label (classification) or a list of spans (start, end, label) with character
+                offsets, end exclusive (NER).
+            family: `ner` or `classification`; only needed where the labels do not tell, as where all are empty.
+            mode: `head` fits a linear head on frozen features; `lora` trains low-rank updates besides, and needs the
+                extra `[train]`.
+            dev: `(texts, labels)` on which settings are chosen, instead of by cross-validation; not trained on.
+            test: `(texts, labels)` that are only scored.
+            replace: Whether a task of this name may be there already.
+            seed: Of the folds, and in mode `lora` of its start and the order of batches.
+            settings: Of mode `lora`: `rank`, `epochs`, `rate`.
+
+        Returns:
+            The numbers of examples, the cross-validated scores, those on test, and what was chosen.
+
+        Raises:
+            TrunklineError: Labels that cannot be learnt, with what to do; a task that is there already.
+        """
+        began = time.perf_counter()
+        check_name(name)
+        if name in self.tasks and not replace:
+            raise TrunklineError(
+                f"there is a task {name} already", todo="Pass replace=True (--replace), or take another name"
+            )
+        if mode not in MODES:
+            raise TrunklineError(f"mode {mode!r}", expected=f"one of {', '.join(MODES)}")
+        kind, train = examples_from(texts, labels, family)
+        dev_part, test_part = self._part(dev, kind, "dev"), self._part(test, kind, "test")
+        warnings = _learnable(kind, train, dev_part, test_part)
+        if mode == "lora":
+            from trunkline.adapt import fit_lora
+
+            task, fitted, chosen = fit_lora(self, name, kind, (train, dev_part), seed=seed, **settings)
+        else:
+            if settings:
+                raise TrunklineError(f"mode head has no setting {sorted(settings)[0]!r}", todo="Use mode='lora'")
+            fitted, task = self._fit_head(name, kind, train, dev_part, seed)
+            chosen = fitted.record()
+        before = self._predictor.tasks.get(name)
+        replaced = None if before is None else before.info.get("cross_validation", {}).get("scores")
+        self._predictor.add(task)
+        return FitReport(
+            task=name,
+            family=kind,
+            mode=mode,
+            labels=_types(task),
+            examples={"train": len(train), "dev": len(dev_part), "test": len(test_part)},
+            cross_validation=chosen,
+            test=self._scores(name, kind, test_part),
+            engine=self.engine,
+            precision=self.precision,
+            bytes=len(task.content),
+            seconds=round(time.perf_counter() - began, 3),
+            replaced=replaced,
+            warnings=warnings,
+        )
+
+    def predict(self, texts: Any, tasks: Sequence[str] | None = None) -> list[dict[str, Any]]:
+        """Runs tasks on texts.
+
+        The trunk runs once for a text, whatever the number of tasks. Texts longer than the window are read in
+        overlapping windows.
+
+        Args:
+            texts: Any iterable of texts; see `predict_iter` for many.
+            tasks: Names of tasks; all by default.
+
+        Returns:
+            For each text a dict from task to prediction: for NER a list of entities with `start`, `end` (character
+            offsets, end exclusive), `text`, `label` and `score`; for classification `label`, `score` and
+            `probabilities`; for question answering, whose texts are a question, a line feed and the context, `answer`,
+            `start` and `end` (in the context; None if there is no answer) and `score`.
+
+        Raises:
+            TrunklineError: An unknown task, something that is no text, a text of more than a million characters, or one
+                without a context for question answering.
+        """
+        return list(self.predict_iter(texts, tasks))
+
+    def predict_iter(
+        self, texts: Any, tasks: Sequence[str] | None = None, *, batch: int = BATCH
+    ) -> Iterator[dict[str, Any]]:
+        """Like `predict`, but yields predictions as texts come, in bounded memory: at most `batch` texts are held."""
+        chosen = chosen_tasks(tasks, self.tasks)
+        if not chosen:
+            raise TrunklineError(f"{self.name} has no tasks yet", todo="Add one with fit(name, texts, labels)")
+        stream = texts_from(texts)
+        while part := list(itertools.islice(stream, batch)):
+            yield from self._predictor.predict(part, chosen)
+
+    def evaluate(self, name: str, texts: Any, labels: Any = None) -> Evaluation:
+        """Scores a task on labelled texts: overall, a row a label, the confusion matrix and the wrong examples.
+
+        Args:
+            name: The task.
+            texts: As for `fit`.
+            labels: As for `fit`.
+
+        Raises:
+            TrunklineError: There is no such task, or the labels are of another family.
+        """
+        chosen_tasks([name], self.tasks)
+        kind = self.tasks[name]
+        _, examples = examples_from(texts, labels, kind)
+        predicted = self._predictions(name, examples)
+        known = _types(self._predictor.tasks[name])
+        return Evaluation.of(name, get_family(kind), examples, predicted, known)
+
+    def add(self, name: str, source: str | Path | bytes, *, replace: bool = False) -> None:
+        """Adds a task from its file.
+
+        Raises:
+            TrunklineError: The file is damaged, belongs to another backbone or primary adapter, or the name is taken.
+        """
+        check_name(name)
+        if name in self.tasks and not replace:
+            raise TrunklineError(f"there is a task {name} already", todo="Pass replace=True, or take another name")
+        content = source if isinstance(source, bytes) else Path(source).expanduser()
+        self._predictor.add(read_task(content, self._without_tasks(), name))
+
+    def remove(self, name: str) -> None:
+        """Removes a task; raises TrunklineError if there is none of this name."""
+        self._predictor.remove(name)
+
+    def save(self, folder: str | Path) -> Path:
+        """Writes the model as a bundle, whole or not at all.
+
+        Into a bundle of the same encoder, as the one that was opened, go the tasks that were fitted, added or removed;
+        tasks that others added meanwhile stay. Any other place must be new or empty.
+
+        Raises:
+            TrunklineError: The place is taken by something else, or cannot be written to.
+        """
+        path = Path(folder).expanduser()
+        if (path / MANIFEST).is_file():
+            self._save_changes(path)
+        else:
+            bundle, manifest = self._bundle, self._bundle.manifest
+            write_bundle(
+                path,
+                replace(manifest, name=_bundle_name(path, manifest.name)),
+                tokenizer=bundle.tokenizer,
+                graphs=bundle.graphs,
+                checkpoint={part: bundle.folder / file for part, file in manifest.checkpoint.items()},
+                adapters={family: adapter.content for family, adapter in bundle.primaries.items()},
+                tasks={name: task.content for name, task in self._predictor.tasks.items()},
+            )
+        self._bundle = open_bundle(path, verify=False)
+        self._saved = dict(self._predictor.tasks)
+        return path
+
+    def export(self, folder: str | Path, **options: Any) -> Any:
+        """Writes a bundle with ONNX graphs; needs the extra `[train]` and a bundle with weights for torch.
+
+        Args:
+            folder: A new or empty folder.
+            options: Of `trunkline.export.export_bundle`, such as `weights="int8"`.
+        """
+        from trunkline.extras import needs
+
+        with needs("train", "export"):
+            from trunkline.export.bundle import export_model
+        if self._changes():
+            raise TrunklineError("this model has tasks that are not saved", todo="Call save(folder) first")
+        return export_model(self.folder, Path(folder).expanduser(), **options)
+
+    def push_to_hub(self, repository: str, *, private: bool = True, token: str | None = None) -> str:
+        """Uploads the saved bundle to a model repository of the Hugging Face hub; needs the extra `[hub]`.
+
+        Args:
+            repository: `owner/name`; it is made if it is missing.
+            private: Whether a new repository is private.
+            token: Of access; by default the one that `hf auth login` keeps.
+
+        Returns:
+            The repository's address.
+        """
+        from trunkline.hub import push
+
+        if self._changes():
+            raise TrunklineError("this model has tasks that are not saved", todo="Call save(folder) first")
+        return push(self.folder, repository, private=private, token=token)
+
+    def features(self, examples: Sequence[Any], family: str, units: str, lora: Any = None) -> LabelledFeatures:
+        """What fitting needs of examples: their texts with borders, features and targets; see `LabelledFeatures`."""
+        kind = get_family(family)
+        read = self._predictor.reader.read([example.text for example in examples])
+        features = self._predictor.features(read, family, units, lora)
+        labels = kind.labels(examples)
+        borders = [part.borders(units) for part in read]
+        targets = [kind.unit_targets(e, labels, b) for e, b in zip(examples, borders, strict=True)]
+        return LabelledFeatures(examples, [(p.text, b) for p, b in zip(read, borders, strict=True)], features, targets)
+
+    def _fit_head(
+        self, name: str, family: str, train: Sequence[Any], dev: Sequence[Any], seed: int
+    ) -> tuple[FittedHead, Task]:
+        kind, units = get_family(family), UNITS[family]
+        labels = kind.labels(train)
+        fitted = fit_head(kind, self.features([*train, *dev], family, units), labels, n_dev=len(dev), seed=seed)
+        info = {
+            "mode": "head",
+            "examples": len(train),
+            "cross_validation": fitted.record(),
+            "engine": self.engine,
+            "precision": self.precision,
+        }
+        manifest = self._without_tasks()
+        content = task_bytes(manifest, family, labels, fitted.head, units=units, info=info)
+        return fitted, read_task(content, manifest, name)
+
+    def _part(self, given: Any, family: str, what: str) -> list[Any]:
+        if given is None:
+            return []
+        texts, labels = given if isinstance(given, tuple) and len(given) == 2 else (given, None)
+        try:
+            return examples_from(texts, labels, family)[1]
+        except TrunklineError as error:
+            raise TrunklineError(f"{what}: {error.given}", expected=error.expected, todo=error.todo) from error
+
+    def _predictions(self, name: str, examples: Sequence[Any]) -> list[Any]:
+        texts = (example.text for example in examples)
+        return [found[name] for found in self.predict_iter(texts, [name])]
+
+    def _scores(self, name: str, family: str, examples: Sequence[Any]) -> dict[str, float]:
+        return get_family(family).score(examples, self._predictions(name, examples)) if examples else {}
+
+    def _without_tasks(self) -> Any:
+        return replace(self._bundle.manifest, tasks={})
+
+    def _changes(self) -> bool:
+        return {n: t.content for n, t in self._predictor.tasks.items()} != {n: t.content for n, t in self._saved.items()}
+
+    def _save_changes(self, folder: Path) -> None:
+        manifest = read_manifest(folder)
+        if manifest.backbone != self._bundle.manifest.backbone:
+            raise MismatchError(
+                f"{folder} is a bundle of backbone {manifest.backbone[:12]}",
+                expected=f"a new folder, or a bundle of {self._bundle.manifest.backbone[:12]}",
+                todo="Choose another folder",
+            )
+        now, own = self._predictor.tasks, folder.resolve() == self._bundle.folder.resolve()
+        before = self._saved if own else {}
+        for name, task in now.items():
+            if name not in before or before[name].content != task.content:
+                add_task(folder, name, task.content, replace=own)
+        for name in before.keys() - now.keys():
+            remove_task(folder, name)
+
+
+def load(
+    source: str | Path | None = None,
+    *,
+    engine: str | None = None,
+    threads: int = 1,
+    verify: bool = True,
+    public_key: str | bytes | None = None,
+) -> Model:
+    """Opens a model.
+
+    Args:
+        source: A bundle's folder, a repository `owner/name` of the Hugging Face hub, or the folder of a plain encoder
+            (extra `[train]`); by default the default model, which has no tasks yet.
+        engine: `onnx`, `torch`, or None for the one that fits: onnx where the bundle has graphs, otherwise torch.
+        threads: Threads inside an operator. With 1, everything runs on the caller's thread.
+        verify: Whether the SHA-256 of every file is checked; the default model is checked when it is made.
+        public_key: If given, the bundle's signature must be by this Ed25519 key.
+
+    Raises:
+        TrunklineError: There is no such model, its parts are damaged or do not belong together, or an extra is missing.
+    """
+    return Model(open_source(source, verify=verify, public_key=public_key), engine, threads)
+
+
+def _types(task: Task) -> list[str]:
+    """The labels as a user knows them: entity types for NER."""
+    return sorted({label[2:] for label in task.labels if label != "O"}) if task.family == "ner" else list(task.labels)
+
+
+def _bundle_name(path: Path, default: str) -> str:
+    try:
+        return check_name(path.name)
+    except TrunklineError:
+        return default
+
+
+def _learnable(
+    family: str, train: Sequence[Any], dev: Sequence[Any], test: Sequence[Any]
+) -> list[str]:
+    """Warnings of what can hardly be learnt; raises TrunklineError for what cannot be learnt at all."""
+    from trunkline.data.learnable import check_learnable
+
+    return check_learnable(family, train, dev, test)
+
+
