@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,8 @@ from trunkline.tasks.paths import softmax
 
 FloatArray = npt.NDArray[np.float32]
 IntArray = npt.NDArray[np.int64]
+HeldOut = Mapping[int, Sequence[FloatArray]]
+"""Fold -> for each of its held-out examples the logits [units, labels]."""
 
 PENALTIES = (0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
 """scikit-learn's C, from strong to weak."""
@@ -26,7 +28,6 @@ TRANSITION_WEIGHTS = (0.0, 0.5, 0.75, 1.0)
 
 FOLDS = 5
 _TEMPERATURES = np.exp(np.linspace(np.log(0.25), np.log(4.0), 81))
-_ALWAYS_TRAINED = -1
 _PATIENCE = 2
 """Penalties in a row that may be worse than the best before weaker ones are not tried."""
 
@@ -49,6 +50,49 @@ class LabelledFeatures:
 
 
 @dataclass(frozen=True, slots=True)
+class CrossValidation:
+    """Which examples are held out when.
+
+    Attributes:
+        held_out: Fold -> its examples, in their order; an example of none is always trained on.
+        count: Number of examples.
+    """
+
+    held_out: Mapping[int, Sequence[int]]
+    count: int
+
+    def trained(self, fold: int) -> list[int]:
+        """The examples that are trained on when a fold is held out."""
+        out = set(self.held_out[fold])
+        return [number for number in range(self.count) if number not in out]
+
+    @property
+    def order(self) -> list[int]:
+        """All held-out examples, fold by fold."""
+        return [number for numbers in self.held_out.values() for number in numbers]
+
+    def judged(self, targets: Sequence[Sequence[int]]) -> list[npt.NDArray[np.bool_]]:
+        """For each of `order`, its units whose label is trained on: what was never seen cannot be asked for."""
+        rows = []
+        for fold, numbers in self.held_out.items():
+            seen = {label for number in self.trained(fold) for label in targets[number]} - {-1}
+            rows += [np.asarray([label in seen for label in targets[number]], dtype=bool) for number in numbers]
+        return rows
+
+    def flat(self, logits: HeldOut, targets: Sequence[Sequence[int]]) -> tuple[FloatArray, IntArray]:
+        """[units, labels] logits and [units] targets of all judged units."""
+        judged = self.judged(targets)
+        parts = [part for fold in self.held_out for part in logits[fold]]
+        wanted = [np.asarray(targets[number], np.int64) for number in self.order]
+        x = np.concatenate([part[keep] for part, keep in zip(parts, judged, strict=True)])
+        return x, np.concatenate([part[keep] for part, keep in zip(wanted, judged, strict=True)])
+
+    def log_loss(self, logits: HeldOut, targets: Sequence[Sequence[int]]) -> float:
+        """The mean log loss of held-out units in nats, at the best temperature."""
+        return best_temperature(*self.flat(logits, targets))[1]
+
+
+@dataclass(frozen=True, slots=True)
 class FittedHead:
     """A head, how its settings were chosen, and what it says of held-out folds.
 
@@ -58,7 +102,7 @@ class FittedHead:
         temperature: What logits were divided by; the head has it in already.
         log_loss: Mean over held-out units, in nats, after division by the temperature.
         scores: The family's scores of held-out predictions.
-        predictions: The held-out prediction for each example; None for what is trained on only.
+        predictions: The held-out prediction for each example; None for what is always trained on.
     """
 
     head: Head
@@ -90,7 +134,6 @@ def fit_head(
     """Fits a head on all examples; penalty, temperature and transitions are chosen by cross-validation among them.
 
     Where there is a dev part, they are chosen on it instead, and it is not trained on, so that its scores are honest.
-
     The penalty has the least mean log loss on held-out units, the temperature too (Guo et al. 2017, section 4.2), the
     weight of the transitions the best main score. Deterministic.
 
@@ -102,31 +145,46 @@ def fit_head(
         penalties: Candidates.
         seed: Of the folds.
     """
+    folds = cross_validate(family, data, n_dev, seed=seed)
+    penalty, logits = _best_penalty(data, folds, len(labels), sorted(penalties))
     n_train = len(data.examples) - n_dev
+    final = next(head_path(*_stacked(data, range(n_train)), len(labels), (penalty,)))
+    head = Head(np.ascontiguousarray(final.weight.T), final.bias)
+    return finish(family, data, labels, folds, logits, head, penalty, n_dev)
+
+
+def cross_validate(
+    family: Family, data: LabelledFeatures, n_dev: int = 0, *, folds: int = FOLDS, seed: int = 0
+) -> CrossValidation:
+    """Stratified folds of all examples, or the one that holds out the dev part, which comes last."""
+    count = len(data.examples)
     if n_dev:
-        fold = np.repeat([_ALWAYS_TRAINED, 0], [n_train, n_dev])
-    else:
-        classes = [family.classes(example) for example in data.examples]
-        fold = stratified_folds([text for text, _ in data.texts], classes, FOLDS, seed)
-    x = np.concatenate(list(data.features))
-    y = np.concatenate([np.asarray(row, np.int64) for row in data.targets])
-    of_unit = np.repeat(fold, [len(row) for row in data.targets])
-    penalty, logits = _best_penalty(x, y, of_unit, len(labels), sorted(penalties))
-    judged = _judged(y, of_unit, len(labels))
-    temperature, log_loss = best_temperature(logits[judged], y[judged])
-    trained = of_unit == _ALWAYS_TRAINED if n_dev else np.ones(len(y), dtype=bool)
-    final = next(iter(head_path(x[trained], y[trained], len(labels), (penalty,))))
-    scaled = Head(
-        np.ascontiguousarray(final.weight.T / np.float32(temperature)), final.bias / np.float32(temperature)
-    )
-    ends = np.cumsum([len(row) for row in data.targets])[:-1]
-    probabilities = [softmax(part / np.float32(temperature)) for part in np.split(logits, ends)]
-    weight, predictions = _best_transitions(family, data, labels, fold, probabilities)
-    learned = family.transitions(data.targets[:n_train], labels)
-    head = replace(scaled, transitions=_weighted(learned, weight))
-    held_out = [number for number in range(len(fold)) if fold[number] != _ALWAYS_TRAINED]
-    scores = family.score([data.examples[i] for i in held_out], [predictions[i] for i in held_out])
-    return FittedHead(as_stored(head), penalty, temperature, log_loss, scores, predictions)
+        return CrossValidation({0: range(count - n_dev, count)}, count)
+    classes = [family.classes(example) for example in data.examples]
+    fold = stratified_folds([text for text, _ in data.texts], classes, folds, seed)
+    return CrossValidation({n: np.flatnonzero(fold == n).tolist() for n in np.unique(fold).tolist()}, count)
+
+
+def finish(
+    family: Family,
+    data: LabelledFeatures,
+    labels: Labels,
+    folds: CrossValidation,
+    logits: HeldOut,
+    head: Head,
+    penalty: float,
+    n_dev: int = 0,
+) -> FittedHead:
+    """Gives a head that was fitted on all examples the temperature and transitions that held-out logits ask for."""
+    temperature, log_loss = best_temperature(*folds.flat(logits, data.targets))
+    divisor = np.float32(temperature)
+    probabilities = [softmax(part / divisor) for fold in folds.held_out for part in logits[fold]]
+    weight, predictions = _best_transitions(family, data, labels, folds, probabilities)
+    learned = family.transitions(data.targets[: len(data.examples) - n_dev], labels)
+    scaled = Head(head.weight / divisor, head.bias / divisor, _weighted(learned, weight))
+    gold = [data.examples[number] for number in folds.order]
+    scores = family.score(gold, [predictions[number] for number in folds.order])
+    return FittedHead(as_stored(scaled), penalty, temperature, log_loss, scores, predictions)
 
 
 def best_temperature(logits: FloatArray, targets: IntArray) -> tuple[float, float]:
@@ -135,24 +193,32 @@ def best_temperature(logits: FloatArray, targets: IntArray) -> tuple[float, floa
         return 1.0, 0.0
     losses = [_log_loss(logits / np.float32(t), targets) for t in _TEMPERATURES]
     best = int(np.argmin(losses))
-    return float(_TEMPERATURES[best]), float(losses[best])
+    return float(_TEMPERATURES[best]), losses[best]
+
+
+def _stacked(data: LabelledFeatures, numbers: Sequence[int]) -> tuple[FloatArray, IntArray]:
+    targets = [np.asarray(data.targets[number], np.int64) for number in numbers]
+    return np.concatenate([data.features[number] for number in numbers]), np.concatenate(targets)
 
 
 def _best_penalty(
-    x: FloatArray, y: IntArray, fold: IntArray, n_labels: int, penalties: Sequence[float]
-) -> tuple[float, FloatArray]:
+    data: LabelledFeatures, folds: CrossValidation, n_labels: int, penalties: Sequence[float]
+) -> tuple[float, HeldOut]:
     """The penalty with the least held-out log loss, the stronger one of equals, and its held-out logits."""
-    parts = [number for number in np.unique(fold) if number != _ALWAYS_TRAINED and (fold != number).any()]
-    paths = [head_path(x[fold != number], y[fold != number], n_labels, penalties) for number in parts]
-    judged = _judged(y, fold, n_labels)
+    whole = len(folds.held_out) == 1 and len(folds.order) == folds.count
+    paths = {
+        fold: head_path(*_stacked(data, range(folds.count) if whole else folds.trained(fold)), n_labels, penalties)
+        for fold in folds.held_out
+    }
     best, least, worse = penalties[0], np.inf, 0
-    kept = np.zeros((len(x), n_labels), np.float32)
+    kept: HeldOut = {}
     for penalty in penalties:
-        logits = np.zeros((len(x), n_labels), np.float32)
-        for number, path in zip(parts, paths, strict=True):
+        logits: dict[int, list[FloatArray]] = {}
+        for fold, path in paths.items():
             head: LinearHead = next(path)
-            logits[fold == number] = x[fold == number] @ head.weight.T + head.bias
-        loss = _log_loss(logits[judged], y[judged]) if judged.any() else 0.0
+            logits[fold] = [data.features[n] @ head.weight.T + head.bias for n in folds.held_out[fold]]
+        x, y = folds.flat(logits, data.targets)
+        loss = _log_loss(x, y) if len(y) else 0.0
         if loss < least - 1e-6:
             best, least, worse, kept = penalty, loss, 0, logits
         else:
@@ -162,17 +228,6 @@ def _best_penalty(
     return best, kept
 
 
-def _judged(y: IntArray, fold: IntArray, n_labels: int) -> npt.NDArray[np.bool_]:
-    """Units whose label other folds have, too: what a head never saw, it cannot be asked for."""
-    known = np.zeros(len(y), dtype=bool)
-    for number in np.unique(fold[fold != _ALWAYS_TRAINED]):
-        seen = np.zeros(n_labels + 1, dtype=bool)
-        seen[y[fold != number]] = True
-        seen[-1] = False
-        known[fold == number] = seen[y[fold == number]]
-    return known
-
-
 def _log_loss(logits: FloatArray, y: IntArray) -> float:
     top = logits.max(axis=1)
     sums = np.log(np.exp(logits - top[:, None]).sum(axis=1, dtype=np.float64)) + top
@@ -180,27 +235,28 @@ def _log_loss(logits: FloatArray, y: IntArray) -> float:
 
 
 def _best_transitions(
-    family: Family, data: LabelledFeatures, labels: Labels, fold: IntArray, probabilities: Sequence[FloatArray]
+    family: Family,
+    data: LabelledFeatures,
+    labels: Labels,
+    folds: CrossValidation,
+    probabilities: Sequence[FloatArray],
 ) -> tuple[float, list[Any]]:
     """The weight of transitions with the best held-out main score, the lower one of equals, and the predictions."""
-    found: list[tuple[float, float, list[Any]]] = []
     learned: dict[int, Transitions] = {}
-    for number in np.unique(fold[fold != _ALWAYS_TRAINED]).tolist():
-        rows = [row for row, own in zip(data.targets, fold, strict=True) if own != number]
-        learned[number] = family.transitions(rows or data.targets, labels)
-    weights = TRANSITION_WEIGHTS if any(part is not None for part in learned.values()) else (0.0,)
-    for weight in weights:
-        predictions: list[Any] = [None] * len(data.examples)
-        for number, moves in learned.items():
-            own = np.flatnonzero(fold == number).tolist()
-            scored = Scored(
-                [probabilities[i] for i in own], [data.texts[i] for i in own], labels, _weighted(moves, weight)
-            )
-            for place, prediction in zip(own, family.decode([scored])[0], strict=True):
-                predictions[place] = prediction
-        own = np.flatnonzero(fold != _ALWAYS_TRAINED).tolist()
-        total = np.sum(family.counts([data.examples[i] for i in own], [predictions[i] for i in own]), axis=0)
-        found.append((family.score_of_counts(total), weight, predictions))
+    for fold in folds.held_out:
+        rows = [data.targets[number] for number in folds.trained(fold)]
+        learned[fold] = family.transitions(rows or data.targets, labels)
+    parts = dict(zip(folds.order, probabilities, strict=True))
+    found: list[tuple[float, float, list[Any]]] = []
+    for weight in TRANSITION_WEIGHTS if any(part is not None for part in learned.values()) else (0.0,):
+        predictions: list[Any] = [None] * folds.count
+        for fold, numbers in folds.held_out.items():
+            texts, moves = [data.texts[n] for n in numbers], _weighted(learned[fold], weight)
+            decoded = family.decode([Scored([parts[n] for n in numbers], texts, labels, moves)])[0]
+            for number, prediction in zip(numbers, decoded, strict=True):
+                predictions[number] = prediction
+        counts = family.counts([data.examples[n] for n in folds.order], [predictions[n] for n in folds.order])
+        found.append((family.score_of_counts(np.sum(counts, axis=0)), weight, predictions))
     _, weight, predictions = max(found, key=lambda item: (item[0], -item[1]))
     return weight, predictions
 
