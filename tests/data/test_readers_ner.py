@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 
+from tagged import spans_to_bio
 from trunkline.atomic import write_atomic
 from trunkline.data.readers import READERS
 from trunkline.data.readers.linked_gazetteer import normalise_header, split_sentences
 from trunkline.errors import DataError, RecipeError
 from trunkline.text.examples import NerExample, Span, TextExample, join_tokens
-from trunkline.text.tags import spans_to_bio
 
 
 def read(name: str, path: Path, content: str | bytes, **options: Any) -> list[Any]:

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trunkline.text.examples import NerExample, Span, join_tokens
+from tagged import encode_tags
+from trunkline.text.examples import join_tokens
 from trunkline.text.tags import (
     SCHEMES,
     TagError,
@@ -15,10 +16,7 @@ from trunkline.text.tags import (
     decode_tags,
     decode_with_repairs,
     encode_bio,
-    encode_tags,
-    spans_to_bio,
 )
-from trunkline.text.words import split_words
 
 
 @st.composite
@@ -111,19 +109,21 @@ def test_encode_refuses_overlap_and_outside() -> None:
         encode_bio(3, [(1, 1, "a")])
 
 
-def test_spans_to_bio_counts_widened_spans() -> None:
-    text, words = join_tokens(["Ann", "lives", "in", "Berlin-Mitte", "."])
-    exact = Span(*words[0], "person")
-    part = Span(words[3][0], words[3][0] + 6, "city")
-    assert spans_to_bio(NerExample(text, words, (part, exact))) == (["B-person", "O", "O", "B-city", "O"], 1)
-
-
-def test_spans_to_bio_errors() -> None:
-    text = "ab  cd"
-    with pytest.raises(TagError, match="touches no word"):
-        spans_to_bio(NerExample(text, split_words(text), (Span(2, 4, "x"),)))
-    with pytest.raises(TagError, match="share word 0"):
-        spans_to_bio(NerExample(text, split_words(text), (Span(0, 1, "x"), Span(1, 2, "y"))))
+@pytest.mark.parametrize(
+    ("tokens", "text"),
+    [
+        ("Ann lives in Berlin-Mitte .", "Ann lives in Berlin-Mitte ."),
+        ("北 京 的 ， IBM 公司 3 个", "北京的， IBM 公司 3 个"),
+        ("กิน ข้าว ที่ KFC é", "กินข้าวที่ KFC é"),
+        ("東京 タワー", "東京タワー"),
+        ("서울 시", "서울 시"),
+        ("", ""),
+    ],
+)
+def test_tokens_are_joined_as_they_are_written(tokens: str, text: str) -> None:
+    joined, words = join_tokens(tokens.split())
+    assert joined == text
+    assert [joined[start:end] for start, end in words] == tokens.split()
 
 
 def test_bio_labels() -> None:

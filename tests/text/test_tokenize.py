@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,9 +14,9 @@ from hypothesis import strategies as st
 
 import tiny_models
 from trunkline.encoder.batch import TokenBatch
-from trunkline.errors import EncoderError
-from trunkline.text.packing import pack, text_unit, word_units
-from trunkline.text.tokens import TextTokenizer
+from trunkline.errors import EncoderError, TrunklineError
+from trunkline.text.packing import pack, text_unit, unit_borders, word_units
+from trunkline.text.tokens import TextTokenizer, unknown_share
 from trunkline.text.words import split_words
 
 texts = st.lists(st.sampled_from([*tiny_models.NAMES, "walking", "xq", "7pm", "never-ending", "€5"]), max_size=70).map(
@@ -113,8 +114,92 @@ def test_truncation_and_padding_in_a_tokenizer_file_do_not_apply(folder: Path, t
     assert len(tokens.offsets) == 8
 
 
+def pieces_of(tokenizer: TextTokenizer, text: str) -> list[str]:
+    return [text[start:end] for start, end in unit_borders(text, tokenizer.encode([text])[0], "pieces")]
+
+
+def test_pieces_are_words_cut_where_the_tokenizer_cuts_them(tokenizer: Callable[[int], TextTokenizer]) -> None:
+    made = tokenizer(64)
+    assert pieces_of(made, "Berlining, annxq 7pm") == ["Berlin", "ing", ",", "ann", "x", "q", "7", "p", "m"]
+    # The tokenizer has one unknown token for two words.
+    assert pieces_of(made, "żółć7 北京") == ["żółć", "7", "北", "京"]
+    assert pieces_of(made, "annie\u0301") == ["ann", "i", "e\u0301"], "a mark stays with its letter"
+    assert pieces_of(made, " \u200b ") == []
+    text = "Berlining"
+    assert unit_borders(text, made.encode([text])[0]) == ((0, 9),)
+    with pytest.raises(TrunklineError, match=r"units 'syllables'.*words, pieces"):
+        unit_borders(text, made.encode([text])[0], "syllables")  # type: ignore[arg-type]
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.sampled_from([*"abé 7.-\u0301\u200d北ก้", "ing", "berlin"]), max_size=20).map("".join))
+def test_pieces_hold_what_words_hold(tokenizer: Callable[[int], TextTokenizer], text: str) -> None:
+    (tokens,) = tokenizer(16).encode([text])
+    words, pieces = unit_borders(text, tokens), unit_borders(text, tokens, "pieces")
+    assert words == split_words(text)
+    for side in (0, 1):
+        assert {word[side] for word in words} <= {piece[side] for piece in pieces}
+    covered = [[place for start, end in units for place in range(start, end)] for units in (words, pieces)]
+    assert covered[0] == covered[1]
+    assert all(text[start] not in "\u0301\u200d" or (start, end) in words for start, end in pieces)
+    assert all(start in {0, *tokens.offsets.ravel()} or start in {word[0] for word in words} for start, _ in pieces), (
+        "no cuts but the tokenizer's"
+    )
+
+
+def test_the_share_of_unknown_tokens(tokenizer: Callable[[int], TextTokenizer]) -> None:
+    texts = ["ann lives in berlin", "ann łódź berlin łódź"]
+    for length in (5, 64):
+        made = tokenizer(length)
+        tokens = made.encode(texts)
+        assert unknown_share(tokens, made.unknown) == 2 / 8
+        assert unknown_share(tokens[:1], made.unknown) == 0
+    assert unknown_share([], made.unknown) == unknown_share(made.encode([""]), made.unknown) == 0
+    assert unknown_share(tokens, None) == 0, "a tokenizer that can spell everything"
+
+
+def test_the_unknown_token_of_tokenizers() -> None:
+    from tokenizers import Tokenizer, models, processors
+
+    def made(model: object, *tokens: str) -> TextTokenizer:
+        tokenizer = Tokenizer(model)
+        tokenizer.add_special_tokens([*tokens, "<a>", "<b>"])
+        ends = [(name, tokenizer.token_to_id(name)) for name in ("<a>", "<b>")]
+        tokenizer.post_processor = processors.TemplateProcessing(single="<a> $A <b>", special_tokens=ends)
+        return TextTokenizer(tokenizer, 16)
+
+    assert made(models.WordPiece({"x": 0, "??": 1}, unk_token="??")).unknown == 1
+    assert made(models.Unigram([("x", 0.0), ("<unk>", 0.0)], unk_id=1)).unknown == 1
+    assert made(models.BPE({"x": 0}, [])).unknown is None
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"do_lower_case": False}, "do_lower_case false, and tokenizer.json lowercase true"),
+        ({"do_lower_case": True, "strip_accents": False}, "strip_accents false, and tokenizer.json strip_accents null"),
+        ({"tokenize_chinese_chars": False, "tokenizer_class": "BertTokenizer"}, "tokenize_chinese_chars false"),
+        ({"do_lower_case": True, "tokenize_chinese_chars": True, "strip_accents": None}, ""),
+        ({"do_lower_case": False, "tokenizer_class": "PreTrainedTokenizerFast"}, ""),
+        ({}, ""),
+    ],
+)
+def test_a_config_that_tokenises_otherwise_is_refused(
+    config: dict[str, object], message: str, folder: Path, tmp_path: Path
+) -> None:
+    TextTokenizer.from_folder(folder, 16).save(tmp_path)
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(config))
+    if message:
+        with pytest.raises(EncoderError, match=message):
+            TextTokenizer.from_folder(tmp_path, 16)
+        return
+    assert TextTokenizer.from_folder(tmp_path, 16).encode(["Ann"])[0].offsets.tolist() == [[0, 3]]
+
+
 @pytest.mark.parametrize("content", [None, "{", "{}"])
 def test_a_folder_without_a_usable_tokenizer_is_refused(content: str | None, tmp_path: Path) -> None:
+    # With this alone, transformers makes a tokenizer that knows no word.
+    (tmp_path / "config.json").write_text('{"model_type": "bert"}')
     if content is not None:
         (tmp_path / "tokenizer.json").write_text(content)
     with pytest.raises(EncoderError, match=r"no usable tokenizer(?s:.*)tokenizer\.json"):

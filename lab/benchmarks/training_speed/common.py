@@ -16,6 +16,7 @@ from trunkline.data.cards import load_card
 from trunkline.encoder.bundle_files import Loaded, load_any
 from trunkline.adapt import fitting
 from trunkline.tasks import get_family
+from trunkline.text.words import split_words
 from trunkline.training.loop import Hooks, LoopSettings, optimizer_for, run
 from trunkline.training.precision import make_accelerator, resolve_precision
 
@@ -48,7 +49,8 @@ def sentences(options: Options, start: Loaded) -> tuple[list[Any], list[Any], li
     chosen = _order(len(examples), options)[: 2 * sum(trainer_plan(options))]
     units = fitting.example_units(family, [examples[i] for i in chosen], start.tokenizer)
     kept = [number for number, text in enumerate(units) if len(text.sizes) == 1]
-    targets = [np.asarray(family.unit_targets(examples[chosen[number]], tuple(labels))) for number in kept]
+    kept_examples = [examples[chosen[number]] for number in kept]
+    targets = [np.asarray(family.unit_targets(e, tuple(labels), split_words(e.text))) for e in kept_examples]
     return [units[number] for number in kept], targets, labels
 
 

@@ -103,7 +103,7 @@ def fit(
     Returns:
         The head, the chosen penalty and the dev score.
     """
-    rows = [family.unit_targets(example, labels) for example in train[1]]
+    rows = [family.unit_targets(example, labels, words_of(example)) for example in train[1]]
     learned = family.transitions(rows, labels)
     features, targets = np.concatenate(list(train[0])), np.concatenate([np.asarray(row, np.int64) for row in rows])
 

@@ -120,7 +120,7 @@ def fine_tune(
     prepared, optimizer = accelerator.prepare(model, optimizer_for({**groups, **head_group}, weight_decay=0.01))
     units = fitting.example_units(family, train, start.tokenizer)
     states = _trunk_states(model, encoder, units, bf16)
-    rows = [family.unit_targets(example, labels) for example in train]
+    rows = [family.unit_targets(example, labels, fitting.words_of(example)) for example in train]
     targets = [torch.tensor(row) for row in rows]
     order = _Batches(units, section.tokens, seed)
 

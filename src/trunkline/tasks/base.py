@@ -18,7 +18,7 @@ FloatArray = npt.NDArray[np.floating[Any]]
 Transitions = npt.NDArray[np.float32] | None
 
 Words = Sequence[tuple[int, int]]
-"""Character offsets of the words of a text, end exclusive, in order and without overlap."""
+"""Character offsets of the words of a text, or of finer units, end exclusive, in order and without overlap."""
 
 WordedText = tuple[str, Words]
 
@@ -69,8 +69,11 @@ class Family(Protocol):
         """The classes that an example gives evidence of, for drawing few examples of each and for folds."""
         ...
 
-    def unit_targets(self, example: Any, labels: Labels) -> list[int]:
-        """The index into `labels` of each unit; -1 for a label that the head does not have."""
+    def unit_targets(self, example: Any, labels: Labels, words: Words) -> list[int]:
+        """The index into `labels` of each unit; -1 for a label that the head does not have.
+
+        `words` are those of the example's text, as `units` gets them.
+        """
         ...
 
     def transitions(self, targets: Sequence[Sequence[int]], labels: Labels) -> Transitions:

@@ -38,7 +38,7 @@ class Classification:
         """The label."""
         return {example.label}
 
-    def unit_targets(self, example: TextExample, labels: Labels) -> list[int]:
+    def unit_targets(self, example: TextExample, labels: Labels, words: Words) -> list[int]:
         """The label's index, -1 if the head does not have it."""
         return [labels.index(example.label) if example.label in labels else -1]
 

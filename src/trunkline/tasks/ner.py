@@ -1,7 +1,8 @@
-"""Named entity recognition: words are units, entities are spans of words, decoded from BIO tags."""
+"""Named entity recognition: words or pieces are units, entities are spans of them, decoded from BIO tags."""
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -12,27 +13,30 @@ import numpy.typing as npt
 from trunkline.errors import MismatchError
 from trunkline.tasks.base import FloatArray, Labels, Scored, Scores, Transitions, Words
 from trunkline.tasks.paths import best_paths
-from trunkline.text.examples import NerExample
-from trunkline.text.packing import UnitText, word_units
+from trunkline.text.examples import NerExample, Span
+from trunkline.text.packing import UnitKind, UnitText, unit_borders, word_units
 from trunkline.text.tags import bio_labels, decode_tags, encode_bio
-from trunkline.text.tokens import IntArray, Tokens
+from trunkline.text.tokens import IntArray, TextTokenizer, Tokens
 from trunkline.text.words import split_words
 
 STRENGTH = 5
 """Tags that the prior of a tag's transitions is worth."""
 
+RARE = 0.05
+"""Share of entities inside words up to which units are words all the same."""
+
 _Entity = tuple[int, int, str]
 
 
 class Ner:
-    """See `trunkline.tasks.base.Family`. The words are those of `split_words`, whatever the tokens of a file were."""
+    """See `trunkline.tasks.base.Family`. The units are those of `unit_borders`, whatever the tokens of a file were."""
 
     name = "ner"
     main_score = "f1"
     own_windows = False
 
     def units(self, text: str, words: Words, tokens: Tokens) -> UnitText:
-        """The words as units."""
+        """The words, or pieces, as units."""
         return word_units(tokens, words)
 
     def labels(self, examples: Sequence[NerExample]) -> Labels:
@@ -53,10 +57,9 @@ class Ner:
         """The entity types of the sentence."""
         return {span.label for span in example.spans}
 
-    def unit_targets(self, example: NerExample, labels: Labels) -> list[int]:
-        """The BIO tag of each word, -1 for a type that the head does not have; see `word_spans`."""
+    def unit_targets(self, example: NerExample, labels: Labels, words: Words) -> list[int]:
+        """The BIO tag of each unit, -1 for a type that the head does not have; see `word_spans`."""
         index = {label: number for number, label in enumerate(labels)}
-        words = split_words(example.text)
         return [index.get(tag, -1) for tag in encode_bio(len(words), word_spans(example, words))]
 
     def transitions(self, targets: Sequence[Sequence[int]], labels: Labels) -> Transitions:
@@ -108,31 +111,40 @@ def _entity_sets(
 
 
 def word_spans(example: NerExample, words: Words) -> list[tuple[int, int, str]]:
-    """First word, last word (exclusive) and label of each entity that words can hold.
+    """First unit, last unit (exclusive) and label of each entity that the units can hold.
 
-    An entity whose borders are not those of words is widened to the words that it touches; one that shares a word with
-    an entity before it, or touches none, is left out. `unheld_spans` names both.
+    An entity whose borders are not those of units is widened to the units that it touches; one that shares a unit with
+    an entity before it, or touches none, is left out. `unheld_spans` names them all.
     """
+    starts, ends = ([word[side] for word in words] for side in (0, 1))
     found, taken = [], 0
     for span in sorted(example.spans, key=lambda item: (item.start, item.end)):
-        touched = [number for number, (start, end) in enumerate(words) if start < span.end and end > span.start]
-        if touched and touched[0] >= taken:
-            found.append((touched[0], touched[-1] + 1, span.label))
-            taken = touched[-1] + 1
+        first, last = bisect_right(ends, span.start), bisect_left(starts, span.end)
+        if taken <= first < last:
+            found.append((first, last, span.label))
+            taken = last
     return found
 
 
-def unheld_spans(example: NerExample) -> list[tuple[int, int, str]]:
-    """The entities whose borders are not those of words, which no prediction can hit: start, end, label."""
-    starts, ends = (
-        (set(side) for side in zip(*split_words(example.text), strict=True))
-        if example.text.split()
-        else (
-            set(),
-            set(),
-        )
+def unheld_spans(example: NerExample, words: Words) -> list[Span]:
+    """The entities that no prediction over these units can hit.
+
+    Their borders are not those of units, or they share a unit with an entity before them.
+    """
+    held = {(words[first][0], words[last - 1][1], label) for first, last, label in word_spans(example, words)}
+    return [span for span in example.spans if (span.start, span.end, span.label) not in held]
+
+
+def choose_units(examples: Sequence[NerExample], tokenizer: TextTokenizer) -> UnitKind:
+    """Words, unless more than `RARE` of the entities are out of their reach and within that of pieces."""
+    missed = [(example, unheld_spans(example, split_words(example.text))) for example in examples]
+    missed = [(example, spans) for example, spans in missed if spans]
+    tokens = tokenizer.encode([example.text for example, _ in missed]) if missed else []
+    gained = sum(
+        len(spans) - len(unheld_spans(example, unit_borders(example.text, part, "pieces")))
+        for (example, spans), part in zip(missed, tokens, strict=True)
     )
-    return [(s.start, s.end, s.label) for s in example.spans if s.start not in starts or s.end not in ends]
+    return "pieces" if gained > RARE * sum(len(example.spans) for example in examples) else "words"
 
 
 def tag_transitions(targets: Iterable[Sequence[int]], labels: Labels) -> npt.NDArray[np.float32]:

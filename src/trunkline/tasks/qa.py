@@ -18,7 +18,6 @@ from trunkline.tasks.base import FloatArray, Labels, Scored, Scores, Words
 from trunkline.text.examples import QaExample
 from trunkline.text.packing import UnitText, word_units
 from trunkline.text.tokens import IntArray, Tokens, Window
-from trunkline.text.words import split_words
 
 OVERLAP = 32
 """Tokens of the context that neighbouring windows share."""
@@ -64,13 +63,13 @@ class Qa:
         """Whether there is an answer."""
         return {"answer" if example.answers else NO_ANSWER}
 
-    def unit_targets(self, example: QaExample, labels: Labels) -> list[int]:
-        """The labels of unit 0 and of the words; of answers that overlap only the first is labelled."""
-        words = split_words(example.context)
+    def unit_targets(self, example: QaExample, labels: Labels, words: Words) -> list[int]:
+        """The labels of unit 0 and of the context's words; of answers that overlap only the first is labelled."""
+        inside = context_words(example.text, words)
         index = {label: number for number, label in enumerate(labels)}
-        targets = [index[OUTSIDE]] * (1 + len(words))
+        targets = [index[OUTSIDE]] * (1 + len(inside))
         taken: set[int] = set()
-        for first, last in answer_units(example, words):
+        for first, last in answer_units(example, inside):
             if taken.isdisjoint(range(first, last + 1)):
                 taken.update(range(first, last + 1))
                 targets[last] = index[END]
@@ -126,6 +125,12 @@ def context_start(text: str) -> int:
             todo="Write f'{question}\\n{context}', or leave tasks of the family qa out",
         )
     return end + 1
+
+
+def context_words(text: str, words: Words) -> list[tuple[int, int]]:
+    """The words of the context, by their offsets in it, of the words of a text whose first line is the question."""
+    begin = context_start(text)
+    return [(start - begin, end - begin) for start, end in words if start >= begin]
 
 
 def question_units(text: str, words: Words, tokens: Tokens) -> UnitText:
@@ -191,8 +196,7 @@ def _pieces(count: int, space: int) -> tuple[IntArray, IntArray, int]:
 
 
 def _answer(probabilities: FloatArray, text: str, words: Words, labels: Labels) -> dict[str, Any]:
-    begin = context_start(text)
-    inside = [(start - begin, end - begin) for start, end in words if start >= begin]
+    begin, inside = context_start(text), context_words(text, words)
     logs = np.log(np.maximum(probabilities.astype(np.float64), 1e-12))
     odds = {label: logs[:, number] - logs[:, labels.index(OUTSIDE)] for number, label in enumerate(labels)}
     scores = span_scores(odds[START][1:], odds[END][1:])

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from trunkline.text.words import EXTENDING, char_classes
+
 
 @dataclass(frozen=True, slots=True)
 class Span:
@@ -18,8 +20,8 @@ class Span:
 class NerExample:
     """A sentence with its entities.
 
-    `words` are the character offsets of the words that carry tags, in order and without overlap.
-    They come from the file where it is tokenised and from `split_words` where it is not.
+    `words` are character offsets, in order and without overlap: those of the file where it is tokenised, else those of
+    `split_words`. Only pre-finetuning reads them; tasks have words of their own, by one rule for all texts.
     Spans may overlap or repeat with several labels only in pre-finetuning sources.
     """
 
@@ -77,9 +79,21 @@ Example = NerExample | TextExample | PairExample | PlainExample | QaExample
 
 
 def join_tokens(tokens: list[str]) -> tuple[str, tuple[tuple[int, int], ...]]:
-    """Joins the tokens of a tokenised file with blanks; returns the text and the offsets of each token."""
-    words, position = [], 0
+    """Joins the tokens of a tokenised file to a text, as it is written; returns it and the offsets of each token.
+
+    Between two tokens stands a blank, but not between Chinese characters, say: where the first ends and the second
+    begins in a script without blanks.
+    """
+    words: list[tuple[int, int]] = []
+    parts: list[str] = []
+    position, open_end = 0, False
     for token in tokens:
+        kinds = b"" if token.isascii() else char_classes(token)
+        if words and not (open_end and kinds[:1] == b"u"):
+            parts.append(" ")
+            position += 1
         words.append((position, position + len(token)))
-        position += len(token) + 1
-    return " ".join(tokens), tuple(words)
+        parts.append(token)
+        position += len(token)
+        open_end = kinds.rstrip(EXTENDING)[-1:] == b"u"
+    return "".join(parts), tuple(words)

@@ -7,10 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 import numpy as np
 
+from trunkline.errors import TrunklineError
 from trunkline.text.tokens import IntArray, Tokens
+from trunkline.text.words import EXTENDING, char_classes, split_words
+
+UnitKind = Literal["words", "pieces"]
+"""What gets a label in a text: its words, or these cut where a piece of the tokenizer begins or ends."""
 
 ROW_WIDTH = 128
 """Default greatest width of a packed row: short enough that attention, quadratic in the width, stays cheap."""
@@ -54,10 +60,37 @@ class Packed:
     n_units: int
 
 
-def word_units(tokens: Tokens, words: Sequence[tuple[int, int]]) -> UnitText:
-    """The words of a text as units: a token belongs to every word that it overlaps.
+def unit_borders(text: str, tokens: Tokens, kind: UnitKind = "words") -> tuple[tuple[int, int], ...]:
+    """Character offsets of the units of a text, in order and without overlap.
 
-    A word that the tokenizer drops (a control character, say) gets the opening token, so that every unit has one.
+    Pieces are the words, cut wherever a piece of the tokenizer begins or ends inside of one, but never before a mark.
+    So they hold every entity that words hold, and those inside words besides: of `Hausboot` in the pieces `Haus` and
+    `##boot`, both.
+
+    Raises:
+        TrunklineError: An unknown kind.
+    """
+    words = split_words(text)
+    if kind == "words":
+        return words
+    if kind != "pieces":
+        raise TrunklineError(f"units {kind!r}", expected="one of " + ", ".join(get_args(UnitKind)))
+    if not words:
+        return words
+    starts, ends = np.asarray(words, dtype=np.int64).T
+    cuts = np.unique(tokens.offsets)
+    word = np.searchsorted(starts, cuts, side="right") - 1
+    cuts = cuts[(word >= 0) & (starts[word] < cuts) & (cuts < ends[word])]
+    kinds = np.frombuffer(char_classes(text), np.uint8)
+    cuts = cuts[~np.isin(kinds[cuts], np.frombuffer(EXTENDING, np.uint8))]
+    borders = (np.sort(np.concatenate((side, cuts))).tolist() for side in (starts, ends))
+    return tuple(zip(*borders, strict=True))
+
+
+def word_units(tokens: Tokens, words: Sequence[tuple[int, int]]) -> UnitText:
+    """The words of a text, or its pieces, as units: a token belongs to every unit that it overlaps.
+
+    A unit that the tokenizer drops (a lone mark, say) gets the opening token, so that every unit has one.
     """
     spans = np.asarray(words, dtype=np.int64).reshape(-1, 2)
     starts, ends = tokens.offsets[:, 0], tokens.offsets[:, 1]
@@ -118,7 +151,7 @@ def pack(texts: Sequence[UnitText], pad_id: int, width: int = ROW_WIDTH) -> Pack
     """
     sizes = np.asarray([size for text in texts for size in text.sizes], dtype=np.int64)
     longest = int(sizes.max(initial=0))
-    rows, room, starts = _arrange(sizes.tolist(), max(width, longest)) if width else _one_each(len(sizes), longest)
+    rows, room, starts = _narrowest(sizes.tolist(), max(width, longest)) if width else _one_each(len(sizes), longest)
     begins = np.cumsum(sizes) - sizes
     positions = np.arange(int(sizes.sum())) - np.repeat(begins, sizes)
     place = np.repeat(np.asarray(starts, dtype=np.int64), sizes) + positions
@@ -153,7 +186,7 @@ def _one_each(count: int, room: int) -> tuple[int, int, list[int]]:
     return count, room, [number * room for number in range(count)]
 
 
-def _arrange(sizes: Sequence[int], widest: int) -> tuple[int, int, list[int]]:
+def _narrowest(sizes: Sequence[int], widest: int) -> tuple[int, int, list[int]]:
     """Rows, their width, and for each window where in the flattened rows it starts.
 
     Of the widths up to `widest`, in steps of 8, the one with the least padding is taken: long windows that are equal

@@ -6,7 +6,6 @@ from collections.abc import Iterable, Sequence
 from typing import Literal
 
 from trunkline.errors import TrunklineError
-from trunkline.text.examples import NerExample
 
 Scheme = Literal["IO", "IOB1", "BIO", "BIOES", "BILOU"]
 SCHEMES: tuple[Scheme, ...] = ("IO", "IOB1", "BIO", "BIOES", "BILOU")
@@ -128,49 +127,6 @@ def encode_bio(n_words: int, word_spans: Iterable[WordSpan]) -> list[str]:
                 )
             tags[index] = f"{'B' if index == first else 'I'}-{label}"
     return tags
-
-
-def encode_tags(n_words: int, word_spans: Iterable[WordSpan], scheme: Scheme = "BIO") -> list[str]:
-    """Turns entities into the tags of any scheme; IO cannot tell neighbours of one label apart.
-
-    Raises:
-        TagError: As for `encode_bio`.
-    """
-    spans = sorted(word_spans)
-    tags = encode_bio(n_words, spans)
-    begun = {"BIO": "B", "BIOES": "B", "BILOU": "B"}.get(scheme, "I")
-    ends = {"BIOES": ("E", "S"), "BILOU": ("L", "U")}.get(scheme)
-    for number, (first, last, label) in enumerate(spans):
-        touches = number > 0 and spans[number - 1][1:] == (first, label)
-        tags[first] = f"{'B' if scheme == 'IOB1' and touches else begun}-{label}"
-        if ends:
-            tags[last - 1] = f"{ends[1] if last - first == 1 else ends[0]}-{label}"
-    return tags
-
-
-def spans_to_bio(example: NerExample) -> tuple[list[str], int]:
-    """BIO tags for an example's words.
-
-    Returns:
-        One tag a word, and the number of spans that did not begin and end at word borders and were widened to them.
-
-    Raises:
-        TagError: A span that touches no word, or two that share a word.
-    """
-    word_spans: list[WordSpan] = []
-    widened = 0
-    for span in sorted(example.spans, key=lambda item: (item.start, item.end)):
-        touched = [index for index, (start, end) in enumerate(example.words) if start < span.end and end > span.start]
-        if not touched:
-            raise TagError(
-                f"the span {span.start}..{span.end} ({span.label}) touches no word of {example.text[:80]!r}",
-                index=0,
-                expected="a span over at least one word",
-            )
-        first, last = touched[0], touched[-1]
-        widened += (example.words[first][0], example.words[last][1]) != (span.start, span.end)
-        word_spans.append((first, last + 1, span.label))
-    return encode_bio(len(example.words), word_spans), widened
 
 
 def bio_labels(types: Iterable[str]) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,16 @@ import numpy.typing as npt
 from trunkline.errors import EncoderError
 
 IntArray = npt.NDArray[np.int64]
+
+_FILES = ("tokenizer.json", "vocab.txt", "vocab.json", "*.model")
+"""What a tokenizer can be made of."""
+
+_BERT = (
+    ("do_lower_case", "lowercase"),
+    ("strip_accents", "strip_accents"),
+    ("tokenize_chinese_chars", "handle_chinese_chars"),
+)
+"""Settings of tokenizer_config.json by which transformers rebuilds the normalizer of BERT, and their names in that."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,24 +76,45 @@ class TextTokenizer:
         """Loads `tokenizer.json`, or converts what the folder has instead (vocab.txt, merges.txt).
 
         Raises:
-            EncoderError: There is no tokenizer in the folder, or it cannot be read.
+            EncoderError: There is no tokenizer in the folder, or it cannot be read, or two of its files disagree.
         """
         from tokenizers import Tokenizer
 
         file = folder / "tokenizer.json"
+        # Without any of these, transformers makes a tokenizer that knows no word.
+        if not any(any(folder.glob(name)) for name in _FILES):
+            raise EncoderError(
+                f"{folder}: no usable tokenizer (there is none of {', '.join(_FILES)})",
+                expected="tokenizer.json, or a vocabulary with its config",
+                todo="Fetch the files of the tokenizer from where the encoder is from",
+            )
         try:
             if file.is_file():
-                return cls(Tokenizer.from_file(str(file)), max_length)
+                tokenizer = Tokenizer.from_file(str(file))
+                _check_config(folder, tokenizer.normalizer)
+                return cls(tokenizer, max_length)
             from transformers import AutoTokenizer
 
             slow = AutoTokenizer.from_pretrained(str(folder), use_fast=True, local_files_only=True)
             return cls(slow.backend_tokenizer, max_length)
         except EncoderError:
             raise
+        except ModuleNotFoundError as error:
+            raise EncoderError(
+                f"{folder} has no tokenizer.json, and the library that converts its vocabulary is missing ({error})",
+                todo="Install it with: pip install 'trunkline[train]'",
+            ) from error
         except Exception as error:
             raise EncoderError(
                 f"{folder}: no usable tokenizer ({error})", expected="tokenizer.json, or a vocabulary with its config"
             ) from error
+
+    @property
+    def unknown(self) -> int | None:
+        """The id that stands for what the vocabulary lacks; None where it can spell everything, as with bytes."""
+        names = (getattr(self.tokenizer.model, "unk_token", None), "[UNK]", "<unk>")
+        found = (self.tokenizer.token_to_id(name) for name in names if name)
+        return next((number for number in found if number is not None), None)
 
     @property
     def fingerprint(self) -> str:
@@ -113,3 +145,37 @@ class TextTokenizer:
             framed = np.concatenate(([self.opening], ids[start:end], [self.closing]))
             windows.append(Window(framed, start, (lower, upper)))
         return Tokens(offsets, tuple(windows))
+
+
+def _check_config(folder: Path, normalizer: Any) -> None:
+    """Raises EncoderError where tokenizer_config.json has transformers tokenise otherwise than tokenizer.json says."""
+    file = folder / "tokenizer_config.json"
+    if type(normalizer).__name__ != "BertNormalizer" or not file.is_file():
+        return
+    config = json.loads(file.read_text(encoding="utf-8"))
+    if config.get("tokenizer_class") in ("PreTrainedTokenizerFast", "TokenizersBackend"):
+        return  # These read tokenizer.json alone.
+    for key, name in _BERT:
+        if key in config and config[key] != getattr(normalizer, name):
+            raise EncoderError(
+                f"{folder}: tokenizer_config.json has {key} {json.dumps(config[key])}, and tokenizer.json "
+                f"{name} {json.dumps(getattr(normalizer, name))}",
+                expected="two files that agree, as it is open which of them the encoder was trained with",
+                todo=f"Set {key} in tokenizer_config.json to what is right, and {name} in tokenizer.json",
+            )
+
+
+def unknown_share(tokens: Sequence[Tokens], unknown: int | None) -> float:
+    """The share of the texts' tokens that are unknown to the encoder; 0 of no tokens.
+
+    Args:
+        tokens: Tokenised texts.
+        unknown: The id that stands for what the vocabulary lacks, `TextTokenizer.unknown`.
+    """
+    total = sum(len(text.offsets) for text in tokens)
+    # A window answers for tokens own[0] to own[1] of the text; its ids begin with the opening one, before `first`.
+    missing = 0
+    for window in (window for text in tokens for window in text.windows):
+        begin, end = (1 + place - window.first for place in window.own)
+        missing += int(np.count_nonzero(window.ids[begin:end] == unknown))
+    return missing / total if total and unknown is not None else 0.0

@@ -1,16 +1,73 @@
-"""Words of a raw text."""
+"""Words of a raw text, by one rule for all scripts and a table of character classes that no platform's version changes.
+
+Every code point has a class: letter `l`, digit or other numeral `d`, combining mark `m`, joiner `j` (zero-width
+characters that belong to what stands before them), `u` for scripts that put no blanks between words (Han, kana, Thai,
+Lao, Khmer, Myanmar and their like), `-` for what is never part of a word (blanks, control, format and bidirectional
+characters), and `s` for all others, symbols and punctuation. With the classes of its characters in place of a text, its
+words are the matches of the table's `pattern`: a run of letters or of digits, or one other character, each with the
+marks and joiners behind it. So composed and decomposed text (NFC and NFD) has the same words.
+
+The table is data, `words.json`; bundles carry it, so that other languages read the words that a task was fitted on.
+`classes` has the first and last code point of each range.
+"""
 
 from __future__ import annotations
 
+import json
 import re
+import sys
+from functools import cache
+from pathlib import Path
+from typing import Any
 
-_WORD = re.compile(r"[^\W\d_]+|\d+|[^\w\s]|_", re.UNICODE)
+import numpy as np
+import numpy.typing as npt
+
+WORDS_VERSION = 1
+"""Of the table and the rule; a task's words are those of the version that it was fitted with."""
+
+EXTENDING = b"mj"
+"""The classes of characters that belong to the one before them."""
+
+_OTHER = ord("s")
+
+
+def word_table() -> dict[str, Any]:
+    """The table as it is in the file: `version`, `unicode` (the version it was made of), `pattern` and `classes`."""
+    table: dict[str, Any] = json.loads(Path(__file__).with_name("words.json").read_bytes())
+    return table
 
 
 def split_words(text: str) -> tuple[tuple[int, int], ...]:
-    """Character offsets of the words of a raw text.
+    """Character offsets of the words of a raw text, in order and without overlap.
 
     Runs of letters, runs of digits and single symbols are words, so that `7pm` or `€5` can be split by an entity
-    boundary.
+    boundary; of scripts without blanks each character is one, with its marks. Every character that is not ignored is in
+    one word, but for a joiner that stands behind nothing.
     """
-    return tuple(match.span() for match in _WORD.finditer(text))
+    plain, pattern, _ = _rule()
+    if text.isascii():
+        return tuple(match.span() for match in plain.finditer(text))
+    return tuple(match.span() for match in pattern.finditer(char_classes(text)))
+
+
+def char_classes(text: str) -> bytes:
+    """The class letter of each character of a text."""
+    codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32)
+    return _rule()[2][codes].tobytes()
+
+
+@cache
+def _rule() -> tuple[re.Pattern[str], re.Pattern[bytes], npt.NDArray[np.uint8]]:
+    """Words of ASCII text, in which nothing extends; words of class letters; and the class of every code point."""
+    table = word_table()
+    classes = np.full(sys.maxunicode + 1, _OTHER, np.uint8)
+    for name, borders in table["classes"].items():
+        for first, last in zip(borders[::2], borders[1::2], strict=True):
+            classes[first : last + 1] = ord(name)
+    kinds = classes[:128].tobytes()
+    letters, digits, others = (
+        "".join(re.escape(chr(code)) for code in range(128) if kinds[code] == ord(kind)) for kind in "lds"
+    )
+    plain = re.compile(f"[{letters}]+|[{digits}]+|[{others}]")
+    return plain, re.compile(table["pattern"].encode()), classes

@@ -11,8 +11,9 @@ from disk import Sample, make_tar
 from drawn import LETTER_WORDS, raw_sentences, sentences, some
 from form import Format, to_csv, to_json_lines, to_lines
 
+from tagged import encode_tags
 from trunkline.text.examples import NerExample, Span
-from trunkline.text.tags import SCHEMES, Scheme, encode_tags
+from trunkline.text.tags import SCHEMES, Scheme
 
 Encode = Callable[[list[Any], Scheme], Sample]
 

@@ -14,7 +14,7 @@ from trunkline.errors import EncoderError
 from trunkline.adapt.fitting import words_of
 from trunkline.tasks import Scored, get_family
 from trunkline.text.examples import NerExample
-from trunkline.text.tags import WordSpan, decode_tags, spans_to_bio
+from trunkline.text.tags import WordSpan
 
 MAX_LENGTH = 256
 """Most tokens that a peer's encoder sees at once, special ones included."""
@@ -103,14 +103,14 @@ def plain_words(example: Any) -> list[str]:
 
 def word_spans(example: NerExample) -> list[WordSpan]:
     """The entities of a sentence by the numbers of their words."""
-    return decode_tags(spans_to_bio(example)[0])
+    return ner.word_spans(example, words_of(example))
 
 
 def entities(example: NerExample, found: Sequence[tuple[int, int, str, float]]) -> list[dict[str, Any]]:
     """Entities (first word, last word exclusive, label, score) in the decoded form of the family `ner`."""
-    rows = []
+    rows, words = [], words_of(example)
     for first, last, label, score in sorted(found):
-        start, end = example.words[first][0], example.words[last - 1][1]
+        start, end = words[first][0], words[last - 1][1]
         rows.append(
             {"start": start, "end": end, "text": example.text[start:end], "label": label, "score": round(score, 6)}
         )

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from trunkline.tasks import get_family
+from trunkline.text.words import split_words
 from trunkline_lab.benchmark.peers import PeerOutput
 from trunkline_lab.benchmark.peers.common import clean_folder, decode_all, load_model, load_tokenizer, quiet, timed
 from trunkline_lab.benchmark.peers.rows import Rows, make_rows
@@ -50,7 +51,7 @@ def fit_predict(task: TaskData, encoder: Path, *, seed: int, settings: Settings 
             return _unit_features(model, tokenizer, rows, task.family == "ner", settings.batch)
 
         x = np.concatenate(features(task.train))
-        y = np.concatenate([np.asarray(family.unit_targets(example, labels)) for example in task.train])
+        y = np.concatenate([family.unit_targets(e, labels, split_words(e.text)) for e in task.train])
         dev = features(task.dev)
         fitted = [_fit(x, y, penalty, settings.iterations) for penalty in settings.penalties]
 

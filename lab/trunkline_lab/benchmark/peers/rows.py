@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from trunkline.tasks import get_family
+from trunkline.text.words import split_words
 from trunkline_lab.benchmark.peers.common import plain_words
 
 FloatArray = npt.NDArray[np.floating[Any]]
@@ -100,7 +101,8 @@ def _by_length(inputs: list[dict[str, Any]], places: list[list[tuple[int, int] |
 
 def _targets(family: str, examples: Sequence[Any], labels: Sequence[str]) -> list[list[int]]:
     targets = get_family(family).unit_targets
-    return [[IGNORED if t < 0 else t for t in targets(example, tuple(labels))] for example in examples]
+    rows = [targets(example, tuple(labels), split_words(example.text)) for example in examples]
+    return [[IGNORED if number < 0 else number for number in row] for row in rows]
 
 
 def _row(encoded: Any, number: int) -> dict[str, Any]:
