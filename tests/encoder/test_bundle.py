@@ -94,7 +94,7 @@ def test_all_texts_at_once_equal_one_text_at_a_time(folder: Path) -> None:
 def test_the_trunk_runs_once_and_heads_of_a_family_share_a_branch(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    calls = {"trunk": 0, "branch": 0}
+    calls = {"trunk": 0, "read": 0}
     for name in calls:
         original = getattr(Encoder, name)
 
@@ -104,7 +104,7 @@ def test_the_trunk_runs_once_and_heads_of_a_family_share_a_branch(
 
         monkeypatch.setattr(Encoder, name, counted)
     trunkline.load(folder).predict(["ann lives in berlin"])
-    assert calls == {"trunk": 1, "branch": 3}
+    assert calls == {"trunk": 1, "read": 3}
 
 
 def test_each_task_runs_through_the_adapter_it_was_made_with(tiny: Loaded, folder: Path) -> None:

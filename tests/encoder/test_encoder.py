@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 import tiny_models
 from trunkline.encoder.architectures import ARCHITECTURES, LINEARS
 from trunkline.encoder.bundle_files import Loaded
+from trunkline.encoder.embed import embed_texts
 from trunkline.encoder.encoder import Encoder
 from trunkline.encoder.features import Branch, branch_features
 from trunkline.encoder.lora import LoraAdapter, LoraBank, LoraConfig
@@ -89,6 +90,39 @@ def test_trunk_then_branch_is_forward_at_every_fork(fork: int, tiny: Loaded) -> 
         unforked = bottom(batch, adapter)
     assert torch.equal(whole, forked)
     assert torch.equal(whole, unforked)
+
+
+@pytest.mark.parametrize("fork", range(5))
+def test_heads_read_the_mean_of_what_the_layers_of_the_branch_give(fork: int, tiny: Loaded) -> None:
+    encoder = Encoder(tiny.encoder.config, fork)
+    encoder.load_state_dict(tiny.encoder.state_dict())
+    adapter = tiny_models.random_adapter(encoder.config, range(fork, 4))
+    batch = tiny_models.token_batch(tiny.tokenizer, SENTENCES)
+    given: list[torch.Tensor] = []
+    for layer in encoder.layers[fork:]:
+        layer.register_forward_hook(lambda module, inputs, output: given.append(output))
+    with torch.no_grad():
+        hidden = encoder.trunk(batch)
+        read = encoder.read(hidden, batch, adapter)
+    assert len(given) == 4 - fork
+    assert torch.allclose(read, torch.stack(given or [hidden]).mean(0), atol=1e-6)
+    if fork:
+        below = tiny_models.random_adapter(encoder.config, range(fork))
+        with pytest.raises(MismatchError, match="the fork at"):
+            encoder.read(hidden, batch, below)
+
+
+def test_features_are_what_heads_read_and_embeddings_are_of_the_last_layer(tiny: Loaded) -> None:
+    batch = tiny_models.token_batch(tiny.tokenizer, SENTENCES)
+    adapter = tiny_models.random_adapter(tiny.encoder.config, (2, 3))
+    with torch.no_grad():
+        hidden = tiny.encoder.trunk(batch)
+        read, last = (batch.pool(call(hidden, batch, adapter)) for call in (tiny.encoder.read, tiny.encoder.branch))
+    features = branch_features(tiny.encoder, [Branch(units(tiny), adapter)])[0]
+    assert tiny_models.difference([torch.from_numpy(part[0]) for part in features], list(read)) < 1e-5
+    embeddings = embed_texts(tiny.encoder, tiny.tokenizer, SENTENCES, adapter)
+    assert tiny_models.difference(list(torch.from_numpy(embeddings)), list(last)) < 1e-5
+    assert abs(read - last).max() > 1e-2
 
 
 def test_the_trunk_is_the_same_for_every_adapter_and_the_branches_differ(tiny: Loaded) -> None:

@@ -35,6 +35,20 @@ def sessions(weights: BackboneWeights, **options: Any) -> tuple[Any, Any]:
     return open_session(trunk_graph(weights)), open_session(branch)
 
 
+@torch.no_grad()
+def read_states(
+    encoder: Encoder, tokenizer: TextTokenizer, texts: Sequence[str] = tiny_models.SENTENCES, deltas: Any = None
+) -> list[Array]:
+    """[tokens, hidden] of each text by torch: the mean of what the branch's layers give, written out layer by layer."""
+    batch = tiny_models.token_batch(tokenizer, texts, encoder.config.pad_id)
+    hidden, outputs = encoder.trunk(batch), []
+    for layer in range(encoder.fork, encoder.config.n_layers):
+        hidden = encoder._run(hidden, batch, deltas, range(layer, layer + 1))
+        outputs.append(hidden)
+    mean = torch.stack(outputs).mean(0) if outputs else hidden
+    return [part.numpy() for part in tiny_models.states_of(mean, batch)]
+
+
 def random_head(config: EncoderConfig, labels: int = 5, seed: int = 0) -> LinearHead:
     rng = np.random.default_rng(seed)
     weight = rng.normal(size=(labels, config.hidden_size)).astype(np.float32)

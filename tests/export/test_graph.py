@@ -112,8 +112,8 @@ def test_any_rank_of_any_linear_layer_is_what_torch_adds(base: Loaded, pair: tup
     def run(rank: int, chosen: tuple[str, ...], where: tuple[int, ...], alpha: float) -> None:
         adapter = tiny_models.random_adapter(base.encoder.config, where, rank, targets=chosen, alpha=alpha)
         found = graphs.run_branch(pair[1], hidden, rows["mask"], adapter_feeds(adapter))
-        for row, wanted in enumerate(tiny_models.states(base.encoder, base.tokenizer, deltas=adapter)):
-            assert graphs.largest(found[row, : len(wanted)], wanted.numpy()) < 1e-4
+        for row, wanted in enumerate(graphs.read_states(base.encoder, base.tokenizer, deltas=adapter)):
+            assert graphs.largest(found[row, : len(wanted)], wanted) < 1e-4
 
     run()
 
@@ -181,15 +181,15 @@ def test_a_merged_task_gives_the_same_as_its_adapter_and_head_fed(kind: str, tin
 
 
 @pytest.mark.parametrize("kind", ["bert", "electra"])
-def test_the_fork_changes_nothing_where_ever_it_is(kind: str, tiny_folder: Folders) -> None:
+def test_the_fork_may_be_anywhere(kind: str, tiny_folder: Folders) -> None:
     loaded = load_any(str(tiny_folder(kind)), fork=0, max_length=60)
     weights = take_weights(loaded.encoder)
     rows = graphs.sentence_rows(loaded.tokenizer)
-    states = tiny_models.states(loaded.encoder, loaded.tokenizer)
     for fork in range(weights.config.n_layers + 1):
+        loaded.encoder.fork = fork
         found = graphs.features(*graphs.sessions(dataclasses.replace(weights, fork=fork)), rows)
-        for row, wanted in enumerate(states):
-            assert graphs.largest(found[row, : len(wanted)], wanted.numpy()) < 2e-5
+        for row, wanted in enumerate(graphs.read_states(loaded.encoder, loaded.tokenizer)):
+            assert graphs.largest(found[row, : len(wanted)], wanted) < 2e-5
 
 
 @pytest.mark.parametrize("kind", ["bert", "roberta"])

@@ -70,8 +70,8 @@ def quantised_states(start: Loaded, plan: Plan, adapter: Any = None) -> Array:
 
 def torch_states(start: Loaded, adapter: Any = None) -> Array:
     # Every text in a row of its own: the rounded encoder takes one step a row, the graphs one a run.
-    rows = [tiny_models.states(start.encoder, start.tokenizer, [text], adapter)[0] for text in TEXTS]
-    return np.concatenate([row.numpy() for row in rows])
+    rows = [graphs.read_states(start.encoder, start.tokenizer, [text], adapter)[0] for text in TEXTS]
+    return np.concatenate(rows)
 
 
 def cosine(left: Array, right: Array) -> float:

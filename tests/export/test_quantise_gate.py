@@ -124,8 +124,8 @@ def test_without_a_plan_that_passes_there_is_no_proposal(tiny: Loaded, examples)
 
 
 def test_a_gate_on_few_examples_says_what_one_of_them_weighs(tiny: Loaded, examples) -> None:
-    start = with_outlier(tiny)
-    check = dataclasses.replace(fitted(start, examples), examples=examples[:10])
+    start = with_outlier(tiny, layer=2)
+    check = dataclasses.replace(fitted(start, examples), examples=examples[50:60])
     with pytest.raises(QualityError, match=r"One example of 10 is 10\.0 points"):
         quality_gate(start, [check], COARSE, seen(start), GateOptions(allowed=0.5, texts=4, most=0))
 

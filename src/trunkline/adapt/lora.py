@@ -61,7 +61,7 @@ class TaskModel(nn.Module):
         if states is None:
             with torch.no_grad() if self.encoder is None else nullcontext():
                 states = encoder.trunk(batch)
-        features = batch.pool(encoder.branch(states, batch, self.lora))
+        features = batch.pool(encoder.read(states, batch, self.lora))
         return F.linear(F.dropout(features, dropout, self.training), self.weight, self.bias)
 
     def head(self) -> LinearHead:

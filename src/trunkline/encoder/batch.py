@@ -59,7 +59,7 @@ class TokenBatch:
         """Mean of the token states of each unit.
 
         Args:
-            hidden: [rows, width, hidden] states of the last layer.
+            hidden: [rows, width, hidden] states.
 
         Returns:
             [units, hidden] in float32.

@@ -139,11 +139,23 @@ class Encoder(nn.Module):
         return self._run(hidden, batch, None, range(self.fork))
 
     def branch(self, hidden: Tensor, batch: TokenBatch, deltas: Deltas | None = None) -> Tensor:
-        """The states of the last layer from those at the fork.
+        """The states of the last layer from those at the fork, [rows, width, hidden].
 
         Raises:
             MismatchError: The adapter has updates for layers of the trunk, which would be left out.
         """
+        return self._run(hidden, batch, deltas, self._above(deltas))
+
+    def read(self, hidden: Tensor, batch: TokenBatch, deltas: Deltas | None = None) -> Tensor:
+        """What heads read, [rows, width, hidden]: the mean of the outputs of the branch's layers.
+
+        With the fork above the last layer that is `hidden`, the states at the fork. Errors as for `branch`.
+        """
+        layers = self._above(deltas)
+        return self._run(hidden, batch, deltas, layers, mean=True) if layers else hidden
+
+    def _above(self, deltas: Deltas | None) -> range:
+        """The layers of the branch, after a check that the adapter has updates for no others."""
         below = [index for index in range(self.fork) if deltas is not None and deltas.layer(index)]
         if below:
             raise MismatchError(
@@ -151,19 +163,25 @@ class Encoder(nn.Module):
                 expected=f"layers from the fork at {self.fork} up",
                 todo="Load the encoder with a lower fork",
             )
-        return self._run(hidden, batch, deltas, range(self.fork, self.config.n_layers))
+        return range(self.fork, self.config.n_layers)
 
-    def _run(self, hidden: Tensor, batch: TokenBatch, deltas: Deltas | None, layers: range) -> Tensor:
+    def _run(
+        self, hidden: Tensor, batch: TokenBatch, deltas: Deltas | None, layers: range, mean: bool = False
+    ) -> Tensor:
+        """The states of the last of these layers, or with `mean` the mean of what all of them give."""
         trains = torch.is_grad_enabled() and _bf16_on_cpu(hidden)
         eager = self.attention == "eager" or (self.attention == "auto" and trains)
         mask = batch.attention_mask()
         if eager:
             dtype = torch.bfloat16 if _bf16_on_cpu(hidden) else hidden.dtype
             mask = torch.zeros(mask.shape, dtype=dtype, device=mask.device).masked_fill_(~mask, -1e4)
+        total: Tensor | None = None
         for index in layers:
             updates = {} if deltas is None else deltas.layer(index)
             hidden = self.layers[index](hidden, mask, updates, eager, self.dropout)
-        return hidden
+            if mean:
+                total = hidden if total is None else total + hidden
+        return hidden if total is None else total * (1 / len(layers))
 
 
 def _bf16_on_cpu(hidden: Tensor) -> bool:

@@ -75,6 +75,7 @@ def branch_features(
     budget: int = 4096,
     bf16: bool = False,
     states: TrunkStates | None = None,
+    last: bool = False,
     progress: Callable[[int], None] = lambda texts: None,
 ) -> list[list[Features]]:
     """Computes the features of several branches over the same tokenised texts.
@@ -85,6 +86,8 @@ def branch_features(
         budget: Tokens a batch.
         bf16: Whether to compute in bf16 by autocast.
         states: Of the same texts, where they are known.
+        last: Whether to pool the last layer's states, which pre-finetuning trains, in place of the mean of the
+            branch's layer outputs, which heads read.
         progress: Called with the number of texts of each finished batch.
 
     Returns:
@@ -104,7 +107,8 @@ def branch_features(
             ]
             hidden = encoder.trunk(batches[0]) if states is None else states.rows(batches[0], chosen)
             for branch, batch, result in zip(branches, batches, results, strict=True):
-                pooled = batch.pool(encoder.branch(hidden, batch, branch.deltas)).cpu().numpy()
+                read = encoder.branch if last else encoder.read
+                pooled = batch.pool(read(hidden, batch, branch.deltas)).cpu().numpy()
                 ends = np.cumsum([branch.units[i].n_units for i in chosen])
                 for index, part in zip(chosen, np.split(pooled, ends[:-1]), strict=True):
                     result[index] = part

@@ -23,7 +23,9 @@ from trunkline.export.builder import Builder
 from trunkline.export.layers import Form, Kernels, Lora, Scope, embeddings, matrix, pool_and_classify, run_layers
 from trunkline.export.weights import BackboneWeights, Linear
 
-FORMAT = 1
+FORMAT = 2
+"""Of the graphs; in the first one a branch gave the states of its last layer alone."""
+
 DEFAULT_SLOTS = ("qkv",)
 """Adapters sit on query and value unless a recipe says otherwise. Each slot costs time even if nothing is fed to it."""
 
@@ -43,7 +45,8 @@ def trunk_graph(weights: BackboneWeights, kernels: Kernels = FLOAT32) -> bytes:
     graph = Builder()
     _ids_and_mask(graph)
     x = embeddings(graph, weights.embeddings, weights.config, kernels)
-    run_layers(_scope(graph, weights, kernels, "ids"), x, weights, range(weights.fork), "hidden")
+    scope = _scope(graph, weights, kernels, "ids")
+    scope.rows("hidden", run_layers(scope, x, weights, range(weights.fork))[-1], weights.config.hidden_size)
     graph.output("hidden", ["rows", "width", weights.config.hidden_size], f"states that enter layer {weights.fork}")
     return graph.model("trunk", "The layers of an encoder that all tasks share", _facts(weights, "trunk", kernels))
 
@@ -82,12 +85,9 @@ def branch_graph(
     optional = form == "optional"
     graph.input("head.weight", [hidden, "labels"], default=np.zeros((hidden, 0), np.float32) if optional else None)
     graph.input("head.bias", ["labels"], default=np.zeros(0, np.float32) if optional else None)
-    states = "hidden"
-    if layers:
-        scope = _scope(graph, weights, kernels, "mask", lora)
-        states = run_layers(scope, matrix(graph, "states", "hidden", hidden), weights, layers, "last_hidden")
-    pool_and_classify(graph, states, "head.weight", "head.bias")
-    graph.output("features", ["rows", "units", hidden], "mean states of the units")
+    scope = _scope(graph, weights, kernels, "mask", lora)
+    pool_and_classify(scope, matrix(graph, "states", "hidden", hidden), weights, "head.weight", "head.bias")
+    graph.output("features", ["rows", "units", hidden], "mean over the branch's layers of the units' mean states")
     graph.output("logits", ["rows", "units", "labels"], "outputs of the head")
     facts = _facts(weights, "branch", kernels) | {"adapters": form, "slots": ",".join(s for s in slots if layers)}
     return graph.model("branch", "The layers of an encoder that belong to one task or family", facts)
@@ -119,9 +119,8 @@ def merged_graph(
     _pool(graph)
     x = embeddings(graph, weights.embeddings, weights.config, kernels)
     scope = _scope(graph, weights, kernels, "ids")
-    states = run_layers(scope, x, weights, range(weights.config.n_layers), "last_hidden")
     weight, bias = graph.constant("head.weight", head.weight), graph.constant("head.bias", head.bias)
-    pool_and_classify(graph, states, weight, bias)
+    pool_and_classify(scope, run_layers(scope, x, weights, range(weights.fork))[-1], weights, weight, bias)
     graph.output("logits", ["rows", "units", n_labels], "outputs of the head")
     facts = _facts(weights, "merged", kernels) | {"labels": json.dumps(list(labels), ensure_ascii=False)}
     return graph.model("merged", "An encoder with one task merged into it", facts)

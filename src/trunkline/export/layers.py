@@ -199,14 +199,29 @@ def layer(scope: Scope, number: int, x: str, weights: LayerWeights) -> str:
     return scope.norm(f"{name}.output_norm", graph.add(f"{name}.output_sum", "Add", [outer, x]), weights.output_norm)
 
 
-def run_layers(scope: Scope, x: str, weights: BackboneWeights, numbers: range, name: str) -> str:
-    """Several layers; the result, [rows, width, hidden], is called `name`."""
+def run_layers(scope: Scope, x: str, weights: BackboneWeights, numbers: range) -> list[str]:
+    """Several layers: the states that enter the first one, and what each of them gives, [rows * width, hidden]."""
+    states = [x]
     for number in numbers:
-        x = layer(scope, number, x, weights.layers[number])
-    return scope.rows(name, x, weights.config.hidden_size)
+        states.append(layer(scope, number, states[-1], weights.layers[number]))
+    return states
 
 
-def pool_and_classify(graph: Builder, states: str, weight: str, bias: str) -> None:
-    """Values `features` [rows, units, hidden], the pooled states, and `logits` [rows, units, labels]."""
-    graph.add("features", "MatMul", ["pool", states])
+def pool_and_classify(scope: Scope, x: str, weights: BackboneWeights, weight: str, bias: str) -> None:
+    """The branch, from the states at the fork, [rows * width, hidden], with its pooling and head.
+
+    Adds `features` [rows, units, hidden], the pooled mean of what the branch's layers give, or of the states at the
+    fork where there are no such layers, and `logits` [rows, units, labels].
+    """
+    graph, branch = scope.graph, range(weights.fork, weights.config.n_layers)
+    states = run_layers(scope, x, weights, branch)
+    total, *others = states[1:] or states
+    for number, other in zip(branch[1:], others, strict=True):
+        total = graph.add(f"layers.{number}.sum", "Add", [total, other])
+    pool = "pool"
+    if others:
+        # Of the sum, the shares and the features, which could all be divided, the shares are fewest.
+        share = graph.constant("pool.share", np.array(1 / len(branch), np.float32))
+        pool = graph.add("pool.mean", "Mul", [pool, share])
+    graph.add("features", "MatMul", [pool, scope.rows("states.sum", total, weights.config.hidden_size)])
     graph.add("logits", "Add", [graph.add("head", "MatMul", ["features", weight]), bias])

@@ -38,7 +38,8 @@ class HeldOut:
         objective = model.objectives[self.family]
         with torch.inference_mode():
             units, made = with_targets(objective, self.drawn, self.units, 0)
-            features = branch_features(model.encoder, [Branch(units, model.adapter(self.family))], bf16=bf16)[0]
+            branch = Branch(units, model.adapter(self.family))
+            features = branch_features(model.encoder, [branch], bf16=bf16, last=True)[0]
             tensor = torch.from_numpy(np.concatenate(features)).to(device)
             targets = to_device(made, device)
             loss = float(objective(tensor, targets))

@@ -99,10 +99,13 @@ class Branch(nn.Module):
     def forward(self, **given: Tensor) -> dict[str, Tensor]:
         """Returns `features` [1, units, hidden] and `logits` [1, units, labels]."""
         x, bias = given["hidden"], _bias(given["mask"])
+        total = None
         for number, layer in zip(self.numbers, self.layers, strict=True):
             pairs = {s: (given[f"lora_{number}_{s}_a"], given[f"lora_{number}_{s}_b"]) for s in self.slots}
             x = layer(x, bias, pairs)
-        features = given["pool"] @ x
+            total = x if total is None else total + x
+        # What heads read is the mean of what the layers give; the shares are fewer numbers than their sum.
+        features = (given["pool"] * (1 / len(self.numbers))) @ total if total is not None else given["pool"] @ x
         return {"features": features, "logits": features @ given["head_weight"] + given["head_bias"]}
 
 
