@@ -30,7 +30,7 @@ from trunkline.bundle.files import file_problems, read_manifest
 from trunkline.bundle.manifest import MANIFEST, TOKENIZER, EncoderFacts, FileEntry, Licence, Manifest, parse_manifest
 from trunkline.bundle.schema import VERSION
 from trunkline.cache import cache_folder
-from trunkline.encoder.architectures import ARCHITECTURES, EncoderConfig, read_config, weights_hash
+from trunkline.encoder.architectures import ARCHITECTURES, EncoderConfig, weights_hash
 from trunkline.encoder.embedded import DEFAULT_ENCODER, EMBEDDED_SHA256, INSTALL, TOKENIZER_SHA256, find_embedded
 from trunkline.engine.rounding import FloatArray, least_of_tokens, round_int8, round_table_int8, smoothing
 from trunkline.errors import EncoderError, TrunklineError
@@ -83,7 +83,9 @@ def default_bundle(*, verify: bool = False) -> Path:
 @cache
 def _key() -> str:
     """A hash of all that a bundle's files depend on."""
-    digest = hashlib.sha256(f"{FORMAT} {VERSION} {EMBEDDED_SHA256} {TOKENIZER_SHA256}".encode())
+    # The sizes as Python writes them are part of the backbone's hash.
+    known = FORMAT, VERSION, EMBEDDED_SHA256, TOKENIZER_SHA256, read_facts()[1]
+    digest = hashlib.sha256(repr(known).encode())
     for name in (*(f"{graph}.onnx" for graph in GRAPHS), FACTS, CALIBRATION):
         digest.update(hashlib.sha256((TEMPLATE / name).read_bytes()).digest())
     return digest.hexdigest()[:32]
@@ -117,11 +119,15 @@ def _make(folder: Path, verify: bool) -> None:
 @cache
 def _temporary() -> Path:
     folder = Path(tempfile.mkdtemp(prefix="trunkline-"))
-    owner = os.getpid()
-    # A process that was forked off ends with the same hooks, and must leave the folder to the others.
-    atexit.register(lambda: os.getpid() == owner and shutil.rmtree(folder, ignore_errors=True))
+    atexit.register(_remove, folder, os.getpid())
     build(folder)
     return folder
+
+
+def _remove(folder: Path, owner: int) -> None:
+    # A process that was forked off ends with the same hooks, and must leave the folder to the others.
+    if os.getpid() == owner:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def build(folder: Path) -> None:
@@ -137,31 +143,33 @@ def build(folder: Path) -> None:
             expected=f"an installed package with the weights of {DEFAULT_ENCODER}",
             todo=INSTALL,
         )
-    facts = json.loads((TEMPLATE / FACTS).read_text("utf-8"))
-    config = read_config(json.loads((source / "config.json").read_text("utf-8")), str(source / "config.json"))
-    tensors = read_backbone(source / "model.safetensors", config)
-    found = weights_hash(config, tensors), hashlib.sha256((source / TOKENIZER).read_bytes()).hexdigest()
-    if found != (facts["backbone"], TOKENIZER_SHA256):
-        wrong = "config.json" if found[0] != facts["backbone"] else TOKENIZER
+    if hashlib.sha256((source / TOKENIZER).read_bytes()).hexdigest() != TOKENIZER_SHA256:
         raise EncoderError(
-            f"{source / wrong} is not that of {DEFAULT_ENCODER}", expected="an unchanged package", todo=INSTALL
+            f"{source / TOKENIZER} has another SHA-256 and is refused", expected="an unchanged package", todo=INSTALL
         )
+    facts, config = read_facts()
+    tensors = read_backbone(source / "model.safetensors", config)
     with np.load(TEMPLATE / CALIBRATION, allow_pickle=False) as stored:
         largest = {name: stored[name].astype(np.float32) for name in stored.files}
-    layers = [layer_initializers(tensors, n, largest, n >= facts["fork"], facts) for n in range(config.n_layers)]
     trunk, branch = embedding_initializers(tensors, facts["max_length"]), Arrays()
-    for number, layer in enumerate(layers):
-        (trunk if number < facts["fork"] else branch).update(layer)
+    for number in range(config.n_layers):
+        adapted = number >= facts["fork"]
+        (branch if adapted else trunk).update(layer_initializers(tensors, number, largest, adapted, facts))
     tokenizer = TextTokenizer.from_folder(source, facts["max_length"])
     files = {f"{name}.onnx": _filled(name, trunk if name == "trunk" else branch) for name in GRAPHS}
     files[TOKENIZER] = [tokenizer.tokenizer.to_str(pretty=False).encode("utf-8")]
     entries = {name: _write(folder / name, parts) for name, parts in files.items()}
-    write_atomic(folder / MANIFEST, _manifest(config, tokenizer, facts, entries))
+    write_atomic(folder / MANIFEST, _manifest(weights_hash(config, tensors), tokenizer, entries))
 
 
-def _manifest(
-    config: EncoderConfig, tokenizer: TextTokenizer, facts: Mapping[str, Any], files: Mapping[str, FileEntry]
-) -> bytes:
+def read_facts() -> tuple[dict[str, Any], EncoderConfig]:
+    """What the template says of itself, and the sizes of the encoder that it is for."""
+    facts = json.loads((TEMPLATE / FACTS).read_text("utf-8"))
+    return facts, EncoderConfig(**facts["encoder"])
+
+
+def _manifest(backbone: str, tokenizer: TextTokenizer, files: Mapping[str, FileEntry]) -> bytes:
+    facts, config = read_facts()
     encoder = EncoderFacts(
         model_type=config.model_type,
         hidden_size=config.hidden_size,
@@ -179,7 +187,7 @@ def _manifest(
         name=DEFAULT_ENCODER.rpartition("/")[2],
         trunkline=__version__,
         encoder=encoder,
-        backbone=facts["backbone"],
+        backbone=backbone,
         weights=facts["weights"],
         slots=tuple(facts["slots"]),
         graphs={name: f"{name}.onnx" for name in GRAPHS},
@@ -260,7 +268,7 @@ def _filled(graph: str, tensors: Arrays) -> list[bytes | memoryview]:
     """The parts of a serialised model: a template, and behind it a model that has nothing but initializers."""
     parts: list[bytes | memoryview] = []
     for name, tensor in tensors.items():
-        raw = memoryview(np.ascontiguousarray(tensor)).cast("B")
+        raw = np.ascontiguousarray(tensor).data.cast("B")
         dims = b"".join(b"\x08" + _varint(size) for size in tensor.shape)
         head = dims + b"\x10" + _varint(_KINDS[tensor.dtype.name])
         head += b"\x42" + _varint(len(name)) + name.encode() + b"\x4a" + _varint(len(raw))
@@ -284,4 +292,6 @@ def _write(path: Path, parts: Sequence[bytes | memoryview]) -> FileEntry:
         for part in parts:
             stream.write(part)
             digest.update(part)
+        stream.flush()
+        os.fsync(stream.fileno())
     return FileEntry(digest.hexdigest(), sum(map(len, parts)))
