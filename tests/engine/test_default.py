@@ -174,7 +174,7 @@ def test_the_calibration_is_that_of_the_samples(exported):
 def test_tokens_are_close_to_those_in_float32(bundle, exported):
     template, source, _ = exported
     opened = open_bundle(bundle)
-    cosines = template.fidelity(source, opened, list(source.texts[::12]))
+    cosines = template.fidelity(source, opened, template.held_out()[::8])
     assert len(cosines) > 500
     assert cosines.mean() >= 0.997
 
@@ -198,9 +198,15 @@ def test_without_the_package_the_error_prints_the_command_that_adds_it(own_cache
 
 
 @needs_package
-def test_a_bundle_that_is_there_needs_no_package(bundle, monkeypatch):
+def test_a_bundle_that_is_there_needs_no_package_and_no_place_to_write(bundle, monkeypatch):
+    def refuse(*_, **__):
+        raise PermissionError("read-only")
+
     monkeypatch.setenv(cache.CACHE_VARIABLE, str(bundle.parents[1]))
     monkeypatch.setattr(embedded, "EMBEDDED_PACKAGES", ("trunkline_test_default",))
+    for name in ("_make", "_temporary", "_write", "write_atomic"):
+        monkeypatch.setattr(default, name, refuse)
+    monkeypatch.setattr(os, "utime", refuse)
     assert default.default_bundle() == bundle
 
 
@@ -262,15 +268,6 @@ print(folder, folder == default_bundle(), (folder / "manifest.json").exists())
     assert (same, whole) == ("True", "True"), result.stderr
     assert result.stderr.count("made for this process alone") == 2
     assert Path(folder).parent == tmp_path and not Path(folder).exists()
-
-
-@needs_package
-@pytest.mark.skipif(os.name == "nt" or os.getuid() == 0, reason="nothing is read-only for this user")
-def test_a_read_only_cache_with_the_bundle_is_used(bundle, tmp_path, monkeypatch):
-    shutil.copytree(bundle, tmp_path / "default" / bundle.name)
-    monkeypatch.setenv(cache.CACHE_VARIABLE, str(tmp_path))
-    (tmp_path / "default").chmod(0o500)
-    assert default.default_bundle() == tmp_path / "default" / bundle.name
 
 
 @needs_package
