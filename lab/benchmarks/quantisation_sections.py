@@ -23,10 +23,10 @@ from trunkline.data.cards import load_card
 from trunkline.data.sample import draw
 from trunkline.encoder.adapter_file import AdapterFile
 from trunkline.encoder.bundle_files import Loaded, load_any
+from trunkline.engine.rounding import round_table_int8
 from trunkline.engine.session import open_session
 from trunkline.export.adapters import adapter_feeds
 from trunkline.export.graph import branch_graph, trunk_graph
-from trunkline.export.quantise.int8 import round_table_int8
 from trunkline.export.quantise.kernels import quantised_kernels
 from trunkline.export.quantise.measure import Check, Reference, deployed_feeds, graph_features, plain, reference
 from trunkline.export.quantise.plan import PLANS, Plan

@@ -14,6 +14,7 @@ import pytest
 
 import tiny_models
 from trunkline.encoder.bundle_files import Loaded, load_any
+from trunkline.engine.rounding import round_int8, round_table_int8, smoothing
 from trunkline.engine.session import open_session
 from trunkline.errors import MismatchError, TrunklineError
 from trunkline.export.adapters import adapter_feeds
@@ -22,11 +23,11 @@ from trunkline.export.graph import branch_graph, trunk_graph
 from trunkline.export.layers import Kernels
 from trunkline.export.quantise.int4 import round_int4, round_table_int4
 from trunkline.export.quantise.int4_nodes import int4_blocks_linear, int4_embedding, int4_linear
-from trunkline.export.quantise.int8 import int8_embedding, int8_linear, round_int8, round_table_int8
+from trunkline.export.quantise.int8 import int8_embedding, int8_linear
 from trunkline.export.quantise.kernels import quantised_kernels
 from trunkline.export.quantise.plan import PLANS, Plan, linear_layers
 from trunkline.export.quantise.simulate import RoundedLinear, quantised_encoder
-from trunkline.export.quantise.smooth import Calibration, calibrate, smoothing
+from trunkline.export.quantise.smooth import Calibration, calibrate
 from trunkline.export.weights import BackboneWeights, take_weights
 
 TEXTS = tiny_models.SENTENCES

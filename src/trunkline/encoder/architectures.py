@@ -6,9 +6,13 @@ All of them are post-norm transformer encoders with absolute positions (Vaswani 
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
+
+import numpy as np
+import numpy.typing as npt
 
 from trunkline.errors import EncoderError
 
@@ -181,3 +185,19 @@ def read_config(raw: Mapping[str, Any], where: str) -> EncoderConfig:
     if min(config.hidden_size, config.n_heads, config.n_layers) < 1 or config.hidden_size % config.n_heads:
         raise EncoderError(f"{where}: width {config.hidden_size} does not divide into {config.n_heads} heads")
     return config
+
+
+def weights_hash(config: EncoderConfig, tensors: Mapping[str, npt.NDArray[np.float32]]) -> str:
+    """SHA-256 over the sizes, names and float32 bytes of a backbone, independent of how it is stored.
+
+    An adapter carries it, so that it is refused on any other backbone.
+
+    Args:
+        config: The sizes.
+        tensors: All of the backbone's, by our names.
+    """
+    digest = hashlib.sha256(repr(config).encode())
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name}{tuple(tensor.shape)}".encode())
+        digest.update(np.ascontiguousarray(tensor, np.float32).data)
+    return digest.hexdigest()

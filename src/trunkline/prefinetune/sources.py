@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from trunkline.cache import cache_folder
 from trunkline.config import DecontaminateSection, FamilySection, MixtureFamily, PrefinetuneRecipe
 from trunkline.data.cards import Card, load_card
 from trunkline.data.checks.decontaminate import benchmark_index, decontaminate, held_out_splits, tasks_here
@@ -21,7 +22,7 @@ from trunkline.errors import RecipeError, TrunklineError
 from trunkline.prefinetune.corpus import Corpus, Subset, corpus_of, tokens_of
 from trunkline.prefinetune.mixture import Source, split_source
 from trunkline.prefinetune.objectives import get_prefinetune_family
-from trunkline.prefinetune.store import Rows, cache_folder, code_fingerprint, open_rows, store_rows
+from trunkline.prefinetune.store import Rows, code_fingerprint, open_rows, store_rows
 from trunkline.text.examples import Example, NerExample, PairExample, PlainExample, QaExample
 from trunkline.text.tokens import IntArray, TextTokenizer
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -15,10 +14,10 @@ from typing import Any
 
 import numpy as np
 
+from trunkline.cache import CACHE_VARIABLE
 from trunkline.errors import TrunklineError
 from trunkline.text.tokens import IntArray
 
-CACHE_VARIABLE = "TRUNKLINE_CACHE"
 ROWS = 4096
 """Rows of a record batch: row i stands in batch i // ROWS, so that any row is found without a search."""
 
@@ -52,12 +51,6 @@ class Rows:
         if getters is None:
             getters = self._batches[batch] = [_getter(column) for column in self._file.get_batch(batch).columns]
         return [get(within) for get in getters]
-
-
-def cache_folder() -> Path:
-    """Where stored corpora and tokens lie: the environment variable TRUNKLINE_CACHE, or ~/.cache/trunkline."""
-    chosen = os.environ.get(CACHE_VARIABLE)
-    return Path(chosen) if chosen else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "trunkline"
 
 
 @cache

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from trunkline.engine.rounding import Int8Weight
 from trunkline.errors import TrunklineError
-from trunkline.export.quantise.int8 import Int8Weight
 from trunkline.export.weights import FloatArray
 
 ByteArray = npt.NDArray[np.uint8]

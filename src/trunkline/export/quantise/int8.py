@@ -1,35 +1,13 @@
-"""8-bit weights: linear layers with a step for each output, an embedding with a step for each row."""
+"""Nodes of 8-bit weights: linear layers with a step for each output, an embedding with a step for each row."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
-import numpy.typing as npt
 from onnx import TensorProto
 
+from trunkline.engine.rounding import Int8Table, Int8Weight
 from trunkline.export.builder import CONTRIB, Builder
 from trunkline.export.weights import FloatArray
-
-Int8Array = npt.NDArray[np.int8]
-
-
-@dataclass(frozen=True, slots=True)
-class Int8Weight:
-    """`values` [inputs, outputs] times `scale` [outputs]."""
-
-    values: Int8Array
-    scale: FloatArray
-
-    def weight(self) -> FloatArray:
-        """[inputs, outputs] in float32."""
-        return self.values * self.scale
-
-
-def round_int8(weight: FloatArray, steps: int = 127) -> Int8Weight:
-    """Rounds each column of a weight [inputs, outputs] to whole numbers up to `steps`, times a scale of its own."""
-    values, scale = _rounded(weight.T, steps)
-    return Int8Weight(np.ascontiguousarray(values.T), scale)
 
 
 def int8_linear(
@@ -71,32 +49,9 @@ def multiply_int8(
     return graph.add(name, "Add", [graph.add(f"{name}.sized", "Mul", [product, size]), offset])
 
 
-@dataclass(frozen=True, slots=True)
-class Int8Table:
-    """`values` [rows, size] times `scale` [rows]."""
-
-    values: Int8Array
-    scale: FloatArray
-
-    def table(self) -> FloatArray:
-        """[rows, size] in float32."""
-        return self.values * self.scale[:, None]
-
-
-def round_table_int8(table: FloatArray) -> Int8Table:
-    """Rounds each row of an embedding [rows, size] to whole numbers up to 127, times a scale of its own."""
-    return Int8Table(*_rounded(table, 127))
-
-
 def int8_embedding(graph: Builder, name: str, ids: str, table: Int8Table) -> str:
     """Nodes of an embedding, ids [rows, width] -> [rows, width, size]; only what is looked up becomes float32."""
     values = graph.add(f"{name}.rounded", "Gather", [graph.constant(f"{name}.weight", table.values), ids])
     wide = graph.add(f"{name}.wide", "Cast", [values], to=TensorProto.FLOAT)
     scale = graph.add(f"{name}.step", "Gather", [graph.constant(f"{name}.scale", table.scale[:, None]), ids])
     return graph.add(name, "Mul", [wide, scale])
-
-
-def _rounded(rows: FloatArray, steps: int) -> tuple[Int8Array, FloatArray]:
-    largest = np.abs(rows).max(axis=1)
-    scale = np.where(largest > 0, largest / steps, 1).astype(np.float32)
-    return np.rint(rows / scale[:, None]).astype(np.int8), scale

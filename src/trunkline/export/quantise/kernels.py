@@ -10,29 +10,23 @@ from functools import partial
 
 import numpy as np
 
+from trunkline.engine.rounding import (
+    Int8Table,
+    Int8Weight,
+    least_of_tokens,
+    round_int8,
+    round_table_int8,
+    smoothing,
+)
 from trunkline.errors import MismatchError, TrunklineError
 from trunkline.export.builder import Builder
 from trunkline.export.layers import Kernels, gather, gemm
 from trunkline.export.quantise.int4 import Int4Table, Int4Weight, round_int4, round_table_int4
 from trunkline.export.quantise.int4_nodes import int4_blocks_linear, int4_embedding, int4_linear
-from trunkline.export.quantise.int8 import (
-    Int8Table,
-    Int8Weight,
-    int8_embedding,
-    int8_linear,
-    round_int8,
-    round_table_int8,
-)
+from trunkline.export.quantise.int8 import int8_embedding, int8_linear
 from trunkline.export.quantise.plan import LEAST_BLOCK, LinearScheme, Plan, linear_layers, with_linear_layers
-from trunkline.export.quantise.smooth import Calibration, smoothing
+from trunkline.export.quantise.smooth import Calibration
 from trunkline.export.weights import BackboneWeights, FloatArray, Linear
-
-LEAST = 0.01
-"""The least share of the largest input in calibration that a token is divided by: one of small or negative inputs alone
-must not become an outlier."""
-
-SMALLEST = 1e-6
-"""Keeps a layer whose inputs are all zero from being divided by zero."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,7 +173,7 @@ def _rounded(name: str, linear: Linear, plan: Plan, calibration: Calibration | N
     # Inputs of a product in blocks have a step for each block of each row, and need no smoothing.
     smooth = ones if scheme == "int4-blocks" else smoothing(linear.weight, largest, plan.alpha)
     weight = linear.weight * smooth[:, None]
-    least = LEAST * max(float((largest / smooth).max()), SMALLEST) if plan.steps_per_token(name) else None
+    least = least_of_tokens(largest, smooth) if plan.steps_per_token(name) else None
     if scheme == "int8":
         return Quantised(scheme, linear, smooth, round_int8(weight, plan.steps), least)
     block = plan.block if scheme == "int4" else _power_of_two(name, len(weight), plan.block)

@@ -1,9 +1,4 @@
-"""What linear layers receive on real text, and the rescaling by which outliers move from inputs into weights.
-
-In an encoder a few channels of a layer's input are far larger than the others. With one step for a whole run, 8 bits
-are spent on them, and little is left for the rest. SmoothQuant (Xiao, Lin, Seznec, Wu, Demouth and Han 2023, arXiv
-2211.10438) divides each channel of the input by a factor and multiplies the weights that read it by the same factor.
-"""
+"""What linear layers receive on real text, by which `engine.rounding` moves outliers from inputs into weights."""
 
 from __future__ import annotations
 
@@ -27,9 +22,6 @@ from trunkline.text.tokens import TextTokenizer
 
 BUDGET = 2048
 """Tokens a batch."""
-
-LEAST = 1e-3
-"""The least share of the largest channel that a channel counts as: one that calibration never saw must not explode."""
 
 _MODULES = ("out", "up", "down")
 """Linear layers that are called as modules; query, key and value receive what their transformer layer does."""
@@ -150,23 +142,3 @@ def _watched(encoder: Encoder, look: Callable[[str, Tensor], None]) -> Iterator[
     finally:
         for handle in handles:
             handle.remove()
-
-
-def smoothing(weight: FloatArray, largest: FloatArray, alpha: float) -> FloatArray:
-    """The factor of each input channel, `max|x|^alpha / max|w|^(1 - alpha)` (equation 4), with mean logarithm 0.
-
-    Args:
-        weight: [inputs, outputs].
-        largest: [inputs], from a calibration.
-        alpha: 0 gives factors of 1.
-
-    Returns:
-        [inputs]; inputs are to be divided by it, the rows of the weight to be multiplied by it.
-    """
-    if not alpha or not largest.any():
-        return np.ones(len(weight), np.float32)
-    inputs = np.maximum(largest, LEAST * largest.max()).astype(np.float64)
-    rows = np.abs(weight).max(axis=1).astype(np.float64)
-    rows = np.maximum(rows, LEAST * max(rows.max(), np.finfo(np.float32).tiny))
-    logarithm = alpha * np.log(inputs) - (1 - alpha) * np.log(rows)
-    return np.asarray(np.exp(logarithm - logarithm.mean()), np.float32)

@@ -1,0 +1,155 @@
+"""Makes `src/trunkline/engine/template`: `python -m trunkline_lab.default_template`.
+
+The graphs of the default encoder as an export in int8 makes them, without their weights, and the largest inputs of
+linear layers on the texts of the shipped samples. To be run again, and its files committed, whenever graphs change.
+"""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import json
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import typer
+
+import trunkline.samples
+from trunkline.bundle.files import Deployed, open_bundle
+from trunkline.encoder.batch import TokenBatch
+from trunkline.engine import default
+from trunkline.engine.onnx import run_session
+from trunkline.engine.session import open_session
+from trunkline.export.graph import DEFAULT_SLOTS, branch_graph, trunk_graph
+from trunkline.export.layers import Attention
+from trunkline.export.options import ExportOptions
+from trunkline.export.quantise.kernels import quantised_kernels
+from trunkline.export.quantise.plan import PLANS
+from trunkline.export.quantise.smooth import Calibration, calibrate
+from trunkline.export.source import Prepared, prepare, with_attention
+from trunkline.text.packing import pack, text_unit
+
+FORK = 3
+PLAN = PLANS["int8"]
+
+
+def prepared() -> Prepared:
+    """The default encoder, forked as the default model is."""
+    return prepare("default", ExportOptions(weights="int8", fork=FORK))
+
+
+def seen(source: Prepared) -> Calibration:
+    """What a calibration on the samples sees, in the precision in which it is stored."""
+    found = calibrate(source.encoder, source.loaded.tokenizer, list(source.texts))
+    largest = {name: value.astype(np.float16).astype(np.float32) for name, value in found.largest.items()}
+    return Calibration(largest, {}, found.tokens)
+
+
+def stored(folder: Path = default.TEMPLATE) -> Calibration:
+    """The calibration of a template."""
+    with np.load(folder / default.CALIBRATION, allow_pickle=False) as file:
+        return Calibration({name: file[name].astype(np.float32) for name in file.files}, {}, 0)
+
+
+def graphs(
+    source: Prepared, calibration: Calibration, slots: tuple[str, ...], attention: Attention
+) -> dict[str, bytes]:
+    """The whole graphs, weights and all, as an export makes them."""
+    weights, kernels = quantised_kernels(source.weights, PLAN, calibration)
+    kernels = with_attention(kernels, attention)
+    return {
+        "trunk": trunk_graph(weights, kernels),
+        "branch": branch_graph(weights, "optional", slots, kernels),
+        "branch-bank": branch_graph(weights, "bank", slots, kernels),
+    }
+
+
+def stripped(model: bytes) -> bytes:
+    """A model without the initializers that `engine.default` makes of weights: all that belong to a layer."""
+    import onnx
+
+    found = onnx.load_from_string(model)
+    kept = [item for item in found.graph.initializer if not item.name.startswith(("layers.", "embeddings."))]
+    del found.graph.initializer[:]
+    found.graph.initializer.extend(kept)
+    return bytes(found.SerializeToString(deterministic=True))
+
+
+def held_out() -> list[str]:
+    """The texts of the shipped samples' test parts, which the calibration does not read."""
+    folder = Path(trunkline.samples.__file__).with_name("tasks")
+    texts = [json.loads(line)["text"] for path in folder.glob("*-test.jsonl") for line in path.open(encoding="utf-8")]
+    for path in folder.glob("*-test.csv"):
+        with path.open(encoding="utf-8", newline="") as stream:
+            texts += [row["text"] for row in csv.DictReader(stream)]
+    return sorted(texts)
+
+
+def fidelity(source: Prepared, opened: Deployed, texts: Sequence[str]) -> npt.NDArray[np.float64]:
+    """The cosine of each token's features in a bundle to those in torch in float32, texts one by one, [tokens]."""
+    trunk, branch = open_session(opened.graphs["trunk"]), open_session(opened.graphs["branch"])
+    cosines = []
+    for tokens in source.loaded.tokenizer.encode(texts):
+        batch = TokenBatch.from_packed(pack([text_unit(tokens)], source.encoder.config.pad_id))
+        with torch.inference_mode():
+            exact = source.encoder.read(source.encoder.trunk(batch), batch)[0].double().numpy()
+        ids = batch.input_ids.numpy()
+        mask, pool = np.ones(ids.shape, np.float32), np.eye(ids.shape[1], dtype=np.float32)[None]
+        hidden = run_session(trunk, "hidden", {"ids": ids, "mask": mask})
+        found = run_session(branch, "features", {"hidden": hidden, "mask": mask, "pool": pool})[0]
+        lengths = np.linalg.norm(exact, axis=1) * np.linalg.norm(found, axis=1)
+        cosines.append((exact * found).sum(axis=1) / lengths)
+    return np.concatenate(cosines)
+
+
+def write(folder: Path, slots: tuple[str, ...] = DEFAULT_SLOTS, attention: Attention = "fast") -> dict[str, int]:
+    """Writes a template into a folder; gives the bytes of its files."""
+    source = prepared()
+    calibration = seen(source)
+    facts = PLAN.facts()
+    record: dict[str, Any] = {
+        "encoder": dataclasses.asdict(source.encoder.config),
+        "fork": FORK,
+        "max_length": source.loaded.tokenizer.max_length,
+        "slots": list(slots),
+        "attention": attention,
+        "alpha": PLAN.alpha,
+        "per_token": list(PLAN.per_token),
+        "weights": {"kind": facts.pop("weights"), **facts},
+        "calibration_tokens": calibration.tokens,
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, model in graphs(source, calibration, slots, attention).items():
+        (folder / f"{name}.onnx").write_bytes(stripped(model))
+    (folder / default.FACTS).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    halves: dict[str, Any] = {name: value.astype(np.float16) for name, value in calibration.largest.items()}
+    np.savez_compressed(folder / default.CALIBRATION, allow_pickle=False, **halves)
+    return {path.name: path.stat().st_size for path in sorted(folder.iterdir())}
+
+
+def main(
+    slots: Annotated[str, typer.Option(help="LoRA inputs of the branch, divided by commas.")] = ",".join(DEFAULT_SLOTS),
+    attention: Annotated[str, typer.Option(help="fast, for ONNX Runtime alone, or portable.")] = "fast",
+) -> None:
+    """Makes the template of the default model."""
+    chosen: Attention = "fast" if attention == "fast" else "portable"
+    for name, size in write(default.TEMPLATE, tuple(slots.split(",")), chosen).items():
+        typer.echo(f"{size:8} {name}")
+    texts = held_out()
+    with tempfile.TemporaryDirectory() as folder:
+        default.build(Path(folder))
+        found = fidelity(prepared(), open_bundle(folder), texts)
+    least, middle = np.quantile(found, (0.001, 0.5))
+    typer.echo(
+        f"token cosine to float32 on {len(texts)} other texts, {len(found)} tokens: mean {found.mean():.5f}, "
+        f"median {middle:.5f}, one in a thousand below {least:.5f}, least {found.min():.5f}"
+    )
+
+
+if __name__ == "__main__":
+    typer.run(main)

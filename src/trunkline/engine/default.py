@@ -1,0 +1,297 @@
+"""The default model without torch: a bundle in the cache, made once from the default encoder's verified weights.
+
+`template/` has the graphs as an export makes them, without weights, and what a calibration saw of the inputs of linear
+layers; `trunkline_lab.default_template` makes it. Weights are rounded here as an export rounds them and put into the
+graphs, for which nothing but the wire format of a few messages is needed: of two serialised models, one behind the
+other, any reader makes one model with the initializers of both (protobuf merges messages and joins repeated fields).
+"""
+
+from __future__ import annotations
+
+import atexit
+import hashlib
+import json
+import logging
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from trunkline import __version__
+from trunkline.atomic import locked, new_folder, write_atomic
+from trunkline.bundle.files import file_problems, read_manifest
+from trunkline.bundle.manifest import MANIFEST, TOKENIZER, EncoderFacts, FileEntry, Licence, Manifest, parse_manifest
+from trunkline.bundle.schema import VERSION
+from trunkline.cache import cache_folder
+from trunkline.encoder.architectures import ARCHITECTURES, EncoderConfig, weights_hash
+from trunkline.encoder.embedded import DEFAULT_ENCODER, EMBEDDED_SHA256, INSTALL, TOKENIZER_SHA256, find_embedded
+from trunkline.engine.rounding import FloatArray, least_of_tokens, round_int8, round_table_int8, smoothing
+from trunkline.errors import EncoderError, TrunklineError
+from trunkline.text.tokens import TextTokenizer
+
+log = logging.getLogger(__name__)
+
+FORMAT = 1
+"""Of what is made here; bundles of another one stay in the cache beside it."""
+
+TEMPLATE = Path(__file__).with_name("template")
+FACTS, CALIBRATION = "facts.json", "calibration.npz"
+GRAPHS = ("trunk", "branch", "branch-bank")
+LICENCE = "apache-2.0"
+KEPT = 4
+"""Bundles of other versions that the cache keeps, the last ones used."""
+
+_KINDS = {"float32": 1, "int8": 3}
+"""`TensorProto.DataType`."""
+
+Arrays = dict[str, npt.NDArray[Any]]
+
+
+def default_bundle(*, verify: bool = False) -> Path:
+    """The folder of the default model's bundle, made when it is not there yet.
+
+    It lies in the cache. One of several processes makes it while the others wait, and one that is killed leaves nothing
+    that could be taken for a bundle. Where the cache cannot be written to, it is made for this process alone.
+
+    Args:
+        verify: Whether the hashes of a bundle's files are compared besides their sizes.
+
+    Raises:
+        EncoderError: The encoder's package is not installed, or its files are not those that they must be.
+    """
+    try:
+        folder = cache_folder() / "default" / _key()
+        if not _whole(folder, verify):
+            _make(folder, verify)
+        with suppress(OSError):
+            os.utime(folder)
+        return folder
+    except EncoderError:
+        raise
+    except (OSError, RuntimeError, TrunklineError) as error:
+        log.warning("the cache cannot be used, the default model is made for this process alone: %s", error)
+        return _temporary()
+
+
+@cache
+def _key() -> str:
+    """A hash of all that a bundle's files depend on."""
+    # The sizes as Python writes them are part of the backbone's hash.
+    known = FORMAT, VERSION, EMBEDDED_SHA256, TOKENIZER_SHA256, read_facts()[1]
+    digest = hashlib.sha256(repr(known).encode())
+    for name in (*(f"{graph}.onnx" for graph in GRAPHS), FACTS, CALIBRATION):
+        digest.update(hashlib.sha256((TEMPLATE / name).read_bytes()).digest())
+    return digest.hexdigest()[:32]
+
+
+def _whole(folder: Path, verify: bool) -> bool:
+    try:
+        return not file_problems(folder, read_manifest(folder), verify)
+    except TrunklineError:
+        return False
+
+
+def _make(folder: Path, verify: bool) -> None:
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with locked(folder.parent):
+        if _whole(folder, verify):
+            return
+        if folder.exists():
+            log.warning("%s is damaged and is made anew", folder)
+            shutil.rmtree(folder)
+        others = [path for path in folder.parent.iterdir() if path.is_dir()]
+        # Whoever holds the lock is the only one who writes, so what is half done was left behind.
+        left = [path for path in others if path.name.startswith(".")]
+        done = sorted(set(others) - set(left), key=lambda path: path.stat().st_mtime, reverse=True)
+        for path in (*left, *done[KEPT:]):
+            shutil.rmtree(path, ignore_errors=True)
+        with new_folder(folder) as work:
+            build(work)
+
+
+@cache
+def _temporary() -> Path:
+    folder = Path(tempfile.mkdtemp(prefix="trunkline-"))
+    atexit.register(_remove, folder, os.getpid())
+    build(folder)
+    return folder
+
+
+def _remove(folder: Path, owner: int) -> None:
+    # A process that was forked off ends with the same hooks, and must leave the folder to the others.
+    if os.getpid() == owner:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def build(folder: Path) -> None:
+    """Writes the bundle's files into an empty folder.
+
+    Raises:
+        EncoderError: As for `default_bundle`.
+    """
+    source, reason = find_embedded()
+    if source is None:
+        raise EncoderError(
+            f"the default encoder is not here: {reason}",
+            expected=f"an installed package with the weights of {DEFAULT_ENCODER}",
+            todo=INSTALL,
+        )
+    if hashlib.sha256((source / TOKENIZER).read_bytes()).hexdigest() != TOKENIZER_SHA256:
+        raise EncoderError(
+            f"{source / TOKENIZER} has another SHA-256 and is refused", expected="an unchanged package", todo=INSTALL
+        )
+    facts, config = read_facts()
+    tensors = read_backbone(source / "model.safetensors", config)
+    with np.load(TEMPLATE / CALIBRATION, allow_pickle=False) as stored:
+        largest = {name: stored[name].astype(np.float32) for name in stored.files}
+    trunk, branch = embedding_initializers(tensors, facts["max_length"]), Arrays()
+    for number in range(config.n_layers):
+        adapted = number >= facts["fork"]
+        (branch if adapted else trunk).update(layer_initializers(tensors, number, largest, adapted, facts))
+    tokenizer = TextTokenizer.from_folder(source, facts["max_length"])
+    files = {f"{name}.onnx": _filled(name, trunk if name == "trunk" else branch) for name in GRAPHS}
+    files[TOKENIZER] = [tokenizer.tokenizer.to_str(pretty=False).encode("utf-8")]
+    entries = {name: _write(folder / name, parts) for name, parts in files.items()}
+    write_atomic(folder / MANIFEST, _manifest(weights_hash(config, tensors), tokenizer, entries))
+
+
+def read_facts() -> tuple[dict[str, Any], EncoderConfig]:
+    """What the template says of itself, and the sizes of the encoder that it is for."""
+    facts = json.loads((TEMPLATE / FACTS).read_text("utf-8"))
+    return facts, EncoderConfig(**facts["encoder"])
+
+
+def _manifest(backbone: str, tokenizer: TextTokenizer, files: Mapping[str, FileEntry]) -> bytes:
+    facts, config = read_facts()
+    encoder = EncoderFacts(
+        model_type=config.model_type,
+        hidden_size=config.hidden_size,
+        intermediate_size=config.intermediate_size,
+        n_layers=config.n_layers,
+        n_heads=config.n_heads,
+        fork=facts["fork"],
+        max_length=tokenizer.max_length,
+        overlap=tokenizer.overlap,
+        pad_id=config.pad_id,
+        activation=config.activation,
+        vocabulary_size=config.vocab_size,
+    )
+    manifest = Manifest(
+        name=DEFAULT_ENCODER.rpartition("/")[2],
+        trunkline=__version__,
+        encoder=encoder,
+        backbone=backbone,
+        weights=facts["weights"],
+        slots=tuple(facts["slots"]),
+        graphs={name: f"{name}.onnx" for name in GRAPHS},
+        files=files,
+        licences=(Licence(DEFAULT_ENCODER, LICENCE),),
+    )
+    content = manifest.to_json()
+    parse_manifest(content)
+    return content
+
+
+def read_backbone(path: Path, config: EncoderConfig) -> dict[str, FloatArray]:
+    """The tensors of a safetensors file in float32 by our names, mapped into memory; the file must be verified."""
+    content = np.memmap(path, np.uint8, "r")
+    size = int.from_bytes(content[:8].tobytes(), "little")
+    header = json.loads(content[8 : 8 + size].tobytes())
+    found = {}
+    for ours, theirs in ARCHITECTURES[config.model_type].weight_names(config).items():
+        begin, end = header[theirs]["data_offsets"]
+        found[ours] = content[8 + size + begin : 8 + size + end].view("<f4").reshape(header[theirs]["shape"])
+    return found
+
+
+def embedding_initializers(tensors: Mapping[str, FloatArray], positions: int) -> Arrays:
+    """The initializers of the embeddings, by their names in the graphs; as many positions as windows have tokens."""
+    table = round_table_int8(tensors["embeddings.word.weight"])
+    position = tensors["embeddings.position.weight"][:positions] + tensors["embeddings.kind.weight"][0]
+    found: Arrays = {
+        "embeddings.word.weight": table.values,
+        "embeddings.word.scale": table.scale[:, None],
+        "embeddings.position.weight": position,
+    }
+    return found | {name: tensors[name] for name in ("embeddings.norm.weight", "embeddings.norm.bias")}
+
+
+def layer_initializers(
+    tensors: Mapping[str, FloatArray],
+    number: int,
+    largest: Mapping[str, FloatArray],
+    adapted: bool,
+    facts: Mapping[str, Any],
+) -> Arrays:
+    """The initializers of a transformer layer, rounded as `export.quantise` rounds them.
+
+    Args:
+        tensors: The backbone's, by our names; linear weights are [outputs, inputs].
+        number: Of the layer.
+        largest: `layers.NUMBER.SLOT` -> the largest absolute value of each input, [inputs].
+        adapted: Whether the layer has LoRA inputs. In one that has none, the values of attention are divided in
+            advance by the factors of `out`, whose inputs they are.
+        facts: `alpha` of the smoothing, and `per_token`: slots whose inputs have a step for each token.
+    """
+    layer = f"layers.{number}"
+    parts = {slot: (slot,) for slot in ("out", "up", "down")} | {"qkv": ("query", "key", "value")}
+    weights = {s: np.concatenate([tensors[f"{layer}.{p}.weight"] for p in names]).T for s, names in parts.items()}
+    smooth = {s: smoothing(weight, largest[f"{layer}.{s}"], facts["alpha"]) for s, weight in weights.items()}
+    found: Arrays = {
+        f"{layer}.{norm}.{kind}": tensors[f"{layer}.{norm}.{kind}"]
+        for norm in ("attention_norm", "output_norm")
+        for kind in ("weight", "bias")
+    }
+    for slot, weight in weights.items():
+        name = f"{layer}.{slot}"
+        rounded = round_int8(weight * smooth[slot][:, None])
+        scale, bias = rounded.scale, np.concatenate([tensors[f"{layer}.{part}.bias"] for part in parts[slot]])
+        if slot == "qkv" and not adapted:
+            divisor = np.concatenate([np.ones(2 * len(weight), np.float32), smooth["out"]])
+            scale, bias = scale / divisor, bias / divisor
+        found |= {f"{name}.weight": rounded.values, f"{name}.scale": scale, f"{name}.bias": bias}
+        if adapted or slot != "out":
+            found[f"{name}.smooth"] = 1 / smooth[slot]
+        if slot in facts["per_token"]:
+            found[f"{name}.least"] = np.array([least_of_tokens(largest[name], smooth[slot])], np.float32)
+    return found
+
+
+def _filled(graph: str, tensors: Arrays) -> list[bytes | memoryview]:
+    """The parts of a serialised model: a template, and behind it a model that has nothing but initializers."""
+    parts: list[bytes | memoryview] = []
+    for name, tensor in tensors.items():
+        raw = np.ascontiguousarray(tensor).data.cast("B")
+        dims = b"".join(b"\x08" + _varint(size) for size in tensor.shape)
+        head = dims + b"\x10" + _varint(_KINDS[tensor.dtype.name])
+        head += b"\x42" + _varint(len(name)) + name.encode() + b"\x4a" + _varint(len(raw))
+        parts += [b"\x2a" + _varint(len(head) + len(raw)) + head, raw]
+    # Tags of fields with bytes: 7 is `ModelProto.graph`, 5 `GraphProto.initializer`, 8 and 9 `TensorProto.name` and
+    # `raw_data`; of fields with numbers: 1 and 2 `TensorProto.dims` and `data_type`.
+    return [(TEMPLATE / f"{graph}.onnx").read_bytes(), b"\x3a" + _varint(sum(map(len, parts))), *parts]
+
+
+def _varint(number: int) -> bytes:
+    found = bytearray()
+    while number > 127:
+        found.append(number & 127 | 128)
+        number >>= 7
+    return bytes([*found, number])
+
+
+def _write(path: Path, parts: Sequence[bytes | memoryview]) -> FileEntry:
+    digest = hashlib.sha256()
+    with path.open("wb") as stream:
+        for part in parts:
+            stream.write(part)
+            digest.update(part)
+        stream.flush()
+        os.fsync(stream.fileno())
+    return FileEntry(digest.hexdigest(), sum(map(len, parts)))
