@@ -10,21 +10,21 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from trunkline.encoder.peft_format import export_peft, import_peft
-    from trunkline.engine.torch import Bundle, load
     from trunkline.errors import TrunklineError
+    from trunkline.model import Model, load
 
 __version__ = "0.1.0"
 
 _HOMES = {
-    "Bundle": "trunkline.engine.torch",
+    "Model": "trunkline.model",
     "TrunklineError": "trunkline.errors",
     "export_peft": "trunkline.encoder.peft_format",
     "import_peft": "trunkline.encoder.peft_format",
-    "load": "trunkline.engine.torch",
+    "load": "trunkline.model",
 }
 
 __all__ = [
-    "Bundle",
+    "Model",
     "TrunklineError",
     "__version__",
     "export_peft",

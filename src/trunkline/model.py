@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,14 +14,15 @@ from trunkline.bundle.files import Bundle, open_bundle, read_manifest
 from trunkline.bundle.manifest import MANIFEST, check_name
 from trunkline.bundle.parts import Task, read_task, task_bytes
 from trunkline.data.inputs import examples_from, texts_from
+from trunkline.data.learnable import check_learnable
+from trunkline.engine.base import Predictor, chosen_tasks
 from trunkline.engine.opening import open_engine, open_source
-from trunkline.engine.predictor import Predictor
-from trunkline.engine.requests import chosen_tasks
 from trunkline.engine.rows import TextReader
 from trunkline.errors import MismatchError, TrunklineError
-from trunkline.heads.fit import FittedHead, LabelledFeatures, fit_head
+from trunkline.heads.fit import LabelledFeatures, fit_head
 from trunkline.results import Evaluation, FitReport
 from trunkline.tasks import UNITS, get_family
+from trunkline.text.packing import UnitText
 
 BATCH = 256
 """Texts that are predicted on together."""
@@ -101,7 +102,6 @@ class Model:
         dev: Any = None,
         test: Any = None,
         replace: bool = False,
-        seed: int = 0,
         **settings: Any,
     ) -> FitReport:
         """Learns a task from labelled texts and adds it to the model.
@@ -120,8 +120,8 @@ class Model:
             dev: `(texts, labels)` on which settings are chosen, instead of by cross-validation; not trained on.
             test: `(texts, labels)` that are only scored.
             replace: Whether a task of this name may be there already.
-            seed: Of the folds, and in mode `lora` of its start and the order of batches.
-            settings: Of mode `lora`: `rank`, `epochs`, `rate`.
+            settings: `seed` of the folds, and of mode `lora` also of its start and the order of batches; mode `lora`
+                has besides `rank`, `epochs`, `rate` and `batch`, see `trunkline.adapt.LoraSettings`.
 
         Returns:
             The numbers of examples, the cross-validated scores, those on test, and what was chosen.
@@ -139,16 +139,16 @@ class Model:
             raise TrunklineError(f"mode {mode!r}", expected=f"one of {', '.join(MODES)}")
         kind, train = examples_from(texts, labels, family)
         dev_part, test_part = self._part(dev, kind, "dev"), self._part(test, kind, "test")
-        warnings = _learnable(kind, train, dev_part, test_part)
+        warnings = check_learnable(kind, train, dev_part, test_part)
         if mode == "lora":
             from trunkline.adapt import fit_lora
 
-            task, fitted, chosen = fit_lora(self, name, kind, (train, dev_part), seed=seed, **settings)
+            task, chosen = fit_lora(self, name, kind, (train, dev_part), **settings)
         else:
-            if settings:
-                raise TrunklineError(f"mode head has no setting {sorted(settings)[0]!r}", todo="Use mode='lora'")
-            fitted, task = self._fit_head(name, kind, train, dev_part, seed)
-            chosen = fitted.record()
+            other = sorted(settings.keys() - {"seed"})
+            if other:
+                raise TrunklineError(f"mode head has no setting {other[0]!r}", expected="seed", todo="Use mode='lora'")
+            task, chosen = self._fit_head(name, kind, train, dev_part, settings.get("seed", 0))
         before = self._predictor.tasks.get(name)
         replaced = None if before is None else before.info.get("cross_validation", {}).get("scores")
         self._predictor.add(task)
@@ -294,22 +294,35 @@ class Model:
             raise TrunklineError("this model has tasks that are not saved", todo="Call save(folder) first")
         return push(self.folder, repository, private=private, token=token)
 
-    def features(self, examples: Sequence[Any], family: str, units: str, lora: Any = None) -> LabelledFeatures:
-        """What fitting needs of examples: their texts with borders, features and targets; see `LabelledFeatures`."""
+    @property
+    def bundle(self) -> Bundle:
+        """The bundle that was opened or saved last."""
+        return self._bundle
+
+    def labelled(
+        self, examples: Sequence[Any], family: str, units: str, *, features: bool = False
+    ) -> tuple[LabelledFeatures, list[UnitText]]:
+        """What fitting needs of examples: texts with the borders of their units, targets, features; and their units.
+
+        Features are left empty where they are not asked for.
+        """
         kind = get_family(family)
-        read = self._predictor.reader.read([example.text for example in examples])
-        features = self._predictor.features(read, family, units, lora)
-        labels = kind.labels(examples)
+        labels, read = kind.labels(examples), self._predictor.reader.read([example.text for example in examples])
         borders = [part.borders(units) for part in read]
         targets = [kind.unit_targets(e, labels, b) for e, b in zip(examples, borders, strict=True)]
-        return LabelledFeatures(examples, [(p.text, b) for p, b in zip(read, borders, strict=True)], features, targets)
+        texts = [(part.text, own) for part, own in zip(read, borders, strict=True)]
+        if features:
+            return LabelledFeatures(examples, texts, self._predictor.features(read, family, units), targets), []
+        tokenised = [kind.units(part.text, own, part.tokens) for part, own in zip(read, borders, strict=True)]
+        return LabelledFeatures(examples, texts, [], targets), tokenised
 
     def _fit_head(
         self, name: str, family: str, train: Sequence[Any], dev: Sequence[Any], seed: int
-    ) -> tuple[FittedHead, Task]:
+    ) -> tuple[Task, dict[str, Any]]:
         kind, units = get_family(family), UNITS[family]
         labels = kind.labels(train)
-        fitted = fit_head(kind, self.features([*train, *dev], family, units), labels, n_dev=len(dev), seed=seed)
+        data, _ = self.labelled([*train, *dev], family, units, features=True)
+        fitted = fit_head(kind, data, labels, n_dev=len(dev), seed=seed)
         info = {
             "mode": "head",
             "examples": len(train),
@@ -319,7 +332,7 @@ class Model:
         }
         manifest = self._without_tasks()
         content = task_bytes(manifest, family, labels, fitted.head, units=units, info=info)
-        return fitted, read_task(content, manifest, name)
+        return read_task(content, manifest, name), fitted.record()
 
     def _part(self, given: Any, family: str, what: str) -> list[Any]:
         if given is None:
@@ -341,7 +354,9 @@ class Model:
         return replace(self._bundle.manifest, tasks={})
 
     def _changes(self) -> bool:
-        return {n: t.content for n, t in self._predictor.tasks.items()} != {n: t.content for n, t in self._saved.items()}
+        return {n: t.content for n, t in self._predictor.tasks.items()} != {
+            n: t.content for n, t in self._saved.items()
+        }
 
     def _save_changes(self, folder: Path) -> None:
         manifest = read_manifest(folder)
@@ -394,14 +409,3 @@ def _bundle_name(path: Path, default: str) -> str:
         return check_name(path.name)
     except TrunklineError:
         return default
-
-
-def _learnable(
-    family: str, train: Sequence[Any], dev: Sequence[Any], test: Sequence[Any]
-) -> list[str]:
-    """Warnings of what can hardly be learnt; raises TrunklineError for what cannot be learnt at all."""
-    from trunkline.data.learnable import check_learnable
-
-    return check_learnable(family, train, dev, test)
-
-

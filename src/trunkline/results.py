@@ -1,4 +1,4 @@
-"""Results as data: what `fit` and `evaluate` say, with one JSON form for Python, the commands and every other reader."""
+"""Results as data: what `fit` and `evaluate` say, with one JSON form for Python, the commands and other readers."""
 
 from __future__ import annotations
 
@@ -84,12 +84,11 @@ class Evaluation:
         name: str, family: Family, examples: Sequence[Any], predicted: Sequence[Any], labels: Sequence[str]
     ) -> Evaluation:
         """Compares predictions with examples; `labels` are those that the task knows."""
-        gold = [family.answers(example) for example in examples]
-        found = [family.answers_predicted(prediction) for prediction in predicted]
+        pairs = [family.compare(example, prediction) for example, prediction in zip(examples, predicted, strict=True)]
         rows: Counter[tuple[str, str]] = Counter()
         confusion: dict[str, Counter[str]] = {}
         wrong = []
-        for example, truth, guess in zip(examples, gold, found, strict=True):
+        for example, (truth, guess) in zip(examples, pairs, strict=True):
             for column, answers in (("right", truth & guess), ("predicted", guess), ("gold", truth)):
                 rows.update((column, answer[-1]) for answer in answers)
             if family.name == "classification":

@@ -15,8 +15,9 @@ from trunkline.errors import MismatchError, TrunklineError
 from trunkline.tasks import get_family
 from trunkline.tasks.base import Scored
 from trunkline.tasks.ner import decode_bio, may_follow
-from trunkline.tasks.paths import best_paths, softmax
-from trunkline.tasks.requests import MAX_CHARACTERS, check_texts, chosen_tasks
+from trunkline.tasks.base import softmax
+from trunkline.tasks.paths import best_paths
+from trunkline.engine.base import MAX_CHARACTERS, check_texts, chosen_tasks
 from trunkline.text.tags import bio_labels
 
 

@@ -7,6 +7,7 @@ et al. 2022, arXiv 2202.10054). How long is trained is chosen by cross-validatio
 from __future__ import annotations
 
 import copy
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -22,12 +23,15 @@ from trunkline.encoder.batch import TokenBatch
 from trunkline.encoder.encoder import Encoder
 from trunkline.encoder.features import Branch, TrunkStates, branch_features
 from trunkline.encoder.lora import LoraAdapter, lora_config
+from trunkline.errors import TrunklineError
 from trunkline.heads.fit import CrossValidation, FittedHead, LabelledFeatures, cross_validate, finish, fit_head
 from trunkline.tasks import Family, Labels
 from trunkline.text.packing import UnitText, pack
 from trunkline.training.loop import Hooks, LoopSettings, optimizer_for, run
 from trunkline.training.precision import make_accelerator, resolve_precision
 from trunkline.training.random_state import seed_everything
+
+log = logging.getLogger(__name__)
 
 FOLDS = 3
 """Of cross-validation: each costs a training."""
@@ -43,6 +47,7 @@ class LoraSettings:
         rate: Learning rate of updates and head.
         batch: Examples a step.
         dropout: On the features before the head.
+        seed: Of the folds, the start and the order of batches.
     """
 
     rank: int = 8
@@ -50,6 +55,17 @@ class LoraSettings:
     rate: float = 1e-3
     batch: int = 16
     dropout: float = 0.1
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name, least in (("rank", 1), ("epochs", 1), ("batch", 1), ("seed", 0)):
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool) or value < least:
+                raise TrunklineError(f"{name}={value!r}", expected=f"a whole number from {least}")
+        if not 0 < self.rate < 1 or not 0 <= self.dropout < 1:
+            raise TrunklineError(
+                f"rate={self.rate!r}, dropout={self.dropout!r}", expected="numbers below 1, rate above 0"
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,8 +101,6 @@ def tune_lora(
     *,
     n_dev: int = 0,
     settings: LoraSettings | None = None,
-    seed: int = 0,
-    progress: Callable[[str], None] = lambda text: None,
 ) -> TunedLora:
     """Trains LoRA and head for a task.
 
@@ -98,11 +112,10 @@ def tune_lora(
         units: Their units, tokenised.
         labels: The head's outputs.
         n_dev: Examples of dev, on which the number of epochs is chosen instead of by cross-validation.
-        settings: Rank, epochs, rate, batch.
-        seed: Of the folds, the start and the order of batches; equal seeds give equal results.
-        progress: Receives a line now and then.
+        settings: Rank, epochs, rate, batch, seed; equal seeds give equal results.
     """
     settings = settings or LoraSettings()
+    seed = settings.seed
     encoder.requires_grad_(False).eval()
     bf16 = resolve_precision("auto") == "bf16"
     states = TrunkStates.of(encoder, units, bf16=bf16)
@@ -118,7 +131,7 @@ def tune_lora(
     ]
     # Epoch 0 is the head alone; a LoRA that was asked for is trained for one epoch at least.
     epochs = 1 + int(np.argmin(losses[1:]))
-    progress(f"LoRA: held-out log loss {losses[epochs]:.4f} after {epochs} epochs, {losses[0]:.4f} before")
+    log.info("LoRA: held-out log loss %.4f after %d epochs, %.4f before", losses[epochs], epochs, losses[0])
     lora, head = _train(shared, range(n_train), before.head, epochs, seed)
     chosen = {fold: parts[epochs] for fold, parts in logits.items()}
     return TunedLora(lora, finish(family, data, labels, folds, chosen, head, before.penalty, n_dev), epochs)
@@ -179,9 +192,7 @@ def _train(
     return lora.cpu().eval().requires_grad_(False), model.cpu().head()
 
 
-def _logits(
-    shared: _Setting, chosen: Sequence[int], lora: LoraAdapter, head: Head
-) -> list[np.ndarray[Any, Any]]:
+def _logits(shared: _Setting, chosen: Sequence[int], lora: LoraAdapter, head: Head) -> list[np.ndarray[Any, Any]]:
     units = [shared.units[i] for i in chosen]
     states = None if shared.states is None else shared.states.some(chosen)
     lora.eval()

@@ -6,13 +6,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from trunkline.adapt import fitting
 from trunkline.adapt.lora import LoraResult, train_lora
 from trunkline.config import AdaptSection
 from trunkline.encoder.adapter_file import AdapterFile, lora_hash
 from trunkline.encoder.bundle_files import Loaded
 from trunkline.encoder.features import Features
 from trunkline.errors import TrunklineError
-from trunkline.adapt import fitting
 from trunkline.tasks import Family, get_family
 from trunkline.tasks.base import Scores
 

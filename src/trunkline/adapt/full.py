@@ -10,13 +10,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from trunkline.adapt import fitting
 from trunkline.adapt.fit import FeatureMap, TaskData
 from trunkline.adapt.lora import TaskModel, fine_tune
 from trunkline.config import AdaptSection
 from trunkline.encoder.bundle_files import Loaded
 from trunkline.encoder.encoder import Encoder
 from trunkline.encoder.lora import LoraAdapter
-from trunkline.adapt import fitting
 from trunkline.heads.linear import LinearHead
 from trunkline.tasks import get_family
 from trunkline.tasks.base import Labels, Scores

@@ -17,13 +17,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from trunkline.adapt import fitting
 from trunkline.config import AdapterSection, AdaptSection
 from trunkline.encoder.batch import TokenBatch
 from trunkline.encoder.bundle_files import Loaded
 from trunkline.encoder.encoder import Encoder
 from trunkline.encoder.features import Branch, TrunkStates, branch_features
 from trunkline.encoder.lora import LoraAdapter, lora_config
-from trunkline.adapt import fitting
 from trunkline.heads.linear import LinearHead
 from trunkline.tasks import Family, Labels
 from trunkline.tasks.base import Transitions

@@ -19,7 +19,7 @@ import numpy.typing as npt
 from trunkline.bundle.lora import HEAD, Feeds, FloatArray, check_feeds, fuse
 from trunkline.bundle.manifest import MAX_ADAPTER_BYTES, MAX_SHOWN, Manifest
 from trunkline.bundle.schema import ADAPTER_SCHEMA, TASK_SCHEMA, VERSION, problems_of
-from trunkline.bundle.tensors import TensorFile, read_file, read_tensors, tensors_of, write_tensors
+from trunkline.bundle.tensors import TensorFile, read_file, tensors_of, write_tensors
 from trunkline.errors import DataError, MismatchError
 
 TRANSITIONS = "head.transitions"
@@ -108,9 +108,7 @@ class PrimaryAdapter:
         return _lora_of(tensors_of(self.content, self.family).tensors)
 
 
-def primary_bytes(
-    family: str, backbone: str, fork: int, lora: Mapping[str, npt.NDArray[Any]], alpha: float
-) -> bytes:
+def primary_bytes(family: str, backbone: str, fork: int, lora: Mapping[str, npt.NDArray[Any]], alpha: float) -> bytes:
     """The file of a primary adapter. Nothing but the adapter goes in, so that its SHA-256 stands for it.
 
     Args:

@@ -88,9 +88,7 @@ SCHEMA: dict[str, Any] = {
                 "additionalProperties": True,
             },
             "slots": {"type": "array", "items": {"enum": ["qkv", "out", "up", "down"]}, "uniqueItems": True},
-            "graphs": _record(
-                {}, {"trunk": _FILE, "branch": _FILE, "branch-required": _FILE, "branch-bank": _FILE}
-            ),
+            "graphs": _record({}, {"trunk": _FILE, "branch": _FILE, "branch-required": _FILE, "branch-bank": _FILE}),
             "checkpoint": _record({}, {"config": _FILE, "weights": _FILE}),
             "adapters": _table(_FILE),
             "tasks": _table(_record({"family": {"type": "string", "pattern": NAME}, "file": _FILE})),

@@ -52,7 +52,7 @@ def predict_rows(model: Model, rows: Iterable[Row], tasks: Sequence[str] | None)
 
 
 def write_rows(path: Path, rows: Iterable[dict[str, Any]]) -> int:
-    """Writes JSON lines as they come, with a progress bar, and returns their number; the file is there when it is whole.
+    """Writes JSON lines as they come, with a progress bar; the file is there when it is whole. Returns their number.
 
     Raises:
         TrunklineError: The place cannot be written to; asked before the first prediction.

@@ -37,7 +37,8 @@ def fit(
     label_column: LabelColumn = None,
     delimiter: Delimiter = None,
     mode: Annotated[
-        str, typer.Option(help="head (seconds, no torch) or lora (needs the extra [train]).", rich_help_panel="Learning")
+        str,
+        typer.Option(help="head (no torch) or lora (extra [train]).", rich_help_panel="Learning"),
     ] = "head",
     seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Of the folds.", rich_help_panel="Learning")] = 0,
     rank: Annotated[int | None, typer.Option(min=1, help="Of LoRA.", rich_help_panel="Learning")] = None,
@@ -56,11 +57,11 @@ def fit(
     columns = {"text_column": text_column, "label_column": label_column, "delimiter": delimiter}
     parts, found = _parts({"train": train, "dev": dev, "test": test}, family, columns)
     opened = load(source)
-    lora = {key: value for key, value in (("rank", rank), ("epochs", epochs)) if value is not None}
-    lora |= settings_of(settings, {"rate": 0.001, "batch": 16} if mode == "lora" else {})
+    lora = {key: value for key, value in (("seed", seed), ("rank", rank), ("epochs", epochs)) if value is not None}
+    lora |= settings_of(settings, {"rate": 0.001, "batch": 16, "dropout": 0.1} if mode == "lora" else {})
     dev_part, test_part = parts.get("dev"), parts.get("test")
     report = opened.fit(
-        name, parts["train"], family=found, mode=mode, dev=dev_part, test=test_part, replace=replace, seed=seed, **lora
+        name, parts["train"], family=found, mode=mode, dev=dev_part, test=test_part, replace=replace, **lora
     )
     folder = opened.save(target)
     record = {**report.to_dict(), "bundle": str(folder)}
@@ -114,7 +115,7 @@ def evaluate(
 
     Example: trunkline evaluate support-bot --task intents --data test.csv
     """
-    from trunkline.engine.requests import chosen_tasks
+    from trunkline.engine.base import chosen_tasks
     from trunkline.model import load
     from trunkline.ui import print_evaluation
 

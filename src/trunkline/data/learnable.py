@@ -13,9 +13,7 @@ FEW = 4
 """Examples of a class below which its quality is hardly known."""
 
 
-def check_learnable(
-    family: str, train: Sequence[Any], dev: Sequence[Any] = (), test: Sequence[Any] = ()
-) -> list[str]:
+def check_learnable(family: str, train: Sequence[Any], dev: Sequence[Any] = (), test: Sequence[Any] = ()) -> list[str]:
     """Checks the labels of a task before anything is fitted.
 
     Returns:

@@ -1,4 +1,4 @@
-"""Bundles in torch: an encoder with its tokenizer, primary adapters and tasks, read from a bundle or a plain encoder."""
+"""Bundles in torch: an encoder with its tokenizer, primary adapters and tasks, from a bundle or a plain encoder."""
 
 from __future__ import annotations
 

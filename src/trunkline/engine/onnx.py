@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from trunkline.engine.base import Branch, Logits
 from trunkline.bundle.lora import Feeds, FloatArray, Shapes, bank
+from trunkline.engine.base import Branch, Logits
 from trunkline.engine.rows import Pooling, ReadText, Row, batches, padded, pool_of, rows_of
 from trunkline.engine.session import _ERRORS, open_session
 from trunkline.errors import TrunklineError

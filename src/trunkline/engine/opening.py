@@ -38,7 +38,8 @@ def open_source(source: str | Path | None, *, verify: bool = True, public_key: s
     name = str(source)
     if not _REPOSITORY.fullmatch(name):
         raise TrunklineError(
-            f"there is no folder {name}", expected="a bundle's folder, OWNER/NAME of the hub, or nothing for the default"
+            f"there is no folder {name}",
+            expected="a bundle's folder, OWNER/NAME of the hub, or nothing for the default",
         )
     from trunkline.hub import fetch
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,8 +15,7 @@ from trunkline.bundle.lora import FloatArray
 from trunkline.bundle.manifest import EncoderFacts
 from trunkline.errors import DataError, MismatchError
 from trunkline.tasks.base import Words
-from trunkline.tasks.requests import readable
-from trunkline.text.packing import UnitText
+from trunkline.text.packing import UnitText, unit_borders
 from trunkline.text.tokens import IntArray, TextTokenizer, Tokens
 from trunkline.text.words import split_words
 
@@ -36,7 +36,18 @@ class ReadText:
 
     def borders(self, units: str) -> Words:
         """Character offsets of what gets a label: words, or pieces of the tokenizer."""
-        return unit_borders(self.text, self.tokens, units) if units == "pieces" else self.words
+        return unit_borders(self.text, self.tokens, "pieces") if units == "pieces" else self.words
+
+
+_LONE_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+def readable(texts: Iterable[str]) -> list[str]:
+    """The texts with the replacement character for halves of surrogate pairs, which no tokenizer takes.
+
+    Offsets stay what they are: a half is one character, too.
+    """
+    return [_LONE_SURROGATE.sub("\ufffd", text) for text in texts]
 
 
 class _OneThread:

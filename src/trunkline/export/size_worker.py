@@ -24,8 +24,7 @@ from trunkline.engine.rows import TextReader
 from trunkline.engine.session import open_session
 from trunkline.errors import TrunklineError
 from trunkline.tasks import FAMILIES
-from trunkline.tasks.base import Scored
-from trunkline.tasks.paths import softmax
+from trunkline.tasks.base import Scored, softmax
 
 TEXT = "Please send the second invoice for our order from Lisbon to Maria Alvarez before Friday, the 3rd of May. "
 ROUNDS = 5

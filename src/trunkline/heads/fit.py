@@ -12,8 +12,7 @@ import numpy.typing as npt
 from trunkline.bundle.parts import Head, as_stored
 from trunkline.heads.folds import stratified_folds
 from trunkline.heads.linear import LinearHead, head_path
-from trunkline.tasks.base import Family, Labels, Scored, Scores, Transitions, WordedText
-from trunkline.tasks.paths import softmax
+from trunkline.tasks.base import Family, Labels, Scored, Scores, Transitions, WordedText, softmax
 
 FloatArray = npt.NDArray[np.float32]
 IntArray = npt.NDArray[np.int64]

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from trunkline.tasks.paths import softmax
+from trunkline.tasks.base import softmax
 
 FloatArray = npt.NDArray[np.float32]
 IntArray = npt.NDArray[np.int64]

@@ -7,12 +7,12 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
+from trunkline.adapt import fitting
 from trunkline.config import ProbeSection
 from trunkline.data.cards import load_card
 from trunkline.data.sample import draw
 from trunkline.encoder.features import Branch, branch_features
 from trunkline.errors import TrunklineError
-from trunkline.adapt import fitting
 from trunkline.prefinetune.mixture import Source
 from trunkline.prefinetune.model import PrefinetuneModel, to_device, with_targets
 from trunkline.prefinetune.objectives import get_prefinetune_family

@@ -20,6 +20,9 @@ Transitions = npt.NDArray[np.float32] | None
 Words = Sequence[tuple[int, int]]
 """Character offsets of the words of a text, or of finer units, end exclusive, in order and without overlap."""
 
+Answers = frozenset[tuple[Any, ...]]
+"""What an example or a prediction says, one tuple an answer, its last item the label."""
+
 WordedText = tuple[str, Words]
 
 
@@ -92,6 +95,16 @@ class Family(Protocol):
         """For each example the counts whose sum gives the main score, so that it can be resampled."""
         ...
 
+    def compare(self, example: Any, prediction: Any) -> tuple[Answers, Answers]:
+        """What is true and what was predicted of an example; equal where the prediction is right."""
+        ...
+
     def score_of_counts(self, total: FloatArray) -> float:
         """The main score from summed counts."""
         ...
+
+
+def softmax(logits: FloatArray) -> FloatArray:
+    """[units, labels] outputs of a head -> probabilities in float32, each unit for itself."""
+    exponents = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return np.asarray(exponents / exponents.sum(axis=1, keepdims=True), dtype=np.float32)

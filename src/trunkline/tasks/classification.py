@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from trunkline.errors import MismatchError
-from trunkline.tasks.base import FloatArray, Labels, Scored, Scores, Words
+from trunkline.tasks.base import Answers, FloatArray, Labels, Scored, Scores, Words
 from trunkline.text.examples import TextExample
 from trunkline.text.packing import UnitText, text_unit
 from trunkline.text.tokens import Tokens
@@ -62,6 +62,10 @@ class Classification:
     def counts(self, gold: Sequence[TextExample], predicted: Sequence[dict[str, Any]]) -> list[list[int]]:
         """[hit, 1] for each text."""
         return [[int(g.label == p["label"]), 1] for g, p in zip(gold, predicted, strict=True)]
+
+    def compare(self, example: TextExample, prediction: dict[str, Any]) -> tuple[Answers, Answers]:
+        """The labels."""
+        return frozenset({(example.label,)}), frozenset({(prediction["label"],)})
 
     def score_of_counts(self, total: FloatArray) -> float:
         """Accuracy."""

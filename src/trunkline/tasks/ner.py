@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from trunkline.errors import MismatchError
-from trunkline.tasks.base import FloatArray, Labels, Scored, Scores, Transitions, Words
+from trunkline.tasks.base import Answers, FloatArray, Labels, Scored, Scores, Transitions, Words
 from trunkline.tasks.paths import best_paths
 from trunkline.text.examples import NerExample, Span
 from trunkline.text.packing import UnitKind, UnitText, unit_borders, word_units
@@ -92,6 +92,11 @@ class Ner:
     def counts(self, gold: Sequence[NerExample], predicted: Sequence[list[dict[str, Any]]]) -> list[list[int]]:
         """[entities that are right, predicted entities, gold entities] for each sentence."""
         return [[len(truth & guess), len(guess), len(truth)] for truth, guess in _entity_sets(gold, predicted)]
+
+    def compare(self, example: NerExample, prediction: list[dict[str, Any]]) -> tuple[Answers, Answers]:
+        """The entities as (start, end, text, label)."""
+        truth = {(span.start, span.end, example.text[span.start : span.end], span.label) for span in example.spans}
+        return frozenset(truth), frozenset((e["start"], e["end"], e["text"], e["label"]) for e in prediction)
 
     def score_of_counts(self, total: FloatArray) -> float:
         """F1 of entities with exact characters."""

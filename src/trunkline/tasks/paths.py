@@ -15,12 +15,6 @@ BLOCK = 2**17
 """Most values of a step of `best_paths`, label pairs times texts: 1 MB, which stays in a core's cache."""
 
 
-def softmax(logits: FloatArray) -> FloatArray:
-    """[units, labels] outputs of a head -> probabilities in float32, each unit for itself."""
-    exponents = np.exp(logits - logits.max(axis=1, keepdims=True))
-    return np.asarray(exponents / exponents.sum(axis=1, keepdims=True), dtype=np.float32)
-
-
 def best_paths(tasks: Sequence[tuple[Sequence[FloatArray], npt.NDArray[Any]]]) -> list[list[IntArray]]:
     """The label sequences with the highest sums of scores and transitions (Viterbi), of many texts and tasks at a time.
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from trunkline.errors import MismatchError, TrunklineError
-from trunkline.tasks.base import FloatArray, Labels, Scored, Scores, Words
+from trunkline.tasks.base import Answers, FloatArray, Labels, Scored, Scores, Words
 from trunkline.text.examples import QaExample
 from trunkline.text.packing import UnitText, word_units
 from trunkline.text.tokens import IntArray, Tokens, Window
@@ -105,6 +105,13 @@ class Qa:
         """[millionths of token F1, 1] for each question."""
         rows = zip(gold, predicted, strict=True)
         return [[round(_MILLION * best_f1(_gold(example), answer["answer"])), 1] for example, answer in rows]
+
+    def compare(self, example: QaExample, prediction: dict[str, Any]) -> tuple[Answers, Answers]:
+        """The answers; of several true ones the one that was predicted, if it is among them."""
+        truths, guess = _gold(example), prediction["answer"]
+        right = [truth for truth in truths if normalise(truth) == normalise(guess)]
+        truth = right[0] if right else truths[0]
+        return frozenset({(truth,)}), frozenset({(truth if right else guess,)})
 
     def score_of_counts(self, total: FloatArray) -> float:
         """Mean token F1."""

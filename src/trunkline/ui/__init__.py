@@ -64,9 +64,9 @@ def print_fit(record: Mapping[str, Any]) -> None:
     """Prints what `fit` made, in the form of `FitReport.to_dict` with the bundle's folder."""
     chosen = record["cross_validation"]
     table = Table("scored on", "examples", "measure", "value", box=None)
-    held_out = "dev" if record["examples"]["dev"] else "held-out folds"
+    part, held_out = ("dev", "dev") if record["examples"]["dev"] else ("train", "held-out folds")
     for measure, value in chosen["scores"].items():
-        table.add_row(held_out, str(record["examples"]["dev" if held_out == "dev" else "train"]), measure, _percent(value))
+        table.add_row(held_out, str(record["examples"][part]), measure, _percent(value))
     for measure, value in record["test"].items():
         table.add_row("test", str(record["examples"]["test"]), measure, _percent(value))
     console.print(table)
@@ -98,7 +98,9 @@ def print_evaluation(record: Mapping[str, Any], most: int = 10) -> None:
         console.print(f"\n{record['n_wrong']} wrong, for example:", style="bold")
     for example in record["wrong"][:most]:
         console.print(Text(example["text"], style="bold"), soft_wrap=True)
-        console.print(f"  gold {_answers(example['gold'])}, predicted {_answers(example['predicted'])}", highlight=False)
+        console.print(
+            f"  gold {_answers(example['gold'])}, predicted {_answers(example['predicted'])}", highlight=False
+        )
 
 
 def counted(rows: Iterable[_Row], name: str) -> Iterator[_Row]:

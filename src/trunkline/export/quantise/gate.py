@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from trunkline.adapt import fitting
 from trunkline.bundle.lora import SLOTS
 from trunkline.encoder.bundle_files import Loaded
 from trunkline.engine.session import open_session
@@ -27,7 +28,6 @@ from trunkline.export.quantise.measure import (
 from trunkline.export.quantise.plan import Plan, linear_layers
 from trunkline.export.quantise.smooth import Calibration
 from trunkline.export.weights import BackboneWeights, take_weights
-from trunkline.adapt import fitting
 from trunkline.tasks import get_family
 
 NAMED = 3

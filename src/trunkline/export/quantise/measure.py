@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from trunkline.adapt import fitting
 from trunkline.bundle.lora import Feeds, fuse
 from trunkline.encoder.adapter_file import AdapterFile
 from trunkline.encoder.bundle_files import Loaded
 from trunkline.errors import TrunklineError
 from trunkline.export.adapters import adapter_tensors, to_half
 from trunkline.export.weights import FloatArray
-from trunkline.adapt import fitting
 from trunkline.heads.linear import LinearHead
 from trunkline.tasks import get_family
 from trunkline.tasks.base import Family

@@ -1,0 +1,76 @@
+"""A task with LoRA of its own, fitted for a model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from trunkline.adapt.few_labels import LoraSettings, tune_lora
+from trunkline.bundle.parts import Task, read_task, task_bytes
+from trunkline.encoder.adapter_tensors import adapter_arrays, lora_from_arrays
+from trunkline.encoder.bundle_files import bundle_encoder, load_any
+from trunkline.encoder.encoder import Encoder
+from trunkline.errors import TrunklineError
+from trunkline.tasks import UNITS, get_family
+
+if TYPE_CHECKING:
+    from trunkline.model import Model
+
+
+def fit_lora(
+    model: Model, name: str, family: str, parts: tuple[Sequence[Any], Sequence[Any]], **settings: Any
+) -> tuple[Task, dict[str, Any]]:
+    """Trains LoRA and a head for a task of a model.
+
+    Args:
+        model: Its encoder must have weights for torch: in its bundle, or as the default encoder's package.
+        name: The task's name.
+        family: Its family.
+        parts: Train and dev examples.
+        settings: Of `LoraSettings`.
+
+    Returns:
+        The task, and how it was chosen.
+
+    Raises:
+        TrunklineError: An unknown setting, or no weights for torch.
+    """
+    known = [field.name for field in fields(LoraSettings)]
+    unknown = sorted(settings.keys() - set(known))
+    if unknown:
+        raise TrunklineError(f"mode lora has no setting {unknown[0]!r}", expected="some of " + ", ".join(known))
+    examples, kind, units = [*parts[0], *parts[1]], get_family(family), UNITS[family]
+    encoder, labels = _encoder(model), kind.labels(parts[0])
+    primary = model.bundle.primaries.get(family)
+    lora = None if primary is None else lora_from_arrays(primary.lora_arrays(), primary.alpha, encoder.config)
+    data, texts = model.labelled(examples, family, units)
+    tuned = tune_lora(encoder, lora, kind, data, texts, labels, n_dev=len(parts[1]), settings=LoraSettings(**settings))
+    chosen = {**tuned.fitted.record(), "epochs": tuned.epochs, **settings}
+    info = {"mode": "lora", "examples": len(parts[0]), "cross_validation": chosen, "engine": "torch"}
+    content = task_bytes(
+        model.bundle.manifest,
+        family,
+        labels,
+        tuned.fitted.head,
+        units=units,
+        lora=adapter_arrays(tuned.lora),
+        alpha=tuned.lora.config.alpha,
+        info=info,
+    )
+    return read_task(content, model.bundle.manifest, name), chosen
+
+
+def _encoder(model: Model) -> Encoder:
+    manifest = model.bundle.manifest
+    if manifest.checkpoint:
+        return bundle_encoder(model.bundle)
+    loaded = load_any("default", fork=manifest.encoder.fork, max_length=manifest.encoder.max_length)
+    if loaded.backbone != manifest.backbone:
+        raise TrunklineError(
+            f"{Path(model.folder)} has graphs for ONNX Runtime alone, of an encoder that is not the default one",
+            expected="a bundle with weights for torch",
+            todo="Fit on the bundle that it was exported from",
+        )
+    return loaded.encoder
