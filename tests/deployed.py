@@ -3,26 +3,24 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from safetensors.numpy import save
 
 import tiny_models
+from trunkline.bundle.edit import with_primaries, write_bundle
 from trunkline.bundle.lora import SLOTS
-from trunkline.bundle.manifest import EncoderFacts, FileEntry, Manifest, TaskEntry
-from trunkline.encoder.adapter_file import AdapterFile, lora_hash
-from trunkline.encoder.bundle_files import Loaded
+from trunkline.encoder.adapter_file import AdapterFile, primary_file, task_file
+from trunkline.encoder.bundle_files import Loaded, manifest_of
 from trunkline.encoder.lora import LoraAdapter
-from trunkline.export.adapters import adapter_tensors, to_half
+from trunkline.engine.base import Predictor
 from trunkline.export.graph import branch_graph, trunk_graph
 from trunkline.export.weights import take_weights
 from trunkline.heads.linear import LinearHead
+from trunkline.model import load
 
 NER_LABELS = ("O", "B-person", "I-person", "B-place", "I-place")
 QA_LABELS = ("O", "start", "end", "single", "no answer")
@@ -76,7 +74,6 @@ def whole(loaded: Loaded, qa: bool = False) -> Loaded:
     tasks = {}
 
     def add(name: str, family: str, labels: Sequence[str], seed: int, lora: Any = None) -> None:
-        primary = primaries[family].lora if family in primaries and lora is None else None
         moves = family == "ner" and seed % 2 == 1
         tasks[name] = AdapterFile(
             family,
@@ -85,7 +82,6 @@ def whole(loaded: Loaded, qa: bool = False) -> Loaded:
             lora=lora,
             head=head(len(labels), seed, config.hidden_size, moves),
             labels=tuple(labels),
-            primary=lora_hash(primary),
         )
 
     add("names", "ner", NER_LABELS, 3)
@@ -102,76 +98,26 @@ def whole(loaded: Loaded, qa: bool = False) -> Loaded:
     return dataclasses.replace(loaded, primaries=primaries, tasks=tasks)
 
 
-def task_bytes(task: AdapterFile, primary: str = "") -> bytes:
-    tensors = to_half(adapter_tensors(task.lora, task.head))
-    record = {
-        "format": 1,
-        "kind": "task",
-        "family": task.family,
-        "backbone": task.backbone,
-        "fork": task.fork,
-        "labels": list(task.labels),
-        "primary": primary,
-        "info": {},
-    }
-    return save(tensors, {"trunkline": json.dumps(record)})
-
-
-def primary_bytes(adapter: AdapterFile) -> bytes:
-    record = {
-        "format": 1,
-        "kind": "adapter",
-        "family": adapter.family,
-        "backbone": adapter.backbone,
-        "fork": adapter.fork,
-        "lora": lora_hash(adapter.lora),
-    }
-    return save(to_half(adapter_tensors(adapter.lora)), {"trunkline": json.dumps(record)})
-
-
 def deploy(loaded: Loaded, folder: Path, bank: bool = True, slots: Sequence[str] = tuple(SLOTS)) -> Path:
-    """Writes a deployed bundle."""
-    weights, config = take_weights(loaded.encoder), loaded.encoder.config
+    """Writes a bundle with graphs and without a checkpoint."""
+    weights = take_weights(loaded.encoder)
     graphs = {"trunk": trunk_graph(weights), "branch": branch_graph(weights, slots=slots)}
     if bank:
         graphs["branch-bank"] = branch_graph(weights, "bank", slots)
-    content = {f"{name}.onnx": graph for name, graph in graphs.items()}
-    content["tokenizer.json"] = loaded.tokenizer.tokenizer.to_str().encode()
-    content |= {f"adapters/{family}.safetensors": primary_bytes(a) for family, a in loaded.primaries.items()}
-    for name, task in loaded.tasks.items():
-        primary = ""
-        if task.lora is None and task.family in loaded.primaries:
-            adapter = content[f"adapters/{task.family}.safetensors"]
-            primary = f"{task.family}@{hashlib.sha256(adapter).hexdigest()}"
-        content[f"tasks/{name}.safetensors"] = task_bytes(task, primary)
-    tokenizer = loaded.tokenizer
-    facts = EncoderFacts(
-        model_type=config.model_type,
-        hidden_size=config.hidden_size,
-        intermediate_size=config.intermediate_size,
-        n_layers=config.n_layers,
-        n_heads=config.n_heads,
-        fork=loaded.encoder.fork,
-        max_length=tokenizer.max_length,
-        overlap=tokenizer.overlap,
-        pad_id=config.pad_id,
-        activation=config.activation,
-        vocabulary_size=config.vocab_size,
+    manifest = dataclasses.replace(manifest_of(loaded, "tiny"), slots=tuple(slots))
+    adapters = {family: primary_file(adapter) for family, adapter in loaded.primaries.items()}
+    on_these = with_primaries(manifest, adapters)
+    write_bundle(
+        folder,
+        manifest,
+        tokenizer=loaded.tokenizer.tokenizer.to_str().encode(),
+        graphs=graphs,
+        adapters=adapters,
+        tasks={name: task_file(task, on_these) for name, task in loaded.tasks.items()},
     )
-    manifest = Manifest(
-        name="tiny",
-        trunkline="0",
-        encoder=facts,
-        backbone=loaded.backbone,
-        weights={"kind": "float32"},
-        slots=tuple(slots),
-        graphs={name: f"{name}.onnx" for name in graphs},
-        adapters={family: f"adapters/{family}.safetensors" for family in loaded.primaries},
-        tasks={name: TaskEntry(task.family, f"tasks/{name}.safetensors") for name, task in loaded.tasks.items()},
-        files={name: FileEntry(hashlib.sha256(data).hexdigest(), len(data)) for name, data in content.items()},
-    )
-    for name, data in {**content, "manifest.json": manifest.to_json()}.items():
-        path = folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(data)
     return folder
+
+
+def predictor(folder: Path, **options: Any) -> Predictor:
+    """What predicts with a bundle, beneath `Model`."""
+    return load(folder, **options)._predictor

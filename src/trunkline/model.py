@@ -201,6 +201,14 @@ class Model:
         while part := list(itertools.islice(stream, batch)):
             yield from self._predictor.predict(part, chosen)
 
+    def predict_mixed(self, requests: Sequence[tuple[str, str]]) -> list[Any]:
+        """One prediction for each `(text, task)`; requests of several tasks share batches.
+
+        A text that comes several times runs through the trunk once. Where the bundle has the graph `branch-bank`, rows
+        of several adapters go through the branch together. Errors as for `predict`.
+        """
+        return self._predictor.predict_mixed(requests)
+
     def evaluate(self, name: str, texts: Any, labels: Any = None) -> Evaluation:
         """Scores a task on labelled texts: overall, a row a label, the confusion matrix and the wrong examples.
 

@@ -16,13 +16,12 @@ from sklearn.preprocessing import StandardScaler
 
 import tiny_models
 import trunkline
-from trunkline.adapt import TaskData, adapt
+from trunkline.adapt import TaskData, adapt, fitting
 from trunkline.adapt.lora import _Batches, starting_lora
 from trunkline.config import AdapterSection, AdaptSection
 from trunkline.encoder.adapter_file import AdapterFile, lora_hash
 from trunkline.encoder.bundle_files import Loaded, add_task, load_any, save_bundle
 from trunkline.errors import MismatchError, TrunklineError
-from trunkline.adapt import fitting
 from trunkline.heads.linear import LinearHead, best_head, fit_head, head_path, mean_loss
 from trunkline.tasks import get_family
 from trunkline.text.examples import NerExample, Span, TextExample

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 import tiny_models
+from trunkline.adapt import fitting
 from trunkline.adapt.fit import TaskData
 from trunkline.adapt.lora import train_lora
 from trunkline.config import AdaptSection
@@ -18,7 +19,6 @@ from trunkline.encoder import features
 from trunkline.encoder.batch import TokenBatch
 from trunkline.encoder.bundle_files import Loaded, load_any
 from trunkline.encoder.features import Branch, TrunkStates, branch_features
-from trunkline.adapt import fitting
 from trunkline.tasks import get_family
 from trunkline.text.examples import TextExample
 from trunkline.text.packing import UnitText, pack

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 import tiny_models
+from trunkline.adapt import fitting
 from trunkline.adapt.fit import TaskData, adapt
 from trunkline.config import AdapterSection, AdaptSection
 from trunkline.data.load import load_examples
@@ -23,7 +24,6 @@ from trunkline.export.quantise.plan import Plan
 from trunkline.export.quantise.simulate import quantised_encoder
 from trunkline.export.quantise.smooth import Calibration, calibrate
 from trunkline.export.weights import take_weights
-from trunkline.adapt import fitting
 from trunkline.tasks import get_family
 from trunkline.text.examples import NerExample, TextExample
 

@@ -11,13 +11,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from trunkline.engine.base import MAX_CHARACTERS, check_texts, chosen_tasks
 from trunkline.errors import MismatchError, TrunklineError
 from trunkline.tasks import get_family
-from trunkline.tasks.base import Scored
+from trunkline.tasks.base import Scored, softmax
 from trunkline.tasks.ner import decode_bio, may_follow
-from trunkline.tasks.base import softmax
 from trunkline.tasks.paths import best_paths
-from trunkline.engine.base import MAX_CHARACTERS, check_texts, chosen_tasks
 from trunkline.text.tags import bio_labels
 
 
