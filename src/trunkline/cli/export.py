@@ -12,12 +12,6 @@ import typer
 from trunkline.cli.base import JsonFlag, app
 from trunkline.errors import TrunklineError
 
-bundle_app = typer.Typer(
-    no_args_is_help=True, rich_markup_mode=None, help="Deployed bundles: list, add, remove, sign, verify."
-)
-app.add_typer(bundle_app, name="bundle")
-
-BundleArgument = Annotated[Path, typer.Argument(help="A deployed bundle's folder.")]
 SignOption = Annotated[Path | None, typer.Option(help="File with an Ed25519 private key; signs the bundle.")]
 Texts = Annotated[
     Path | None,
@@ -145,115 +139,6 @@ def report_size_command(
 
     for record in records:
         print_sizes(record)
-
-
-@bundle_app.command("list")
-def list_bundle(bundle: BundleArgument, as_json: JsonFlag = False) -> None:
-    """Show what a deployed bundle holds.
-
-    Example: trunkline bundle list deployed
-    """
-    from trunkline.bundle.files import read_manifest
-
-    manifest = read_manifest(bundle.expanduser())
-    record = json.loads(manifest.to_json())
-    if as_json:
-        typer.echo(json.dumps(record, indent=2))
-        return
-    facts = manifest.encoder
-    typer.echo(
-        f"{manifest.name}: {facts.model_type}, {facts.n_layers} layers of {facts.hidden_size}, fork {facts.fork}, "
-        f"{manifest.weights['kind']}, {sum(file.bytes for file in manifest.files.values()) / 1e6:.1f} MB"
-    )
-    for part, file in {**manifest.graphs, **{f"{k} adapter": v for k, v in manifest.adapters.items()}}.items():
-        typer.echo(f"  {part}: {file}, {manifest.files[file].bytes} bytes")
-    for key, task in sorted(manifest.tasks.items()):
-        typer.echo(f"  task {key} ({task.family}): {task.file}, {manifest.files[task.file].bytes} bytes")
-
-
-@bundle_app.command("add")
-def add(
-    bundle: BundleArgument,
-    name: Annotated[str, typer.Argument(help="The task's name.")],
-    file: Annotated[Path, typer.Argument(help="A task's file, of a deployed or a training bundle.")],
-    replace: Annotated[bool, typer.Option("--replace", help="Update a task of this name.")] = False,
-    sign: SignOption = None,
-) -> None:
-    """Add a task to a deployed bundle, or update one; graphs are not touched.
-
-    Example: trunkline bundle add deployed orders runs/quickstart/run/bundle/tasks/orders.safetensors
-    """
-    from trunkline.bundle.edit import add_task
-    from trunkline.bundle.files import is_task_file, read_manifest
-
-    folder = bundle.expanduser()
-    source: Path | bytes = file
-    manifest = read_manifest(folder)
-    if not is_task_file(file):
-        # Only files of training bundles need torch to be read.
-        from trunkline.export.adapter_bytes import converted_task
-
-        source = converted_task(file, folder, manifest)
-    after = add_task(folder, name, source, replace=replace, key=None if sign is None else _key(sign))
-    typer.echo(f"{folder / after.tasks[name].file}")
-
-
-@bundle_app.command("remove")
-def remove(
-    bundle: BundleArgument,
-    name: Annotated[str, typer.Argument(help="The task's name.")],
-    sign: SignOption = None,
-) -> None:
-    """Take a task out of a deployed bundle.
-
-    Example: trunkline bundle remove deployed orders
-    """
-    from trunkline.bundle.edit import remove_task
-
-    after = remove_task(bundle, name, key=None if sign is None else _key(sign))
-    typer.echo("left: " + (", ".join(sorted(after.tasks)) or "no tasks"))
-
-
-@bundle_app.command("sign")
-def sign_command(
-    bundle: BundleArgument,
-    key: Annotated[Path, typer.Option(help="File with an Ed25519 private key; a new one is made if it is missing.")],
-) -> None:
-    """Sign a deployed bundle; prints the public key that verifies it.
-
-    Example: trunkline bundle sign deployed --key private.key
-    """
-    from trunkline.bundle.edit import sign_bundle
-    from trunkline.bundle.signature import new_private_key, public_half
-
-    if not key.exists():
-        key.touch(mode=0o600)
-        key.write_text(new_private_key() + "\n", encoding="ascii")
-    private = _key(key)
-    sign_bundle(bundle, private)
-    typer.echo(public_half(private))
-
-
-@bundle_app.command("verify")
-def verify(
-    bundle: BundleArgument,
-    public_key: Annotated[
-        str | None, typer.Option(help="Ed25519 public key in hexadecimal digits, or its file.")
-    ] = None,
-) -> None:
-    """Check every file of a deployed bundle, and its signature if a key is given.
-
-    Example: trunkline bundle verify deployed
-    """
-    from trunkline.bundle.files import open_bundle
-    from trunkline.engine.session import open_session
-
-    key = _key(Path(public_key)) if public_key is not None and Path(public_key).is_file() else public_key
-    opened = open_bundle(bundle, public_key=key)
-    for graph in opened.graphs.values():
-        open_session(graph)
-    signed = ", signature good" if key is not None else ""
-    typer.echo(f"{opened.manifest.name}: {len(opened.manifest.files)} files good{signed}")
 
 
 def _export(form: str, source: str, out: Path, options: Any, key: bytes | None, say: Any) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -185,3 +186,34 @@ def _parts(
         else:
             unused.append(key)
     return found, paths, unused
+
+
+def with_peft(bundle: Path, family: str, folder: Path, out: Path) -> Path:
+    """Copies a bundle with a PEFT adapter as a family's primary adapter; tasks that sat on another one are left out.
+
+    Raises:
+        TrunklineError: The adapter is none of this encoder, or the folder is taken.
+    """
+    from trunkline.encoder.adapter_file import AdapterFile
+    from trunkline.encoder.bundle_files import load_any, save_bundle
+
+    loaded = load_any(str(bundle))
+    adapter = AdapterFile(family, loaded.backbone, loaded.encoder.fork, import_peft(folder, loaded.encoder.config))
+    tasks = {name: task for name, task in loaded.tasks.items() if task.family != family or task.lora is not None}
+    save_bundle(replace(loaded, primaries={**loaded.primaries, family: adapter}, tasks=tasks), out)
+    return out
+
+
+def primary_to_peft(bundle: Path, family: str, out: Path) -> Path:
+    """Writes a bundle's primary adapter of a family as PEFT reads it; raises MismatchError if it has none."""
+    from trunkline.encoder.bundle_files import load_bundle
+
+    loaded = load_bundle(bundle)
+    adapter = loaded.primary(family)
+    if adapter is None:
+        raise MismatchError(
+            f"{bundle} has no primary adapter of family {family}",
+            expected="one of " + (", ".join(sorted(loaded.primaries)) or "(none)"),
+        )
+    export_peft(adapter, loaded.encoder.config, out, str(loaded.info.get("encoder", "")))
+    return out

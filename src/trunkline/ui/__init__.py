@@ -103,6 +103,24 @@ def print_evaluation(record: Mapping[str, Any], most: int = 10) -> None:
         )
 
 
+def print_bundle(record: Mapping[str, Any]) -> None:
+    """Prints what a bundle holds, in the form of `describe_bundle`."""
+    encoder = record["encoder"]
+    sizes = f"{encoder['model_type']}, {encoder['n_layers']} layers of {encoder['hidden_size']}, fork {encoder['fork']}"
+    runs = f"{record['precision']}, runs on {' and '.join(record['engines'])}, {record['bytes'] / 1e6:.1f} MB"
+    console.print(f"{record['name']}: {sizes}, {runs}", highlight=False, soft_wrap=True)
+    if record["adapters"]:
+        console.print(f"primary adapters: {', '.join(record['adapters'])}", highlight=False)
+    table = Table("task", "family", "labels", "kB", "mode", "examples", "held-out scores", box=None)
+    for name, task in record["tasks"].items():
+        scores = ", ".join(f"{key} {_percent(value)}" for key, value in (task["scores"] or {}).items())
+        cells = (task["mode"] or "", str(task["examples"] or ""), scores)
+        table.add_row(Text(name), task["family"], str(len(task["labels"])), f"{task['bytes'] / 1000:.0f}", *cells)
+    console.print(table) if record["tasks"] else console.print("no tasks yet")
+    for item in record["licences"]:
+        console.print(f"licence of {item['part']}: {item['licence'] or 'unknown'}", highlight=False, soft_wrap=True)
+
+
 def counted(rows: Iterable[_Row], name: str) -> Iterator[_Row]:
     """The rows, with their number on a line of stderr that is written again now and then where that is a terminal."""
     columns = (TextColumn("{task.description}"), TextColumn("{task.completed:,.0f}"), TimeElapsedColumn())
