@@ -1,0 +1,203 @@
+"""What the Python door takes: texts and labels in the containers that people have, with clear refusals of the rest.
+
+Duck typing throughout, so that neither pandas nor polars nor datasets is imported.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from math import isnan
+from typing import Any
+
+from trunkline.data.records import shorten
+from trunkline.data.spans import Row, build_example, check_borders, parse_entities
+from trunkline.errors import TrunklineError
+from trunkline.text.examples import Example, NerExample, QaExample, TextExample
+
+_log = logging.getLogger("trunkline.data")
+
+TEXTS = "a list, tuple, generator, numpy array, pandas or polars Series, or column of datasets, of strings"
+_FAMILIES: dict[str, type] = {"classification": TextExample, "ner": NerExample, "qa": QaExample}
+
+
+def examples_from(texts: Any, labels: Any = None, family: str | None = None) -> tuple[str, list[Example]]:
+    """Texts and labels as examples.
+
+    Args:
+        texts: A container of strings (see `TEXTS`); without `labels` one dict {label: [texts]}, or examples as the
+            readers give them.
+        labels: As many as texts: strings for classification, or lists of entities for ner, each `(start, end, label)`
+            or a dict with these keys, in characters, `end` exclusive. A ClassLabel column of `datasets` gives its
+            names. Other numbers are refused, because a prediction would not be the number that was given.
+        family: `classification` or `ner` (`qa` only for examples); needed where no label says which.
+
+    Returns:
+        The family, and the examples in order.
+
+    Raises:
+        TrunklineError: Says what was given, and the position of a text or label, counted from 0.
+    """
+    if family is not None and family not in _FAMILIES:
+        raise TrunklineError(f"the family {family!r}", expected=f"one of {', '.join(_FAMILIES)}")
+    if labels is None:
+        if isinstance(texts, Mapping):
+            return _checked_family("classification", family), _by_label(texts)
+        items = list(_items(texts, "texts"))
+        if not items and family is not None:
+            return family, []
+        kinds = {name for name, kind in _FAMILIES.items() if any(isinstance(item, kind) for item in items)}
+        if len(kinds) == 1 and all(isinstance(item, _FAMILIES[min(kinds)]) for item in items):
+            return _checked_family(min(kinds), family), items
+        raise TrunklineError("no labels were given", expected="a label for each text, or one dict {label: [texts]}")
+    if isinstance(texts, Mapping):
+        raise TrunklineError("a dict of texts and labels besides", expected="either a dict {label: [texts]}, or both")
+    whole = [_text(item, f"texts[{n}]", blank=False) for n, item in enumerate(_items(texts, "texts"))]
+    marks = list(_items(labels, "labels"))
+    if len(whole) != len(marks):
+        raise TrunklineError(f"{len(whole)} texts and {len(marks)} labels", expected="a label for each text")
+    found = _family_of(marks, family)
+    if found == "classification":
+        return found, [
+            TextExample(t, _label(m, f"labels[{n}]")) for n, (t, m) in enumerate(zip(whole, marks, strict=True))
+        ]
+    rows = [
+        Row(None, text, parse_entities(_entities(mark, f"labels[{n}]"), f"labels[{n}]", None))
+        for n, (text, mark) in enumerate(zip(whole, marks, strict=True))
+    ]
+    if note := check_borders(rows, "labels"):
+        _log.warning(note)
+    return found, [build_example(row, f"labels[{n}]") for n, row in enumerate(rows)]
+
+
+def texts_from(texts: Any) -> Iterator[str]:
+    """The texts to predict on, one at a time as they are asked for, so that there may be any number.
+
+    Raises:
+        TrunklineError: At once for what is no container of texts; when it is reached for an item that is no text.
+    """
+    items = _items(texts, "texts")
+    return (_text(item, f"texts[{number}]") for number, item in enumerate(items))
+
+
+def _by_label(texts: Mapping[Any, Any]) -> list[Example]:
+    examples: list[Example] = []
+    for label, part in texts.items():
+        name = _label(label, f"the key {label!r}")
+        where = f"texts[{label!r}]"
+        items = _items(part, where, TEXTS)
+        examples += (TextExample(_text(t, f"{where}[{n}]", blank=False), name) for n, t in enumerate(items))
+    return examples
+
+
+def _items(values: Any, what: str, expected: str = "") -> Iterator[Any]:
+    """The items of a container that has an order."""
+    expected = expected or (TEXTS if what == "texts" else "as many labels as texts, in a list or its like")
+    shape = getattr(values, "shape", None)
+    problem = ""
+    if isinstance(values, str | bytes | bytearray):
+        problem = f"{what} is one {'string' if isinstance(values, str) else 'bytes object'}: {shorten(values)}"
+    elif isinstance(values, Mapping | set | frozenset):
+        problem = f"{what} is a {type(values).__name__}: {shorten(values)}"
+    elif isinstance(shape, tuple) and len(shape) != 1:
+        problem = f"{what} is a {type(values).__name__} of shape {shape}"
+    elif hasattr(values, "column_names"):
+        problem = f"{what} is a {type(values).__name__} with the columns {', '.join(values.column_names)}"
+    elif not isinstance(values, Iterable):
+        problem = f"{what} is {'None' if values is None else f'of the type {type(values).__name__}'}"
+    if problem:
+        todo = "Put a single text into a list: [text]" if isinstance(values, str) else ""
+        raise TrunklineError(problem, expected=expected, todo=todo)
+    names = getattr(getattr(values, "features", None), "names", None)
+    convert: Callable[[Any], Any] = _namer(names) if names else _plain
+    return map(convert, values)
+
+
+def _namer(names: Sequence[str]) -> Callable[[Any], Any]:
+    return lambda value: names[value] if isinstance(value, int) and 0 <= value < len(names) else value
+
+
+def _plain(value: Any) -> Any:
+    """Scalars of pyarrow as Python values, and arrays of entities as lists."""
+    convert = getattr(value, "as_py", None) or (getattr(value, "tolist", None) if getattr(value, "shape", ()) else None)
+    return convert() if convert else value
+
+
+def _text(value: Any, where: str, *, blank: bool = True) -> str:
+    if not isinstance(value, str):
+        raise TrunklineError(f"{where} is {_described(value)}", expected="a string")
+    if not blank and not value.strip():
+        raise TrunklineError(f"{where} is blank: {shorten(value)}", expected="a text", todo="Leave this example out")
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        raise TrunklineError(
+            f"{where} has half of a surrogate pair at {error.start}: {shorten(value)}",
+            expected="valid Unicode",
+            todo="Mend it, for instance by text.encode('utf-8', 'replace').decode()",
+        ) from None
+    return str(value)
+
+
+def _is_missing(value: Any) -> bool:
+    return value is None or type(value).__name__ in ("NAType", "NaTType") or (isinstance(value, float) and isnan(value))
+
+
+def _described(value: Any) -> str:
+    return f"{shorten(value)}, {'a missing value' if _is_missing(value) else f'of the type {type(value).__name__}'}"
+
+
+def _label(value: Any, where: str) -> str:
+    if isinstance(value, str) and value.strip():
+        return _text(value, where).strip()
+    if isinstance(value, list | tuple | set | frozenset) and value and all(isinstance(one, str) for one in value):
+        raise TrunklineError(
+            f"{where} has several labels: {shorten(value)}",
+            expected="one label a text; several are not supported yet",
+            todo="Fit one task a label, each with the labels yes and no",
+        )
+    number = (hasattr(value, "__index__") or isinstance(value, float)) and not _is_missing(value)
+    raise TrunklineError(
+        f"{where} is {_described(value)}",
+        expected="a label as a string that is not blank",
+        todo="Map numbers to names, for instance by [names[label] for label in labels]" if number else "",
+    )
+
+
+def _entities(value: Any, where: str) -> list[Any]:
+    if not isinstance(value, list | tuple):
+        raise TrunklineError(f"{where} is {_described(value)}", expected="a list of (start, end, label)")
+    return list(value)
+
+
+def _family_of(marks: Sequence[Any], family: str | None) -> str:
+    """`classification` where labels are strings, `ner` where they are lists of entities."""
+    if family == "qa":
+        raise TrunklineError("labels for the family qa", expected="examples with question, context and answers")
+    if family is not None:
+        return family
+    kinds: dict[str, int] = {}
+    for number, mark in enumerate(marks):
+        if isinstance(mark, list | tuple):
+            if mark and all(isinstance(one, str) for one in mark):
+                _label(mark, f"labels[{number}]")
+            kinds.setdefault("ner" if mark else "empty", number)
+        else:
+            kinds.setdefault("classification", number)
+    if kinds.keys() in ({"ner"}, {"ner", "empty"}, {"classification"}):
+        return max(kinds.keys() - {"empty"})
+    given = "all labels are empty" if marks else "there are no texts"
+    if len(kinds) > 1:
+        first, second = sorted(kinds.values())[:2]
+        given = f"labels[{first}] is {shorten(marks[first])} and labels[{second}] is {shorten(marks[second])}"
+    raise TrunklineError(
+        given,
+        expected="strings for classification, or lists of (start, end, label) for ner",
+        todo="Pass family='classification' or family='ner' if these are its labels" if len(kinds) == 1 else "",
+    )
+
+
+def _checked_family(found: str, family: str | None) -> str:
+    if family not in (None, found):
+        raise TrunklineError(f"examples of {found}", expected=f"examples of {family}, the family that was asked for")
+    return found

@@ -1,0 +1,193 @@
+"""Entities as character spans: from what files and callers give, and whether their borders are those of words."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Mapping, Sequence
+from itertools import accumulate, pairwise
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from trunkline.data.records import require_text, shorten
+from trunkline.errors import DataError
+from trunkline.tasks.ner import unheld_spans
+from trunkline.text.examples import NerExample, Span
+from trunkline.text.words import split_words
+
+Overlap = Literal["error", "keep"]
+
+STARTS = ("start", "start_offset", "begin")
+ENDS = ("end", "end_offset", "stop")
+LABELS = ("label", "entity", "labels", "type", "tag", "entity_group")
+_NAMED = 3
+"""Misses that a message lists; as many that another unit explains are taken for offsets in that unit."""
+
+
+class Entity(NamedTuple):
+    """An entity as it was given: offsets that may be wrong, its label, and its text where that was given, too."""
+
+    start: int
+    end: int
+    label: str
+    text: str | None = None
+
+
+class Row(NamedTuple):
+    """A text with its entities as they were given, and the line; None where there are no lines."""
+
+    line: int | None
+    text: str
+    entities: tuple[Entity, ...]
+
+
+def parse_entities(values: Sequence[Any], path: str | Path, line: int | None) -> tuple[Entity, ...]:
+    """Entities from `[start, end, label]` each, or from objects with these under `STARTS`, `ENDS` and `LABELS`.
+
+    Raises:
+        DataError: Entities of another form, offsets that are no whole numbers, or empty labels.
+    """
+    found = []
+    for value in values:
+        start: Any
+        end: Any
+        label: Any
+        if isinstance(value, Mapping):
+            start, end, label = (
+                next((value[key] for key in keys if key in value), None) for keys in (STARTS, ENDS, LABELS)
+            )
+            label = label[0] if isinstance(label, list) and len(label) == 1 else label
+        elif isinstance(value, list | tuple) and len(value) == 3:
+            start, end, label = value
+        else:
+            start = end = label = None
+        try:
+            first, last = (-1 if isinstance(number, bool) else operator.index(number) for number in (start, end))
+        except TypeError:
+            raise DataError(
+                f"the entity is {shorten(value)}",
+                path=path,
+                line=line,
+                expected="(start, end, label), or an object with start, end and label; offsets are whole numbers",
+            ) from None
+        claimed = value.get("text") if isinstance(value, Mapping) else None
+        label = require_text(label, "label", path, line)
+        found.append(Entity(first, last, label, claimed if isinstance(claimed, str) else None))
+    return tuple(found)
+
+
+def build_example(row: Row, path: str | Path, *, overlap: Overlap = "error") -> NerExample:
+    """A row as an example; blanks at the ends of the text and of entities are cut off.
+
+    Raises:
+        DataError: A blank text; entities that lie outside of it, cover only blanks, are not the text that was given for
+            them, or overlap, unless that is kept as in sources of pre-finetuning.
+    """
+    stripped = require_text(row.text, "text", path, row.line)
+    spans = sorted(
+        (_trim(row.text, entity, path, row.line) for entity in row.entities),
+        key=lambda span: (span.start, span.end, span.label),
+    )
+    for left, right in pairwise(spans if overlap == "error" else ()):
+        if right.start < left.end:
+            raise DataError(
+                f"the entities {shorten(left.label)} at {left.start}..{left.end} and {shorten(right.label)} at "
+                f"{right.start}..{right.end} overlap",
+                path=path,
+                line=row.line,
+                expected="entities that do not overlap",
+                todo="Keep one of the two",
+            )
+    shift = len(row.text) - len(row.text.lstrip())
+    moved = tuple(Span(span.start - shift, span.end - shift, span.label) for span in spans)
+    return NerExample(stripped, split_words(stripped), moved)
+
+
+def _trim(text: str, entity: Entity, path: str | Path, line: int | None) -> Span:
+    start, end, label, claimed = entity
+    if not 0 <= start < end <= len(text):
+        raise DataError(
+            f"the entity {shorten(label)} has the offsets {start}..{end}",
+            path=path,
+            line=line,
+            expected=f"0 <= start < end <= {len(text)}, the length of the text in characters",
+            todo="Check that the offsets count characters, not bytes or words, and that `end` is exclusive",
+        )
+    piece = text[start:end]
+    if not piece.strip():
+        raise DataError(
+            f"the entity {shorten(label)} at {start}..{end} covers only blanks", path=path, line=line, expected="text"
+        )
+    if claimed is not None and claimed.split() != piece.split():
+        raise DataError(
+            f"the entity {shorten(claimed)} is not what stands at {start}..{end}: {shorten(piece)}",
+            path=path,
+            line=line,
+            expected="offsets that count characters, `end` exclusive",
+        )
+    return Span(start + len(piece) - len(piece.lstrip()), end - len(piece) + len(piece.rstrip()), label)
+
+
+def check_borders(rows: Sequence[Row], path: str | Path) -> str:
+    """Whether entities begin and end where words do, which is where predictions can.
+
+    Returns:
+        What to tell the user of the entities that no prediction can hit; empty if there are none.
+
+    Raises:
+        DataError: Most entities miss, or offsets in another unit explain those that do; the unit is named.
+    """
+    total = sum(len(row.entities) for row in rows)
+    missed = [(row, entity) for row in rows for entity in _missed(row)]
+    if not missed:
+        return ""
+    shown = [f"{_quote(row, entity)}{f' in line {row.line}' if row.line else ''}" for row, entity in missed[:_NAMED]]
+    listed = ", ".join(shown) + (", ..." if len(missed) > _NAMED else "")
+    what = f"{len(missed)} of {total} entities do not begin and end where words do: {listed}"
+    others = {unit: sum(count(row) for row in rows) for unit, count in _UNITS.items()}
+    unit = min(others, key=lambda name: others[name])
+    likely = 2 * others[unit] < len(missed)
+    if 2 * len(missed) > total or (likely and len(missed) >= _NAMED):
+        raise DataError(
+            what,
+            path=path,
+            line=missed[0][0].line,
+            expected="offsets that count characters, `end` exclusive, and entities of whole words",
+            todo=f"The offsets seem to count {unit}: convert them" if likely else "Check the offsets",
+        )
+    return f"{what}; no prediction can hit these"
+
+
+def _quote(row: Row, entity: Entity) -> str:
+    piece = shorten(row.text[entity.start : entity.end]) if 0 <= entity.start < entity.end else "offsets"
+    return f"{piece} at {entity.start}..{entity.end} ({entity.label})"
+
+
+def _missed(row: Row) -> list[Entity]:
+    """The entities outside of the text, and those whose borders without blanks are not those of words."""
+    words, missed = split_words(row.text), []
+    for entity in row.entities:
+        piece = row.text[max(entity.start, 0) : entity.end]
+        start, end = entity.start + len(piece) - len(piece.lstrip()), entity.end - len(piece) + len(piece.rstrip())
+        span = Span(start, end, entity.label)
+        inside = 0 <= start < end <= len(row.text)
+        if not inside or unheld_spans(NerExample(row.text, words, (span,))):
+            missed.append(entity)
+    return missed
+
+
+def _counter(size: Callable[[str], int]) -> Callable[[Row], int]:
+    """Counts the entities of a row that miss the borders of words if offsets are sums of characters' sizes."""
+
+    def count(row: Row) -> int:
+        at = {offset: number for number, offset in enumerate(accumulate(map(size, row.text), initial=0))}
+        moved = [entity._replace(start=at.get(entity.start, -1), end=at.get(entity.end, -1)) for entity in row.entities]
+        return len(_missed(row._replace(entities=tuple(moved))))
+
+    return count
+
+
+_UNITS: dict[str, Callable[[Row], int]] = {
+    "UTF-8 bytes": _counter(lambda character: len(character.encode("utf-8", "replace"))),
+    "UTF-16 units": _counter(lambda character: 1 + (character > "\uffff")),
+    "words": lambda row: sum(not 0 <= entity.start < entity.end <= len(row.text.split()) for entity in row.entities),
+}
