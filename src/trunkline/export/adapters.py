@@ -5,14 +5,14 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from trunkline.atomic import write_atomic
 from trunkline.bundle.lora import Feeds, FloatArray, fuse
-from trunkline.encoder.lora import LoraAdapter, LowRank
+from trunkline.encoder.adapter_tensors import adapter_arrays
+from trunkline.encoder.lora import LoraAdapter
 from trunkline.errors import MismatchError, TrunklineError
 from trunkline.export.weights import Linear
 from trunkline.heads.linear import LinearHead
@@ -36,20 +36,12 @@ def adapter_tensors(lora: LoraAdapter | None, head: LinearHead | None = None) ->
     Raises:
         MismatchError: A value is not finite.
     """
-    tensors: dict[str, FloatArray] = {}
-    for layer in lora.config.layers if lora is not None else ():
-        for target, part in lora.layer(layer).items() if lora is not None else ():
-            if isinstance(part, LowRank):
-                name = f"lora.{layer}.{target}"
-                tensors[f"{name}.a"] = _array(part.a.T)
-                # B starts at zero and stays small; the factor, mostly above 1, keeps it clear of float16's subnormals.
-                tensors[f"{name}.b"] = _array(part.scale * part.b.detach().T)
+    tensors: dict[str, FloatArray] = {} if lora is None else adapter_arrays(lora)
     if head is not None:
         linear = head_linear(head)
         tensors |= {"head.weight": linear.weight, "head.bias": linear.bias}
         if head.transitions is not None:
             tensors["head.transitions"] = np.asarray(head.transitions, np.float32)
-    _check_finite(tensors, "finite values")
     return tensors
 
 
@@ -66,7 +58,9 @@ def to_half(tensors: Mapping[str, FloatArray]) -> dict[str, HalfArray]:
     """
     with np.errstate(over="ignore"):
         halves = {name: tensor.astype(np.float16) for name, tensor in tensors.items()}
-    _check_finite(halves, "values within 65504, the range of float16")
+    wrong = [name for name, half in halves.items() if not np.isfinite(half).all()]
+    if wrong:
+        raise MismatchError(f"{wrong[0]} has values that float16 cannot hold", expected="finite values up to 65504")
     return halves
 
 
@@ -102,17 +96,3 @@ def write_onnx_adapter(path: Path, feeds: Mapping[str, FloatArray], model_versio
         temporary = Path(folder) / "adapter"
         adapter.export_adapter(str(temporary))
         write_atomic(path, temporary.read_bytes())
-
-
-def _array(tensor: Any) -> FloatArray:
-    return np.ascontiguousarray(tensor.detach().to("cpu").float().numpy())
-
-
-def _check_finite(tensors: Mapping[str, npt.NDArray[Any]], expected: str) -> None:
-    wrong = [name for name, tensor in tensors.items() if not np.isfinite(tensor).all()]
-    if wrong:
-        raise MismatchError(
-            f"{wrong[0]} and {len(wrong) - 1} more tensors of the adapter cannot be stored",
-            expected=expected,
-            todo="Adapt the task again",
-        )

@@ -1,4 +1,4 @@
-"""What runs in the converter's environment: `python -m trunkline.export.litert.worker convert|serve FOLDER`.
+"""What runs in the converter's environment: `python -m trunkline_lab.litert.worker convert|serve FOLDER`.
 
 `convert` reads arrays.npz and litert.json of the folder and writes the .tflite files beside them. `serve` opens the
 files and answers requests, one JSON object a line on standard input, with one line each on standard output; arrays
@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from trunkline.errors import TrunklineError
-from trunkline.export.litert.layout import read_layout
+from trunkline_lab.litert.layout import read_layout
 
 if TYPE_CHECKING:
-    from trunkline.export.litert.session import LiteRtSession
+    from trunkline_lab.litert.session import LiteRtSession
 
 ARRAYS = "arrays.npz"
 
@@ -29,7 +29,7 @@ def main(arguments: list[str]) -> int:
     verb, folder = arguments[0], Path(arguments[1])
     try:
         if verb == "convert":
-            from trunkline.export.litert.convert import convert
+            from trunkline_lab.litert.convert import convert
 
             convert(_load(folder / ARRAYS), read_layout(folder), folder)
         else:
@@ -41,7 +41,7 @@ def main(arguments: list[str]) -> int:
 
 
 def _serve(folder: Path, threads: int) -> None:
-    from trunkline.export.litert.session import LiteRtSession
+    from trunkline_lab.litert.session import LiteRtSession
 
     session = LiteRtSession(folder, threads)
     _answer({"ready": True})

@@ -19,7 +19,7 @@ import numpy as np
 import trunkline
 from trunkline.atomic import write_atomic
 from trunkline.errors import TrunklineError
-from trunkline.export.litert.layout import (
+from trunkline_lab.litert.layout import (
     FILES,
     LAYOUT,
     FloatArray,
@@ -30,14 +30,14 @@ from trunkline.export.litert.layout import (
     read_layout,
     write_layout,
 )
-from trunkline.export.litert.worker import ARRAYS
+from trunkline_lab.litert.worker import ARRAYS
 from trunkline.export.weights import BackboneWeights
 
 MODULES = ("litert_torch", "ai_edge_litert", "ai_edge_quantizer")
 PYTHON = "TRUNKLINE_LITERT_PYTHON"
 """Environment variable with the interpreter of an environment that has LiteRT's packages."""
 
-WORKER = "trunkline.export.litert.worker"
+WORKER = "trunkline_lab.litert.worker"
 DEFAULTS = LiteRtOptions()
 
 

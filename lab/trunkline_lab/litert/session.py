@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from trunkline.errors import TrunklineError
-from trunkline.export.litert.layout import FILES, FloatArray, read_layout, signature, tensor_name
+from trunkline_lab.litert.layout import FILES, FloatArray, read_layout, signature, tensor_name
 
 Outputs = dict[str, FloatArray]
 

@@ -10,9 +10,9 @@ from trunkline.bundle.manifest import TOKENIZER
 from trunkline.errors import TrunklineError
 from trunkline.export.adapters import adapter_feeds
 from trunkline.export.bundle import COMPARED_TEXTS, spread
-from trunkline.export.litert.export import export_litert, open_litert
-from trunkline.export.litert.gate import litert_run
-from trunkline.export.litert.layout import LENGTHS, LiteRtOptions
+from trunkline_lab.litert.export import export_litert, open_litert
+from trunkline_lab.litert.gate import litert_run
+from trunkline_lab.litert.layout import LENGTHS, LiteRtOptions
 from trunkline.export.options import QUANTISED_TOLERANCE, ExportOptions, ExportReport
 from trunkline.export.parity import Adapter, Tolerance, check_parity
 from trunkline.export.source import Prepared, prepare

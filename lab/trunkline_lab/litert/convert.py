@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from trunkline.errors import TrunklineError
-from trunkline.export.litert.layout import FILES, FloatArray, Layout, signature, tensor_name, write_layout
-from trunkline.export.litert.module import Branch, Trunk
+from trunkline_lab.litert.layout import FILES, FloatArray, Layout, signature, tensor_name, write_layout
+from trunkline_lab.litert.module import Branch, Trunk
 
 PACKAGES = ("litert-torch", "ai-edge-litert", "ai-edge-quantizer", "torch")
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from trunkline.export.adapters import adapter_feeds
-from trunkline.export.litert.export import LiteRtProcess
+from trunkline_lab.litert.export import LiteRtProcess
 from trunkline.export.parity import Adapter, Outputs, Rows, Run, Tolerance
 
 FLOAT32 = Tolerance(features=1e-4)

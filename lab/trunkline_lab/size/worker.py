@@ -1,6 +1,6 @@
 """Memory and times of a deployed bundle, in the process that `size.py` starts for it. No torch.
 
-Started as `python -m trunkline.export.size_worker REQUEST`, with a JSON object; prints a JSON object.
+Started as `python -m trunkline_lab.size.worker REQUEST`, with a JSON object; prints a JSON object.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ _BEST, _OTHER = "#2a7f9e", "#c3cbd3"
 
 
 def print_sizes(record: Mapping[str, Any]) -> None:
-    """Prints the record of `trunkline.export.size.report_size`."""
+    """Prints the record of `trunkline_lab.size.report.report_size`."""
     count = len(record["tasks"])
     console.print(
         f"{record['name']}: {record['weights']}, fork {record['fork']} of {record['n_layers']} layers, "
@@ -55,7 +55,7 @@ def pareto_plot(rows: Sequence[Mapping[str, Any]], length: int, path: str | Path
     With scores, one panel against milliseconds and one against megabytes; without, megabytes against milliseconds.
 
     Args:
-        rows: From `trunkline.export.size.pareto`; rows without a score are left out where others have one.
+        rows: From `trunkline_lab.size.report.pareto`; rows without a score are left out where others have one.
         length: Tokens of the text that was timed.
         path: The PNG to write.
     """

@@ -17,7 +17,7 @@ from trunkline.data.files import read_bytes
 from trunkline.errors import TrunklineError
 
 LENGTHS = (16, 32, 64, 128)
-WORKER = "trunkline.export.size_worker"
+WORKER = "trunkline_lab.size.worker"
 MAX_SCORES_BYTES = 2**20
 
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from trunkline.export.litert.layout import SLOTS, FloatArray, Layout
+from trunkline_lab.litert.layout import SLOTS, FloatArray, Layout
 
 Pairs = Mapping[str, tuple[Tensor, Tensor]]
 Arrays = Mapping[str, FloatArray]

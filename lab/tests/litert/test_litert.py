@@ -15,10 +15,10 @@ import tiny_models
 from trunkline.encoder.bundle_files import Loaded, load_any
 from trunkline.errors import MismatchError, TrunklineError
 from trunkline.export.adapters import adapter_feeds
-from trunkline.export.litert import export as litert
-from trunkline.export.litert.export import LiteRtProcess, export_litert, find_python, open_litert
-from trunkline.export.litert.gate import FLOAT32, INT8, litert_run
-from trunkline.export.litert.layout import (
+from trunkline_lab.litert import export as litert
+from trunkline_lab.litert.export import LiteRtProcess, export_litert, find_python, open_litert
+from trunkline_lab.litert.gate import FLOAT32, INT8, litert_run
+from trunkline_lab.litert.layout import (
     LAYOUT,
     Layout,
     LiteRtOptions,

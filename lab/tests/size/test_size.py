@@ -15,9 +15,9 @@ from trunkline.cli import app
 from trunkline.encoder.bundle_files import Loaded
 from trunkline.engine.rows import TextReader
 from trunkline.errors import DataError, TrunklineError
-from trunkline.export import size_worker
-from trunkline.export.size import SizeOptions, pareto, read_scores, report_size, run_worker
-from trunkline.ui.sizes import pareto_plot
+from trunkline_lab.size import worker as size_worker
+from trunkline_lab.size.report import SizeOptions, pareto, read_scores, report_size, run_worker
+from trunkline_lab.size.show import pareto_plot
 
 FEW = SizeOptions(lengths=(8, 16, 10_000), repeats=2)
 
@@ -75,7 +75,7 @@ def test_the_worker_loads_no_torch(bundle: Path) -> None:
     import subprocess
     import sys
 
-    code = "import sys, trunkline.export.size_worker as w; assert 'torch' not in sys.modules, 'torch'"
+    code = "import sys, trunkline_lab.size.worker as w; assert 'torch' not in sys.modules, 'torch'"
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
 
 

@@ -1,0 +1,1 @@
+"""What the quantisation benchmark needs besides the exports: training on a rounded encoder, features of bare graphs."""

@@ -1,0 +1,1 @@
+"""Bytes, memory and milliseconds of bundles, beside as many separate models as they have tasks."""
