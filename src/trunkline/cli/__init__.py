@@ -1,4 +1,4 @@
-"""The command line: thin commands over the library."""
+"""The command line: thin commands over the library, in one module a job."""
 
 from __future__ import annotations
 
@@ -7,9 +7,11 @@ from typing import Any
 
 import typer
 
+from trunkline.cli import bundle as _bundle  # noqa: F401 (joins the application)
 from trunkline.cli import data as _data  # noqa: F401 (joins the application)
 from trunkline.cli import export as _export  # noqa: F401 (joins the application)
 from trunkline.cli import label as _label  # noqa: F401 (joins the application)
+from trunkline.cli import tasks as _tasks  # noqa: F401 (joins the application)
 from trunkline.cli import work as _work  # noqa: F401 (joins the application)
 from trunkline.cli.base import app
 from trunkline.errors import TrunklineError
@@ -28,6 +30,8 @@ def run_app(application: typer.Typer) -> None:
         application(standalone_mode=True)
     except TrunklineError as error:
         _stop(error, 2)
+    except PermissionError as error:
+        _stop(f"{error.filename or ''}: no permission. Choose another place, or change its permissions.", 2)
     except KeyboardInterrupt:
         _stop("interrupted", 130)
     except BrokenPipeError:
