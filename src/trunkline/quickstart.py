@@ -1,21 +1,23 @@
-"""The main job on the shipped sample, end to end: pre-finetune, compare, save a bundle, predict."""
+"""The main job on the shipped sample: features from few labels at once, then pre-finetuning, and what it gives."""
 
 from __future__ import annotations
 
+import importlib.util
+import shutil
+import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from trunkline import ui
-from trunkline.adapt import TaskData, adapt
-from trunkline.adapt.sweep import run_sweep, summarise
-from trunkline.config import AdaptSection, PrefinetuneRecipe, SweepRecipe, load_recipe
-from trunkline.data.cards import load_card
-from trunkline.encoder.bundle_files import add_task, load_any
-from trunkline.engine.command import predict_rows
-from trunkline.engine.torch import load
-from trunkline.prefinetune import prefinetune
-from trunkline.training.log import write_rows
+from trunkline.data.load import load_examples
+from trunkline.model import Model, load
 
-RECIPES = Path(__file__).parent / "recipes"
+HERE = Path(__file__).parent
+SAMPLES = HERE / "samples"
+TASKS = {"events": "jsonl", "orders": "jsonl", "intents": "csv", "triage": "csv"}
+"""Name -> ending of the sample's files."""
+
 NEW_SENTENCES = (
     "Could you and Tobias Lindqvist make the tasting at Brennerei Hallig on Thursday at 6:45 pm?",
     "We're out of dishwasher salt and paper towels, 2 packs please, Krämer & Sohn has them for €4.90.",
@@ -25,39 +27,76 @@ NEW_SENTENCES = (
 )
 
 
-def quickstart(folder: Path, recipes: Path = RECIPES) -> None:
-    """Runs the sample from start to end; every part that is done already is skipped when it is run again.
+def quickstart(folder: Path) -> None:
+    """Runs the sample from start to end; what is done already is not done again.
+
+    Without the extra `[train]` it ends before pre-finetuning.
 
     Args:
-        folder: Holds the run (`run/`), the comparison (`comparison.jsonl`) and the bundle (`run/bundle`).
-        recipes: Folder of `quickstart.yaml` and `quickstart-sweep.yaml`.
+        folder: Holds the bundles `few-labels`, `pre-finetuned` and the run of pre-finetuning.
     """
-    recipe = load_recipe(recipes / "quickstart.yaml", PrefinetuneRecipe)
-    sweep = load_recipe(recipes / "quickstart-sweep.yaml", SweepRecipe)
-    ui.say("1 of 4: pre-finetuning on the sample, both families at once, each with its primary adapter")
+    ui.say("1 of 3: four tasks from few labels on the default encoder")
+    bot = folder / "few-labels"
+    before = _fitted(bot, None)
+    _show(load(bot))
+    if importlib.util.find_spec("torch") is None:
+        ui.say("pre-finetuning needs torch: pip install 'trunkline[train]', then run this again")
+        _next_steps(bot)
+        return
+    ui.say("2 of 3: pre-finetuning on the sample, both families at once, each with its primary adapter")
+    base = _prefinetuned(folder)
+    ui.say("3 of 3: the same tasks on the pre-finetuned encoder")
+    tuned = folder / "pre-finetuned"
+    after = _fitted(tuned, base)
+    ui.print_gains(before, after)
+    _next_steps(tuned)
+
+
+def _fitted(bundle: Path, source: Path | None) -> dict[str, Mapping[str, float]]:
+    """The four tasks in a bundle; test scores by task."""
+    model = load(bundle if (bundle / "manifest.json").is_file() else source)
+    for name, ending in TASKS.items():
+        if name not in model.tasks:
+            family, train = load_examples(SAMPLES / "tasks" / f"{name}-train.{ending}")
+            model.fit(name, train[:60], family=family)
+    model.save(bundle)
+    scores: dict[str, Mapping[str, float]] = {}
+    for name, ending in TASKS.items():
+        _, test = load_examples(SAMPLES / "tasks" / f"{name}-test.{ending}")
+        scores[name] = model.evaluate(name, test).scores
+    return scores
+
+
+def _prefinetuned(folder: Path) -> Path:
+    from trunkline.config import PrefinetuneRecipe, load_recipe
+    from trunkline.prefinetune import prefinetune
+
+    recipe = load_recipe(HERE / "recipes" / "quickstart.yaml", PrefinetuneRecipe)
     with ui.training_bar(recipe.name) as report:
-        bundle = prefinetune(recipe, folder / "run", report)
-    ui.say("2 of 4: four tasks from few labels, with and without pre-finetuning")
-    encoders = {**sweep.encoders, "task-primary": str(bundle)}
-    rows = run_sweep(sweep.model_copy(update={"encoders": encoders}), folder, say=ui.say)
-    summary = summarise(rows, sweep.baseline)
-    write_rows(folder / "comparison.jsonl", summary)
-    ui.say("3 of 4: the same tasks with all their labels, into one bundle")
-    start = load_any(str(bundle))
-    for name in sweep.tasks:
-        card = load_card(name)
-        task = TaskData(name, card.family, card.load("train"), card.load("dev"), card.load("test"))
-        short = name.removeprefix("sample_")
-        if short not in start.tasks:
-            add_task(bundle, short, adapt(task, start, AdaptSection()).adapter)
-    ui.say("4 of 4: predictions on new sentences, one pass through the trunk for all tasks")
-    ui.print_predictions(predict_rows(load(bundle), str(bundle), NEW_SENTENCES, None))
-    ui.console.print()
-    ui.comparison_table(summary)
+        return prefinetune(recipe, folder / "run", report)
+
+
+def _show(model: Model) -> None:
+    predictions = model.predict(NEW_SENTENCES)
+    rows: list[dict[str, Any]] = [
+        {"text": text, "tasks": found} for text, found in zip(NEW_SENTENCES, predictions, strict=True)
+    ]
+    ui.print_predictions(rows)
+
+
+def _next_steps(bundle: Path) -> None:
     ui.console.print("\nThree commands to try next:", style="bold")
     for command in (
         f'predict {bundle} "Table for two at Osteria Lume on Sunday?"',
-        f"adapt mine --family classification --train my.csv --encoder {bundle}",
-        "prefinetune recipes/real-cpu.yaml",
+        f"evaluate {bundle} --task intents --data {SAMPLES / 'tasks' / 'intents-test.csv'}",
+        f"fit mine --train my.csv --out {bundle}",
     ):
-        ui.console.print(f"  trunkline {command}", highlight=False, soft_wrap=True)
+        ui.console.print(f"  {_program()} {command}", highlight=False, soft_wrap=True)
+
+
+def _program() -> str:
+    """How this program was started, so that the commands work in the same shell."""
+    if shutil.which("trunkline"):
+        return "trunkline"
+    started = Path(sys.argv[0])
+    return str(started) if started.name == "trunkline" else f"{sys.executable} -m trunkline.cli"

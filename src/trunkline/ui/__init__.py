@@ -128,25 +128,16 @@ def counted(rows: Iterable[_Row], name: str) -> Iterator[_Row]:
         yield from bar.track(rows, description=name)
 
 
-def comparison_table(summary: Sequence[Mapping[str, Any]]) -> None:
-    """Prints a sweep: mean test score with its 95 % interval, and the gain over the baseline, in percent."""
-    table = Table("task", "labels", "encoder", "score (95 %)", "gain", box=None)
-    for row in summary:
-        low, high = row["interval"]
-        table.add_row(
-            row["task"],
-            row["budget"],
-            row["encoder"],
-            f"{100 * row['mean']:.1f} ({100 * low:.1f} to {100 * high:.1f})",
-            ""
-            if row["gain"] is None
-            else Text(f"{100 * row['gain']:+.1f}", style="green" if row["gain"] > 0 else "red"),
-            end_section=bool(row["last"]),
-        )
+def print_gains(before: Mapping[str, Mapping[str, float]], after: Mapping[str, Mapping[str, float]]) -> None:
+    """Prints the main score of tasks on test, without and with pre-finetuning."""
+    table = Table("task", "measure", "default encoder", "pre-finetuned", "gain", box=None)
+    for name, scores in before.items():
+        measure = next(iter(scores))
+        gain = after[name][measure] - scores[measure]
+        style = "green" if gain > 0 else "red"
+        cells = (_percent(scores[measure]), _percent(after[name][measure]))
+        table.add_row(name, measure, *cells, Text(f"{100 * gain:+.2f}", style=style))
     console.print(table)
-    measures = {"f1": "strict entity F1", "accuracy": "accuracy"}
-    named = dict.fromkeys(measures.get(row["measure"], row["measure"]) for row in summary)
-    console.print("Scores on test in percent: " + ", ".join(named), style="dim")
 
 
 def print_predictions(rows: Iterable[Mapping[str, Any]]) -> None:
