@@ -11,8 +11,9 @@ import dataclasses
 import json
 import tempfile
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -20,32 +21,59 @@ import torch
 import typer
 
 import trunkline.samples
-from trunkline.bundle.files import Deployed, open_bundle
+from trunkline.bundle.files import Bundle, open_bundle
 from trunkline.encoder.batch import TokenBatch
+from trunkline.encoder.encoder import Encoder
+from trunkline.encoder.resolve import resolve
+from trunkline.encoder.storage import load_encoder, load_tokenizer
 from trunkline.engine import default
-from trunkline.engine.onnx import run_session
 from trunkline.engine.session import open_session
 from trunkline.export.graph import DEFAULT_SLOTS, branch_graph, trunk_graph
 from trunkline.export.layers import Attention
-from trunkline.export.options import ExportOptions
 from trunkline.export.quantise.kernels import quantised_kernels
 from trunkline.export.quantise.plan import PLANS
 from trunkline.export.quantise.smooth import Calibration, calibrate
-from trunkline.export.source import Prepared, prepare, with_attention
+from trunkline.export.vocabulary import shorten_positions
+from trunkline.export.weights import BackboneWeights, take_weights
 from trunkline.text.packing import pack, text_unit
+from trunkline.text.tokens import TextTokenizer
 
 FORK = 3
 PLAN = PLANS["int8"]
 
 
-def prepared() -> Prepared:
-    """The default encoder, forked as the default model is."""
-    return prepare("default", ExportOptions(weights="int8", fork=FORK))
+@dataclass(frozen=True, slots=True)
+class Source:
+    """The default encoder in torch, forked as the default model is, and its weights without unreachable positions."""
+
+    encoder: Encoder
+    tokenizer: TextTokenizer
+    weights: BackboneWeights
 
 
-def seen(source: Prepared) -> Calibration:
+def load_source() -> Source:
+    """Loads the default encoder."""
+    folder = resolve("default").folder
+    encoder = load_encoder(folder, FORK)
+    tokenizer = load_tokenizer(folder, encoder.config)
+    return Source(encoder, tokenizer, shorten_positions(take_weights(encoder), tokenizer.max_length))
+
+
+def sample_texts(part: Literal["train", "test"]) -> list[str]:
+    """The texts of one part of the shipped samples; the calibration reads `train`, so `test` is there to judge it."""
+    folder = Path(trunkline.samples.__file__).with_name("tasks")
+    texts: list[str] = []
+    for path in folder.glob(f"*-{part}.jsonl"):
+        texts += [json.loads(line)["text"] for line in path.read_text("utf-8").splitlines()]
+    for path in folder.glob(f"*-{part}.csv"):
+        with path.open(encoding="utf-8", newline="") as stream:
+            texts += [row["text"] for row in csv.DictReader(stream)]
+    return sorted(texts)
+
+
+def seen(source: Source) -> Calibration:
     """What a calibration on the samples sees, in the precision in which it is stored."""
-    found = calibrate(source.encoder, source.loaded.tokenizer, list(source.texts))
+    found = calibrate(source.encoder, source.tokenizer, sample_texts("train"))
     largest = {name: value.astype(np.float16).astype(np.float32) for name, value in found.largest.items()}
     return Calibration(largest, {}, found.tokens)
 
@@ -56,12 +84,10 @@ def stored(folder: Path = default.TEMPLATE) -> Calibration:
         return Calibration({name: file[name].astype(np.float32) for name in file.files}, {}, 0)
 
 
-def graphs(
-    source: Prepared, calibration: Calibration, slots: tuple[str, ...], attention: Attention
-) -> dict[str, bytes]:
+def graphs(source: Source, calibration: Calibration, slots: tuple[str, ...], attention: Attention) -> dict[str, bytes]:
     """The whole graphs, weights and all, as an export makes them."""
     weights, kernels = quantised_kernels(source.weights, PLAN, calibration)
-    kernels = with_attention(kernels, attention)
+    kernels = dataclasses.replace(kernels, attention=attention)
     return {
         "trunk": trunk_graph(weights, kernels),
         "branch": branch_graph(weights, "optional", slots, kernels),
@@ -80,28 +106,18 @@ def stripped(model: bytes) -> bytes:
     return bytes(found.SerializeToString(deterministic=True))
 
 
-def held_out() -> list[str]:
-    """The texts of the shipped samples' test parts, which the calibration does not read."""
-    folder = Path(trunkline.samples.__file__).with_name("tasks")
-    texts = [json.loads(line)["text"] for path in folder.glob("*-test.jsonl") for line in path.open(encoding="utf-8")]
-    for path in folder.glob("*-test.csv"):
-        with path.open(encoding="utf-8", newline="") as stream:
-            texts += [row["text"] for row in csv.DictReader(stream)]
-    return sorted(texts)
-
-
-def fidelity(source: Prepared, opened: Deployed, texts: Sequence[str]) -> npt.NDArray[np.float64]:
+def fidelity(source: Source, opened: Bundle, texts: Sequence[str]) -> npt.NDArray[np.float64]:
     """The cosine of each token's features in a bundle to those in torch in float32, texts one by one, [tokens]."""
     trunk, branch = open_session(opened.graphs["trunk"]), open_session(opened.graphs["branch"])
     cosines = []
-    for tokens in source.loaded.tokenizer.encode(texts):
+    for tokens in source.tokenizer.encode(texts):
         batch = TokenBatch.from_packed(pack([text_unit(tokens)], source.encoder.config.pad_id))
         with torch.inference_mode():
             exact = source.encoder.read(source.encoder.trunk(batch), batch)[0].double().numpy()
         ids = batch.input_ids.numpy()
         mask, pool = np.ones(ids.shape, np.float32), np.eye(ids.shape[1], dtype=np.float32)[None]
-        hidden = run_session(trunk, "hidden", {"ids": ids, "mask": mask})
-        found = run_session(branch, "features", {"hidden": hidden, "mask": mask, "pool": pool})[0]
+        hidden = trunk.run(["hidden"], {"ids": ids, "mask": mask})[0]
+        found = branch.run(["features"], {"hidden": hidden, "mask": mask, "pool": pool})[0][0]
         lengths = np.linalg.norm(exact, axis=1) * np.linalg.norm(found, axis=1)
         cosines.append((exact * found).sum(axis=1) / lengths)
     return np.concatenate(cosines)
@@ -109,13 +125,13 @@ def fidelity(source: Prepared, opened: Deployed, texts: Sequence[str]) -> npt.ND
 
 def write(folder: Path, slots: tuple[str, ...] = DEFAULT_SLOTS, attention: Attention = "fast") -> dict[str, int]:
     """Writes a template into a folder; gives the bytes of its files."""
-    source = prepared()
+    source = load_source()
     calibration = seen(source)
     facts = PLAN.facts()
     record: dict[str, Any] = {
         "encoder": dataclasses.asdict(source.encoder.config),
         "fork": FORK,
-        "max_length": source.loaded.tokenizer.max_length,
+        "max_length": source.tokenizer.max_length,
         "slots": list(slots),
         "attention": attention,
         "alpha": PLAN.alpha,
@@ -140,10 +156,10 @@ def main(
     chosen: Attention = "fast" if attention == "fast" else "portable"
     for name, size in write(default.TEMPLATE, tuple(slots.split(",")), chosen).items():
         typer.echo(f"{size:8} {name}")
-    texts = held_out()
+    texts = sample_texts("test")
     with tempfile.TemporaryDirectory() as folder:
         default.build(Path(folder))
-        found = fidelity(prepared(), open_bundle(folder), texts)
+        found = fidelity(load_source(), open_bundle(folder), texts)
     least, middle = np.quantile(found, (0.001, 0.5))
     typer.echo(
         f"token cosine to float32 on {len(texts)} other texts, {len(found)} tokens: mean {found.mean():.5f}, "

@@ -91,7 +91,7 @@ def test_the_cache_comes_before_the_hub_and_needs_no_network(
 
 def test_a_bundle_is_an_encoder_too(tiny: Loaded, tmp_path: Path) -> None:
     save_bundle(tiny, tmp_path / "bundle")
-    assert resolve(str(tmp_path / "bundle")).folder == tmp_path / "bundle" / "backbone"
+    assert resolve(str(tmp_path / "bundle")).folder == tmp_path / "bundle" / "encoder"
 
 
 def test_an_encoder_that_is_nowhere_lists_what_was_tried(cache: Path, tmp_path: Path) -> None:

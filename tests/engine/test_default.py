@@ -16,11 +16,9 @@ from trunkline import cache
 from trunkline.bundle.files import open_bundle
 from trunkline.encoder import embedded
 from trunkline.engine import default
-from trunkline.engine.onnx import run_session
-from trunkline.engine.rows import TextReader, padded, rows_of
 from trunkline.engine.session import open_session
 from trunkline.errors import EncoderError
-from trunkline.text.packing import text_unit
+from trunkline.text.tokens import TextTokenizer
 
 package, reason = embedded.find_embedded()
 needs_package = pytest.mark.skipif(package is None, reason=f"no default encoder: {reason}")
@@ -65,19 +63,16 @@ def fake_package(folder, monkeypatch, change):
     return model
 
 
-def features(graphs, tokenizer, facts, texts):
-    """Mean features of texts, [texts, hidden], and those of each token, through a bundle's graphs one by one."""
+def features(graphs, texts):
+    """Mean features of texts, [texts, hidden], through the graphs of the default model one by one."""
     trunk, branch = open_session(graphs["trunk"]), open_session(graphs["branch"])
-    pooled, tokens = [], []
-    for read in TextReader.open(tokenizer, facts).read(texts):
-        ids, mask = padded(rows_of(0, text_unit(read.tokens)), facts.pad_id)
-        hidden = run_session(trunk, "hidden", {"ids": ids, "mask": mask})
-        width = ids.shape[1]
-        pool = np.concatenate([np.full((1, width), 1 / width), np.eye(width)])[None].astype(np.float32)
-        found = run_session(branch, "features", {"hidden": hidden, "mask": mask, "pool": pool})[0]
-        pooled.append(found[0])
-        tokens.append(found[1:])
-    return np.stack(pooled), tokens
+    pooled = []
+    for tokens in TextTokenizer.from_folder(package, 256).encode(texts):
+        ids = tokens.windows[0].ids[None]
+        mask = np.ones(ids.shape, np.float32)
+        given = {"hidden": trunk.run(["hidden"], {"ids": ids, "mask": mask})[0], "mask": mask}
+        pooled.append(branch.run(["features"], given | {"pool": mask[None] / ids.size})[0][0, 0])
+    return np.stack(pooled)
 
 
 def test_importing_it_loads_nothing_that_the_base_install_lacks():
@@ -106,9 +101,8 @@ def test_it_is_made_once_and_whole_and_without_torch(tmp_path):
 
 @needs_package
 def test_texts_with_like_meanings_have_like_features(bundle):
-    opened = open_bundle(bundle)
     texts = ["where is my parcel?", "my package has not come yet", "the soup was too salty"]
-    found, _ = features(opened.graphs, opened.tokenizer, opened.manifest.encoder, texts)
+    found = features(open_bundle(bundle).graphs, texts)
     found /= np.linalg.norm(found, axis=1, keepdims=True)
     assert found[0] @ found[1] > found[0] @ found[2] + 0.1
 
@@ -121,11 +115,11 @@ def test_the_backbone_is_that_of_the_encoder_in_torch(bundle):
 
 @pytest.fixture(scope="module")
 def exported():
-    """The default encoder as an export prepares it, and the template's own calibration."""
+    """The default encoder in torch, and the template's own calibration."""
     pytest.importorskip("torch")
     pytest.importorskip("onnx")
     template = pytest.importorskip("trunkline_lab.default_template")
-    return template, template.prepared(), template.stored()
+    return template, template.load_source(), template.stored()
 
 
 @needs_package
@@ -154,11 +148,8 @@ def test_graphs_equal_those_of_an_export_bit_for_bit(bundle, exported):
 def test_answers_equal_those_of_an_export(bundle, exported):
     template, source, calibration = exported
     facts, _ = default.read_facts()
-    opened = open_bundle(bundle)
     whole = template.graphs(source, calibration, tuple(facts["slots"]), facts["attention"])
-    ours, _ = features(opened.graphs, opened.tokenizer, opened.manifest.encoder, TEXTS)
-    theirs, _ = features(whole, opened.tokenizer, opened.manifest.encoder, TEXTS)
-    np.testing.assert_array_equal(ours, theirs)
+    np.testing.assert_array_equal(features(open_bundle(bundle).graphs, TEXTS), features(whole, TEXTS))
 
 
 @needs_package
@@ -173,8 +164,7 @@ def test_the_calibration_is_that_of_the_samples(exported):
 @needs_package
 def test_tokens_are_close_to_those_in_float32(bundle, exported):
     template, source, _ = exported
-    opened = open_bundle(bundle)
-    cosines = template.fidelity(source, opened, template.held_out()[::8])
+    cosines = template.fidelity(source, open_bundle(bundle), template.sample_texts("test")[::8])
     assert len(cosines) > 500
     assert cosines.mean() >= 0.997
 

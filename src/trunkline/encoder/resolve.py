@@ -76,7 +76,7 @@ def usable_here() -> list[Found]:
 
 def _folder(name: str) -> tuple[Path | None, str]:
     folder = Path(name).expanduser()
-    for candidate in (folder, folder / "backbone"):
+    for candidate in (folder, folder / "encoder"):
         if (candidate / "config.json").is_file():
             return candidate, ""
     return None, "has no config.json" if folder.is_dir() else "no such folder"
