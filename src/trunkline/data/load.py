@@ -1,219 +1,267 @@
-"""What the command line accepts as the data of one split, and checks over the splits of a task."""
+"""What the commands accept as data: files whose form is found by content, and `hub:NAME@SPLIT`."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
+import logging
+import re
+from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from trunkline.data.cards import load_card
-from trunkline.data.hub import load_hub
-from trunkline.data.readers import READERS
-from trunkline.data.readers.base import FileOptions, read_json_lines
+from trunkline.data.annotations import choose_text, find_name
+from trunkline.data.conll import decode_sentences, read_conll
+from trunkline.data.files import read_lines
+from trunkline.data.hub import hub_records
+from trunkline.data.labelled import Loaded, load_records
+from trunkline.data.passages import TEXT_FILES, cut_text, read_passages
+from trunkline.data.questions import read_questions
+from trunkline.data.records import get_key, parse_json, read_json_records, require_some, shorten
+from trunkline.data.spans import Row, build_example, parse_entities
+from trunkline.data.table import find_delimiter, read_table
 from trunkline.errors import DataError, TrunklineError
-from trunkline.text.examples import Example, NerExample, PairExample, PlainExample, QaExample, TextExample
+from trunkline.text.examples import Example, PairExample, PlainExample, join_tokens
 
-FAMILIES = ("ner", "classification", "pairs", "plain", "qa")
-_CONLL = (".conll", ".bio", ".iob", ".txt")
-_PLAIN = (".txt", ".md")
-_PACKED = (".gz",)
-_KEYS: dict[str, tuple[tuple[frozenset[str], str, dict[str, Any]], ...]] = {
-    "ner": (
-        (frozenset({"tokens", "tags"}), "tokens", {}),
-        (frozenset({"tokens", "ner_tags"}), "tokens", {"tags_key": "ner_tags"}),
-        (frozenset({"text", "entities"}), "spans", {}),
-        (frozenset({"text", "spans"}), "spans", {"entities_key": "spans"}),
-    ),
-    "classification": ((frozenset({"text", "label"}), "jsonl_text", {}),),
-    "pairs": ((frozenset({"left", "right"}), "pair_jsonl", {}),),
-    "plain": ((frozenset({"text"}), "plain_jsonl", {}),),
-    "qa": ((frozenset({"question", "context", "answers"}), "qa_jsonl", {}),),
+_log = logging.getLogger("trunkline.data")
+
+TASK_FAMILIES = ("classification", "ner", "qa")
+FAMILIES = (*TASK_FAMILIES, "pairs", "plain")
+_SUFFIXES = {
+    **dict.fromkeys((".json", ".jsonl", ".ndjson"), "json"),
+    **dict.fromkeys((".csv", ".tsv", ".tab"), "table"),
+    **dict.fromkeys((".conll", ".conllu", ".bio", ".iob", ".iob2", ".bioes", ".bilou"), "conll"),
+    **dict.fromkeys(TEXT_FILES, "text"),
 }
-_TABLES = {"classification": "table", "pairs": "pair_table"}
-_TYPES: dict[str, type[Example]] = {
-    "ner": NerExample,
-    "classification": TextExample,
-    "pairs": PairExample,
-    "plain": PlainExample,
-    "qa": QaExample,
-}
+_TAGGED = re.compile(r"\S+[ \t](?:.*[ \t])?(?:O|[BIESLU]-\S+)")
+_HEAD = 50
 
 ACCEPTED = (
-    "a file (.conll, .bio, .iob or .txt with a token and a tag a line; .jsonl with text and entities, tokens and tags, "
-    "text and label, or left and right for pairs; .csv or .tsv with the header text,label or left,right; for plain "
-    "text .txt, .md or .jsonl with text; for qa .json as SQuAD or .jsonl with question, context and answers; each also "
-    "with .gz), for plain text also a folder of .txt and .md files, "
-    "hub:NAME[:CONFIG]@SPLIT, or card:NAME@SPLIT"
+    "a table (.csv, .tsv) with a column of texts and one of labels; JSON (.json, .jsonl, .ndjson) with text and label, "
+    "text and entities, tokens and tags, or question, context and answers, also as Prodigy, doccano, Label Studio, "
+    "Rasa, GLiNER and spaCy write it; CoNLL with a token and its tag a line; each also gzipped; or hub:NAME@SPLIT"
 )
 
 
-def load_examples(spec: str | Path, family: str) -> list[Example]:
-    """Loads one split into memory; arguments and errors as for `stream_examples`."""
-    return list(stream_examples(spec, family))
+def load_examples(
+    spec: str | Path,
+    family: str | None = None,
+    *,
+    text_column: str | None = None,
+    label_column: str | None = None,
+    delimiter: str | None = None,
+) -> tuple[str, list[Example]]:
+    """Reads labelled examples; what was left out or repaired is logged as a warning. See `read_examples`.
+
+    Returns:
+        The family, and the examples.
+    """
+    loaded = read_examples(spec, family, text_column=text_column, label_column=label_column, delimiter=delimiter)
+    _log.info("%s: taken for %s, %d examples of %s", spec, loaded.kind, len(loaded.examples), loaded.family)
+    for note in loaded.notes:
+        _log.warning("%s: %s", spec, note)
+    return loaded.family, loaded.examples
+
+
+def read_examples(
+    spec: str | Path,
+    family: str | None = None,
+    *,
+    text_column: str | None = None,
+    label_column: str | None = None,
+    delimiter: str | None = None,
+) -> Loaded:
+    """Reads labelled examples into memory.
+
+    Args:
+        spec: A file, see `ACCEPTED`, or `hub:NAME[:CONFIG]@SPLIT`.
+        family: `classification`, `ner` or `qa`; found by content where it is not given.
+        text_column: Column or key of the text, or several that are joined with blanks, as `title+body`. A number,
+            counted from 0, says that a table has no header.
+        label_column: Column or key of the label; a number as for `text_column`.
+        delimiter: What parts the columns of a table, `tab` for a tab; found by content where it is not given.
+
+    Raises:
+        TrunklineError: A family or spec that is not known.
+        DataError: A file that is missing, malformed or of another family; names file, line, and what the file was taken
+            for.
+    """
+    if family not in (None, *TASK_FAMILIES):
+        raise TrunklineError(f"the family {family!r}", expected=f"one of {', '.join(TASK_FAMILIES)}")
+    columns = [column for column in (text_column, label_column) if column is not None]
+    form = "hub" if _is_hub(spec) else find_form(Path(spec).expanduser(), delimiter)
+    if form == "conll":
+        if family not in (None, "ner"):
+            raise DataError("tokens with tags, one a line", path=spec, expected=f"data for {family}: {ACCEPTED}")
+        examples, scheme = decode_sentences(list(read_conll(Path(spec).expanduser())), spec)
+        return Loaded("ner", list(require_some(examples, spec, what="sentence")), f"CoNLL with {scheme}")
+    if form == "text":
+        raise DataError("no form of labelled data that is known", path=spec, expected=ACCEPTED)
+    kind, records = _records(spec, form, columns, delimiter)
+    try:
+        loaded = load_records(list(records), spec, family, text_column, label_column)
+    except DataError as error:
+        error.given += f" (the file was taken for {kind})"
+        raise
+    return Loaded(loaded.family, loaded.examples, f"{kind}, {loaded.kind}", loaded.notes)
+
+
+def load_texts(
+    spec: str | Path, *, text_column: str | None = None, delimiter: str | None = None
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yields the texts to predict on with the other keys of their records, one at a time.
+
+    Args:
+        spec: What `read_examples` takes, with or without labels, or a text file with a text a line.
+        text_column: As for `read_examples`; needed where no column has a usual name, unless there is only one.
+        delimiter: As for `read_examples`.
+
+    Raises:
+        TrunklineError: A spec that is not known.
+        DataError: A file that is missing or malformed, or a text that is null or no string; names file and line.
+    """
+    path = spec if _is_hub(spec) else Path(spec).expanduser()
+    form = "hub" if isinstance(path, str) else find_form(path, delimiter)
+    if form == "text":
+        return ((line, {}) for _, line in read_lines(path) if line.strip())
+    if form == "conll":
+        return ((join_tokens(list(sentence.tokens))[0], {}) for sentence in read_conll(path, tags=False))
+    _, records = _records(path, form, [text_column] if text_column else [], delimiter)
+    return _texts(records, path, text_column)
+
+
+def _texts(
+    records: Iterable[tuple[int, dict[str, Any]]], path: str | Path, asked: str | None
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    columns: tuple[str, ...] = ()
+    for line, record in require_some(records, path, what="text"):
+        if not columns:
+            only = asked is None and len(record) == 1
+            columns = tuple(record) if only else choose_text(list(record), asked, path, line)
+        parts = [get_key(record, column, path, line) for column in columns]
+        for part in parts:
+            if not isinstance(part, str):
+                raise DataError(
+                    f"the text is {'null' if part is None else shorten(part)}",
+                    path=path,
+                    line=line,
+                    expected="a text as a string",
+                    todo="Fill it in or remove the record",
+                )
+        others = {key: value for key, value in record.items() if key not in columns}
+        yield (parts[0] if len(parts) == 1 else " ".join(part for part in parts if part.strip())), others
+
+
+def find_form(path: Path, delimiter: str | None = None) -> str:
+    """The form of a file by its first lines and its ending: `json`, `table`, `conll` or `text`."""
+    ending = next((s for s in reversed([x.lower() for x in path.suffixes]) if s != ".gz"), "")
+    lines = [line for _, line in islice(read_lines(path), _HEAD)]
+    full = [line for line in lines if line.strip() and not line.startswith(("#", "-DOCSTART-"))]
+    if not full:
+        raise DataError("the file is empty", path=path, expected="examples")
+    named = _SUFFIXES.get(ending, "")
+    if named != "json" and full[0].lstrip()[:1] in ("{", "["):
+        try:
+            named = "json" if isinstance(parse_json(full[0]), dict | list) else named
+        except ValueError:
+            named = named or ("json" if full[0].strip() in ("{", "[") else "")
+    if named in ("json", "table", "conll") or delimiter is not None:
+        return named or "table"
+    if len(full) > 1 and all(map(_TAGGED.fullmatch, map(str.strip, full))):
+        return "conll"
+    if named != "text" and find_name(full[0].split(find_delimiter(full)), ("text", "sentence", "utterance")):
+        return "table"
+    return "text"
+
+
+def _records(
+    spec: str | Path, form: str, columns: list[str], delimiter: str | None
+) -> tuple[str, Iterable[tuple[int, dict[str, Any]]]]:
+    """What a source of records was taken for, and its records with their lines."""
+    if form == "hub":
+        return "a data set of the hub", hub_records(str(spec))
+    path = Path(spec).expanduser()
+    if form == "json":
+        return read_json_records(path)
+    found, names, records = read_table(path, delimiter=delimiter)
+    parts = [part for column in columns for part in column.split("+")]
+    header = not parts or not all(part.isdecimal() and part not in names for part in parts)
+    if not header:
+        found, names, records = read_table(path, delimiter=delimiter, header=False)
+    shown = {"\t": "tabs", " ": "blanks"}.get(found, repr(found))
+    return f"a table with {len(names)} columns parted by {shown}{'' if header else ', without a header'}", records
 
 
 def stream_examples(spec: str | Path, family: str) -> Iterator[Example]:
-    """Yields the examples of one split; a file or folder is read as they are asked for.
+    """Yields the examples of one family; those of `pairs` and `plain` as they are asked for.
 
     Args:
-        spec: A file, for plain text also a folder, `hub:NAME[:CONFIG]@SPLIT` or `card:NAME@SPLIT`.
-        family: `ner`, `classification`, `pairs`, `plain` or `qa`; the examples are `NerExample`, `TextExample`,
-            `PairExample`, `PlainExample` or `QaExample`. Plain text comes in passages: paragraphs, cut where they are
-            long.
+        spec: As for `read_examples`. For `pairs` a table or JSON with `left` and `right` and, if at all, `group`; for
+            `plain` also text files and folders of them, whose paragraphs come in passages.
+        family: One of `FAMILIES`; the examples are `TextExample`, `NerExample`, `QaExample`, `PairExample` or
+            `PlainExample`.
 
     Raises:
-        TrunklineError: A spec or family that is not known, or data of the other family.
-        DataError: Files that are missing or malformed.
+        TrunklineError: A family that is not known.
+        DataError: Files that are missing, malformed or of another family.
     """
     if family not in FAMILIES:
-        raise TrunklineError(f"the family {family!r} is not known", expected=f"one of {', '.join(FAMILIES)}")
-    text = str(spec)
-    if not text.startswith(("hub:", "card:")):
-        yield from _read_file(Path(spec), family)
-        return
-    scheme, _, rest = text.partition(":")
-    name, at, split = rest.rpartition("@")
-    if not at or not name or not split:
-        raise TrunklineError(f"{text!r} does not say which split", expected=f"{scheme}:NAME@SPLIT")
-    if scheme == "hub" and family == "plain":
-        raise TrunklineError(
-            f"{text!r} is asked for as plain text", expected="a file, a folder or card:NAME@SPLIT for plain text"
-        )
-    if scheme == "hub" and family == "qa":
-        raise TrunklineError(
-            f"{text!r} is asked for as questions with answers",
-            expected="a file in the form of SQuAD (.json, .jsonl) or card:NAME@SPLIT for qa",
-        )
-    examples = load_card(name).stream(split) if scheme == "card" else load_hub(name, split, family=family)
-    yield from _require_family(examples, family, text)
+        raise TrunklineError(f"the family {family!r}", expected=f"one of {', '.join(FAMILIES)}")
+    if family == "pairs":
+        yield from require_some(_pairs(spec), spec, what="pair")
+    elif family == "plain":
+        yield from require_some(_plain(spec), spec, what="text")
+    else:
+        yield from load_examples(spec, family)[1]
 
 
-def stream_source(path: Path, family: str) -> Iterable[Example]:
-    """Yields a JSON-lines file as a source of pre-finetuning: spans may overlap, and pairs may have a `group`.
+def stream_source(path: Path, family: str) -> Iterator[Example]:
+    """Yields a JSON file as a source of pre-finetuning: entities may overlap, and nothing is held in memory.
 
     Args:
         path: The file.
         family: `ner`, `qa`, or `classification`, whose sources are pairs.
     """
-    name, options = _choose_by_keys(path, "pairs" if family == "classification" else family)
-    if name == "spans":
-        options = {**options, "overlap": "keep"}
-    elif name == "pair_jsonl" and any(
-        "group" in record for _, record in islice(read_json_lines(path, FileOptions()), 1)
-    ):
-        options = {**options, "group_key": "group"}
-    return READERS[name].read(path, options)
+    if family == "classification":
+        return stream_examples(path, "pairs")
+    if family == "qa":
+        return require_some(read_questions(read_json_records(path)[1], path), path, what="question")
+    return require_some(_sentences(path), path, what="sentence")
 
 
-def check_labels(
-    train: Sequence[Example],
-    dev: Sequence[Example] = (),
-    test: Sequence[Example] = (),
-    *,
-    allow: Collection[str] = (),
-) -> list[str]:
-    """Checks that what is scored can be learnt.
+def _sentences(path: Path) -> Iterator[Example]:
+    for line, record in read_json_records(path)[1]:
+        if "tokens" in record:
+            yield from load_records([(line, record)], path, "ner", None, None).examples
+            continue
+        name = "spans" if "spans" in record and "entities" not in record else "entities"
+        text, values = (get_key(record, key, path, line) for key in ("text", name))
+        if not isinstance(values, list):
+            raise DataError(f"{name} is {shorten(values)}", path=path, line=line, expected="a list of entities")
+        yield build_example(Row(line, text, parse_entities(values, path, line)), path, overlap="keep")
 
-    Args:
-        train: The examples that are learnt from.
-        dev: The examples for choosing.
-        test: The examples that are scored.
-        allow: Labels that may be missing from `train`.
 
-    Returns:
-        The labels of `train` (entity types for NER) in alphabetical order.
-
-    Raises:
-        DataError: A label that occurs only in dev or test; no entity or answer at all; a single class.
-    """
-    if any(isinstance(example, QaExample) for example in train):
-        return _check_answers(train)
-    known = labels_of(train)
-    for split, examples in (("dev", dev), ("test", test)):
-        missing = sorted(set(labels_of(examples)) - set(known) - set(allow))
-        if missing:
+def _pairs(spec: str | Path) -> Iterator[Example]:
+    """Pairs in the order of the file; those with a blank side are passed over."""
+    form = "hub" if _is_hub(spec) else find_form(Path(spec))
+    for line, record in _records(spec, form, [], None)[1]:
+        left, right = (get_key(record, key, spec, line) for key in ("left", "right"))
+        if not isinstance(left, str) or not isinstance(right, str):
             raise DataError(
-                f"the labels {', '.join(map(repr, missing))} do not occur in train",
-                path=f"{split} split",
-                expected=f"only labels of train: {', '.join(known[:20])}{', ...' if len(known) > 20 else ''}",
-                todo="Check the spelling, split the data anew, or allow these labels",
+                f"the pair is {shorten(left)}, {shorten(right)}", path=spec, line=line, expected="two strings"
             )
-    is_ner = any(isinstance(example, NerExample) for example in train)
-    if is_ner and not known:
-        raise DataError(
-            "no entity in any sentence", path="train split", expected="some entities", todo="Check the tag column"
-        )
-    if not is_ner and len(known) < 2:
-        found = f"only the label {known[0]!r}" if known else "no label"
-        raise DataError(
-            found, path="train split", expected="at least two labels", todo="Check the label column and the file"
-        )
-    return known
+        if left.strip() and right.strip():
+            group = record.get("group")
+            yield PairExample(left.strip(), right.strip(), "" if group is None else str(group))
 
 
-def labels_of(examples: Iterable[Example]) -> list[str]:
-    """The classes or entity types of examples, in alphabetical order."""
-    found: set[str] = set()
-    for example in examples:
-        if isinstance(example, NerExample):
-            found.update(span.label for span in example.spans)
-        elif isinstance(example, TextExample):
-            found.add(example.label)
-    return sorted(found)
+def _plain(spec: str | Path) -> Iterator[PlainExample]:
+    path = Path(spec).expanduser()
+    if not _is_hub(spec) and (path.is_dir() or find_form(path) == "text"):
+        yield from read_passages(path)
+        return
+    for text, _ in load_texts(spec):
+        yield from cut_text(text)
 
 
-def _check_answers(train: Sequence[Example]) -> list[str]:
-    if not any(example.answers for example in train if isinstance(example, QaExample)):
-        raise DataError(
-            "no question has an answer", path="train split", expected="some answers", todo="Check the answers' key"
-        )
-    return []
-
-
-def _read_file(path: Path, family: str) -> Iterable[Example]:
-    if family == "plain" and path.is_dir():
-        return READERS["corpus"].read(path)
-    suffixes = [suffix.lower() for suffix in path.suffixes]
-    while suffixes and suffixes[-1] in _PACKED:
-        suffixes.pop()
-    suffix = suffixes[-1] if suffixes else ""
-    if family == "ner" and suffix in _CONLL:
-        return READERS["conll"].read(path)
-    if family == "plain" and suffix in _PLAIN:
-        return READERS["corpus"].read(path)
-    if family in _TABLES and suffix in (".csv", ".tsv"):
-        return READERS[_TABLES[family]].read(path, {"delimiter": "\t" if suffix == ".tsv" else ","})
-    if family == "qa" and suffix == ".json":
-        return READERS["squad"].read(path)
-    if suffix in (".jsonl", ".ndjson"):
-        name, options = _choose_by_keys(path, family)
-        return READERS[name].read(path, options)
-    raise TrunklineError(f"{str(path)!r} is no data for {family} in a form that is known", expected=ACCEPTED)
-
-
-def _choose_by_keys(path: Path, family: str) -> tuple[str, dict[str, Any]]:
-    for line, record in read_json_lines(path, FileOptions()):
-        for needed, reader, options in _KEYS[family]:
-            if needed <= record.keys():
-                return reader, options
-        wanted = ", or ".join(" and ".join(sorted(needed, reverse=True)) for needed, *_ in _KEYS[family])
-        raise DataError(
-            f"the keys are {', '.join(map(repr, record)) or 'none'}",
-            path=path,
-            line=line,
-            expected=f"{wanted}, for {family}",
-            todo="Rename the keys, or write a card that names them",
-        )
-    raise DataError("the file is empty", path=path, expected="one JSON object a line")
-
-
-def _require_family(examples: Iterable[Example], family: str, spec: str) -> Iterator[Example]:
-    for example in examples:
-        if not isinstance(example, _TYPES[family]):
-            raise TrunklineError(
-                f"{spec} holds {type(example).__name__}s",
-                expected=f"{_TYPES[family].__name__}s, for {family}",
-                todo="Name other data, or the other family",
-            )
-        yield example
+def _is_hub(spec: str | Path) -> bool:
+    return isinstance(spec, str) and spec.startswith("hub:")

@@ -128,33 +128,32 @@ def _trim(text: str, entity: Entity, path: str | Path, line: int | None) -> Span
 
 
 def check_borders(rows: Sequence[Row], path: str | Path) -> str:
-    """Whether entities begin and end where words do, which is where predictions can.
+    """Whether entities begin and end where words do.
 
     Returns:
-        What to tell the user of the entities that no prediction can hit; empty if there are none.
+        What to tell the user of those that do not, which only units finer than words can hold; empty if there are none.
 
     Raises:
-        DataError: Most entities miss, or offsets in another unit explain those that do; the unit is named.
+        DataError: Offsets in another unit, which is named, explain most of those that miss.
     """
     total = sum(len(row.entities) for row in rows)
     missed = [(row, entity) for row in rows for entity in _missed(row)]
     if not missed:
         return ""
     shown = [f"{_quote(row, entity)}{f' in line {row.line}' if row.line else ''}" for row, entity in missed[:_NAMED]]
-    listed = ", ".join(shown) + (", ..." if len(missed) > _NAMED else "")
+    listed = ", ".join(shown) + (f" and {len(missed) - _NAMED} more" if len(missed) > _NAMED else "")
     what = f"{len(missed)} of {total} entities do not begin and end where words do: {listed}"
     others = {unit: sum(count(row) for row in rows) for unit, count in _UNITS.items()}
     unit = min(others, key=lambda name: others[name])
-    likely = 2 * others[unit] < len(missed)
-    if 2 * len(missed) > total or (likely and len(missed) >= _NAMED):
+    if 2 * others[unit] < len(missed) and (2 * len(missed) > total or len(missed) >= _NAMED):
         raise DataError(
             what,
             path=path,
             line=missed[0][0].line,
-            expected="offsets that count characters, `end` exclusive, and entities of whole words",
-            todo=f"The offsets seem to count {unit}: convert them" if likely else "Check the offsets",
+            expected="offsets that count characters, `end` exclusive",
+            todo=f"The offsets seem to count {unit}: convert them",
         )
-    return f"{what}; no prediction can hit these"
+    return what
 
 
 def _quote(row: Row, entity: Entity) -> str:
@@ -170,7 +169,7 @@ def _missed(row: Row) -> list[Entity]:
         start, end = entity.start + len(piece) - len(piece.lstrip()), entity.end - len(piece) + len(piece.rstrip())
         span = Span(start, end, entity.label)
         inside = 0 <= start < end <= len(row.text)
-        if not inside or unheld_spans(NerExample(row.text, words, (span,))):
+        if not inside or unheld_spans(NerExample(row.text, words, (span,)), words):
             missed.append(entity)
     return missed
 
