@@ -186,9 +186,12 @@ def test_transitions_are_weighted_on_dev_and_left_out_where_they_do_not_help(tin
     labels = family.labels(task.train)
     features = fitting.example_features(family, task.dev, tiny.encoder, tiny.tokenizer)
     dev = features, task.dev
-    targets = [family.unit_targets(example, labels) for example in task.train]
+    targets = [family.unit_targets(example, labels, split_words(example.text)) for example in task.train]
     head = fit_head(
-        np.concatenate(features), np.concatenate([family.unit_targets(e, labels) for e in task.dev]), len(labels), 1.0
+        np.concatenate(features),
+        np.concatenate([family.unit_targets(e, labels, split_words(e.text)) for e in task.dev]),
+        len(labels),
+        1.0,
     )
     learned = family.transitions(targets, labels)
     assert learned is not None

@@ -10,6 +10,7 @@ from typing import Any
 from trunkline.data.readers import READERS
 from trunkline.errors import TrunklineError
 from trunkline.text.examples import Example, NerExample, PairExample, QaExample, TextExample
+from trunkline.text.words import split_words
 
 MESSAGE_LIMIT = 2000
 """Characters of an error message; a longer one quotes the file instead of naming the place."""
@@ -58,7 +59,7 @@ def _check_texts(texts: Iterable[str]) -> None:
 
 
 def _check_sentence(example: NerExample) -> None:
-    assert example.words
+    assert example.words or not split_words(example.text)
     for start, end in example.words:
         assert 0 <= start < end <= len(example.text)
         assert example.text[start:end].strip()
@@ -66,6 +67,7 @@ def _check_sentence(example: NerExample) -> None:
         assert end <= start
     for span in example.spans:
         assert 0 <= span.start < span.end <= len(example.text)
-        assert any(start < span.end and end > span.start for start, end in example.words)
-        assert example.text[span.start : span.end] == example.text[span.start : span.end].strip()
+        piece = example.text[span.start : span.end]
+        assert any(start < span.end and end > span.start for start, end in example.words) or not split_words(piece)
+        assert piece == piece.strip()
         _check_texts((span.label,))

@@ -168,12 +168,12 @@ def _one_mention(item: NerExample) -> NerExample:
 def _typed_mentions(examples: list[NerExample]) -> Sample:
     records = []
     for item in examples:
-        span, tokens = item.spans[0], _tokens(item)
+        tokens = _tokens(item)
         ((first, last, _), *_) = drawn.word_spans(item)
         records.append(
             {
                 "left_context_token": tokens[:first],
-                "mention_span": item.text[span.start : span.end],
+                "mention_span": " ".join(tokens[first:last]),
                 "right_context_token": tokens[last:],
                 "y_str": [s.label for s in item.spans],
             }
