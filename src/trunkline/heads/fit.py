@@ -26,7 +26,7 @@ TRANSITION_WEIGHTS = (0.0, 0.5, 0.75, 1.0)
 """Of learnt transitions; 1 would be right if features told nothing of a unit's neighbours."""
 
 FOLDS = 5
-_TEMPERATURES = np.exp(np.linspace(np.log(0.25), np.log(4.0), 81))
+_TEMPERATURES = np.exp(np.linspace(np.log(0.5), np.log(4.0), 61))
 _PATIENCE = 2
 """Penalties in a row that may be worse than the best before weaker ones are not tried."""
 
@@ -187,7 +187,7 @@ def finish(
 
 
 def best_temperature(logits: FloatArray, targets: IntArray) -> tuple[float, float]:
-    """The divisor of logits [units, labels] with the least mean log loss, 0.25 to 4, and that loss in nats."""
+    """The divisor of logits [units, labels] with the least mean log loss, 0.5 to 4, and that loss in nats."""
     if not len(targets):
         return 1.0, 0.0
     losses = [_log_loss(logits / np.float32(t), targets) for t in _TEMPERATURES]

@@ -71,7 +71,7 @@ def print_fit(record: Mapping[str, Any]) -> None:
         table.add_row("test", str(record["examples"]["test"]), measure, _percent(value))
     console.print(table)
     for warning in record["warnings"]:
-        notes.print(f"warning: {warning}", style="yellow", highlight=False)
+        notes.print(f"warning: {warning}", style="yellow", highlight=False, soft_wrap=True)
     if record["replaced"]:
         before = ", ".join(f"{name} {_percent(value)}" for name, value in record["replaced"].items())
         console.print(f"the task that it replaces had {before}", highlight=False)
@@ -93,7 +93,7 @@ def print_evaluation(record: Mapping[str, Any], most: int = 10) -> None:
     for count, gold, guess in sorted(mixed, key=lambda item: -item[0])[:most]:
         console.print(f"{count} x {gold!r} taken for {guess!r}", highlight=False)
     for warning in record["warnings"]:
-        notes.print(f"warning: {warning}", style="yellow", highlight=False)
+        notes.print(f"warning: {warning}", style="yellow", highlight=False, soft_wrap=True)
     if record["n_wrong"]:
         console.print(f"\n{record['n_wrong']} wrong, for example:", style="bold")
     for example in record["wrong"][:most]:
