@@ -47,7 +47,7 @@ def make_rows(family: str, examples: Sequence[Any], labels: Sequence[str], token
         stride=min(OVERLAP, tokenizer.model_max_length // 4),
         return_overflowing_tokens=True,
     )
-    places: list[list[tuple[int, int] | None]] = [[None] * len(example.words) for example in examples]
+    places: list[list[tuple[int, int] | None]] = [[None] * len(split_words(e.text)) for e in examples]
     owners = encoded["overflow_to_sample_mapping"]
     margins: dict[tuple[int, int], int] = {}
     for row, owner in enumerate(owners):
