@@ -196,7 +196,8 @@ class Cutter:
         # Borders that pieces do not hold either, as of offsets that count bytes.
         ([("in Romtown", "in Ro"), ("to Bobtown", "obt")], "words"),
         ([("北京天气", "北京"), ("ก่อนกรุงเทพ", "กรุงเทพ")], "words"),
-        ([("in Rome", "Rome")] * 40 + [("in Romtown", "Rom")], "words"),
+        ([("in Rome", "Rome")] * 9 + [("in Romtown", "Rom")], "words"),
+        ([("in Rome", "Rome")] * 8 + [("in Romtown", "Rom")], "pieces"),
         ([("in Rome", None)], "words"),
         ([], "words"),
     ],

@@ -22,8 +22,9 @@ from trunkline.text.words import split_words
 STRENGTH = 5
 """Tags that the prior of a tag's transitions is worth."""
 
-RARE = 0.05
-"""Share of entities inside words up to which units are words all the same."""
+RARE = 0.1
+"""Share of entities inside words up to which units are words all the same, as pieces are harder to label than words:
+their features are of one token, and an entity has more borders to miss."""
 
 _Entity = tuple[int, int, str]
 
