@@ -1,200 +1,354 @@
-"""What the command line accepts as data, the hub layout in a local folder, and the checks over splits."""
+"""Files as users have them: the form found by content, nothing left out without a word."""
 
 from __future__ import annotations
 
 import gzip
 import json
+import logging
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from trunkline.data.hub import load_hub
-from trunkline.data.load import check_labels, load_examples, stream_examples
+from trunkline.data.load import load_examples, load_texts, read_examples, stream_examples, stream_source
 from trunkline.errors import DataError, TrunklineError
-from trunkline.text.examples import Example, NerExample, PairExample, PlainExample, Span, TextExample
-from trunkline.text.words import split_words
+from trunkline.text.examples import Example, NerExample, PairExample, PlainExample, QaExample, Span, TextExample
 
 NER = NerExample("Ann runs", ((0, 3), (4, 8)), (Span(0, 3, "per"),))
 TEXT = TextExample("Ann runs", "x")
 PAIR = PairExample("Ann", "runs")
 PLAIN = PlainExample("Ann runs")
+QA = QaExample("Who?", "Ann runs", ((0, 3),))
+CSV = "text,label\nAnn runs,x\n"
+QUESTION = {"question": "Who?", "context": "Ann runs", "answers": [{"text": "Ann", "answer_start": 0}]}
+
+
+def lines(*records: Any) -> str:
+    return "".join(json.dumps(record) + "\n" for record in records)
+
+
+def write(folder: Path, name: str, content: str | bytes) -> Path:
+    path = folder / name
+    path.write_bytes(content.encode() if isinstance(content, str) else content)
+    return path
+
+
+ENTITY = {"start": 0, "end": 3, "label": "per"}
+STUDIO = {"start": 0, "end": 3, "text": "Ann", "labels": ["per"]}
+FORMS = [
+    ("a.csv", CSV, TEXT),
+    ("a.csv", b"\xef\xbb\xbf" + CSV.encode(), TEXT),
+    ("a.csv", CSV.encode("utf-16"), TEXT),
+    ("a.csv", "Label;ID;Text\r\nx;1;Ann runs\r\n", TEXT),
+    ("a.TSV", "label\ttext\nx\tAnn runs\n", TEXT),
+    ("a.csv", "label\ttext\nx\tAnn runs\n", TEXT),
+    ("a.csv", '"sentence"|"intent"\n"Ann runs"|"x"\n', TEXT),
+    ("a.data", CSV, TEXT),
+    ("a.jsonl", lines({"text": "Ann runs", "label": "x"}), TEXT),
+    ("a.csv", lines({"text": "Ann runs", "label": "x"}), TEXT),
+    ("a.json", json.dumps([{"text": "Ann runs", "label": "x"}], indent=1), TEXT),
+    ("a.json", json.dumps([{"text": "Ann runs", "label": "x"}]), TEXT),
+    ("a.json", json.dumps({"version": 1, "data": [{"text": "Ann runs", "label": "x"}]}), TEXT),
+    ("a.json", lines({"text": "Ann runs", "label": ["x"]}), TEXT),
+    ("a.ndjson", lines({"utterance": "Ann runs", "category": "x"}), TEXT),
+    ("a.jsonl", lines({"text": "Ann runs", "label": 0, "label_text": "x"}), TEXT),
+    ("a.conll", "Ann B-per\nruns O\n", NER),
+    ("a.bio", "-DOCSTART- -X- O\n\nAnn NNP B-per\nruns VB O\n", NER),
+    ("a.txt", "Ann\tI-per\nruns\tO\n\n", NER),
+    ("a.conllu", "# text = Ann runs\n1\tAnn\t_\tB-per\t_\n2\truns\t_\tO\t_\n", NER),
+    ("a.jsonl", lines({"tokens": ["Ann", "runs"], "tags": ["B-per", "O"]}), NER),
+    ("a.jsonl", lines({"tokens": ["Ann", "runs"], "ner_tags": ["U-per", "O"]}), NER),
+    ("a.jsonl", lines({"text": "Ann runs", "entities": [[0, 3, "per"]]}), NER),
+    ("a.jsonl", lines({"text": " Ann runs", "spans": [{"start": 1, "end": 5, "label": "per"}]}), NER),
+    ("a.json", json.dumps([["Ann runs", {"entities": [[0, 3, "per"]]}]]), NER),  # spaCy 2
+    ("a.jsonl", lines({"text": "Ann runs", "cats": {"x": 1.0, "y": 0.0}}), TEXT),  # spaCy
+    ("a.jsonl", lines({"text": "Ann runs", "label": [[0, 3, "per"]]}), NER),  # doccano
+    ("a.jsonl", lines({"id": 1, "text": "Ann runs", "labels": [[0, 3, "per"]], "Comments": []}), NER),
+    ("a.jsonl", lines({"text": "Ann runs", "entities": [{"id": 1, "label": "per", "start_offset": 0, "end_offset": 3}],
+                       "relations": []}), NER),  # doccano with relations
+    ("a.json", json.dumps([{"tokenized_text": ["Ann", "runs"], "ner": [[0, 0, "per"]]}]), NER),  # GLiNER
+    ("a.json", json.dumps([{"id": 1, "data": {"text": "Ann runs"}, "annotations": [
+        {"result": [{"type": "labels", "value": STUDIO}]}]}]), NER),  # Label Studio
+    ("a.json", json.dumps([{"data": {"message": "Ann runs", "by": "me"}, "annotations": [
+        {"was_cancelled": True, "result": []}, {"result": [{"value": {"choices": ["x"]}}]}]}]), TEXT),
+    ("a.json", json.dumps([{"id": 1, "text": "Ann runs", "label": [STUDIO], "annotator": 1}]), NER),  # JSON_MIN
+    ("a.json", json.dumps([{"id": 1, "text": "Ann runs", "sentiment": "x", "annotator": 1}]), TEXT),
+    ("a.jsonl", lines({"text": "Ann runs", "label": "x", "answer": "accept", "_input_hash": 1}), TEXT),  # Prodigy
+    ("a.jsonl", lines({"text": "Ann runs", "spans": [ENTITY], "tokens": [{"text": "Ann", "id": 0}],
+                       "answer": "accept"}), NER),
+    ("a.jsonl", lines({"text": "Ann runs", "options": [{"id": "x"}, {"id": "y"}], "accept": ["x"],
+                       "answer": "accept"}), TEXT),
+    ("a.json", json.dumps({"rasa_nlu_data": {"common_examples": [{"text": "Ann runs", "intent": "x", "entities": []}]}},
+                          indent=2), TEXT),
+    ("a.json", json.dumps({"rasa_nlu_data": {"common_examples": [{"text": "Ann runs", "entities": [
+        {"start": 0, "end": 3, "value": "Anna", "entity": "per"}]}]}}), NER),
+    ("a.jsonl", lines(QUESTION), QA),
+    ("a.json", json.dumps({"data": [{"paragraphs": [{"context": "Ann runs", "qas": [QUESTION]}]}]}), QA),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "content", "expected"), FORMS)
+def test_forms(tmp_path: Path, name: str, content: str | bytes, expected: Example) -> None:
+    family = {TextExample: "classification", NerExample: "ner", QaExample: "qa"}[type(expected)]  # type: ignore[index]
+    path = write(tmp_path, name, content)
+    assert load_examples(path) == (family, [expected])
+    packed = tmp_path / f"{name}.gz"
+    packed.write_bytes(gzip.compress(path.read_bytes()))
+    assert load_examples(str(packed), family) == (family, [expected])
+    with pytest.raises(DataError, match="Expected"):
+        load_examples(path, "qa" if family != "qa" else "ner")
+    if family != "qa" and "annotations" not in str(content):
+        assert [text.strip() for text, _ in load_texts(path)] == ["Ann runs"]
+
+
+def test_labels_are_text(tmp_path: Path) -> None:
+    path = write(tmp_path, "a.csv", "text,label\na,001\nb,010\nc,NA\nd,1e3\n")
+    assert [example.label for example in load_examples(path)[1]] == ["001", "010", "NA", "1e3"]  # type: ignore[union-attr]
+    path = write(tmp_path, "a.jsonl", lines({"text": "a", "label": 7}, {"text": "b", "label": "007"}))
+    assert [example.label for example in load_examples(path)[1]] == ["7", "007"]  # type: ignore[union-attr]
+    for wrong in (None, 1.5, True, " ", {}):
+        path = write(tmp_path, "a.jsonl", lines({"text": "a", "label": "x"}, {"text": "b", "label": wrong}))
+        with pytest.raises(DataError, match=r"a\.jsonl:2: the label is .*taken for JSON lines"):
+            load_examples(path)
+
+
+def test_columns_by_option(tmp_path: Path) -> None:
+    path = write(tmp_path, "a.csv", "Betreff,Kunde,Art\nAnn runs,7,x\n")
+    with pytest.raises(DataError, match=r"there are 'Betreff', 'Kunde', 'Art' .*--label-column"):
+        load_examples(path)
+    assert load_examples(path, text_column="Betreff", label_column="Art") == ("classification", [TEXT])
+    with pytest.raises(DataError, match=r"no column 'Titel'; there are 'Betreff', 'Kunde'.*--text-column"):
+        load_examples(path, text_column="Titel", label_column="Art")
+    with pytest.raises(DataError, match=r"no column 'Typ'.*--label-column"):
+        load_examples(path, text_column="Betreff", label_column="Typ")
+    bare = write(tmp_path, "b.csv", "x;Ann runs\ny;Bob sits\n")
+    assert load_examples(bare, text_column="1", label_column="0")[1] == [TEXT, TextExample("Bob sits", "y")]
+    odd = write(tmp_path, "c.csv", "text~label\nAnn, Bob; runs~x\n")
+    assert load_examples(odd, delimiter="~")[1] == [TextExample("Ann, Bob; runs", "x")]
+    tabs = write(tmp_path, "d.csv", "text\tlabel\nAnn runs\tx\n")
+    assert load_examples(tabs, delimiter="tab")[1] == [TEXT]
+    with pytest.raises(DataError, match="the delimiter 'ab'"):
+        load_examples(tabs, delimiter="ab")
+
+
+def test_a_second_text_is_refused_or_joined(tmp_path: Path) -> None:
+    path = write(tmp_path, "a.csv", "text,title,label\nAnn runs,In town,x\n")
+    with pytest.raises(DataError, match=r"the column 'title' has texts, too.*--text-column 'text\+title'"):
+        load_examples(path)
+    assert load_examples(path, text_column="text")[1] == [TEXT]
+    assert load_examples(path, text_column="title+text")[1] == [TextExample("In town Ann runs", "x")]
+    pairs = {"text": "Ann runs", "label": "x"}
+    rows = [{**pairs, "anmerkung": f"that was number {number}"} for number in range(4)]
+    with pytest.raises(DataError, match="the column 'anmerkung' has texts, too"):
+        load_examples(write(tmp_path, "a.jsonl", lines(*rows)))
+    harmless = [{**pairs, "id": str(number), "by": "Ann", "when": "2026-01-01 10:00 UTC"} for number in range(4)]
+    assert load_examples(write(tmp_path, "a.jsonl", lines(*harmless)))[1] == [TEXT] * 4
+    empty = write(tmp_path, "b.csv", "text,title,label\nAnn runs,,x\n")
+    assert load_examples(empty)[1] == [TEXT]
+
+
+def test_several_labels_are_refused(tmp_path: Path) -> None:
+    joined = write(tmp_path, "a.csv", "text,label\nboth,food|price\nsoup,food\ndear,price\n")
+    with pytest.raises(DataError, match=r"a\.csv:2: the label 'food\|price' seems to be 2 labels"):
+        load_examples(joined)
+    alone = write(tmp_path, "b.csv", "text,label\na,food/drink\nb,price\n")
+    assert len(load_examples(alone)[1]) == 2
+    listed = write(tmp_path, "a.jsonl", lines({"text": "a", "label": ["x"]}, {"text": "b", "label": ["x", "y"]}))
+    with pytest.raises(DataError, match=r"a\.jsonl:2: the text has 2 labels, \['x', 'y'\]"):
+        load_examples(listed)
+    none = write(tmp_path, "a.jsonl", lines({"text": "a", "label": ["x"]}, {"text": "b", "label": []}))
+    with pytest.raises(DataError, match=r"a\.jsonl:2: the text has no label"):
+        load_examples(none)
+
+
+def test_prodigy_answers(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    def record(text: str, answer: str, **more: Any) -> dict[str, Any]:
+        return {"text": text, "answer": answer, **more}
+
+    several = [record("a", "accept", label="X"), record("b", "reject", label="X"), record("c", "ignore", label="X"),
+               record("d", "accept", label="Y")]  # fmt: skip
+    path = write(tmp_path, "a.jsonl", lines(*several))
+    with caplog.at_level(logging.WARNING, logger="trunkline.data"):
+        assert load_examples(path)[1] == [TextExample("a", "X"), TextExample("d", "Y")]
+    assert "left out: 1 rejected by the annotator" in caplog.text
+    assert "left out: 1 ignored by the annotator" in caplog.text
+    loaded = read_examples(write(tmp_path, "b.jsonl", lines(*several[:3])))
+    assert loaded.examples == [TextExample("a", "X"), TextExample("b", "not X")]
+    assert any("1 texts for which 'X' was rejected" in note for note in loaded.notes)
+    spans = [record("Ann", "accept", spans=[ENTITY]), record("Bob", "reject", spans=[ENTITY]),
+             record("Eva", "accept", spans=[])]  # fmt: skip
+    loaded = read_examples(write(tmp_path, "c.jsonl", lines(*spans)))
+    assert [example.text for example in loaded.examples] == ["Ann", "Eva"]  # type: ignore[union-attr]
+    assert loaded.notes == ["left out: 1 rejected by the annotator"]
+    with pytest.raises(DataError, match=r"there is no example \(1 ignored by the annotator\)"):
+        load_examples(write(tmp_path, "d.jsonl", lines(several[2])))
+
+
+def test_entities_or_labels_is_asked(tmp_path: Path) -> None:
+    record = {"text": "Ann runs", "intent": "x", "entities": [{"start": 0, "end": 3, "entity": "per"}]}
+    path = write(tmp_path, "a.json", json.dumps({"rasa_nlu_data": {"common_examples": [record]}}))
+    with pytest.raises(DataError, match=r"entities \('entities'\) and labels \('intent'\).*--family ner"):
+        load_examples(path)
+    assert load_examples(path, "ner") == ("ner", [NER])
+    assert load_examples(path, "classification") == ("classification", [TEXT])
+    assert load_examples(path, label_column="intent") == ("classification", [TEXT])
+
+
+def test_entities_that_miss_words(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    texts = ["Grüße an Jürgen", "Fünf Bücher für Ana", "Köln grüßt Bonn"]
+    wanted = ["Jürgen", "Ana", "Bonn"]
+    in_bytes, in_words = [], []
+    for text, name in zip(texts, wanted, strict=True):
+        start, end = text.index(name), text.index(name) + len(name)
+        in_bytes.append({"text": text, "entities": [[len(text[:start].encode()), len(text[:end].encode()), "x"]]})
+        word = text.split().index(name)
+        in_words.append({"text": text, "entities": [[word, word + 1, "x"]]})
+    good = [{"text": "Ana is here", "entities": [[0, 3, "x"]]}] * 9
+    with pytest.raises(DataError, match=r"a\.jsonl:10: 3 of 12 entities.* in line 10,.*seem to count UTF-8 bytes"):
+        load_examples(write(tmp_path, "a.jsonl", lines(*good, *in_bytes)))
+    with pytest.raises(DataError, match=r"b\.jsonl:1: 3 of 3 entities.*seem to count words"):
+        load_examples(write(tmp_path, "b.jsonl", lines(*in_words)))
+    part = {"text": "In Romtown", "entities": [[3, 6, "x"]]}
+    with caplog.at_level(logging.WARNING, logger="trunkline.data"):
+        family, examples = load_examples(write(tmp_path, "c.jsonl", lines(*good, part)))
+    assert (family, len(examples)) == ("ner", 10)
+    assert "1 of 10 entities do not begin and end where words do: 'Rom' at 3..6 (x) in line 10" in caplog.text
+    with pytest.raises(DataError, match=r"d\.jsonl:10: the entity 'x' has the offsets 3..60"):
+        load_examples(write(tmp_path, "d.jsonl", lines(*good, {"text": "In Rome", "entities": [[3, 60, "x"]]})))
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "family", "expected"),
+    ("name", "content", "message"),
     [
-        ("a.conll", "Ann B-per\nruns O\n", "ner", NER),
-        ("a.bio", "Ann\tB-per\nruns\tO\n", "ner", NER),
-        ("a.txt", "Ann B-per\nruns O\n", "ner", NER),
-        ("a.jsonl", '{"tokens": ["Ann", "runs"], "tags": ["B-per", "O"]}', "ner", NER),
-        ("a.jsonl", '{"tokens": ["Ann", "runs"], "ner_tags": ["B-per", "O"]}', "ner", NER),
-        ("a.jsonl", '{"text": "Ann runs", "entities": [[0, 3, "per"]]}', "ner", NER),
-        ("a.jsonl", '{"text": "Ann runs", "spans": [[0, 3, "per"]]}', "ner", NER),
-        ("a.jsonl", '{"text": "Ann runs", "label": "x"}', "classification", TEXT),
-        ("a.csv", "text,label\nAnn runs,x\n", "classification", TEXT),
-        ("a.TSV", "label\ttext\nx\tAnn runs\n", "classification", TEXT),
-        ("a.jsonl", '{"left": "Ann", "right": "runs"}', "pairs", PAIR),
-        ("a.csv", "left,right\nAnn,runs\n", "pairs", PAIR),
-        ("a.txt", "Ann\nruns\n\n", "plain", PLAIN),
-        ("a.md", "\nAnn  runs", "plain", PLAIN),
-        ("a.jsonl", '{"text": "Ann runs", "label": "x"}', "plain", PLAIN),
+        ("a.parquet", "PAR1", "no form of labelled data that is known. Expected a table"),
+        ("a.txt", "just a text\n", "no form of labelled data"),
+        ("a.csv", "", r"a\.csv: the file is empty"),
+        ("a.csv", "text,label\n", "there is no example"),
+        ("a.csv", "text,label\na,x\n,y\n", r"a\.csv:3: the text is empty"),
+        ("a.csv", "text,label\na,\n", r"a\.csv:2: the label is empty"),
+        ("a.csv", "text,label,label\na,x,y\n", "each column named once"),
+        ("a.jsonl", '{"text": "a", "label": "x"}\n{"text": \n', r"a\.jsonl:2: the line is not JSON"),
+        ("a.jsonl", '{"text": "a", "label": "x"}\n[1]\n', r"a\.jsonl:2: the line holds list"),
+        ("a.json", '[{"text": "a", "label": "x"},\n {"text": "b"}]', r"a\.json:2: no key 'label'"),
+        ("a.json", '[{"text": "a", "label": "x"},\n {"text": null, "label": "x"}]', r"a\.json:2: the text is None"),
+        ("a.json", "[1, 2]", r"a\.json:1: the item is 1"),
+        ("a.json", '{"text": "a",\n "label": "x"', r"a\.json:2: the file is not JSON"),
+        ("a.jsonl", lines({"text": "a", "entities": "x"}), "Expected a text and a label"),
+        ("a.jsonl", lines({"text": "a", "entities": []}, {"text": "a", "entities": 5}), r"a\.jsonl:2: entities is 5"),
+        ("a.jsonl", lines({"tokens": ["a"], "tags": [3]}), r"a\.jsonl:1: the tag is 3"),
+        ("a.jsonl", lines({"tokens": ["a"], "tags": []}), r"a\.jsonl:1: tokens and tags are not two lists"),
+        ("a.jsonl", lines({"data": {"text": "a"}, "annotations": [3]}), "Expected the form of Label Studio"),
+        ("a.jsonl", lines({**QUESTION, "answers": [{"text": "Bob", "answer_start": 0}]}), "'Bob' does not stand at 0"),
+        ("a.zip", b"PK\x03\x04...", "this is a .zip file, as those of Excel are"),
     ],
 )
-def test_files(tmp_path: Path, name: str, content: str, family: str, expected: Example) -> None:
-    path = tmp_path / name
-    path.write_text(content)
-    assert load_examples(path, family) == [expected]
-    packed = tmp_path / f"{name}.gz"
-    packed.write_bytes(gzip.compress(content.encode()))
-    assert load_examples(str(packed), family) == [expected]
-
-
-def test_plain_text_in_folders_and_cards(tmp_path: Path) -> None:
-    (tmp_path / "a.md").write_text("Ann runs\n\nBob sits\n")
-    (tmp_path / "b.csv").write_text("no")
-    assert load_examples(tmp_path, "plain") == [PLAIN, PlainExample("Bob sits")]
-    (tmp_path / "bad.txt").write_bytes(b"\xff")
-    found = stream_examples(tmp_path, "plain")
-    assert [next(found), next(found)] == [PLAIN, PlainExample("Bob sits")]
-    with pytest.raises(DataError, match=r"bad\.txt:1: the byte 0xff"):
-        next(found)
-    card = tmp_path / "mine.yaml"
-    card.write_text(
-        "{name: mine, title: Mine, role: source, family: text, kind: plain, home: 'https://example.org', licence: CC0, "
-        "files: {train: ./a.md}, reader: corpus}"
-    )
-    assert load_examples(f"card:{card}@train", "plain") == [PLAIN, PlainExample("Bob sits")]
-    with pytest.raises(TrunklineError, match="holds PlainExamples"):
-        load_examples(f"card:{card}@train", "ner")
+def test_refusals(tmp_path: Path, name: str, content: str | bytes, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        load_examples(write(tmp_path, name, content))
 
 
 @pytest.mark.parametrize(
     ("spec", "family", "message"),
     [
-        ("hub:x@train", "plain", "asked for as plain text.*a folder"),
-        ("a.csv", "plain", "no data for plain"),
-        ("a.parquet", "ner", "no data for ner .*Expected a file"),
-        ("a.csv", "ner", "no data for ner"),
-        ("a.conll", "classification", "no data for classification"),
-        ("folder", "ner", "card:NAME@SPLIT"),
-        ("card:wnut17", "ner", "does not say which split.*card:NAME@SPLIT"),
-        ("hub:x@", "ner", "hub:NAME@SPLIT"),
-        ("card:wnut@test", "ner", "no card 'wnut'; did you mean 'wnut17'"),
-        ("a.conll", "parsing", "the family 'parsing' is not known"),
-        ("no.conll", "ner", "no such file"),
+        ("no.csv", None, "no such file"),
+        ("hub:x", "ner", "does not say which split"),
+        ("a.csv", "parsing", "the family 'parsing'"),
     ],
 )
-def test_unknown_specs(spec: str, family: str, message: str) -> None:
+def test_unknown_specs(spec: str, family: str | None, message: str) -> None:
     with pytest.raises(TrunklineError, match=message):
         load_examples(spec, family)
 
 
-def test_jsonl_with_other_keys(tmp_path: Path) -> None:
-    path = tmp_path / "a.jsonl"
-    path.write_text('{"body": "x", "label": "y"}\n')
-    with pytest.raises(DataError, match=r"a\.jsonl:1: the keys are 'body', 'label'\. Expected text and label"):
-        load_examples(path, "classification")
-    with pytest.raises(DataError, match="Expected tokens and tags, or tokens and ner_tags, or text and entities"):
-        load_examples(path, "ner")
-    path.write_text("")
-    with pytest.raises(DataError, match="the file is empty"):
-        load_examples(path, "ner")
+def test_records_without_entities_are_counted(tmp_path: Path) -> None:
+    path = write(tmp_path, "a.jsonl", lines({"text": "Ann runs", "entities": [[0, 3, "per"]]}, {"text": "Go"}))
+    loaded = read_examples(path)
+    assert [len(example.spans) for example in loaded.examples] == [1, 0]  # type: ignore[union-attr]
+    assert loaded.notes == ["1 records without the key 'entities' were taken to have no entity"]
 
 
-def test_card_spec(tmp_path: Path) -> None:
-    (tmp_path / "t.csv").write_text("text,label\nAnn runs,x\n")
-    card = {
-        "name": "mine", "title": "t", "role": "task", "family": "classification", "kind": "text",
-        "home": "https://x", "licence": "CC0", "files": {"train": "./t.csv"}, "reader": "table",
-    }  # fmt: skip
-    path = tmp_path / "mine.yaml"
-    path.write_text(json.dumps(card))
-    assert load_examples(f"card:{path}@train", "classification") == [TEXT]
-    with pytest.raises(TrunklineError, match=r"holds TextExamples\. Expected NerExamples, for ner"):
-        load_examples(f"card:{path}@train", "ner")
+TEXT_FORMS = [
+    ("a.csv", "text,label\n\"Book a table, please\",x\n", [("Book a table, please", {"label": "x"})]),
+    ("a.csv", "Anfrage\nBook a table\n\"two, please\"\n", [("Book a table", {}), ("two, please", {})]),
+    ("a.tsv", "id\tsentence\n1\ta\n2\t\n", [("a", {"id": "1"}), ("", {"id": "2"})]),
+    ("a.ndjson", lines({"text": "a", "id": 1}, {"text": "b", "id": None}), [("a", {"id": 1}), ("b", {"id": None})]),
+    ("a.json", json.dumps([{"text": "a"}, {"text": "b"}]), [("a", {}), ("b", {})]),
+    ("a.txt", "a\n\nb c\n", [("a", {}), ("b c", {})]),
+    ("a.conll", "a O\nb B-x\n\nc O\n", [("a b", {}), ("c", {})]),
+]  # fmt: skip
 
 
-def ner(*labels: str) -> NerExample:
-    text = " ".join(labels) or "nothing"
-    words = split_words(text)
-    return NerExample(text, words, tuple(Span(*word, label) for word, label in zip(words, labels, strict=False)))
+@pytest.mark.parametrize(("name", "content", "expected"), TEXT_FORMS)
+def test_texts_to_predict_on(tmp_path: Path, name: str, content: str, expected: list[Any]) -> None:
+    assert list(load_texts(write(tmp_path, name, content))) == expected
+    packed = write(tmp_path, f"{name}.gz", gzip.compress(content.encode()))
+    assert list(load_texts(packed)) == expected
 
 
-def test_check_labels() -> None:
-    train = [TextExample("t", "a"), TextExample("u", "b")]
-    assert check_labels(train, train, train) == ["a", "b"]
-    with pytest.raises(DataError, match="test split: the labels 'c' do not occur in train"):
-        check_labels(train, train, [TextExample("v", "c")])
-    assert check_labels(train, [], [TextExample("v", "c")], allow=["c"]) == ["a", "b"]
-    with pytest.raises(DataError, match="only the label 'a'"):
-        check_labels(train[:1])
-    with pytest.raises(DataError, match="no label"):
-        check_labels([])
-    assert check_labels([ner("per")], [ner()]) == ["per"]
-    with pytest.raises(DataError, match="dev split: the labels 'city', 'loc'"):
-        check_labels([ner("per")], [ner("loc", "city")])
-    with pytest.raises(DataError, match="no entity"):
-        check_labels([ner()])
+def test_texts_by_option_and_refused(tmp_path: Path) -> None:
+    path = write(tmp_path, "a.csv", "a;b\nx;1,5\n")
+    assert list(load_texts(path, text_column="b", delimiter=";")) == [("1,5", {"a": "x"})]
+    assert list(load_texts(path, text_column="a+b")) == [("x 1,5", {})]
+    with pytest.raises(DataError, match=r"no column of texts; there are 'a', 'b'.*--text-column"):
+        list(load_texts(path))
+    stream = load_texts(write(tmp_path, "a.ndjson", lines({"text": "a"}, {"text": None})))
+    assert next(stream) == ("a", {})
+    with pytest.raises(DataError, match=r"a\.ndjson:2: the text is null"):
+        next(stream)
+    with pytest.raises(DataError, match=r"a\.ndjson:2: no key 'text'"):
+        list(load_texts(write(tmp_path, "a.ndjson", lines({"text": "a"}, {"body": "b"}))))
 
 
-def write_hub(folder: Path, records: list[dict[str, Any]], split: str = "train") -> Path:
-    (folder / "data").mkdir(parents=True, exist_ok=True)
-    path = folder / "data" / f"{split}.jsonl"
-    path.write_text("".join(json.dumps(record) + "\n" for record in records))
-    return folder
+def test_texts_are_streamed(tmp_path: Path) -> None:
+    path = write(tmp_path, "a.jsonl", lines({"text": "a"}) * 100 + "no json\n")
+    stream = load_texts(path)
+    assert [next(stream)[0] for _ in range(100)] == ["a"] * 100
+    with pytest.raises(DataError, match=r"a\.jsonl:101"):
+        next(stream)
 
 
-@pytest.fixture
-def offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    datasets = pytest.importorskip("datasets")
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_OFFLINE", True)
-    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True, raising=False)
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
-    datasets.disable_progress_bars()
-    return tmp_path / "hub"
+@pytest.mark.parametrize(
+    ("name", "content", "family", "expected"),
+    [
+        ("a.jsonl", lines({"left": " Ann", "right": "runs"}, {"left": "", "right": "x"}), "pairs", [PAIR]),
+        ("a.csv", "left,right\nAnn,runs\n", "pairs", [PAIR]),
+        ("a.jsonl", lines({"left": "a", "right": "b", "group": 3}), "pairs", [PairExample("a", "b", "3")]),
+        ("a.txt", "Ann\nruns\n\nBob  sits", "plain", [PLAIN, PlainExample("Bob sits")]),
+        ("a.md", "Ann runs\n", "plain", [PLAIN]),
+        ("a.jsonl", lines({"text": "Ann runs", "label": "x"}), "plain", [PLAIN]),
+        ("a.csv", CSV, "classification", [TEXT]),
+        ("a.conll", "Ann B-per\nruns O\n", "ner", [NER]),
+    ],
+)
+def test_streams_of_one_family(tmp_path: Path, name: str, content: str, family: str, expected: list[Example]) -> None:
+    assert list(stream_examples(write(tmp_path, name, content), family)) == expected
 
 
-def test_hub_text_and_pairs(offline: Path) -> None:
-    folder = write_hub(offline / "text", [{"text": "Ann runs", "label": "x", "id": 1}])
-    write_hub(folder, [{"text": "Go", "label": "y", "id": 2}], "test")
-    assert load_examples(f"hub:{folder}@train", "classification") == [TEXT]
-    assert load_examples(f"hub:{folder}@test", "classification") == [TextExample("Go", "y")]
-    assert load_hub(str(folder), "train", family="pairs", columns=("text", "label")) == [PairExample("Ann runs", "x")]
-    with pytest.raises(DataError, match="none of the columns tokens, words; there are text, label, id"):
-        load_examples(f"hub:{folder}@train", "ner")
-    with pytest.raises(DataError, match="no column 'body'; there are text, label, id"):
-        load_hub(str(folder), "train", family="classification", columns=("body", "label"))
-    with pytest.raises(TrunklineError, match="split 'dev', could not be loaded from the local folder"):
-        load_hub(str(folder), "dev", family="classification")
+def test_folders_of_plain_text(tmp_path: Path) -> None:
+    write(tmp_path, "a.md", "Ann runs\n\nBob sits\n")
+    write(tmp_path, "b.csv", "no")
+    assert list(stream_examples(tmp_path, "plain")) == [PLAIN, PlainExample("Bob sits")]
+    write(tmp_path, "bad.txt", b"\xff")
+    found = stream_examples(tmp_path, "plain")
+    assert [next(found), next(found)] == [PLAIN, PlainExample("Bob sits")]
+    with pytest.raises(DataError, match=r"bad\.txt:1: the byte 0xff"):
+        next(found)
+    long = write(tmp_path, "long.txt", "word " * 250 + "end. And a last sentence here.")
+    sizes = [len(passage.text.split()) for passage in stream_examples(long, "plain")]  # type: ignore[union-attr]
+    assert sum(sizes) == 256
+    assert max(sizes) <= 200
 
 
-def test_hub_tags_with_names(offline: Path) -> None:
-    datasets = pytest.importorskip("datasets")
-    names = datasets.ClassLabel(names=["O", "B-per"])
-    features = datasets.Features({"tokens": datasets.List(datasets.Value("string")), "ner_tags": datasets.List(names)})
-    table = datasets.Dataset.from_dict({"tokens": [["Ann", "runs"]], "ner_tags": [[1, 0]]}, features=features)
-    (offline / "data").mkdir(parents=True)
-    table.to_parquet(offline / "data" / "train-00000-of-00001.parquet")
-    assert load_examples(f"hub:{offline}@train", "ner") == [NER]
-
-
-def test_hub_rows_with_problems(offline: Path) -> None:
-    texts = write_hub(offline / "a", [{"text": "a", "label": "x"}, {"text": " ", "label": "x"}])
-    with pytest.raises(DataError, match=r"@train:2: the text is empty"):
-        load_hub(str(texts), "train", family="classification")
-    strings = write_hub(offline / "b", [{"tokens": ["Ann", "runs"], "ner_tags": ["B-per", "O"]}])
-    assert load_hub(str(strings), "train", family="ner") == [NER]
-    numbers = write_hub(offline / "c", [{"tokens": ["Ann"], "ner_tags": [1]}])
-    with pytest.raises(DataError, match=r"@train:1: the tag is 1"):
-        load_hub(str(numbers), "train", family="ner")
-    uneven = write_hub(offline / "d", [{"tokens": ["Ann", "x"], "ner_tags": ["O"]}])
-    with pytest.raises(DataError, match=r"@train:1: tokens and tags are not two lists of one length"):
-        load_hub(str(uneven), "train", family="ner")
-
-
-def test_hub_missing(offline: Path) -> None:
-    with pytest.raises(
-        TrunklineError, match=r"'nobody/no-such-set' \(c\), split 'train', could not be loaded from the hub"
-    ):
-        load_hub("nobody/no-such-set:c", "train", family="ner")
+def test_sources_of_pre_finetuning(tmp_path: Path) -> None:
+    both = {"text": "Ann runs", "entities": [[0, 3, "a"], [0, 8, "b"]]}
+    path = write(tmp_path, "a.jsonl", lines(both, {"tokens": ["Ann", "runs"], "tags": ["B-per", "O"]}))
+    first, second = stream_source(path, "ner")
+    assert first.spans == (Span(0, 3, "a"), Span(0, 8, "b"))  # type: ignore[union-attr]
+    assert second == NER
+    with pytest.raises(DataError, match="overlap"):
+        load_examples(write(tmp_path, "b.jsonl", lines(both)))
+    assert list(stream_source(write(tmp_path, "c.jsonl", lines(QUESTION)), "qa")) == [QA]
+    pairs = write(tmp_path, "d.jsonl", lines({"left": "Ann", "right": "runs"}))
+    assert list(stream_source(pairs, "classification")) == [PAIR]
+    with pytest.raises(DataError, match=r"d\.jsonl:1: no key 'text'"):
+        list(stream_source(pairs, "ner"))

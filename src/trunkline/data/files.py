@@ -1,307 +1,131 @@
-"""Reading lines out of plain and packed files in place, and writing files so that a crash leaves the old one whole."""
+"""Lines and texts of plain and gzipped files; every problem names the file and, where there is one, the line."""
 
 from __future__ import annotations
 
 import codecs
-import fnmatch
 import gzip
 import hashlib
-import lzma
-import tarfile
-import zipfile
+import io
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, TypeVar, cast
+from typing import IO, Any, TypeVar
 
-from trunkline.data.tar_entry import TarEntry
 from trunkline.errors import DataError
 
 DEFAULT_LIMIT = 4 * 1024**3
-"""Bytes of an unpacked stream that are read before it is taken for an archive bomb."""
+"""Bytes of an unpacked file that are read before it is taken for an archive bomb."""
 
 LINE_LIMIT = 64 * 1024**2
 """Bytes of one line; a longer one is no text line and would fill the memory before `limit` is reached."""
 
-_CORRUPT = (
-    zipfile.BadZipFile,
-    gzip.BadGzipFile,
-    tarfile.TarError,
-    zlib.error,
-    lzma.LZMAError,
-    EOFError,
-    NotImplementedError,
-)
-_MOST_MEMBERS = 100_000
-_BOM = codecs.BOM_UTF8
+_CORRUPT = (gzip.BadGzipFile, zlib.error, EOFError)
+_GZIP = b"\x1f\x8b"
+_ZIP = b"PK\x03\x04"
+_UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 _ESCAPING = ("utf-7", "raw-unicode-escape")
 """Encodings that can spell half of a surrogate pair, which no tokenizer takes."""
 
 T = TypeVar("T")
 
 
-def read_lines(
-    path: str | Path, *, member: str | None = None, encoding: str = "utf-8", limit: int = DEFAULT_LIMIT
-) -> Iterator[tuple[int, str]]:
-    """Yields the lines of a text file with their numbers.
+def read_lines(path: str | Path, *, encoding: str = "utf-8", limit: int = DEFAULT_LIMIT) -> Iterator[tuple[int, str]]:
+    """Yields the lines of a text file with their numbers, one in memory at a time.
 
-    Only a line feed ends a line, so that U+2028 and the like stay inside a text. A carriage return before it and a
-    UTF-8 byte order mark at the start are dropped.
+    Only a line feed ends a line, so that U+2028 and the like stay inside a text. A carriage return before it and a byte
+    order mark at the start are dropped; that of UTF-16 is believed whatever `encoding` says.
 
     Args:
-        path: A plain file, `.gz`, `.zip` or `.tar` (also packed); archives are read in place.
-        member: The file inside a `.zip` or `.tar`; not needed where there is only one.
+        path: A plain or gzipped file, told apart by content; or an object with the methods `open`, `exists` and
+            `is_dir` of a path, such as a `zipfile.Path`.
         encoding: Any encoding in which a line feed is one byte.
-        limit: The most bytes of the unpacked stream.
+        limit: The most bytes of the unpacked file.
 
     Yields:
         Line number, counted from 1, and the line without its end.
 
     Raises:
-        DataError: No such file or member, a damaged archive, bytes that are not text in `encoding`, or too many bytes.
+        DataError: No such file, a damaged one, bytes that are not text in `encoding`, or too many of them.
     """
-    decode = _decoder(path, encoding)
-    with open_stream(path, member=member) as stream:
-        yield from _lines(stream, decode, _label(path, member), limit)
+    decode = find_codec(path, encoding)
+    with open_stream(path) as stream:
+        if _peek(stream, path)[:2] in _UTF16:
+            text = decode_text(_read_up_to(stream, path, limit), encoding, path)
+            yield from enumerate((line.removesuffix("\r") for line in text.removesuffix("\n").split("\n")), start=1)
+        else:
+            yield from decode_lines(stream, decode, path, limit)
 
 
-def read_bytes(path: str | Path, *, member: str | None = None, limit: int = DEFAULT_LIMIT) -> bytes:
-    """Returns the unpacked bytes of a file or archive member; errors as for `read_lines`."""
-    where = _label(path, member)
-    with open_stream(path, member=member) as stream:
-        return _read_up_to(stream, where, limit)
-
-
-def read_members(path: str | Path, pattern: str, *, limit: int = DEFAULT_LIMIT) -> Iterator[tuple[str, bytes]]:
-    """Yields name and bytes of the files in a `.zip` or `.tar` whose name matches, in the archive's order.
-
-    Args:
-        path: The archive; one whose name does not end in `.zip` is taken for a `.tar`, packed or not.
-        pattern: A shell pattern such as `*.xml`, matched against the name without a leading `./`; `*` crosses `/`.
-        limit: The most bytes of all matching members together.
-
-    Raises:
-        DataError: No such file, a damaged archive, no member that matches, or too many bytes.
-    """
-    left = limit
-    for name, stream in _open_members(path, pattern):
-        content = _read_up_to(stream, _label(path, name), left)
-        left -= len(content)
-        yield name, content
-
-
-def read_member_lines(
-    path: str | Path, pattern: str, *, encoding: str = "utf-8", limit: int = DEFAULT_LIMIT
-) -> Iterator[tuple[str, Iterator[tuple[int, str]]]]:
-    """Yields name and lines of the files in a `.zip` or `.tar` whose name matches, holding one line at a time.
-
-    The lines are numbered and cut as in `read_lines`. They must be used before the next member is asked for.
-
-    Args:
-        path: The archive, as for `read_members`.
-        pattern: A shell pattern, as for `read_members`.
-        encoding: Any encoding in which a line feed is one byte.
-        limit: The most bytes of one member.
-
-    Raises:
-        DataError: As for `read_members` and `read_lines`.
-    """
-    decode = _decoder(path, encoding)
-    for name, stream in _open_members(path, pattern):
-        yield name, _lines(stream, decode, _label(path, name), limit)
-
-
-def _open_members(path: str | Path, pattern: str) -> Iterator[tuple[str, IO[bytes]]]:
-    _require_file(path)
-    members = _zip_members if Path(path).name.lower().endswith(".zip") else _tar_members
-    found = False
-    for name, stream in members(path, pattern):
-        found = True
-        with stream:
-            yield name, stream
-    if not found:
-        raise DataError(
-            f"no file in the archive matches {pattern!r}",
-            path=path,
-            expected="an archive of the data set as its authors publish it",
-            todo="Check that this is the right archive",
-        )
-
-
-def _tar_members(path: str | Path, pattern: str) -> Iterator[tuple[str, IO[bytes]]]:
-    with _open_tar(path) as archive:
-        for entry in _tar_entries(path, archive):
-            name = _plain(entry.name)
-            if fnmatch.fnmatchcase(name, pattern) and (stream := archive.extractfile(entry)):
-                yield name, stream
-
-
-def _open_tar(path: str | Path) -> tarfile.TarFile:
-    return _guarded(path, lambda: tarfile.open(path, "r:*", tarinfo=TarEntry))
-
-
-def _tar_entries(path: str | Path, archive: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
-    """The files of a tar. At its end all of it was read, so that its checksum, if it has one, was compared."""
-    while (entry := _guarded(path, archive.next)) is not None:
-        archive.members = []  # type: ignore[attr-defined]  # would hold the entries of a bomb, and is not used here
-        if entry.isfile():
-            yield entry
-    while _guarded(path, lambda: archive.fileobj.read(1024**2)):
-        pass
-
-
-def _zip_members(path: str | Path, pattern: str) -> Iterator[tuple[str, IO[bytes]]]:
-    with _guarded(path, lambda: zipfile.ZipFile(path)) as archive:
-        for entry in archive.infolist():
-            name = _plain(entry.filename)
-            if not entry.is_dir() and fnmatch.fnmatchcase(name, pattern):
-                yield name, _open_entry(path, archive, entry.filename)
-
-
-def _open_entry(path: str | Path, archive: zipfile.ZipFile, name: str) -> IO[bytes]:
-    try:
-        return _guarded(path, lambda: archive.open(name))
-    except RuntimeError:
-        raise DataError(
-            f"the member {name!r} is encrypted", path=path, expected="an archive without a password"
-        ) from None
-
-
-def decode_text(content: bytes, encoding: str, path: str | Path) -> str:
-    """Decodes a whole file; wrong bytes raise a DataError with the line in which they stand."""
-    decode = _decoder(path, encoding)
-    if decode.name == "utf-8":
-        content = content.removeprefix(_BOM)
-    try:
-        return decode.decode(content)[0]
-    except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        raise _wrong_encoding(error, encoding, path, line) from None
-
-
-@contextmanager
-def open_stream(path: str | Path, *, member: str | None = None) -> Iterator[IO[bytes]]:
-    """Opens the unpacked bytes of a file or of an archive's member."""
-    _require_file(path)
-    name = Path(path).name.lower()
-    if name.endswith(".zip"):
-        with _guarded(path, lambda: zipfile.ZipFile(path)) as archive:
-            names = [entry.filename for entry in archive.infolist() if not entry.is_dir()]
-            chosen = _choose(path, names, member)
-            with _open_entry(path, archive, chosen) as stream:
-                yield stream
-    elif name.endswith((".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")):
-        with _open_tar(path) as packed:
-            entries: dict[str, tarfile.TarInfo] = {}
-            for entry in _tar_entries(path, packed):
-                entries[entry.name] = entry
-                if len(entries) > _MOST_MEMBERS:
-                    raise DataError(
-                        f"more than {_MOST_MEMBERS} files", path=path, expected="an archive of the files of a data set"
-                    )
-            inner = packed.extractfile(entries[_choose(path, list(entries), member)])
-            if inner is None:
-                raise DataError("the member cannot be read", path=_label(path, member), expected="a regular file")
-            with inner:
-                yield inner
-    elif member is not None:
-        raise DataError(
-            f"a member {member!r} was asked for", path=path, expected="a .zip or .tar file that has members"
-        )
-    else:
-        packed_alone = name.endswith(".gz")
-        with _guarded(path, lambda: gzip.open(path, "rb") if packed_alone else Path(path).open("rb")) as plain:
-            yield cast(IO[bytes], plain)
-
-
-def file_state(path: Path, *, content: bool) -> str:
-    """What tells whether a file has changed: its size and time of change, or the SHA-256 of its content."""
-    if not content:
-        return f"{path.stat().st_size} {path.stat().st_mtime_ns}"
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def _lines(stream: IO[bytes], decode: codecs.CodecInfo, where: str, limit: int) -> Iterator[tuple[int, str]]:
+def decode_lines(
+    stream: IO[bytes], decode: codecs.CodecInfo, path: str | Path, limit: int
+) -> Iterator[tuple[int, str]]:
+    """The lines of an open file, as `read_lines` has them."""
     number, left = 0, limit
-    while raw := _guarded(where, lambda: stream.readline(min(left, LINE_LIMIT) + 1)):  # noqa: B023
+    while raw := _guarded(path, lambda: stream.readline(min(left, LINE_LIMIT) + 1)):  # noqa: B023
         number += 1
         left -= len(raw)
         if left < 0:
-            raise _too_large(where, limit, line=number)
+            raise _too_large(path, limit, line=number)
         if len(raw) > LINE_LIMIT:
             raise DataError(
                 f"a line of more than {LINE_LIMIT} bytes",
-                path=where,
+                path=path,
                 line=number,
                 expected="a text file with one record a line",
             )
         if number == 1 and decode.name == "utf-8":
-            raw = raw.removeprefix(_BOM)
-        yield number, _text(raw, decode, where, number)
+            raw = raw.removeprefix(codecs.BOM_UTF8)
+        yield number, _text(raw, decode, path, number)
 
 
-def _require_file(path: str | Path) -> None:
-    file = Path(path)
+def read_text(path: str | Path, *, encoding: str = "utf-8", limit: int = DEFAULT_LIMIT) -> str:
+    """The whole text of a file; arguments and errors as for `read_lines`."""
+    return decode_text(read_bytes(path, limit=limit), encoding, path)
+
+
+def read_bytes(path: str | Path, *, limit: int = DEFAULT_LIMIT) -> bytes:
+    """The unpacked bytes of a file; errors as for `read_lines`."""
+    with open_stream(path) as stream:
+        return _read_up_to(stream, path, limit)
+
+
+def decode_text(content: bytes, encoding: str, path: str | Path) -> str:
+    """Decodes a whole file; wrong bytes raise a DataError with the line in which they stand."""
+    decode = codecs.lookup("utf-16") if content[:2] in _UTF16 else find_codec(path, encoding)
+    if decode.name == "utf-8":
+        content = content.removeprefix(codecs.BOM_UTF8)
+    try:
+        return decode.decode(content)[0]
+    except UnicodeDecodeError as error:
+        raise _wrong_encoding(error, decode.name, path, content.count(b"\n", 0, error.start) + 1) from None
+
+
+@contextmanager
+def open_stream(path: str | Path) -> Iterator[IO[bytes]]:
+    """Opens the unpacked bytes of a file."""
+    file: Any = path if hasattr(path, "open") else Path(path)
     if file.is_dir():
         raise DataError("this is a folder", path=path, expected="a file", todo="Name the file in it that you mean")
     if not file.exists():
         where = "its folder does not exist either" if not file.parent.exists() else "its folder exists"
         raise DataError(f"no such file ({where})", path=path, expected="a file that exists", todo="Check the path")
+    with _guarded(path, lambda: file.open("rb")) as raw:
+        stream = raw if hasattr(raw, "peek") else io.BufferedReader(raw)
+        start = _peek(stream, path)
+        if start.startswith(_ZIP):
+            raise DataError(
+                "this is a .zip file, as those of Excel are, too",
+                path=path,
+                expected="a text file, plain or gzipped",
+                todo="Unpack it, or save the sheet as CSV in UTF-8",
+            )
+        packed = start.startswith(_GZIP) or str(path).lower().endswith(".gz")
+        yield gzip.GzipFile(fileobj=stream) if packed else stream  # type: ignore[misc]
 
 
-def _choose(path: str | Path, names: list[str], member: str | None) -> str:
-    if member is None and len(names) == 1:
-        return names[0]
-    by_plain = {_plain(name): name for name in names}
-    if member is not None and _plain(member) in by_plain:
-        return by_plain[_plain(member)]
-    listed = ", ".join(sorted(by_plain)[:8]) + (", ..." if len(by_plain) > 8 else "")
-    given = f"no member {member!r} in the archive" if member is not None else f"the archive has {len(names)} files"
-    raise DataError(given, path=path, expected=f"one of: {listed or 'nothing, it is empty'}", todo="Set `member`")
-
-
-def _plain(name: str) -> str:
-    return name.removeprefix("./")
-
-
-def _label(path: str | Path, member: str | None) -> str:
-    return str(path) if member is None else f"{path}!{_plain(member)}"
-
-
-def _guarded(where: str | Path, action: Callable[[], T]) -> T:
-    try:
-        return action()
-    except _CORRUPT as error:
-        raise DataError(
-            f"the archive is damaged ({error or type(error).__name__})",
-            path=where,
-            expected="a complete .zip, .gz or .tar file",
-            todo="Get the file again",
-        ) from error
-    except OSError as error:
-        raise DataError(f"the file cannot be read ({error.strerror or error})", path=where) from error
-
-
-def _read_up_to(stream: IO[bytes], where: str, limit: int) -> bytes:
-    content = _guarded(where, lambda: stream.read(limit + 1))
-    if len(content) > limit:
-        raise _too_large(where, limit)
-    return content
-
-
-def _too_large(where: str, limit: int, *, line: int | None = None) -> DataError:
-    return DataError(
-        f"more than {limit} bytes when unpacked",
-        path=where,
-        line=line,
-        expected="a file within the size limit, which guards against archive bombs",
-        todo="Raise the limit if the file is what you think, or split it",
-    )
-
-
-def _decoder(path: str | Path, encoding: str) -> codecs.CodecInfo:
+def find_codec(path: str | Path, encoding: str) -> codecs.CodecInfo:
+    """The codec of a name; a DataError if it cannot be read line by line."""
     try:
         info = codecs.lookup(encoding)
         line_end = "\n".encode(encoding)
@@ -321,11 +145,55 @@ def _decoder(path: str | Path, encoding: str) -> codecs.CodecInfo:
     return info
 
 
-def _text(raw: bytes, decode: codecs.CodecInfo, where: str, line: int) -> str:
+def file_state(path: Path, *, content: bool) -> str:
+    """What tells whether a file has changed: its size and time of change, or the SHA-256 of its content."""
+    if not content:
+        return f"{path.stat().st_size} {path.stat().st_mtime_ns}"
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _peek(stream: Any, path: str | Path) -> bytes:
+    found: bytes = _guarded(path, lambda: stream.peek(4))
+    return found[:4]
+
+
+def _guarded(path: str | Path, action: Callable[[], T]) -> T:
+    try:
+        return action()
+    except _CORRUPT as error:
+        raise DataError(
+            f"the archive is damaged ({error or type(error).__name__})",
+            path=path,
+            expected="a complete .gz file",
+            todo="Get the file again",
+        ) from error
+    except OSError as error:
+        raise DataError(f"the file cannot be read ({error.strerror or error})", path=path) from error
+
+
+def _read_up_to(stream: IO[bytes], path: str | Path, limit: int) -> bytes:
+    content = _guarded(path, lambda: stream.read(limit + 1))
+    if len(content) > limit:
+        raise _too_large(path, limit)
+    return content
+
+
+def _too_large(path: str | Path, limit: int, *, line: int | None = None) -> DataError:
+    return DataError(
+        f"more than {limit} bytes when unpacked",
+        path=path,
+        line=line,
+        expected="a file within the size limit, which guards against archive bombs",
+        todo="Split it if the file is what you think",
+    )
+
+
+def _text(raw: bytes, decode: codecs.CodecInfo, path: str | Path, line: int) -> str:
     if b"\0" in raw:
         raise DataError(
-            "a NUL byte, so this is a binary file or UTF-16",
-            path=where,
+            "a NUL byte, so this is a binary file or UTF-16 without its mark",
+            path=path,
             line=line,
             expected="text",
             todo="Convert the file to UTF-8 or name another one",
@@ -333,15 +201,16 @@ def _text(raw: bytes, decode: codecs.CodecInfo, where: str, line: int) -> str:
     try:
         text: str = decode.decode(raw)[0]
     except UnicodeDecodeError as error:
-        raise _wrong_encoding(error, decode.name, where, line) from None
+        raise _wrong_encoding(error, decode.name, path, line) from None
     return text.removesuffix("\n").removesuffix("\r")
 
 
 def _wrong_encoding(error: UnicodeDecodeError, encoding: str, path: str | Path, line: int) -> DataError:
+    found = error.object[error.start] if error.start < len(error.object) else 0
     return DataError(
-        f"the byte 0x{error.object[error.start]:02x} is not {encoding} here",
+        f"the byte 0x{found:02x} is not {encoding} here",
         path=path,
         line=line,
         expected=f"{encoding} in the whole file",
-        todo="Set `encoding` (latin-1 and cp1252 are common) or mend the line",
+        todo="Save the file as UTF-8 (latin-1 and cp1252 are common), or mend the line",
     )

@@ -134,6 +134,10 @@ def _texts(
 ) -> Iterator[tuple[str, dict[str, Any]]]:
     columns: tuple[str, ...] = ()
     for line, record in require_some(records, path, what="text"):
+        tokens = next((name for name in ("tokens", "tokenized_text") if isinstance(record.get(name), list)), "")
+        if tokens and asked is None and not columns and all(isinstance(token, str) for token in record[tokens]):
+            yield join_tokens(record.pop(tokens))[0], record
+            continue
         if not columns:
             only = asked is None and len(record) == 1
             columns = tuple(record) if only else choose_text(list(record), asked, path, line)

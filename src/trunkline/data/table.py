@@ -101,11 +101,10 @@ def _tabbed(lines: Iterable[tuple[int, str]], path: str | Path) -> Iterator[Row]
     for number, line in lines:
         held, begin = (f"{held}\n{line}", begin) if held else (line, number)
         cells = held.split("\t")
-        opened = cells[-1].startswith('"') and not _closed(cells[-1])
-        if opened and width and len(cells) < width:
-            if line.count("\t") + 1 == width and "\n" in held:
-                raise _open_quote(path, begin, number)
+        if len(cells) < width and cells[-1].startswith('"') and not _closed(cells[-1]):
             continue
+        if "\n" in held and not all(_closed(cell) for cell in cells if "\n" in cell):
+            raise _open_quote(path, begin, number)
         width, held = width or len(cells), ""
         yield begin, [cell[1:-1].replace('""', '"') if _closed(cell) else cell for cell in cells]
     if held:
@@ -137,11 +136,10 @@ def _quoted(lines: Iterable[tuple[int, str]], delimiter: str, path: str | Path) 
             break
         except csv.Error as error:
             raise _open_quote(path, held[0][0] if held else 1, held[-1][0] if len(held) > 1 else None, error) from None
-        if len(held) == 1:
-            for column, cell in enumerate(row):
-                if len(seen[column]) < _MOST_VALUES:
-                    seen[column].add(cell)
-        else:
+        for column, cell in enumerate(row):
+            if len(seen[column]) < _MOST_VALUES:
+                seen[column].add(cell)
+        if len(held) > 1:
             inner = [line.split(delimiter) for _, line in held]
             if all(len(cells) == len(row) > 1 for cells in inner):
                 suspects.append((held[0][0], inner))
@@ -153,7 +151,7 @@ def _quoted(lines: Iterable[tuple[int, str]], delimiter: str, path: str | Path) 
 def _refuse_swallowed(
     suspects: list[tuple[int, list[list[str]]]], seen: defaultdict[int, set[str]], path: str | Path
 ) -> None:
-    """Raises for rows whose every line has, in one column, values that the column has in rows of one line."""
+    """Raises for rows whose every line has, in one column, values that the column has in other rows."""
     for line, inner in suspects:
         if any(all(cells[column] in seen[column] for cells in inner) for column in range(len(inner[0]))):
             raise _open_quote(path, line, line + len(inner) - 1)
