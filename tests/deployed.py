@@ -82,6 +82,7 @@ def whole(loaded: Loaded, qa: bool = False) -> Loaded:
             lora=lora,
             head=head(len(labels), seed, config.hidden_size, moves),
             labels=tuple(labels),
+            units={"ner": "words", "classification": "text", "qa": "question"}[family],
         )
 
     add("names", "ner", NER_LABELS, 3)

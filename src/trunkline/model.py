@@ -21,8 +21,9 @@ from trunkline.engine.rows import TextReader
 from trunkline.errors import MismatchError, TrunklineError
 from trunkline.heads.fit import LabelledFeatures, fit_head
 from trunkline.results import Evaluation, FitReport
-from trunkline.tasks import UNITS, get_family
+from trunkline.tasks import get_family
 from trunkline.text.packing import UnitText
+from trunkline.text.tokens import TextTokenizer
 
 BATCH = 256
 """Texts that are predicted on together."""
@@ -303,6 +304,11 @@ class Model:
         return push(self.folder, repository, private=private, token=token)
 
     @property
+    def tokenizer(self) -> TextTokenizer:
+        """The encoder's tokenizer with its windows."""
+        return self._predictor.reader.tokenizer
+
+    @property
     def bundle(self) -> Bundle:
         """The bundle that was opened or saved last."""
         return self._bundle
@@ -327,7 +333,8 @@ class Model:
     def _fit_head(
         self, name: str, family: str, train: Sequence[Any], dev: Sequence[Any], seed: int
     ) -> tuple[Task, dict[str, Any]]:
-        kind, units = get_family(family), UNITS[family]
+        kind = get_family(family)
+        units = kind.choose_units(train, self.tokenizer)
         labels = kind.labels(train)
         data, _ = self.labelled([*train, *dev], family, units, features=True)
         fitted = fit_head(kind, data, labels, n_dev=len(dev), seed=seed)

@@ -8,6 +8,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from trunkline.export.quantise.measure import Check, graph_features, plain, reference
+from trunkline.export.quantise.simulate import quantised_encoder
 
 import tiny_models
 from trunkline.adapt import fitting
@@ -19,9 +21,7 @@ from trunkline.engine.session import open_session
 from trunkline.errors import TrunklineError
 from trunkline.export.graph import branch_graph, trunk_graph
 from trunkline.export.quantise.gate import GateOptions, QualityError, _proposal, quality_gate
-from trunkline.export.quantise.measure import Check, graph_features, plain, reference
 from trunkline.export.quantise.plan import Plan
-from trunkline.export.quantise.simulate import quantised_encoder
 from trunkline.export.quantise.smooth import Calibration, calibrate
 from trunkline.export.weights import take_weights
 from trunkline.tasks import get_family

@@ -13,7 +13,7 @@ from trunkline.encoder.adapter_tensors import adapter_arrays, lora_from_arrays
 from trunkline.encoder.bundle_files import bundle_encoder, load_any
 from trunkline.encoder.encoder import Encoder
 from trunkline.errors import TrunklineError
-from trunkline.tasks import UNITS, get_family
+from trunkline.tasks import get_family
 
 if TYPE_CHECKING:
     from trunkline.model import Model
@@ -41,7 +41,8 @@ def fit_lora(
     unknown = sorted(settings.keys() - set(known))
     if unknown:
         raise TrunklineError(f"mode lora has no setting {unknown[0]!r}", expected="some of " + ", ".join(known))
-    examples, kind, units = [*parts[0], *parts[1]], get_family(family), UNITS[family]
+    examples, kind = [*parts[0], *parts[1]], get_family(family)
+    units = kind.choose_units(parts[0], model.tokenizer)
     encoder, labels = _encoder(model), kind.labels(parts[0])
     primary = model.bundle.primaries.get(family)
     lora = None if primary is None else lora_from_arrays(primary.lora_arrays(), primary.alpha, encoder.config)

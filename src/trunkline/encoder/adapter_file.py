@@ -15,7 +15,6 @@ from trunkline.encoder.architectures import EncoderConfig
 from trunkline.encoder.lora import LoraAdapter
 from trunkline.errors import MismatchError
 from trunkline.heads.linear import LinearHead
-from trunkline.tasks import UNITS
 
 
 @dataclass(frozen=True)
@@ -29,6 +28,7 @@ class AdapterFile:
         lora: The low-rank updates, if any.
         head: The linear head, if any.
         labels: The head's outputs.
+        units: As in `trunkline.bundle.parts.Task`.
         info: How it was made: task, scores, versions; for people, nothing depends on it.
     """
 
@@ -38,6 +38,7 @@ class AdapterFile:
     lora: LoraAdapter | None = None
     head: LinearHead | None = None
     labels: tuple[str, ...] = ()
+    units: str = "words"
     info: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -49,15 +50,16 @@ def primary_file(adapter: AdapterFile) -> bytes:
     return primary_bytes(adapter.family, adapter.backbone, adapter.fork, arrays, adapter.lora.config.alpha)
 
 
-def task_file(task: AdapterFile, manifest: Manifest, units: str = "") -> bytes:
+def task_file(task: AdapterFile, manifest: Manifest) -> bytes:
     """The file of a task for a bundle; raises MismatchError if it has no head, or values that float16 cannot hold."""
     if task.head is None:
         raise MismatchError(f"a task of {task.family} without a head", expected="a task, not a primary adapter")
     head = Head(np.ascontiguousarray(task.head.weight.T), task.head.bias, task.head.transitions)
     lora = None if task.lora is None else adapter_arrays(task.lora)
     alpha = 0.0 if task.lora is None else task.lora.config.alpha
-    chosen = units or UNITS[task.family]
-    return task_bytes(manifest, task.family, task.labels, head, units=chosen, lora=lora, alpha=alpha, info=task.info)
+    return task_bytes(
+        manifest, task.family, task.labels, head, units=task.units, lora=lora, alpha=alpha, info=task.info
+    )
 
 
 def primary_in_torch(primary: PrimaryAdapter, manifest: Manifest, encoder: EncoderConfig) -> AdapterFile:
@@ -70,4 +72,5 @@ def task_in_torch(task: Task, manifest: Manifest, encoder: EncoderConfig) -> Ada
     """A bundle's task in torch."""
     lora = lora_from_arrays(task.lora_arrays(), task.alpha, encoder) if task.own_lora else None
     head = LinearHead(np.ascontiguousarray(task.head.weight.T), task.head.bias, task.transitions)
-    return AdapterFile(task.family, manifest.backbone, manifest.encoder.fork, lora, head, task.labels, task.info)
+    place = manifest.backbone, manifest.encoder.fork
+    return AdapterFile(task.family, *place, lora, head, task.labels, task.units, task.info)

@@ -10,10 +10,7 @@ from trunkline.tasks.qa import Qa
 
 FAMILIES: dict[str, Family] = {"ner": Ner(), "classification": Classification(), "qa": Qa()}
 
-UNITS = {"ner": "words", "classification": "text", "qa": "question"}
-"""Family -> what gets a label, unless a task says otherwise."""
-
-__all__ = ["FAMILIES", "UNITS", "Family", "Labels", "Scored", "Scores", "get_family"]
+__all__ = ["FAMILIES", "Family", "Labels", "Scored", "Scores", "get_family"]
 
 
 def get_family(name: str) -> Family:

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from trunkline.text.packing import UnitText
-from trunkline.text.tokens import Tokens
+from trunkline.text.tokens import TextTokenizer, Tokens
 
 Labels = tuple[str, ...]
 Scores = dict[str, float]
@@ -55,6 +55,10 @@ class Family(Protocol):
     name: str
     main_score: str
     own_windows: bool
+
+    def choose_units(self, examples: Sequence[Any], tokenizer: TextTokenizer) -> str:
+        """What gets a label in a task of these examples: `words`, `pieces`, the `text`, or words of a `question`."""
+        ...
 
     def units(self, text: str, words: Words, tokens: Tokens) -> UnitText:
         """The units of a tokenised text: what gets a feature vector and a label."""

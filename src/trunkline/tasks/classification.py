@@ -11,7 +11,7 @@ from trunkline.errors import MismatchError
 from trunkline.tasks.base import Answers, FloatArray, Labels, Scored, Scores, Words
 from trunkline.text.examples import TextExample
 from trunkline.text.packing import UnitText, text_unit
-from trunkline.text.tokens import Tokens
+from trunkline.text.tokens import TextTokenizer, Tokens
 
 
 class Classification:
@@ -20,6 +20,10 @@ class Classification:
     name = "classification"
     main_score = "accuracy"
     own_windows = False
+
+    def choose_units(self, examples: Sequence[TextExample], tokenizer: TextTokenizer) -> str:
+        """The text."""
+        return "text"
 
     def units(self, text: str, words: Words, tokens: Tokens) -> UnitText:
         """The text as one unit."""

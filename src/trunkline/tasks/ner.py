@@ -36,6 +36,10 @@ class Ner:
     main_score = "f1"
     own_windows = False
 
+    def choose_units(self, examples: Sequence[NerExample], tokenizer: TextTokenizer) -> str:
+        """Words, or pieces where these hold more of the entities; see `choose_units`."""
+        return choose_units(examples, tokenizer)
+
     def units(self, text: str, words: Words, tokens: Tokens) -> UnitText:
         """The words, or pieces, as units."""
         return word_units(tokens, words)

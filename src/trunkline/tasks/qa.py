@@ -17,7 +17,7 @@ from trunkline.errors import MismatchError, TrunklineError
 from trunkline.tasks.base import Answers, FloatArray, Labels, Scored, Scores, Words
 from trunkline.text.examples import QaExample
 from trunkline.text.packing import UnitText, word_units
-from trunkline.text.tokens import IntArray, Tokens, Window
+from trunkline.text.tokens import IntArray, TextTokenizer, Tokens, Window
 
 OVERLAP = 32
 """Tokens of the context that neighbouring windows share."""
@@ -38,6 +38,10 @@ class Qa:
     name = "qa"
     main_score = "token_f1"
     own_windows = True
+
+    def choose_units(self, examples: Sequence[QaExample], tokenizer: TextTokenizer) -> str:
+        """The words of the context."""
+        return "question"
 
     def units(self, text: str, words: Words, tokens: Tokens) -> UnitText:
         """Unit 0 and the words of the context; see `question_windows`."""
