@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import typer
 
-from trunkline.adapt import TaskData, adapt
+from trunkline.adapt.fit import TaskData, adapt
 from trunkline.cli import app
 from trunkline.config import AdaptSection, PrefinetuneRecipe, parse_recipe
 from trunkline.data.cards import load_card

@@ -16,7 +16,7 @@ from sklearn.preprocessing import StandardScaler
 
 import tiny_models
 import trunkline
-from trunkline.adapt import TaskData, adapt, fitting
+from trunkline.adapt.fit import TaskData, adapt, fitting
 from trunkline.adapt.lora import _Batches, starting_lora
 from trunkline.config import AdapterSection, AdaptSection
 from trunkline.encoder.adapter_file import AdapterFile, lora_hash

@@ -13,7 +13,7 @@ import torch
 
 import tiny_models
 import trunkline
-from trunkline.adapt import TaskData, adapt
+from trunkline.adapt.fit import TaskData, adapt
 from trunkline.adapt.command import AdaptOrder, adapt_command
 from trunkline.config import AdaptSection, BudgetSection, PrefinetuneRecipe
 from trunkline.data.load import load_examples

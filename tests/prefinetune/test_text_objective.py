@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 import tiny_models
-from trunkline.adapt import TaskData, adapt
+from trunkline.adapt.fit import TaskData, adapt
 from trunkline.config import AdaptSection, PrefinetuneRecipe, parse_recipe
 from trunkline.data.derived import plain_texts
 from trunkline.data.load import load_examples

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 import tiny_models
-from trunkline.adapt import TaskData, adapt
+from trunkline.adapt.fit import TaskData, adapt
 from trunkline.config import AdaptSection
 from trunkline.encoder.bundle_files import Loaded
 from trunkline.errors import EncoderError, TrunklineError

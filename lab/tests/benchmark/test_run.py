@@ -20,7 +20,7 @@ import tiny_suites
 import yaml
 
 import tiny_models
-from trunkline.adapt import TaskData, adapt
+from trunkline.adapt.fit import TaskData, adapt
 from trunkline.config import load_recipe
 from trunkline.data.cards import load_card
 from trunkline.encoder.adapter_file import AdapterFile

@@ -1,5 +1,6 @@
-"""Adapting one task from few labels on the frozen encoder, and sweeps over tasks, encoders and seeds."""
+"""LoRA from few labels on the frozen encoder; needs the extra `[train]`."""
 
-from trunkline.adapt.fit import Adapted, TaskData, adapt
+from trunkline.adapt.few_labels import LoraSettings, tune_lora
+from trunkline.adapt.task import fit_lora
 
-__all__ = ["Adapted", "TaskData", "adapt"]
+__all__ = ["LoraSettings", "fit_lora", "tune_lora"]

@@ -24,7 +24,15 @@ from trunkline.encoder.encoder import Encoder
 from trunkline.encoder.features import Branch, TrunkStates, branch_features
 from trunkline.encoder.lora import LoraAdapter, lora_config
 from trunkline.errors import TrunklineError
-from trunkline.heads.fit import CrossValidation, FittedHead, LabelledFeatures, cross_validate, finish, fit_head
+from trunkline.heads.fit import (
+    CrossValidation,
+    FittedHead,
+    LabelledFeatures,
+    convex_head,
+    cross_validate,
+    finish,
+    fit_head,
+)
 from trunkline.tasks import Family, Labels
 from trunkline.text.packing import UnitText, pack
 from trunkline.training.loop import Hooks, LoopSettings, optimizer_for, run
@@ -43,6 +51,7 @@ class LoraSettings:
 
     Attributes:
         rank: Of new updates; those that start at a primary adapter keep its rank.
+        targets: Linear layers that get updates, of new ones.
         epochs: Most passes over the examples.
         rate: Learning rate of updates and head.
         batch: Examples a step.
@@ -51,6 +60,7 @@ class LoraSettings:
     """
 
     rank: int = 8
+    targets: tuple[str, ...] = ("query", "key", "value")
     epochs: int = 20
     rate: float = 1e-3
     batch: int = 16
@@ -124,7 +134,9 @@ def tune_lora(
     frozen = branch_features(encoder, [Branch(units, primary)], bf16=bf16, states=states)[0]
     before = fit_head(family, _with(data, frozen), labels, n_dev=n_dev, seed=seed)
     folds = cross_validate(family, data, n_dev, folds=FOLDS, seed=seed)
-    logits = {fold: _by_epoch(shared, folds, fold, before.head, seed) for fold in folds.held_out}
+    known = _with(data, frozen)
+    starts = {fold: convex_head(known, folds.trained(fold), len(labels), before.penalty) for fold in folds.held_out}
+    logits = {fold: _by_epoch(shared, folds, fold, starts[fold]) for fold in folds.held_out}
     losses = [
         folds.log_loss({fold: parts[epoch] for fold, parts in logits.items()}, data.targets)
         for epoch in range(settings.epochs + 1)
@@ -132,14 +144,13 @@ def tune_lora(
     # Epoch 0 is the head alone; a LoRA that was asked for is trained for one epoch at least.
     epochs = 1 + int(np.argmin(losses[1:]))
     log.info("LoRA: held-out log loss %.4f after %d epochs, %.4f before", losses[epochs], epochs, losses[0])
-    lora, head = _train(shared, range(n_train), before.head, epochs, seed)
+    start = convex_head(known, range(n_train), len(labels), before.penalty)
+    lora, head = _train(shared, range(n_train), start, epochs)
     chosen = {fold: parts[epochs] for fold, parts in logits.items()}
     return TunedLora(lora, finish(family, data, labels, folds, chosen, head, before.penalty, n_dev), epochs)
 
 
-def _by_epoch(
-    shared: _Setting, folds: CrossValidation, fold: int, start: Head, seed: int
-) -> list[list[np.ndarray[Any, Any]]]:
+def _by_epoch(shared: _Setting, folds: CrossValidation, fold: int, start: Head) -> list[list[np.ndarray[Any, Any]]]:
     """Logits of the held-out examples of a fold after each epoch, the start first; trained on the other folds."""
     train, held_out = folds.trained(fold), folds.held_out[fold]
     found: list[list[np.ndarray[Any, Any]]] = []
@@ -147,7 +158,7 @@ def _by_epoch(
     def look(lora: LoraAdapter, head: Head) -> None:
         found.append(_logits(shared, held_out, lora, head))
 
-    _train(shared, train, start, shared.settings.epochs, seed, look)
+    _train(shared, train, start, shared.settings.epochs, look)
     return found
 
 
@@ -156,12 +167,11 @@ def _train(
     chosen: Sequence[int],
     start: Head,
     epochs: int,
-    seed: int,
     look: Callable[[LoraAdapter, Head], None] = lambda lora, head: None,
 ) -> tuple[LoraAdapter, Head]:
     """Trains on some of the examples; `look` sees adapter and head before and after each epoch."""
+    settings, encoder, seed = shared.settings, shared.encoder, shared.settings.seed
     seed_everything(seed)
-    settings, encoder = shared.settings, shared.encoder
     lora = _starting(shared)
     model = _TaskModel(lora, start)
     groups = {"lora": (list(lora.parameters()), settings.rate), "head": ([model.weight, model.bias], settings.rate)}
@@ -205,7 +215,8 @@ def _starting(shared: _Setting) -> LoraAdapter:
     """A copy of the primary adapter, or a new adapter that changes nothing yet."""
     if shared.primary is not None:
         return copy.deepcopy(shared.primary).requires_grad_(True)
-    section = AdapterSection(rank=shared.settings.rank, alpha=2.0 * shared.settings.rank)
+    rank, targets = shared.settings.rank, shared.settings.targets
+    section = AdapterSection(rank=rank, alpha=2.0 * rank, targets=targets)
     return LoraAdapter(lora_config(section, shared.encoder.config, shared.encoder.fork), shared.encoder.config)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from trunkline.adapt import fitting
 from trunkline.adapt.lora import LoraResult, train_lora
 from trunkline.config import AdaptSection
-from trunkline.encoder.adapter_file import AdapterFile, lora_hash
+from trunkline.encoder.adapter_file import AdapterFile
 from trunkline.encoder.bundle_files import Loaded
 from trunkline.encoder.features import Features
 from trunkline.errors import TrunklineError
@@ -97,7 +97,6 @@ def adapt(
         lora=lora,
         head=head,
         labels=labels,
-        primary="" if lora is not None else lora_hash(primary),
         info={**info, "dev": dev, "test": test},
     )
     return Adapted(adapter, dev, test, predictions)

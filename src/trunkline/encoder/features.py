@@ -53,6 +53,10 @@ class TrunkStates:
                 states[index] = part.clone()
         return cls(states)
 
+    def some(self, chosen: Sequence[int]) -> TrunkStates:
+        """The states of some of the texts, in this order."""
+        return TrunkStates([self._states[i] for i in chosen])
+
     def rows(self, batch: TokenBatch, chosen: Sequence[int]) -> Tensor:
         """[rows, width, hidden] states of a batch packed from these texts in this order; zeros in its padding."""
         states = torch.cat([self._states[i] for i in chosen])

@@ -146,10 +146,14 @@ def fit_head(
     """
     folds = cross_validate(family, data, n_dev, seed=seed)
     penalty, logits = _best_penalty(data, folds, len(labels), sorted(penalties))
-    n_train = len(data.examples) - n_dev
-    final = next(head_path(*_stacked(data, range(n_train)), len(labels), (penalty,)))
-    head = Head(np.ascontiguousarray(final.weight.T), final.bias)
+    head = convex_head(data, range(len(data.examples) - n_dev), len(labels), penalty)
     return finish(family, data, labels, folds, logits, head, penalty, n_dev)
+
+
+def convex_head(data: LabelledFeatures, numbers: Sequence[int], n_labels: int, penalty: float) -> Head:
+    """The convex fit on some of the examples."""
+    found = next(head_path(*_stacked(data, numbers), n_labels, (penalty,)))
+    return Head(np.ascontiguousarray(found.weight.T), found.bias)
 
 
 def cross_validate(
