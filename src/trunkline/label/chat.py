@@ -11,14 +11,15 @@ import os
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 from trunkline.errors import TrunklineError
-from trunkline.label.endpoint import Endpoint, InvalidAnswer
+from trunkline.label.endpoint import Endpoint, InvalidAnswer, Stopped
 from trunkline.label.options import ChatOptions
-from trunkline.label.output import AnswerCache, key_of
+from trunkline.label.output import AnswerCache
 from trunkline.label.sentences import find_all, normalise_type
 from trunkline.text.examples import Span
 
@@ -28,9 +29,8 @@ PROMPT_VERSION = "1"
 MAX_ENTITIES = 200
 """Entities of one sentence that are looked at; a list that is longer is a model gone astray."""
 
-CHARACTERS_A_TOKEN = 4
-COMPLETION_TOKENS = 40
-"""Assumed length of the answer for one sentence, for the estimate of the cost: some two entities."""
+CHARACTERS_A_TOKEN, COMPLETION_TOKENS = 4, 40
+"""Assumed for the estimate of the cost; the answer for one sentence has some two entities."""
 
 SYSTEM = """\
 You annotate text for training a named entity recogniser with an open set of entity types.
@@ -73,17 +73,18 @@ def label_chat(
     """
     key = read_key(options.key_variable)
     given = list(sentences)
-    with AnswerCache(cache_file) as cache:
-        pending = [text for text in dict.fromkeys(given) if cache.get(_key(options, text)) is None]
+    with closing(AnswerCache(cache_file)) as cache:
+        pending = [text for text in dict.fromkeys(given) if cache.get(*_key(options, text)) is None]
         report.update(cached=len(set(given)) - len(pending), requests=0, prompt_tokens=0, completion_tokens=0)
         if pending:
             say(plan := describe_cost(options, pending, len(given)))
             if not confirm(f"{plan} Go on?"):
                 raise TrunklineError("not confirmed, nothing was sent", todo="Confirm, or pass --yes")
-            _ask_all(options, Endpoint(options, key), pending, cache, report, say)
+            with closing(Endpoint(options, key)) as endpoint:
+                _ask_all(options, endpoint, pending, cache, report, say)
         report["unanswered"] = 0
         for text in given:
-            entities = cache.get(_key(options, text))
+            entities = cache.get(*_key(options, text))
             report["unanswered"] += entities is None
             yield text, locate(text, entities or (), report["invalid"])
     if report["unanswered"]:
@@ -92,10 +93,8 @@ def label_chat(
 
 def read_key(variable: str | None) -> str:
     """The key from an environment variable; empty if none is named."""
-    if variable is None:
-        return ""
-    key = os.environ.get(variable, "").strip()
-    if not key or not key.isascii() or not key.isprintable() or " " in key:
+    key = os.environ.get(variable, "").strip() if variable else ""
+    if variable and (not key or not key.isascii() or not key.isprintable() or " " in key):
         raise TrunklineError(
             f"the environment variable {variable} {'holds no key' if key else 'is not set'}",
             expected="the endpoint's key in it, in ASCII without blanks",
@@ -105,21 +104,21 @@ def read_key(variable: str | None) -> str:
 
 
 def describe_cost(options: ChatOptions, pending: Sequence[str], total: int) -> str:
-    """What will be sent where, and what it will cost at most about, in one line."""
+    """What will be sent where, and what it will cost about, in one line."""
     batches = -(-len(pending) // options.sentences)
     prompt = (batches * len(SYSTEM) + sum(len(text) + 4 for text in pending)) // CHARACTERS_A_TOKEN
     answers = COMPLETION_TOKENS * len(pending)
-    text = (
+    price = f", about {_money(options, prompt, answers):.2f} at the given prices" if options.prices else ""
+    return (
         f"{len(pending)} of {total} sentences go to {options.base_url} (model {options.model}) in {batches} requests: "
         f"about {prompt} prompt tokens ({CHARACTERS_A_TOKEN} characters each) and {answers} tokens of answers "
-        f"({COMPLETION_TOKENS} a sentence, a guess)"
+        f"({COMPLETION_TOKENS} a sentence, a guess){price}."
     )
-    return f"{text}, about {_money(options, prompt, answers):.2f} at the given prices." if options.prices else f"{text}."
 
 
-def _money(options: ChatOptions, prompt: int, completion: int) -> float:
+def _money(options: ChatOptions, prompt: int, answers: int) -> float:
     price_in, price_out = options.prices or (0.0, 0.0)
-    return (prompt * price_in + completion * price_out) / 1e6
+    return (prompt * price_in + answers * price_out) / 1e6
 
 
 def _ask_all(
@@ -135,38 +134,32 @@ def _ask_all(
     An error or an interrupt waits for the requests that are under way and keeps their answers.
     """
 
-    def ask(batch: Sequence[str]) -> list[list[Any]]:
-        return parse_answer(endpoint.ask(build_messages(batch)), len(batch))
-
-    def keep(batch: Sequence[str], answer: Future[list[list[Any]]]) -> None:
-        report["requests"] += 1
-        report["prompt_tokens"], report["completion_tokens"] = endpoint.tokens
-        if options.prices:
-            report["cost"] = _money(options, *endpoint.tokens)
-        try:
-            cache.add((_key(options, text), found) for text, found in zip(batch, answer.result(), strict=True))
-        except InvalidAnswer as error:
-            report["invalid"][str(error)] += 1
+    def ask(batch: Sequence[str]) -> None:
+        answers = parse_answer(endpoint.ask(build_messages(batch)), len(batch))
+        cache.add((_key(options, text), found) for text, found in zip(batch, answers, strict=True))
 
     batches = [pending[start : start + options.sentences] for start in range(0, len(pending), options.sentences)]
     pool = ThreadPoolExecutor(options.concurrency, thread_name_prefix="label-chat")
-    running = {pool.submit(ask, batch): batch for batch in batches}
     try:
-        for done, future in enumerate(as_completed(list(running)), 1):
-            keep(running.pop(future), future)
+        for done, future in enumerate(as_completed([pool.submit(ask, batch) for batch in batches]), 1):
+            try:
+                future.result()
+            except Stopped:  # by another request, whose error comes up, too
+                continue
+            except InvalidAnswer as error:
+                report["invalid"][str(error)] += 1
             if done == len(batches) or done % max(len(batches) // 10, 1) == 0:
                 say(f"{done} of {len(batches)} requests")
     finally:
         endpoint.stop.set()
         pool.shutdown(wait=True, cancel_futures=True)
-        endpoint.close()
-        for future, batch in running.items():
-            if not future.cancelled() and future.exception() is None:
-                keep(batch, future)
+    prompt, answers = endpoint.tokens
+    report.update(requests=len(batches), prompt_tokens=prompt, completion_tokens=answers)
+    report["cost"] = _money(options, prompt, answers) if options.prices else None
 
 
-def _key(options: ChatOptions, sentence: str) -> str:
-    return key_of("chat", options.model, PROMPT_VERSION, sentence)
+def _key(options: ChatOptions, sentence: str) -> tuple[str, ...]:
+    return "chat", PROMPT_VERSION, options.model, sentence
 
 
 def build_messages(sentences: Sequence[str]) -> list[dict[str, str]]:
@@ -188,12 +181,14 @@ def parse_answer(content: str, count: int) -> list[list[Any]]:
     except (ValueError, RecursionError):
         raise InvalidAnswer("answer is not JSON") from None
     rows = answer.get("sentences") if isinstance(answer, dict) else None
-    lists = [row.get("entities") if isinstance(row, dict) else None for row in rows] if isinstance(rows, list) else [0]
-    if not all(isinstance(found, list) for found in lists):
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         raise InvalidAnswer("answer has another form")
     if [row.get("id") for row in rows] != list(range(1, count + 1)):
         raise InvalidAnswer("answer has other sentences")
-    return lists
+    found = [row.get("entities") for row in rows]
+    if not all(isinstance(entities, list) for entities in found):
+        raise InvalidAnswer("answer has another form")
+    return found
 
 
 def locate(sentence: str, entities: Sequence[Any], invalid: Counter[str]) -> list[Span]:
@@ -206,15 +201,12 @@ def locate(sentence: str, entities: Sequence[Any], invalid: Counter[str]) -> lis
     """
     spans = []
     for entity in entities[:MAX_ENTITIES]:
-        surface = entity.get("text") if isinstance(entity, dict) else None
-        kind = entity.get("type") if isinstance(entity, dict) else None
+        surface, kind = (entity.get("text"), entity.get("type")) if isinstance(entity, dict) else (None, None)
         if not isinstance(surface, str) or not isinstance(kind, str) or not surface.strip():
             invalid["entity has another form"] += 1
-            continue
-        concept, places = normalise_type(kind), find_all(sentence, surface.strip())
-        if not places:
+        elif not (places := find_all(sentence, surface.strip())):
             invalid["entity is not in the sentence"] += 1
-        elif not concept:
+        elif not (concept := normalise_type(kind)):
             invalid["type is no name"] += 1
         else:
             spans += [Span(start, end, concept) for start, end in places]

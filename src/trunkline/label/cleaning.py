@@ -15,27 +15,22 @@ from trunkline.label.options import PairOptions
 from trunkline.text.examples import PairExample
 from trunkline.text.words import split_words
 
-# Han, kana, Thai, Lao, Burmese and Khmer are written without blanks between words.
-_UNSPACED = re.compile(
-    "[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0002fa1f]"
-)
 _NO_WORD = re.compile(r"[\W_]+")
 
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """Two texts that may belong together; `document` numbers what they were found in."""
+    """Two texts that may belong together; `document` tells what they were found in."""
 
-    document: int
+    document: int | str
     left: str
     right: str
     group: str = ""
 
 
 def count_words(text: str) -> int:
-    """Words of letters or digits; each character of a script without blanks counts as one."""
-    plain = text if text.isascii() else _UNSPACED.sub(" x ", text)
-    return sum(plain[start].isalnum() for start, _ in split_words(plain))
+    """Words of letters or digits; each character of a script without blanks is one."""
+    return sum(text[start].isalnum() for start, _ in split_words(text))
 
 
 def normalise(text: str) -> str:
@@ -55,7 +50,7 @@ def clean(candidates: Iterable[Candidate], options: PairOptions, dropped: Counte
         dropped: Counts what is left out, by reason.
     """
     most = getattr(options, "max_pairs", None)
-    taken: Counter[int] = Counter()
+    taken: Counter[int | str] = Counter()
     for number, items in groupby(_sound(candidates, options, dropped), key=lambda item: item.document):
         if most is not None:
             found = list(items)
@@ -76,9 +71,9 @@ def _sound(candidates: Iterable[Candidate], options: PairOptions, dropped: Count
         mark = hashlib.blake2b("\0".join(sides).encode("utf-8", "surrogatepass"), digest_size=8).digest()
         problems = {
             "blank": not left or not right,
+            "damaged characters": any("\ud800" <= character <= "\udfff" for character in left + right),
             "too short": min(counts) < options.min_words,
             "too long": max(counts) > options.max_words,
-            "damaged characters": any("\ud800" <= character <= "\udfff" for character in left + right),
             "alike": sides[0] == sides[1],
             "repeated": mark in seen,
         }

@@ -62,7 +62,7 @@ def filter_consistent(
     rivals = list({normalise(pairs[index].right): pairs[index] for index in reversed(chosen)}.values())[::-1]
     if len(rivals) <= top_k:
         raise TrunklineError(
-            f"the {len(pairs)} pairs have {len(rivals)} different right texts, so each partner ranks in the top {top_k}",
+            f"the pairs have {len(rivals)} different right texts, so each partner ranks in the top {top_k}",
             expected=f"more than {top_k} texts to rank among",
             todo="Mine more text, lower top_k, or mine without an encoder",
         )

@@ -1,4 +1,4 @@
-"""What is labelled and mined: documents of plain text and rows of tables, and the passages of a document."""
+"""What is labelled and mined: documents of plain text, rows of tables, and the passages of a document."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain, islice
 from pathlib import Path
 from statistics import median
-from typing import Any, Literal
+from typing import Literal
 
 from trunkline.data.files import read_lines
-from trunkline.data.readers.base import FileOptions, TableOptions, get_key, read_columns, read_json_lines
+from trunkline.data.records import get_key, read_json_lines, shorten
+from trunkline.data.table import read_table
 from trunkline.errors import DataError
 
 MARKDOWN = (".md", ".markdown")
@@ -32,76 +33,54 @@ _FENCE = re.compile(r"\s*(```+|~~~+)([^`]*)$")
 _HEADING = re.compile(r"#{1,6}\s+(\S.*?)\s*#*$")
 
 
-def read_documents(sources: Iterable[Path], text_column: str | None, encoding: str) -> Iterator[Iterable[str]]:
+def read_documents(sources: Iterable[Path], text_column: str | None) -> Iterator[Iterable[str]]:
     """Yields the lines of each document; they can be walked once, before the next document is asked for.
 
-    A text file is a document, and so is each row of a table. A folder is walked in alphabetical order: its text files,
-    or with a `text_column` its tables.
+    A text file is a document, and so is each row of a table (its `text_column`, or `text`). A folder is walked in
+    alphabetical order: its text files, or with a `text_column` its tables.
 
     Raises:
         DataError: A file that is missing, malformed or of a form that is not known.
     """
-    for path in chain.from_iterable(_files(source, ROWS if text_column else PLAIN, PLAIN + ROWS) for source in sources):
+    for path in _files(sources, ROWS if text_column else PLAIN, PLAIN + ROWS):
         if _ends_in(path, PLAIN):
-            plain = (line for _, line in read_lines(path, encoding=encoding))
+            plain = (line for _, line in read_lines(path))
             yield without_code(plain) if _ends_in(path, MARKDOWN) else plain
         else:
-            for (text,) in _rows_of(path, (text_column or "text",), encoding):
+            for _, (text,) in read_columns([path], (text_column or "text",)):
                 yield text.split("\n")
 
 
-def read_table(sources: Iterable[Path], columns: Sequence[str], encoding: str) -> Iterator[tuple[int, list[str]]]:
-    """Yields the rows of CSV, TSV and JSON-lines files, or of all such files of a folder.
-
-    Yields:
-        The number of the file, and the stripped values of `columns`; a JSON null is an empty string.
+def read_columns(sources: Iterable[Path], columns: Sequence[str]) -> Iterator[tuple[Path, list[str]]]:
+    """Yields file and stripped values of `columns` for the rows of CSV, TSV and JSON-lines files, or folders of them.
 
     Raises:
         DataError: A file that is missing or malformed, a column that is not there, or a value that is no text.
     """
-    for number, path in enumerate(chain.from_iterable(_files(source, ROWS, ROWS) for source in sources)):
-        for values in _rows_of(path, columns, encoding):
-            yield number, values
+    for path in _files(sources, ROWS, ROWS):
+        for line, record in read_table(path)[2] if _ends_in(path, (".csv", ".tsv")) else read_json_lines(path):
+            values = [get_key(record, column, path, line) for column in columns]
+            for column, value in zip(columns, values, strict=True):
+                if isinstance(value, bool) or not isinstance(value, str | int | None):
+                    given = f"the value of {column!r} is {shorten(value)}"
+                    raise DataError(given, path=path, line=line, expected="a string", todo="Name another column")
+            yield path, ["" if value is None else str(value).strip() for value in values]
 
 
-def _rows_of(path: Path, columns: Sequence[str], encoding: str) -> Iterator[list[str]]:
-    if _ends_in(path, (".csv", ".tsv")):
-        options = TableOptions(encoding=encoding, delimiter="\t" if _ends_in(path, (".tsv",)) else ",")
-        for _, values in read_columns(path, options, columns):
-            yield values
-    else:
-        for line, record in read_json_lines(path, FileOptions(encoding=encoding)):
-            yield [_text(get_key(record, column, path, line), column, path, line) for column in columns]
-
-
-def _text(value: Any, column: str, path: Path, line: int) -> str:
-    if value is None:
-        return ""
-    if isinstance(value, int) and not isinstance(value, bool):
-        return str(value)
-    if isinstance(value, str):
-        return value.strip()
-    raise DataError(
-        f"the value of {column!r} is {str(value)[:60]}",
-        path=path,
-        line=line,
-        expected="a string",
-        todo="Name another column, or turn the values into strings",
-    )
-
-
-def _files(path: Path, wanted: Sequence[str], known: Sequence[str]) -> list[Path]:
-    """The file itself, or those of a folder whose name ends as wanted."""
-    if path.is_dir():
-        inside = sorted(file for file in path.rglob("*") if file.is_file() and not file.name.startswith("."))
-        files = [file for file in inside if _ends_in(file, wanted)]
-        problem, expected = f"none of the {len(inside)} files of the folder has the right form", wanted
-    else:
-        files = [path] if not path.exists() or _ends_in(path, known) else []
-        problem, expected = "files of this form are not read here", known
-    if not files:
-        raise DataError(problem, path=path, expected=f"files that end in {', '.join(expected)} (or those with .gz)")
-    return files
+def _files(sources: Iterable[Path], wanted: Sequence[str], known: Sequence[str]) -> Iterator[Path]:
+    """The files themselves, and those of folders whose name ends as wanted."""
+    for path in sources:
+        inside = sorted(path.rglob("*")) if path.is_dir() else []
+        files = [file for file in inside if _ends_in(file, wanted) and not file.name.startswith(".")]
+        if path.is_file() and _ends_in(path, known):
+            files = [path]
+        if not files:
+            raise DataError(
+                "no such file" if not path.exists() else "there is no file of a form that is read here",
+                path=path,
+                expected=f"files that end in {', '.join(wanted if inside else known)} (or those with .gz)",
+            )
+        yield from files
 
 
 def _ends_in(path: Path, endings: Sequence[str]) -> bool:
@@ -109,13 +88,9 @@ def _ends_in(path: Path, endings: Sequence[str]) -> bool:
 
 
 def find_separation(lines: Iterable[str], how: Separation) -> tuple[Separation, Iterator[str]]:
-    """Decides by its first lines what separates the passages of a document.
+    """What separates the passages of a document, `paragraphs` or `lines`, and all its lines, stripped.
 
-    It is blank lines where there are any and the lines are no longer than a text is wrapped at; else each line is a
-    passage.
-
-    Returns:
-        `paragraphs` or `lines`, and all the lines, stripped.
+    It is blank lines where the first lines have any and are no longer than a text is wrapped at.
     """
     stripped = (line.strip() for line in lines)
     if how != "auto":
@@ -135,25 +110,18 @@ def split_passages(
 ) -> Iterator[str]:
     """Yields the passages of a document; the lines of a paragraph are joined by blanks.
 
-    Args:
-        lines: The lines of one document.
-        how: What separates passages.
-        starts: Whether a line begins a passage in any case.
-        ends: Whether a line ends its passage in any case.
+    A line for which `starts` holds begins a passage in any case, and one for which `ends` holds ends its passage.
     """
     how, lines = find_separation(lines, how)
     held: list[str] = []
-    length = 0
     for line in lines:
-        if held and (not line or how == "lines" or length > _LONGEST or starts(line)):
+        if held and (not line or how == "lines" or sum(map(len, held)) > _LONGEST or starts(line)):
             yield " ".join(held)
-            held, length = [], 0
-        if line:
-            held.append(line)
-            length += len(line)
-            if ends(line):
-                yield " ".join(held)
-                held, length = [], 0
+            held = []
+        held += [line] if line else []
+        if line and ends(line):
+            yield " ".join(held)
+            held = []
     if held:
         yield " ".join(held)
 
@@ -163,11 +131,9 @@ def without_code(lines: Iterable[str]) -> Iterator[str]:
     fence = ""
     for line in lines:
         match = _FENCE.match(line)
-        if not fence and match:
-            fence = match.group(1)
-            yield ""
-        elif not fence:
-            yield line
+        if not fence:
+            fence = match.group(1) if match else ""
+            yield "" if match else line
         elif match and match.group(1).startswith(fence) and not match.group(2).strip():
             fence = ""
 
@@ -187,9 +153,3 @@ def without_marks(line: str) -> str:
     """A line without the marks of a Markdown heading or of bold type around its beginning."""
     text = heading(line) or line
     return text.replace("**", "", 2).strip() if text.startswith("**") else text
-
-
-def speaker_mark(words: Sequence[str]) -> re.Pattern[str]:
-    """Matches one of the words, a number perhaps and a colon, as in `Q3: `, and what follows."""
-    either = "|".join(re.escape(word) for word in words)
-    return re.compile(rf"(?:{either})\s*\d*\s*[:：]\s*(.*)$", re.IGNORECASE | re.DOTALL)

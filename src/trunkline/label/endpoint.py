@@ -10,7 +10,8 @@ from email.utils import parsedate_to_datetime
 from typing import Any
 
 from trunkline.errors import TrunklineError
-from trunkline.label.options import ChatOptions, is_loopback
+from trunkline.extras import needs
+from trunkline.label.options import ChatOptions
 
 MAX_ANSWER = 4 * 2**20
 """Bytes of an answer; more is no list of entities."""
@@ -55,30 +56,21 @@ class Endpoint:
     """
 
     def __init__(self, options: ChatOptions, key: str) -> None:
-        try:
+        with needs("label", "a chat endpoint"):
             import httpx
             import tenacity
-        except ImportError as error:
-            raise TrunklineError(
-                f"a chat endpoint needs the package {error.name}, which is missing",
-                todo="pip install 'trunkline[label]'",
-            ) from None
-        self.stop = threading.Event()
-        self.tokens = [0, 0]
-        self._options = options
-        self._key = key
-        self._lock = threading.Lock()
-        self._next_start = time.monotonic()
-        self._contacted = self._succeeded = False
-        self._refusals = 0
+        self.stop, self.tokens = threading.Event(), [0, 0]
+        self._options, self._key = options, key
+        self._lock, self._next_start = threading.Lock(), time.monotonic()
+        self._contacted, self._succeeded, self._refusals = False, False, 0
         # A redirect would carry the key to another host; a proxy cannot reach this machine's own servers.
         self._client = httpx.Client(
             headers={"User-Agent": "trunkline", **({"Authorization": f"Bearer {key}"} if key else {})},
             timeout=options.timeout,
             follow_redirects=False,
-            trust_env=not is_loopback(options.base_url),
+            trust_env=options.base_url.startswith("https:"),
         )
-        self._failures = (httpx.TransportError, httpx.DecodingError)
+        self._failures = (httpx.TransportError, httpx.DecodingError, httpx.InvalidURL)
         backoff = tenacity.wait_exponential_jitter(initial=1.0, max=_LONGEST_BACKOFF)
         self._retrying = tenacity.Retrying(
             stop=tenacity.stop_after_attempt(options.retries + 1),
@@ -87,10 +79,7 @@ class Endpoint:
             sleep=tenacity.sleep_using_event(self.stop),
             reraise=True,
         )
-
-    def close(self) -> None:
-        """Closes the connections."""
-        self._client.close()
+        self.close = self._client.close
 
     def ask(self, messages: Sequence[Mapping[str, str]]) -> str:
         """Sends one request, again after 429, 5xx and lost connections, and returns what the model wrote.
@@ -101,10 +90,10 @@ class Endpoint:
             Stopped: The run ends.
         """
         options = self._options
-        limit = "max_completion_tokens" if options.reasoning else "max_tokens"
-        body: dict[str, Any] = {"model": options.model, "messages": list(messages), limit: options.max_tokens}
+        limits = {"max_completion_tokens": options.max_tokens}
         if not options.reasoning:
-            body["temperature"] = 0
+            limits = {"max_tokens": options.max_tokens, "temperature": 0}
+        body = {"model": options.model, "messages": list(messages), **limits}
         try:
             content = self._retrying.copy()(self._send, body)
         except _Busy as error:
@@ -134,20 +123,14 @@ class Endpoint:
             return content
         text = " ".join(content[:2000].decode("utf-8", "replace").split())
         problem = f"status {status}: {text.replace(self._key, '***') if self._key else text}"[:300]
-        if status in _REFUSED:  # this request, for which others need not suffer
+        if status in _REFUSED and (self._succeeded or self._refusals < REFUSALS):
             self._refusals += 1
-            if not self._succeeded and self._refusals >= REFUSALS:
-                raise self._unusable(problem)
             raise InvalidAnswer(f"request refused with {status}")
         if status not in _REPEAT and status < 500:
             raise self._unusable(problem)
         pause = retry_after(headers.get("Retry-After"), time.time())
         if pause > self._options.max_wait:
-            raise TrunklineError(
-                f"{self._options.base_url} asks for a pause of {pause:.0f} s",
-                expected=f"at most {self._options.max_wait:g} s",
-                todo="Run the same command again later to go on, or raise max_wait",
-            )
+            raise self._unusable(f"a pause of {pause:.0f} s is asked for, more than max_wait")
         raise _Busy(problem, pause)
 
     def _post(self, body: Mapping[str, Any]) -> tuple[int, Mapping[str, str], bytes]:
@@ -163,28 +146,26 @@ class Endpoint:
             return answer.status_code, answer.headers, content
 
     def _unusable(self, problem: str) -> TrunklineError:
+        self.stop.set()  # the other requests would fare no better
         return TrunklineError(
             f"{self._options.base_url}: {problem}",
             expected="a chat endpoint that answers",
-            todo="Check URL, model and key, and whether the model wants reasoning=true; the same command goes on where "
-            "this run stopped",
+            todo="Check URL, key, model and whether it wants reasoning=true; the same command goes on where it stopped",
         )
 
 
 def retry_after(value: str | None, now: float) -> float:
     """The seconds that a Retry-After header asks for, given in seconds or as a date; 0 where there is none."""
     try:
-        seconds = float(value or 0.0)
-    except ValueError:
-        try:
-            seconds = parsedate_to_datetime(str(value)).timestamp() - now
-        except (ValueError, OverflowError):
-            return 0.0
+        plain = (value or "0").strip().replace(".", "", 1).isdecimal()
+        seconds = float(value or 0) if plain else parsedate_to_datetime(str(value)).timestamp() - now
+    except (ValueError, OverflowError):
+        return 0.0
     return seconds if 0 < seconds < 1e9 else 0.0
 
 
 def parse_reply(content: bytes) -> tuple[str, bool, list[int]]:
-    """What the model wrote, whether it was cut off, and the tokens of prompt and answer.
+    """What the model wrote, whether it was cut off, and the tokens of prompt and answer, 0 where none are told.
 
     Raises:
         InvalidAnswer: The content is no chat completion.
@@ -193,13 +174,11 @@ def parse_reply(content: bytes) -> tuple[str, bool, list[int]]:
         raise InvalidAnswer("answer is too large")
     try:
         record = json.loads(content)
-        choice = record["choices"][0]
-        text = choice["message"]["content"]
-        cut_off = choice.get("finish_reason") == "length"
-        usage = record.get("usage")
+        choice, usage = record["choices"][0], record.get("usage") or {}
+        text, cut_off = choice["message"]["content"], choice.get("finish_reason") == "length"
+        counts = [usage.get(key) for key in ("prompt_tokens", "completion_tokens")]
     except (ValueError, RecursionError, LookupError, TypeError, AttributeError):
         raise InvalidAnswer("answer is no chat completion") from None
     if not isinstance(text, str):
         raise InvalidAnswer("answer has no text")
-    counts = [usage.get(key) if isinstance(usage, dict) else 0 for key in ("prompt_tokens", "completion_tokens")]
     return text, cut_off, [count if isinstance(count, int) and count > 0 else 0 for count in counts]

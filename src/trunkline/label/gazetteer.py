@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-import csv
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from trunkline.data.files import read_lines
-from trunkline.data.readers.base import FileOptions, read_json_lines
+from trunkline.data.records import read_json_lines, shorten
+from trunkline.data.table import read_table
 from trunkline.errors import DataError
 from trunkline.label.options import GazetteerOptions
 from trunkline.label.sentences import is_whole, normalise_type
 from trunkline.text.examples import Span
-from trunkline.text.words import split_words
+from trunkline.text.words import char_classes, split_words
 
-COLUMNS = ("surface", "concept", "count")
-
+_DATES = """
+january february march april may june july august september october november december
+monday tuesday wednesday thursday friday saturday sunday
+"""
 _STOP = """
 a about above after again against all almost also although always am among an and another any anyone anything are around
 as at away back be became because become been before being below best between both but by can cannot could did do does
@@ -32,14 +34,11 @@ then there therefore these they thing things third this those though three throu
 toward towards twelve two under until up upon us use very via was we well were what when where whether which while who
 whole whom whose why will with within without would yes yesterday yet you your yours
 """
-_DATES = """
-january february march april may june july august september october november december
-monday tuesday wednesday thursday friday saturday sunday
-"""
 _CALENDAR = frozenset(_DATES.split())
-STOP_WORDS = frozenset(_STOP.split()) | _CALENDAR
+COMMON = _CALENDAR | set(_STOP.split())
 """Words that are no entity by themselves in nearly every text, although a song or a boat may be called so."""
 
+_EXPECTED = "rows of surface, concept and, if at all, count, a whole number"
 # A word that is no entity by itself, but may be the beginning of one.
 _INCOMPLETE = re.compile(r"north|south|east|west|(?:north|south|east|west)ern|central|\d+(?:st|nd|rd|th)?")
 _WORD_BEFORE = re.compile(r"([^\W\d_]+) $")
@@ -107,21 +106,20 @@ class SurfaceIndex:
 
 def word_keys(text: str) -> tuple[list[str], tuple[tuple[int, int], ...]]:
     """The words of a text with their offsets; a `+` goes before one that is glued to letters or digits (`A4`)."""
-    words = split_words(text)
+    words, kinds = split_words(text), char_classes(text)
     keys: list[str] = []
-    before, glue = -1, False
+    before = -1  # where letters or digits end
     for start, end in words:
-        word = text[start:end]
-        joins = word.isalnum()
-        keys.append("+" + word if joins and glue and start == before else word)
-        before, glue = end, joins
+        joins = kinds[start] in b"ld"
+        keys.append(f"{'+' if joins and start == before else ''}{text[start:end]}")
+        before = end if joins else -1
     return keys, words
 
 
 def is_fragment(text: str, start: int, end: int) -> bool:
     """Whether a capitalised stretch stands next to another capitalised word, so that it may be a part of a name.
 
-    Words of `STOP_WORDS` do not count before it (`The`), nor days and months behind it; short abbreviations before it
+    Words of `COMMON` do not count before it (`The`), nor days and months behind it; short abbreviations before it
     (`Mr.`, `J.`) do.
     """
     if not text[start].isupper():
@@ -129,18 +127,15 @@ def is_fragment(text: str, start: int, end: int) -> bool:
     before = text[max(start - 40, 0) : start]
     if _ABBREVIATION_BEFORE.search(before):
         return True
-    around = ((_WORD_BEFORE.search(before), STOP_WORDS), (_WORD_AFTER.match(text, end), _CALENDAR))
+    around = ((_WORD_BEFORE.search(before), COMMON), (_WORD_AFTER.match(text, end), _CALENDAR))
     return any(match and match[1][0].isupper() and match[1].lower() not in usual for match, usual in around)
 
 
 def read_gazetteer(options: GazetteerOptions) -> tuple[dict[str, tuple[str, ...]], Counter[str]]:
-    """The concepts of each surface, the most frequent first.
+    """The concepts of each surface, the most frequent first, and how many rows were left out for which reason.
 
-    Surfaces are left out that are too short, or that have only `STOP_WORDS`, directions and numbers in them, unless
+    Surfaces are left out that are too short, or that have only `COMMON` words, directions and numbers in them, unless
     several words have capitals, as in `The Who`.
-
-    Returns:
-        Surface -> concepts, and how many rows were left out for which reason.
 
     Raises:
         DataError: A file that cannot be read, a malformed row, or no surface left.
@@ -156,10 +151,10 @@ def read_gazetteer(options: GazetteerOptions) -> tuple[dict[str, tuple[str, ...]
     if not counts:
         reasons = ", ".join(f"{number} rows: {what}" for what, number in left_out.items())
         raise DataError(
-            f"no surface is left ({reasons or 'the file is empty'})",
+            f"no surface is left ({reasons})",
             path=options.gazetteer,
-            expected="rows of surface, concept and, if at all, count",
-            todo="Check the order of the columns, and min_length",
+            expected=_EXPECTED,
+            todo="Check columns, min_length",
         )
     kept = {}
     for surface, names in counts.items():
@@ -170,43 +165,36 @@ def read_gazetteer(options: GazetteerOptions) -> tuple[dict[str, tuple[str, ...]
 
 
 def _is_usable(surface: str, min_length: int) -> bool:
-    if sum(character.isalnum() for character in surface) < min_length or not any(map(str.isalpha, surface)):
-        return False
     words = surface.split()
-    several_capitals = sum(word[0].isupper() for word in words) > 1
-    return several_capitals or not all(word in STOP_WORDS or _INCOMPLETE.fullmatch(word) for word in map(str.lower, words))
+    is_common = all(word in COMMON or _INCOMPLETE.fullmatch(word) for word in map(str.lower, words))
+    is_name = sum(word[0].isupper() for word in words) > 1 or not is_common
+    return is_name and sum(map(str.isalnum, surface)) >= min_length and any(map(str.isalpha, surface))
 
 
 def _rows(path: Path) -> Iterator[tuple[str, str, int]]:
     """Surface, concept as the file has it, and count of each row."""
     name = path.name.lower().removesuffix(".gz")
     if name.endswith((".jsonl", ".ndjson")):
-        records: Iterable[tuple[int, dict[str, Any]]] = read_json_lines(path, FileOptions())
+        records: Iterator[tuple[int, dict[str, Any]]] = read_json_lines(path)
     elif name.endswith((".tsv", ".txt", ".csv")):
-        records = _records(path, is_csv=name.endswith(".csv"))
+        rows = read_table(path, delimiter=None if name.endswith(".csv") else "tab", header=False)[2]
+        first = next(rows)
+        names = [str(cell).strip().lower() for cell in first[1].values()]
+        named = {"surface", "concept"} <= set(names)
+        columns = names if named else ["surface", "concept", "count"]
+        rest = rows if named else chain([first], rows)
+        records = ((line, dict(zip(columns, row.values(), strict=False))) for line, row in rest)
     else:
         raise DataError("no gazetteer in a form that is known", path=path, expected=".tsv, .csv or .jsonl, or with .gz")
     for line, record in records:
         surface, concept = (" ".join(str(record.get(key) or "").split()) for key in ("surface", "concept"))
-        count = str(record.get("count") or 1)
-        if not surface or not concept or not count.isdecimal() or len(count) > 15:
+        count = str(record.get("count", 1))
+        if not surface or not concept or not count.isdecimal() or not 0 < int(count[:16]) < 10**15:
             raise DataError(
-                f"the row is {str(record)[:80]}",
+                f"the row is {shorten(record)}",
                 path=path,
                 line=line,
-                expected="a surface, a concept and, if at all, a count that is a whole number",
+                expected=_EXPECTED,
                 todo="Mend the row, or name the columns in a first row",
             )
         yield surface, concept, int(count)
-
-
-def _records(path: Path, *, is_csv: bool) -> Iterator[tuple[int, dict[str, Any]]]:
-    columns = list(COLUMNS)
-    for number, line in read_lines(path):
-        # Quotes mean something in CSV only: a tab-separated name may begin with one.
-        cells = next(csv.reader([line]), []) if is_csv else line.split("\t")
-        names = [cell.strip().lower() for cell in cells]
-        if number == 1 and {"surface", "concept"} <= set(names):
-            columns = names
-        elif line.strip():
-            yield number, dict(zip(columns, cells, strict=False))

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
-from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
-from urllib.parse import urlsplit
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from trunkline.errors import RecipeError, TrunklineError
 from trunkline.problems import list_problems, nearest
+
+# A key or a text must not go readable over a network, nor stand in a URL.
+_URL = re.compile(r"(?:https://|http://(?:localhost|127\.[\d.]+|\[::1\])(?=[:/]|$))[^\s@?#]+")
 
 
 def _by_commas(value: Any) -> Any:
@@ -19,13 +21,18 @@ def _by_commas(value: Any) -> Any:
 
 
 def _by_label(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return value
-    items = [str(item).partition("=") for item in _by_commas(value)]
-    wrong = next(("".join(item) for item in items if not item[0] or not item[1]), None)
-    if wrong is not None:
-        raise ValueError(f"{wrong!r} is no LABEL=concept")
-    return {label: concept for label, _, concept in items}
+    items = value.items() if isinstance(value, Mapping) else [item.split("=", 1) for item in _by_commas(value)]
+    if not all(len(item) == 2 and item[0] for item in items):
+        raise ValueError("expected LABEL=concept, also several with commas between them")
+    return dict(items)
+
+
+def _endpoint_url(value: str) -> str:
+    if not _URL.fullmatch(value):
+        raise ValueError(
+            "expected https://HOST/v1, or on this machine http://localhost:PORT/v1, without user, password, `?` and `#`"
+        )
+    return value.rstrip("/").removesuffix("/chat/completions")
 
 
 Name = Annotated[str, Field(min_length=1)]
@@ -38,20 +45,18 @@ T = TypeVar("T", bound="Options")
 
 
 class Options(BaseModel):
-    """What all methods have: the licence for the source card, and the encoding of files."""
+    """What all methods have: the licence of the text, for the source card."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     licence: Name = "the user's own"
-    encoding: Name = "utf-8"
 
 
 class TextOptions(Options):
     """What all methods of `label_text` have.
 
     `text_column` has the texts of a table, `max_words` is where a sentence is cut, `limit` the most sentences, `drop`
-    the concepts to leave out, and `keep_unlabelled` writes sentences without labels, too (an open source learns nothing
-    from them).
+    the concepts to leave out, and `keep_unlabelled` writes sentences without labels, too.
     """
 
     text_column: Name | None = None
@@ -77,25 +82,17 @@ class GazetteerOptions(TextOptions):
 
 
 class ChatOptions(TextOptions):
-    """A chat endpoint that speaks OpenAI's protocol.
+    """A chat endpoint that speaks OpenAI's protocol: `base_url`/chat/completions, by https or on this machine.
 
-    Attributes:
-        base_url: What goes before `/chat/completions`: https, or http to this machine.
-        model: The model's name there.
-        key_variable: Environment variable that holds the key; without one, no key is sent.
-        sentences: Sentences of one request.
-        max_tokens: Most tokens of one answer.
-        reasoning: For models that think first: no temperature is sent, and the limit is `max_completion_tokens`.
-        concurrency: Requests at a time.
-        per_minute: Most requests a minute.
-        timeout: Seconds to wait for an answer.
-        retries: How often a request is sent again after 429, 5xx or a lost connection.
-        max_wait: Seconds; a server that asks for a longer pause ends the run, which can be resumed.
-        prices: Of a million prompt tokens, and of a million tokens of answers.
-        cache: SQLite file of the answers; by default beside the output. Runs may share it.
+    The key of `model` is in the environment variable `key_variable`; without one, no key is sent. A request has so many
+    `sentences`, its answer `max_tokens`; there are `concurrency` at a time and `per_minute` at most. It has `timeout`
+    seconds, and is sent again after 429, 5xx or a lost connection, `retries` times; a server that asks for more than
+    `max_wait` seconds ends the run, which can be resumed. With `reasoning`, for models that think first, no temperature
+    is sent, and the limit is `max_completion_tokens`. `prices` are those of a million prompt and answer tokens. `cache`
+    is the SQLite file of the answers, by default beside the output; runs may share it.
     """
 
-    base_url: str
+    base_url: Annotated[str, AfterValidator(_endpoint_url)]
     model: Name
     key_variable: Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")] | None = None
     sentences: Annotated[int, Field(ge=1, le=100)] = 8
@@ -108,22 +105,6 @@ class ChatOptions(TextOptions):
     max_wait: PositiveFloat = 300.0
     prices: Annotated[tuple[Price, Price], BeforeValidator(_by_commas)] | None = None
     cache: Path | None = None
-
-    @field_validator("base_url")
-    @classmethod
-    def _plain_url(cls, value: str) -> str:
-        try:
-            parts = urlsplit(value)
-            host, _ = parts.hostname, parts.port
-        except ValueError as error:
-            raise ValueError(f"not a URL ({error})") from None
-        if not host or parts.scheme not in ("http", "https") or (parts.scheme == "http" and not is_loopback(value)):
-            raise ValueError("expected https://HOST/v1, or on this machine a URL such as http://localhost:8000/v1")
-        if parts.username is not None or parts.password is not None:
-            raise ValueError("the URL has a user or password in it; name the key's environment variable instead")
-        if parts.query or parts.fragment or any(ord(character) <= 32 for character in value):
-            raise ValueError("expected a URL without blanks, `?` and `#`; /chat/completions is put behind it")
-        return value.rstrip("/").removesuffix("/chat/completions")
 
 
 class TeacherOptions(TextOptions):
@@ -186,8 +167,8 @@ class DuplicateOptions(PairOptions):
 class DocumentOptions(PairOptions):
     """Passages of documents, which are files or the rows of a table with a `text_column`.
 
-    `passages` says whether a blank line or a line end separates them; `auto` is blank lines where there are any. Of one
-    document at most `max_pairs` are kept. With `group_documents` the pairs of one are no negatives of each other.
+    Blank lines or line ends part `passages`; `auto` is blank lines where there are any. Of a document at most
+    `max_pairs` are kept. With `group_documents` the pairs of one are no negatives of each other.
     """
 
     text_column: Name | None = None
@@ -237,12 +218,3 @@ def check_options(method: str, given: Mapping[str, Any], methods: Mapping[str, t
         return methods[name].model_validate({key: value for key, value in given.items() if value is not None})
     except ValidationError as error:
         raise RecipeError(f"options of the method {name}", list_problems(error, methods[name])) from None
-
-
-def is_loopback(url: str) -> bool:
-    """Whether a URL is of this machine, as far as its host says so itself."""
-    host = urlsplit(url).hostname or ""
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

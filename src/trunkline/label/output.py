@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import re
 import secrets
 import sqlite3
+import threading
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -26,13 +26,9 @@ def card_path(out: Path, inputs: Iterable[Path]) -> Path:
         DataError: An output that is no `.jsonl` file, that would overwrite an input, or beside which lies a YAML file
             that was not made here.
     """
-    if out.suffix != ".jsonl" or out.is_dir() or not _card_name(out):
-        raise DataError(
-            "this is a folder" if out.is_dir() else f"the output is called {out.name!r}",
-            path=out,
-            expected="a file such as my_notes.jsonl, beside which its source card is written",
-        )
     card = out.with_suffix(".yaml")
+    if out.suffix != ".jsonl" or out.is_dir() or not _card_name(out):
+        raise DataError("no output of this name can be written", path=out, expected="a file such as my_notes.jsonl")
     clash = next((path for path in inputs if path.resolve() in (out.resolve(), card.resolve())), None)
     if clash is not None:
         raise DataError("the output would overwrite an input", path=clash, todo="Name another output")
@@ -69,17 +65,11 @@ def open_atomic(path: Path) -> Iterator[IO[str]]:
             stream.flush()
             os.fsync(stream.fileno())
         part.replace(path)
-    except BaseException as error:
+    except OSError as error:
+        raise DataError(f"the file cannot be written ({error.strerror or error})", path=path) from error
+    finally:
         with suppress(OSError):
             part.unlink(missing_ok=True)
-        if isinstance(error, OSError):
-            raise DataError(f"the file cannot be written ({error.strerror or error})", path=path) from error
-        raise
-
-
-def key_of(*parts: str) -> str:
-    """SHA-256 of strings, in which no two different lists of strings meet."""
-    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
 class AnswerCache:
@@ -87,41 +77,26 @@ class AnswerCache:
 
     What `add` was given is on disk when it returns, whole or not at all. Several runs may share a file.
 
-    Args:
-        path: The file; made with its folder if it is missing.
-
     Raises:
-        DataError: The file cannot be opened, read or written.
+        DataError: The file cannot be opened.
     """
 
     def __init__(self, path: Path) -> None:
-        self._path = path
-        with self._guarded():
+        try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._database = sqlite3.connect(path, timeout=60)
+            self._database = sqlite3.connect(path, timeout=60, check_same_thread=False)
             self._database.execute("CREATE TABLE IF NOT EXISTS answers (key TEXT PRIMARY KEY, answer TEXT NOT NULL)")
+        except (OSError, sqlite3.Error) as error:
+            raise DataError(f"the cache cannot be opened ({error})", path=path) from error
+        self._lock, self.close = threading.Lock(), self._database.close
 
-    def __enter__(self) -> AnswerCache:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._database.close()
-
-    def get(self, key: str) -> Any:
+    def get(self, *key: str) -> Any:
         """The answer of a key, or None."""
-        with self._guarded():
-            row = self._database.execute("SELECT answer FROM answers WHERE key = ?", (key,)).fetchone()
+        row = self._database.execute("SELECT answer FROM answers WHERE key = ?", (json.dumps(key),)).fetchone()
         return json.loads(row[0]) if row else None
 
-    def add(self, answers: Iterable[tuple[str, Any]]) -> None:
-        """Keeps answers."""
-        rows = [(key, json.dumps(answer)) for key, answer in answers]
-        with self._guarded(), self._database:
+    def add(self, answers: Iterable[tuple[tuple[str, ...], Any]]) -> None:
+        """Keeps answers by their keys; may be called by several threads."""
+        rows = [(json.dumps(key), json.dumps(answer)) for key, answer in answers]
+        with self._lock, self._database:
             self._database.executemany("INSERT OR REPLACE INTO answers VALUES (?, ?)", rows)
-
-    @contextmanager
-    def _guarded(self) -> Iterator[None]:
-        try:
-            yield
-        except (OSError, sqlite3.Error) as error:
-            raise DataError(f"the cache cannot be used ({error})", path=self._path) from error

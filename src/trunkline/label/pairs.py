@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import random
+import re
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from itertools import count, pairwise
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, cast
 
@@ -18,9 +19,8 @@ from trunkline.label.documents import (
     find_separation,
     heading,
     is_question,
+    read_columns,
     read_documents,
-    read_table,
-    speaker_mark,
     split_passages,
     without_marks,
 )
@@ -84,9 +84,7 @@ def mine_pairs(
     report = None
     if encoder is not None and (found := list(pairs)):
         say(f"{len(found)} pairs of {len(found) + dropped.total()} candidates go to the consistency filter")
-        keep, report = filter_consistent(
-            found, _embedder(encoder), top_k=given.top_k, pool=given.pool, seed=given.seed
-        )
+        keep, report = filter_consistent(found, _embedder(encoder), top_k=given.top_k, pool=given.pool, seed=given.seed)
         dropped["not consistent"] = len(found) - report["kept"]
         pairs = [pair for pair, is_kept in zip(found, keep, strict=True) if is_kept]
     kept = _write(Path(out), pairs, given.grouped, dropped)
@@ -123,7 +121,8 @@ def _write(out: Path, pairs: Iterable[PairExample], grouped: bool, dropped: Coun
     """Writes pairs as they come; returns their number, or raises a TrunklineError if there is none."""
     kept = 0
     with open_atomic(out) as stream:
-        for kept, pair in enumerate(pairs, 1):
+        for pair in pairs:
+            kept += 1
             group = {"group": pair.group} if grouped else {}
             stream.write(json.dumps({"left": pair.left, "right": pair.right, **group}, ensure_ascii=False) + "\n")
         if not kept:
@@ -144,7 +143,9 @@ def find_candidates(sources: Iterable[Path], options: PairOptions) -> Iterator[C
         DataError: A source that is missing or malformed.
     """
     if isinstance(options, ColumnOptions):
-        return _columns(sources, options)
+        names = (options.left_column, options.right_column, options.group_column)
+        rows = enumerate(read_columns(sources, [name for name in names if name is not None]))
+        return (Candidate(number, *values) for number, (_, values) in rows)
     if isinstance(options, DuplicateOptions):
         return _duplicates(sources, options)
     if isinstance(options, AdjacentOptions) and options.conversation_column is not None:
@@ -152,40 +153,32 @@ def find_candidates(sources: Iterable[Path], options: PairOptions) -> Iterator[C
     return _passages(sources, cast(DocumentOptions, options))
 
 
-def _columns(sources: Iterable[Path], options: ColumnOptions) -> Iterator[Candidate]:
-    columns = [name for name in (options.left_column, options.right_column, options.group_column) if name is not None]
-    for number, (_, (left, right, *group)) in enumerate(read_table(sources, columns, options.encoding)):
-        yield Candidate(number, left, right, *group)
-
-
 def _duplicates(sources: Iterable[Path], options: DuplicateOptions) -> Iterator[Candidate]:
     """Pairs each row with a draw from the earlier rows of its group, of which a fair sample is remembered."""
     draw = random.Random(options.seed)
     remembered: dict[str, list[str]] = {}
-    numbers: dict[str, int] = {}
     rows: Counter[str] = Counter()
-    for _, (group, text) in read_table(sources, (options.group_column, options.text_column), options.encoding):
+    for _, (group, text) in read_columns(sources, (options.group_column, options.text_column)):
         if not group or not text:
             continue
-        number, earlier = numbers.setdefault(group, len(numbers)), remembered.setdefault(group, [])
+        earlier = remembered.setdefault(group, [])
         for left in draw.sample(earlier, min(options.per_row, len(earlier))):
-            yield Candidate(number, left, text, group)
+            yield Candidate(group, left, text, group)
         rows[group] += 1
         if len(earlier) < _EARLIER:
             earlier.append(text)
-        elif (slot := draw.randrange(rows[group])) < _EARLIER:
-            earlier[slot] = text
+        elif (place := draw.randrange(rows[group])) < _EARLIER:
+            earlier[place] = text
 
 
 def _turns(sources: Iterable[Path], options: AdjacentOptions, conversation: str) -> Iterator[Candidate]:
-    numbers = count()
-    number, before, last = next(numbers), (-1, ""), ""
-    for file, (name, text) in read_table(sources, (conversation, options.text_column or "text"), options.encoding):
-        if (file, name) == before and name:
-            yield Candidate(number, last, text, str(number) if options.group_documents else "")
+    number = 0
+    rows = read_columns(sources, (conversation, options.text_column or "text"))
+    for (file, (name, left)), (next_file, (next_name, right)) in pairwise(rows):
+        if name and (file, name) == (next_file, next_name):
+            yield Candidate(number, left, right, str(number) if options.group_documents else "")
         else:
-            number = next(numbers)
-        before, last = (file, name), text
+            number += 1
 
 
 def _passages(sources: Iterable[Path], options: DocumentOptions) -> Iterator[Candidate]:
@@ -194,7 +187,7 @@ def _passages(sources: Iterable[Path], options: DocumentOptions) -> Iterator[Can
         find = question_answer
     elif isinstance(options, AdjacentOptions):
         find = adjacent
-    for number, lines in enumerate(read_documents(sources, options.text_column, options.encoding)):
+    for number, lines in enumerate(read_documents(sources, options.text_column)):
         for left, right in find(lines, options):
             yield Candidate(number, left, right, str(number) if options.group_documents else "")
 
@@ -211,7 +204,10 @@ def question_answer(lines: Iterable[str], options: QuestionOptions) -> Iterator[
     is answered. What begins with a mark such as `A:` is an answer even if it ends in a question mark. A Markdown
     heading answers nothing.
     """
-    asks, answers = speaker_mark(options.question_marks), speaker_mark(options.answer_marks)
+    asks, answers = (
+        re.compile(rf"(?:{'|'.join(map(re.escape, marks))})\s*\d*\s*[:：]\s*(.*)$", re.IGNORECASE | re.DOTALL)
+        for marks in (options.question_marks, options.answer_marks)
+    )
 
     def starts(line: str) -> bool:
         text = without_marks(line)
@@ -226,21 +222,22 @@ def question_answer(lines: Iterable[str], options: QuestionOptions) -> Iterator[
         asked, answered = asks.match(text), answers.match(text)
         if asked or (not answered and is_question(text)):
             question = asked.group(1) if asked else text
-        elif heading(passage):
-            question = ""
-        elif question:
+        elif question and not heading(passage):
             yield question, answered.group(1) if answered else text
+            question = ""
+        else:
             question = ""
 
 
 def title_body(lines: Iterable[str], options: DocumentOptions) -> Iterator[tuple[str, str]]:
     """The first line of a document, and each Markdown heading, with the passage after it."""
+
+    def is_heading(line: str) -> bool:
+        return bool(heading(line))
+
     how, rest = find_separation(lines, options.passages)
     title = without_marks(next((line for line in rest if line), ""))
-    is_heading = lambda line: bool(heading(line))  # noqa: E731
     for passage in split_passages(rest, how, starts=is_heading, ends=is_heading):
-        if heading(passage):
-            title = heading(passage)
-        elif title:
+        if title and not is_heading(passage):
             yield title, passage
-            title = ""
+        title = heading(passage)

@@ -5,23 +5,16 @@ from __future__ import annotations
 import json
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from trunkline.errors import TrunklineError
-from trunkline.label.chat import PROMPT_VERSION, label_chat
+from trunkline.label.chat import label_chat
 from trunkline.label.documents import read_documents, split_passages
 from trunkline.label.gazetteer import label_gazetteer
-from trunkline.label.options import (
-    TEXT_METHODS,
-    ChatOptions,
-    GazetteerOptions,
-    TeacherOptions,
-    TextOptions,
-    check_options,
-)
+from trunkline.label.options import TEXT_METHODS, ChatOptions, GazetteerOptions, TeacherOptions, check_options
 from trunkline.label.output import card_path, open_atomic, write_card
 from trunkline.label.sentences import iterate_sentences, normalise_type
 from trunkline.label.teacher import label_teacher
@@ -59,24 +52,34 @@ def label_text(
     Raises:
         TrunklineError: Wrong options, no text, no label, or a problem with an input, a server or a model.
     """
-    began = time.perf_counter()
+    began, out = time.perf_counter(), Path(out)
     given = check_options(method, options, TEXT_METHODS)
-    out = Path(out)
-    inputs = [Path(source)] if isinstance(source, str | Path) else []
-    card = card_path(out, [*inputs, *(value for value in given.__dict__.values() if isinstance(value, Path))])
-    documents = (
-        read_documents(inputs, given.text_column, given.encoding) if inputs else (text.split("\n") for text in source)
-    )
+    inputs = [value for value in given.__dict__.values() if isinstance(value, Path)]
+    if isinstance(source, str | Path):
+        inputs.append(Path(source))
+        documents = read_documents(inputs[-1:], given.text_column)
+    else:
+        documents = (text.split("\n") for text in source)
+    card = card_path(out, inputs)
     skipped: Counter[str] = Counter()
     passages = (passage for lines in documents for passage in split_passages(lines))
     sentences = islice(iterate_sentences(passages, given.max_words, skipped), given.limit)
     report: dict[str, Any] = {"invalid": Counter()}
+    if isinstance(given, GazetteerOptions):
+        rows = label_gazetteer(given, sentences, report)
+    elif isinstance(given, ChatOptions):
+        cache = given.cache or out.with_suffix(".cache.sqlite")
+        rows = label_chat(given, sentences, cache, report, say=say, confirm=confirm)
+    elif isinstance(given, TeacherOptions):
+        rows = label_teacher(given, sentences)
     dropped = {normalise_type(name) for name in given.drop}
-    rows = _label(given, sentences, out, report, say, confirm)
     rows = ((text, [span for span in spans if span.label not in dropped]) for text, spans in rows)
-    written = _write(out, rows, keep_unlabelled=given.keep_unlabelled)
-    count = written["sentences"] if given.keep_unlabelled else written["labelled"]
-    write_card(out, "ner", f"Weakly labelled text ({method})", given.licence, describe(method, given), count)
+    written = _write(out, rows, given.keep_unlabelled)
+    settings = given.model_dump(exclude_defaults=True, exclude={"licence", "cache", "key_variable"})
+    shown = (f"{key} {value.name if isinstance(value, Path) else value}" for key, value in settings.items())
+    count = written["sentences" if given.keep_unlabelled else "labelled"]
+    how = [f"Method {method}: {', '.join(shown)}."]
+    write_card(card, "ner", f"Weakly labelled text ({method})", given.licence, how, count)
     return {
         **written,
         **report,
@@ -88,52 +91,27 @@ def label_text(
     }
 
 
-def _label(
-    options: TextOptions,
-    sentences: Iterable[str],
-    out: Path,
-    report: dict[str, Any],
-    say: Callable[[str], None],
-    confirm: Callable[[str], bool],
-) -> Iterator[tuple[str, list[Span]]]:
-    if isinstance(options, GazetteerOptions):
-        return label_gazetteer(options, sentences, report)
-    cache = cast(ChatOptions | TeacherOptions, options).cache or out.with_suffix(".cache.sqlite")
-    if isinstance(options, ChatOptions):
-        return label_chat(options, sentences, cache, report, say=say, confirm=confirm)
-    return label_teacher(cast(TeacherOptions, options), sentences, cache, report, say)
-
-
-def describe(method: str, options: TextOptions) -> list[str]:
-    """How the labels of a card were made, in sentences without paths."""
-    given = options.model_dump(exclude_defaults=True, exclude={"licence", "cache", "key_variable"})
-    shown = {key: value.name if isinstance(value, Path) else value for key, value in given.items()}
-    how = [f"Method {method}: {', '.join(f'{key} {value}' for key, value in shown.items())}."]
-    return [*how, f"Prompt version {PROMPT_VERSION}."] if isinstance(options, ChatOptions) else how
-
-
-def _write(out: Path, rows: Iterable[tuple[str, Sequence[Span]]], *, keep_unlabelled: bool) -> dict[str, Any]:
+def _write(out: Path, rows: Iterator[tuple[str, list[Span]]], keep_unlabelled: bool) -> dict[str, Any]:
     """Writes `{"text": ..., "spans": [[start, end, concept], ...]}` lines as they come, and counts them.
 
     Raises:
         TrunklineError: No sentence at all, or none with a label; nothing is written then.
     """
-    sentences = labelled = total = 0
+    sentences = labelled = 0
     concepts: Counter[str] = Counter()
     with open_atomic(out) as stream:
         for text, found in rows:
             spans = sorted({(span.start, span.end, span.label) for span in found})
-            sentences, labelled, total = sentences + 1, labelled + bool(spans), total + len(spans)
+            sentences, labelled = sentences + 1, labelled + bool(spans)
             concepts.update(label for *_, label in spans)
             if spans or keep_unlabelled:
                 stream.write(json.dumps({"text": text, "spans": spans}, ensure_ascii=False) + "\n")
-        if not sentences:
-            raise TrunklineError("there is no sentence to label", expected="text with letters in it")
         if not labelled:
             raise TrunklineError(
-                f"none of {sentences} sentences got a label",
-                expected="at least one",
+                f"none of {sentences} sentences got a label" if sentences else "there is no sentence to label",
+                expected="at least one with a label",
                 todo="Check that the text is in the language of the gazetteer or model, and the options",
             )
     top = sorted(concepts.items(), key=lambda item: (-item[1], item[0]))[:TOP]
-    return {"sentences": sentences, "labelled": labelled, "spans": total, "concepts": len(concepts), "top": top}
+    numbers = {"sentences": sentences, "labelled": labelled, "spans": concepts.total(), "concepts": len(concepts)}
+    return {**numbers, "top": top}
