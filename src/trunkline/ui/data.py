@@ -1,4 +1,4 @@
-"""Tables for `trunkline data` and `trunkline mine-pairs`; all fit 100 columns."""
+"""Tables for `trunkline data`; all fit 100 columns."""
 
 from __future__ import annotations
 
@@ -102,26 +102,6 @@ def print_stats(stats: Mapping[str, Any], *, most: int = _LABELS_SHOWN) -> None:
                 lengths.add_row(words, f"{found[key]['mean']:.1f}", *(f"{found[key][name]:g}" for name in _COLUMNS[1:]))
         console.print(lengths)
         _print_labels(found.get("labels", ()), most)
-
-
-def print_mined(report: Mapping[str, Any]) -> None:
-    """Prints what `mine_pairs` returns."""
-    table = Table(box=None, show_header=False, pad_edge=False)
-    table.add_column(overflow="fold")
-    table.add_column(justify="right")
-    table.add_row("candidates", f"{report['candidates']:,}")
-    for reason, number in report["dropped"].items():
-        table.add_row(Text(f"  {reason}", style="dim"), f"-{number:,}")
-    table.add_row(Text("pairs", style="bold"), f"{report['kept']:,}")
-    console.print(table)
-    ranks = report["consistency"]
-    if ranks:
-        listed = ", ".join(f"{band}: {number:,}" for band, number in ranks["ranks"].items() if number)
-        console.print(
-            f"ranks of the partners among {ranks['pool']:,} texts: {listed}; kept up to {ranks['top_k']}",
-            highlight=False,
-        )
-    console.print(f"{report['out']} and its card {report['card']}, {report['seconds']:.1f} s", highlight=False)
 
 
 def _split_counts(counts: Mapping[str, int]) -> str:

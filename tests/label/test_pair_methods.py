@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import gzip
-import io
 import json
-import tarfile
-import zipfile
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -15,20 +12,20 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from trunkline.config import parse_recipe
 from trunkline.errors import DataError
-from trunkline.label.mining.methods import Candidate, find_candidates
-from trunkline.label.mining.options import MinePairsConfig
-from trunkline.label.mining.passages import split_passages, without_code
+from trunkline.label.cleaning import Candidate
+from trunkline.label.documents import split_passages, without_code
+from trunkline.label.options import PAIR_METHODS, check_options
+from trunkline.label.pairs import find_candidates
 
 SETTINGS = settings(derandomize=True, deadline=None, max_examples=40, suppress_health_check=[HealthCheck.too_slow])
 
 
-def find(*sources: str | Path, **options: Any) -> list[Candidate]:
-    return list(find_candidates(sources, parse_recipe(options, MinePairsConfig, "options")))
+def find(*sources: Path, method: str, **options: Any) -> list[Candidate]:
+    return list(find_candidates(sources, check_options(method, options, PAIR_METHODS)))
 
 
-def sides(*sources: str | Path, **options: Any) -> list[tuple[str, str]]:
+def sides(*sources: Path, **options: Any) -> list[tuple[str, str]]:
     return [(item.left, item.right) for item in find(*sources, **options)]
 
 
@@ -108,22 +105,12 @@ def test_adjacent_pairs_never_cross_documents(tmp_path_factory: pytest.TempPathF
             assert item.group == (str(item.document) if options else "")
 
 
-def test_rows_and_archives_hold_documents(tmp_path: Path) -> None:
+def test_rows_hold_documents(tmp_path: Path) -> None:
     texts = ["a b\n\nc d", "e f\n\ng h"]
-    pairs = [("a b", "c d"), ("e f", "g h")]
     rows = write_rows(tmp_path / "a.jsonl", [{"story": text} for text in texts])
-    assert sides(rows, method="adjacent", text_column="story") == pairs
-    with zipfile.ZipFile(tmp_path / "a.zip", "w") as packed:
-        for number, text in enumerate(texts):
-            packed.writestr(f"in/{number}.txt", text)
-        packed.writestr("README", "no document")
-    with tarfile.open(tmp_path / "a.tar.gz", "w:gz") as tar:
-        for number, text in enumerate(texts):
-            entry = tarfile.TarInfo(f"./{number}.txt")
-            entry.size = len(text)
-            tar.addfile(entry, io.BytesIO(text.encode()))
-    for name in ("a.zip", "a.tar.gz"):
-        assert sides(tmp_path / name, method="adjacent") == pairs
+    write(tmp_path / "b.txt", "no row")
+    for source in (rows, tmp_path):
+        assert sides(source, method="adjacent", text_column="story") == [("a b", "c d"), ("e f", "g h")]
 
 
 def test_turns_stay_in_their_conversation(tmp_path: Path) -> None:
@@ -221,16 +208,16 @@ def test_duplicates_share_their_group(
     ("name", "content", "options", "message"),
     [
         ("a.csv", "t,b\nx,y\nz\n", {}, r"a\.csv:3: 1 column"),
-        ("a.csv", "t,c\nx,y\n", {}, r"a\.csv:1: no column 'b'"),
+        ("a.csv", "t,c\nx,y\n", {}, r"a\.csv:2: no key 'b'"),
         ("a.jsonl", '{"t": "x", "b": "y"}\n{"t": "x"\n', {}, r"a\.jsonl:2: the line is not JSON"),
         ("a.jsonl", '{"t": "x", "b": "y"}\n{"t": "x"}\n', {}, r"a\.jsonl:2: no key 'b'"),
         ("a.jsonl", '{"t": "x", "b": ["y"]}\n', {}, r"a\.jsonl:1: the value of 'b' is \['y'\]"),
         ("a.jsonl", '{"t": "x", "b": true}\n', {}, r"a\.jsonl:1: the value of 'b' is True"),
         ("a.csv", "t,b\nx,\0\n", {}, r"a\.csv:2: a NUL byte"),
-        ("a.txt", "t,b\nx,y\n", {}, "not mined from files of this form"),
-        ("a.pdf", "x", {"method": "adjacent"}, "not mined from files of this form.*txt"),
+        ("a.txt", "t,b\nx,y\n", {}, "no file of a form that is read here"),
+        ("a.pdf", "x", {"method": "adjacent"}, "no file of a form that is read here.*txt"),
         ("a.txt", "fine\nbr\udcffken\n", {"method": "adjacent"}, r"a\.txt:2: the byte 0xff is not utf-8"),
-        ("in/a.pdf", "x", {"method": "adjacent"}, r"none of the 1 files of the folder.*\.txt"),
+        ("in/a.pdf", "x", {"method": "adjacent"}, r"no file of a form that is read here.*\.txt"),
         (None, "", {"method": "adjacent"}, "no such file"),
     ],
 )

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from trunkline.errors import TrunklineError
-from trunkline.label.mining.cleaning import normalise
-from trunkline.label.mining.consistency import filter_consistent
+from trunkline.label.cleaning import normalise
+from trunkline.label.consistency import filter_consistent
 from trunkline.text.examples import PairExample
 
 WIDTH = 24
@@ -41,9 +41,8 @@ def test_right_partners_stay_and_wrong_ones_go() -> None:
     wrong = {7, 20, 33, 59}
     for number in wrong:
         pairs[number] = PairExample(f"question {number}", f"answer to {number + 100}")
-    kept, report = filter_consistent(pairs, about, top_k=1, batch=7)
-    assert set(kept) == set(range(60)) - wrong
-    assert kept.tolist() == sorted(kept)
+    keep, report = filter_consistent(pairs, about, top_k=1, batch=7)
+    assert set(np.flatnonzero(keep)) == set(range(60)) - wrong
     assert (report["pairs"], report["kept"], report["pool"], report["top_k"]) == (60, 56, 60, 1)
     assert report["ranks"]["1"] == 56
     assert sum(report["ranks"].values()) == 60
@@ -72,7 +71,7 @@ def naive_ranks(pairs: list[PairExample], embed: Any) -> list[int]:
 
 @pytest.mark.parametrize("batch", [1, 9, 500])
 def test_equals_the_naive_version(batch: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("trunkline.label.mining.consistency._BLOCK", 11)
+    monkeypatch.setattr("trunkline.label.consistency._BLOCK", 11)
     rng = np.random.default_rng(1)
     pairs = [
         PairExample(
@@ -83,16 +82,17 @@ def test_equals_the_naive_version(batch: int, monkeypatch: pytest.MonkeyPatch) -
     pairs += [PairExample(pair.right, f"next {n}") for n, pair in enumerate(pairs[:10])]
     expected = naive_ranks(pairs, blind)
     for top_k in (1, 2, 5, 20):
-        kept, _ = filter_consistent(pairs, blind, top_k=top_k, batch=batch)
-        assert kept.tolist() == [index for index, rank in enumerate(expected) if rank <= top_k]
+        keep, report = filter_consistent(pairs, blind, top_k=top_k, batch=batch)
+        assert keep.tolist() == [rank <= top_k for rank in expected]
+        assert report["ranks"]["3 to 10"] == sum(3 <= rank <= 10 for rank in expected)
 
 
 def test_top_k_and_pool_are_monotone() -> None:
     pairs = [PairExample(f"left {n}", f"right {n * 7 % 50}") for n in range(120)]
-    by_k = [set(filter_consistent(pairs, blind, top_k=k)[0].tolist()) for k in (1, 2, 3, 10, 40)]
+    by_k = [set(np.flatnonzero(filter_consistent(pairs, blind, top_k=k)[0])) for k in (1, 2, 3, 10, 40)]
     assert all(small <= large for small, large in pairwise(by_k))
     assert len(by_k[0]) < len(by_k[-1])
-    by_pool = [len(filter_consistent(pairs, blind, top_k=2, pool=pool)[0]) for pool in (5, 30, 120)]
+    by_pool = [filter_consistent(pairs, blind, top_k=2, pool=pool)[0].sum() for pool in (5, 30, 120)]
     assert by_pool[0] > by_pool[-1]
 
 
@@ -105,14 +105,14 @@ def test_the_seed_alone_decides() -> None:
 def test_members_of_a_group_do_not_compete() -> None:
     grouped = [PairExample(f"left {n // 10} {n}", f"right {n // 10} {n}", str(n // 10)) for n in range(100)]
     alone = [PairExample(pair.left, pair.right) for pair in grouped]
-    assert len(filter_consistent(grouped, about, top_k=1)[0]) == 100
-    assert len(filter_consistent(alone, about, top_k=1)[0]) < 50
+    assert filter_consistent(grouped, about, top_k=1)[0].sum() == 100
+    assert filter_consistent(alone, about, top_k=1)[0].sum() < 50
 
 
 def test_an_encoder_that_tells_nothing_apart_keeps_nothing() -> None:
     pairs = [good(number) for number in range(20)]
-    kept, report = filter_consistent(pairs, lambda texts: np.ones((len(texts), 3)), top_k=2)
-    assert not len(kept)
+    keep, report = filter_consistent(pairs, lambda texts: np.ones((len(texts), 3)), top_k=2)
+    assert not keep.any()
     assert report["chance"] == pytest.approx(2 / 21, abs=1e-6)
 
 

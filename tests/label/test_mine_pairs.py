@@ -9,21 +9,19 @@ from typing import Any
 import numpy as np
 import pytest
 
-from trunkline.config import FamilySection, parse_recipe
-from trunkline.data.cards import load_card
-from trunkline.data.load import load_examples
+from trunkline.data.source_card import load_source_card
 from trunkline.errors import DataError, TrunklineError
-from trunkline.label.mining.command import mine_pairs
-from trunkline.label.mining.options import MinePairsConfig
-from trunkline.prefinetune.sources import open_sources
-from trunkline.text.examples import PairExample
+from trunkline.label import mine_pairs
 
 WORDS = ["red", "green", "blue", "black", "white", "grey"]
 
 
 def mine(sources: list[Path], out: Path, *, embed: Any = None, **options: Any) -> dict[str, Any]:
-    config = parse_recipe({"min_words": 2, **options}, MinePairsConfig, "options")
-    return mine_pairs(config, sources, out, embed=embed)
+    return mine_pairs(sources, out, encoder=embed, **{"min_words": 2, **options})
+
+
+def rows_of(out: Path) -> list[dict[str, str]]:
+    return [json.loads(line) for line in out.read_text(encoding="utf-8").splitlines()]
 
 
 @pytest.fixture
@@ -57,27 +55,23 @@ def test_output_is_a_source(texts: Path, tmp_path: Path) -> None:
     report = mine([texts], out, method="adjacent", licence="CC0")
     assert (report["candidates"], report["dropped"], report["kept"]) == (12, {"too short": 6}, 6)
     assert report["consistency"] is None
-    expected = [PairExample(f"all about {word}", f"{word} is a colour") for word in sorted(WORDS)]
-    assert load_examples(out, "pairs") == expected
-    card = load_card(Path(report["card"]))
-    assert (card.name, card.licence, card.role, card.counts) == ("my_colours", "CC0", "source", {"train": 6})
-    assert card.load("train") == expected
+    assert rows_of(out) == [
+        {"left": f"all about {word}", "right": f"{word} is a colour"} for word in sorted(WORDS)
+    ]
+    card = load_source_card(Path(report["card"]))
+    assert (card.name, card.licence, card.family) == ("my_colours", "CC0", "classification")
+    assert card.counts == {"train": 6}
     assert str(tmp_path) not in Path(report["card"]).read_text()
-    for name in (str(out), report["card"]):
-        opened = open_sources("classification", FamilySection(sources={name: {}}))
-        assert list(opened[0].corpus) == expected
     assert sorted(path.name for path in out.parent.iterdir()) == ["My-colours.jsonl", "My-colours.yaml"]
 
 
 def test_groups_arrive(tickets: Path, tmp_path: Path) -> None:
     out = tmp_path / "pairs.jsonl"
     report = mine([tickets], out, method="duplicates", group_column="intent", per_row=2)
-    for name in (str(out), report["card"]):
-        (opened,) = open_sources("classification", FamilySection(sources={name: {}}))
-        assert len(opened.corpus) == report["kept"] > 0
-        for pair in opened.corpus:
-            assert pair.group == pair.left.split()[0] == pair.right.split()[0]
-            assert pair.left != pair.right
+    assert len(rows_of(out)) == report["kept"] > 0
+    for row in rows_of(out):
+        assert row["group"] == row["left"].split()[0] == row["right"].split()[0]
+        assert row["left"] != row["right"]
 
 
 def test_consistency_filter(tickets: Path, tmp_path: Path) -> None:
@@ -89,11 +83,11 @@ def test_consistency_filter(tickets: Path, tmp_path: Path) -> None:
     report = mine([source], out, embed=embed, **options)
     assert report["dropped"] == {"not consistent": 1}
     assert (report["kept"], report["consistency"]["kept"], report["consistency"]["pairs"]) == (5, 5, 6)
-    assert [pair.left for pair in load_examples(out, "pairs")] == [f"{w} shirts" for w in WORDS if w != "blue"]
-    assert any("Consistency filter: 5 of 6 pairs" in quirk for quirk in load_card(Path(report["card"])).quirks)
+    assert [row["left"] for row in rows_of(out)] == [f"{w} shirts" for w in WORDS if w != "blue"]
+    assert any("Consistency filter: 5 of 6 pairs" in quirk for quirk in load_source_card(Path(report["card"])).quirks)
     grouped = {"method": "duplicates", "group_column": "intent", "top_k": 1}
     assert mine([tickets], out, embed=embed, **grouped)["kept"] == 24
-    assert {pair.group for pair in load_card(out.with_suffix(".yaml")).load("train")} == set(WORDS)
+    assert {row["group"] for row in rows_of(out)} == set(WORDS)
 
 
 def test_mining_again_gives_the_same_bytes(tickets: Path, tmp_path: Path) -> None:
@@ -140,13 +134,13 @@ def test_a_filter_that_keeps_nothing(texts: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["pairs.json", "pairs", "___.jsonl"])
 def test_names_of_the_output(texts: Path, tmp_path: Path, name: str) -> None:
-    with pytest.raises(DataError, match=r"my_pairs\.jsonl"):
+    with pytest.raises(DataError, match=r"my_notes\.jsonl"):
         mine([texts], tmp_path / name, method="adjacent")
 
 
 def test_a_card_of_the_users_own_is_not_replaced(texts: Path, tmp_path: Path) -> None:
     (tmp_path / "pairs.yaml").write_text("name: precious\n")
-    with pytest.raises(DataError, match="a card that mine-pairs did not write"):
+    with pytest.raises(DataError, match="this file is not ours"):
         mine([texts], tmp_path / "pairs.jsonl", method="adjacent")
     assert (tmp_path / "pairs.yaml").read_text() == "name: precious\n"
     assert not (tmp_path / "pairs.jsonl").exists()

@@ -1,0 +1,109 @@
+"""Keeping only the pairs whose partner an encoder finds again among many other texts.
+
+The consistency filter of E5 (Wang et al. 2022, arXiv 2212.03533, section 3): weak pairs are noisy, and a pair whose
+right text does not rank near the top for its left text is more likely noise than a hard example.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from trunkline.errors import TrunklineError
+from trunkline.label.cleaning import normalise
+from trunkline.text.examples import PairExample
+
+Embed = Callable[[Sequence[str]], npt.NDArray[Any]]
+"""Turns n texts into [n, width] vectors; they are normalised here."""
+
+_BLOCK = 8192
+"""Pool texts that are compared at once."""
+
+_TIE = np.float32(1e-6)
+"""Cosines closer than rounding can tell apart are ties, and ties count against a pair."""
+
+_BANDS = {"1": 1, "2": 2, "3 to 10": 10, "11 to 100": 100, "over 100": np.iinfo(np.int64).max}
+"""Ranks in the report, by the highest of each band."""
+
+
+def filter_consistent(
+    pairs: Sequence[PairExample],
+    embed: Embed,
+    *,
+    top_k: int = 2,
+    pool: int = 100_000,
+    seed: int = 0,
+    batch: int = 512,
+) -> tuple[npt.NDArray[np.bool_], dict[str, Any]]:
+    """Finds the pairs whose right text ranks in the top k for its left text, by cosine.
+
+    A right text competes with a random pool of right texts of all pairs. Left out of the competition are texts that
+    equal one of the pair's own (but for case and punctuation) and those of the pair's group.
+
+    Args:
+        pairs: All of them.
+        embed: The encoder.
+        top_k: The lowest rank that is kept, 1 being the best.
+        pool: The most texts of the pool; the more, the stricter the filter. Their vectors are in memory.
+        seed: Draws the pool.
+        batch: Pairs that are embedded and compared at once.
+
+    Returns:
+        [pairs] whether each pair is kept; and a report: number of `pairs`, `kept`, texts in the `pool`, `top_k`, the
+        share that would be kept by `chance`, and how many pairs have which rank (`ranks`).
+
+    Raises:
+        TrunklineError: Too few texts to rank among, or vectors that are not finite or of another shape.
+    """
+    chosen = np.sort(np.random.default_rng([seed, len(pairs)]).permutation(len(pairs))[:pool])
+    rivals = list({normalise(pairs[index].right): pairs[index] for index in reversed(chosen)}.values())[::-1]
+    if len(rivals) <= top_k:
+        raise TrunklineError(
+            f"the pairs have {len(rivals)} different right texts, so each partner ranks in the top {top_k}",
+            expected=f"more than {top_k} texts to rank among",
+            todo="Mine more text, lower top_k, or mine without an encoder",
+        )
+    ids: dict[str, int] = {}
+    texts = np.asarray([[ids.setdefault(normalise(text), len(ids)) for text in (p.left, p.right)] for p in pairs])
+    competing = np.asarray([ids[normalise(pair.right)] for pair in rivals])
+    numbers: dict[str, int] = {"": -1}  # pairs without a group have none in common
+    groups = np.asarray([numbers.setdefault(pair.group, len(numbers)) for pair in pairs])
+    rival_groups = np.asarray([numbers[pair.group] for pair in rivals])
+    vectors = np.concatenate(
+        [_embed(embed, [pair.right for pair in rivals[at : at + batch]]) for at in range(0, len(rivals), batch)]
+    )
+    ranks = np.ones(len(pairs), np.int64)
+    for at in range(0, len(pairs), batch):
+        here = slice(at, at + batch)
+        left, right = (_embed(embed, side) for side in zip(*((p.left, p.right) for p in pairs[here]), strict=True))
+        own = np.einsum("nw,nw->n", left, right)[:, None] - _TIE
+        for start in range(0, len(rivals), _BLOCK):
+            block = slice(start, start + _BLOCK)
+            better = left @ vectors[block].T >= own
+            better &= (texts[here, :, None] != competing[None, None, block]).all(axis=1)
+            better &= (groups[here, None] != rival_groups[None, block]) | (groups[here, None] < 0)
+            ranks[here] += better.sum(axis=1)
+    keep = ranks <= top_k
+    counts = np.bincount(np.searchsorted(list(_BANDS.values()), ranks), minlength=len(_BANDS)).tolist()
+    return keep, {
+        "pairs": len(pairs),
+        "kept": int(keep.sum()),
+        "pool": len(rivals),
+        "top_k": top_k,
+        "chance": round(top_k / (len(rivals) + 1), 6),
+        "ranks": dict(zip(_BANDS, counts, strict=True)),
+    }
+
+
+def _embed(embed: Embed, texts: Sequence[str]) -> npt.NDArray[np.float32]:
+    vectors = np.asarray(embed(texts), np.float32)
+    if vectors.ndim != 2 or len(vectors) != len(texts) or not np.isfinite(vectors).all():
+        raise TrunklineError(
+            f"the encoder's vectors have the shape {vectors.shape} or are not finite",
+            expected=f"({len(texts)}, width) finite numbers",
+            todo="Use an encoder that gives one vector a text",
+        )
+    return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), np.finfo(np.float32).tiny)

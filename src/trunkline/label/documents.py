@@ -1,0 +1,155 @@
+"""What is labelled and mined: documents of plain text, rows of tables, and the passages of a document."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import chain, islice
+from pathlib import Path
+from statistics import median
+from typing import Literal
+
+from trunkline.data.files import read_lines
+from trunkline.data.records import get_key, read_json_lines, shorten
+from trunkline.data.table import read_table
+from trunkline.errors import DataError
+
+MARKDOWN = (".md", ".markdown")
+PLAIN = (".txt", ".text", *MARKDOWN)
+ROWS = (".csv", ".tsv", ".jsonl", ".ndjson")
+Separation = Literal["auto", "paragraphs", "lines"]
+
+_PEEK = 1000
+"""Lines in which a blank line is looked for; a document need not fit the memory."""
+
+_WRAPPED = 120
+"""Characters; where half of the lines are longer, a line is a whole paragraph."""
+
+_LONGEST = 1_000_000
+"""Characters after which a passage is cut; no side of a pair is that long."""
+
+_QUESTION_END = re.compile(r"[?？؟՞፧\u037e][\"'”’»)\]]*$")
+_FENCE = re.compile(r"\s*(```+|~~~+)([^`]*)$")
+_HEADING = re.compile(r"#{1,6}\s+(\S.*?)\s*#*$")
+
+
+def read_documents(sources: Iterable[Path], text_column: str | None) -> Iterator[Iterable[str]]:
+    """Yields the lines of each document; they can be walked once, before the next document is asked for.
+
+    A text file is a document, and so is each row of a table (its `text_column`, or `text`). A folder is walked in
+    alphabetical order: its text files, or with a `text_column` its tables.
+
+    Raises:
+        DataError: A file that is missing, malformed or of a form that is not known.
+    """
+    for path in _files(sources, ROWS if text_column else PLAIN, PLAIN + ROWS):
+        if _ends_in(path, PLAIN):
+            plain = (line for _, line in read_lines(path))
+            yield without_code(plain) if _ends_in(path, MARKDOWN) else plain
+        else:
+            for _, (text,) in read_columns([path], (text_column or "text",)):
+                yield text.split("\n")
+
+
+def read_columns(sources: Iterable[Path], columns: Sequence[str]) -> Iterator[tuple[Path, list[str]]]:
+    """Yields file and stripped values of `columns` for the rows of CSV, TSV and JSON-lines files, or folders of them.
+
+    Raises:
+        DataError: A file that is missing or malformed, a column that is not there, or a value that is no text.
+    """
+    for path in _files(sources, ROWS, ROWS):
+        for line, record in read_table(path)[2] if _ends_in(path, (".csv", ".tsv")) else read_json_lines(path):
+            values = [get_key(record, column, path, line) for column in columns]
+            for column, value in zip(columns, values, strict=True):
+                if isinstance(value, bool) or not isinstance(value, str | int | None):
+                    given = f"the value of {column!r} is {shorten(value)}"
+                    raise DataError(given, path=path, line=line, expected="a string", todo="Name another column")
+            yield path, ["" if value is None else str(value).strip() for value in values]
+
+
+def _files(sources: Iterable[Path], wanted: Sequence[str], known: Sequence[str]) -> Iterator[Path]:
+    """The files themselves, and those of folders whose name ends as wanted."""
+    for path in sources:
+        inside = sorted(path.rglob("*")) if path.is_dir() else []
+        files = [file for file in inside if _ends_in(file, wanted) and not file.name.startswith(".")]
+        if path.is_file() and _ends_in(path, known):
+            files = [path]
+        if not files:
+            raise DataError(
+                "no such file" if not path.exists() else "there is no file of a form that is read here",
+                path=path,
+                expected=f"files that end in {', '.join(wanted if inside else known)} (or those with .gz)",
+            )
+        yield from files
+
+
+def _ends_in(path: Path, endings: Sequence[str]) -> bool:
+    return path.name.lower().removesuffix(".gz").endswith(tuple(endings))
+
+
+def find_separation(lines: Iterable[str], how: Separation) -> tuple[Separation, Iterator[str]]:
+    """What separates the passages of a document, `paragraphs` or `lines`, and all its lines, stripped.
+
+    It is blank lines where the first lines have any and are no longer than a text is wrapped at.
+    """
+    stripped = (line.strip() for line in lines)
+    if how != "auto":
+        return how, stripped
+    head = list(islice(stripped, _PEEK))
+    has_blank = "\n\n" in "\n".join(head).strip("\n")
+    wrapped = has_blank and median(len(line) for line in head if line) <= _WRAPPED
+    return "paragraphs" if wrapped else "lines", chain(head, stripped)
+
+
+def split_passages(
+    lines: Iterable[str],
+    how: Separation = "auto",
+    *,
+    starts: Callable[[str], bool] = lambda line: False,
+    ends: Callable[[str], bool] = lambda line: False,
+) -> Iterator[str]:
+    """Yields the passages of a document; the lines of a paragraph are joined by blanks.
+
+    A line for which `starts` holds begins a passage in any case, and one for which `ends` holds ends its passage.
+    """
+    how, lines = find_separation(lines, how)
+    held: list[str] = []
+    for line in lines:
+        if held and (not line or how == "lines" or sum(map(len, held)) > _LONGEST or starts(line)):
+            yield " ".join(held)
+            held = []
+        held += [line] if line else []
+        if line and ends(line):
+            yield " ".join(held)
+            held = []
+    if held:
+        yield " ".join(held)
+
+
+def without_code(lines: Iterable[str]) -> Iterator[str]:
+    """The lines of a Markdown text, each fenced block of code as one blank line."""
+    fence = ""
+    for line in lines:
+        match = _FENCE.match(line)
+        if not fence:
+            fence = match.group(1) if match else ""
+            yield "" if match else line
+        elif match and match.group(1).startswith(fence) and not match.group(2).strip():
+            fence = ""
+
+
+def heading(line: str) -> str:
+    """The text of a Markdown heading, or nothing if the line is none."""
+    match = _HEADING.match(line)
+    return match.group(1) if match else ""
+
+
+def is_question(line: str) -> bool:
+    """Whether a text ends in a question mark of any script, quotes and brackets after it aside."""
+    return _QUESTION_END.search(without_marks(line)) is not None
+
+
+def without_marks(line: str) -> str:
+    """A line without the marks of a Markdown heading or of bold type around its beginning."""
+    text = heading(line) or line
+    return text.replace("**", "", 2).strip() if text.startswith("**") else text

@@ -1,1 +1,0 @@
-"""Mining text pairs for pre-finetuning out of tables, conversations and plain text."""

@@ -1,0 +1,220 @@
+"""Options of labelling and pair mining: one frozen model for each method, whose problems are named together."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+from trunkline.errors import RecipeError, TrunklineError
+from trunkline.problems import list_problems, nearest
+
+# A key or a text must not go readable over a network, nor stand in a URL.
+_URL = re.compile(r"(?:https://|http://(?:localhost|127\.[\d.]+|\[::1\])(?=[:/]|$))[^\s@?#]+")
+
+
+def _by_commas(value: Any) -> Any:
+    return tuple(part.strip() for part in value.split(",")) if isinstance(value, str) else value
+
+
+def _by_label(value: Any) -> Any:
+    items = value.items() if isinstance(value, Mapping) else [item.split("=", 1) for item in _by_commas(value)]
+    if not all(len(item) == 2 and item[0] for item in items):
+        raise ValueError("expected LABEL=concept, also several with commas between them")
+    return dict(items)
+
+
+def _endpoint_url(value: str) -> str:
+    if not _URL.fullmatch(value):
+        raise ValueError(
+            "expected https://HOST/v1, or on this machine http://localhost:PORT/v1, without user, password, `?` and `#`"
+        )
+    return value.rstrip("/").removesuffix("/chat/completions")
+
+
+Name = Annotated[str, Field(min_length=1)]
+Names = Annotated[tuple[Name, ...], BeforeValidator(_by_commas)]
+Positive = Annotated[int, Field(gt=0)]
+PositiveFloat = Annotated[float, Field(gt=0)]
+Fraction = Annotated[float, Field(ge=0, lt=1)]
+Price = Annotated[float, Field(ge=0)]
+T = TypeVar("T", bound="Options")
+
+
+class Options(BaseModel):
+    """What all methods have: the licence of the text, for the source card."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    licence: Name = "the user's own"
+
+
+class TextOptions(Options):
+    """What all methods of `label_text` have.
+
+    `text_column` has the texts of a table, `max_words` is where a sentence is cut, `limit` the most sentences, `drop`
+    the concepts to leave out, and `keep_unlabelled` writes sentences without labels, too.
+    """
+
+    text_column: Name | None = None
+    max_words: Annotated[int, Field(ge=5)] = 60
+    limit: Positive | None = None
+    drop: Names = ()
+    keep_unlabelled: bool = False
+
+
+class GazetteerOptions(TextOptions):
+    """A table of surfaces with concepts: `.tsv`, `.csv` or `.jsonl`, also with `.gz`.
+
+    Its columns are surface, concept and, if at all, count, in this order or as a first row names them. A surface has at
+    least `min_length` letters and digits. It keeps at most `max_concepts`, those with `min_share` of its counts. With
+    `whole_names` a capitalised surface next to another capitalised word is left out, as the part of a name.
+    """
+
+    gazetteer: Path
+    min_length: Positive = 3
+    min_share: Fraction = 0.2
+    max_concepts: Positive = 3
+    whole_names: bool = True
+
+
+class ChatOptions(TextOptions):
+    """A chat endpoint that speaks OpenAI's protocol: `base_url`/chat/completions, by https or on this machine.
+
+    The key of `model` is in the environment variable `key_variable`; without one, no key is sent. A request has so many
+    `sentences`, its answer `max_tokens`; there are `concurrency` at a time and `per_minute` at most. It has `timeout`
+    seconds, and is sent again after 429, 5xx or a lost connection, `retries` times; a server that asks for more than
+    `max_wait` seconds ends the run, which can be resumed. With `reasoning`, for models that think first, no temperature
+    is sent, and the limit is `max_completion_tokens`. `prices` are those of a million prompt and answer tokens. `cache`
+    is the SQLite file of the answers, by default beside the output; runs may share it.
+    """
+
+    base_url: Annotated[str, AfterValidator(_endpoint_url)]
+    model: Name
+    key_variable: Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")] | None = None
+    sentences: Annotated[int, Field(ge=1, le=100)] = 8
+    max_tokens: Positive = 1500
+    reasoning: bool = False
+    concurrency: Annotated[int, Field(ge=1, le=64)] = 4
+    per_minute: PositiveFloat = 60.0
+    timeout: PositiveFloat = 120.0
+    retries: Annotated[int, Field(ge=0)] = 5
+    max_wait: PositiveFloat = 300.0
+    prices: Annotated[tuple[Price, Price], BeforeValidator(_by_commas)] | None = None
+    cache: Path | None = None
+
+
+class TeacherOptions(TextOptions):
+    """A Hugging Face token classifier, by folder or hub id, that reads `batch` sentences at a time on `device`.
+
+    `rename` gives a label's concept, an empty one leaves it out. `threshold` is the lowest probability of an entity.
+    """
+
+    teacher: Name
+    rename: Annotated[dict[str, str], BeforeValidator(_by_label)] = {}
+    threshold: Fraction = 0.5
+    batch: Positive = 32
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+
+
+class PairOptions(Options):
+    """What all methods of `mine_pairs` have.
+
+    `min_words` and `max_words` are the lengths of a side (a character of a script without blanks counts as a word). The
+    consistency filter keeps a pair whose partner ranks in the `top_k` among `pool` texts. `seed` draws what is drawn.
+    """
+
+    min_words: Positive = 3
+    max_words: Positive = 400
+    top_k: Positive = 2
+    pool: Positive = 100_000
+    seed: Annotated[int, Field(ge=0)] = 0
+
+    @model_validator(mode="after")
+    def _consistent(self) -> PairOptions:
+        if self.min_words > self.max_words:
+            raise ValueError(f"min_words {self.min_words} is more than max_words {self.max_words}")
+        if isinstance(self, ColumnOptions) and self.left_column == self.right_column:
+            raise ValueError(f"left_column and right_column are both {self.left_column!r}")
+        return self
+
+    @property
+    def grouped(self) -> bool:
+        """Whether pairs are written with their group, whose members are no negatives of each other."""
+        return getattr(self, "group_documents", False) or getattr(self, "group_column", None) is not None
+
+
+class ColumnOptions(PairOptions):
+    """Two columns of a table; pairs with the same value of `group_column` are no negatives of each other."""
+
+    left_column: Name
+    right_column: Name
+    group_column: Name | None = None
+
+
+class DuplicateOptions(PairOptions):
+    """Rows that share the value of `group_column`; a row is paired with `per_row` earlier ones of its group."""
+
+    group_column: Name
+    text_column: Name = "text"
+    per_row: Positive = 1
+    max_pairs: Positive | None = None
+
+
+class DocumentOptions(PairOptions):
+    """Passages of documents, which are files or the rows of a table with a `text_column`.
+
+    Blank lines or line ends part `passages`; `auto` is blank lines where there are any. Of a document at most
+    `max_pairs` are kept. With `group_documents` the pairs of one are no negatives of each other.
+    """
+
+    text_column: Name | None = None
+    passages: Literal["auto", "paragraphs", "lines"] = "auto"
+    max_pairs: Positive | None = None
+    group_documents: bool = False
+
+
+class AdjacentOptions(DocumentOptions):
+    """Neighbouring passages, or neighbouring rows with the same `conversation_column`, which are turns."""
+
+    conversation_column: Name | None = None
+
+
+class QuestionOptions(DocumentOptions):
+    """A question and the passage after it; `question_marks` and `answer_marks` begin lines, as in `Q: ...`."""
+
+    question_marks: Names = ("Q", "Question")
+    answer_marks: Names = ("A", "Answer")
+
+
+TEXT_METHODS: dict[str, type[TextOptions]] = {
+    "gazetteer": GazetteerOptions,
+    "chat": ChatOptions,
+    "teacher": TeacherOptions,
+}
+PAIR_METHODS: dict[str, type[PairOptions]] = {
+    "columns": ColumnOptions,
+    "adjacent": AdjacentOptions,
+    "question-answer": QuestionOptions,
+    "title-body": DocumentOptions,
+    "duplicates": DuplicateOptions,
+}
+
+
+def check_options(method: str, given: Mapping[str, Any], methods: Mapping[str, type[T]]) -> T:
+    """The checked options of a method; those that are None count as not given.
+
+    Raises:
+        TrunklineError: No such method.
+        RecipeError: Options that the method does not have, or wrong values; all of them.
+    """
+    name = method.replace("_", "-")
+    if name not in methods:
+        raise TrunklineError(f"no method {method!r}{nearest(name, methods)}", expected=f"one of {', '.join(methods)}")
+    try:
+        return methods[name].model_validate({key: value for key, value in given.items() if value is not None})
+    except ValidationError as error:
+        raise RecipeError(f"options of the method {name}", list_problems(error, methods[name])) from None

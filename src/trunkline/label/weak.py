@@ -1,0 +1,117 @@
+"""Weak labels for one's own text, by a gazetteer, a chat model or a teacher model: `trunkline label weak`."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from trunkline.errors import TrunklineError
+from trunkline.label.chat import label_chat
+from trunkline.label.documents import read_documents, split_passages
+from trunkline.label.gazetteer import label_gazetteer
+from trunkline.label.options import TEXT_METHODS, ChatOptions, GazetteerOptions, TeacherOptions, check_options
+from trunkline.label.output import card_path, open_atomic, write_card
+from trunkline.label.sentences import iterate_sentences, normalise_type
+from trunkline.label.teacher import label_teacher
+from trunkline.text.examples import Span
+
+TOP = 20
+
+
+def label_text(
+    source: str | Path | Iterable[str],
+    out: str | Path,
+    *,
+    method: str,
+    say: Callable[[str], None] = lambda line: None,
+    confirm: Callable[[str], bool] = lambda question: False,
+    **options: Any,
+) -> dict[str, Any]:
+    """Labels the sentences of texts with concepts.
+
+    Writes `out` (JSON lines with `text` and `spans`) and beside it a source card, `.yaml`, which says that what is
+    unlabelled is unknown. Both appear when they are complete, and are a source of pre-finetuning as they are.
+
+    Args:
+        source: A text file, a table with a column of texts, a folder of text files, or texts (each one a document).
+        out: A `.jsonl` file; what was there is replaced.
+        method: `gazetteer`, `chat` or `teacher`.
+        say: Takes lines of progress.
+        confirm: Asked before anything is sent to a chat endpoint; without it nothing is sent.
+        options: Those of the method, see `trunkline.label.options`.
+
+    Returns:
+        Numbers of `sentences` and those that are `labelled`, of `spans` and different `concepts`, the most frequent
+        (`top`), what was `invalid` or `skipped` by kind, `seconds`, the paths `out` and `card`, and more by method.
+
+    Raises:
+        TrunklineError: Wrong options, no text, no label, or a problem with an input, a server or a model.
+    """
+    began, out = time.perf_counter(), Path(out)
+    given = check_options(method, options, TEXT_METHODS)
+    inputs = [value for value in given.__dict__.values() if isinstance(value, Path)]
+    if isinstance(source, str | Path):
+        inputs.append(Path(source))
+        documents = read_documents(inputs[-1:], given.text_column)
+    else:
+        documents = (text.split("\n") for text in source)
+    card = card_path(out, inputs)
+    skipped: Counter[str] = Counter()
+    passages = (passage for lines in documents for passage in split_passages(lines))
+    sentences = islice(iterate_sentences(passages, given.max_words, skipped), given.limit)
+    report: dict[str, Any] = {"invalid": Counter()}
+    if isinstance(given, GazetteerOptions):
+        rows = label_gazetteer(given, sentences, report)
+    elif isinstance(given, ChatOptions):
+        cache = given.cache or out.with_suffix(".cache.sqlite")
+        rows = label_chat(given, sentences, cache, report, say=say, confirm=confirm)
+    elif isinstance(given, TeacherOptions):
+        rows = label_teacher(given, sentences)
+    dropped = {normalise_type(name) for name in given.drop}
+    rows = ((text, [span for span in spans if span.label not in dropped]) for text, spans in rows)
+    written = _write(out, rows, given.keep_unlabelled)
+    settings = given.model_dump(exclude_defaults=True, exclude={"licence", "cache", "key_variable"})
+    shown = (f"{key} {value.name if isinstance(value, Path) else value}" for key, value in settings.items())
+    count = written["sentences" if given.keep_unlabelled else "labelled"]
+    how = [f"Method {method}: {', '.join(shown)}."]
+    write_card(card, "ner", f"Weakly labelled text ({method})", given.licence, how, count)
+    return {
+        **written,
+        **report,
+        "invalid": dict(sorted((+report["invalid"]).items())),
+        "skipped": dict(sorted(skipped.items())),
+        "seconds": round(time.perf_counter() - began, 3),
+        "out": str(out),
+        "card": str(card),
+    }
+
+
+def _write(out: Path, rows: Iterator[tuple[str, list[Span]]], keep_unlabelled: bool) -> dict[str, Any]:
+    """Writes `{"text": ..., "spans": [[start, end, concept], ...]}` lines as they come, and counts them.
+
+    Raises:
+        TrunklineError: No sentence at all, or none with a label; nothing is written then.
+    """
+    sentences = labelled = 0
+    concepts: Counter[str] = Counter()
+    with open_atomic(out) as stream:
+        for text, found in rows:
+            spans = sorted({(span.start, span.end, span.label) for span in found})
+            sentences, labelled = sentences + 1, labelled + bool(spans)
+            concepts.update(label for *_, label in spans)
+            if spans or keep_unlabelled:
+                stream.write(json.dumps({"text": text, "spans": spans}, ensure_ascii=False) + "\n")
+        if not labelled:
+            raise TrunklineError(
+                f"none of {sentences} sentences got a label" if sentences else "there is no sentence to label",
+                expected="at least one with a label",
+                todo="Check that the text is in the language of the gazetteer or model, and the options",
+            )
+    top = sorted(concepts.items(), key=lambda item: (-item[1], item[0]))[:TOP]
+    numbers = {"sentences": sentences, "labelled": labelled, "spans": concepts.total(), "concepts": len(concepts)}
+    return {**numbers, "top": top}

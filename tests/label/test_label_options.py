@@ -1,0 +1,113 @@
+"""Options of labelling and mining: problems are named, and no option is passed over."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from trunkline.errors import RecipeError, TrunklineError
+from trunkline.label.options import PAIR_METHODS, TEXT_METHODS, ChatOptions, check_options
+
+CHAT = {"base_url": "http://localhost:1/v1", "model": "m"}
+
+
+def pairs(method: str, **given: Any) -> Any:
+    return check_options(method, given, PAIR_METHODS)
+
+
+@pytest.mark.parametrize(
+    ("method", "given"),
+    [
+        ("columns", {"left_column": "title", "right_column": "body", "group_column": "topic"}),
+        ("adjacent", {"passages": "lines", "max_pairs": 5, "group_documents": True}),
+        ("adjacent", {"conversation_column": "thread", "text_column": "said"}),
+        ("question_answer", {"question_marks": ("F", "Frage"), "answer_marks": ("A", "Antwort")}),
+        ("duplicates", {"group_column": "ticket", "per_row": 3}),
+        ("title-body", {"seed": None}),
+    ],
+)
+def test_valid(method: str, given: dict[str, Any]) -> None:
+    options = pairs(method, **given)
+    assert all(getattr(options, name) == value for name, value in given.items() if value is not None)
+    assert options.grouped is bool(given.get("group_column") or given.get("group_documents"))
+    with pytest.raises(ValueError, match="frozen"):
+        options.seed = 1
+
+
+def test_every_problem_at_once() -> None:
+    with pytest.raises(RecipeError) as caught:
+        pairs("columns", left_colum="a", min_words=0, max_pairs=3)
+    for part in ("did you mean 'left_column'", "right_column: is missing", "min_words", "max_pairs: unknown key"):
+        assert part in str(caught.value)
+    assert len(caught.value.problems) == 5
+    with pytest.raises(RecipeError) as caught:
+        check_options("gazetteer", {"gazetteer": "g", "min_share": 2, "min_lenght": 1}, TEXT_METHODS)
+    assert len(caught.value.problems) == 2
+    assert "did you mean 'min_length'" in str(caught.value)
+    assert "options of the method gazetteer" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("method", "given", "message"),
+    [
+        ("duplicate", {}, "no method 'duplicate'; did you mean 'duplicates'"),
+        ("duplicates", {}, "group_column: is missing"),
+        ("title-body", {"conversation_column": "c"}, "conversation_column: unknown key"),
+        ("title-body", {"min_words": 9, "max_words": 8}, "min_words 9 is more than max_words 8"),
+        ("columns", {"left_column": "a", "right_column": "a"}, "are both 'a'"),
+        ("title-body", {"top_k": 0}, "top_k"),
+        ("title-body", {"passages": "line"}, "passages"),
+    ],
+)
+def test_problems(method: str, given: dict[str, Any], message: str) -> None:
+    with pytest.raises(TrunklineError, match=message):
+        pairs(method, **given)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "ftp://x/v1",
+        "file:///etc/passwd",
+        "x",
+        "http://",
+        "https://",
+        "http://example.org/v1",
+        "http://localhost.example.org/v1",
+        "http://127.0.0.1.example.org/v1",
+        "https://u:p@x/v1",
+        "https://x/v1?k=1",
+        "https://x/ v1",
+    ],
+)
+def test_urls_that_are_refused(url: str) -> None:
+    with pytest.raises(RecipeError, match="base_url: expected https://HOST/v1") as caught:
+        check_options("chat", {"base_url": url, "model": "m"}, TEXT_METHODS)
+    assert len(caught.value.problems) == 1
+
+
+@pytest.mark.parametrize(
+    "url", ["https://x/v1", "http://localhost/v1", "http://127.0.0.5:8000/v1", "http://[::1]:8/v1"]
+)
+def test_urls(url: str) -> None:
+    for end in ("", "/", "/chat/completions"):
+        assert ChatOptions(base_url=url + end, model="m").base_url == url
+
+
+def test_lists_come_as_text_too() -> None:
+    raw = {"teacher": "x", "drop": "a, b"}
+    for rename in ("PER=person,MISC=", ["PER=person", "MISC="], {"PER": "person", "MISC": ""}):
+        options: Any = check_options("teacher", raw | {"rename": rename}, TEXT_METHODS)
+        assert (options.rename, options.drop) == ({"PER": "person", "MISC": ""}, ("a", "b"))
+    for wrong in ("PER", "=x", ["PER=a", "x"]):
+        with pytest.raises(RecipeError, match="expected LABEL=concept"):
+            check_options("teacher", raw | {"rename": wrong}, TEXT_METHODS)
+    chat: Any = check_options("chat", CHAT | {"prices": "0.15,0.60", "cache": None}, TEXT_METHODS)
+    assert (chat.prices, chat.cache) == ((0.15, 0.6), None)
+    assert chat == ChatOptions(**CHAT, prices=(0.15, 0.6))  # type: ignore[arg-type]
+    for wrong in ("1", "1,2,3", "-1,2", "a,b"):
+        with pytest.raises(RecipeError, match="prices"):
+            check_options("chat", CHAT | {"prices": wrong}, TEXT_METHODS)
+    assert isinstance(check_options("gazetteer", {"gazetteer": "g.tsv"}, TEXT_METHODS).gazetteer, Path)  # type: ignore[attr-defined]
