@@ -107,7 +107,7 @@ def mine_pairs(
     from trunkline.label.mining.command import mine_pairs as run
     from trunkline.label.mining.options import MinePairsConfig
     from trunkline.ui import say
-    from trunkline.ui.data import print_mined
+    from trunkline.ui.label import print_mined
 
     config = parse_recipe(given, MinePairsConfig, "options")
     embed = None

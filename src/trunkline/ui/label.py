@@ -1,4 +1,4 @@
-"""What `weak-label` shows."""
+"""What `weak-label` and `mine-pairs` show."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from rich.table import Table
+from rich.text import Text
 
 from trunkline.ui import console
 
@@ -27,3 +28,23 @@ def print_labelled(report: Mapping[str, Any]) -> None:
             parts = ", ".join(f"{kind} {count:,}" for kind, count in report[what].items())
             console.print(f"{what}: {parts}", style="yellow", highlight=False)
     console.print(f"{report['file']}, to be used in a recipe as {report['card']}", highlight=False)
+
+
+def print_mined(report: Mapping[str, Any]) -> None:
+    """Prints what `mine_pairs` returns."""
+    table = Table(box=None, show_header=False, pad_edge=False)
+    table.add_column(overflow="fold")
+    table.add_column(justify="right")
+    table.add_row("candidates", f"{report['candidates']:,}")
+    for reason, number in report["dropped"].items():
+        table.add_row(Text(f"  {reason}", style="dim"), f"-{number:,}")
+    table.add_row(Text("pairs", style="bold"), f"{report['kept']:,}")
+    console.print(table)
+    ranks = report["consistency"]
+    if ranks:
+        listed = ", ".join(f"{band}: {number:,}" for band, number in ranks["ranks"].items() if number)
+        console.print(
+            f"ranks of the partners among {ranks['pool']:,} texts: {listed}; kept up to {ranks['top_k']}",
+            highlight=False,
+        )
+    console.print(f"{report['out']} and its card {report['card']}, {report['seconds']:.1f} s", highlight=False)

@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 
 from trunkline.config import FamilySection, parse_recipe
-from trunkline.data.cards import load_card
 from trunkline.data.load import load_examples
 from trunkline.errors import DataError, TrunklineError
 from trunkline.label.mining.command import mine_pairs
 from trunkline.label.mining.options import MinePairsConfig
 from trunkline.prefinetune.sources import open_sources
 from trunkline.text.examples import PairExample
+from trunkline_lab.data.cards import load_card
 
 WORDS = ["red", "green", "blue", "black", "white", "grey"]
 

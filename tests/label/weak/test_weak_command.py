@@ -11,7 +11,6 @@ import pytest
 
 from tiny_models import NAMES, PLACES, recipe_of, write_jsonl
 from trunkline.config import FamilySection, parse_recipe
-from trunkline.data.cards import load_card
 from trunkline.data.load import stream_source
 from trunkline.errors import DataError, RecipeError, TrunklineError
 from trunkline.label.weak.command import weak_label
@@ -20,6 +19,7 @@ from trunkline.label.weak.output import open_atomic
 from trunkline.prefinetune import prefinetune
 from trunkline.prefinetune.sources import load_sources, open_sources
 from trunkline.text.examples import NerExample, Span
+from trunkline_lab.data.cards import load_card
 
 TEXTS = ["The Nile is long. Nobody knows why.", "She saw Jordan and the Nile."]
 

@@ -14,10 +14,10 @@ from typing import IO, Any, overload
 import yaml
 
 from trunkline.atomic import write_atomic
-from trunkline.data.cards import Card, load_card, parse_card
 from trunkline.data.files import read_bytes
 from trunkline.errors import DataError, TrunklineError
 from trunkline.text.examples import PairExample
+from trunkline_lab.data.cards import Card, load_card, parse_card
 
 _HEAD = "# Written by trunkline mine-pairs.\n"
 _GROUP = "group"

@@ -12,11 +12,11 @@ from typing import Any
 from trunkline.data.files import read_lines
 from trunkline.data.readers.base import FileOptions, TableOptions, read_json_lines, read_rows
 from trunkline.errors import DataError
-from trunkline.label.concepts import normalise_header
 from trunkline.label.weak.config import GazetteerConfig
 from trunkline.label.weak.text import is_whole, normalise_type
 from trunkline.text.examples import Span
 from trunkline.text.words import split_words
+from trunkline_lab.data.headers import normalise_header
 
 _STOP = """
 a about above after again against all almost also although always am among an and another any anyone anything are around

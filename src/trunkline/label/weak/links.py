@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from trunkline.data.readers import linked_gazetteer
 from trunkline.label.weak.config import LinksConfig
 from trunkline.label.weak.output import Desk, Labelled
+from trunkline_lab.data.readers import linked_gazetteer
 
 
 def label_links(config: LinksConfig, sentences: Iterable[str], desk: Desk) -> Iterator[Labelled]:

@@ -16,10 +16,10 @@ from typing import IO, Any
 import yaml
 
 from trunkline.atomic import write_atomic
-from trunkline.data.cards import load_card, parse_card
 from trunkline.errors import DataError, TrunklineError
 from trunkline.label.weak.config import WeakLabelConfig
 from trunkline.text.examples import Span
+from trunkline_lab.data.cards import load_card, parse_card
 
 MADE_BY = "Labelled by trunkline weak-label"
 

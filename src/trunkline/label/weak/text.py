@@ -7,7 +7,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator
 
-from trunkline.data.readers.linked_gazetteer import split_sentences
+from trunkline.text.sentences import split_sentences
 
 MAX_CONCEPT_WORDS = 6
 
