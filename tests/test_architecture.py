@@ -118,8 +118,8 @@ def test_nothing_is_unpickled_and_no_remote_code_is_run():
 
 def test_recipes_parse():
     from trunkline.config import MixtureRecipe, PrefinetuneRecipe, SweepRecipe, load_recipe
-    from trunkline.data.cards import load_card
     from trunkline_lab.benchmark.suite import SuiteRecipe
+    from trunkline_lab.data.cards import load_card
 
     found = [*ROOT.glob("recipes/**/*.yaml"), *PACKAGE.glob("recipes/*.yaml")]
     assert len(found) >= 6

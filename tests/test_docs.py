@@ -10,10 +10,10 @@ import typer
 from trunkline.adapt.fit import TaskData, adapt
 from trunkline.cli import app
 from trunkline.config import AdaptSection, PrefinetuneRecipe, parse_recipe
-from trunkline.data.cards import load_card
 from trunkline.encoder.adapter_file import AdapterFile
 from trunkline.encoder.bundle_files import Loaded, add_task, save_bundle
 from trunkline.encoder.lora import LoraAdapter, LoraConfig
+from trunkline_lab.data.cards import load_card
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]

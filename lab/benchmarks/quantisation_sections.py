@@ -15,12 +15,13 @@ from itertools import chain
 from typing import Any
 
 import numpy as np
+from trunkline.export.quantise.measure import Check, Reference, deployed_feeds, graph_features, plain, reference
+from trunkline.export.quantise.simulate import quantised_encoder
 
+from trunkline.adapt import fitting
 from trunkline.adapt.fit import TaskData, adapt
 from trunkline.bundle.lora import SLOTS
 from trunkline.config import AdapterSection, AdaptSection
-from trunkline.data.cards import load_card
-from trunkline.data.sample import draw
 from trunkline.encoder.adapter_file import AdapterFile
 from trunkline.encoder.bundle_files import Loaded, load_any
 from trunkline.engine.rounding import round_table_int8
@@ -28,15 +29,14 @@ from trunkline.engine.session import open_session
 from trunkline.export.adapters import adapter_feeds
 from trunkline.export.graph import branch_graph, trunk_graph
 from trunkline.export.quantise.kernels import quantised_kernels
-from trunkline.export.quantise.measure import Check, Reference, deployed_feeds, graph_features, plain, reference
 from trunkline.export.quantise.plan import PLANS, Plan
-from trunkline.export.quantise.simulate import quantised_encoder
 from trunkline.export.quantise.smooth import Calibration, calibrate
 from trunkline.export.vocabulary import prune_vocabulary, prune_weights
 from trunkline.export.weights import BackboneWeights, take_weights
-from trunkline.adapt import fitting
 from trunkline.text.packing import UnitText, text_unit
 from trunkline_lab.benchmark.inputs import load_task
+from trunkline_lab.data.cards import load_card
+from trunkline_lab.data.sample import draw
 from trunkline_lab.resampling import interval, resample
 
 Found = dict[str, Any]

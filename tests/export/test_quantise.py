@@ -11,6 +11,7 @@ import numpy as np
 import onnx
 import onnx_graphs as graphs
 import pytest
+from trunkline.export.quantise.simulate import RoundedLinear, quantised_encoder
 
 import tiny_models
 from trunkline.encoder.bundle_files import Loaded, load_any
@@ -26,7 +27,6 @@ from trunkline.export.quantise.int4_nodes import int4_blocks_linear, int4_embedd
 from trunkline.export.quantise.int8 import int8_embedding, int8_linear
 from trunkline.export.quantise.kernels import quantised_kernels
 from trunkline.export.quantise.plan import PLANS, Plan, linear_layers
-from trunkline.export.quantise.simulate import RoundedLinear, quantised_encoder
 from trunkline.export.quantise.smooth import Calibration, calibrate
 from trunkline.export.weights import BackboneWeights, take_weights
 

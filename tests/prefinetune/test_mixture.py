@@ -5,9 +5,9 @@ from itertools import islice
 
 import pytest
 
-from trunkline.data.sample import draw
 from trunkline.errors import TrunklineError
 from trunkline.prefinetune.mixture import Mixture, Source, split_source
+from trunkline_lab.data.sample import draw
 
 
 def sources():

@@ -17,7 +17,6 @@ from torch import Tensor
 import tiny_models
 from trunkline.adapt.fit import TaskData, adapt
 from trunkline.config import AdaptSection, PrefinetuneRecipe, parse_recipe
-from trunkline.data.derived import plain_texts
 from trunkline.data.load import load_examples
 from trunkline.encoder.batch import TokenBatch
 from trunkline.encoder.bundle_files import Loaded, load_any
@@ -36,6 +35,7 @@ from trunkline.text.packing import pack
 from trunkline.text.tokens import Tokens, Window
 from trunkline.training.distributed import Place
 from trunkline.training.log import read_rows
+from trunkline_lab.data.derived import plain_texts
 
 Folders = Callable[[str], Path]
 SPECIAL = [0, 1, 2]

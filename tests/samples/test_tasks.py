@@ -7,9 +7,9 @@ from collections import Counter
 import pytest
 
 from tagged import spans_to_bio
-from trunkline.data.cards import load_card
 from trunkline.samples import folder
 from trunkline.text.examples import NerExample
+from trunkline_lab.data.cards import load_card
 
 TASKS = ("sample_events", "sample_orders", "sample_intents", "sample_triage")
 NAMES = {"person", "place", "merchant", "transport"}

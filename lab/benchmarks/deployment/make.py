@@ -14,13 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from trunkline.export.litert.export import PYTHON
+from trunkline.export.phone import litert_record
 
 from deployment.options import EIGHT, FORK, RANK, TARGETS, TWENTY, WIDE, Options
 from trunkline.adapt.fit import TaskData, adapt
 from trunkline.bundle.edit import add_task
 from trunkline.bundle.files import read_manifest
 from trunkline.config import AdaptSection
-from trunkline.data.cards import load_card
 from trunkline.encoder.adapter_file import AdapterFile, lora_hash
 from trunkline.encoder.bundle_files import Loaded, load_bundle, save_bundle
 from trunkline.encoder.encoder import Encoder
@@ -29,11 +30,10 @@ from trunkline.encoder.peft_format import export_peft
 from trunkline.errors import TrunklineError
 from trunkline.export.adapter_bytes import converted_task
 from trunkline.export.bundle import export_bundle
-from trunkline.export.litert.export import PYTHON
 from trunkline.export.options import ExportOptions
-from trunkline.export.phone import litert_record
 from trunkline.export.single import export_merged, export_onnx_adapters
 from trunkline.export.source import sample_texts
+from trunkline_lab.data.cards import load_card
 
 SAMPLES = {"ner": ("sample_events", "sample_orders"), "classification": ("sample_intents", "sample_triage")}
 _TRAIN, _DEV = 48, 24

@@ -19,7 +19,7 @@ def write_rows(options: Options) -> None:
     from tokenizers import Tokenizer
 
     from trunkline.atomic import write_atomic
-    from trunkline.data.cards import load_card
+    from trunkline_lab.data.cards import load_card
 
     tokenizer = Tokenizer.from_file(str(Path(options.bundle).expanduser() / "backbone" / "tokenizer.json"))
     tokenizer.no_padding()

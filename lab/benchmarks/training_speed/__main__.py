@@ -26,8 +26,8 @@ from training_speed.report import page, ratio, summarise
 from training_speed.runner import run_part
 from training_speed.workers import work
 from trunkline.atomic import write_atomic
-from trunkline.data.cards import load_card
 from trunkline.versions import git_state, hardware, versions
+from trunkline_lab.data.cards import load_card
 
 SAMPLES = {"sentences": "sample_events", "pairs": "sample_pairs"}
 

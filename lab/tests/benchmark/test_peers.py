@@ -17,11 +17,10 @@ import numpy as np
 import pytest
 
 import tiny_models
-from trunkline.adapt.fit import TaskData, adapt
+from trunkline.adapt import TaskData, adapt, fitting
 from trunkline.config import AdaptSection
 from trunkline.encoder.bundle_files import Loaded
 from trunkline.errors import EncoderError, TrunklineError
-from trunkline.adapt import fitting
 from trunkline.tasks import get_family
 from trunkline.text.examples import NerExample, Span, TextExample
 from trunkline.text.words import split_words

@@ -22,7 +22,6 @@ import yaml
 import tiny_models
 from trunkline.adapt.fit import TaskData, adapt
 from trunkline.config import load_recipe
-from trunkline.data.cards import load_card
 from trunkline.encoder.adapter_file import AdapterFile
 from trunkline.encoder.bundle_files import load_any, save_bundle
 from trunkline.errors import DataError, MismatchError, TrunklineError
@@ -38,6 +37,7 @@ from trunkline_lab.benchmark.results import Result
 from trunkline_lab.benchmark.run import RunOptions, Status, Summary, count_cells, run_suite
 from trunkline_lab.benchmark.store import ResultStore, read_results
 from trunkline_lab.benchmark.suite import SuiteRecipe
+from trunkline_lab.data.cards import load_card
 
 ROOT = Path(__file__).resolve().parents[2]
 Tasks = dict[str, Path]
@@ -145,8 +145,8 @@ def test_fine_tuning_fully_leaves_the_encoder_as_it_was_and_learns(
     tasks: Tasks, tiny_folder: Folder, tmp_path: Path
 ) -> None:
     from trunkline.adapt.fit import task_features
-    from trunkline.adapt.full import fine_tune_fully
     from trunkline.encoder.storage import backbone_hash
+    from trunkline_lab.benchmark.full import fine_tune_fully
 
     lora = tiny_models.random_adapter(load_any(str(tiny_folder("bert"))).encoder.config, (2, 3), seed=5)
     for name in tasks:

@@ -15,6 +15,9 @@ import tiny_models
 from trunkline.encoder.bundle_files import Loaded, load_any
 from trunkline.errors import MismatchError, TrunklineError
 from trunkline.export.adapters import adapter_feeds
+from trunkline.export.parity import Adapter, check_parity
+from trunkline.export.weights import take_weights
+from trunkline.heads.linear import LinearHead
 from trunkline_lab.litert import export as litert
 from trunkline_lab.litert.export import LiteRtProcess, export_litert, find_python, open_litert
 from trunkline_lab.litert.gate import FLOAT32, INT8, litert_run
@@ -27,9 +30,6 @@ from trunkline_lab.litert.layout import (
     read_layout,
     write_layout,
 )
-from trunkline.export.parity import Adapter, check_parity
-from trunkline.export.weights import take_weights
-from trunkline.heads.linear import LinearHead
 
 Folders = Callable[[str], Path]
 ALL = ("query", "key", "value", "out", "up", "down")

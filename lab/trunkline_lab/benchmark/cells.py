@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from trunkline.config import AdaptSection
-from trunkline.data.cards import Card, load_card
 from trunkline.errors import TrunklineError
 from trunkline.problems import nearest
 from trunkline.tasks import get_family
 from trunkline_lab.benchmark.peers import PEERS, describe
 from trunkline_lab.benchmark.results import Result
 from trunkline_lab.benchmark.suite import LabelBudget, MethodSection, SuiteRecipe, TaskSection
+from trunkline_lab.data.cards import Card, load_card
 
 RESULT_FORMAT = 1
 """Part of every key; raised when the same settings give other results, so that all cells run again."""

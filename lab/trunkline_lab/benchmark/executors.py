@@ -20,11 +20,11 @@ from typing import Any, Literal
 
 import torch
 
-from trunkline.data.cards import DATA_VARIABLE, data_folder
 from trunkline.errors import TrainingError, TrunklineError
 from trunkline.training.loop import Interrupted
 from trunkline_lab.benchmark.cells import Cell, Job
 from trunkline_lab.benchmark.jobs import Outcome, failed, run_job
+from trunkline_lab.data.cards import DATA_VARIABLE, data_folder
 
 Executor = Literal["local", "ray"]
 CORES_PER_WORKER = 2

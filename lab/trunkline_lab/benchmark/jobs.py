@@ -13,8 +13,8 @@ from typing import Any, cast
 
 import torch
 
+from trunkline.adapt import fitting
 from trunkline.adapt.fit import FeatureMap, TaskData, adapt
-from trunkline.adapt.full import fine_tune_fully
 from trunkline.config import AdaptSection
 from trunkline.encoder.adapter_file import AdapterFile, save_adapter
 from trunkline.encoder.bundle_files import Loaded
@@ -22,7 +22,6 @@ from trunkline.encoder.features import Features
 from trunkline.encoder.lora import LoraAdapter
 from trunkline.encoder.resolve import resolve
 from trunkline.errors import TrunklineError
-from trunkline.adapt import fitting
 from trunkline.heads.linear import LinearHead
 from trunkline.tasks import Family, get_family
 from trunkline.training.allocator import keep_freed_memory
@@ -30,6 +29,7 @@ from trunkline.training.loop import Interrupted
 from trunkline.training.precision import resolve_precision
 from trunkline.versions import versions
 from trunkline_lab.benchmark.cells import Cell, Job
+from trunkline_lab.benchmark.full import fine_tune_fully
 from trunkline_lab.benchmark.inputs import Drawn, draw_cell, load_start, load_task, short_classes
 from trunkline_lab.benchmark.results import Result
 

@@ -8,10 +8,10 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from trunkline.config import AdaptSection, FamilyName, Fraction, PositiveFloat, PositiveInt, Section, Seed
-from trunkline.data.cards import Card, load_card
 from trunkline.errors import TrunklineError
 from trunkline.problems import nearest
 from trunkline_lab.benchmark.peers import PEERS
+from trunkline_lab.data.cards import Card, load_card
 
 OWN_METHODS = ("head", "lora", "full")
 METHODS = (*OWN_METHODS, *PEERS)

@@ -10,12 +10,12 @@ from trunkline.bundle.manifest import TOKENIZER
 from trunkline.errors import TrunklineError
 from trunkline.export.adapters import adapter_feeds
 from trunkline.export.bundle import COMPARED_TEXTS, spread
-from trunkline_lab.litert.export import export_litert, open_litert
-from trunkline_lab.litert.gate import litert_run
-from trunkline_lab.litert.layout import LENGTHS, LiteRtOptions
 from trunkline.export.options import QUANTISED_TOLERANCE, ExportOptions, ExportReport
 from trunkline.export.parity import Adapter, Tolerance, check_parity
 from trunkline.export.source import Prepared, prepare
+from trunkline_lab.litert.export import export_litert, open_litert
+from trunkline_lab.litert.gate import litert_run
+from trunkline_lab.litert.layout import LENGTHS, LiteRtOptions
 
 FLOAT_TOLERANCE = Tolerance(1e-3, 1e-2, 0.9999)
 """LiteRT's kernels add up in another order than torch's."""

@@ -19,6 +19,7 @@ import numpy as np
 import trunkline
 from trunkline.atomic import write_atomic
 from trunkline.errors import TrunklineError
+from trunkline.export.weights import BackboneWeights
 from trunkline_lab.litert.layout import (
     FILES,
     LAYOUT,
@@ -31,7 +32,6 @@ from trunkline_lab.litert.layout import (
     write_layout,
 )
 from trunkline_lab.litert.worker import ARRAYS
-from trunkline.export.weights import BackboneWeights
 
 MODULES = ("litert_torch", "ai_edge_litert", "ai_edge_quantizer")
 PYTHON = "TRUNKLINE_LITERT_PYTHON"

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from trunkline.export.adapters import adapter_feeds
-from trunkline_lab.litert.export import LiteRtProcess
 from trunkline.export.parity import Adapter, Outputs, Rows, Run, Tolerance
+from trunkline_lab.litert.export import LiteRtProcess
 
 FLOAT32 = Tolerance(features=1e-4)
 INT8 = Tolerance(features=0.5, probabilities=0.5, cosine=0.99)

@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from trunkline.engine.predictor import load
 
 from trunkline.bundle.files import Deployed, DeployedTask, open_bundle
 from trunkline.engine.onnx import Branch
-from trunkline.engine.predictor import load
 from trunkline.engine.rows import TextReader
 from trunkline.engine.session import open_session
 from trunkline.errors import TrunklineError

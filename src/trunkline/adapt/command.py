@@ -10,10 +10,10 @@ from typing import Any
 from trunkline.adapt.fit import TaskData, adapt
 from trunkline.config import AdaptSection, BudgetSection
 from trunkline.data.load import check_labels, load_examples
-from trunkline.data.sample import draw
 from trunkline.encoder.bundle_files import Loaded, add_task, check_name, load_any, save_bundle
 from trunkline.prefinetune.mixture import split_source
 from trunkline.tasks import get_family
+from trunkline_lab.data.sample import draw
 
 DEV_SHARE = 5
 """Without a dev part, one in this many training examples is set aside."""

@@ -1,4 +1,4 @@
-"""Commands about data sets: check-data, and data list, show, stats and mix."""
+"""The command `check-data`: a user's own files, checked before anything is learnt from them."""
 
 from __future__ import annotations
 
@@ -12,121 +12,31 @@ import typer
 from trunkline.cli.base import JsonFlag, app
 from trunkline.errors import EncoderError
 
-data_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Data sets: list, show, stats, mix.")
-app.add_typer(data_app, name="data")
-
-
-@data_app.command("mix")
-def mix(
-    recipe: Annotated[Path, typer.Argument(help="A mixture, see recipes/mixtures/.")],
-    out: Annotated[Path | None, typer.Option(help="Write the report here as JSON.")] = None,
-    as_json: JsonFlag = False,
-) -> None:
-    """Read, clean and count a mixture of pre-finetuning sources.
-
-    Example: trunkline data mix recipes/mixtures/open.yaml --out open.json
-    """
-    from trunkline.atomic import write_atomic
-    from trunkline.config import MixtureRecipe, load_recipe
-    from trunkline.prefinetune.mixing import describe_mixture
-    from trunkline.ui import say
-    from trunkline.ui.mixture import mixture_table
-
-    report = describe_mixture(load_recipe(recipe, MixtureRecipe), say)
-    if out is not None:
-        write_atomic(out, json.dumps(report, indent=2, ensure_ascii=False) + "\n")
-    typer.echo(json.dumps(report, indent=2)) if as_json else mixture_table(report)
-
-
-@data_app.command("list")
-def list_data(
-    role: Annotated[str | None, typer.Option(help="Only these: task or source.")] = None,
-    family: Annotated[str | None, typer.Option(help="Only these: ner, classification, qa or text.")] = None,
-    as_json: JsonFlag = False,
-) -> None:
-    """List the data sets that trunkline knows, and which of them are on this machine.
-
-    Example: trunkline data list --role task --family ner
-    """
-    from trunkline.data.describe import list_cards_table
-    from trunkline.ui.data import print_card_list
-
-    rows = list_cards_table(role, family)
-    typer.echo(json.dumps(rows, indent=2, ensure_ascii=False)) if as_json else print_card_list(rows)
-
-
-@data_app.command("show")
-def show_data(
-    name: Annotated[str, typer.Argument(help="A card's name, or the path of one.")], as_json: JsonFlag = False
-) -> None:
-    """Show everything that a data set's card says.
-
-    Example: trunkline data show wnut17
-    """
-    from trunkline.data.describe import show
-    from trunkline.ui.data import print_card
-
-    card = show(name)
-    typer.echo(json.dumps(card, indent=2, ensure_ascii=False)) if as_json else print_card(card)
-
-
-@data_app.command("stats")
-def stats_data(
-    name: Annotated[str, typer.Argument(help="A card's name, or the path of one.")],
-    split: Annotated[str | None, typer.Option(help="Only this split.")] = None,
-    plot: Annotated[Path | None, typer.Option(help="Draw the distribution of the labels into this PNG.")] = None,
-    as_json: JsonFlag = False,
-) -> None:
-    """Count texts, words, labels and entities of a data set.
-
-    Example: trunkline data stats sample_events --plot labels.png
-    """
-    from trunkline.data.describe import stats
-    from trunkline.ui.data import print_stats
-
-    found = stats(name, split)
-    typer.echo(json.dumps(found, indent=2, ensure_ascii=False)) if as_json else print_stats(found)
-    if plot is not None:
-        from trunkline.ui.plots import label_distribution
-
-        typer.echo(f"{label_distribution(found, plot)}", err=True)
-
 
 @app.command("check-data")
 def check_data(
-    names: Annotated[list[str] | None, typer.Argument(help="Cards by name or path.")] = None,
-    all_cards: Annotated[bool, typer.Option("--all", help="All tasks of the package.")] = False,
-    sources: Annotated[
-        bool, typer.Option(help="With --all the sources, too; compare sources with the tasks' dev and test parts.")
-    ] = False,
-    train: Annotated[str | None, typer.Option(help="Own data: file, hub:NAME@SPLIT or card:NAME@SPLIT.")] = None,
+    train: Annotated[str | None, typer.Option(help="A file, or hub:NAME@SPLIT.")] = None,
     dev: Annotated[str | None, typer.Option(help="As --train.")] = None,
     test: Annotated[str | None, typer.Option(help="As --train.")] = None,
-    family: Annotated[str, typer.Option(help="Of own data: ner, classification, pairs or plain.")] = "classification",
+    family: Annotated[str, typer.Option(help="ner, classification, pairs or plain.")] = "classification",
     encoder: Annotated[str, typer.Option(help="Whose tokens are counted; none estimates them.")] = "default",
     full: Annotated[
         bool, typer.Option("--full", help="Show notes and texts, too; without it --out and --json have no texts.")
     ] = False,
-    out: Annotated[Path | None, typer.Option(help="Write the reports here as JSON lines, one a data set.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Write the report here as one JSON line.")] = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Check data for leaks, duplicates, conflicting labels, truncation and damage; exit code 1 on a leak.
 
-    Example: trunkline check-data banking77 wnut17
+    Example: trunkline check-data --train train.csv --test test.csv
     """
-    from trunkline.data.checks.command import check_data as run
     from trunkline.data.checks.command import check_files, exit_code
     from trunkline.training.log import write_rows
     from trunkline.ui import say
     from trunkline.ui.checks import print_checks
 
-    count = _token_counter(encoder, say)
-    reports = []
-    if names or all_cards:
-        reports += run(names or [], all_cards=all_cards, sources=sources, count_tokens=count, say=say)
-    if train or dev or test or not reports:
-        parts = {"train": train, "dev": dev, "test": test}
-        reports.append(check_files(parts, family, count_tokens=count, say=say))
+    parts = {"train": train, "dev": dev, "test": test}
+    reports = [check_files(parts, family, count_tokens=token_counter(encoder, say), say=say)]
     for finding in (item for report in reports for item in report["findings"]):
         finding["samples"] = finding["samples"] if full else []
     if out is not None:
@@ -135,7 +45,8 @@ def check_data(
     raise typer.Exit(exit_code(reports))
 
 
-def _token_counter(encoder: str, say: Callable[[str], None]) -> Callable[[str], int] | None:
+def token_counter(encoder: str, say: Callable[[str], None]) -> Callable[[str], int] | None:
+    """Counts the tokens of a text as an encoder sees it; none where its tokenizer is not here, or for `none`."""
     from trunkline.encoder.resolve import resolve
     from trunkline.text.tokens import TextTokenizer
 

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from trunkline.bundle.manifest import Licence
-from trunkline.data.cards import load_card
 from trunkline.encoder.bundle_files import Loaded
 from trunkline.encoder.storage import read_json
 from trunkline.errors import EncoderError, TrunklineError
+from trunkline_lab.data.cards import load_card
 
 UNKNOWN = "unknown"
 

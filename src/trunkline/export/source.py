@@ -9,7 +9,6 @@ from functools import cached_property
 from pathlib import Path
 
 from trunkline.bundle.lora import SLOTS, Shapes, lora_shapes
-from trunkline.data.cards import load_card
 from trunkline.encoder.adapter_file import AdapterFile
 from trunkline.encoder.bundle_files import Loaded, check_name, check_task, load_any
 from trunkline.encoder.encoder import Encoder
@@ -23,6 +22,7 @@ from trunkline.export.options import ExportOptions
 from trunkline.export.vocabulary import prune_bundle, prune_vocabulary, shorten_positions
 from trunkline.export.weights import BackboneWeights, take_weights
 from trunkline.text.examples import NerExample, TextExample
+from trunkline_lab.data.cards import load_card
 
 SAMPLES = ("sample_events", "sample_intents", "sample_orders", "sample_triage")
 """Texts of the sample."""

@@ -9,8 +9,6 @@ import torch
 
 from trunkline.adapt import fitting
 from trunkline.config import ProbeSection
-from trunkline.data.cards import load_card
-from trunkline.data.sample import draw
 from trunkline.encoder.features import Branch, branch_features
 from trunkline.errors import TrunklineError
 from trunkline.prefinetune.mixture import Source
@@ -19,6 +17,8 @@ from trunkline.prefinetune.objectives import get_prefinetune_family
 from trunkline.tasks import get_family
 from trunkline.text.packing import UnitText
 from trunkline.text.tokens import TextTokenizer
+from trunkline_lab.data.cards import load_card
+from trunkline_lab.data.sample import draw
 
 PENALTIES = (0.01, 0.1, 1.0)
 

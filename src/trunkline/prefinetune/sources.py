@@ -14,9 +14,7 @@ import numpy as np
 
 from trunkline.cache import cache_folder
 from trunkline.config import DecontaminateSection, FamilySection, MixtureFamily, PrefinetuneRecipe
-from trunkline.data.cards import Card, load_card
-from trunkline.data.checks.decontaminate import benchmark_index, decontaminate, held_out_splits, tasks_here
-from trunkline.data.derived import plain_texts
+from trunkline.data.checks.decontaminate import decontaminate
 from trunkline.data.load import stream_examples, stream_source
 from trunkline.errors import RecipeError, TrunklineError
 from trunkline.prefinetune.corpus import Corpus, Subset, corpus_of, tokens_of
@@ -25,6 +23,9 @@ from trunkline.prefinetune.objectives import get_prefinetune_family
 from trunkline.prefinetune.store import Rows, code_fingerprint, open_rows, store_rows
 from trunkline.text.examples import Example, NerExample, PairExample, PlainExample, QaExample
 from trunkline.text.tokens import IntArray, TextTokenizer
+from trunkline_lab.data.cards import Card, load_card
+from trunkline_lab.data.checks import benchmark_index, held_out_splits, tasks_here
+from trunkline_lab.data.derived import plain_texts
 
 log = logging.getLogger(__name__)
 

@@ -1,7 +1,7 @@
 """Sample data of a mobile assistant's domain, written for trunkline; no text here was fetched from anywhere.
 
-`tasks/` holds four downstream tasks, every example written by hand. `grammar/` holds the word lists and the shapes of
-sentences and pairs from which `generator` makes the seeded pre-finetuning sample in `prefinetune/`.
+`tasks/` holds four downstream tasks, every example written by hand. `prefinetune/` holds a sample of labelled sentences
+and of pairs, made from word lists and shapes of sentences by a seeded generator.
 """
 
 from pathlib import Path
@@ -10,5 +10,5 @@ __all__ = ["folder"]
 
 
 def folder() -> Path:
-    """Return the package folder of the samples, which holds `tasks/`, `grammar/` and `prefinetune/`."""
+    """Return the package folder of the samples, which holds `tasks/` and `prefinetune/`."""
     return Path(__file__).resolve().parent

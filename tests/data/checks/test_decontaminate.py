@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from trunkline.data.checks import overlap
-from trunkline.data.checks.decontaminate import benchmark_index, decontaminate
+from trunkline.data.checks.decontaminate import decontaminate
 from trunkline.data.checks.overlap import OverlapIndex
 from trunkline.text.examples import Example, NerExample, PairExample, PlainExample, TextExample
 from trunkline.text.words import split_words
@@ -95,30 +94,3 @@ def test_nothing_to_remove(index: OverlapIndex) -> None:
     assert kept == [] and report.as_dict()["removed"] == 0
     kept, report = decontaminate([PlainExample("something else entirely here")], index)
     assert kept == [0] and report.by_kind == {} and report.samples == []
-
-
-def write_card(folder: Path, name: str, rows: dict[str, list[str]], resplit: dict[str, object] | None = None) -> str:
-    for split, texts in rows.items():
-        lines = ["text,label", *(f'"{text}",{"x" if number % 2 else "y"}' for number, text in enumerate(texts))]
-        (folder / f"{name}_{split}.csv").write_text("\n".join(lines) + "\n")
-    card = {
-        "name": name, "title": name, "role": "task", "family": "classification", "kind": "text", "home": "https://x",
-        "licence": "CC0", "reader": "table", "files": {split: f"./{name}_{split}.csv" for split in rows},
-        "resplit": resplit or {},
-    }  # fmt: skip
-    path = folder / f"{name}.yaml"
-    path.write_text(json.dumps(card))
-    return str(path)
-
-
-def test_benchmark_index_takes_held_out_splits_only(tmp_path: Path) -> None:
-    lines = [f"{word} boats sail on the lake today" for word in ("six", "seven", "eight", "nine", "ten", "twelve")]
-    published = write_card(
-        tmp_path, "published", {"train": ["learnt from this text"], "train_5": ["a few of them"], "test": [HELD_OUT]}
-    )
-    divided = write_card(tmp_path, "divided", {"train": lines}, {"dev": {"from": "train", "fraction": 0.34}})
-    index = benchmark_index([published, divided])
-    assert index.owners == {"published@test": 1, "divided@dev": 2}
-    found = index.find([HELD_OUT, "learnt from this text", "a few of them", *lines], near=False)
-    assert [match is not None for match in found[:3]] == [True, False, False]
-    assert sum(match is not None for match in found[3:]) == 2

@@ -10,9 +10,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from trunkline.errors import EncoderError
 from trunkline.adapt.fitting import words_of
-from trunkline.tasks import Scored, get_family
+from trunkline.errors import EncoderError
+from trunkline.tasks import Scored, get_family, ner
 from trunkline.text.examples import NerExample
 from trunkline.text.tags import WordSpan
 

@@ -1,4 +1,4 @@
-"""`trunkline check-data`: the checks of cards or of a user's own files, as plain data."""
+"""`trunkline check-data`: the checks of a user's own files, as plain data."""
 
 from __future__ import annotations
 
@@ -9,11 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from trunkline.data.cards import Card, list_cards, load_card
-from trunkline.data.checks.decontaminate import decontaminate, held_out_texts, tasks_here
-from trunkline.data.checks.findings import TRAIN, check_overlap, check_splits, index_split
-from trunkline.data.checks.overlap import OverlapIndex
-from trunkline.data.checks.report import SAMPLES, Finding, Report
+from trunkline.data.checks.findings import check_splits
+from trunkline.data.checks.report import Finding, Report
 from trunkline.data.load import load_examples
 from trunkline.errors import TrunklineError
 from trunkline.text.examples import Example
@@ -22,47 +19,6 @@ CountTokens = Callable[[str], int]
 Say = Callable[[str], None]
 
 _REPAIRS = re.compile(r"(?P<path>.*): (?P<count>\d+) tags broke the rules of (?P<scheme>\w+)")
-
-
-def check_data(
-    names: Sequence[str],
-    *,
-    all_cards: bool = False,
-    sources: bool = False,
-    count_tokens: CountTokens | None = None,
-    say: Say = lambda text: None,
-) -> list[dict[str, Any]]:
-    """Checks data sets by their cards.
-
-    Args:
-        names: Cards by name or path.
-        all_cards: Also check all cards of the package. What of these cannot be read is a finding.
-        sources: With `all_cards`, also the pre-finetuning sources; and compare every source with the dev and test
-            splits of all task cards.
-        count_tokens: Tokens of a text with the special ones; estimated from the words without it.
-        say: Receives lines of progress.
-
-    Returns:
-        For each data set: name, title, role, family, quirks, counts (split -> loaded, expected), published (split ->
-        examples before the card divides it) and findings, see `Finding`.
-
-    Raises:
-        TrunklineError: Nothing to check, or no such card.
-        DataError: A named card whose files are missing or malformed; with `all_cards` that is a finding.
-    """
-    cards = [load_card(name) for name in names]
-    if all_cards:
-        known = {card.name for card in cards}
-        found = [load_card(name) for name in list_cards() if name not in known]
-        cards += [card for card in found if sources or card.role == "task"]
-    if not cards:
-        raise TrunklineError("no data set is named", expected="the names of cards, or --all")
-    index = _index_of_tasks(say) if sources and any(card.role == "source" for card in cards) else None
-    reports = []
-    for number, card in enumerate(cards, start=1):
-        say(f"{card.name} ({number} of {len(cards)})")
-        reports.append(_check_card(card, card.name not in names and all_cards, index, count_tokens))
-    return reports
 
 
 def check_files(
@@ -79,11 +35,12 @@ def check_files(
         parts: `train`, `dev`, `test`: what `load_examples` accepts, or None.
         family: `ner`, `classification` or `pairs`.
         name: What to call the data set.
-        count_tokens: As for `check_data`.
+        count_tokens: Tokens of a text with the special ones; estimated from the words without it.
         say: Receives lines of progress.
 
     Returns:
-        As for one data set of `check_data`; nothing is expected of its counts.
+        Name, title, role, family, quirks, counts (split -> loaded, expected: None here), published and findings, see
+        `Finding`.
 
     Raises:
         TrunklineError: No part, or a family that is not known.
@@ -98,8 +55,8 @@ def check_files(
             say(f"reading {spec}")
             splits[split] = load_examples(spec, family)
     role = "source" if family in ("pairs", "plain") else "task"
-    report = check_splits(name, splits, role=role, count_tokens=count_tokens, extra=_transitions(repairs, splits))
-    return _plain(
+    report = check_splits(name, splits, role=role, count_tokens=count_tokens, extra=repaired_tags(repairs, splits))
+    return plain_report(
         report, {"title": name, "role": role, "family": family, "quirks": [], "expected": {}, "published": {}}
     )
 
@@ -133,48 +90,15 @@ def collect_repairs() -> Iterator[dict[str, tuple[int, str]]]:
         logger.setLevel(level)
 
 
-def _check_card(
-    card: Card, lenient: bool, index: OverlapIndex | None, count_tokens: CountTokens | None
-) -> dict[str, Any]:
-    facts = {
-        "title": card.title,
-        "role": card.role,
-        "family": card.family,
-        "quirks": list(card.quirks),
-        "expected": card.counts,
-        "published": {},
-    }
-    chosen = card.splits_here() if lenient else list(card.splits)
-    absent = [split for split in card.splits if split not in chosen]
-    message = f"not here and so not checked: {', '.join(absent)}; from {card.home}"
-    extra = [Finding("files", "warning", "all", len(absent), None, message)] if absent else []
-    if not chosen:
-        return _plain(Report(card.name, {}, tuple(extra)), facts)
-    splits: dict[str, Sequence[Example]] = {}
-    with collect_repairs() as repairs:
-        try:
-            for split in chosen:
-                splits[split] = card.load(split)
-        except TrunklineError as error:
-            if not lenient:
-                raise
-            finding = Finding("files", "error", "all", 0, None, str(error))
-            return _plain(Report(card.name, {}, (finding,)), facts)
-    extra += [*_transitions(repairs, splits), *_published(card, splits)]
-    if index is not None and card.role == "source":
-        extra += _touching(splits, index)
-    facts["published"] = _published_counts(card, splits)
-    report = check_splits(card.name, splits, role=card.role, count_tokens=count_tokens, waive=card.waive, extra=extra)
-    return _plain(report, facts)
-
-
-def _plain(report: Report, facts: Mapping[str, Any]) -> dict[str, Any]:
+def plain_report(report: Report, facts: Mapping[str, Any]) -> dict[str, Any]:
+    """A report as plain data, with what is known of the data set beside it (`facts`, see `check_files`)."""
     counts = {split: {"loaded": n, "expected": facts["expected"].get(split)} for split, n in report.counts.items()}
     rest = {key: value for key, value in facts.items() if key != "expected"}
     return {"name": report.name, **rest, "counts": counts, "findings": report.as_dict()["findings"]}
 
 
-def _transitions(repairs: Mapping[str, tuple[int, str]], splits: Mapping[str, Sequence[Example]]) -> list[Finding]:
+def repaired_tags(repairs: Mapping[str, tuple[int, str]], splits: Mapping[str, Sequence[Example]]) -> list[Finding]:
+    """A finding for each file some of whose tags were repaired, see `collect_repairs`."""
     total = sum(len(getattr(example, "words", ())) for examples in splits.values() for example in examples)
     findings = []
     for path, (count, scheme) in repairs.items():
@@ -183,55 +107,3 @@ def _transitions(repairs: Mapping[str, tuple[int, str]], splits: Mapping[str, Se
             Finding("invalid_transitions", "warning", "all", count, count / total if total else None, message, (path,))
         )
     return findings
-
-
-def _published_counts(card: Card, splits: Mapping[str, Sequence[Example]]) -> dict[str, int]:
-    counts: dict[str, int] = {}
-    for split, examples in splits.items():
-        base = card.resplit[split].source if split in card.resplit else split
-        counts[base] = counts.get(base, 0) + len(examples)
-    return counts
-
-
-def _published(card: Card, splits: Mapping[str, Sequence[Example]]) -> list[Finding]:
-    """The overlap of the published splits, where the card takes other splits out of train."""
-    taken = [split for split, rule in card.resplit.items() if rule.source == TRAIN and split in splits]
-    scored = [split for split in card.files if split in splits and not split.startswith(TRAIN)]
-    if not taken or not scored or TRAIN not in splits:
-        return []
-    index = index_split(TRAIN, [example for split in (TRAIN, *taken) for example in splits[split]])
-    return [
-        finding for split in scored for finding in check_overlap(split, splits[split], "published", index, "warning")
-    ]
-
-
-def _touching(splits: Mapping[str, Sequence[Example]], index: OverlapIndex) -> list[Finding]:
-    findings = []
-    for split, examples in splits.items():
-        _, removal = decontaminate(examples, index)
-        if not removal.removed:
-            continue
-        owners = ", ".join(f"{owner} {count}" for owner, count in list(removal.by_owner.items())[:3])
-        message = f"touch a dev or test text of a task ({owners}); decontamination removes them"
-        samples = tuple(f"{item['kind']} ({item['owner']}): {item['text']}" for item in removal.samples)[:SAMPLES]
-        share = removal.removed / removal.examined
-        details = {"by_kind": removal.by_kind, "by_owner": removal.by_owner}
-        findings.append(
-            Finding("touches_tasks", "warning", split, removal.removed, share, message, samples, None, details)
-        )
-    return findings
-
-
-def _index_of_tasks(say: Say) -> OverlapIndex:
-    tasks = [card for card in map(load_card, list_cards()) if card.role == "task"]
-    here = tasks_here()
-    say(f"indexing the dev and test texts of {len(here)} task cards")
-    if missing := [card.name for card in tasks if card.name not in here]:
-        say(f"not here and so not compared with: {', '.join(missing)}")
-    index = OverlapIndex()
-    for name in here:
-        try:
-            index.add(held_out_texts(load_card(name)))
-        except TrunklineError as error:
-            say(f"{name} is left out of the comparison: {error}")
-    return index

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from trunkline.data.cards import Card, list_cards, load_card
 from trunkline.data.checks.overlap import Match, OverlapIndex, batch_texts
 from trunkline.data.checks.report import example_texts, shorten, whole_text
 from trunkline.text.examples import Example
@@ -41,40 +40,6 @@ class Removal:
         return asdict(self)
 
 
-def held_out_splits(splits: Iterable[str]) -> list[str]:
-    """The splits that nothing may be learnt from: all whose name does not begin with `train`."""
-    return [split for split in splits if not split.startswith("train")]
-
-
-def tasks_here() -> list[str]:
-    """The cards of tasks whose dev and test splits are on this machine."""
-    tasks = [card for card in map(load_card, list_cards()) if card.role == "task"]
-    return [card.name for card in tasks if set(held_out_splits(card.splits)) <= set(card.splits_here())]
-
-
-def benchmark_index(cards: Sequence[str], threshold: float = 0.8, min_words: int = 5) -> OverlapIndex:
-    """Indexes the dev and test splits of cards, each under `CARD@SPLIT`.
-
-    Where a card takes these splits out of another one, they are exactly those parts.
-
-    Raises:
-        TrunklineError: No such card.
-        DataError: Files that are missing or malformed.
-    """
-    index = OverlapIndex(threshold, min_words)
-    for name in cards:
-        index.add(held_out_texts(load_card(name)))
-    return index
-
-
-def held_out_texts(card: Card) -> Iterator[tuple[str, str]]:
-    """Yields owner (`CARD@SPLIT`) and text of all dev and test examples of a card."""
-    for split in held_out_splits(card.splits):
-        for example in card.load(split):
-            for text in example_texts(example):
-                yield f"{card.name}@{split}", text
-
-
 def decontaminate(
     examples: Iterable[Example], index: OverlapIndex, *, min_exact_words: int = MIN_WORDS
 ) -> tuple[list[int], Removal]:
@@ -86,7 +51,7 @@ def decontaminate(
 
     Args:
         examples: Any number, of any kind.
-        index: Of the held-out texts, see `benchmark_index`.
+        index: Of the held-out texts.
         min_exact_words: Texts with fewer words are kept.
 
     Returns:

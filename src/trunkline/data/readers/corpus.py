@@ -13,9 +13,9 @@ from pydantic import Field
 
 from trunkline.data.files import decode_text, read_lines, read_member_lines
 from trunkline.data.readers.base import FileOptions, require_some
-from trunkline.data.readers.linked_gazetteer import split_sentences
 from trunkline.errors import DataError
 from trunkline.text.examples import PlainExample
+from trunkline.text.sentences import split_sentences
 
 TEXT_FILES = (".txt", ".md")
 _ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")

@@ -1,0 +1,126 @@
+"""Commands about public data sets."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from trunkline.cli.base import JsonFlag
+
+data_app = typer.Typer(
+    no_args_is_help=True, rich_markup_mode=None, help="Public data sets: list, show, count, mix, check them."
+)
+
+
+@data_app.command("mix")
+def mix(
+    recipe: Annotated[Path, typer.Argument(help="A mixture, see recipes/mixtures/.")],
+    out: Annotated[Path | None, typer.Option(help="Write the report here as JSON.")] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Read, clean and count a mixture of pre-finetuning sources.
+
+    Example: trunkline-lab data mix recipes/mixtures/open.yaml --out open.json
+    """
+    from trunkline.atomic import write_atomic
+    from trunkline.config import MixtureRecipe, load_recipe
+    from trunkline.prefinetune.mixing import describe_mixture
+    from trunkline.ui import say
+    from trunkline_lab.ui.mixture import mixture_table
+
+    report = describe_mixture(load_recipe(recipe, MixtureRecipe), say)
+    if out is not None:
+        write_atomic(out, json.dumps(report, indent=2, ensure_ascii=False) + "\n")
+    typer.echo(json.dumps(report, indent=2)) if as_json else mixture_table(report)
+
+
+@data_app.command("list")
+def list_data(
+    role: Annotated[str | None, typer.Option(help="Only these: task or source.")] = None,
+    family: Annotated[str | None, typer.Option(help="Only these: ner, classification, qa or text.")] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """List the data sets of the cards, and which of them are on this machine.
+
+    Example: trunkline-lab data list --role task --family ner
+    """
+    from trunkline_lab.data.describe import list_cards_table
+    from trunkline_lab.ui.data import print_card_list
+
+    rows = list_cards_table(role, family)
+    typer.echo(json.dumps(rows, indent=2, ensure_ascii=False)) if as_json else print_card_list(rows)
+
+
+@data_app.command("show")
+def show_data(
+    name: Annotated[str, typer.Argument(help="A card's name, or the path of one.")], as_json: JsonFlag = False
+) -> None:
+    """Show everything that a data set's card says.
+
+    Example: trunkline-lab data show wnut17
+    """
+    from trunkline_lab.data.describe import show
+    from trunkline_lab.ui.data import print_card
+
+    card = show(name)
+    typer.echo(json.dumps(card, indent=2, ensure_ascii=False)) if as_json else print_card(card)
+
+
+@data_app.command("stats")
+def stats_data(
+    name: Annotated[str, typer.Argument(help="A card's name, or the path of one.")],
+    split: Annotated[str | None, typer.Option(help="Only this split.")] = None,
+    plot: Annotated[Path | None, typer.Option(help="Draw the distribution of the labels into this PNG.")] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Count texts, words, labels and entities of a data set.
+
+    Example: trunkline-lab data stats sample_events --plot labels.png
+    """
+    from trunkline_lab.data.describe import stats
+    from trunkline_lab.ui.data import print_stats
+
+    found = stats(name, split)
+    typer.echo(json.dumps(found, indent=2, ensure_ascii=False)) if as_json else print_stats(found)
+    if plot is not None:
+        from trunkline_lab.ui.data_plots import label_distribution
+
+        typer.echo(f"{label_distribution(found, plot)}", err=True)
+
+
+@data_app.command("check")
+def check_data(
+    names: Annotated[list[str] | None, typer.Argument(help="Cards by name or path.")] = None,
+    all_cards: Annotated[bool, typer.Option("--all", help="All tasks of the package.")] = False,
+    sources: Annotated[
+        bool, typer.Option(help="With --all the sources, too; compare sources with the tasks' dev and test parts.")
+    ] = False,
+    encoder: Annotated[str, typer.Option(help="Whose tokens are counted; none estimates them.")] = "default",
+    full: Annotated[
+        bool, typer.Option("--full", help="Show notes and texts, too; without it --out and --json have no texts.")
+    ] = False,
+    out: Annotated[Path | None, typer.Option(help="Write the reports here as JSON lines, one a data set.")] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Check public data sets for leaks, duplicates, conflicting labels, truncation, damage; exit code 1 on a leak.
+
+    Example: trunkline-lab data check banking77 wnut17
+    """
+    from trunkline.cli.data import token_counter
+    from trunkline.training.log import write_rows
+    from trunkline.ui import say
+    from trunkline.ui.checks import print_checks
+    from trunkline_lab.data.checks import check_data as run
+    from trunkline_lab.data.checks import exit_code
+
+    count = token_counter(encoder, say)
+    reports = run(names or [], all_cards=all_cards, sources=sources, count_tokens=count, say=say)
+    for finding in (item for report in reports for item in report["findings"]):
+        finding["samples"] = finding["samples"] if full else []
+    if out is not None:
+        write_rows(out, reports)
+    typer.echo(json.dumps(reports, indent=2, ensure_ascii=False)) if as_json else print_checks(reports, full=full)
+    raise typer.Exit(exit_code(reports))

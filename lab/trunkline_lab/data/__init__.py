@@ -1,0 +1,1 @@
+"""Public data sets: their cards, the readers of their formats, what is in them."""

@@ -1,0 +1,145 @@
+"""Reading the files of .zip and .tar archives, as public data sets come; a damaged or hostile one is refused."""
+
+from __future__ import annotations
+
+import fnmatch
+import gzip
+import hashlib
+import lzma
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import IO, TypeVar
+
+from trunkline.atomic import write_atomic
+from trunkline.cache import cache_folder
+from trunkline.errors import DataError
+from trunkline_lab.data.tar_entry import TarEntry
+
+DEFAULT_LIMIT = 2 * 1024**3
+"""Bytes of all members that are read before an archive is taken for a bomb."""
+
+ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
+
+_CORRUPT = (
+    zipfile.BadZipFile,
+    gzip.BadGzipFile,
+    tarfile.TarError,
+    zlib.error,
+    lzma.LZMAError,
+    EOFError,
+    NotImplementedError,
+)
+
+T = TypeVar("T")
+
+
+def is_archive(path: str | Path) -> bool:
+    """Whether a file's name says that it is an archive."""
+    return Path(path).name.lower().endswith(ARCHIVES)
+
+
+def read_members(path: str | Path, pattern: str, *, limit: int | None = None) -> Iterator[tuple[str, bytes]]:
+    """Yields name and bytes of the files in a `.zip` or `.tar` whose name matches, in the archive's order.
+
+    Args:
+        path: The archive; one whose name does not end in `.zip` is taken for a `.tar`, packed or not.
+        pattern: A shell pattern such as `*.xml`, matched against the name without a leading `./`; `*` crosses `/`.
+        limit: The most bytes of all matching members together; `DEFAULT_LIMIT` by default.
+
+    Raises:
+        DataError: No such file, a damaged archive, no member that matches, or too many bytes.
+    """
+    if not Path(path).is_file():
+        raise DataError("no such file", path=path, expected="an archive of the data set", todo="Check the path")
+    members = _zip_members if Path(path).name.lower().endswith(".zip") else _tar_members
+    found = False
+    most = left = DEFAULT_LIMIT if limit is None else limit
+    for name, stream in members(path, pattern):
+        found = True
+        with stream:
+            content = _guarded(f"{path}!{name}", lambda: stream.read(left + 1))  # noqa: B023
+        left -= len(content)
+        if left < 0:
+            raise DataError(
+                f"more than {most} bytes when unpacked",
+                path=f"{path}!{name}",
+                expected="a file within the size limit, which guards against archive bombs",
+            )
+        yield name, content
+    if not found:
+        raise DataError(
+            f"no file in the archive matches {pattern!r}",
+            path=path,
+            expected="an archive of the data set as its authors publish it",
+            todo="Check that this is the right archive",
+        )
+
+
+def unpacked(path: Path, member: str) -> Path:
+    """One file of an archive, unpacked into the cache unless it is there already.
+
+    Raises:
+        DataError: As for `read_members`.
+    """
+    state = path.stat() if path.is_file() else None
+    key = f"{path.resolve()} {state.st_size} {state.st_mtime_ns} {member}" if state else ""
+    target = cache_folder() / "unpacked" / hashlib.sha256(key.encode()).hexdigest()[:24] / Path(member).name
+    if not state or not target.is_file():
+        _, content = next(read_members(path, glob_of(member)))
+        write_atomic(target, content)
+    return target
+
+
+def glob_of(name: str) -> str:
+    """The shell pattern that matches exactly this name."""
+    return "".join(f"[{sign}]" if sign in "*?[" else sign for sign in name)
+
+
+def _tar_members(path: str | Path, pattern: str) -> Iterator[tuple[str, IO[bytes]]]:
+    with _guarded(path, lambda: tarfile.open(path, "r:*", tarinfo=TarEntry)) as archive:
+        while (entry := _guarded(path, archive.next)) is not None:
+            archive.members = []  # type: ignore[attr-defined]  # would hold the entries of a bomb, and is not used here
+            name = _plain(entry.name)
+            if entry.isfile() and fnmatch.fnmatchcase(name, pattern) and (stream := archive.extractfile(entry)):
+                yield name, stream
+        # Reads on to the end, so that the checksum, if there is one, is compared.
+        while _guarded(path, lambda: archive.fileobj.read(1024**2)):
+            pass
+
+
+def _zip_members(path: str | Path, pattern: str) -> Iterator[tuple[str, IO[bytes]]]:
+    with _guarded(path, lambda: zipfile.ZipFile(path)) as archive:
+        for entry in archive.infolist():
+            name = _plain(entry.filename)
+            if not entry.is_dir() and fnmatch.fnmatchcase(name, pattern):
+                yield name, _open_entry(path, archive, entry.filename)
+
+
+def _open_entry(path: str | Path, archive: zipfile.ZipFile, name: str) -> IO[bytes]:
+    try:
+        return _guarded(path, lambda: archive.open(name))
+    except RuntimeError:
+        raise DataError(
+            f"the member {name!r} is encrypted", path=path, expected="an archive without a password"
+        ) from None
+
+
+def _plain(name: str) -> str:
+    return name.removeprefix("./")
+
+
+def _guarded(where: str | Path, action: Callable[[], T]) -> T:
+    try:
+        return action()
+    except _CORRUPT as error:
+        raise DataError(
+            f"the archive is damaged ({error or type(error).__name__})",
+            path=where,
+            expected="a complete .zip or .tar file",
+            todo="Get the file again",
+        ) from error
+    except OSError as error:
+        raise DataError(f"the file cannot be read ({error.strerror or error})", path=where) from error

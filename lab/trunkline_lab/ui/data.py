@@ -1,0 +1,158 @@
+<<<<<<< HEAD:src/trunkline/ui/data.py
+"""Tables for `trunkline data`; all fit 100 columns."""
+=======
+"""Tables for `trunkline-lab data`; all fit 100 columns."""
+>>>>>>> lab:lab/trunkline_lab/ui/data.py
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.table import Table
+from rich.text import Text
+
+from trunkline.ui import console
+
+_LABELS_SHOWN = 20
+_LENGTHS = {
+    "words": "words a text",
+    "left_words": "words of the left side",
+    "right_words": "words of the right side",
+    "question_words": "words of the question",
+    "context_words": "words of the context",
+    "entities_per_sentence": "entities a sentence",
+    "entity_words": "words an entity",
+}
+_COLUMNS = ("mean", "min", "p5", "p25", "median", "p75", "p95", "max")
+_BAR = 24
+
+
+def print_card_list(rows: Sequence[Mapping[str, Any]]) -> None:
+    """Prints the rows of `describe.list_cards_table`."""
+    if not rows:
+        console.print("no card of this kind; `trunkline-lab data list` shows all")
+        return
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for name in ("name", "role", "kind"):
+        table.add_column(name, no_wrap=True)
+    table.add_column("labels", justify="right", no_wrap=True)
+    table.add_column("train / dev / test", justify="right", no_wrap=True)
+    table.add_column("licence", no_wrap=True, max_width=20)
+    table.add_column("here")
+    for row in rows:
+        table.add_row(
+            row["name"],
+            row["role"],
+            row["kind"],
+            str(row["labels"] or ""),
+            _split_counts(row["counts"]),
+            Text(row["licence"]),
+            Text("yes", style="green") if row["here"] else Text("no", style="dim"),
+        )
+    console.print(table)
+    here = sum(bool(row["here"]) for row in rows)
+    console.print(f"{len(rows)} cards, the files of {here} are here", style="dim")
+
+
+def print_card(card: Mapping[str, Any]) -> None:
+    """Prints what `describe.show` returns."""
+    console.print(Text(card["name"], style="bold"), Text(card["title"]))
+    table = Table(box=None, show_header=False, pad_edge=False)
+    table.add_column(style="dim", no_wrap=True)
+    table.add_column(overflow="fold")
+    for key in ("role", "family", "kind", "version", "home", "licence", "citation", "reader", "coverage", "metric"):
+        if card.get(key):
+            table.add_row(key, Text(str(card[key])))
+    if card["options"]:
+        table.add_row("options", Text(_pairs({name: value for name, value in card["options"].items() if value})))
+    for split, rule in card["resplit"].items():
+        table.add_row(split, Text(f"{rule['fraction']:.0%} of {rule['from']}, seed {rule['seed']}"))
+    for split, files in card["files"].items():
+        for ref in files:
+            member = f" ({ref['member']})" if ref["member"] else ""
+            state = Text("here", style="green") if ref["here"] else Text("not here", style="red")
+            table.add_row(split, Text(f"{ref['path']}{member} ").append(state))
+    table.add_row("counts", Text(_pairs({k: f"{v:,}" for k, v in card["counts"].items()})))
+    for quirk in card["quirks"]:
+        table.add_row("quirk", Text(quirk))
+    for finding, reason in card["waive"].items():
+        table.add_row("waived", Text(f"{finding}: {reason}"))
+    if card["labels"]:
+        listed = [
+            label if _as_words(label) == words else f"{label} = {words}" for label, words in card["labels"].items()
+        ]
+        table.add_row(f"{len(listed)} labels", Text("; ".join(listed)))
+    console.print(table)
+
+
+def print_stats(stats: Mapping[str, Any], *, most: int = _LABELS_SHOWN) -> None:
+    """Prints what `describe.stats` returns.
+
+    Args:
+        stats: The statistics.
+        most: Labels of each split that are listed, the most frequent first.
+    """
+    console.print(Text(stats["name"], style="bold"), Text(stats["title"]))
+    for split, found in stats["splits"].items():
+        console.print()
+        console.print(Text(split, style="bold"), Text(_headline(found)), highlight=False)
+        lengths = Table("", box=None)
+        for name in _COLUMNS:
+            lengths.add_column(name, justify="right")
+        for key, words in _LENGTHS.items():
+            if key in found:
+                lengths.add_row(words, f"{found[key]['mean']:.1f}", *(f"{found[key][name]:g}" for name in _COLUMNS[1:]))
+        console.print(lengths)
+        _print_labels(found.get("labels", ()), most)
+
+
+def _split_counts(counts: Mapping[str, int]) -> str:
+    known = [f"{counts[split]:,}" if split in counts else "-" for split in ("train", "dev", "test")]
+    while len(known) > 1 and known[-1] == "-":
+        known.pop()
+    return " / ".join(known)
+
+
+def _headline(found: Mapping[str, Any]) -> str:
+    parts = [f"{found['examples']:,} examples"]
+    repeated = found["duplicates"]
+    if repeated["count"]:
+        parts.append(f"{repeated['count']:,} duplicates ({repeated['share']:.1%})")
+    if "entities" in found:
+        parts.append(f"{found['entities']:,} entities, {found['surfaces']:,} of them different")
+        parts.append(f"{found['sentences_with_entities']:.1%} of the sentences have one")
+    if "with_answer" in found:
+        parts.append(f"{found['with_answer']:.1%} of the questions have an answer")
+    if found.get("groups"):
+        parts.append(f"{found['groups']:,} groups")
+    if "labels" in found:
+        parts.append(f"{len(found['labels']):,} labels")
+    return "; ".join(parts)
+
+
+def _print_labels(labels: Sequence[Mapping[str, Any]], most: int) -> None:
+    if not labels:
+        return
+    table = Table("label", box=None)
+    table.columns[0].overflow = "fold"
+    table.add_column("count", justify="right")
+    table.add_column("share", justify="right")
+    table.add_column("")
+    highest = labels[0]["count"]
+    for row in labels[:most]:
+        bar = "█" * max(1, round(_BAR * row["count"] / highest))
+        table.add_row(Text(row["label"]), f"{row['count']:,}", f"{row['share']:.1%}", Text(bar, style="cyan"))
+    console.print(table)
+    rest = labels[most:]
+    if rest:
+        share = sum(row["share"] for row in rest)
+        console.print(f"and {len(rest)} more labels with {share:.1%}; --json lists all", style="dim")
+
+
+def _as_words(label: str) -> str:
+    return " ".join(label.replace("_", " ").replace("-", " ").split()).lower()
+
+
+def _pairs(values: Mapping[str, Any]) -> str:
+    return ", ".join(f"{key} {value!r}" if value == "\t" else f"{key} {value}" for key, value in values.items())
