@@ -9,8 +9,8 @@ import tiny_models
 from trunkline.errors import TrunklineError
 from trunkline.prefinetune import store
 from trunkline.prefinetune.corpus import Subset, corpus_of, marks_of, tokens_of
+from trunkline.prefinetune.objectives import get_prefinetune_family
 from trunkline.prefinetune.store import open_rows, store_rows
-from trunkline.tasks import get_family
 from trunkline.text.examples import NerExample, PairExample, PlainExample, Span, TextExample
 from trunkline.text.words import split_words
 
@@ -94,7 +94,7 @@ def test_cached_tokens_are_those_of_the_tokenizer(family, kind, tmp_path, monkey
     monkeypatch.setenv("TRUNKLINE_CACHE", str(tmp_path))
     texts = [*tiny_models.SENTENCES, "word " * 200]
     examples = [sentence(t) if kind == "ner" else PairExample(t, t[::-1]) for t in texts]
-    unit_texts = get_family(family).unit_texts
+    unit_texts = get_prefinetune_family(family).unit_texts
     corpus = corpus_of("k", lambda: examples)
     for _ in range(2):  # made, then read
         cached = tokens_of(corpus, tiny.tokenizer, family, unit_texts)

@@ -16,10 +16,10 @@ from trunkline.errors import MismatchError, RecipeError, TrunklineError
 from trunkline.prefinetune import Report, prefinetune
 from trunkline.prefinetune.mixture import Source
 from trunkline.prefinetune.model import PrefinetuneModel, StepBatch, check_families, draw_batch
+from trunkline.prefinetune.objectives import get_prefinetune_family
 from trunkline.prefinetune.run import Session
 from trunkline.prefinetune.sources import recipe_sources
 from trunkline.prefinetune.strategies import adapters_of
-from trunkline.tasks import get_family
 from trunkline.text.examples import NerExample, PairExample
 from trunkline.text.words import split_words
 from trunkline.training.distributed import Place
@@ -266,7 +266,7 @@ def test_a_batch_is_filled_up_to_its_budget(tiny_folder: Folders, data: Path, tm
         batch = batch_of(session, family)
         source, index = batch.drawn[-1]
         example = session.sources[family][source].train[index]
-        last = sum(text.size for text in get_family(family).unit_texts([example], session.tokenizer))
+        last = sum(text.size for text in get_prefinetune_family(family).unit_texts([example], session.tokenizer))
         assert 64 <= batch.n_tokens < 64 + last
 
 

@@ -12,8 +12,8 @@ import torch
 from trunkline.config import MixtureRecipe, PrefinetuneRecipe, load_recipe, parse_recipe
 from trunkline.errors import RecipeError
 from trunkline.prefinetune.mixing import describe_mixture, schedule
+from trunkline.prefinetune.objectives import get_prefinetune_family
 from trunkline.prefinetune.sources import recipe_sources
-from trunkline.tasks import get_family
 
 LEAK = "the meeting with Ana moved to the big room on Monday morning"
 
@@ -153,7 +153,7 @@ def test_all_problems_of_a_familys_sources_are_listed(files, tmp_path):
 def test_targets_of_stored_marks_are_those_of_the_sentences(files, tiny):
     recipe = parse_recipe(mixture(files), PrefinetuneRecipe, "r")
     sources = recipe_sources(recipe, tiny.tokenizer)["ner"]
-    objective = get_family("ner").objective(
+    objective = get_prefinetune_family("ner").objective(
         recipe.families["ner"], sources, lambda texts: torch.zeros(len(texts), tiny.encoder.config.hidden_size), 0
     )
     drawn = [(number, index) for number, source in enumerate(sources) for index in range(5)]
