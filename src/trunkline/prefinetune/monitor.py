@@ -3,24 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
-import numpy as np
 import torch
 
-from trunkline.adapt import fitting
 from trunkline.config import ProbeSection
-from trunkline.data.cards import load_card
 from trunkline.data.sample import draw
-from trunkline.encoder.features import Branch, branch_features
-from trunkline.errors import TrunklineError
+from trunkline.encoder.batch import TokenBatch
+from trunkline.encoder.features import Features
+from trunkline.heads import fitting
+from trunkline.prefinetune.grad_cache import chunk_slices
 from trunkline.prefinetune.mixture import Source
 from trunkline.prefinetune.model import PrefinetuneModel, to_device, with_targets
 from trunkline.prefinetune.objectives import get_prefinetune_family
+from trunkline.prefinetune.sources import FileFinder, SourceFinder
 from trunkline.tasks import get_family
-from trunkline.text.packing import UnitText
+from trunkline.tasks.base import Family
+from trunkline.text.examples import NerExample, QaExample, TextExample
+from trunkline.text.packing import UnitText, pack
 from trunkline.text.tokens import TextTokenizer
 
 PENALTIES = (0.01, 0.1, 1.0)
+_KINDS = {"ner": NerExample, "classification": TextExample, "qa": QaExample}
+_TOKENS = 4096  # of held-out texts that are encoded at a time
 
 
 class HeldOut:
@@ -32,34 +37,36 @@ class HeldOut:
         self.drawn = [(index, example) for example in source.held_out]
         self.units: list[UnitText] = get_prefinetune_family(family).unit_texts(source.held_out, tokenizer)
 
+    @torch.inference_mode()
     def measure(self, model: PrefinetuneModel, *, bf16: bool) -> dict[str, float]:
-        """Loss and retrieval over all held-out examples as one batch."""
+        """Loss and retrieval over all held-out examples as one batch, on the last layer as in training."""
         device = next(model.parameters()).device
         objective = model.objectives[self.family]
-        with torch.inference_mode():
-            units, made = with_targets(objective, self.drawn, self.units, 0)
-            branch = Branch(units, model.adapter(self.family))
-            features = branch_features(model.encoder, [branch], bf16=bf16, last=True)[0]
-            tensor = torch.from_numpy(np.concatenate(features)).to(device)
-            targets = to_device(made, device)
-            loss = float(objective(tensor, targets))
-            measure, values = objective.measure(tensor, targets)  # type: ignore[operator]
+        units, targets = with_targets(objective, self.drawn, self.units, 0)
+        parts = []
+        for part in chunk_slices([unit.size for unit in units], _TOKENS):
+            batch = TokenBatch.from_packed(pack(units[part], model.encoder.config.pad_id), device)
+            with torch.autocast(device.type, dtype=torch.bfloat16, enabled=bf16):
+                parts.append(model.features(self.family, batch))
+        features, targets = torch.cat(parts), to_device(targets, device)
+        loss = float(objective(features, targets))
+        measure, values = objective.measure(features, targets)  # type: ignore[operator]
         return {"loss": loss, measure: float(values.mean()) if len(values) else 0.0}
 
 
 class Probe:
     """A linear probe on a task's train and dev parts: a few labels to fit on, the same ones at every step."""
 
-    def __init__(self, name: str, section: ProbeSection, seed: int) -> None:
-        card = load_card(name)
-        if "dev" not in card.splits:
-            raise TrunklineError(f"probe {name} has no dev split", todo="Choose another task for the monitor")
+    def __init__(self, name: str, section: ProbeSection, seed: int, finder: SourceFinder | None = None) -> None:
+        finder = finder or FileFinder()
         self.name = name
-        self.family = get_family(card.family)
-        train = card.load("train")
+        self.family = get_family(section.family)
+        train, dev = (
+            list(finder.open(part, _KINDS[section.family]).examples()) for part in (section.train, section.dev)
+        )
         budget = section.per_class, section.sentences
         self.train = draw(train, self.family.classes, seed=seed, per_class=budget[0], sentences=budget[1])
-        self.dev = draw(card.load("dev"), self.family.classes, seed=seed, sentences=section.dev)
+        self.dev = draw(dev, self.family.classes, seed=seed, sentences=section.most_dev)
         self.labels = self.family.labels(train)
 
     def measure(self, model: PrefinetuneModel, tokenizer: TextTokenizer, *, bf16: bool) -> float:
@@ -68,10 +75,17 @@ class Probe:
         examples = [*self.train, *self.dev]
         features = fitting.example_features(self.family, examples, model.encoder, tokenizer, adapter, bf16=bf16)
         cut = len(self.train)
-        _, _, score = fitting.fit(
-            self.family, (features[:cut], self.train), (features[cut:], self.dev), self.labels, PENALTIES
-        )
-        return score
+        return probe_score(self.family, (features[:cut], self.train), (features[cut:], self.dev), self.labels)
+
+
+def probe_score(
+    family: Family,
+    train: tuple[Sequence[Features], Sequence[Any]],
+    dev: tuple[Sequence[Features], Sequence[Any]],
+    labels: tuple[str, ...],
+) -> float:
+    """The main score on dev of a head fitted on train, both as (features, examples)."""
+    return fitting.fit(family, train, dev, labels, PENALTIES)[2]
 
 
 def evaluate(
