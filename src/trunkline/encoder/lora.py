@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Protocol
 
 import torch
@@ -53,14 +53,9 @@ class LoraConfig:
     rank_pattern: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
-        # One spelling for one shape: equal adapters have equal configurations, files and hashes.
+        # One spelling for one shape: equal adapters have equal configurations and files.
         if self.rank_pattern == (self.rank,) * len(self.layers):
             object.__setattr__(self, "rank_pattern", ())
-
-    def __repr__(self) -> str:
-        # `lora_hash` digests this text, so what is empty is left out: one rank for all layers has one hash.
-        shown = [part.name for part in fields(self) if part.name != "rank_pattern" or self.rank_pattern]
-        return f"LoraConfig({', '.join(f'{name}={getattr(self, name)!r}' for name in shown)})"
 
     def rank_of(self, layer: int) -> int:
         """The rank of one of `layers`."""

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, TypeVar, overload
 
 import numpy as np
+import numpy.typing as npt
 
 from trunkline.cache import CACHE_VARIABLE, cache_folder
 from trunkline.errors import TrunklineError
@@ -146,7 +147,7 @@ def cached(key: str, make: Callable[[Path], None], read: Callable[[Path], T]) ->
     folder = cache_folder() / "prefinetune" / hashlib.sha256(f"{FORMAT} {key}".encode()).hexdigest()[:32]
     try:
         found = read(folder)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         _make(folder, make)
         found = read(folder)
     _opened.add(folder)
@@ -242,14 +243,14 @@ def _marks(example: NerExample, labels: dict[str, int]) -> list[tuple[int, int]]
     return marks_of(example, labels)
 
 
-def _pack(texts: Sequence[UnitText], marks: Sequence[tuple[int, int]]) -> IntArray:
+def _pack(texts: Sequence[UnitText], marks: Sequence[tuple[int, int]]) -> npt.NDArray[np.int32]:
     """Texts as one row of numbers: for each its four counts, then sizes, ids, tokens and units of pairs, marks."""
     flat = np.asarray(marks, dtype=np.int32).reshape(-1)
     parts: list[Any] = []
     for text in texts:
         counts = len(text.sizes), len(text.token), text.n_units, len(flat)
         parts += [counts, text.sizes, text.ids, text.token, text.unit, flat]
-    return np.concatenate(parts).astype(np.int32) if parts else flat[:0]
+    return np.concatenate(parts).astype(np.int32) if parts else flat
 
 
 def _unpack(row: IntArray) -> list[UnitText]:

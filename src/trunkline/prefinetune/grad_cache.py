@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TypeVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from trunkline.errors import TrainingError
 
@@ -24,7 +24,7 @@ def cached_losses(
     chunks: Sequence[Chunk],
     encode: Callable[[Chunk], Tensor],
     loss: Callable[[Tensor], Tensor],
-    own: Iterable[nn.Parameter] = (),
+    own: Iterable[Tensor] = (),
 ) -> Iterator[Tensor]:
     """Splits the loss of a batch into one scalar for each chunk, to be back-propagated one after the other.
 

@@ -39,8 +39,8 @@ A small text encoder, pre-finetuned for {{ families | join(" and ") }}, to be ad
 
 ## What it is
 
-- Base encoder: {{ encoder.name }}{% if encoder.bundle %}, by way of a bundle that was pre-finetuned before{% endif %}; \
-licence: {{ encoder.licence or "not stated in its files" }}.
+- Base encoder: {{ encoder.name }}{{ ", by way of a bundle that was pre-finetuned before" if encoder.bundle }}; licence: \
+{{ encoder.licence or "not stated in its files" }}.
 - Strategy: {{ recipe.strategy }}, {{ strategy }}.
 - Backbone: {{ "{:,}".format(weights) }} weights, SHA-256 {{ backbone[:16] }}, branches from layer {{ fork }} (counted \
 from 0), windows of up to {{ recipe.max_length }} tokens.
@@ -101,12 +101,18 @@ Nothing: the monitor was switched off.
 
 ## What it is for
 
-A frozen encoder: adapters and heads for tasks are fitted on top of it, and several tasks share its backbone. By itself \
-it has no labels and predicts nothing.
+A frozen encoder: adapters and heads for tasks are fitted on top of it, and several tasks share its backbone. By
+itself it has no labels and predicts nothing. In the folder that has this bundle as `bundle`:
+
+```
+trunkline fit my_task --train train.jsonl --model bundle --out my_bundle
+trunkline predict my_bundle "A text."
+```
 
 ## Limits
 
-- Labels and pairs of the sources were taken as they are; what is wrong or one-sided in them, the encoder may have learned.
+- Labels and pairs of the sources were taken as they are; what is wrong or one-sided in them, the encoder may have
+  learned.
 - Nothing was measured about languages and fields other than those of its sources.
 {%- if not recipe.decontaminate %}
 - The sources were not searched for texts of the tasks' dev and test parts.
@@ -190,7 +196,7 @@ def _training(recipe: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> d
 
 
 def _measures(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """The first and last values; of the dev measures the means over a family's sources, each source's own are logged."""
+    """The first and last values; of the dev measures the means over a family's sources."""
     measured = [row for row in rows if any(name.startswith(("dev/", "probe/")) for name in row)]
     if not measured:
         return {"measures": []}

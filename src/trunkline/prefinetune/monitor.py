@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 
 from trunkline.config import ProbeSection
-from trunkline.data.sample import draw
 from trunkline.encoder.batch import TokenBatch
-from trunkline.encoder.features import Features
-from trunkline.heads import fitting
+from trunkline.encoder.features import Branch, branch_features
+from trunkline.heads.fit import LabelledFeatures, fit_head
 from trunkline.prefinetune.grad_cache import chunk_slices
 from trunkline.prefinetune.mixture import Source
 from trunkline.prefinetune.model import PrefinetuneModel, to_device, with_targets
@@ -22,6 +23,7 @@ from trunkline.tasks.base import Family
 from trunkline.text.examples import NerExample, QaExample, TextExample
 from trunkline.text.packing import UnitText, pack
 from trunkline.text.tokens import TextTokenizer
+from trunkline.text.words import split_words
 
 PENALTIES = (0.01, 0.1, 1.0)
 _KINDS = {"ner": NerExample, "classification": TextExample, "qa": QaExample}
@@ -64,28 +66,38 @@ class Probe:
         train, dev = (
             list(finder.open(part, _KINDS[section.family]).examples()) for part in (section.train, section.dev)
         )
-        budget = section.per_class, section.sentences
-        self.train = draw(train, self.family.classes, seed=seed, per_class=budget[0], sentences=budget[1])
-        self.dev = draw(dev, self.family.classes, seed=seed, sentences=section.most_dev)
+        order = np.random.default_rng([seed, len(dev)]).permutation(len(dev))
+        self.dev = [dev[i] for i in order[: section.most_dev]]
+        self.train = _few_labels(train, self.family, section, seed)
         self.labels = self.family.labels(train)
 
     def measure(self, model: PrefinetuneModel, tokenizer: TextTokenizer, *, bf16: bool) -> float:
         """The family's main score on dev, the penalty chosen on the same dev part: a monitor, not a result."""
-        adapter = model.adapter(self.family.name)
         examples = [*self.train, *self.dev]
-        features = fitting.example_features(self.family, examples, model.encoder, tokenizer, adapter, bf16=bf16)
-        cut = len(self.train)
-        return probe_score(self.family, (features[:cut], self.train), (features[cut:], self.dev), self.labels)
+        tokens = tokenizer.encode([example.text for example in examples])
+        texts = [(example.text, split_words(example.text)) for example in examples]
+        units = [self.family.units(*text, part) for text, part in zip(texts, tokens, strict=True)]
+        branch = Branch(units, model.adapter(self.family.name))
+        features = branch_features(model.encoder, [branch], bf16=bf16)[0]
+        targets = [self.family.unit_targets(e, self.labels, w) for e, (_, w) in zip(examples, texts, strict=True)]
+        data = LabelledFeatures(examples, texts, features, targets)
+        fitted = fit_head(self.family, data, self.labels, n_dev=len(self.dev), penalties=PENALTIES)
+        return fitted.scores[self.family.main_score]
 
 
-def probe_score(
-    family: Family,
-    train: tuple[Sequence[Features], Sequence[Any]],
-    dev: tuple[Sequence[Features], Sequence[Any]],
-    labels: tuple[str, ...],
-) -> float:
-    """The main score on dev of a head fitted on train, both as (features, examples)."""
-    return fitting.fit(family, train, dev, labels, PENALTIES)[2]
+def _few_labels(examples: Sequence[Any], family: Family, section: ProbeSection, seed: int) -> list[Any]:
+    """So many examples, or greedily so many of each class: one is taken if any of its classes is still short."""
+    order = np.random.default_rng([seed, len(examples)]).permutation(len(examples))
+    if section.per_class is None:
+        return [examples[i] for i in order[: section.sentences]]
+    seen: Counter[str] = Counter()
+    taken = []
+    for example in (examples[i] for i in order):
+        found = family.classes(example)
+        if any(seen[name] < section.per_class for name in found):
+            taken.append(example)
+            seen.update(found)
+    return taken
 
 
 def evaluate(

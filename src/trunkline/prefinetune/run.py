@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from trunkline.config import PrefinetuneRecipe, parse_recipe
 from trunkline.encoder.bundle_files import Loaded, load_any, save_bundle
 from trunkline.encoder.encoder import Encoder
+from trunkline.encoder.lora import LoraAdapter
 from trunkline.encoder.storage import write_json
 from trunkline.errors import MismatchError, TrunklineError
 from trunkline.prefinetune.experiment import data_rows, write_experiment
@@ -185,7 +186,7 @@ class Session:
         self.precision = resolve_precision(recipe.precision)
         self.bf16 = self.precision == "bf16"
         trackers = require_trackers(recipe.monitor.trackers)
-        self.accelerator = make_accelerator(self.bf16, log_with=trackers, project_dir=str(folder))
+        self.accelerator = make_accelerator(self.bf16, log_with=trackers or None, project_dir=str(folder))
         device = self.accelerator.device
         self.tokenizer = start.tokenizer
         encoder = start.encoder
@@ -200,7 +201,11 @@ class Session:
             encoder,
             adapters_of(recipe, encoder),
             self._objectives(encoder),
-            {f: MaskedLM(encoder, self.tokenizer, recipe.seed) for f, section in recipe.families.items() if section.anchor},
+            {
+                f: MaskedLM(encoder, self.tokenizer, recipe.seed)
+                for f, section in recipe.families.items()
+                if section.anchor
+            },
             distil.weight if distil else 0.0,
         ).to(device)
         freeze(encoder, recipe)
@@ -278,7 +283,9 @@ class Session:
             "tokens_seen": self.tokens_seen,
         }
         model = self.measured
-        adapters = {family: found for family in self.recipe.families if (found := model.adapter(family)) is not None}
+        adapters: dict[str, LoraAdapter] = {
+            family: found for family in self.recipe.families if (found := model.adapter(family)) is not None
+        }
         return result_of(model.encoder, self.start, self.tokenizer, adapters, info)
 
     def _objectives(self, encoder: Encoder) -> dict[str, nn.Module]:

@@ -263,9 +263,7 @@ def _load(
     left, why = (np.arange(len(corpus)), {}) if clean is None else clean.kept(corpus)
     if not len(left):
         raise TrunklineError(f"nothing of {name} is left after decontamination", todo="Take it out of the recipe")
-    train, held_out = split_source(
-        len(left), getattr(section, "held_out", 0), section.sources[name].cap, seed
-    )
+    train, held_out = split_source(len(left), getattr(section, "held_out", 0), section.sources[name].cap, seed)
     power = section.source_temperature
     words = card.concept if section.descriptions else label_words
     return Source(
