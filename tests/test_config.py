@@ -5,6 +5,7 @@ import pytest
 from trunkline.config import PrefinetuneRecipe, SweepRecipe, load_recipe, parse_recipe
 from trunkline.errors import RecipeError
 
+PROBE = {"family": "ner", "train": "train.jsonl", "dev": "dev.jsonl"}
 GOOD = {"name": "x", "families": {"ner": {"sources": {"gmb": {}}}, "classification": {"sources": {"sgd_turns": {}}}}}
 
 
@@ -47,7 +48,7 @@ def test_all_problems_are_listed_at_once():
         ({"strategy": "individual"}, "one family"),
         ({"max_length": 4096}, "less than max_length"),
         ({"families": {}}, "at least 1"),
-        ({"monitor": {"probes": {"subj": {}}}}, "per_class or sentences"),
+        ({"monitor": {"probes": {"subj": PROBE}}}, "per_class or sentences"),
         ({"families": {"ner": {"sources": {"gmb": {"weight": 0}}}}}, "greater than 0"),
         ({"optimizer": {"backbone_rate": float("nan")}}, "backbone_rate"),
         ({"optimizer": {"weight_decay": float("inf")}}, "weight_decay: Input should be a finite number"),
@@ -59,17 +60,27 @@ def test_contradictions_are_named(change, words):
     assert any(words in problem for problem in problems({**GOOD, **change}))
 
 
-def test_rank_growth_is_at_least_one_and_written_only_where_it_is_used():
-    for growth in (0.5, float("inf"), float("nan"), "fast"):
-        found = problems({**GOOD, "adapter": {"rank_growth": growth}})
-        assert any(problem.startswith("adapter.rank_growth") for problem in found), found
-    plain, one, two = (
-        parse_recipe({**GOOD, "adapter": adapter}, PrefinetuneRecipe, "r.yaml")
-        for adapter in ({}, {"rank_growth": 1.0}, {"rank_growth": 2.0})
+@pytest.mark.parametrize(
+    ("section", "key"),
+    [
+        ("adapter", "rank_growth"),
+        ("optimizer", "layer_decay"),
+        ("optimizer", "b_ratio"),
+        ("optimizer", "sharpen"),
+        ("monitor", "conflict_every"),
+    ],
+)
+def test_switches_that_there_are_not_are_refused(section, key):
+    assert any(f"{section}.{key}: unknown key" in problem for problem in problems({**GOOD, section: {key: 2}}))
+
+
+def test_one_held_out_file_is_a_list_of_one():
+    one, many = (
+        parse_recipe({**GOOD, "decontaminate": {"against": against}}, PrefinetuneRecipe, "r").decontaminate
+        for against in ("dev.jsonl", ["dev.jsonl"])
     )
-    assert set(one.model_dump(mode="json")["adapter"]) == {"rank", "alpha", "targets", "layers"}
-    assert plain == one and plain.model_dump_json() == one.model_dump_json()
-    assert parse_recipe(two.model_dump(mode="json"), PrefinetuneRecipe, "r.yaml").adapter.rank_growth == 2.0
+    assert one == many
+    assert any("decontaminate.against" in problem for problem in problems({**GOOD, "decontaminate": {"against": []}}))
 
 
 def test_a_sweep_needs_its_baseline_and_one_budget():

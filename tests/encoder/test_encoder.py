@@ -18,7 +18,7 @@ from trunkline.encoder.bundle_files import Loaded
 from trunkline.encoder.embed import embed_texts
 from trunkline.encoder.encoder import Encoder
 from trunkline.encoder.features import Branch, branch_features
-from trunkline.encoder.lora import LoraAdapter, LoraBank, LoraConfig
+from trunkline.encoder.lora import LoraAdapter, LoraConfig
 from trunkline.encoder.storage import backbone_hash, load_encoder, load_tokenizer, read_json, save_encoder
 from trunkline.errors import EncoderError, MismatchError
 
@@ -187,30 +187,6 @@ def test_a_trained_adapter_adds_its_scaled_product_to_the_weight(tiny: Loaded) -
     merged = tiny_models.states(tiny.encoder, tiny.tokenizer)
     assert tiny_models.difference(adapted, merged) < 1e-4
     assert tiny_models.difference(adapted, tiny_models.states(tiny.encoder, tiny.tokenizer, deltas=adapter)) > 1e-2
-
-
-def test_a_bank_gives_each_row_its_own_adapter(tiny: Loaded) -> None:
-    config = tiny.encoder.config
-    adapters = [
-        tiny_models.random_adapter(config, (2, 3), rank=4, seed=1),
-        tiny_models.random_adapter(config, (3,), rank=7, seed=2, targets=("out", "up", "down", "query"), alpha=3.0),
-        None,
-    ]
-    choice = [1, 0, 2, 0, 1]
-    bank = LoraBank(adapters, torch.tensor(choice))
-    mixed = tiny_models.states(tiny.encoder, tiny.tokenizer, deltas=bank, width=0)
-    alone = [
-        tiny_models.states(tiny.encoder, tiny.tokenizer, [text], adapters[number])[0]
-        for text, number in zip(SENTENCES, choice, strict=True)
-    ]
-    assert tiny_models.difference(mixed, alone) < 1e-5
-
-
-def test_a_bank_without_any_adapter_is_the_base(tiny: Loaded) -> None:
-    bank = LoraBank([None], torch.zeros(len(SENTENCES), dtype=torch.long))
-    base = tiny_models.states(tiny.encoder, tiny.tokenizer, width=0)
-    mixed = tiny_models.states(tiny.encoder, tiny.tokenizer, deltas=bank, width=0)
-    assert all(torch.equal(x, y) for x, y in zip(base, mixed, strict=True))
 
 
 def test_an_unsupported_architecture_is_refused_with_the_supported_ones(tiny_folder: Folders, tmp_path: Path) -> None:

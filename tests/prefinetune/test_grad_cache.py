@@ -17,7 +17,7 @@ from trunkline.encoder.batch import TokenBatch
 from trunkline.encoder.bundle_files import Loaded
 from trunkline.encoder.lora import LoraAdapter
 from trunkline.errors import TrainingError
-from trunkline.prefinetune.losses.grad_cache import cached_losses, chunk_slices
+from trunkline.prefinetune.grad_cache import cached_losses, chunk_slices
 from trunkline.prefinetune.mixture import Source
 from trunkline.prefinetune.objectives.classification import PairTargets, TextPairObjective
 from trunkline.prefinetune.objectives.ner import ConceptTargets, TokenConceptObjective
@@ -41,7 +41,7 @@ def dropping_encoder(dtype: torch.dtype) -> nn.Module:
 
 
 def pair_loss(units: int, rng: np.random.Generator) -> tuple[nn.Module, PairTargets]:
-    objective = TextPairObjective(0.1, learn_temperature=True, hardness=float(rng.integers(2)))
+    objective = TextPairObjective(0.1)
     kept = np.flatnonzero(rng.random(units // 2) < 0.8)
     return objective, PairTargets(torch.tensor(kept), torch.tensor(rng.integers(0, 4, len(kept))))
 
@@ -55,15 +55,19 @@ def concept_loss(units: int, rng: np.random.Generator) -> tuple[nn.Module, Conce
     return objective, ConceptTargets(chosen, positive, positive | torch.from_numpy(rng.random((units, 5)) < 0.5))
 
 
-def by_chunks(chunks: Sequence[Any], encode: Encode, loss: Loss, factor: float) -> float:
+def by_chunks(
+    chunks: Sequence[Any], encode: Encode, loss: Loss, factor: float, own: Sequence[nn.Parameter] = ()
+) -> float:
     total = 0.0
-    for share in cached_losses(chunks, encode, loss):
+    for share in cached_losses(chunks, encode, loss, own):
         total += float(share.detach())
         (share * factor).backward()
     return total
 
 
-def at_once(chunks: Sequence[Any], encode: Encode, loss: Loss, factor: float) -> float:
+def at_once(
+    chunks: Sequence[Any], encode: Encode, loss: Loss, factor: float, own: Sequence[nn.Parameter] = ()
+) -> float:
     value = loss(torch.cat([encode(chunk) for chunk in chunks]))
     (value * factor).backward()
     return float(value.detach())
@@ -99,7 +103,7 @@ def test_gradients_and_value_are_those_of_the_plain_loss(
     objective, targets = kind(sum(sizes), rng)
     modules = nn.ModuleList([encoder, objective.to(dtype)])
     chunks = [torch.from_numpy(rng.normal(size=(size, 4))).to(dtype) for size in sizes]
-    arguments = chunks, encoder, lambda features: objective(features, targets), factor
+    arguments = chunks, encoder, lambda features: objective(features, targets), factor, list(objective.parameters())
     if isinstance(targets, PairTargets) and not len(targets.kept):
         return
     value, expected = gradients(at_once, seed, modules, *arguments)
@@ -115,7 +119,7 @@ def test_every_parameter_of_encoder_and_loss_is_reached() -> None:
     for kind in (pair_loss, concept_loss):
         encoder = dropping_encoder(torch.float32)
         objective, targets = kind(12, rng)
-        by_chunks(chunks, encoder, lambda f, o=objective, t=targets: o(f, t), 1.0)
+        by_chunks(chunks, encoder, lambda f, o=objective, t=targets: o(f, t), 1.0, list(objective.parameters()))
         for name, parameter in nn.ModuleList([encoder, objective]).named_parameters():
             assert parameter.grad is not None and bool(parameter.grad.any()), (kind, name)
 
@@ -124,7 +128,7 @@ def test_gradients_are_added_to_those_that_are_there() -> None:
     encoder, scale = dropping_encoder(torch.float64), nn.Parameter(torch.tensor(2.0, dtype=torch.float64))
     modules = nn.ModuleList([encoder, nn.ParameterList([scale])])
     chunks = [torch.randn(3, 4, dtype=torch.float64) for _ in range(3)]
-    arguments = chunks, encoder.eval(), lambda features: (scale * features).square().sum(), 1.0
+    arguments = chunks, encoder.eval(), lambda features: (scale * features).square().sum(), 1.0, [scale]
     _, once = gradients(by_chunks, 0, modules, *arguments)
     _, twice = gradients(lambda *given: by_chunks(*given) + by_chunks(*given), 0, modules, *arguments)
     assert_close(twice[:-1], [2 * part for part in once[:-1]], 1e-12)
@@ -132,7 +136,8 @@ def test_gradients_are_added_to_those_that_are_there() -> None:
 
 def test_a_loss_that_leaves_out_the_embeddings_still_trains_its_parameter() -> None:
     encoder, scale = dropping_encoder(torch.float32), nn.Parameter(torch.tensor(2.0))
-    assert by_chunks([torch.randn(2, 4)] * 2, encoder, lambda features: scale**2, 0.5) == pytest.approx(4.0)
+    found = by_chunks([torch.randn(2, 4)] * 2, encoder, lambda features: scale**2, 0.5, [scale])
+    assert found == pytest.approx(4.0)
     assert float(scale.grad) == pytest.approx(2.0)
     assert not any(bool(p.grad.any()) for p in encoder.parameters())
 
@@ -266,7 +271,7 @@ def test_a_packed_encoder_with_an_adapter_gets_the_gradients_of_the_whole_batch(
     pairs = [PairExample(left, right) for left, right in rows.items()]
     texts = [text_unit(t) for t in tiny.tokenizer.encode([x for pair in pairs for x in (pair.left, pair.right)])]
     adapter = tiny_models.random_adapter(tiny.encoder.config, [2, 3])
-    objective = TextPairObjective(0.1, learn_temperature=True)
+    objective = TextPairObjective(0.1)
     targets = objective.targets([(0, pair) for pair in pairs], 0)
     assert len(targets.kept) > 10
     chunks, encode = chunked_encoder(tiny, texts, adapter)

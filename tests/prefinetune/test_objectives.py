@@ -5,8 +5,8 @@ import math
 import pytest
 import torch
 
-from trunkline.prefinetune.losses.text_pair import info_nce, reciprocal_ranks
-from trunkline.prefinetune.losses.token_concept import concept_ranks, token_concept_loss
+from trunkline.prefinetune.objectives.classification import info_nce, reciprocal_ranks
+from trunkline.prefinetune.objectives.ner import concept_ranks, token_concept_loss
 
 
 def test_info_nce_equals_the_definition():

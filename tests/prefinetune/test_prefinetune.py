@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+import yaml
 
 import tiny_models
 from trunkline.config import PrefinetuneRecipe
@@ -16,10 +18,10 @@ from trunkline.errors import MismatchError, RecipeError, TrunklineError
 from trunkline.prefinetune import Report, prefinetune
 from trunkline.prefinetune.mixture import Source
 from trunkline.prefinetune.model import PrefinetuneModel, StepBatch, check_families, draw_batch
+from trunkline.prefinetune.objectives import get_prefinetune_family
 from trunkline.prefinetune.run import Session
 from trunkline.prefinetune.sources import recipe_sources
 from trunkline.prefinetune.strategies import adapters_of
-from trunkline.tasks import get_family
 from trunkline.text.examples import NerExample, PairExample
 from trunkline.text.words import split_words
 from trunkline.training.distributed import Place
@@ -266,7 +268,7 @@ def test_a_batch_is_filled_up_to_its_budget(tiny_folder: Folders, data: Path, tm
         batch = batch_of(session, family)
         source, index = batch.drawn[-1]
         example = session.sources[family][source].train[index]
-        last = sum(text.size for text in get_family(family).unit_texts([example], session.tokenizer))
+        last = sum(text.size for text in get_prefinetune_family(family).unit_texts([example], session.tokenizer))
         assert 64 <= batch.n_tokens < 64 + last
 
 
@@ -304,13 +306,102 @@ def test_the_model_holds_one_objective_and_adapter_for_each_family(
     assert model.adapter("other") is None
 
 
-SCRIPT = """
-    import sys
-    from pathlib import Path
-    import torch
-    sys.path.insert(0, {tests!r})
-    torch.set_num_threads(1)
-    import tiny_models
-    from trunkline.prefinetune import prefinetune
-    prefinetune(tiny_models.recipe_of(Path({encoder!r}), Path({data!r}), **{changes!r}), Path({run!r}))
-"""
+def test_two_runs_in_one_folder_are_refused(tiny_folder: Folders, data: Path, tmp_path: Path) -> None:
+    recipe = tiny_models.recipe_of(tiny_folder("bert"), data, optimizer={"steps": 2}, monitor={"every": 0})
+    tried = []
+
+    def progress(done: int, steps: int, values: dict[str, float]) -> None:
+        with pytest.raises(TrunklineError, match=r"another run is at work in .*run\..*--out"):
+            prefinetune(recipe, tmp_path / "run")
+        tried.append(done)
+
+    bundle = prefinetune(recipe, tmp_path / "run", Report(progress=progress))
+    assert tried == [1, 2]
+    assert prefinetune(recipe, tmp_path / "run") == bundle, "the lock is gone with the run"
+
+
+def test_who_watches_sees_the_start_and_every_step_and_changes_nothing(
+    tiny_folder: Folders, data: Path, tmp_path: Path
+) -> None:
+    recipe = tiny_models.recipe_of(tiny_folder("bert"), data, optimizer={"steps": 4, "ema": 0.5})
+    seen: list[tuple[int, float]] = []
+
+    def watch(step: int, session: Session) -> None:
+        seen.append((step, float(session.model.encoder.embeddings.word.weight.detach().sum())))
+
+    watched = prefinetune(recipe, tmp_path / "watched", watch=watch)
+    plain = prefinetune(recipe, tmp_path / "plain")
+    assert [step for step, _ in seen] == [0, 1, 2, 3, 4]
+    assert len({value for _, value in seen}) == 5
+    assert tiny_models.same_bits(tiny_models.bundle_tensors(watched), tiny_models.bundle_tensors(plain))
+
+
+def test_averages_are_what_is_exported(tiny_folder: Folders, data: Path, tmp_path: Path) -> None:
+    recipe = tiny_models.recipe_of(tiny_folder("bert"), data, optimizer={"steps": 3, "ema": 0.9})
+    weights = []
+
+    def watch(step: int, session: Session) -> None:
+        weights.append(session.model.encoder.layers[0].up.bias.detach().double().clone())
+
+    bundle = load_bundle(prefinetune(recipe, tmp_path / "run", watch=watch))
+    wanted = weights[1]
+    for t, weight in enumerate(weights[2:], 1):
+        wanted = wanted + (1 - (1 + t) / (10 + t)) * (weight - wanted)
+    assert torch.allclose(bundle.encoder.layers[0].up.bias.double(), wanted, atol=1e-6)
+
+
+def test_a_tracker_gets_the_recipes_name_its_settings_and_the_log(
+    tiny_folder: Folders, data: Path, tmp_path: Path
+) -> None:
+    pytest.importorskip("tensorboard")
+    recipe = tiny_models.recipe_of(
+        tiny_folder("bert"), data, name="mine", optimizer={"steps": 2}, monitor={"trackers": ["tensorboard"]}
+    )
+    prefinetune(recipe, tmp_path / "run")
+    (hparams,) = (tmp_path / "run" / "mine").rglob("hparams.yml")
+    written = yaml.safe_load(hparams.read_text())
+    assert (written["optimizer.steps"], written["strategy"], written["monitor.every"]) == (2, "task-primary", 5)
+    events = b"".join(path.read_bytes() for path in (tmp_path / "run" / "mine").rglob("events*"))
+    assert b"loss/ner" in events and b"dev/ner/recall_at_1" in events
+
+
+def test_a_tracker_that_is_not_installed_is_named(
+    tiny_folder: Folders, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    recipe = tiny_models.recipe_of(tiny_folder("bert"), data, monitor={"trackers": ["wandb"]})
+    with pytest.raises(TrunklineError, match="pip install wandb"):
+        session_of(recipe, tmp_path)
+
+
+def test_a_source_that_would_be_drawn_again_and_again_gets_a_warning_with_the_number(
+    tiny_folder: Folders, tmp_path: Path
+) -> None:
+    few = tiny_models.write_jsonl(tmp_path / "few.jsonl", tiny_models.ner_rows(4))
+    families = {"ner": {"sources": {str(few): {}}, "tokens": 256}}
+    changes = {"families": families, "strategy": "individual", "monitor": {"every": 0}}
+    for steps, warned in ((2, False), (10, True)):
+        recipe = tiny_models.recipe_of(tiny_folder("bert"), tmp_path, optimizer={"steps": steps}, **changes)
+        said: list[str] = []
+        prefinetune(recipe, tmp_path / f"run-{steps}", Report(say=said.append))
+        found = [line for line in said if line.startswith("warning: every example of few would be drawn")]
+        assert bool(found) == warned
+    epochs = json.loads((tmp_path / "run-10" / "schedule.json").read_text())[0]["epochs"]
+    assert f" {epochs:.0f} times" in found[0] and epochs > 50
+
+
+def test_a_probe_scores_a_task_of_files(tiny_folder: Folders, data: Path, tmp_path: Path) -> None:
+    parts = {
+        name: str(tiny_models.write_jsonl(tmp_path / f"{name}.jsonl", tiny_models.ner_rows(60, seed)))
+        for seed, name in ((7, "train"), (8, "dev"))
+    }
+    probe = {"family": "ner", **parts, "sentences": 30, "most_dev": 20}
+    recipe = tiny_models.recipe_of(
+        tiny_folder("bert"), data, optimizer={"steps": 2}, monitor={"every": 2, "probes": {"names": probe}}
+    )
+    session = session_of(recipe, tmp_path)
+    (made,) = session.probes
+    assert (len(made.train), len(made.dev)) == (30, 20)
+    prefinetune(recipe, tmp_path / "run")
+    scores = [row["probe/names"] for row in read_rows(tmp_path / "run" / "metrics.jsonl") if "probe/names" in row]
+    assert len(scores) == 2 and all(0.3 < score <= 1 for score in scores)

@@ -15,6 +15,7 @@ import pytest
 
 import tiny_models
 from trunkline.prefinetune import Report, prefinetune
+from trunkline.training.best import best_of
 from trunkline.training.checkpoint import checkpoints
 from trunkline.training.log import read_rows
 
@@ -50,7 +51,7 @@ def train(encoder: str, data: str, folder: str, cache: str) -> None:
 
 def last_step(folder: Path) -> int:
     found = checkpoints(folder / "checkpoints")
-    return int(found[-1].name.rpartition("-")[2]) if found else 0
+    return int(found[-1].stem.rpartition("-")[2]) if found else 0
 
 
 def kill_one(arguments: tuple[str, str, str, str], *, started: bool) -> bool:
@@ -82,7 +83,7 @@ def content(folder: Path) -> dict[str, Any]:
     return {
         "rows": [{key: value for key, value in row.items() if key != "seconds_per_step"} for row in rows],
         "names": [path.name for path in checkpoints(folder / "checkpoints")],
-        "best": {path.parent.name: path.read_text() for path in folder.glob("checkpoints/best-*/best.json")},
+        "best": [best_of(folder / "checkpoints", family) for family in ("ner", "classification")],
     }
 
 

@@ -10,10 +10,13 @@ import pytest
 import torch
 
 from trunkline.config import MixtureRecipe, PrefinetuneRecipe, load_recipe, parse_recipe
+from trunkline.data.source_card import SourceCard, write_source_card
 from trunkline.errors import RecipeError
-from trunkline.prefinetune.mixing import describe_mixture, schedule
-from trunkline.prefinetune.sources import recipe_sources
-from trunkline.tasks import get_family
+from trunkline.prefinetune.mixture import schedule
+from trunkline.prefinetune.objectives import get_prefinetune_family
+from trunkline.prefinetune.sources import FileFinder, Found, HeldOutTexts, describe_mixture, recipe_sources
+from trunkline.text.examples import NerExample, PairExample, Span, TextExample
+from trunkline.text.words import split_words
 
 LEAK = "the meeting with Ana moved to the big room on Monday morning"
 
@@ -40,19 +43,12 @@ def files(tmp_path) -> dict[str, Path]:
         {"left": f"what is word {i} about", "right": f"it is about thing {i}", "group": str(i % 3)} for i in range(30)
     ]
     task = [{"text": LEAK.upper(), "label": "a"}, {"text": "something else entirely is said here", "label": "b"}]
-    write_lines(tmp_path / "task.jsonl", task)
-    card = tmp_path / "task.yaml"
-    card.write_text(
-        "name: task\ntitle: T\nrole: task\nfamily: classification\nkind: text\nhome: here\nlicence: ours\n"
-        "reader: jsonl_text\nfiles: {test: ./task.jsonl}\n",
-        encoding="utf-8",
-    )
     overlapping = [sentence("Ana Lima sang", (0, 8, "singer"), (0, 3, "first name"))] * 12
     return {
         "ner": write_lines(tmp_path / "ner.jsonl", ner),
         "pairs": write_lines(tmp_path / "pairs.jsonl", pairs),
         "overlapping": write_lines(tmp_path / "overlapping.jsonl", overlapping),
-        "card": card,
+        "task": write_lines(tmp_path / "task.jsonl", task),
     }
 
 
@@ -68,12 +64,12 @@ def mixture(files, **more) -> dict:
 
 
 def test_a_mixture_is_cleaned_and_counted(files):
-    raw = mixture(files, decontaminate={"against": [str(files["card"])]})
+    raw = mixture(files, decontaminate={"against": [str(files["task"])]})
     for _ in range(2):  # worked out, then read from the cache
         report = describe_mixture(parse_recipe(raw, MixtureRecipe, "m"))
         rows = {row["source"]: row for row in report["sources"]}
         assert (rows["ner"]["examples"], rows["ner"]["removed"], rows["ner"]["left"]) == (41, 1, 40)
-        assert rows["ner"]["why"]["by_owner"] == {"task@test": 1}
+        assert rows["ner"]["why"]["by_owner"] == {"task.jsonl": 1}
         assert rows["pairs"]["left"] == 10 and rows["pairs"]["removed"] == 0
         assert report["totals"]["ner"] == {"sources": 2, "examples": 52, "labelled": 52, "concepts": 3}
         assert rows["ner"]["share"] == pytest.approx(1 / 3) and rows["pairs"]["share"] == 1
@@ -83,7 +79,7 @@ def test_a_mixture_is_cleaned_and_counted(files):
 
 
 def test_what_leaks_is_neither_trained_on_nor_held_out(files):
-    raw = mixture(files, decontaminate={"against": [str(files["card"])]})
+    raw = mixture(files, decontaminate={"against": [str(files["task"])]})
     for source in recipe_sources(parse_recipe(raw, PrefinetuneRecipe, "r"))["ner"]:
         assert not any(example.text == LEAK for example in [*source.train, *source.held_out])
 
@@ -118,14 +114,16 @@ def test_a_recipe_takes_its_sources_from_a_mixture(files, tmp_path):
     import yaml
 
     (tmp_path / "mixtures").mkdir()
-    (tmp_path / "mixtures" / "m.yaml").write_text(yaml.safe_dump(mixture(files, decontaminate={"against": "tasks"})))
+    (tmp_path / "mixtures" / "m.yaml").write_text(
+        yaml.safe_dump(mixture(files, decontaminate={"against": "dev.jsonl"}))
+    )
     own = {"name": "r", "mixture": "mixtures/m.yaml", "families": {"ner": {"tokens": 4096}}}
     path = tmp_path / "r.yaml"
     path.write_text(yaml.safe_dump(own), encoding="utf-8")
     recipe = load_recipe(path, PrefinetuneRecipe)
     assert set(recipe.families) == {"ner"} and recipe.families["ner"].tokens == 4096
     assert list(recipe.families["ner"].sources) == [str(files["ner"]), str(files["overlapping"])]
-    assert recipe.decontaminate is not None and recipe.decontaminate.against == "tasks"
+    assert recipe.decontaminate is not None and recipe.decontaminate.against == ("dev.jsonl",)
     path.write_text(yaml.safe_dump({**own, "mixture": "nowhere.yaml"}), encoding="utf-8")
     with pytest.raises(RecipeError, match=r"nowhere\.yaml"):
         load_recipe(path, PrefinetuneRecipe)
@@ -144,16 +142,97 @@ def test_the_schedule_says_what_a_run_will_draw(files, tiny):
 
 def test_all_problems_of_a_familys_sources_are_listed(files, tmp_path):
     raw = mixture(files)
-    raw["families"]["ner"]["sources"] = {"gmbb": {}, str(tmp_path / "none.jsonl"): {}, str(files["pairs"]): {}}
+    raw["families"]["ner"]["sources"] = {
+        str(tmp_path / "nerr.jsonl"): {},
+        str(tmp_path / "none" / "x.jsonl"): {},
+        str(files["pairs"]): {},
+    }
     with pytest.raises(RecipeError) as caught:
         recipe_sources(parse_recipe(raw, PrefinetuneRecipe, "r"))
-    assert len(caught.value.problems) == 3 and "gmb" in caught.value.problems[0]
+    assert len(caught.value.problems) == 3 and "did you mean 'ner.jsonl'?" in caught.value.problems[0]
+    assert "trunkline-lab" in caught.value.problems[1]
+
+
+def test_a_source_card_says_what_labels_mean_and_what_is_known(files, tmp_path):
+    concepts = {"per_son": "a human being"}
+    write_source_card(
+        SourceCard(name="travel", family="ner", licence="CC0-1.0", concepts=concepts), tmp_path / "ner.yaml"
+    )
+    names = (str(files["ner"]), str(tmp_path / "ner.yaml"))
+    for name in names:  # the data or the card, both are the same source
+        raw = {"name": "r", "families": {"ner": {"sources": {name: {}}}}}
+        (source,) = recipe_sources(parse_recipe(raw, PrefinetuneRecipe, "r"))["ner"]
+        assert (source.name, source.concepts, source.closed) == ("travel", concepts, False)
+        assert source.facts["licence"] == "CC0-1.0"
+    raw["families"]["ner"]["descriptions"] = False
+    (bare,) = recipe_sources(parse_recipe(raw, PrefinetuneRecipe, "r"))["ner"]
+    assert bare.concepts == {"per_son": "per son"}
+    (tmp_path / "ner.yaml").unlink()
+    raw["families"]["ner"]["sources"] = {names[0]: {}}
+    (alone,) = recipe_sources(parse_recipe(raw, PrefinetuneRecipe, "r"))["ner"]
+    assert (alone.name, alone.closed, alone.facts["licence"]) == ("ner", True, "unknown")
+    write_source_card(SourceCard(name="x", family="qa"), tmp_path / "ner.yaml")
+    with pytest.raises(RecipeError, match=r"ner\.yaml is of family qa"):
+        recipe_sources(parse_recipe(raw, PrefinetuneRecipe, "r"))
+
+
+class Shelf:
+    """A finder that knows names of its own."""
+
+    def __init__(self):
+        self.asked = []
+
+    def open(self, name, kind):
+        self.asked.append((name, kind))
+        if kind is PairExample:
+            made = [PairExample(f"text {i}", f"answer {i}") for i in range(20)]
+        else:
+            made = [NerExample(LEAK, split_words(LEAK), (Span(17, 20, "who"),))] * 9
+            made += [NerExample(f"Bo{i} left the house", split_words(f"Bo{i} left the house"), ()) for i in range(9)]
+        return Found(SourceCard(name=name, family="ner", home="https://example.org"), f"{name} 1", lambda: made)
+
+    def held_out(self, names):
+        return HeldOutTexts([f"{name}@test" for name in names], "state", lambda: [("tasks@test", LEAK)])
+
+
+def test_a_finder_says_what_names_mean():
+    shelf = Shelf()
+    raw = {
+        "name": "m",
+        "families": {"ner": {"sources": {"news": {}}}, "classification": {"sources": {"forum@train": {}}}},
+        "decontaminate": {"against": "tasks"},
+    }
+    report = describe_mixture(parse_recipe(raw, MixtureRecipe, "m"), finder=shelf)
+    assert shelf.asked == [("news", NerExample), ("forum@train", PairExample)]
+    assert report["decontaminated"]["against"] == ["tasks@test"]
+    rows = {row["source"]: row for row in report["sources"]}
+    assert (rows["news"]["removed"], rows["news"]["left"], rows["news"]["coverage"]) == (9, 9, "open")
+    assert rows["forum@train"]["left"] == 20
+    sources = recipe_sources(parse_recipe(raw, PrefinetuneRecipe, "r"), finder=shelf)
+    assert sources["ner"][0].facts["home"] == "https://example.org"
+
+
+def test_held_out_files_are_of_any_family_and_names_begin_at_the_root(tmp_path):
+    (tmp_path / "a.conll").write_text("Ana B-per\nleft O\n\n", encoding="utf-8")
+    (tmp_path / "b.csv").write_text("text,label\none two,x\n", encoding="utf-8")
+    write_lines(tmp_path / "c.jsonl", [{"text": "only a text"}])
+    write_lines(tmp_path / "d.jsonl", [{"left": "left text", "right": "right text"}])
+    found = FileFinder(tmp_path).held_out(["a.conll", "b.csv", "c.jsonl", "d.jsonl"])
+    assert list(found.texts()) == [
+        ("a.conll", "Ana left"),
+        ("b.csv", "one two"),
+        ("c.jsonl", "only a text"),
+        ("d.jsonl", "left text"),
+        ("d.jsonl", "right text"),
+    ]
+    task = FileFinder(tmp_path).open("b.csv", TextExample)
+    assert list(task.examples()) == [TextExample("one two", "x")]
 
 
 def test_targets_of_stored_marks_are_those_of_the_sentences(files, tiny):
     recipe = parse_recipe(mixture(files), PrefinetuneRecipe, "r")
     sources = recipe_sources(recipe, tiny.tokenizer)["ner"]
-    objective = get_family("ner").objective(
+    objective = get_prefinetune_family("ner").objective(
         recipe.families["ner"], sources, lambda texts: torch.zeros(len(texts), tiny.encoder.config.hidden_size), 0
     )
     drawn = [(number, index) for number, source in enumerate(sources) for index in range(5)]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,27 +14,24 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 import tiny_models
-from trunkline.adapt.fit import TaskData, adapt
-from trunkline.config import AdaptSection, PrefinetuneRecipe, parse_recipe
-from trunkline.data.load import load_examples
+from trunkline.config import PrefinetuneRecipe, parse_recipe
 from trunkline.encoder.batch import TokenBatch
 from trunkline.encoder.bundle_files import Loaded, load_any
 from trunkline.errors import EncoderError, RecipeError, TrunklineError
+from trunkline.model import load
 from trunkline.prefinetune import Report, prefinetune
-from trunkline.prefinetune.losses import masked_lm
-from trunkline.prefinetune.losses.masked_lm import IGNORED
 from trunkline.prefinetune.model import PrefinetuneModel, StepBatch, draw_batch
 from trunkline.prefinetune.objectives import TextEmbedder, get_prefinetune_family
+from trunkline.prefinetune.objectives import text as masked_lm
 from trunkline.prefinetune.objectives.text import MaskedTextObjective, TextFamily, even_windows
 from trunkline.prefinetune.run import Session
 from trunkline.prefinetune.sources import recipe_sources
 from trunkline.tasks import get_family
-from trunkline.text.examples import NerExample, PairExample, PlainExample, QaExample, Span, TextExample
+from trunkline.text.examples import NerExample, PlainExample
 from trunkline.text.packing import pack
 from trunkline.text.tokens import Tokens, Window
 from trunkline.training.distributed import Place
 from trunkline.training.log import read_rows
-from trunkline_lab.data.derived import plain_texts
 
 Folders = Callable[[str], Path]
 SPECIAL = [0, 1, 2]
@@ -136,10 +132,8 @@ def test_the_loss_is_that_of_the_states_at_the_masked_tokens(tiny: Loaded) -> No
     altered, targets = made.masked(units_of(tiny, 12), 0)
     batch = TokenBatch.from_packed(pack(altered, 1))
     hidden = tiny.encoder(batch)
-    grid = torch.full(batch.input_ids.shape, IGNORED).reshape(-1)
-    grid[batch.unit_tokens] = targets[batch.unit_ids]
     words = tiny.encoder.embeddings.word.weight
-    wanted = made.masked_lm(hidden, grid.reshape(batch.input_ids.shape), words)
+    wanted = made.masked_lm(hidden.flatten(0, 1)[batch.unit_tokens], targets[batch.unit_ids], words)
     assert made(batch.pool(hidden), targets).item() == pytest.approx(wanted.item(), abs=1e-5)
     assert not any(parameter is words for parameter in made.parameters()), "it is trained once, as the encoder's"
 
@@ -215,7 +209,7 @@ def test_the_loss_falls_and_held_out_tokens_are_guessed(bundle: Path) -> None:
     assert (first["step"], last["step"]) == (0, 80)
     assert last["dev/text/loss"] < 0.7 * first["dev/text/loss"]
     assert last["dev/text/masked_accuracy"] > first["dev/text/masked_accuracy"] + 0.2
-    assert (bundle.parent / "checkpoints" / "best-text").is_dir()
+    assert (bundle.parent / "checkpoints" / "best-text.safetensors").is_file()
 
 
 def test_the_bundle_is_a_backbone_from_which_a_task_and_another_run_start(
@@ -225,10 +219,13 @@ def test_the_bundle_is_a_backbone_from_which_a_task_and_another_run_start(
     assert loaded.primaries == loaded.tasks == {}
     assert loaded.backbone != load_any(str(tiny_folder("bert"))).backbone
     card = (bundle / "MODEL_CARD.md").read_text(encoding="utf-8")
-    assert "masked language modelling" in card and "adapt my_ner" in card
-    examples = load_examples(tiny_models.write_jsonl(tmp_path / "ner.jsonl", tiny_models.ner_rows(40, 9)), "ner")
-    task = TaskData("find", "ner", examples[:25], examples[25:], examples[25:])
-    assert adapt(task, loaded, AdaptSection(penalties=(0.1,))).test["f1"] > 0.5
+    assert "masked language modelling" in card and "trunkline fit my_task" in card
+    rows = tiny_models.ner_rows(50, 9)
+    texts = [row["text"] for row in rows]
+    spans = [[tuple(entity) for entity in row["entities"]] for row in rows]
+    model = load(bundle)
+    model.fit("find", texts[:25], spans[:25], family="ner")
+    assert model.evaluate("find", texts[25:], spans[25:]).scores["f1"] > 0.5
     pairs = tiny_models.recipe_of(bundle, data, optimizer={"steps": 2}, monitor={"every": 0})
     again = load_any(str(prefinetune(pairs, tmp_path / "run")))
     assert set(again.primaries) == {"ner", "classification"}
@@ -260,88 +257,49 @@ def test_it_trains_beside_other_families(tiny_folder: Folders, data: Path, tmp_p
         strategy="task-primary",
         families={name: both[name] for name in ("ner", "text")},
         optimizer={"steps": 2},
-        monitor={"every": 2, "conflict_every": 2, "conflict_batches": 2, "log_every": 1},
+        monitor={"every": 2, "log_every": 1},
     )
     made = load_any(str(prefinetune(recipe, tmp_path / "run")))
     assert set(made.primaries) == {"ner", "text"}
-    rows = [json.loads(line) for line in (tmp_path / "run" / "conflict.jsonl").read_text().splitlines()]
-    whole = [row for row in rows if row["group"] == "whole"]
-    assert whole and all(row["families"] == ["ner", "text"] and row["cosine"] is not None for row in whole)
+    rows = read_rows(tmp_path / "run" / "metrics.jsonl")
+    assert all({"loss/ner", "loss/text"} <= row.keys() for row in rows if "rate_factor" in row)
 
 
 # Sources
-
-
-def test_the_texts_of_all_kinds_of_data_once_each_and_none_too_short() -> None:
-    sentence = "ann works at acme in berlin"
-    examples = [
-        NerExample(sentence, ((0, 3),), (Span(0, 3, "person"),)),
-        TextExample("what is the  weather\ntoday", "weather"),
-        PairExample("the first turn of it", "the second turn of it"),
-        PairExample("the second turn of it", "yes please"),
-        QaExample("who works at acme then", sentence, ((0, 3),)),
-        PairExample("a title of five words", "One more sentence. " * 150),
-        PlainExample("short"),
-        PlainExample("short"),
-    ]
-    texts = [example.text for example in plain_texts(examples)]
-    turns = ["the first turn of it", "the second turn of it"]
-    passages = [" ".join(["One more sentence."] * count) for count in (66, 18)]
-    assert texts[:5] == [sentence, "what is the weather today", *turns, "who works at acme then"]
-    assert texts[5:] == ["a title of five words", *passages, "short", "short"], "long ones are cut"
 
 
 def names_of(sources: dict[str, dict[str, Any]], **more: Any) -> PrefinetuneRecipe:
     return parse_recipe({"name": "r", "families": {"text": {"sources": sources}}, **more}, PrefinetuneRecipe, "r")
 
 
-def test_cards_files_and_folders_are_sources(tmp_path: Path) -> None:
+def test_files_and_folders_are_sources(tmp_path: Path) -> None:
     (tmp_path / "notes").mkdir()
     (tmp_path / "notes" / "a.md").write_text("one\n\ntwo two", encoding="utf-8")
     lines = tiny_models.write_jsonl(tmp_path / "lines.jsonl", [{"text": "a line of text"}] * 3)
-    found = recipe_sources(names_of({"sample_pairs": {}, str(tmp_path / "notes"): {}, str(lines): {"cap": 2}}))["text"]
-    assert [source.name for source in found] == ["sample_pairs", "notes", "lines"]
+    sentences = tiny_models.write_jsonl(tmp_path / "ner.jsonl", tiny_models.ner_rows(5))
+    named = {str(sentences): {}, str(tmp_path / "notes"): {}, str(lines): {"cap": 2}}
+    found = recipe_sources(names_of(named))["text"]
+    assert [source.name for source in found] == ["ner", "notes", "lines"]
     assert all(type(source.train[0]) is PlainExample for source in found)
     assert [len(source.train) for source in found[1:]] == [2, 2]
     (tmp_path / "notes" / "b.md").write_text("three", encoding="utf-8")
     folder = recipe_sources(names_of({str(tmp_path / "notes"): {}}))["text"][0]
     assert len(folder.train) == 3, "a folder that has changed is read anew"
-    pairs = parse_recipe(
-        {"name": "r", "families": {"classification": {"sources": {"sample_pairs": {}}}}}, PrefinetuneRecipe, "r"
-    )
-    assert type(recipe_sources(pairs)["classification"][0].train[0]) is PairExample, "views of a card are told apart"
+    ner = {"name": "r", "families": {"ner": {"sources": {str(sentences): {}}}}}
+    source = recipe_sources(parse_recipe(ner, PrefinetuneRecipe, "r"))["ner"][0]
+    assert type(source.train[0]) is NerExample, "views of a file are told apart"
 
 
 def test_what_stands_in_a_tasks_test_part_is_left_out(tmp_path: Path) -> None:
     leak = "the meeting with ana moved to the big room on monday"
-    tiny_models.write_jsonl(tmp_path / "task.jsonl", [{"text": leak.upper(), "label": "a"}])
-    (tmp_path / "task.yaml").write_text(
-        "name: task\ntitle: T\nrole: task\nfamily: classification\nkind: text\nhome: here\nlicence: ours\n"
-        "reader: jsonl_text\nfiles: {test: ./task.jsonl}\n",
-        encoding="utf-8",
-    )
+    task = tiny_models.write_jsonl(tmp_path / "test.jsonl", [{"text": leak.upper(), "label": "a"}])
     (tmp_path / "notes.txt").write_text("\n\n".join([*sentences(30), leak]), encoding="utf-8")
-    against = {"against": [str(tmp_path / "task.yaml")]}
     sources = {str(tmp_path / "notes.txt"): {}}
-    for clean, left in ((None, 31), (against, 30)):
+    for clean, left in ((None, 31), ({"against": str(task)}, 30)):
         more = {"decontaminate": clean} if clean else {}
         source = recipe_sources(names_of(sources, **more))["text"][0]
         texts = [example.text for example in (*source.train, *source.held_out)]
         assert len(texts) == left and (leak in texts) == (clean is None)
-
-
-def test_paragraphs_that_are_a_list_in_each_line(tmp_path: Path) -> None:
-    rows = [{"title": "T", "p": [{"t": "one two"}, {"t": "three four"}]}, {"p": []}]
-    path = tiny_models.write_jsonl(tmp_path / "a.jsonl", rows)
-    from trunkline.data.readers import READERS
-
-    read = READERS["plain_jsonl"].read
-    assert list(read(path, {"list_key": "p", "text_key": "t"})) == [
-        PlainExample("one two"),
-        PlainExample("three four"),
-    ]
-    with pytest.raises(TrunklineError, match="list of objects"):
-        list(read(tiny_models.write_jsonl(path, [{"p": ["one"]}]), {"list_key": "p", "text_key": "t"}))
 
 
 # Bad input
@@ -352,12 +310,12 @@ def test_sources_without_text_are_listed_with_what_is_wrong(tmp_path: Path) -> N
     empty.write_text("", encoding="utf-8")
     pairs = tiny_models.write_jsonl(tmp_path / "pairs.jsonl", tiny_models.pair_rows(3))
     (tmp_path / "none").mkdir()
-    sources = {"bron": {}, str(empty): {}, str(pairs): {}, str(tmp_path / "none"): {}, str(tmp_path / "no.txt"): {}}
+    sources = {str(empty): {}, str(pairs): {}, str(tmp_path / "none"): {}, str(tmp_path / "emty.txt"): {}}
     with pytest.raises(RecipeError) as caught:
         recipe_sources(names_of(sources))
     problems = caught.value.problems
     assert len(problems) == len(sources)
-    wanted = ("brown", "no text", "the keys are", "no file in the folder", "no such file")
+    wanted = ("empty.txt", "pairs.jsonl", "none", "did you mean 'empty.txt'")
     for problem, words in zip(problems, wanted, strict=True):
         assert words in problem
 
@@ -374,7 +332,6 @@ def test_a_section_that_makes_no_sense_is_refused(change: dict[str, Any], messag
 
 def test_plain_text_has_no_tasks() -> None:
     assert get_prefinetune_family("text").name == "text"
-    assert get_prefinetune_family("ner") is get_family("ner")
     with pytest.raises(TrunklineError, match="one of ner, classification, qa"):
         get_family("text")
     with pytest.raises(TrunklineError, match="one of ner, classification, qa, text"):
@@ -382,6 +339,6 @@ def test_plain_text_has_no_tasks() -> None:
 
 
 def test_a_tokenizer_without_a_mask_is_an_error(tiny: Loaded, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("trunkline.prefinetune.losses.masked_lm._MASK_NAMES", ("<other>",))
+    monkeypatch.setattr("trunkline.prefinetune.objectives.text.MASK_NAMES", ("<other>",))
     with pytest.raises(EncoderError, match="no mask token"):
         objective_of(tiny)

@@ -7,14 +7,17 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import nn
+from torch.optim.swa_utils import AveragedModel
 
 import tiny_models
-from trunkline.config import CheckpointSection, OptimizerSection, parse_recipe
+from trunkline.config import parse_recipe
+from trunkline.config.prefinetune import CheckpointSection, OptimizerSection
 from trunkline.errors import MismatchError, RecipeError, TrunklineError
 from trunkline.training.best import best_of, keep_best, load_best
 from trunkline.training.checkpoint import checkpoints, load_checkpoint, save_checkpoint
-from trunkline.training.ema import Ema, averaged
+from trunkline.training.loop import averages_of
 
 RULES = {"ner": "dev/ner/recall_at_1", "classification": "dev/classification/loss"}
 
@@ -39,8 +42,8 @@ def test_each_family_keeps_the_weights_that_were_best_by_its_own_rule(tmp_path: 
         assert (held["step"], held["measure"], held["values"]) == (step, RULES[family], measured[step])
         assert load_best(tmp_path, family, module) == held
         assert bool((module.weight == step).all())
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["best-classification", "best-ner"]
-    assert sorted(path.name for path in (tmp_path / "best-ner").iterdir()) == ["best.json", "module.safetensors"]
+    names = sorted(path.name for path in tmp_path.iterdir())
+    assert names == ["best-classification.safetensors", "best-ner.safetensors"]
 
 
 def test_a_value_that_is_not_a_number_is_never_the_best(tmp_path: Path) -> None:
@@ -55,30 +58,29 @@ def test_rotation_leaves_the_best_alone_and_counts_it_for_no_checkpoint(tmp_path
     for step in range(1, 6):
         save_checkpoint(tmp_path, step, module, optimizer, {}, keep=2)
     assert sorted(path.name for path in tmp_path.iterdir()) == [
-        "best-classification",
-        "best-ner",
-        "step-00000004",
-        "step-00000005",
+        "best-classification.safetensors",
+        "best-ner.safetensors",
+        "step-00000004.safetensors",
+        "step-00000005.safetensors",
     ]
-    assert [path.name for path in checkpoints(tmp_path)] == ["step-00000004", "step-00000005"]
+    assert [path.stem for path in checkpoints(tmp_path)] == ["step-00000004", "step-00000005"]
 
 
-def run(folder: Path, steps: int, stop: int | None = None) -> tuple[nn.Module, Ema]:
+def run(folder: Path, steps: int, stop: int | None = None) -> tuple[nn.Module, AveragedModel]:
     """A tiny training with averages that measures and saves after each step; `stop` ends it as a crash would."""
     torch.manual_seed(0)
     module = nn.Sequential(nn.Linear(3, 4), nn.Dropout(0.5), nn.Linear(4, 1))
-    optimizer, ema, start = torch.optim.AdamW(module.parameters(), lr=0.3), Ema(module, 0.8), 0
+    optimizer, ema, start = torch.optim.AdamW(module.parameters(), lr=0.3), averages_of(module, 0.8), 0
     if found := checkpoints(folder):
         start, _ = load_checkpoint(found[-1], module, optimizer, ema)
     for step in range(start, steps):
         optimizer.zero_grad()
         module(torch.randn(5, 3)).square().mean().backward()
         optimizer.step()
-        ema.update()
-        with averaged(ema), torch.no_grad():
-            loss = float(module.eval()(torch.ones(1, 3)).square().mean())
-            keep_best(folder, {"ner": "dev/ner/loss"}, step + 1, {"dev/ner/loss": loss}, module)
-        module.train()
+        ema.update_parameters(module)
+        with torch.no_grad():
+            loss = float(ema(torch.ones(1, 3)).square().mean())
+            keep_best(folder, {"ner": "dev/ner/loss"}, step + 1, {"dev/ner/loss": loss}, ema.module)
         if stop == step + 1:
             break
         if (step + 1) % 2 == 0:
@@ -95,22 +97,12 @@ def test_after_a_crash_weights_averages_and_best_are_those_of_a_run_without_one(
         run(tmp_path / "run", 10, stop)
     again = run(tmp_path / "run", 10)
     assert tiny_models.same_bits(whole[0].state_dict(), again[0].state_dict())
-    assert tiny_models.same_bits(whole[1].state(), again[1].state())
+    assert tiny_models.same_bits(whole[1].state_dict(), again[1].state_dict())
     assert best_of(tmp_path / "run", "ner") == best_of(tmp_path / "whole", "ner")
-    best = [tiny_models.bundle_tensors(tmp_path / name / "best-ner") for name in ("run", "whole")]
-    assert tiny_models.same_bits(*best)
-    last = [tiny_models.bundle_tensors(tmp_path / name / "step-00000010") for name in ("run", "whole")]
-    assert any("ema.safetensors" in name for name in last[0])
-    assert tiny_models.same_bits(*last)
-
-
-def test_the_weights_kept_are_those_that_were_measured_averaged_or_not(tmp_path: Path) -> None:
-    module, ema = run(tmp_path, 4)
-    with ema.applied():
-        keep_best(tmp_path, {"qa": "dev/qa/f"}, 4, {"dev/qa/f": 1.0}, module)
-    kept = tiny_models.bundle_tensors(tmp_path / "best-qa")
-    assert torch.equal(kept["module.safetensors:0.weight"], ema.state()["average/0.weight"])
-    assert not torch.equal(kept["module.safetensors:0.weight"], module.state_dict()["0.weight"])
+    for name in ("best-ner", "step-00000010"):
+        tensors = [load_file(tmp_path / run / f"{name}.safetensors") for run in ("run", "whole")]
+        assert tiny_models.same_bits(*tensors)
+        assert any(key.startswith("averages/") for key in tensors[0]) == (name != "best-ner")
 
 
 def test_a_rule_that_names_what_is_not_measured_is_refused_with_the_nearest(tmp_path: Path) -> None:
@@ -131,11 +123,12 @@ def test_a_best_one_that_is_damaged_or_of_another_module_is_refused(tmp_path: Pa
     keep_best(tmp_path, RULES, 1, values(0.5, 1.0), line(0))
     with pytest.raises(MismatchError, match=r"does not fit.*weight is \(1, 2\)"):
         load_best(tmp_path, "ner", nn.Linear(3, 1))
-    (tmp_path / "best-ner" / "module.safetensors").write_bytes(b"half")
-    with pytest.raises(TrunklineError, match="best-ner is damaged"):
+    path = tmp_path / "best-ner.safetensors"
+    path.write_bytes(path.read_bytes()[:-2])
+    with pytest.raises(TrunklineError, match=r"best-ner\.safetensors is damaged"):
         load_best(tmp_path, "ner", line(0))
-    (tmp_path / "best-ner" / "best.json").write_text("{")
-    with pytest.raises(TrunklineError, match="best-ner is damaged"):
+    path.write_bytes(b"half")
+    with pytest.raises(TrunklineError, match=r"best-ner\.safetensors is damaged"):
         keep_best(tmp_path, RULES, 2, values(0.5, 1.0), line(0))
 
 

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
-import random
+import re
 import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from safetensors import SafetensorError
@@ -20,11 +18,16 @@ import tiny_models
 from trunkline.encoder.bundle_files import load_bundle
 from trunkline.errors import MismatchError, TrunklineError
 from trunkline.prefinetune import Report, prefinetune
-from trunkline.training.checkpoint import checkpoints, load_checkpoint, save_checkpoint
-from trunkline.training.ema import Ema
+from trunkline.training.checkpoint import (
+    checkpoints,
+    load_checkpoint,
+    random_state,
+    read_tensors,
+    save_checkpoint,
+    write_tensors,
+)
 from trunkline.training.log import MetricsLog, mend_rows, read_rows, write_rows
-from trunkline.training.loop import Interrupted
-from trunkline.training.random_state import random_state, restore_random_state
+from trunkline.training.loop import Interrupted, averages_of
 
 Folders = Callable[[str], Path]
 
@@ -166,26 +169,8 @@ def test_weights_optimizer_and_random_state_come_back(tmp_path: Path) -> None:
     assert tiny_models.same_bits(module.state_dict(), again.state_dict())
 
 
-def drawn() -> list[Any]:
-    """From every generator, and an odd number of normal deviates, of which generators make two at once."""
-    return [
-        *torch.randn(3).tolist(),
-        *np.random.random(2),
-        *np.random.standard_normal(3),
-        random.random(),
-        random.gauss(0, 1),
-    ]
-
-
-@pytest.mark.parametrize("before", [0, 1], ids=["fresh", "with a deviate left over"])
-def test_every_random_generator_goes_on_where_it_was(before: int) -> None:
-    for _ in range(before):
-        drawn()
-    state = {name: tensor.clone() for name, tensor in random_state().items()}
-    first = drawn()
-    drawn()
-    restore_random_state(state)
-    assert drawn() == first
+def drawn() -> list[float]:
+    return torch.randn(3).tolist()
 
 
 def test_each_process_gets_its_own_random_state_back(tmp_path: Path) -> None:
@@ -200,6 +185,15 @@ def test_each_process_gets_its_own_random_state_back(tmp_path: Path) -> None:
         assert drawn() == wanted[rank]
     with pytest.raises(MismatchError, match=r"is of 2 processes and this is number 3"):
         load_checkpoint(path, module, optimizer, rank=2)
+
+
+def test_training_draws_from_torch_and_from_generators_of_its_own_alone() -> None:
+    """So a checkpoint needs no state of numpy's and Python's global generators."""
+    source = Path(prefinetune.__code__.co_filename).parents[1]
+    for path in [p for part in ("prefinetune", "training", "encoder", "text") for p in (source / part).rglob("*.py")]:
+        text = path.read_text(encoding="utf-8")
+        assert not re.findall(r"np\.random\.(?!default_rng|Generator|seed\(seed\))", text), path
+        assert not re.findall(r"\brandom\.(choice|random|shuffle|sample|gauss)\(", text.replace("rng.random", "")), path
 
 
 def test_the_optimizers_state_replaces_what_was_there(tmp_path: Path) -> None:
@@ -218,14 +212,14 @@ def test_the_optimizers_state_replaces_what_was_there(tmp_path: Path) -> None:
 
 def test_averages_are_part_of_a_checkpoint_and_asked_for_as_they_were_saved(tmp_path: Path) -> None:
     module, optimizer = training()
-    ema = Ema(module, 0.9)
+    ema = averages_of(module, 0.9)
     steps(module, optimizer, 2)
-    ema.update()
+    ema.update_parameters(module)
     path = save_checkpoint(tmp_path, 2, module, optimizer, {}, 2, ema)
     other, its_optimizer = training()
-    its_ema = Ema(other, 0.9)
+    its_ema = averages_of(other, 0.9)
     load_checkpoint(path, other, its_optimizer, its_ema)
-    assert tiny_models.same_bits(ema.state(), its_ema.state())
+    assert tiny_models.same_bits(ema.state_dict(), its_ema.state_dict())
     with pytest.raises(MismatchError, match=r"has averages of the weights.*Expected none"):
         load_checkpoint(path, other, its_optimizer)
     bare = save_checkpoint(tmp_path, 3, module, optimizer, {}, 2)
@@ -247,16 +241,16 @@ def test_tied_weights_are_saved_and_stay_tied(tmp_path: Path) -> None:
     assert tiny_models.same_bits(module.state_dict(), again.state_dict())
 
 
-@pytest.mark.parametrize("name", ["state.json", "module.safetensors", "optimizer.safetensors", "random.safetensors"])
-def test_a_damaged_checkpoint_is_named_and_changes_nothing(name: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("kept", [0.0, 0.05, 0.5, 0.99])
+def test_a_damaged_checkpoint_is_named_and_changes_nothing(kept: float, tmp_path: Path) -> None:
     module, optimizer = training()
     steps(module, optimizer, 2)
     path = save_checkpoint(tmp_path, 1, module, optimizer, {}, keep=1)
-    content = (path / name).read_bytes()
-    (path / name).write_bytes(content[: len(content) // 2])
+    content = path.read_bytes()
+    path.write_bytes(content[: int(len(content) * kept)])
     other, its_optimizer = training()
     before = {key: tensor.clone() for key, tensor in other.state_dict().items()}
-    with pytest.raises(TrunklineError, match=r"step-00000001 is damaged.*Delete it and run the same command again"):
+    with pytest.raises(TrunklineError, match=r"step-00000001\.safetensors is damaged.*Delete it and run"):
         load_checkpoint(path, other, its_optimizer)
     assert tiny_models.same_bits(before, other.state_dict())
     assert not its_optimizer.state
@@ -292,21 +286,20 @@ def test_only_the_last_checkpoints_are_kept_and_they_are_in_order(tmp_path: Path
     module, optimizer = training()
     for step in (1, 9, 10, 100):
         save_checkpoint(tmp_path, step, module, optimizer, {}, keep=2)
-    assert [path.name for path in checkpoints(tmp_path)] == ["step-00000010", "step-00000100"]
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["step-00000010", "step-00000100"]
+    assert [path.stem for path in checkpoints(tmp_path)] == ["step-00000010", "step-00000100"]
+    assert sorted(path.stem for path in tmp_path.iterdir()) == ["step-00000010", "step-00000100"]
 
 
 def test_half_written_checkpoints_are_ignored_and_cleared_away(tmp_path: Path) -> None:
     module, optimizer = training()
     save_checkpoint(tmp_path, 2, module, optimizer, {}, keep=3)
-    (tmp_path / ".writing-00000003").mkdir()
-    (tmp_path / ".writing-00000003" / "module.safetensors").write_bytes(b"half")
-    (tmp_path / "step-00000004").mkdir()
-    assert [path.name for path in checkpoints(tmp_path)] == ["step-00000002"]
+    half = tmp_path / ".step-00000003.safetensors.writing"
+    half.write_bytes(b"half")
+    assert [path.stem for path in checkpoints(tmp_path)] == ["step-00000002"]
     assert checkpoints(tmp_path / "none") == []
     save_checkpoint(tmp_path, 5, module, optimizer, {}, keep=3)
-    assert [path.name for path in checkpoints(tmp_path)] == ["step-00000002", "step-00000005"]
-    assert not (tmp_path / ".writing-00000003").exists()
+    assert [path.stem for path in checkpoints(tmp_path)] == ["step-00000002", "step-00000005"]
+    assert not half.exists()
 
 
 @pytest.mark.parametrize(
@@ -323,15 +316,15 @@ def test_a_full_disk_keeps_earlier_checkpoints_and_says_so(
     module, optimizer = training()
     save_checkpoint(tmp_path, 1, module, optimizer, {}, keep=1)
 
-    def fail(tensors: object, path: Path) -> None:
+    def fail(tensors: object, path: Path, metadata: object) -> None:
         path.write_bytes(b"half")
         raise error
 
     monkeypatch.setattr("trunkline.training.checkpoint.save_file", fail)
-    with pytest.raises(TrunklineError, match=r"step-00000002 could not be written.*No space.*earlier checkpoints"):
+    with pytest.raises(TrunklineError, match=r"step-00000002\..*could not be written.*No space.*earlier checkpoints"):
         save_checkpoint(tmp_path, 2, module, optimizer, {}, keep=1)
-    assert [path.name for path in tmp_path.iterdir()] == ["step-00000001"]
-    load_checkpoint(tmp_path / "step-00000001", module, optimizer)
+    assert [path.stem for path in tmp_path.iterdir()] == ["step-00000001"]
+    load_checkpoint(checkpoints(tmp_path)[0], module, optimizer)
 
 
 def test_a_checkpoint_of_another_format_or_module_is_refused(tmp_path: Path) -> None:
@@ -340,9 +333,9 @@ def test_a_checkpoint_of_another_format_or_module_is_refused(tmp_path: Path) -> 
     other = nn.Linear(3, 4)
     with pytest.raises(MismatchError, match=r"does not fit this recipe(?s:.*)another run folder"):
         load_checkpoint(path, other, torch.optim.AdamW(other.parameters()))
-    content = json.loads((path / "state.json").read_text())
-    (path / "state.json").write_text(json.dumps(content | {"format": 0}))
-    with pytest.raises(MismatchError, match=r"format 0.*format 2"):
+    content, tensors = read_tensors(path)
+    write_tensors(path, tensors, content | {"format": 0}, "")
+    with pytest.raises(MismatchError, match=r"format 0.*format 3"):
         load_checkpoint(path, module, optimizer)
 
 

@@ -20,7 +20,7 @@ from trunkline.errors import TrainingError
 from trunkline.prefinetune import Report, prefinetune
 from trunkline.prefinetune.objectives.classification import TextPairObjective
 from trunkline.training.checkpoint import checkpoints
-from trunkline.training.loop import Hooks, Interrupted, LoopSettings, optimizer_for, rate_factor, run
+from trunkline.training.loop import Hooks, Interrupted, LoopSettings, averages_of, optimizer_for, rate_factor, run
 
 Folders = Callable[[str], Path]
 
@@ -286,7 +286,8 @@ def test_a_run_that_diverges_keeps_batch_and_checkpoint_and_can_go_on(
     assert "not-finite-step-5.json" in str(caught.value)
     assert {row["source"] for row in batch["classification"]} == {"pairs"}
     assert all("PairExample(left=" in row["example"] for row in batch["classification"])
-    assert [path.name for path in checkpoints(tmp_path / "run" / "checkpoints")] == ["step-00000002", "step-00000004"]
+    saved = [path.stem for path in checkpoints(tmp_path / "run" / "checkpoints")]
+    assert saved == ["step-00000002", "step-00000004"]
     assert not (tmp_path / "run" / "bundle").exists()
     calls["bad"] = -1
     said: list[str] = []
@@ -311,3 +312,22 @@ def test_the_batch_that_is_kept_is_of_the_step_that_failed_alone(
         prefinetune(recipe, tmp_path / "run")
     # The other family's batch of step 2 was not drawn yet; that of step 1 would mislead.
     assert list(json.loads((tmp_path / "run" / "not-finite-step-2.json").read_text())) == ["ner"]
+
+
+@pytest.mark.parametrize("decay", [0.3, 0.999])
+def test_averages_follow_their_formula_with_a_warm_up(decay: float) -> None:
+    module = nn.Linear(3, 2)
+    module.bias.requires_grad_(False)
+    averages = averages_of(module, decay)
+    wanted = None
+    for t in range(12):
+        with torch.no_grad():
+            module.weight += torch.randn_like(module.weight)
+        averages.update_parameters(module)
+        weight = module.weight.detach().double()
+        d = min(decay, (1 + t) / (10 + t))
+        wanted = weight.clone() if wanted is None else d * wanted + (1 - d) * weight
+    assert wanted is not None
+    assert torch.allclose(averages.module.weight.double(), wanted, atol=1e-5)
+    assert torch.equal(averages.module.bias, module.bias)
+    assert not averages.module.training and module.training

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from trunkline.config.base import FamilyName, PositiveFloat, PositiveInt, Section
 
@@ -17,11 +17,11 @@ class SourceSection(Section):
 
 
 class MixtureFamily(Section):
-    """One family's sources: cards (`NAME` or `NAME@SPLIT`, train by default), files of cards, or JSONL files.
+    """One family's sources: files of data, see `trunkline.prefinetune.sources.FileFinder`.
 
     With a `source_temperature` T a source of n examples is drawn in proportion to weight * n^(1/T): 1 follows the
     sizes, a higher one evens them out. Without one the weights alone count. Without `descriptions` concepts are the
-    bare labels as words, with them what a card says of each label.
+    bare labels as words, with them what a source card says of each label.
     """
 
     sources: dict[str, SourceSection] = Field(min_length=1)
@@ -30,14 +30,18 @@ class MixtureFamily(Section):
 
 
 class DecontaminateSection(Section):
-    """Takes out of all sources what also stands in a dev or test part.
+    """Takes out of all sources what also stands in the dev and test files `against`.
 
-    `against` names cards of tasks, or is `tasks` for every one that is in the data folder. A text is the same from a
-    Jaccard similarity of `threshold` on, see `trunkline.data.checks.overlap`.
+    A text is the same from a Jaccard similarity of `threshold` on, see `trunkline.data.checks.overlap`.
     """
 
-    against: Literal["tasks"] | tuple[str, ...] = "tasks"
+    against: tuple[str, ...] = Field(min_length=1)
     threshold: Annotated[float, Field(gt=0, le=1)] = 0.8
+
+    @field_validator("against", mode="before")
+    @classmethod
+    def _one_or_many(cls, value: Any) -> Any:
+        return (value,) if isinstance(value, str) else value
 
 
 class MixtureRecipe(Section):

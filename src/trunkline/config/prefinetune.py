@@ -22,11 +22,8 @@ class FamilySection(MixtureFamily):
             (GradCache), so that `tokens` is not limited by memory; none encodes it at once.
         one_source_a_step: Draw each batch from one source.
         held_out: Examples of each source for the monitor.
-        temperature: Classification: that of InfoNCE, or where it starts.
-        learn_temperature: Classification: train it, within 0.005 and 0.5.
-        hardness: Classification: beta of Robinson et al. 2021; the higher, the more the hardest negatives count.
+        temperature: Classification: that of InfoNCE.
         negatives: NER: most concepts that are added to those of the batch.
-        hard_negatives: NER: how many of them are the nearest to the batch's concepts; the rest are drawn at random.
         anchor: Weight of masked-language-model training on the family's texts, against forgetting; 0 is none.
     """
 
@@ -36,25 +33,15 @@ class FamilySection(MixtureFamily):
     one_source_a_step: bool = False
     held_out: PositiveInt = 200
     temperature: PositiveFloat = 0.05
-    learn_temperature: bool = False
-    hardness: Annotated[float, Field(ge=0)] = 0.0
     negatives: Annotated[int, Field(ge=0)] = 64
-    hard_negatives: Annotated[int, Field(ge=0)] = 0
     anchor: Annotated[float, Field(ge=0)] = 0.0
-
-    @model_validator(mode="after")
-    def _hard_negatives_are_negatives(self) -> FamilySection:
-        if self.hard_negatives > self.negatives:
-            raise ValueError(f"hard_negatives {self.hard_negatives} is more than negatives {self.negatives}")
-        return self
 
 
 class OptimizerSection(Section):
     """AdamW with linear warm-up and decay. Rates are per parameter group.
 
     With an `ema` above 0, such as 0.999, the exponential moving average of the weights is measured and exported in
-    their place. What `layer_decay`, `frozen_layers`, `b_ratio` and `sharpen` do is said in
-    `trunkline.prefinetune.strategies`.
+    their place. With `frozen_layers` n above 0 the embeddings and the n lowest layers stay as they are.
     """
 
     steps: PositiveInt = 1000
@@ -67,10 +54,7 @@ class OptimizerSection(Section):
     clip: PositiveFloat = 1.0
     dropout: Fraction = 0.0
     ema: Fraction = 0.0
-    layer_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
     frozen_layers: Annotated[int, Field(ge=0)] = 0
-    b_ratio: PositiveFloat = 1.0
-    sharpen: Fraction = 0.0
 
 
 class DistilSection(Section):
@@ -81,11 +65,17 @@ class DistilSection(Section):
 
 
 class ProbeSection(Section):
-    """A linear probe: a head on frozen features, fitted on a few examples of a task outside the benchmark."""
+    """A linear probe: a head on frozen features, fitted on a few examples of a task that is used for nothing else.
 
+    `train` and `dev` are named as sources are: the task's files.
+    """
+
+    family: Literal["ner", "classification", "qa"]
+    train: str
+    dev: str
     per_class: PositiveInt | None = None
     sentences: PositiveInt | None = None
-    dev: PositiveInt = 300
+    most_dev: PositiveInt = 300
 
     @model_validator(mode="after")
     def _one_budget(self) -> ProbeSection:
@@ -97,14 +87,11 @@ class ProbeSection(Section):
 class MonitorSection(Section):
     """What is measured while training; 0 switches a measure off.
 
-    `conflict_every` steps the families' gradients on the backbone are compared over `conflict_batches` fixed batches.
-    `trackers` get what metrics.jsonl gets; wandb and mlflow are packages of their own.
+    `trackers` get what metrics.jsonl gets; each is a package of its own.
     """
 
     every: Annotated[int, Field(ge=0)] = 200
-    trackers: tuple[Literal["tensorboard", "wandb", "mlflow"], ...] = ("tensorboard",)
-    conflict_every: Annotated[int, Field(ge=0)] = 0
-    conflict_batches: Annotated[int, Field(ge=2)] = 16
+    trackers: tuple[Literal["tensorboard", "wandb", "mlflow"], ...] = ()
     probes: dict[str, ProbeSection] = Field(default_factory=dict)
     log_every: PositiveInt = 10
 
@@ -130,7 +117,7 @@ class CheckpointSection(Section):
 class PrefinetuneRecipe(Section):
     """A pre-finetuning run: encoder, strategy, families with their sources, optimizer, monitor.
 
-    What `precision` and `attention` leave to `auto` is measured when the run starts, see `trunkline.training.speed`.
+    What `precision` and `attention` leave to `auto` follows the device, see `trunkline.training.precision`.
     """
 
     name: str
@@ -154,11 +141,8 @@ class PrefinetuneRecipe(Section):
     def _consistent(self) -> PrefinetuneRecipe:
         if self.strategy == "individual" and len(self.families) != 1:
             raise ValueError(f"strategy individual trains one family, {len(self.families)} are given")
-        has_adapters = self.strategy in ("task-primary", "single-adapter", "frozen-backbone")
-        if has_adapters and self.adapter.rank == 0:
+        if self.strategy in ("task-primary", "single-adapter", "frozen-backbone") and self.adapter.rank == 0:
             raise ValueError(f"strategy {self.strategy} needs adapters, adapter.rank is 0")
-        if self.optimizer.sharpen and not has_adapters:
-            raise ValueError(f"optimizer.sharpen finishes adapters, and strategy {self.strategy} has none")
         if self.distil is not None and (strangers := sorted(set(self.distil.teachers) - set(self.families))):
             raise ValueError(f"distil.teachers names {', '.join(strangers)}, which the recipe does not train")
         for name, family in self.families.items():

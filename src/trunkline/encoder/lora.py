@@ -1,14 +1,14 @@
 """Low-rank adapters (Hu et al. 2022, arXiv 2106.09685, section 4.1) as arguments of a forward pass, not as its state.
 
-An encoder receives an adapter, a bank of adapters with one choice a row, or nothing. Because nothing is switched on
-or off inside the encoder, a gradient can only reach the adapter that the batch went through.
+An encoder receives an adapter or nothing. Because nothing is switched on or off inside the encoder, a gradient can
+only reach the adapter that the batch went through.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Protocol
 
 import torch
@@ -53,14 +53,9 @@ class LoraConfig:
     rank_pattern: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
-        # One spelling for one shape: equal adapters have equal configurations, files and hashes.
+        # One spelling for one shape: equal adapters have equal configurations and files.
         if self.rank_pattern == (self.rank,) * len(self.layers):
             object.__setattr__(self, "rank_pattern", ())
-
-    def __repr__(self) -> str:
-        # `lora_hash` digests this text, so what is empty is left out: one rank for all layers has one hash.
-        shown = [part.name for part in fields(self) if part.name != "rank_pattern" or self.rank_pattern]
-        return f"LoraConfig({', '.join(f'{name}={getattr(self, name)!r}' for name in shown)})"
 
     def rank_of(self, layer: int) -> int:
         """The rank of one of `layers`."""
@@ -91,7 +86,7 @@ class LoraConfig:
                 raise MismatchError(
                     f"LoRA rank {rank}{where}",
                     expected=f"{lowest} to the width {encoder.hidden_size}",
-                    todo="Choose another rank or rank_growth, or an adapter of this encoder",
+                    todo="Choose another rank, or an adapter of this encoder",
                 )
 
 
@@ -99,43 +94,9 @@ def lora_config(section: AdapterSection, encoder: EncoderConfig, fork: int) -> L
     """The LoRA that a recipe asks for, checked against the encoder and its fork."""
     first = fork if section.layers is None else encoder.n_layers - section.layers
     layers = tuple(range(first, encoder.n_layers))
-    pattern = growing_ranks(section.rank, section.rank_growth, len(layers))
-    config = LoraConfig(section.rank, section.alpha, tuple(section.targets), layers, pattern)
+    config = LoraConfig(section.rank, section.alpha, tuple(section.targets), layers)
     config.check(encoder, fork)
     return config
-
-
-def growing_ranks(rank: int, growth: float, layers: int) -> tuple[int, ...]:
-    """Whole ranks that grow from layer to layer and have a given mean.
-
-    The sum is exactly `layers * rank`, so the LoRA has as many parameters as one of equal ranks. A layer whose share is
-    below 1 has rank 1 and the layers above share the rest. Shares are rounded by largest remainders (Hamilton's
-    method), of equal ones the upper layer first, which keeps the sum and the order.
-
-    Args:
-        rank: The mean, 0 or more; 0 is 0 in every layer.
-        growth: Factor from one layer to the next above it, 1 or more.
-        layers: Number of adapted layers.
-
-    Returns:
-        The ranks from the lowest adapted layer up, none smaller than the one before it.
-    """
-    if rank <= 0 or growth == 1:
-        return (rank,) * layers
-    # Counted from the top, where the weight is 1: a large growth then vanishes below instead of overflowing above.
-    weights = [growth ** (number - layers + 1) for number in range(layers)]
-    budget = layers * rank
-    shares = [0.0] * layers
-    for ones in range(layers):
-        total = sum(weights[ones:])
-        shares = [1.0] * ones + [(budget - ones) * weight / total for weight in weights[ones:]]
-        if shares[ones] >= 1:
-            break
-    ranks = [math.floor(share) for share in shares]
-    upward = sorted(range(layers), key=lambda number: (shares[number] - ranks[number], number), reverse=True)
-    for number in upward[: budget - sum(ranks)]:
-        ranks[number] += 1
-    return tuple(ranks)
 
 
 def linear_shape(encoder: EncoderConfig, target: str) -> tuple[int, int]:
@@ -190,36 +151,3 @@ class LoraAdapter(nn.Module):
         """The update of one linear layer, if the adapter has one."""
         found = self.layer(layer).get(target)
         return found if isinstance(found, LowRank) else None
-
-
-class LoraBank:
-    """Several adapters for one batch, one choice a row; `None` in the sequence means no adapter.
-
-    Args:
-        adapters: The adapters to choose from; ranks, targets and layers may differ.
-        rows: [rows] index into `adapters` for each row of the batch.
-    """
-
-    def __init__(self, adapters: Sequence[LoraAdapter | None], rows: Tensor) -> None:
-        self.adapters = adapters
-        self.rows = rows
-
-    def layer(self, index: int) -> Mapping[str, Delta]:
-        """The updates of one layer; rows without an update of a linear layer get zero."""
-        targets = {target for adapter in self.adapters if adapter for target in adapter.layer(index)}
-        return {target: self._gathered(index, target) for target in sorted(targets)}
-
-    def _gathered(self, index: int, target: str) -> Delta:
-        parts = [adapter.part(index, target) if adapter else None for adapter in self.adapters]
-        present = [part for part in parts if part is not None]
-        rank = max(part.a.shape[0] for part in present)
-        like = present[0]
-        inputs = [like.a.new_zeros(rank, like.a.shape[1]) if p is None else _pad(p.a * p.scale, rank) for p in parts]
-        outputs = [like.b.new_zeros(like.b.shape[0], rank) if p is None else _pad(p.b.T, rank).T for p in parts]
-        a = torch.stack(inputs)[self.rows]
-        b = torch.stack(outputs)[self.rows]
-        return lambda x, y: y + torch.einsum("rwk,rok->rwo", torch.einsum("rwi,rki->rwk", x, a), b)
-
-
-def _pad(matrix: Tensor, rank: int) -> Tensor:
-    return F.pad(matrix, (0, 0, 0, rank - matrix.shape[0]))

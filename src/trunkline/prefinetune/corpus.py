@@ -1,81 +1,56 @@
-"""Corpora: the examples of a source in a memory-mapped file, and their tokens in another, both made once."""
+"""Corpora: the examples of a source with their tokens in a memory-mapped Arrow file, made once and kept in the cache.
+
+An entry of the cache is a folder under a hash of all that its content depends on: the source's state, the tokenizer,
+`FORMAT`. It appears when it is complete, so several runs may make the same one at once. Above a limit the entries that
+were not used for longest go, but none that this process has opened.
+"""
 
 from __future__ import annotations
 
 import hashlib
-from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from itertools import chain
+import json
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import fields
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, TypeVar, overload
 
-from trunkline.cache import cache_folder
+import numpy as np
+import numpy.typing as npt
+
+from trunkline.cache import CACHE_VARIABLE, cache_folder
 from trunkline.errors import TrunklineError
-from trunkline.prefinetune.store import Rows, code_fingerprint, in_chunks, open_rows, store_rows
-from trunkline.text.examples import Example, NerExample, PairExample, PlainExample, QaExample, Span, TextExample
+from trunkline.prefinetune.objectives import PrefinetuneFamily
+from trunkline.prefinetune.objectives.ner import marks_of
+from trunkline.text.examples import Example, NerExample, PairExample, PlainExample, QaExample, Span
 from trunkline.text.packing import UnitText
 from trunkline.text.tokens import IntArray, TextTokenizer
 
 T = TypeVar("T")
-UnitTexts = Callable[[Sequence[Any], TextTokenizer], list[UnitText]]
-"""Tokenises examples: for each its texts, as many for every one of them."""
 
-_COLUMNS: dict[type[Example], dict[str, str]] = {
-    NerExample: {"text": "text", "words": "ints", "spans": "ints"},
-    TextExample: {"text": "text", "label": "int"},
-    PairExample: {"left": "text", "right": "text", "group": "text"},
-    PlainExample: {"text": "text"},
-    QaExample: {"question": "text", "context": "text", "answers": "ints"},
-}
-_KINDS = {kind.__name__: kind for kind in _COLUMNS}
-_UNITS = {"ids": "ints", "sizes": "ints", "token": "ints", "unit": "ints", "n_units": "int", "marks": "ints"}
+FORMAT = 1
+"""Goes up with every change of what is stored, or of how text becomes units."""
+
+LIMIT_VARIABLE = "TRUNKLINE_CACHE_GB"
+LIMIT_GB = 4.0
+
+_INFO, _ROWS = "info.json", "rows.arrow"
+_KINDS = {kind.__name__: kind for kind in (NerExample, PairExample, PlainExample, QaExample)}
 _AT_ONCE = 1000
+_ABANDONED_S = 24 * 3600.0
+_opened: set[Path] = set()
 
 
-class Corpus(Sequence[Example]):
-    """The examples of one kind, read from a mapped file when they are asked for."""
+class View(Sequence[T]):
+    """Some items of what is read one by one, by their indices."""
 
-    def __init__(self, rows: Rows) -> None:
-        self._rows = rows
-        self._kind = _KINDS[rows.info["kind"]]
-        self.labels: tuple[str, ...] = tuple(rows.info["labels"])
-        self.sha256: str = rows.info["sha256"]
-
-    def __len__(self) -> int:
-        return len(self._rows)
-
-    @overload
-    def __getitem__(self, index: int) -> Example: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[Example]: ...
-    def __getitem__(self, index: int | slice) -> Example | list[Example]:
-        if isinstance(index, slice):
-            return [self[i] for i in range(*index.indices(len(self)))]
-        row = _in_range(index, len(self))
-        values = self._rows[row]
-        if self._kind is NerExample:
-            words, spans = values[1].tolist(), values[2].tolist()
-            return NerExample(
-                values[0],
-                tuple(zip(words[0::2], words[1::2], strict=True)),
-                tuple(
-                    Span(start, end, self.labels[label])
-                    for start, end, label in zip(spans[0::3], spans[1::3], spans[2::3], strict=True)
-                ),
-            )
-        if self._kind is TextExample:
-            return TextExample(values[0], self.labels[values[1]])
-        if self._kind is QaExample:
-            answers = values[2].tolist()
-            return QaExample(values[0], values[1], tuple(zip(answers[0::2], answers[1::2], strict=True)))
-        return PairExample(*values) if self._kind is PairExample else PlainExample(*values)
-
-
-class Subset(Sequence[T]):
-    """Some items of a sequence, by their indices."""
-
-    def __init__(self, items: Sequence[T], indices: Sequence[int] | IntArray) -> None:
-        self._items, self._indices = items, indices
+    def __init__(self, get: Callable[[int], T], indices: Sequence[int] | IntArray) -> None:
+        self._get, self._indices = get, indices
 
     def __len__(self) -> int:
         return len(self._indices)
@@ -86,131 +61,205 @@ class Subset(Sequence[T]):
     def __getitem__(self, index: slice) -> Sequence[T]: ...
     def __getitem__(self, index: int | slice) -> T | Sequence[T]:
         if isinstance(index, slice):
-            return Subset(self._items, self._indices[index])
-        return self._items[int(self._indices[index])]
+            return View(self._get, self._indices[index])
+        return self._get(int(self._indices[index]))
 
 
-class TokenCache(Sequence[list[UnitText]]):
-    """The tokenised texts of each example of a corpus."""
+class Corpus:
+    """The examples of one kind, read from a mapped file when they are asked for.
 
-    def __init__(self, rows: Rows) -> None:
-        self._rows = rows
-        self._texts: int = rows.info["texts"]
+    Attributes:
+        kind: Their type.
+        labels: The entity labels by their number in marks.
+        sha256: Of all examples in their order, whatever the tokenizer.
+        has_units: Whether they are tokenised.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        from datasets import Dataset
+
+        info = json.loads((folder / _INFO).read_text("utf-8"))
+        # Rows are taken off the table itself, which costs a tenth of asking the data set for them.
+        table = Dataset.from_file(str(folder / _ROWS)).data.table
+        self._examples, self._units = table.column("example"), table.column("units")
+        self.kind: type[Example] = _KINDS[info["kind"]]
+        self.labels: tuple[str, ...] = tuple(info["labels"])
+        self.sha256: str = info["sha256"]
+        self.has_units: bool = info["units"]
 
     def __len__(self) -> int:
-        return len(self._rows) // self._texts
+        return len(self._examples)
 
-    @overload
-    def __getitem__(self, index: int) -> list[UnitText]: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[list[UnitText]]: ...
-    def __getitem__(self, index: int | slice) -> list[UnitText] | list[list[UnitText]]:
-        if isinstance(index, slice):
-            return [self[i] for i in range(*index.indices(len(self)))]
-        first = _in_range(index, len(self)) * self._texts
-        return [self._unit_text(row) for row in range(first, first + self._texts)]
+    def example(self, row: int) -> Example:
+        """One example."""
+        values = _tuples(json.loads(self._examples[row].as_py()))
+        found = dict(zip((part.name for part in fields(self.kind)), values, strict=True))
+        if "spans" in found:
+            found["spans"] = tuple(Span(*span) for span in found["spans"])
+        return self.kind(**found)
 
-    def _unit_text(self, row: int) -> UnitText:
-        ids, sizes, token, unit, n_units, marks = self._rows[row]
-        return UnitText(ids, tuple(sizes.tolist()), token, unit, n_units, marks.reshape(-1, 2))
+    def units(self, row: int) -> list[UnitText]:
+        """One example's tokenised texts; their arrays are views of the file and must not be written to."""
+        return _unpack(self._units[row].values.to_numpy())
+
+    def all(self) -> View[Example]:
+        """All examples."""
+        return View(self.example, range(len(self)))
 
 
-def corpus_of(key: str, examples: Callable[[], Iterable[Example]]) -> Corpus:
-    """The corpus stored under a key, made of the examples if it is not there.
+def corpus_of(
+    state: str,
+    examples: Callable[[], Iterable[Example]],
+    family: PrefinetuneFamily | None = None,
+    tokenizer: TextTokenizer | None = None,
+) -> Corpus:
+    """The corpus in the cache, made of the examples if it is not there.
 
     Args:
-        key: What the examples depend on, such as a card's fingerprint.
+        state: What the examples depend on, such as the size and time of a file.
         examples: Called if they are to be read; all of one kind.
+        family: Whose units they have; asked for with a tokenizer.
+        tokenizer: With the length of its windows; without one nothing is tokenised.
 
     Raises:
         TrunklineError: No examples, examples of several kinds, or a cache that cannot be written; whatever reading
             raises. Nothing is stored then.
     """
-    name = hashlib.sha256(f"{code_fingerprint()} {key}".encode()).hexdigest()[:32]
-    folder = cache_folder() / "corpora" / name
-    rows = open_rows(folder)
-    return Corpus(rows if rows is not None else _store(folder, iter(examples()), key))
+    tokens = f"{family.name} {tokenizer.fingerprint}" if family and tokenizer else ""
+
+    def make(folder: Path) -> None:
+        _write(folder, iter(examples()), family, tokenizer)
+
+    return cached(f"corpus {state} {tokens}", make, Corpus)
 
 
-def tokens_of(corpus: Corpus, tokenizer: TextTokenizer, family: str, unit_texts: UnitTexts) -> TokenCache:
-    """The tokens of a corpus, kept under the hashes of its content and of the tokenizer.
+def cached(key: str, make: Callable[[Path], None], read: Callable[[Path], T]) -> T:
+    """Reads an entry of the cache, made before if it is not there.
 
     Args:
-        corpus: Its examples belong to the family.
-        tokenizer: With the length of its windows.
-        family: What the units are depends on it.
-        unit_texts: The family's tokenisation.
+        key: All that the content depends on, but `FORMAT`.
+        make: Writes the entry's files, `info.json` among them, into an empty folder.
+        read: Reads them; a FileNotFoundError means that there is no entry.
+
+    Raises:
+        TrunklineError: The cache cannot be written; whatever `make` raises.
     """
-    key = hashlib.sha256(f"{code_fingerprint()} {corpus.sha256} {tokenizer.fingerprint} {family}".encode()).hexdigest()[
-        :32
-    ]
-    folder = cache_folder() / "tokens" / key
-    rows = open_rows(folder)
-    if rows is None:
-        texts = len(unit_texts(corpus[:1], tokenizer))
-        rows = store_rows(folder, _UNITS, _unit_rows(corpus, tokenizer, unit_texts), lambda: {"texts": texts})
-    return TokenCache(rows)
+    folder = cache_folder() / "prefinetune" / hashlib.sha256(f"{FORMAT} {key}".encode()).hexdigest()[:32]
+    try:
+        found = read(folder)
+    except (FileNotFoundError, NotADirectoryError):
+        _make(folder, make)
+        found = read(folder)
+    _opened.add(folder)
+    with suppress(OSError):
+        os.utime(folder / _INFO)
+    return found
 
 
-def _store(folder: Path, examples: Iterator[Example], key: str) -> Rows:
+def _make(folder: Path, make: Callable[[Path], None]) -> None:
+    made = None
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        made = Path(tempfile.mkdtemp(dir=folder.parent, prefix="."))
+        make(made)
+        try:
+            made.rename(folder)
+        except OSError:
+            if not folder.is_dir():  # else another run was faster, and what it made is the same
+                raise
+    except OSError as error:
+        raise TrunklineError(
+            f"{folder} cannot be written ({error.strerror or error})",
+            expected="a folder for the cache with room for the corpus",
+            todo=f"Set {CACHE_VARIABLE} to another folder, or make room",
+        ) from error
+    finally:
+        if made is not None:
+            shutil.rmtree(made, ignore_errors=True)
+    _opened.add(folder)
+    _evict(folder.parent)
+
+
+def _evict(root: Path) -> None:
+    """Removes the entries that were not used for longest until the rest fits, and what killed runs left half made."""
+    limit = float(os.environ.get(LIMIT_VARIABLE, LIMIT_GB)) * 2**30
+    entries, total = [], 0
+    for folder in root.iterdir():
+        with suppress(OSError):  # another run may remove it at this moment
+            size = sum(file.stat().st_size for file in folder.iterdir())
+            if not folder.name.startswith("."):
+                entries.append(((folder / _INFO).stat().st_mtime, size, folder))
+                total += size
+            elif folder.stat().st_mtime < time.time() - _ABANDONED_S:
+                shutil.rmtree(folder, ignore_errors=True)
+    for _, size, folder in sorted(entries):
+        if total <= limit:
+            break
+        if folder not in _opened:
+            shutil.rmtree(folder, ignore_errors=True)
+            total -= size
+
+
+def _write(
+    folder: Path, examples: Iterator[Example], family: PrefinetuneFamily | None, tokenizer: TextTokenizer | None
+) -> None:
+    from datasets import Features, Value
+    from datasets import Sequence as ListOf
+    from datasets.arrow_writer import ArrowWriter
+
     first = next(examples, None)
     if first is None:
-        raise TrunklineError(f"{key} has no examples", expected="at least one")
-    labels: dict[str, int] = {}
-
-    def rows() -> Iterator[Sequence[Any]]:
-        for example in chain((first,), examples):
-            if type(example) is not type(first):
-                raise TrunklineError(
-                    f"{key} yields {type(example).__name__} after {type(first).__name__}", expected="one kind"
-                )
-            yield _values(example, labels)
-
-    kind = type(first)
-    return store_rows(folder, _COLUMNS[kind], rows(), lambda: {"kind": kind.__name__, "labels": list(labels)})
-
-
-def _values(example: Example, labels: dict[str, int]) -> Sequence[Any]:
-    if isinstance(example, NerExample):
-        words = [position for word in example.words for position in word]
-        spans = [
-            number
-            for span in example.spans
-            for number in (span.start, span.end, labels.setdefault(span.label, len(labels)))
-        ]
-        return example.text, words, spans
-    if isinstance(example, TextExample):
-        return example.text, labels.setdefault(example.label, len(labels))
-    if isinstance(example, PairExample):
-        return example.left, example.right, example.group
-    if isinstance(example, QaExample):
-        return example.question, example.context, [place for answer in example.answers for place in answer]
-    return (example.text,)
+        raise TrunklineError("there are no examples", expected="at least one")
+    rest, digest, labels = chain((first,), examples), hashlib.sha256(), dict[str, int]()
+    features = Features({"example": Value("string"), "units": ListOf(Value("int32"))})
+    with ArrowWriter(path=str(folder / _ROWS), features=features) as writer:
+        while chunk := list(islice(rest, _AT_ONCE)):
+            texts = family.unit_texts(chunk, tokenizer) if family and tokenizer else []
+            each = len(texts) // len(chunk)
+            for number, example in enumerate(chunk):
+                if type(example) is not type(first):
+                    kinds = f"{type(example).__name__} after {type(first).__name__}"
+                    raise TrunklineError(f"a source yields {kinds}", expected="one kind")
+                content = json.dumps([getattr(example, part.name) for part in fields(example)], default=_span)
+                digest.update(content.encode() + b"\n")
+                marks = _marks(example, labels) if isinstance(example, NerExample) else []
+                writer.write({"example": content, "units": _pack(texts[number * each : (number + 1) * each], marks)})
+        writer.finalize()
+    info = {"kind": type(first).__name__, "labels": list(labels), "sha256": digest.hexdigest()}
+    (folder / _INFO).write_text(json.dumps({**info, "units": tokenizer is not None}), encoding="utf-8")
 
 
-def _unit_rows(corpus: Corpus, tokenizer: TextTokenizer, unit_texts: UnitTexts) -> Iterator[Sequence[Any]]:
-    numbers = {label: number for number, label in enumerate(corpus.labels)}
-    for chunk in in_chunks(corpus, _AT_ONCE):
-        texts = unit_texts(chunk, tokenizer)
-        for position, text in enumerate(texts):
-            example = chunk[position * len(chunk) // len(texts)]
-            marks = marks_of(example, numbers) if isinstance(example, NerExample) else []
-            flat = [number for mark in marks for number in mark]
-            yield text.ids, text.sizes, text.token, text.unit, text.n_units, flat
+def _span(value: Span) -> list[Any]:
+    return [value.start, value.end, value.label]
 
 
-def marks_of(example: NerExample, numbers: Mapping[str, int]) -> list[tuple[int, int]]:
-    """(word, number of the label) for every word that overlaps a span; labels without a number are left out."""
-    starts, ends = [start for start, _ in example.words], [end for _, end in example.words]
-    return [
-        (word, numbers[span.label])
-        for span in example.spans
-        if span.label in numbers
-        for word in range(bisect_right(ends, span.start), bisect_left(starts, span.end))
-    ]
+def _tuples(value: Any) -> Any:
+    return tuple(map(_tuples, value)) if isinstance(value, list) else value
 
 
-def _in_range(index: int, length: int) -> int:
-    if not -length <= index < length:
-        raise IndexError(index)
-    return index % length
+def _marks(example: NerExample, labels: dict[str, int]) -> list[tuple[int, int]]:
+    for span in example.spans:
+        labels.setdefault(span.label, len(labels))
+    return marks_of(example, labels)
+
+
+def _pack(texts: Sequence[UnitText], marks: Sequence[tuple[int, int]]) -> npt.NDArray[np.int32]:
+    """Texts as one row of numbers: for each its four counts, then sizes, ids, tokens and units of pairs, marks."""
+    flat = np.asarray(marks, dtype=np.int32).reshape(-1)
+    parts: list[Any] = []
+    for text in texts:
+        counts = len(text.sizes), len(text.token), text.n_units, len(flat)
+        parts += [counts, text.sizes, text.ids, text.token, text.unit, flat]
+    return np.concatenate(parts).astype(np.int32) if parts else flat
+
+
+def _unpack(row: IntArray) -> list[UnitText]:
+    texts, at = [], 0
+    while at < len(row):
+        windows, pairs, n_units, marks = row[at : at + 4].tolist()
+        sizes = tuple(row[at + 4 : at + 4 + windows].tolist())
+        bounds = np.cumsum([at + 4 + windows, sum(sizes), pairs, pairs, marks]).tolist()
+        ids, token, unit, flat = (row[bounds[i] : bounds[i + 1]] for i in range(4))
+        texts.append(UnitText(ids, sizes, token, unit, n_units, flat.reshape(-1, 2)))
+        at = bounds[4]
+    return texts

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,31 +15,20 @@ from trunkline.encoder.resolve import resolve
 from trunkline.encoder.storage import read_json, write_json
 from trunkline.errors import EncoderError, MismatchError
 from trunkline.prefinetune.mixture import Source
-from trunkline.prefinetune.sources import Opened
-from trunkline.training.folders import write_errors
+from trunkline.training.log import write_errors
 from trunkline.training.precision import resolve_precision
 from trunkline.versions import git_state, hardware, versions
 
-FORMAT = 1
+FORMAT = 2
 FILE = "experiment.json"
 _README_BYTES = 64 * 1024
+_SAME = ("sha256", "left_sha256", "examples", "held_out", "concepts")
 
 
 def write_experiment(
-    folder: Path,
-    recipe: PrefinetuneRecipe,
-    start: Loaded,
-    opened: Mapping[str, Sequence[Opened]],
-    sources: Mapping[str, Sequence[Source]],
+    folder: Path, recipe: PrefinetuneRecipe, start: Loaded, sources: Mapping[str, Sequence[Source]]
 ) -> dict[str, Any]:
     """Writes `experiment.json` at the start of a run, or adds another start to it when the run goes on.
-
-    Args:
-        folder: The run's folder.
-        recipe: What is run.
-        start: The encoder as it was loaded, before any training.
-        opened: The sources by family, as `open_sources` returned them.
-        sources: The same, as `load_sources` returned them.
 
     Returns:
         What was written: `encoder` (name, licence, hash), `seed`, `precision`, `data` (one row a source) and `starts`
@@ -57,7 +45,7 @@ def write_experiment(
         "seed": recipe.seed,
         "precision": resolve_precision(recipe.precision),
         "encoder": _encoder(recipe, start),
-        "data": [row for family, group in sources.items() for row in _data_rows(family, opened[family], group)],
+        "data": data_rows(sources),
         "starts": [],
     }
     if path.is_file():
@@ -72,34 +60,27 @@ def write_experiment(
     return content
 
 
-def _data_rows(family: str, opened: Sequence[Opened], sources: Sequence[Source]) -> list[dict[str, Any]]:
-    total = sum(source.weight for source in sources)
+def data_rows(sources: Mapping[str, Sequence[Source]]) -> list[dict[str, Any]]:
+    """What was used: one row a source."""
     return [
         {
             "family": family,
             "source": source.name,
-            "title": origin.card.title if origin.card else "",
-            "home": origin.card.home if origin.card else "",
-            "licence": origin.card.licence if origin.card else "",
-            # What is drawn depends on the corpus and on what decontamination left of it, which another machine with
-            # other tasks may do otherwise.
-            "sha256": origin.corpus.sha256,
-            "left_sha256": hashlib.sha256(origin.kept.astype("<i8").tobytes()).hexdigest(),
+            **{key: source.facts.get(key) for key in ("title", "home", "licence", "sha256", "left_sha256", "removed")},
             "examples": len(source.train),
             "held_out": len(source.held_out),
-            "removed": len(origin.corpus) - len(origin.kept),
             "concepts": len(set(source.concepts.values())),
             "closed": source.closed,
-            "share": source.weight / total,
+            "share": source.weight / sum(other.weight for other in group),
         }
-        for origin, source in zip(opened, sources, strict=True)
+        for family, group in sources.items()
+        for source in group
     ]
 
 
 def _check_same(path: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-    keys = ("sha256", "left_sha256", "examples", "held_out", "concepts")
     rows = [
-        {f"{row['family']} source {row['source']}": [row.get(key) for key in keys] for row in part["data"]}
+        {f"{row['family']} source {row['source']}": [row.get(key) for key in _SAME] for row in part["data"]}
         for part in (before, now)
     ]
     changed = [name for name in {**rows[0], **rows[1]} if rows[0].get(name) != rows[1].get(name)]
@@ -119,11 +100,9 @@ def _encoder(recipe: PrefinetuneRecipe, start: Loaded) -> dict[str, Any]:
     while "encoder" not in info and isinstance(info.get("start"), Mapping):
         info = info["start"]
     name = str(info.get("encoder", recipe.encoder))
-    if info.get("origin") == "folder":
-        name = Path(name).name
     return {
-        "name": name,
-        "licence": _licence(str(info.get("encoder", recipe.encoder))),
+        "name": Path(name).name if info.get("origin") == "folder" else name,
+        "licence": _licence(name),
         "bundle": info is not start.info,
         "backbone": start.backbone,
     }
@@ -132,8 +111,7 @@ def _encoder(recipe: PrefinetuneRecipe, start: Loaded) -> dict[str, Any]:
 def _licence(name: str) -> str:
     """The licence in the head of the README that comes with an encoder; empty if it says none."""
     try:
-        path = resolve(name).folder / "README.md"
-        with path.open("rb") as file:
+        with (resolve(name).folder / "README.md").open("rb") as file:
             text = file.read(_README_BYTES).decode("utf-8", "replace")
         head = yaml.safe_load(text.split("---")[1]) if text.startswith("---") else None
     except (EncoderError, OSError, IndexError, yaml.YAMLError):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -14,8 +13,8 @@ from torch import Tensor
 
 from trunkline.encoder.bundle_files import Loaded, load_any, save_bundle
 from trunkline.encoder.lora import LoraAdapter
-from trunkline.encoder.storage import backbone_hash
 from trunkline.errors import MismatchError, TrunklineError
+from trunkline.prefinetune.result import START, result_of
 from trunkline.versions import versions
 
 Method = Literal["average", "ties"]
@@ -41,7 +40,9 @@ def merge_vectors(vectors: Sequence[Tensor], method: Method, *, density: float =
     return agreeing.sum(0) / agreeing.ne(0).sum(0).clamp(min=1)
 
 
-def merge_encoders(base: Loaded, others: Sequence[Loaded], method: Method, *, scale: float, density: float) -> Loaded:
+def merge_encoders(
+    base: Loaded, others: Sequence[Loaded], method: Method = "average", *, scale: float = 1.0, density: float = 0.2
+) -> Loaded:
     """The base with the merged task vector of the others; tasks are left behind, and adapters where there are several.
 
     Args:
@@ -53,7 +54,7 @@ def merge_encoders(base: Loaded, others: Sequence[Loaded], method: Method, *, sc
         density: See `merge_vectors`.
 
     Raises:
-        MismatchError: Encoders of another shape.
+        MismatchError: An encoder that did not start from the base, or windows of several lengths.
         TrunklineError: None to merge, or a factor or share that there cannot be.
     """
     if not others:
@@ -62,46 +63,45 @@ def merge_encoders(base: Loaded, others: Sequence[Loaded], method: Method, *, sc
         raise TrunklineError(f"the scale is {scale}", expected="a finite number; 0.5 goes half of the way")
     if not 0 < density <= 1:
         raise TrunklineError(f"the density is {density}", expected="a share above 0 and up to 1")
+    for number, other in enumerate(others, 1):
+        started = str(other.info.get(START) or "an encoder that it does not name")
+        if started != base.backbone:
+            raise MismatchError(
+                f"bundle {number} started from {started[:40]}",
+                expected=f"the base, {base.backbone}",
+                todo="Name the encoder that it started from with --base",
+            )
+    lengths = sorted({other.tokenizer.max_length for other in others})
+    if len(lengths) > 1:
+        raise MismatchError(f"the bundles have windows of {lengths} tokens", expected="one length")
     start = base.encoder.state_dict()
-    names = sorted(start)
-    for other in others:
-        shapes = {name: tensor.shape for name, tensor in other.encoder.state_dict().items()}
-        if shapes != {name: tensor.shape for name, tensor in start.items()}:
-            raise MismatchError("the encoders have different shapes", expected="encoders that started from the base")
-    flat = torch.cat([start[name].flatten().float() for name in names])
-    vectors = [torch.cat([o.encoder.state_dict()[n].flatten().float() for n in names]) - flat for o in others]
+    flat = torch.cat([tensor.flatten().float() for tensor in start.values()])
+    states = [other.encoder.state_dict() for other in others]
+    vectors = [torch.cat([state[name].flatten().float() for name in start]) - flat for state in states]
     merged = flat + scale * merge_vectors(vectors, method, density=density)
     encoder = copy.deepcopy(base.encoder)
-    parts = merged.split([start[name].numel() for name in names])
-    encoder.load_state_dict(
-        {name: part.view_as(start[name]).to(start[name].dtype) for name, part in zip(names, parts, strict=True)}
-    )
+    parts = zip(start.items(), merged.split([tensor.numel() for tensor in start.values()]), strict=True)
+    encoder.load_state_dict({name: part.view_as(tensor).to(tensor.dtype) for (name, tensor), part in parts})
     info = {
         "merged": [other.backbone for other in others],
-        "base": base.backbone,
         "method": method,
         "scale": scale,
         "density": density,
+        "start": dict(base.info),
         "versions": versions(),
     }
-    backbone = backbone_hash(encoder)
     only = others[0].primaries if len(others) == 1 else {}
-    primaries = {
-        family: replace(file, backbone=backbone, lora=_scaled(file.lora, scale)) for family, file in only.items()
-    }
-    return Loaded(encoder, base.tokenizer, base.config, backbone, primaries, {}, info)
+    adapters = {family: _scaled(file.lora, scale) for family, file in only.items() if file.lora is not None}
+    return result_of(encoder, base, others[0].tokenizer, adapters, info)
 
 
-def _scaled(adapter: LoraAdapter | None, scale: float) -> LoraAdapter | None:
+def _scaled(adapter: LoraAdapter, scale: float) -> LoraAdapter:
     """A copy whose low-rank updates are `scale` times those of an adapter."""
     found = copy.deepcopy(adapter)
-    if found is not None:
-        with torch.no_grad():
-            for layer in found.config.layers:
-                for target in found.config.targets:
-                    part = found.part(layer, target)
-                    if part is not None:
-                        part.b.mul_(scale)
+    with torch.no_grad():
+        for name, parameter in found.named_parameters():
+            if name.endswith(".b"):
+                parameter.mul_(scale)
     return found
 
 

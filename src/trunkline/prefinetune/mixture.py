@@ -8,10 +8,14 @@ from typing import Any
 
 import numpy as np
 
+from trunkline.config import PrefinetuneRecipe
 from trunkline.errors import TrunklineError
 from trunkline.text.examples import Example
 from trunkline.text.packing import UnitText
 from trunkline.text.tokens import IntArray
+
+_SAMPLE = 500
+"""Examples of a source from which their mean length is estimated."""
 
 
 @dataclass(frozen=True)
@@ -27,6 +31,7 @@ class Source:
         weight: How often it is drawn, relative to the other sources of its family.
         units: The tokenised texts of each example of `train`, if they are at hand.
         labels: The entity labels by their number in the marks of `units`.
+        facts: What is reported of it: `title`, `home`, `licence`, `coverage`, hashes, and what decontamination did.
     """
 
     name: str
@@ -37,6 +42,7 @@ class Source:
     weight: float = 1.0
     units: Sequence[list[UnitText]] | None = None
     labels: tuple[str, ...] = ()
+    facts: Mapping[str, Any] = field(default_factory=dict)
 
 
 def split_source(
@@ -74,7 +80,7 @@ class Mixture:
         weights = np.asarray([source.weight for source in self.sources], dtype=np.float64)
         self.shares = weights / weights.sum()
         self._cumulated = np.cumsum(self.shares) / np.cumsum(self.shares)[-1]
-        self._orders: dict[int, tuple[int, np.ndarray[Any, Any]]] = {}
+        self._orders: dict[int, tuple[int, IntArray]] = {}
 
     def draw(self, step: int) -> Iterator[tuple[int, int]]:
         """The examples of a step, without end, as (source, index into its `train`). What is taken counts as drawn."""
@@ -112,3 +118,40 @@ class Mixture:
                 f"the checkpoint has sources {sorted(state)}", expected=f"the recipe's {sorted(names)}"
             )
         self.drawn = [state[name] for name in names]
+
+
+def schedule(recipe: PrefinetuneRecipe, sources: Mapping[str, Sequence[Source]]) -> list[dict[str, Any]]:
+    """What a run is expected to draw from each source, from its weights and the mean length of its examples.
+
+    Returns:
+        Rows with `family`, `source`, `share` (of the draws of its family; of the steps where a step has one source),
+        `examples` (drawn in the whole run), `tokens` and `epochs`.
+    """
+    rows = []
+    for family, section in recipe.families.items():
+        shares = Mixture(sources[family], recipe.seed).shares
+        lengths = np.asarray([_mean_tokens(source) for source in sources[family]])
+        if section.one_source_a_step:
+            draws = shares * section.tokens / lengths
+        else:
+            draws = shares * section.tokens / float(shares @ lengths)
+        for source, share, length, drawn in zip(sources[family], shares, lengths, draws, strict=True):
+            examples = float(drawn) * recipe.optimizer.steps
+            rows.append(
+                {
+                    "family": family,
+                    "source": source.name,
+                    "share": float(share),
+                    "examples": round(examples),
+                    "tokens": round(examples * float(length)),
+                    "epochs": round(examples / len(source.train), 3),
+                }
+            )
+    return rows
+
+
+def _mean_tokens(source: Source) -> float:
+    if source.units is None:
+        return 1.0
+    some = [source.units[i] for i in range(min(len(source.train), _SAMPLE))]
+    return sum(text.size for texts in some for text in texts) / len(some)

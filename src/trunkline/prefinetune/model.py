@@ -8,17 +8,17 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from trunkline.config import FamilySection, PrefinetuneRecipe
 from trunkline.encoder.batch import TokenBatch
 from trunkline.encoder.encoder import Encoder
 from trunkline.encoder.lora import LoraAdapter
 from trunkline.errors import TrunklineError
-from trunkline.prefinetune.losses.distillation import feature_distance
-from trunkline.prefinetune.losses.grad_cache import cached_losses, chunk_slices
-from trunkline.prefinetune.losses.masked_lm import MaskedLMObjective
+from trunkline.prefinetune.grad_cache import cached_losses, chunk_slices
 from trunkline.prefinetune.mixture import Mixture, Source
 from trunkline.prefinetune.objectives import get_prefinetune_family
+from trunkline.prefinetune.objectives.text import MaskedLM
 from trunkline.prefinetune.strategies import SHARED
 from trunkline.text.packing import UnitText, pack
 from trunkline.text.tokens import TextTokenizer
@@ -68,7 +68,7 @@ class PrefinetuneModel(nn.Module):
         encoder: Encoder,
         adapters: dict[str, LoraAdapter],
         objectives: dict[str, nn.Module],
-        anchors: dict[str, MaskedLMObjective] | None = None,
+        anchors: dict[str, MaskedLM] | None = None,
         distil_weight: float = 0.0,
     ) -> None:
         super().__init__()
@@ -101,15 +101,20 @@ class PrefinetuneModel(nn.Module):
                 batch.chunks,
                 lambda tokens: self.features(family, tokens),
                 lambda features: self._loss(family, features, batch),
+                # Masked-LM training uses the encoder's word embeddings once more, as its output layer.
+                [*self.objectives[family].parameters(), self.encoder.embeddings.word.weight],
             )
 
     def anchor_loss(self, family: str, batch: StepBatch, step: int) -> Tensor:
         """The masked-LM loss of one chunk through the bare backbone."""
         anchor, tokens = self.anchors[family], batch.chunks[step % len(batch.chunks)]
-        ids, targets = anchor.mask(tokens.input_ids, tokens.segments, step)  # type: ignore[operator]
-        loss: Tensor = anchor(
-            self.encoder(replace(tokens, input_ids=ids)), targets, self.encoder.embeddings.word.weight
-        )
+        ids = tokens.input_ids.flatten()
+        real = (tokens.segments.flatten() >= 0).nonzero()[:, 0]
+        masked, chosen = anchor.mask(ids[real].cpu().numpy(), step)  # type: ignore[operator]
+        altered, places = ids.clone(), real[torch.from_numpy(chosen).to(ids.device)]
+        altered[real] = torch.from_numpy(masked).to(ids.device)
+        states = self.encoder(replace(tokens, input_ids=altered.view_as(tokens.input_ids))).flatten(0, 1)
+        loss: Tensor = anchor(states[places], ids[places], self.encoder.embeddings.word.weight)
         return loss
 
     def _loss(self, family: str, features: Tensor, batch: StepBatch) -> Tensor:
@@ -118,8 +123,8 @@ class PrefinetuneModel(nn.Module):
             features = gather_units(features, batch.counts)
             loss: Tensor = self.objectives[family](features, batch.targets)
             if batch.teacher is not None:
-                teacher = gather_units(batch.teacher, batch.counts)
-                loss = loss + self.distil_weight * feature_distance(features, teacher)
+                teacher = gather_units(batch.teacher, batch.counts).detach()
+                loss = loss + self.distil_weight * (1 - F.cosine_similarity(features, teacher, dim=-1)).mean()
             return loss
 
 

@@ -1,209 +1,318 @@
-"""The sources of a recipe: read once into stored corpora, cleaned of what the tasks are scored on, and tokenised."""
+"""The sources of a recipe: found, read once into the cache, cleaned of what is scored on, tokenised, counted."""
 
 from __future__ import annotations
 
 import hashlib
-import logging
+import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
+<<<<<<< HEAD
 from trunkline.cache import cache_folder
 from trunkline.config import DecontaminateSection, FamilySection, MixtureFamily, PrefinetuneRecipe
 from trunkline.data.checks.decontaminate import decontaminate
 from trunkline.data.load import stream_examples, stream_source
+=======
+from trunkline.config import DecontaminateSection, MixtureFamily, MixtureRecipe, PrefinetuneRecipe
+from trunkline.data.checks.decontaminate import decontaminate
+from trunkline.data.checks.overlap import OverlapIndex
+from trunkline.data.checks.report import example_texts
+from trunkline.data.load import load_examples, stream_examples, stream_source
+from trunkline.data.source_card import SourceCard, label_words, load_source_card
+>>>>>>> prefinetune
 from trunkline.errors import RecipeError, TrunklineError
-from trunkline.prefinetune.corpus import Corpus, Subset, corpus_of, tokens_of
+from trunkline.prefinetune.corpus import Corpus, View, cached, corpus_of
 from trunkline.prefinetune.mixture import Source, split_source
 from trunkline.prefinetune.objectives import get_prefinetune_family
-from trunkline.prefinetune.store import Rows, code_fingerprint, open_rows, store_rows
-from trunkline.text.examples import Example, NerExample, PairExample, PlainExample, QaExample
+from trunkline.problems import nearest
+from trunkline.text.examples import Example, NerExample, PairExample, PlainExample, QaExample, TextExample
 from trunkline.text.tokens import IntArray, TextTokenizer
+<<<<<<< HEAD
 from trunkline_lab.data.cards import Card, load_card
 from trunkline_lab.data.checks import benchmark_index, held_out_splits, tasks_here
 from trunkline_lab.data.derived import plain_texts
+=======
+from trunkline.versions import versions
+>>>>>>> prefinetune
 
-log = logging.getLogger(__name__)
-
-_KINDS = {"ner": NerExample, "classification": PairExample, "qa": QaExample, "text": PlainExample}
-_TEXT_FILES = (".txt", ".md", ".gz")
+Say = Callable[[str], None]
+_READ_AS = {NerExample: "ner", TextExample: "classification", PairExample: "pairs", QaExample: "qa"}
 
 
 @dataclass(frozen=True)
-class Opened:
-    """A source's corpus, and what of it may be trained on.
+class Found:
+    """A source that a recipe names.
 
     Attributes:
-        name: As the recipe says it, without folder and suffix.
-        corpus: All its examples.
-        kept: Indices into the corpus that are left after decontamination.
-        removed: What decontamination took out, as plain data; empty without it.
-        card: Its card; none for a bare file.
+        card: What is known of it.
+        state: Changes whenever its examples do; the cache goes by it.
+        examples: Reads it.
     """
 
-    name: str
-    corpus: Corpus
-    kept: IntArray
-    removed: dict[str, Any]
-    card: Card | None
-
-    def concept(self, label: str, *, describe: bool = True) -> str:
-        """The natural words for a label: what the card says, or the label itself as words."""
-        if describe and self.card is not None:
-            return self.card.concept(label)
-        return " ".join(label.replace("_", " ").replace("-", " ").split()).lower()
+    card: SourceCard
+    state: str
+    examples: Callable[[], Iterable[Example]]
 
 
-class Decontaminator:
-    """Takes examples out that also stand in dev or test parts; what is left of a corpus is worked out once."""
+@dataclass(frozen=True)
+class HeldOutTexts:
+    """Texts that nothing may be learnt from: `names` of their owners, `state` as for `Found`, `texts` with owners."""
 
-    def __init__(self, section: DecontaminateSection) -> None:
-        self.section = section
-        self.cards = tasks_here() if section.against == "tasks" else list(section.against)
-        cards = [load_card(name) for name in self.cards]
-        parts = [card.fingerprint(split) for card in cards for split in held_out_splits(card.splits)]
-        self.fingerprint = hashlib.sha256(f"{parts} {section.threshold}".encode()).hexdigest()
-        self._index: Any = None
-
-    def kept(self, corpus: Corpus) -> tuple[IntArray, dict[str, Any]]:
-        """Indices of the examples that are left, and the report about the others."""
-        key = hashlib.sha256(f"{code_fingerprint()} {corpus.sha256} {self.fingerprint}".encode()).hexdigest()[:32]
-        folder = cache_folder() / "kept" / key
-        rows = open_rows(folder)
-        if rows is None:
-            rows = self._compute(corpus, folder)
-        indices = np.asarray([index for row in range(len(rows)) for index in rows[row]], dtype=np.int64)
-        return indices, rows.info["removed"]
-
-    def _compute(self, corpus: Corpus, folder: Path) -> Rows:
-        if self._index is None:
-            self._index = benchmark_index(self.cards, threshold=self.section.threshold)
-        kept, removal = decontaminate(corpus, self._index)
-        return store_rows(folder, {"index": "int"}, ((i,) for i in kept), lambda: {"removed": removal.as_dict()})
+    names: Sequence[str]
+    state: str
+    texts: Callable[[], Iterable[tuple[str, str]]]
 
 
-def open_sources(
-    family: str,
-    section: MixtureFamily,
-    clean: Decontaminator | None = None,
-    on_load: Callable[[str], None] = lambda name: None,
-) -> list[Opened]:
-    """Opens every source of a family.
+class SourceFinder(Protocol):
+    """What the names in a recipe mean."""
 
-    Raises:
-        RecipeError: Sources that cannot be read, all of them listed.
+    def open(self, name: str, kind: type[Any]) -> Found:
+        """The source of a name, whose examples are to be of a kind; reads no more than a card.
+
+        Raises:
+            TrunklineError: There is none, or none of this kind.
+        """
+        ...
+
+    def held_out(self, names: Sequence[str]) -> HeldOutTexts:
+        """The texts that `decontaminate.against` means."""
+        ...
+
+
+class FileFinder:
+    """Names are files (folders too for plain text), each with a source card (`DATA.yaml`) beside it or none.
+
+    Args:
+        root: Where relative paths begin.
     """
-    sources, problems = [], []
-    for name in section.sources:
-        on_load(name)
-        try:
-            sources.append(_open(name, family, clean))
-        except TrunklineError as error:
-            problems.append(f"families.{family}.sources.{name}: {error}")
-    if problems:
-        raise RecipeError("recipe", problems)
-    return _told_apart(sources)
+
+    def __init__(self, root: Path = Path()) -> None:
+        self.root = root
+
+    def open(self, name: str, kind: type[Any]) -> Found:
+        """See `SourceFinder`; `name` may be that of the card instead of the data."""
+        path = self._existing(name)
+        card_path = path.with_suffix(".yaml")
+        if path == card_path:
+            path = self._existing(str(Path(name).with_suffix(".jsonl")))
+        family = "text" if kind is PlainExample else _READ_AS[kind].replace("pairs", "classification")
+        if card_path.is_file():
+            card = load_source_card(card_path)
+            if family not in (card.family, "text"):
+                raise TrunklineError(f"{card_path} is of family {card.family}", expected=f"a source for {family}")
+        else:
+            card = SourceCard(name=path.stem, family=family, coverage="closed")  # type: ignore[arg-type]
+
+        def examples() -> Iterable[Example]:
+            if path.suffix == ".jsonl" and kind in (NerExample, PairExample, QaExample):
+                return stream_source(path, family)  # spans may overlap, pairs may have groups
+            return stream_examples(path, "plain" if family == "text" else _READ_AS[kind])
+
+        return Found(card, f"{_state(path)} as {kind.__name__}", examples)
+
+    def held_out(self, names: Sequence[str]) -> HeldOutTexts:
+        """See `SourceFinder`; the files are dev and test data of any family."""
+        paths = [self._existing(name) for name in names]
+
+        def texts() -> Iterator[tuple[str, str]]:
+            for path in paths:
+                yield from ((path.name, text) for example in _read_any(path) for text in example_texts(example))
+
+        return HeldOutTexts(names, " ".join(map(_state, paths)), texts)
+
+    def _existing(self, name: str) -> Path:
+        path = self.root / Path(name).expanduser()
+        if not path.exists():
+            siblings = [item.name for item in path.parent.iterdir()] if path.parent.is_dir() else []
+            raise TrunklineError(
+                f"there is no {path}{nearest(path.name, siblings)}",
+                expected="a file of data, such as sentences.jsonl",
+                todo="Correct the name in the recipe; public data sets are known to trunkline-lab alone",
+            )
+        return path
 
 
 def load_sources(
-    family: str, section: FamilySection, seed: int, opened: Sequence[Opened], tokenizer: TextTokenizer | None = None
+    family: str,
+    section: MixtureFamily,
+    seed: int = 0,
+    tokenizer: TextTokenizer | None = None,
+    *,
+    finder: SourceFinder | None = None,
+    clean: Decontaminator | None = None,
+    say: Say = lambda text: None,
 ) -> list[Source]:
     """The sources of a family as a mixture takes them.
 
     Args:
         family: Its name.
-        section: Weights, caps and the number of held-out examples.
+        section: Sources with weights and caps; one of a recipe of pre-finetuning holds examples out, too.
         seed: Divides each source into what is trained on and what is held out.
-        opened: From `open_sources`.
         tokenizer: If given, texts are tokenised once and kept.
+        finder: Knows what the names mean; files by default.
+        clean: Takes out what stands in held-out texts.
+        say: Receives a line for each source.
+
+    Raises:
+        RecipeError: Sources that cannot be read, all of them listed.
     """
-    sources = []
-    for share, source in zip(section.sources.values(), opened, strict=True):
-        corpus = source.corpus
-        train, held_out = split_source(len(source.kept), section.held_out, share.cap, seed)
-        train, held_out = source.kept[train], source.kept[held_out]
-        size = 1.0 if section.source_temperature is None else float(len(train)) ** (1 / section.source_temperature)
-        units = None
-        if tokenizer is not None:
-            units = Subset(tokens_of(corpus, tokenizer, family, get_prefinetune_family(family).unit_texts), train)
-        log.info(
-            "%s: %d examples, %d held out, %d concepts", source.name, len(train), len(held_out), len(corpus.labels)
-        )
-        sources.append(
-            Source(
-                source.name,
-                Subset(corpus, train),
-                Subset(corpus, held_out),
-                {label: source.concept(label, describe=section.descriptions) for label in sorted(corpus.labels)},
-                source.card is None or source.card.coverage == "closed",
-                share.weight * size,
-                units,
-                corpus.labels,
-            )
-        )
+    finder = finder or FileFinder()
+    sources: list[Source] = []
+    problems: list[str] = []
+    seen: Counter[str] = Counter()
+    for name, share in section.sources.items():
+        say(f"reading {name}")
+        try:
+            source = _load(name, family, section, seed, tokenizer, finder, clean)
+        except TrunklineError as error:
+            problems.append(f"families.{family}.sources.{name}: {error}")
+            continue
+        # Files of one name in several folders are numbered, as progress is kept by name.
+        seen[source.name] += 1
+        number = f"-{seen[source.name]}" if seen[source.name] > 1 else ""
+        sources.append(replace(source, name=source.name + number, weight=share.weight * source.weight))
+    if problems:
+        raise RecipeError("recipe", problems)
     return sources
 
 
-def open_recipe(recipe: PrefinetuneRecipe, say: Callable[[str], None] = lambda text: None) -> dict[str, list[Opened]]:
-    """Opens all sources of a recipe by family; problems of all sources of a family raise one RecipeError."""
-    clean = Decontaminator(recipe.decontaminate) if recipe.decontaminate else None
-    return {
-        family: open_sources(family, section, clean, lambda name: say(f"reading {name}"))
-        for family, section in recipe.families.items()
-    }
-
-
 def recipe_sources(
-    recipe: PrefinetuneRecipe, tokenizer: TextTokenizer | None = None, say: Callable[[str], None] = lambda text: None
+    recipe: PrefinetuneRecipe | MixtureRecipe,
+    tokenizer: TextTokenizer | None = None,
+    *,
+    finder: SourceFinder | None = None,
+    say: Say = lambda text: None,
 ) -> dict[str, list[Source]]:
     """All sources of a recipe by family; problems of all sources of a family raise one RecipeError."""
-    opened = open_recipe(recipe, say)
+    finder = finder or FileFinder()
+    clean = Decontaminator(recipe.decontaminate, finder) if recipe.decontaminate else None
+    seed = recipe.seed if isinstance(recipe, PrefinetuneRecipe) else 0
     return {
-        family: load_sources(family, section, recipe.seed, opened[family], tokenizer)
+        family: load_sources(family, section, seed, tokenizer, finder=finder, clean=clean, say=say)
         for family, section in recipe.families.items()
     }
 
 
-def _open(name: str, family: str, clean: Decontaminator | None) -> Opened:
-    path = Path(name)
-    if path.suffix == ".jsonl" and path.with_suffix(".yaml").is_file():  # as weak-label and mine-pairs write them
-        return _open(str(path.with_suffix(".yaml")), family, clean)
-    # All kinds of data have text, so those of the family text are another view of them, stored under another key.
-    view = " as text" if family == "text" else ""
-    if path.suffix == ".jsonl" or (view and (path.suffix in _TEXT_FILES or (path.is_dir() and "/" in name))):
-        read = (lambda: stream_examples(path, "plain")) if view else (lambda: stream_source(path, family))
-        corpus = corpus_of(_key(_state(path) + view), read)
-        opened = Opened(path.stem, corpus, np.arange(len(corpus)), {}, None)
-    else:
-        card, split = _card(name)
+def describe_mixture(
+    recipe: MixtureRecipe, say: Say = lambda text: None, finder: SourceFinder | None = None
+) -> dict[str, Any]:
+    """Reads and cleans a mixture and counts what is in it.
 
-        def stream() -> Iterable[Example]:
-            return plain_texts(card.stream(split)) if view else card.stream(split)
+    Returns:
+        Plain data: `totals` (sources, examples; labelled sentences and distinct concept texts for NER) by family;
+        `sources`, one row each with `examples` as read, `removed`, `left` after the cap, `share` of the draws and
+        `licence`; `decontaminated` with the names and threshold.
+    """
+    rows: list[dict[str, Any]] = []
+    totals: dict[str, dict[str, int]] = {}
+    for family, sources in recipe_sources(recipe, finder=finder, say=say).items():
+        whole = sum(source.weight for source in sources)
+        concepts: set[str] = set()
+        totals[family] = {"sources": len(sources), "examples": sum(len(source.train) for source in sources)}
+        for source in sources:
+            say(f"counting {source.name}")
+            facts = {key: source.facts[key] for key in ("licence", "coverage", "examples", "removed", "why")}
+            row = {"family": family, "source": source.name, **facts, "left": len(source.train)}
+            if family == "ner":
+                labels = [{span.label for span in e.spans} for e in source.train if isinstance(e, NerExample)]
+                own = {source.concepts[label] for part in labels for label in part}
+                row |= {"labelled": sum(map(bool, labels)), "concepts": len(own)}
+                concepts |= own
+            rows.append({**row, "share": source.weight / whole})
+        if family == "ner":
+            labelled = sum(row["labelled"] for row in rows if row["family"] == family)
+            totals[family] |= {"labelled": labelled, "concepts": len(concepts)}
+    report: dict[str, Any] = {"name": recipe.name, "totals": totals, "sources": rows, "versions": versions()}
+    if recipe.decontaminate:
+        names = (finder or FileFinder()).held_out(recipe.decontaminate.against).names
+        report["decontaminated"] = {"against": list(names), "threshold": recipe.decontaminate.threshold}
+    return report
 
-        corpus = corpus_of(_key(f"{card.name} {card.fingerprint(split)}{view}"), stream)
-        label = card.name if split == "train" else f"{card.name}@{split}"
-        opened = Opened(label, corpus, np.arange(len(corpus)), {}, card)
-    if not isinstance(opened.corpus[0], _KINDS[family]):
-        raise TrunklineError(
-            f"{name} yields {type(opened.corpus[0]).__name__}", expected=f"{_KINDS[family].__name__} for {family}"
-        )
-    if clean is None:
-        return opened
-    kept, removed = clean.kept(opened.corpus)
-    if not len(kept):
+
+class Decontaminator:
+    """Takes examples out that also stand in held-out texts; what is left of a corpus is worked out once."""
+
+    def __init__(self, section: DecontaminateSection, finder: SourceFinder) -> None:
+        self.threshold = section.threshold
+        self.held_out = finder.held_out(section.against)
+        self._index: OverlapIndex | None = None
+
+    def kept(self, corpus: Corpus) -> tuple[IntArray, dict[str, Any]]:
+        """Indices of the examples that are left, and how many were removed `by_` what."""
+
+        def make(folder: Path) -> None:
+            if self._index is None:
+                self._index = OverlapIndex.build(self.held_out.texts(), self.threshold)
+            kept, removal = decontaminate(corpus.all(), self._index)
+            removed = np.setdiff1d(np.arange(len(corpus)), kept).tolist()
+            # The texts stay where they are: a report may be published, the data often may not.
+            why = {key: value for key, value in removal.as_dict().items() if key.startswith("by_")}
+            (folder / "info.json").write_text(json.dumps({"removed": removed, "why": why}), encoding="utf-8")
+
+        key = f"kept {corpus.sha256} {self.threshold} {self.held_out.state}"
+        found = cached(key, make, lambda folder: json.loads((folder / "info.json").read_text("utf-8")))
+        return np.setdiff1d(np.arange(len(corpus)), found["removed"]), found["why"]
+
+
+def _load(
+    name: str,
+    family: str,
+    section: MixtureFamily,
+    seed: int,
+    tokenizer: TextTokenizer | None,
+    finder: SourceFinder,
+    clean: Decontaminator | None,
+) -> Source:
+    known = get_prefinetune_family(family)
+    found = finder.open(name, known.kind)
+    corpus, card = corpus_of(found.state, found.examples, known, tokenizer), found.card
+    if corpus.kind is not known.kind:
+        raise TrunklineError(f"{name} yields {corpus.kind.__name__}", expected=f"{known.kind.__name__} for {family}")
+    left, why = (np.arange(len(corpus)), {}) if clean is None else clean.kept(corpus)
+    if not len(left):
         raise TrunklineError(f"nothing of {name} is left after decontamination", todo="Take it out of the recipe")
-    return replace(opened, kept=kept, removed=removed)
+    train, held_out = split_source(len(left), getattr(section, "held_out", 0), section.sources[name].cap, seed)
+    power = section.source_temperature
+    words = card.concept if section.descriptions else label_words
+    return Source(
+        card.name,
+        View(corpus.example, left[train]),
+        View(corpus.example, left[held_out]),
+        {label: words(label) for label in sorted(corpus.labels)},
+        card.coverage == "closed",
+        1.0 if power is None else float(len(train)) ** (1 / power),
+        View(corpus.units, left[train]) if corpus.has_units else None,
+        corpus.labels,
+        {
+            "title": card.title,
+            "home": card.home,
+            "licence": card.licence,
+            "coverage": card.coverage,
+            # What is drawn depends on the corpus and on what decontamination left of it, which another machine with
+            # other held-out texts may do otherwise.
+            "sha256": corpus.sha256,
+            "left_sha256": hashlib.sha256(left.astype("<i8").tobytes()).hexdigest(),
+            "examples": len(corpus),
+            "removed": len(corpus) - len(left),
+            "why": why,
+        },
+    )
 
 
-def _card(name: str) -> tuple[Card, str]:
-    if Path(name).suffix in (".yaml", ".yml"):
-        return load_card(Path(name)), "train"
-    card, at, split = name.partition("@")
-    return load_card(card), split if at else "train"
+def _read_any(path: Path) -> list[Example]:
+    """Data of whatever family they are."""
+    problems = []
+    for family in (*_READ_AS.values(), "plain"):
+        try:
+            return load_examples(path, family)
+        except TrunklineError as error:
+            problems.append(str(error))
+    raise TrunklineError(f"{path} cannot be read as data of any family: {problems[0]}")
 
 
 def _state(path: Path) -> str:
@@ -211,18 +320,3 @@ def _state(path: Path) -> str:
     files = sorted(path.rglob("*")) if path.is_dir() else [path]
     found = [(file.resolve(), file.stat()) for file in files if file.is_file()]
     return " ".join(f"{file} {stat.st_size} {stat.st_mtime_ns}" for file, stat in found) or str(path)
-
-
-def _key(state: str) -> str:
-    return hashlib.sha256(state.encode()).hexdigest()[:32]
-
-
-def _told_apart(sources: list[Opened]) -> list[Opened]:
-    """Numbers sources of one name (files of one name in several folders), as progress is kept by name."""
-    seen: Counter[str] = Counter()
-    result = []
-    for source in sources:
-        seen[source.name] += 1
-        number = seen[source.name]
-        result.append(source if number == 1 else replace(source, name=f"{source.name}-{number}"))
-    return result

@@ -23,66 +23,33 @@ SHARED = "shared"
 _PER_FAMILY = ("task-primary", "frozen-backbone")
 
 Losses = Iterator[tuple[str, float, Tensor]]
-Groups = dict[str, tuple[list[nn.Parameter], float]]
 
 
 def adapters_of(recipe: PrefinetuneRecipe, encoder: Encoder) -> dict[str, LoraAdapter]:
     """The adapters that the recipe's strategy trains beside the backbone.
 
-    `task-primary` and `frozen-backbone` have one for each family, `single-adapter` one of double rank in each
-    layer for all (and double alpha, so that the update is scaled as theirs), the others none.
+    `task-primary` and `frozen-backbone` have one for each family, `single-adapter` one of double rank for all (and
+    double alpha, so that the update is scaled as theirs), the others none.
     """
     config = lora_config(recipe.adapter, encoder.config, encoder.fork)
     if recipe.strategy in _PER_FAMILY:
         return {family: LoraAdapter(config, encoder.config) for family in recipe.families}
     if recipe.strategy == "single-adapter":
-        pattern = tuple(2 * rank for rank in config.rank_pattern)
-        double = replace(config, rank=2 * config.rank, alpha=2 * config.alpha, rank_pattern=pattern)
+        double = replace(config, rank=2 * config.rank, alpha=2 * config.alpha)
         double.check(encoder.config, encoder.fork)
         return {SHARED: LoraAdapter(double, encoder.config)}
     return {}
 
 
-def freeze(encoder: Encoder, recipe: PrefinetuneRecipe, step: int) -> None:
-    """Sets which parts of the backbone are trained in a step.
+def freeze(encoder: Encoder, recipe: PrefinetuneRecipe) -> None:
+    """Sets which parts of the backbone are trained.
 
-    All of it is frozen by the strategy `frozen-backbone` and in the sharpening stage, the last `optimizer.sharpen` of
-    the steps, in which each primary adapter is finished alone; the embeddings and the lowest layers by
-    `optimizer.frozen_layers` (NuNER, arXiv 2402.15343, freezes the bottom half).
+    The strategy `frozen-backbone` freezes all of it, `optimizer.frozen_layers` the embeddings and the lowest layers
+    (NuNER, arXiv 2402.15343, freezes the bottom half).
     """
-    rates = recipe.optimizer
-    all_frozen = recipe.strategy == "frozen-backbone" or step >= round(rates.steps * (1 - rates.sharpen))
-    for number, part in enumerate(_parts(encoder)):
-        trained = not all_frozen and (rates.frozen_layers == 0 or number > rates.frozen_layers)
-        for parameter in part.parameters():
-            parameter.requires_grad_(trained)
-
-
-def parameter_groups(encoder: Encoder, adapters: nn.Module, objectives: nn.Module, recipe: PrefinetuneRecipe) -> Groups:
-    """Parameters with their rates, by name.
-
-    With `optimizer.layer_decay` d the top layer has the backbone's rate and each part below it d times that of the one
-    above (ULMFiT, arXiv 1801.06146, section 3.2; ELECTRA fine-tuning); with `optimizer.b_ratio` the matrices B of LoRA
-    have so many times the rate of A (LoRA+, arXiv 2402.12354).
-    """
-    rates = recipe.optimizer
-    parts = _parts(encoder)
-    if rates.layer_decay == 1:
-        groups: Groups = {"backbone": (list(encoder.parameters()), rates.backbone_rate)}
-    else:
-        top = len(parts) - 1
-        groups = {
-            f"backbone {number}": (list(part.parameters()), rates.backbone_rate * rates.layer_decay ** (top - number))
-            for number, part in enumerate(parts)
-        }
-    named = list(adapters.named_parameters())
-    if rates.b_ratio == 1:
-        groups["adapters"] = [parameter for _, parameter in named], rates.adapter_rate
-    else:
-        groups["adapters a"] = [p for name, p in named if not name.endswith(".b")], rates.adapter_rate
-        groups["adapters b"] = [p for name, p in named if name.endswith(".b")], rates.adapter_rate * rates.b_ratio
-    groups["objectives"] = list(objectives.parameters()), rates.objective_rate
-    return groups
+    lowest = recipe.optimizer.frozen_layers
+    for number, part in enumerate([encoder.embeddings, *encoder.layers]):
+        part.requires_grad_(recipe.strategy != "frozen-backbone" and (lowest == 0 or number > lowest))
 
 
 def project_conflicts(
@@ -137,8 +104,3 @@ def _plus(left: Tensor | None, right: Tensor | None) -> Tensor | None:
     if left is None or right is None:
         return right if left is None else left
     return left + right
-
-
-def _parts(encoder: Encoder) -> list[nn.Module]:
-    """The backbone from below: embeddings, then the layers."""
-    return [encoder.embeddings, *encoder.layers]

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import load_file
 from torch import nn
 
-from trunkline.atomic import write_atomic
 from trunkline.errors import TrunklineError
 from trunkline.problems import nearest
-from trunkline.training.checkpoint import damaged, fit_module, save_module
-from trunkline.training.folders import find_folder, write_errors, write_folder
+from trunkline.training.checkpoint import fit_module, read_tensors, write_tensors
 
 
 def keep_best(
@@ -45,17 +41,12 @@ def keep_best(
         if value is None or not math.isfinite(value):
             continue
         held = best_of(folder, family)
-        if held is not None and not _better(measure, value, float(held["value"])):
+        sign = -1 if measure.rpartition("/")[2] == "loss" else 1
+        if held is not None and sign * value <= sign * float(held["value"]):
             continue
         content = {"family": family, "measure": measure, "value": value, "step": step, "values": dict(values)}
-
-        def write(path: Path, content: Mapping[str, Any] = content) -> None:
-            save_module(module, path)
-            write_atomic(path / "best.json", json.dumps(content, indent=2) + "\n")
-
-        final = _folder(folder, family)
-        with write_errors(final, "the last checkpoint and the best one before it are intact"):
-            write_folder(final, write)
+        kept = "the last checkpoint and the best one before it are intact"
+        write_tensors(_path(folder, family), module.state_dict(), content, kept)
         found.append(family)
     return found
 
@@ -66,11 +57,8 @@ def best_of(folder: Path, family: str) -> dict[str, Any] | None:
     Raises:
         TrunklineError: The file is damaged.
     """
-    path = find_folder(_folder(folder, family)) / "best.json"
-    if not path.is_file():
-        return None
-    with damaged(path.parent):
-        return dict(json.loads(path.read_text(encoding="utf-8")))
+    path = _path(folder, family)
+    return read_tensors(path, only_content=True)[0] if path.is_file() else None
 
 
 def load_best(folder: Path, family: str, module: nn.Module) -> dict[str, Any]:
@@ -80,26 +68,20 @@ def load_best(folder: Path, family: str, module: nn.Module) -> dict[str, Any]:
         TrunklineError: There is none, or it is damaged.
         MismatchError: It is of another module.
     """
-    content = best_of(folder, family)
-    if content is None:
+    path = _path(folder, family)
+    if not path.is_file():
         raise TrunklineError(
             f"{folder} has no best checkpoint of {family}",
-            expected=f"a folder best-{family}",
+            expected=f"a file {path.name}",
             todo="Set monitor.every and checkpoint.best in the recipe",
         )
-    path = find_folder(_folder(folder, family))
-    with damaged(path):
-        tensors = load_file(path / "module.safetensors")
+    content, tensors = read_tensors(path)
     fit_module(module, tensors, path)
     return content
 
 
-def _folder(folder: Path, family: str) -> Path:
-    return folder / f"best-{family}"
-
-
-def _better(measure: str, value: float, than: float) -> bool:
-    return value < than if measure.rpartition("/")[2] == "loss" else value > than
+def _path(folder: Path, family: str) -> Path:
+    return folder / f"best-{family}.safetensors"
 
 
 def _value(family: str, measure: str, values: Mapping[str, float]) -> float | None:

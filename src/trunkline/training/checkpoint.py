@@ -1,31 +1,48 @@
-"""Checkpoints: weights, optimizer state, averages, random state and the caller's own state, as safetensors and JSON.
+"""Checkpoints: weights, optimizer state, averages, random state and the caller's own state, in one safetensors file.
 
-The rates of a step are a function of its number, see `loop.rate_factor`, so they need no state. A killed run, a full
-disk or a power cut never leaves half a checkpoint, see `folders`.
+The rates of a step are a function of its number, see `loop.rate_factor`, so they need no state. A file is written under
+another name, brought to the disk and renamed: a killed run, a full disk or a power cut never leaves half a checkpoint.
 """
 
 from __future__ import annotations
 
 import json
+import os
+import random as python_random
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from trunkline.atomic import write_atomic
 from trunkline.errors import MismatchError, TrunklineError
-from trunkline.training.ema import Ema
-from trunkline.training.folders import find_folders, remove_folder, write_errors, write_folder
-from trunkline.training.random_state import random_state, restore_random_state, seed_everything
+from trunkline.training.log import write_errors
 
-__all__ = ["checkpoints", "load_checkpoint", "save_checkpoint", "seed_everything"]
+FORMAT = 3
+_KEY, _SUFFIX, _WRITING = "trunkline", ".safetensors", ".writing"
 
-FORMAT = 2
+
+def seed_everything(seed: int) -> None:
+    """Seeds the random generators that training and the libraries under it use."""
+    python_random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
+
+
+def random_state() -> dict[str, Tensor]:
+    """The state of the generators that training draws from: torch's on the processor and on this process's GPU.
+
+    Everything else is drawn by generators that are made of the seed and the step.
+    """
+    state = {"cpu": torch.get_rng_state()}
+    if torch.cuda.is_available():
+        state["cuda"] = torch.cuda.get_rng_state()
+    return state
 
 
 def save_checkpoint(
@@ -35,7 +52,7 @@ def save_checkpoint(
     optimizer: torch.optim.Optimizer,
     extra: Mapping[str, Any],
     keep: int,
-    ema: Ema | None = None,
+    averages: nn.Module | None = None,
     random: Sequence[Mapping[str, Tensor]] | None = None,
 ) -> Path:
     """Writes the checkpoint of a step and removes all but the last `keep`.
@@ -47,50 +64,42 @@ def save_checkpoint(
         optimizer: Its optimizer, whose parameters are the module's.
         extra: What the caller needs to go on, as JSON.
         keep: How many checkpoints stay.
-        ema: The averages of the weights, if any are kept.
+        averages: Holds the averages of the weights, if any are kept.
         random: The `random_state` of every process, in the order of their ranks; of this one alone by default.
 
     Raises:
         TrunklineError: The disk is full or cannot be written to; earlier checkpoints are as they were.
     """
     states = [random_state()] if random is None else random
-    tensors, numbers = _optimizer_state(module, optimizer)
+    tensors = {f"module/{name}": tensor for name, tensor in module.state_dict().items()}
+    if averages is not None:
+        tensors |= {f"averages/{name}": tensor for name, tensor in averages.state_dict().items()}
+    for rank, state in enumerate(states):
+        tensors |= {f"random/{rank}/{name}": tensor for name, tensor in state.items()}
+    for name, parameter in module.named_parameters():
+        tensors |= {f"optimizer/{name}/{key}": value for key, value in optimizer.state.get(parameter, {}).items()}
     content = {
         "format": FORMAT,
         "step": step,
         "processes": len(states),
-        "averages": ema is not None,
-        "optimizer": numbers,
+        "averages": averages is not None,
         "extra": dict(extra),
     }
-
-    def write(path: Path) -> None:
-        save_module(module, path)
-        save_file(_contiguous(tensors), path / "optimizer.safetensors")
-        if ema is not None:
-            save_file(_contiguous(ema.state()), path / "ema.safetensors")
-        save_file(
-            {f"{rank}/{name}": tensor for rank, state in enumerate(states) for name, tensor in state.items()},
-            path / "random.safetensors",
-        )
-        write_atomic(path / "state.json", json.dumps(content))
-
-    final = folder / f"step-{step:08d}"
-    with write_errors(final, "earlier checkpoints are intact"):
-        write_folder(final, write)
-    with write_errors(folder, f"{final.name} is complete, but an older checkpoint cannot be removed"):
-        for old in checkpoints(folder)[:-keep]:
-            remove_folder(old)
-    return final
+    path = folder / f"step-{step:08d}{_SUFFIX}"
+    write_tensors(path, tensors, content, "earlier checkpoints are intact")
+    with write_errors(folder, f"{path.name} is complete, but an older checkpoint cannot be removed"):
+        for old in [*checkpoints(folder)[:-keep], *folder.glob(f".*{_WRITING}")]:
+            old.unlink()
+    return path
 
 
 def checkpoints(folder: Path) -> list[Path]:
-    """The complete checkpoints of a run, oldest first."""
-    return [item for item in find_folders(folder, "step-") if (item / "state.json").is_file()]
+    """The checkpoints of a run, oldest first."""
+    return sorted(folder.glob(f"step-*{_SUFFIX}"))
 
 
 def load_checkpoint(
-    path: Path, module: nn.Module, optimizer: torch.optim.Optimizer, ema: Ema | None = None, rank: int = 0
+    path: Path, module: nn.Module, optimizer: torch.optim.Optimizer, averages: nn.Module | None = None, rank: int = 0
 ) -> tuple[int, dict[str, Any]]:
     """Restores module, optimizer, averages and random state; everything is read and checked before any of it is.
 
@@ -98,7 +107,7 @@ def load_checkpoint(
         path: One of `checkpoints`.
         module: As it was saved.
         optimizer: As it was saved.
-        ema: As it was saved; none if none was.
+        averages: As they were saved; none if none were.
         rank: This process's, where there are several; the random state is that of the same rank.
 
     Returns:
@@ -108,8 +117,7 @@ def load_checkpoint(
         MismatchError: The checkpoint is of another format, another module or fewer processes.
         TrunklineError: It is damaged.
     """
-    with damaged(path):
-        content = json.loads((path / "state.json").read_text(encoding="utf-8"))
+    content, tensors = read_tensors(path)
     if content.get("format") != FORMAT:
         raise MismatchError(
             f"{path} has format {content.get('format')}",
@@ -121,24 +129,58 @@ def load_checkpoint(
             f"{path} is of {content['processes']} processes and this is number {rank + 1}",
             expected="as many processes as the run was started with",
         )
-    if content["averages"] != (ema is not None):
-        held, asked = (("averages", "none"), ("none", "averages"))[ema is not None]
+    if content["averages"] != (averages is not None):
+        held, asked = (("averages", "none"), ("none", "averages"))[averages is not None]
         raise MismatchError(f"{path} has {held} of the weights", expected=asked, todo="Use another run folder")
-    with damaged(path):
-        weights, state, random = (load_file(path / f"{name}.safetensors") for name in ("module", "optimizer", "random"))
-        averages = load_file(path / "ema.safetensors") if ema is not None else {}
-    fit_module(module, weights, path)
-    _restore_optimizer(module, optimizer, state, content["optimizer"])
-    if ema is not None:
-        ema.restore(averages)
-    own = f"{rank}/"
-    restore_random_state({name.removeprefix(own): part for name, part in random.items() if name.startswith(own)})
+    fit_module(module, _part(tensors, "module/"), path)
+    if averages is not None:
+        fit_module(averages, _part(tensors, "averages/"), path)
+    _restore_optimizer(module, optimizer, _part(tensors, "optimizer/"))
+    random = _part(tensors, f"random/{rank}/")
+    torch.set_rng_state(random["cpu"])
+    if "cuda" in random and torch.cuda.is_available():
+        torch.cuda.set_rng_state(random["cuda"])
     return int(content["step"]), content["extra"]
 
 
-def save_module(module: nn.Module, folder: Path) -> None:
-    """Writes `module.safetensors`."""
-    save_file(_contiguous(module.state_dict()), folder / "module.safetensors")
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], content: Mapping[str, Any], kept: str) -> None:
+    """Writes tensors with JSON as metadata, complete or not at all.
+
+    Args:
+        path: The file; its folder is made if it is missing.
+        tensors: By name.
+        content: Plain data.
+        kept: What is intact if this fails, for the error.
+
+    Raises:
+        TrunklineError: The disk is full or cannot be written to.
+    """
+    owned: dict[str, Tensor] = {}
+    storages: set[int] = set()
+    for name, tensor in tensors.items():
+        owned[name] = tensor.detach().contiguous()
+        # The format has no tied weights; each name gets bytes of its own, and loading puts them where they were tied.
+        if owned[name].untyped_storage().data_ptr() in storages:
+            owned[name] = owned[name].clone()
+        storages.add(owned[name].untyped_storage().data_ptr())
+    with write_errors(path, kept):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f".{path.name}{_WRITING}")
+        try:
+            save_file(owned, temporary, {_KEY: json.dumps(content)})
+            with temporary.open("rb+") as file:
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+def read_tensors(path: Path, *, only_content: bool = False) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """The content and tensors of a file that `write_tensors` wrote; raises a TrunklineError if it is damaged."""
+    with _damaged(path), safe_open(str(path), framework="pt") as file:
+        content = json.loads((file.metadata() or {})[_KEY])
+        names = [] if only_content else file.keys()
+        return content, {name: file.get_tensor(name) for name in names}
 
 
 def fit_module(module: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> None:
@@ -156,11 +198,10 @@ def fit_module(module: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> 
 
 
 @contextmanager
-def damaged(path: Path) -> Iterator[None]:
-    """Says of a folder that cannot be read what to do about it."""
+def _damaged(path: Path) -> Iterator[None]:
     try:
         yield
-    except (OSError, ValueError, SafetensorError) as error:
+    except (OSError, ValueError, KeyError, SafetensorError) as error:
         raise TrunklineError(
             f"{path} is damaged ({error})",
             expected="a complete checkpoint, as it was written",
@@ -168,38 +209,11 @@ def damaged(path: Path) -> Iterator[None]:
         ) from error
 
 
-def _contiguous(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    result: dict[str, Tensor] = {}
-    storages: set[int] = set()
-    for name, tensor in tensors.items():
-        result[name] = tensor.detach().contiguous()
-        # The format has no tied weights; each name gets bytes of its own, and loading puts them where they were tied.
-        if result[name].untyped_storage().data_ptr() in storages:
-            result[name] = result[name].clone()
-        storages.add(result[name].untyped_storage().data_ptr())
-    return result
+def _part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
 
 
-def _optimizer_state(
-    module: nn.Module, optimizer: torch.optim.Optimizer
-) -> tuple[dict[str, Tensor], dict[str, dict[str, float]]]:
-    tensors: dict[str, Tensor] = {}
-    numbers: dict[str, dict[str, float]] = {}
-    for name, parameter in module.named_parameters():
-        for key, value in optimizer.state.get(parameter, {}).items():
-            if isinstance(value, Tensor):
-                tensors[f"{name}/{key}"] = value
-            else:
-                numbers.setdefault(name, {})[key] = value
-    return tensors, numbers
-
-
-def _restore_optimizer(
-    module: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    tensors: Mapping[str, Tensor],
-    numbers: Mapping[str, Mapping[str, float]],
-) -> None:
+def _restore_optimizer(module: nn.Module, optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
     parameters = dict(module.named_parameters())
     # A count of steps lies beside the weights where the optimizer's kernel reads it, and else in main memory.
     on_device = {
@@ -214,5 +228,3 @@ def _restore_optimizer(
         parameter = parameters[name]
         here = entry != "step" or id(parameter) in on_device
         optimizer.state[parameter][entry] = tensor.to(parameter.device) if here else tensor
-    for name, entries in numbers.items():
-        optimizer.state[parameters[name]].update(entries)

@@ -1,19 +1,41 @@
-"""Metrics of a run: JSON lines that survive a crash."""
+"""What a run writes besides weights: JSON lines that survive a crash, and errors where the disk is full."""
 
 from __future__ import annotations
 
 import importlib.util
 import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
+
 from trunkline.atomic import write_atomic
 from trunkline.errors import TrunklineError
-from trunkline.training.folders import write_errors
 
 _KEPT = "checkpoints are intact"
+
+
+@contextmanager
+def write_errors(path: Path, kept: str) -> Iterator[None]:
+    """Turns what the system says when a disk is full or read-only into an error that the user can act on.
+
+    Args:
+        path: What is being written.
+        kept: What is intact all the same, such as `earlier checkpoints are intact`.
+
+    Raises:
+        TrunklineError: In place of an OSError or a SafetensorError.
+    """
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        raise TrunklineError(
+            f"{path} could not be written ({error}); {kept}",
+            todo=f"Free some space in {path.parent} and run the same command again, to go on from the last checkpoint",
+        ) from error
 
 
 class MetricsLog:

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
 
 from trunkline.errors import TrainingError
 from trunkline.training.allocator import keep_freed_memory
@@ -218,3 +219,22 @@ def _stop_signal() -> Iterator[threading.Event]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def averages_of(module: nn.Module, decay: float) -> AveragedModel:
+    """A copy of a module that is to hold the exponential moving average of its weights.
+
+    `update_parameters(module)` after a step moves an average a towards the weight w, to d a + (1 - d) w with
+    d = min(decay, (1 + t) / (10 + t)) after t updates, so that the start counts little in short runs.
+
+    Args:
+        module: What is trained.
+        decay: Above 0 and below 1; 0.999 averages about the last thousand steps.
+    """
+
+    @torch.no_grad()
+    def move(averages: Any, weights: Any, updates: Any) -> None:
+        done = int(updates)
+        torch._foreach_lerp_(averages, weights, 1 - min(decay, (1 + done) / (10 + done)))
+
+    return AveragedModel(module, multi_avg_fn=move).eval()

@@ -1,4 +1,4 @@
-"""Choosing the precision of training by what the processor computes fast."""
+"""Precision and attention of training, by what the device computes fast."""
 
 from __future__ import annotations
 
@@ -15,6 +15,20 @@ def resolve_precision(asked: str) -> str:
     if torch.cuda.is_available():
         return "bf16" if torch.cuda.is_bf16_supported() else "fp32"
     return "bf16" if cpu_has_bf16() else "fp32"
+
+
+def usual_attention(precision: str, device: torch.device | str) -> str:
+    """What attention `auto` is in a precision: in bf16 on CPUs the fused kernel's backward pass is slow."""
+    return "eager" if precision == "bf16" and torch.device(device).type == "cpu" else "sdpa"
+
+
+def attention_setting(asked: str, precision: str, device: torch.device | str) -> str:
+    """What `Encoder.attention` is to be in a run.
+
+    It stays `auto` where this means the same in the run's precision: passes in another one, such as that which embeds
+    the concepts, then attend as is best in theirs.
+    """
+    return "auto" if asked in ("auto", usual_attention(precision, device)) else asked
 
 
 def make_accelerator(bf16: bool, **options: Any) -> Any:

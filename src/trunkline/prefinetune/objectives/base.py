@@ -51,9 +51,15 @@ class Objective(Protocol):
 
 
 class PrefinetuneFamily(Protocol):
-    """What pre-finetuning needs of a family. Implementations hold no state."""
+    """What pre-finetuning needs of a family. Implementations hold no state.
+
+    Attributes:
+        name: In recipes.
+        kind: The type of its examples.
+    """
 
     name: str
+    kind: type[Any]
 
     def unit_texts(self, examples: Sequence[Any], tokenizer: TextTokenizer) -> list[UnitText]:
         """The texts of examples with their units, in order (one text each; two for a pair)."""

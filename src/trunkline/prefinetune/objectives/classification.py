@@ -7,14 +7,59 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from trunkline.config import FamilySection
-from trunkline.prefinetune.losses.text_pair import LearnedTemperature, info_nce, reciprocal_ranks
 from trunkline.prefinetune.mixture import Source
 from trunkline.prefinetune.objectives.base import TextEmbedder
-from trunkline.text.examples import Example, PairExample, TextExample
+from trunkline.text.examples import Example, PairExample
 from trunkline.text.packing import UnitText, text_unit
 from trunkline.text.tokens import TextTokenizer
+
+BLOCK = 1024
+"""Pairs up to which the similarities of all of them are in memory at once; above, those of so many at a time."""
+
+
+def info_nce(left: Tensor, right: Tensor, temperature: float, groups: Tensor | None = None) -> Tensor:
+    """Symmetric InfoNCE with in-batch negatives (van den Oord et al. 2018, eq. 4; both directions as in CLIP).
+
+    Args:
+        left: [pairs, width] embeddings; they are normalised here.
+        right: [pairs, width] embeddings; row i belongs to row i of `left`.
+        temperature: Divides the cosines; 0.01 to 0.05 is usual.
+        groups: [pairs] group of each pair; other pairs of the same group are no negatives. All are by default.
+
+    Returns:
+        The mean loss in nats, a scalar; log(pairs) is chance.
+    """
+    left, right = F.normalize(left, dim=-1), F.normalize(right, dim=-1)
+    pairs = len(left)
+
+    def block(queries: Tensor, keys: Tensor, first: int) -> Tensor:
+        """The summed loss of the queries from `first` on; query i belongs to key i."""
+        logits = queries[first : first + BLOCK] @ keys.T / temperature
+        own = torch.arange(first, first + len(logits), device=logits.device)
+        if groups is not None:
+            number = torch.arange(pairs, device=logits.device)
+            alike = (groups[own][:, None] == groups[None, :]) & (own[:, None] != number[None, :])
+            logits = logits.masked_fill(alike, float("-inf"))
+        return F.cross_entropy(logits, own, reduction="sum")
+
+    if pairs <= BLOCK:
+        return (block(left, right, 0) + block(right, left, 0)) / max(2 * pairs, 1)
+    sums = [
+        checkpoint(block, queries, keys, first, use_reentrant=False, preserve_rng_state=False)
+        for queries, keys in ((left, right), (right, left))
+        for first in range(0, pairs, BLOCK)
+    ]
+    return torch.stack(sums).sum() / (2 * pairs)
+
+
+def reciprocal_ranks(left: Tensor, right: Tensor) -> Tensor:
+    """[pairs] 1 / rank of each left text's partner among all right texts, by cosine; ties count against it."""
+    cosines = F.normalize(left, dim=-1) @ F.normalize(right, dim=-1).T
+    return 1.0 / (cosines >= cosines.diagonal()[:, None]).sum(-1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,25 +71,16 @@ class PairTargets:
 
 
 class TextPairObjective(nn.Module):
-    """Symmetric InfoNCE; units 2i and 2i + 1 are the two texts of pair i.
+    """Symmetric InfoNCE at a temperature; units 2i and 2i + 1 are the two texts of pair i."""
 
-    Args:
-        temperature: Divides the cosines.
-        learn_temperature: Whether `temperature` is only where it starts.
-        hardness: How much more the hardest negatives count in training, see `info_nce`; held-out losses are without.
-    """
-
-    def __init__(self, temperature: float, *, learn_temperature: bool = False, hardness: float = 0.0) -> None:
+    def __init__(self, temperature: float) -> None:
         super().__init__()
         self.temperature = temperature
-        self.learned = LearnedTemperature(temperature) if learn_temperature else None
-        self.hardness = hardness
 
     def forward(self, features: Tensor, targets: PairTargets) -> Tensor:
         """The loss of [2 * pairs, width] features over the pairs that `targets` keeps."""
         left, right = features[0::2][targets.kept], features[1::2][targets.kept]
-        temperature = self.temperature if self.learned is None else self.learned()
-        return info_nce(left, right, temperature, targets.groups, self.hardness if self.training else 0.0)
+        return info_nce(left, right, self.temperature, targets.groups)
 
     def targets(self, drawn: Sequence[tuple[int, Example]], step: int) -> PairTargets:
         """The pairs to use: a text that occurs twice in a batch would be its own negative."""
@@ -70,14 +106,13 @@ class PairFamily:
     """See `trunkline.prefinetune.objectives.base.PrefinetuneFamily`."""
 
     name = "classification"
+    kind = PairExample
 
-    def unit_texts(self, examples: Sequence[PairExample | TextExample], tokenizer: TextTokenizer) -> list[UnitText]:
-        """Both texts of each pair, or the one text."""
-        texts = [text for e in examples for text in ((e.left, e.right) if isinstance(e, PairExample) else (e.text,))]
+    def unit_texts(self, examples: Sequence[PairExample], tokenizer: TextTokenizer) -> list[UnitText]:
+        """Both texts of each pair, one after the other."""
+        texts = [text for example in examples for text in (example.left, example.right)]
         return [text_unit(tokens) for tokens in tokenizer.encode(texts)]
 
     def objective(self, recipe: FamilySection, sources: Sequence[Source], embed: TextEmbedder, seed: int) -> nn.Module:
         """InfoNCE at the recipe's temperature."""
-        return TextPairObjective(
-            recipe.temperature, learn_temperature=recipe.learn_temperature, hardness=recipe.hardness
-        )
+        return TextPairObjective(recipe.temperature)

@@ -1,27 +1,67 @@
-"""Named entity recognition is pre-finetuned by contrasting words with the names of concepts."""
+"""Named entity recognition is pre-finetuned by contrasting words with the names of concepts.
+
+Token-concept contrastive learning of NuNER (Bogdanov et al. 2024, arXiv 2402.15343, section 3.2).
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from bisect import bisect_left, bisect_right
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from trunkline.config import FamilySection
-from trunkline.prefinetune.corpus import marks_of
-from trunkline.prefinetune.losses.token_concept import concept_ranks, nearest_concepts, token_concept_loss
 from trunkline.prefinetune.mixture import Source
 from trunkline.prefinetune.objectives.base import TextEmbedder
 from trunkline.text.examples import Example, NerExample
 from trunkline.text.packing import UnitText, word_units
 from trunkline.text.tokens import IntArray, TextTokenizer
+from trunkline.text.words import split_words
 
 _NO_MARKS = np.zeros((0, 2), dtype=np.int64)
-NEIGHBOURS = 64
-"""Nearest concepts of each concept that are kept to choose hard negatives from, or four times as many as are chosen."""
+
+
+def token_concept_loss(logits: Tensor, positive: Tensor, valid: Tensor) -> Tensor:
+    """Binary cross-entropy of words against concepts.
+
+    Args:
+        logits: [words, concepts] similarity of a word's state and a concept's embedding, h_i . c_j.
+        positive: [words, concepts] true where the word belongs to an entity of the concept.
+        valid: [words, concepts] false where this is not known, as for unlabelled words of an open source.
+
+    Returns:
+        The loss summed over concepts and averaged over the words that have a known concept, a scalar.
+    """
+    losses = F.binary_cross_entropy_with_logits(logits, positive.to(logits.dtype), reduction="none")
+    known = valid.any(-1).sum().clamp(min=1)
+    return (losses * valid).sum() / known
+
+
+def concept_ranks(logits: Tensor, positive: Tensor) -> Tensor:
+    """[words] rank, from 1, of the best-placed true concept of each word; words without one are left out."""
+    labelled = positive.any(-1)
+    logits, positive = logits[labelled], positive[labelled]
+    if not logits.numel():
+        return logits.new_zeros(0, dtype=torch.long)
+    best = logits.masked_fill(~positive, float("-inf")).max(-1, keepdim=True).values
+    return 1 + ((logits >= best) & ~positive).sum(-1)
+
+
+def marks_of(example: NerExample, numbers: Mapping[str, int]) -> list[tuple[int, int]]:
+    """(word, number of the label) for every word that overlaps a span; labels without a number are left out."""
+    words = split_words(example.text)
+    starts, ends = [start for start, _ in words], [end for _, end in words]
+    return [
+        (word, numbers[span.label])
+        for span in example.spans
+        if span.label in numbers
+        for word in range(bisect_right(ends, span.start), bisect_left(starts, span.end))
+    ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,16 +88,11 @@ class TokenConceptObjective(nn.Module):
         embed: Embeds the concept texts.
         negatives: Most concepts that are added to those of the batch; drawn from its closed sources.
         seed: Draws these negatives.
-        hard_negatives: How many of them, in training, are instead the nearest to the batch's concepts by the cosine of
-            their embeddings, of all concepts of the batch's sources. As what is near may well be true, they count only
-            for words of sources that have the concept.
     """
 
     from_units = True
 
-    def __init__(
-        self, sources: Sequence[Source], embed: TextEmbedder, negatives: int, seed: int, hard_negatives: int = 0
-    ) -> None:
+    def __init__(self, sources: Sequence[Source], embed: TextEmbedder, negatives: int, seed: int) -> None:
         super().__init__()
         texts = sorted({text for source in sources for text in source.concepts.values()})
         self.index = {text: number for number, text in enumerate(texts)}
@@ -70,8 +105,6 @@ class TokenConceptObjective(nn.Module):
         self.closed = [source.closed for source in sources]
         self.negatives = negatives
         self.seed = seed
-        self.hard_negatives = hard_negatives
-        self._near: tuple[Tensor, Tensor] | None = None
         features = embed(texts)
         self.register_buffer("features", features, persistent=False)
         width = features.shape[1]
@@ -103,29 +136,22 @@ class TokenConceptObjective(nn.Module):
         words = words + np.repeat(starts[:-1], lengths)
         marked = self.concept_of[numbers + np.repeat(self.first[[source for source, _, _ in rows]], lengths)]
         present = set(np.unique(marked).tolist())
-        batch_sources = {row[0] for row in rows}
-        hard = self._hard(present, batch_sources)
-        others = sorted(self._inventory(s for s in batch_sources if self.closed[s]) - present - set(hard))
-        room = self.negatives - len(hard)
-        if len(others) > room:
-            chosen = np.random.default_rng([self.seed, step]).choice(len(others), room, replace=False)
+        closed = [source for source in {row[0] for row in rows} if self.closed[source]]
+        others = sorted({concept for source in closed for concept in self.by_label[source].values()} - present)
+        if len(others) > self.negatives:
+            chosen = np.random.default_rng([self.seed, step]).choice(len(others), self.negatives, replace=False)
             others = [others[i] for i in sorted(chosen)]
-        concepts = sorted(present) + hard + others
-        column = {concept: number for number, concept in enumerate(concepts)}
-        of_source = np.repeat([source for source, _, _ in rows], counts)
-        place = np.zeros(len(self.index), dtype=np.int64)
+        concepts = sorted(present) + others
+        place = np.full(len(self.index), -1, dtype=np.int64)
         place[concepts] = np.arange(len(concepts))
+        of_source = np.repeat([source for source, _, _ in rows], counts)
         positive = np.zeros((starts[-1], len(concepts)), dtype=bool)
         valid = np.zeros_like(positive)
-        for source in batch_sources:
-            if self.closed[source]:
-                known = [column[c] for c in self.by_label[source].values() if c in column]
-                valid[np.ix_(of_source == source, known)] = True
+        for source in closed:
+            known = place[list(self.by_label[source].values())]
+            valid[np.ix_(of_source == source, known[known >= 0])] = True
         positive[words, place[marked]] = True
         valid[words] = True
-        for source in batch_sources if hard else ():
-            foreign = [column[c] for c in set(hard) - set(self.by_label[source].values())]
-            valid[np.ix_(of_source == source, foreign)] = False
         return ConceptTargets(
             torch.tensor(concepts, dtype=torch.long), torch.from_numpy(positive), torch.from_numpy(valid)
         )
@@ -135,26 +161,6 @@ class TokenConceptObjective(nn.Module):
         ranks = concept_ranks(self.logits(features, targets.concepts), targets.positive)
         return "recall_at_1", (ranks == 1).float()
 
-    def _inventory(self, sources: Iterable[int]) -> set[int]:
-        return {concept for source in sources for concept in self.by_label[source].values()}
-
-    def _hard(self, present: set[int], sources: set[int]) -> list[int]:
-        """The concepts of the sources nearest to those present, sorted; only from what is nearest to each of these."""
-        if not self.hard_negatives or not self.training or not present:
-            return []
-        if self._near is None:
-            table: Tensor = self.features  # type: ignore[assignment]
-            cosines, indices = nearest_concepts(table, max(NEIGHBOURS, 4 * self.hard_negatives))
-            self._near = cosines.cpu(), indices.cpu()
-        possible = self._inventory(sources) - present
-        best: dict[int, float] = {}
-        rows = sorted(present)
-        for cosines, indices in zip(self._near[0][rows].tolist(), self._near[1][rows].tolist(), strict=True):
-            for cosine, concept in zip(cosines, indices, strict=True):
-                if concept in possible:
-                    best[concept] = max(cosine, best.get(concept, -1.0))
-        return sorted(sorted(best, key=lambda concept: (-best[concept], concept))[: self.hard_negatives])
-
     def _marks(self, source: int, item: Example | UnitText) -> tuple[int, IntArray]:
         """Number of words, and [marks, 2] of word and number of the label among the source's."""
         if isinstance(item, UnitText) and item.marks is not None:
@@ -162,19 +168,20 @@ class TokenConceptObjective(nn.Module):
         if not isinstance(item, NerExample):
             raise TypeError(f"ner is pre-finetuned on sentences with spans, not {type(item).__name__}")
         numbers = {label: number for number, label in enumerate(self.labels[source])}
-        return len(item.words), np.asarray(marks_of(item, numbers), dtype=np.int64).reshape(-1, 2)
+        return len(split_words(item.text)), np.asarray(marks_of(item, numbers), dtype=np.int64).reshape(-1, 2)
 
 
 class ConceptFamily:
     """See `trunkline.prefinetune.objectives.base.PrefinetuneFamily`."""
 
     name = "ner"
+    kind = NerExample
 
     def unit_texts(self, examples: Sequence[NerExample], tokenizer: TextTokenizer) -> list[UnitText]:
-        """The sentences with their words, as the file has them, as units."""
+        """The sentences with the words that prediction splits as units."""
         tokens = tokenizer.encode([example.text for example in examples])
-        return [word_units(part, example.words) for part, example in zip(tokens, examples, strict=True)]
+        return [word_units(part, split_words(e.text)) for part, e in zip(tokens, examples, strict=True)]
 
     def objective(self, recipe: FamilySection, sources: Sequence[Source], embed: TextEmbedder, seed: int) -> nn.Module:
         """Token-concept contrast over the sources' concepts."""
-        return TokenConceptObjective(sources, embed, recipe.negatives, seed, recipe.hard_negatives)
+        return TokenConceptObjective(sources, embed, recipe.negatives, seed)

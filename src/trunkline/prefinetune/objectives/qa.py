@@ -93,6 +93,7 @@ class PointerFamily:
     """See `trunkline.prefinetune.objectives.base.PrefinetuneFamily`."""
 
     name = "qa"
+    kind = QaExample
 
     def unit_texts(self, examples: Sequence[QaExample], tokenizer: TextTokenizer) -> list[UnitText]:
         """The contexts with their words as units, each window headed by the question."""

@@ -1,4 +1,8 @@
-"""Plain text: masked-language-model training, to bring an encoder to a domain before any family. It has no tasks."""
+"""Plain text: masked-language-model training (Devlin et al. 2019, section 3.1), to bring an encoder to a domain.
+
+The same masked-LM objective serves as an anchor against forgetting beside other families. Encoders that were made for
+features come without an output layer, so it has a small one of its own.
+"""
 
 from __future__ import annotations
 
@@ -8,17 +12,113 @@ from dataclasses import replace
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from trunkline.config import FamilySection
 from trunkline.encoder.encoder import Encoder
-from trunkline.prefinetune.losses.masked_lm import MaskedLMObjective, mask_token
+from trunkline.errors import EncoderError
 from trunkline.prefinetune.mixture import Source
 from trunkline.prefinetune.objectives.base import TextEmbedder
 from trunkline.text.examples import PlainExample
 from trunkline.text.packing import UnitText
 from trunkline.text.tokens import IntArray, TextTokenizer, Tokens
 
+AT_ONCE = 1024
+"""Positions whose logits are in memory at a time: 125 MB for a vocabulary of 30,522."""
+
+SHARE = 0.15
+"""Tokens to predict, of those that are not special."""
+
+MASK_NAMES = ("[MASK]", "<mask>")
 _NONE = np.zeros(0, dtype=np.int64)
+
+
+class MaskedLM(nn.Module):
+    """Chooses tokens and predicts them from an encoder's states, with the encoder's own word embeddings as output.
+
+    The transform is BERT's (dense, GELU, layer norm, output bias). It starts at random, is trained along and thrown
+    away afterwards.
+
+    Args:
+        encoder: Gives the sizes.
+        tokenizer: Gives the mask token and those that are never predicted: opening, closing, padding.
+        seed: Chooses the tokens, with the step.
+
+    Raises:
+        EncoderError: The tokenizer has no mask token.
+    """
+
+    def __init__(self, encoder: Encoder, tokenizer: TextTokenizer, seed: int) -> None:
+        super().__init__()
+        config = encoder.config
+        found = [number for name in MASK_NAMES if (number := tokenizer.tokenizer.token_to_id(name)) is not None]
+        if not found:
+            raise EncoderError(
+                "the tokenizer has no mask token",
+                expected=" or ".join(MASK_NAMES),
+                todo="Leave out `anchor` and the family text, or choose an encoder trained as a masked language model",
+            )
+        self.mask_id, self.seed = int(found[0]), seed
+        self.special = np.asarray(sorted({tokenizer.opening, tokenizer.closing, config.pad_id, self.mask_id}))
+        self.ordinary = np.setdiff1d(np.arange(config.vocab_size), self.special)
+        self.transform = nn.Sequential(
+            nn.Linear(config.hidden_size, config.embedding_size),
+            nn.GELU(),
+            nn.LayerNorm(config.embedding_size, eps=1e-12),
+        )
+        self.bias = nn.Parameter(torch.zeros(config.vocab_size))
+
+    def mask(self, ids: IntArray, step: int) -> tuple[IntArray, IntArray]:
+        """Chooses tokens; 80 % of them become the mask, 10 % a random token, 10 % stay.
+
+        Args:
+            ids: [tokens] token ids, special ones among them.
+            step: Makes the choice, with the seed.
+
+        Returns:
+            [tokens] ids to encode, and [chosen] indices of the chosen tokens, ascending: `SHARE` of those that are not
+            special, at least one.
+        """
+        generator = np.random.default_rng([self.seed, step])
+        eligible = np.flatnonzero(~np.isin(ids, self.special))
+        count = min(len(eligible), max(1, round(SHARE * len(eligible))))
+        chosen = np.sort(generator.choice(eligible, count, replace=False)) if count else eligible
+        fate = generator.random(count)
+        drawn = self.ordinary[generator.integers(len(self.ordinary), size=count)]
+        masked = np.array(ids)
+        masked[chosen] = np.where(fate < 0.8, self.mask_id, np.where(fate < 0.9, drawn, ids[chosen]))
+        return masked, chosen
+
+    def forward(self, states: Tensor, targets: Tensor, words: Tensor) -> Tensor:
+        """Cross-entropy of the chosen tokens, `AT_ONCE` positions' logits at a time.
+
+        Where there are more, each part's logits are computed once more for the gradient, so that memory does not grow.
+
+        Args:
+            states: [chosen, hidden] of the last layer, at the chosen tokens of the masked text.
+            targets: [chosen] ids that the tokens had.
+            words: [vocabulary, embedding] the encoder's word embeddings, which are the output layer as well.
+
+        Returns:
+            The mean loss in nats, a scalar; 0 where nothing is to be predicted.
+        """
+        # Under autocast states may be in bf16 while the weights are not.
+        states = states.to(words.dtype)
+
+        def part(states: Tensor, targets: Tensor) -> Tensor:
+            return F.cross_entropy(F.linear(self.transform(states), words, self.bias), targets, reduction="sum")
+
+        if len(targets) <= AT_ONCE:
+            return part(states, targets) / max(len(targets), 1)
+        parts = zip(states.split(AT_ONCE), targets.split(AT_ONCE), strict=True)
+        return torch.stack([checkpoint(part, *some, use_reentrant=False) for some in parts]).sum() / len(targets)
+
+    def measure(self, states: Tensor, targets: Tensor, words: Tensor) -> tuple[str, Tensor]:
+        """Whether the most probable token of each chosen position is the right one."""
+        parts = states.to(words.dtype).split(AT_ONCE)
+        best = [F.linear(self.transform(part), words, self.bias).argmax(-1) for part in parts]
+        return "masked_accuracy", (torch.cat(best) == targets).float()
 
 
 class MaskedTextObjective(nn.Module):
@@ -37,7 +137,7 @@ class MaskedTextObjective(nn.Module):
 
     from_units = True
 
-    def __init__(self, masked_lm: MaskedLMObjective, word_embeddings: Tensor) -> None:
+    def __init__(self, masked_lm: MaskedLM, word_embeddings: Tensor) -> None:
         super().__init__()
         self.masked_lm = masked_lm
         # In a tuple, as the encoder's parameter is not to be registered here a second time.
@@ -49,7 +149,7 @@ class MaskedTextObjective(nn.Module):
         Which tokens of a batch are chosen, and what becomes of them, depends on the seed and the step alone.
         """
         ids = np.concatenate([_NONE, *(text.ids for text in texts)])
-        masked, chosen = self.masked_lm.mask_ids(ids, step)
+        masked, chosen = self.masked_lm.mask(ids, step)
         ends = np.cumsum([text.size for text in texts])
         parts = np.split(chosen, np.searchsorted(chosen, ends[:-1]))
         result = []
@@ -73,6 +173,7 @@ class TextFamily:
     """See `trunkline.prefinetune.objectives.base.PrefinetuneFamily`."""
 
     name = "text"
+    kind = PlainExample
 
     def unit_texts(self, examples: Sequence[PlainExample], tokenizer: TextTokenizer) -> list[UnitText]:
         """The texts in windows, without units: what is to be predicted is chosen anew at every step."""
@@ -80,20 +181,8 @@ class TextFamily:
 
     def objective(self, recipe: FamilySection, sources: Sequence[Source], embed: TextEmbedder, seed: int) -> nn.Module:
         """Masked-LM training with the encoder's word embeddings as output layer."""
-        masked_lm = masked_lm_of(embed.encoder, embed.tokenizer, seed)
+        masked_lm = MaskedLM(embed.encoder, embed.tokenizer, seed)
         return MaskedTextObjective(masked_lm, embed.encoder.embeddings.word.weight)
-
-
-def masked_lm_of(encoder: Encoder, tokenizer: TextTokenizer, seed: int) -> MaskedLMObjective:
-    """The masked-LM objective that fits an encoder, with an output transform that is not trained yet.
-
-    Raises:
-        EncoderError: The tokenizer has no mask token.
-    """
-    config = encoder.config
-    special = (tokenizer.opening, tokenizer.closing, config.pad_id)
-    sizes = (config.hidden_size, config.embedding_size, config.vocab_size)
-    return MaskedLMObjective(*sizes, mask_token(tokenizer), special, seed)
 
 
 def even_windows(tokens: Tokens) -> UnitText:
@@ -111,5 +200,5 @@ def even_windows(tokens: Tokens) -> UnitText:
     opening, closing = tokens.windows[0].ids[:1], tokens.windows[0].ids[-1:]
     room = max(len(window.ids) for window in tokens.windows) - 2
     parts = np.array_split(inner, -(-len(inner) // room))
-    ids = np.concatenate([piece for part in parts for piece in (opening, part, closing)])
+    ids = np.concatenate([run for part in parts for run in (opening, part, closing)])
     return UnitText(ids, tuple(len(part) + 2 for part in parts), _NONE, _NONE, 0)

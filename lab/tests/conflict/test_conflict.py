@@ -23,9 +23,9 @@ from trunkline.prefinetune.conflict import ConflictLog, gradients, measure_confl
 from trunkline.prefinetune.conflict_report import draw_batches, levels
 from trunkline.prefinetune.mixture import Source
 from trunkline.prefinetune.model import PrefinetuneModel, StepBatch
+from trunkline.prefinetune.objectives import get_prefinetune_family
 from trunkline.prefinetune.sources import recipe_sources
 from trunkline.prefinetune.strategies import adapters_of
-from trunkline.tasks import get_family
 from trunkline.training.log import read_rows
 
 Folders = Callable[[str], Path]
@@ -251,7 +251,7 @@ def tiny_parts(folder: Path, data: Path, **changes: Any) -> Parts:
         return torch.randn(len(texts), tiny_models.WIDTH)
 
     objectives: dict[str, nn.Module] = {
-        family: get_family(family).objective(section, sources[family], embed, 0)
+        family: get_prefinetune_family(family).objective(section, sources[family], embed, 0)
         for family, section in recipe.families.items()
     }
     model = PrefinetuneModel(start.encoder, adapters_of(recipe, start.encoder), objectives)

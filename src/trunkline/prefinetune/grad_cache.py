@@ -6,7 +6,7 @@ Gao, Zhang, Han, Callan 2021: "Scaling Deep Contrastive Learning Batch Size unde
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TypeVar
 
 import torch
@@ -21,21 +21,24 @@ REPEAT_TOLERANCE = 1e-2
 
 
 def cached_losses(
-    chunks: Sequence[Chunk], encode: Callable[[Chunk], Tensor], loss: Callable[[Tensor], Tensor]
+    chunks: Sequence[Chunk],
+    encode: Callable[[Chunk], Tensor],
+    loss: Callable[[Tensor], Tensor],
+    own: Iterable[Tensor] = (),
 ) -> Iterator[Tensor]:
     """Splits the loss of a batch into one scalar for each chunk, to be back-propagated one after the other.
 
     Every chunk is encoded without a graph, the gradient of the loss is taken with respect to the embeddings, and each
     chunk is encoded once more, with a graph and the same random numbers, for its share of the gradient. When all
     shares, each times the same factor, have been back-propagated, every parameter has got the gradient of that factor
-    times the loss; the values of the shares add up to the loss. The loss's own parameters, such as a temperature, are
-    found in its graph and get their gradient with the first share.
+    times the loss; the values of the shares add up to the loss.
 
     Args:
         chunks: The parts of a batch, in the order of their units.
         encode: A chunk's embeddings, [units, width]. It is called twice for each chunk and enters autocast itself, so
             that no weight cast in the pass without a graph is left over for the pass with one.
         loss: A scalar from the embeddings of all chunks, [units of the batch, width]; called once.
+        own: Parameters that the loss may use besides the embeddings; they get their gradient with the first share.
 
     Yields:
         A scalar for each chunk.
@@ -54,15 +57,21 @@ def cached_losses(
     sizes = [len(part) for part in parts]
     embeddings = torch.cat(parts).requires_grad_()
     del parts
-    value, gradient, own = _gradients(loss, embeddings)
-    share = value / len(chunks)
+    with torch.enable_grad():
+        value = loss(embeddings)
+    parameters = [parameter for parameter in own if parameter.requires_grad]
+    inputs = [embeddings, *parameters]
+    found = torch.autograd.grad(value, inputs, allow_unused=True) if value.requires_grad else [None] * len(inputs)
+    gradient = torch.zeros_like(embeddings) if found[0] is None else found[0]
+    share = value.detach() / len(chunks)
     before = embeddings.detach().split(sizes)
     for number, (chunk, wanted) in enumerate(zip(chunks, gradient.split(sizes), strict=True)):
         again = _encode_again(encode, chunk, states[number])
         _check_repeated(before[number], again)
         surrogate = (again * wanted).sum()
         if number == 0:
-            surrogate = surrogate + sum((parameter * part).sum() for parameter, part in own)
+            pairs = zip(parameters, found[1:], strict=True)
+            surrogate = surrogate + sum((parameter * part).sum() for parameter, part in pairs if part is not None)
         del again
         # Only the gradient of the surrogate means something; its value is replaced by a share of the loss.
         yield surrogate - surrogate.detach() + share
@@ -86,37 +95,6 @@ def chunk_slices(sizes: Sequence[int], budget: int) -> list[slice]:
             first, total = number, 0
         total += size
     return [*slices, slice(first, len(sizes))] if len(sizes) else []
-
-
-def _gradients(
-    loss: Callable[[Tensor], Tensor], embeddings: Tensor
-) -> tuple[Tensor, Tensor, list[tuple[Tensor, Tensor]]]:
-    """The loss's value, its gradient by the embeddings, and its own parameters, each with its gradient."""
-    with torch.enable_grad():
-        value = loss(embeddings)
-    parameters = [leaf for leaf in _leaves(value) if leaf is not embeddings]
-    if not value.requires_grad:
-        return value.detach(), torch.zeros_like(embeddings), []
-    found = torch.autograd.grad(value, [embeddings, *parameters], allow_unused=True)
-    gradient = torch.zeros_like(embeddings) if found[0] is None else found[0]
-    own = [(leaf, part) for leaf, part in zip(parameters, found[1:], strict=True) if part is not None]
-    return value.detach(), gradient, own
-
-
-def _leaves(value: Tensor) -> list[Tensor]:
-    """The tensors whose gradient a backward pass from `value` would accumulate."""
-    seen: set[object] = set()
-    waiting = [value.grad_fn]
-    found = []
-    while waiting:
-        node = waiting.pop()
-        if node is None or node in seen:
-            continue
-        seen.add(node)
-        if node.name().endswith("AccumulateGrad"):
-            found.append(node.variable)  # type: ignore[attr-defined]
-        waiting += [parent for parent, _ in node.next_functions]
-    return found
 
 
 def _random_state() -> list[Tensor]:

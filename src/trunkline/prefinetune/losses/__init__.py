@@ -1,1 +1,0 @@
-"""Training objectives as functions of tensors; they know nothing of encoders, files or loops."""
