@@ -1,84 +1,210 @@
-"""The documentation: links lead somewhere, commands exist, and the Python in it runs on a bundle."""
+"""The user's pages: what they show runs, what they name exists, what they say is short."""
 
+from __future__ import annotations
+
+import ast
+import contextlib
+import doctest
+import inspect
+import io
 import re
+import shlex
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 import typer
+from typer.testing import CliRunner
 
-from trunkline.adapt.fit import TaskData, adapt
+import trunkline
 from trunkline.cli import app
-from trunkline.config import AdaptSection, PrefinetuneRecipe, parse_recipe
-from trunkline.encoder.adapter_file import AdapterFile
-from trunkline.encoder.bundle_files import Loaded, add_task, save_bundle
-from trunkline.encoder.lora import LoraAdapter, LoraConfig
-from trunkline_lab.data.cards import load_card
+from trunkline.encoder.embedded import INSTALL
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+DOCS = sorted((ROOT / "docs").glob("*.md"))
+PAGES = [ROOT / "README.md", *DOCS]
+TEXTS = [*PAGES, ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md"]
+MOST_PAGES = 12
+MOST_WORDS = 25
+OTHER_OPTIONS = {"--no-deps"}
+"""Options that pages name and that are not ours."""
+
+_LOOSE = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 
 
-def blocks(page, language):
-    return re.findall(rf"```{language}\n(.*?)```", page.read_text(encoding="utf-8"), flags=re.S)
+class Block(NamedTuple):
+    """A fenced block: its line, language, file name or mark, and content."""
+
+    line: int
+    language: str
+    name: str
+    content: str
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_links_and_named_files_exist(page):
+def blocks(page: Path) -> list[Block]:
     text = page.read_text(encoding="utf-8")
-    for target in re.findall(r"\]\(([^)#]+)\)", text):
-        if not target.startswith("http"):
-            assert (page.parent / target).exists(), target
-    for name in re.findall(
-        r"\brecipes/[\w.-]+\.yaml|\bresults/[\w./-]+\.jsonl?|src/trunkline/[\w./-]+\.(?:py|yaml)", text
-    ):
-        assert "NAME" in name or (ROOT / name).exists(), name
+    found = []
+    for match in re.finditer(r"^```(\w+)?(?: ([\w./-]+))?\n(.*?)^```$", text, flags=re.S | re.M):
+        line = text.count("\n", 0, match.start()) + 1
+        found.append(Block(line, match[1] or "", match[2] or "", match[3]))
+    return found
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_commands_and_options_exist(page):
-    text = "\n".join(blocks(page, "bash")).replace("\\\n", " ")
-    for line in re.findall(r"^trunkline (.+)$", text, flags=re.M):
-        command: Any = typer.main.get_command(app)
-        for word in line.split():
-            if word not in getattr(command, "commands", {}):
-                break
-            command = command.commands[word]
-        assert not hasattr(command, "commands"), f"no such command: {line}"
-        known = {name for parameter in command.params for name in (*parameter.opts, *parameter.secondary_opts)}
-        assert set(re.findall(r"--[a-z-]+", line)) <= known, line
+def prose(page: Path) -> str:
+    """A page without its blocks and comments."""
+    text = re.sub(r"^```.*?^```$", "\n", page.read_text(encoding="utf-8"), flags=re.S | re.M)
+    return re.sub(r"<!--.*?-->|<[^>]+>", " ", text, flags=re.S)
 
 
-def test_yaml_in_the_documentation_parses():
-    import yaml
-
-    found = [block for page in PAGES for block in blocks(page, "yaml")]
-    assert found
-    for block in found:
-        parse_recipe(yaml.safe_load(block), PrefinetuneRecipe, "documentation")
+def command_lines(block: Block) -> list[list[str]]:
+    """The commands of ours in a block of bash, as words."""
+    lines = block.content.replace("\\\n", " ").splitlines()
+    return [shlex.split(line, comments=True) for line in lines if line.startswith("trunkline ")]
 
 
-@pytest.fixture
-def bundle(tiny, tmp_path, monkeypatch):
-    """A small bundle where the documentation says that the quickstart puts one."""
+@pytest.mark.parametrize("page", TEXTS, ids=lambda page: page.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text(encoding="utf-8")):
+        if target.startswith("http"):
+            continue
+        file, _, anchor = target.partition("#")
+        path = (page.parent / file) if file else page
+        assert path.exists(), target
+        if anchor:
+            headings = re.findall(r"^#+ (.+)$", path.read_text(encoding="utf-8"), flags=re.M)
+            slugs = {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+            assert anchor in slugs, target
+
+
+@pytest.mark.parametrize("page", TEXTS, ids=lambda page: page.name)
+def test_named_files_of_the_repository_exist(page: Path) -> None:
+    named = re.findall(r"(?<![\w/])(?:lab|src|docs|tests)/[\w./-]*\w", page.read_text(encoding="utf-8"))
+    assert [name for name in named if not (ROOT / name).exists()] == []
+
+
+def test_there_are_few_pages_and_the_readme_links_all() -> None:
+    assert len(DOCS) <= MOST_PAGES
+    readme = PAGES[0].read_text(encoding="utf-8")
+    assert [page.name for page in DOCS if f"(docs/{page.name})" not in readme] == []
+
+
+@pytest.mark.parametrize("page", TEXTS, ids=lambda page: page.name)
+def test_a_sentence_is_short(page: Path) -> None:
+    assert [s for s in sentences(prose(page)) if len(re.findall(r"\w[\w'.,/-]*", s)) > MOST_WORDS] == []
+
+
+def sentences(text: str) -> Iterator[str]:
+    """Sentences of Markdown: of paragraphs, items of lists and cells of tables."""
+    text = re.sub(r"!?\[([^\]]*)\]\([^)]*\)", r"\1", text)
+    text = re.sub(r"`[^`]*`", "code", text)
+    text = re.sub(r"^(?:#+|\s*[-*]|\s*\d+\.) ", "\n\n", text, flags=re.M)
+    for paragraph in re.split(r"\n\s*\n", re.sub(r"[ \t]*\|[ \t]*", "\n\n", text)):
+        yield from re.split(r"(?<=[.!?])[\s)*]+(?=\S)", paragraph.strip())
+
+
+def commands(command: Any = None, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """Every command with its path."""
+    command = command or typer.main.get_command(app)
+    if not hasattr(command, "commands"):
+        yield path, command
+        return
+    for name, child in command.commands.items():
+        yield from commands(child, (*path, name))
+
+
+def options(command: Any) -> set[str]:
+    return {name for item in command.params for name in (*item.opts, *item.secondary_opts)} | {"--help"}
+
+
+@pytest.mark.parametrize("page", TEXTS, ids=lambda page: page.name)
+def test_commands_and_options_exist(page: Path) -> None:
+    known = dict(commands())
+    shown = [words for block in blocks(page) if block.language == "bash" for words in command_lines(block)]
+    inline = re.findall(r"`trunkline ([^`]+)`", prose(page))
+    for words in (*(words[1:] for words in shown), *map(shlex.split, inline)):
+        path = next((path for path in known if tuple(words[: len(path)]) == path), None)
+        groups = {path[:1] for path in known if len(path) > 1}
+        assert path or tuple(words) in groups or words[0].startswith("--"), words
+        if path:
+            assert {word for word in words if word.startswith("--")} <= options(known[path]), words
+    every = set().union(*map(options, known.values())) | {"--version", "--verbose"} | OTHER_OPTIONS
+    assert set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", page.read_text(encoding="utf-8"))) <= every
+
+
+def test_the_page_of_commands_has_all_commands_and_options() -> None:
+    page = (ROOT / "docs" / "cli.md").read_text(encoding="utf-8")
+    for path, command in commands():
+        assert f"trunkline {' '.join(path)}" in page
+        missing = {name for name in options(command) if name.startswith("--") and f"`{name}" not in page}
+        assert missing <= {"--help"}, (path, missing)
+
+
+def test_the_page_of_python_has_all_methods_and_parameters() -> None:
+    page = (ROOT / "docs" / "python.md").read_text(encoding="utf-8")
+    doors = {"trunkline.load": trunkline.load}
+    doors |= {f"model.{name}": value for name, value in vars(trunkline.Model).items() if inspect.isfunction(value)}
+    for name, door in doors.items():
+        if name.startswith("model._") or name == "model.labelled":
+            continue
+        shown = re.search(rf"^#+ `{re.escape(name)}\((.*?)\)`$", page, flags=re.M)
+        assert shown, name
+        given = [part.partition("=")[0].strip(" *") for part in shown[1].split(",")]
+        expected = [p for p in inspect.signature(door).parameters if p != "self"]
+        assert [part for part in given if part] == expected, name
+    properties = [name for name, value in vars(trunkline.Model).items() if isinstance(value, property)]
+    assert [name for name in properties if f"`model.{name}`" not in page] == []
+
+
+def test_the_readme_installs_what_the_package_asks_for() -> None:
+    install = next(block.content for block in blocks(PAGES[0]) if block.language == "bash")
+    assert INSTALL.removeprefix("Run ").strip("`") in install
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if blocks(page)], ids=lambda page: page.name)
+def test_what_a_page_shows_runs(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    config = LoraConfig(2, 4.0, ("query",), (2, 3))
-    primaries = {
-        family: AdapterFile(family, tiny.backbone, tiny.encoder.fork, LoraAdapter(config, tiny.encoder.config).eval())
-        for family in ("ner", "classification")
-    }
-    start = Loaded(tiny.encoder, tiny.tokenizer, tiny.config, tiny.backbone, primaries, {}, {})
-    folder = tmp_path / "runs/quickstart/run/bundle"
-    save_bundle(start, folder)
-    for name in ("sample_events", "sample_intents"):
-        card = load_card(name)
-        task = TaskData(name, card.family, card.load("train")[:30], card.load("dev")[:20])
-        result = adapt(task, start, AdaptSection(penalties=(0.1,)))
-        add_task(folder, name.removeprefix("sample_"), result.adapter)
-    return folder
+    names: dict[str, Any] = {"__name__": "__main__"}
+    said = ""
+    for block in blocks(page):
+        where = f"{page.name}:{block.line}"
+        if block.name == "no-run":
+            if block.language == "python":
+                compile(block.content, where, "exec")
+        elif block.language == "python":
+            run_python(block, names, where)
+        elif block.language == "bash":
+            said = "".join(run_command(words, where) for words in command_lines(block))
+        elif block.name:
+            path = tmp_path / block.name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(block.content, encoding="utf-8")
+        elif block.language == "text" and said:
+            assert matches(block.content, said), f"{where}: the commands before it print\n{said}"
+            said = ""
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "python")], ids=lambda page: page.name)
-def test_python_in_the_documentation_runs(page, bundle):
-    for block in blocks(page, "python"):
-        exec(compile(block, page.name, "exec"), {})
+def run_python(block: Block, names: dict[str, Any], where: str) -> None:
+    """Runs a block; what a statement prints must be the comment that follows it."""
+    lines = block.content.splitlines()
+    for statement in ast.parse(block.content).body:
+        with contextlib.redirect_stdout(io.StringIO()) as out:
+            exec(compile(ast.Module([statement], []), where, "exec"), names)  # type: ignore[arg-type]
+        comment = []
+        for line in lines[statement.end_lineno or 0 :]:
+            if not line.startswith("# "):
+                break
+            comment.append(line[2:])
+        if out.getvalue():
+            assert matches("\n".join(comment), out.getvalue()), f"{where}: {out.getvalue()}"
+
+
+def run_command(words: list[str], where: str) -> str:
+    result = CliRunner().invoke(app, words[1:], catch_exceptions=False)
+    assert result.exit_code == 0, f"{where}: {shlex.join(words)}\n{result.output}"
+    return str(result.stdout)
+
+
+def matches(wanted: str, got: str) -> bool:
+    """Whether an output is as shown, where `...` stands for anything; blanks and line ends count alike."""
+    return doctest.OutputChecker().check_output(" ".join(wanted.split()) + "\n", " ".join(got.split()) + "\n", _LOOSE)
