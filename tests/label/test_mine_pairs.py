@@ -9,20 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-<<<<<<< HEAD:tests/label/test_mine_pairs.py
 from trunkline.data.source_card import load_source_card
 from trunkline.errors import DataError, TrunklineError
 from trunkline.label import mine_pairs
-=======
-from trunkline.config import FamilySection, parse_recipe
-from trunkline.data.load import load_examples
-from trunkline.errors import DataError, TrunklineError
-from trunkline.label.mining.command import mine_pairs
-from trunkline.label.mining.options import MinePairsConfig
-from trunkline.prefinetune.sources import open_sources
-from trunkline.text.examples import PairExample
-from trunkline_lab.data.cards import load_card
->>>>>>> lab:tests/label/mining/test_mining_command.py
 
 WORDS = ["red", "green", "blue", "black", "white", "grey"]
 

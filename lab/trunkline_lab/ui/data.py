@@ -1,8 +1,4 @@
-<<<<<<< HEAD:src/trunkline/ui/data.py
-"""Tables for `trunkline data`; all fit 100 columns."""
-=======
 """Tables for `trunkline-lab data`; all fit 100 columns."""
->>>>>>> lab:lab/trunkline_lab/ui/data.py
 
 from __future__ import annotations
 

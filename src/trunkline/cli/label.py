@@ -47,76 +47,9 @@ def label_weak(
 
     Example: trunkline label weak notes/ --method gazetteer --gazetteer names.tsv --out notes.jsonl
     """
-<<<<<<< HEAD
     given = {key: value for key, value in locals().items() if key not in ("source", "yes", "settings", "as_json")}
     from trunkline.label import label_text
     from trunkline.label.options import TEXT_METHODS
-=======
-    _weak_label(source, out, {**locals()}, yes=yes, as_json=as_json)
-
-
-@app.command("mine-pairs")
-def mine_pairs(
-    sources: Annotated[list[Path], typer.Argument(help="Files and folders: .txt, .md, .csv, .tsv, .jsonl.")],
-    method: Annotated[str, _opt("columns, adjacent, question-answer, duplicates or title-body.")],
-    out: Annotated[Path, _opt("The .jsonl file to write; its card goes beside it.")],
-    left_column: Annotated[str | None, _opt("Of columns, such as the title.")] = None,
-    right_column: Annotated[str | None, _opt("Of columns, such as the body.")] = None,
-    text_column: Annotated[str | None, _opt("The texts of a table.")] = None,
-    conversation_column: Annotated[str | None, _opt("Rows with the same value are turns of one conversation.")] = None,
-    group_column: Annotated[str | None, _opt("The value that duplicates share.")] = None,
-    passages: Annotated[str | None, _opt("Passages end at blank lines, at lines, or auto.")] = None,
-    question_marks: Annotated[list[str] | None, _opt("Word that marks a question; repeatable.")] = None,
-    answer_marks: Annotated[list[str] | None, _opt("Word that marks an answer; repeatable.")] = None,
-    min_words: Annotated[int | None, _opt("The shortest side.")] = None,
-    max_words: Annotated[int | None, _opt("The longest side.")] = None,
-    max_pairs: Annotated[int | None, _opt("The most pairs of a document, conversation or group.")] = None,
-    group_documents: Annotated[bool | None, _opt("Pairs of one document are no negatives of each other.")] = None,
-    per_row: Annotated[int | None, _opt("Earlier rows of its group that a row is paired with.")] = None,
-    encoding: Annotated[str | None, _opt("Of the files.")] = None,
-    encoder: Annotated[
-        str | None, _opt("Keep pairs that this encoder finds again (a bundle, a folder, default).")
-    ] = None,
-    top_k: Annotated[int | None, _opt("The lowest rank that is kept, with --encoder.")] = None,
-    pool: Annotated[int | None, _opt("Texts that a partner competes with.")] = None,
-    seed: Annotated[int | None, _opt("Draws what is drawn.")] = None,
-    licence: Annotated[str | None, _opt("What the card says of the text.")] = None,
-    as_json: JsonFlag = False,
-) -> None:
-    """Mine text pairs, so that pre-finetuning can learn from them.
-
-    Example: trunkline mine-pairs faq/ --method question-answer --encoder default --out faq.jsonl
-    """
-    given = {key: value for key, value in locals().items() if key not in _NOT_OF_MINING and value not in (None, [])}
-    from trunkline.config import parse_recipe
-    from trunkline.label.mining.command import mine_pairs as run
-    from trunkline.label.mining.options import MinePairsConfig
-    from trunkline.ui import say
-    from trunkline.ui.label import print_mined
-
-    config = parse_recipe(given, MinePairsConfig, "options")
-    embed = None
-    if encoder is not None:
-        from trunkline.encoder.embed import embedder
-
-        embed = embedder(encoder)
-    report = run(config, sources, out, embed=embed, say=say)
-    typer.echo(json.dumps(report, indent=2)) if as_json else print_mined(report)
-
-
-def _renaming(item: str) -> tuple[str, str]:
-    label, found, concept = item.partition("=")
-    if not found or not label:
-        raise typer.BadParameter(f"{item!r} is not LABEL=concept", param_hint="--rename")
-    return label, concept
-
-
-def _weak_label(source: str, out: Path, options: dict[str, Any], *, yes: bool, as_json: bool) -> None:
-    from trunkline.data.checks.report import whole_text
-    from trunkline.data.load import stream_examples
-    from trunkline.label.weak.command import weak_label as run
-    from trunkline.label.weak.config import parse_weak_label
->>>>>>> lab
     from trunkline.ui import say
     from trunkline.ui.label import print_labelled
 

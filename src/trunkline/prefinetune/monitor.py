@@ -10,10 +10,7 @@ import numpy as np
 import torch
 
 from trunkline.config import ProbeSection
-<<<<<<< HEAD
-=======
 from trunkline.encoder.batch import TokenBatch
->>>>>>> prefinetune
 from trunkline.encoder.features import Branch, branch_features
 from trunkline.heads.fit import LabelledFeatures, fit_head
 from trunkline.prefinetune.grad_cache import chunk_slices
@@ -26,12 +23,7 @@ from trunkline.tasks.base import Family
 from trunkline.text.examples import NerExample, QaExample, TextExample
 from trunkline.text.packing import UnitText, pack
 from trunkline.text.tokens import TextTokenizer
-<<<<<<< HEAD
-from trunkline_lab.data.cards import load_card
-from trunkline_lab.data.sample import draw
-=======
 from trunkline.text.words import split_words
->>>>>>> prefinetune
 
 PENALTIES = (0.01, 0.1, 1.0)
 _KINDS = {"ner": NerExample, "classification": TextExample, "qa": QaExample}

@@ -12,19 +12,12 @@ from typing import Any, Protocol
 
 import numpy as np
 
-<<<<<<< HEAD
-from trunkline.cache import cache_folder
-from trunkline.config import DecontaminateSection, FamilySection, MixtureFamily, PrefinetuneRecipe
-from trunkline.data.checks.decontaminate import decontaminate
-from trunkline.data.load import stream_examples, stream_source
-=======
 from trunkline.config import DecontaminateSection, MixtureFamily, MixtureRecipe, PrefinetuneRecipe
 from trunkline.data.checks.decontaminate import decontaminate
 from trunkline.data.checks.overlap import OverlapIndex
 from trunkline.data.checks.report import example_texts
 from trunkline.data.load import load_examples, stream_examples, stream_source
 from trunkline.data.source_card import SourceCard, label_words, load_source_card
->>>>>>> prefinetune
 from trunkline.errors import RecipeError, TrunklineError
 from trunkline.prefinetune.corpus import Corpus, View, cached, corpus_of
 from trunkline.prefinetune.mixture import Source, split_source
@@ -32,13 +25,7 @@ from trunkline.prefinetune.objectives import get_prefinetune_family
 from trunkline.problems import nearest
 from trunkline.text.examples import Example, NerExample, PairExample, PlainExample, QaExample, TextExample
 from trunkline.text.tokens import IntArray, TextTokenizer
-<<<<<<< HEAD
-from trunkline_lab.data.cards import Card, load_card
-from trunkline_lab.data.checks import benchmark_index, held_out_splits, tasks_here
-from trunkline_lab.data.derived import plain_texts
-=======
 from trunkline.versions import versions
->>>>>>> prefinetune
 
 Say = Callable[[str], None]
 _READ_AS = {NerExample: "ner", TextExample: "classification", PairExample: "pairs", QaExample: "qa"}

@@ -1,8 +1,4 @@
-<<<<<<< HEAD
 """What `label weak` and `label pairs` show."""
-=======
-"""What `weak-label` and `mine-pairs` show."""
->>>>>>> lab
 
 from __future__ import annotations
 
@@ -30,21 +26,12 @@ def print_labelled(report: Mapping[str, Any]) -> None:
     for what in ("invalid", "skipped"):
         if report[what]:
             parts = ", ".join(f"{kind} {count:,}" for kind, count in report[what].items())
-<<<<<<< HEAD
             console.print(Text(f"{what}: {parts}", style="yellow"))
     console.print(Text(f"{report['out']} with its source card {report['card']}"))
 
 
 def print_mined(report: Mapping[str, Any]) -> None:
     """Prints what `trunkline.label.mine_pairs` returns."""
-=======
-            console.print(f"{what}: {parts}", style="yellow", highlight=False)
-    console.print(f"{report['file']}, to be used in a recipe as {report['card']}", highlight=False)
-
-
-def print_mined(report: Mapping[str, Any]) -> None:
-    """Prints what `mine_pairs` returns."""
->>>>>>> lab
     table = Table(box=None, show_header=False, pad_edge=False)
     table.add_column(overflow="fold")
     table.add_column(justify="right")
@@ -56,14 +43,6 @@ def print_mined(report: Mapping[str, Any]) -> None:
     ranks = report["consistency"]
     if ranks:
         listed = ", ".join(f"{band}: {number:,}" for band, number in ranks["ranks"].items() if number)
-<<<<<<< HEAD
         kept = f"ranks of the partners among {ranks['pool']:,} texts: {listed}; kept up to {ranks['top_k']}"
         console.print(kept, highlight=False)
     console.print(Text(f"{report['out']} with its source card {report['card']}, {report['seconds']:.1f} s"))
-=======
-        console.print(
-            f"ranks of the partners among {ranks['pool']:,} texts: {listed}; kept up to {ranks['top_k']}",
-            highlight=False,
-        )
-    console.print(f"{report['out']} and its card {report['card']}, {report['seconds']:.1f} s", highlight=False)
->>>>>>> lab
