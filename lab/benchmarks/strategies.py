@@ -23,13 +23,13 @@ from typing import Any
 
 import numpy as np
 from scipy import stats
+from trunkline.prefinetune.conflict import FILE as CONFLICT_FILE
 
 from trunkline.atomic import write_atomic
 from trunkline.config import PrefinetuneRecipe, load_recipe
 from trunkline.encoder.bundle_files import load_any
 from trunkline.errors import TrunklineError
 from trunkline.prefinetune import prefinetune
-from trunkline.prefinetune.conflict import FILE as CONFLICT_FILE
 from trunkline.prefinetune.merge import merge_bundles
 from trunkline.prefinetune.model import PrefinetuneModel
 from trunkline.prefinetune.monitor import Probe

@@ -14,13 +14,13 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from trunkline.prefinetune.conflict import ConflictLog, gradients, measure_conflict, shared_parameters
+from trunkline.prefinetune.conflict_report import draw_batches, levels
 
 import tiny_models
 from trunkline.config import PrefinetuneRecipe
 from trunkline.encoder.bundle_files import Loaded, load_any
 from trunkline.errors import TrainingError, TrunklineError
-from trunkline.prefinetune.conflict import ConflictLog, gradients, measure_conflict, shared_parameters
-from trunkline.prefinetune.conflict_report import draw_batches, levels
 from trunkline.prefinetune.mixture import Source
 from trunkline.prefinetune.model import PrefinetuneModel, StepBatch
 from trunkline.prefinetune.objectives import get_prefinetune_family

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 from rich.console import Console
-
 from trunkline.prefinetune.conflict import ConflictLog
+
 from trunkline.ui import conflict
 
 

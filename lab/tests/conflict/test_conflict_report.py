@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 import torch
 from scipy.stats import t
+from trunkline.prefinetune.conflict import ConflictLog
+from trunkline.prefinetune.conflict_report import conflict_of_bundle, levels, summarise_conflict
 from typer.testing import CliRunner
 
 import tiny_models
@@ -18,8 +20,6 @@ from trunkline.cli import app
 from trunkline.config import PrefinetuneRecipe, parse_recipe
 from trunkline.errors import DataError, TrunklineError
 from trunkline.prefinetune import prefinetune
-from trunkline.prefinetune.conflict import ConflictLog
-from trunkline.prefinetune.conflict_report import conflict_of_bundle, levels, summarise_conflict
 from trunkline.training.log import read_rows
 
 Folders = Callable[[str], Path]

@@ -25,9 +25,10 @@ def mix(
 
     Example: trunkline-lab data mix recipes/mixtures/open.yaml --out open.json
     """
+    from trunkline.prefinetune.mixing import describe_mixture
+
     from trunkline.atomic import write_atomic
     from trunkline.config import MixtureRecipe, load_recipe
-    from trunkline.prefinetune.mixing import describe_mixture
     from trunkline.ui import say
     from trunkline_lab.ui.mixture import mixture_table
 

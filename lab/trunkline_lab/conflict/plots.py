@@ -9,10 +9,10 @@ from typing import Any
 
 from rich.table import Table
 from rich.text import Text
-
-from trunkline.encoder.storage import write_json
 from trunkline.prefinetune.conflict import WHOLE
 from trunkline.prefinetune.conflict_report import levels, summarise_conflict
+
+from trunkline.encoder.storage import write_json
 from trunkline.ui import console
 from trunkline.ui.plots import _INK, _SOFT, _save, _title
 

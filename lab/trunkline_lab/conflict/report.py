@@ -10,12 +10,12 @@ from typing import Any
 
 import torch
 from torch import nn
+from trunkline.prefinetune.conflict import FILE, WHOLE, as_in_training, measure_conflict, without_noise
 
 from trunkline.config import PrefinetuneRecipe
 from trunkline.encoder.bundle_files import Loaded, load_any
 from trunkline.encoder.lora import LoraAdapter
 from trunkline.errors import DataError
-from trunkline.prefinetune.conflict import FILE, WHOLE, as_in_training, measure_conflict, without_noise
 from trunkline.prefinetune.mixture import Mixture, Source
 from trunkline.prefinetune.model import PrefinetuneModel, StepBatch, check_families, draw_batch
 from trunkline.prefinetune.objectives import TextEmbedder, get_prefinetune_family
