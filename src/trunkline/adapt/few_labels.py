@@ -37,7 +37,7 @@ from trunkline.tasks import Family, Labels
 from trunkline.text.packing import UnitText, pack
 from trunkline.training.loop import Hooks, LoopSettings, optimizer_for, run
 from trunkline.training.precision import make_accelerator, resolve_precision
-from trunkline.training.random_state import seed_everything
+from trunkline.training.checkpoint import seed_everything
 
 log = logging.getLogger(__name__)
 

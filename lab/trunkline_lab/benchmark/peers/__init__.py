@@ -94,7 +94,7 @@ class _Checked:
 
     def fit_predict(self, task: TaskData, encoder: Path, *, seed: int) -> PeerOutput:
         """See `Peer.fit_predict`."""
-        from trunkline.training.random_state import seed_everything
+        from trunkline.training.checkpoint import seed_everything
         from trunkline_lab.benchmark.peers.checks import check_task
 
         check_task(self.name, PEERS[self.name].families, task)
