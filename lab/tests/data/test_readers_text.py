@@ -1,4 +1,4 @@
-"""The readers of public labelled texts and pairs, on small files written here."""
+"""The readers of labelled texts and of text pairs, on small files written here."""
 
 from __future__ import annotations
 
@@ -21,13 +21,6 @@ def read(name: str, path: Path, content: str | bytes, **options: Any) -> list[An
     return list(READERS[name].read(path, options))
 
 
-POSTS = {
-    "x/train/cats/1": b"From: ann\nSubject: hi\n\nCats: are\n\nfine.\n",
-    "x/train/dogs/2": b" odd first line\r\nLines: 1\r\n\r\n  caf\xe9\r\n",
-    "x/test/cats/3": b"From: bo\n\n",
-}
-
-
 def make_tar(path: Path, members: dict[str, bytes]) -> Path:
     path.write_bytes(disk.squeeze(disk.make_tar(members), path.name))
     return path
@@ -39,6 +32,69 @@ def texts(*pairs: tuple[str, str]) -> list[TextExample]:
 
 def pairs(*items: tuple[str, str]) -> list[PairExample]:
     return [PairExample(left, right) for left, right in items]
+
+
+@pytest.mark.parametrize(
+    ("content", "options"),
+    [
+        ('text,label\r\n"Hi, you", a\r\n Bye ,b\r\n', {}),
+        ("id;kind;body\n1;a;Hi, you\n2;b;Bye\n", {"delimiter": ";", "text_column": "body", "label_column": "kind"}),
+        ("a\tHi, you\nb\tBye\n", {"delimiter": "\t", "header": False, "text_column": -1, "label_column": 0}),
+        ('text,label\n\n"Hi, you",a\n\nskip me,"a,b"\nBye,b\n', {"skip_labels_with": ","}),
+        ('text,label\n"Hi, you",0\nBye,b\n', {"label_names": {"0": "a"}}),
+        ('one,two,label\n"Hi,",you,a\nBye,,b\n', {"text_column": ["one", "two"]}),
+        ('text,label\n" ",x\n"Hi, you",a\nBye,b\n', {"empty_texts": "skip"}),
+    ],
+)
+def test_table(tmp_path: Path, content: str, options: dict[str, Any]) -> None:
+    assert read("table", tmp_path / "a.csv", content, **options) == texts(("Hi, you", "a"), ("Bye", "b"))
+
+
+def test_quotes(tmp_path: Path) -> None:
+    content = 'text\tlabel\nsay "hi\tx\n"no\ty\n'
+    options = {"delimiter": "\t", "quoting": False}
+    assert read("table", tmp_path / "a.tsv", content, **options) == texts(('say "hi', "x"), ('"no', "y"))
+    multi = 'text,label\n"two\nlines",x\nlast,\n'
+    with pytest.raises(DataError, match=r"a\.csv:4: the label is empty"):
+        read("table", tmp_path / "a.csv", multi)
+
+
+@pytest.mark.parametrize(
+    ("content", "options", "message"),
+    [
+        ("text,label\na,b\na,b,c\n", {}, r"a\.csv:3: 3 columns. Expected 2 columns"),
+        ("text,label\na,b\na\n", {}, r"a\.csv:3: 1 column\."),
+        ("text,label\n ,b\n", {}, r"a\.csv:2: the text is empty"),
+        ("text,label\na, \n", {}, r"a\.csv:2: the label is empty"),
+        ("text,label\na, \n", {"empty_texts": "skip"}, r"a\.csv:2: the label is empty"),
+        ("one,two,label\n , ,x\n", {"text_column": ["one", "two"]}, r"a\.csv:2: the text is empty"),
+        ("one,label\na,x\n", {"text_column": ["one", "two"]}, r"a\.csv:1: no column 'two'"),
+        ("text,kind\na,b\n", {}, r"a\.csv:1: no column 'label'; the header is 'text', 'kind'"),
+        ("text,text,label\na,b,c\n", {}, "2 columns 'text'"),
+        ("a,b\n", {"header": False}, "without a header"),
+        ("a,b\n", {"header": False, "text_column": 2, "label_column": 0}, r"a\.csv:1: no column 2"),
+        ('text,label\nx,y\n"never closed,b\n', {}, r"a\.csv:3: the row cannot be parsed"),
+        ("text,label\n", {}, r"a\.csv: the file has no example"),
+        ("", {}, "the file has no example"),
+    ],
+)
+def test_table_errors(tmp_path: Path, content: str, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        read("table", tmp_path / "a.csv", content, **options)
+
+
+def test_jsonl_text(tmp_path: Path) -> None:
+    content = '{"text": " a ", "label": 3}\n\n{"text": "b", "label": "x"}\n'
+    assert read("jsonl_text", tmp_path / "a.jsonl", content) == texts(("a", "3"), ("b", "x"))
+    for bad, message in [
+        ('{"text": "a"}', "no key 'label'"),
+        ('{"text": "a", "label": true}', "the label is True"),
+        ('{"text": "a", "label": 1.5}', "the label is 1.5"),
+        ('{"text": "", "label": 1}', "the text is empty"),
+        ("nonsense", "not JSON"),
+    ]:
+        with pytest.raises(DataError, match=rf"a\.jsonl:4: .*{message}"):
+            read("jsonl_text", tmp_path / "a.jsonl", content + bad)
 
 
 def test_label_text(tmp_path: Path) -> None:
@@ -110,6 +166,13 @@ def test_json_list_errors_name_the_line(tmp_path: Path, content: str, message: s
         read("json_lists", tmp_path / "a.json", content)
 
 
+POSTS = {
+    "x/train/cats/1": b"From: ann\nSubject: hi\n\nCats: are\n\nfine.\n",
+    "x/train/dogs/2": b" odd first line\r\nLines: 1\r\n\r\n  caf\xe9\r\n",
+    "x/test/cats/3": b"From: bo\n\n",
+}
+
+
 def test_posts(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     path = make_tar(tmp_path / "a.tar.gz", POSTS)
     options = {"pattern": "*train/*", "encoding": "latin-1"}
@@ -148,6 +211,18 @@ def test_parallel_labels(tmp_path: Path) -> None:
         read("parallel", tmp_path / "text", "a\n \n", labels="label")
     with pytest.raises(RecipeError, match="exactly one of tags"):
         READERS["parallel"].options({})
+
+
+def test_pair_table_and_pair_jsonl(tmp_path: Path) -> None:
+    options = {"left_column": "title", "right_column": "body"}
+    found = read("pair_table", tmp_path / "a.csv", "title, body\nA, about a\nB,\n,c\nD,d\n", **options)
+    assert found == pairs(("A", "about a"), ("D", "d"))
+    content = '{"q": "A", "a": " b "}\n{"q": " ", "a": "b"}\n'
+    assert read("pair_jsonl", tmp_path / "a.jsonl", content, left_key="q", right_key="a") == pairs(("A", "b"))
+    with pytest.raises(DataError, match=r"a\.jsonl:1: the pair is 1, 'b'"):
+        read("pair_jsonl", tmp_path / "a.jsonl", '{"left": 1, "right": "b"}')
+    with pytest.raises(DataError, match="the file has no pair"):
+        read("pair_jsonl", tmp_path / "a.jsonl", '{"left": "", "right": "b"}')
 
 
 def test_sgd_turns(tmp_path: Path) -> None:
