@@ -15,11 +15,10 @@ from itertools import chain
 from typing import Any
 
 import numpy as np
+from trunkline.adapt.fit import TaskData, adapt
 from trunkline.export.quantise.measure import Check, Reference, deployed_feeds, graph_features, plain, reference
 from trunkline.export.quantise.simulate import quantised_encoder
 
-from trunkline.adapt import fitting
-from trunkline.adapt.fit import TaskData, adapt
 from trunkline.bundle.lora import SLOTS
 from trunkline.config import AdapterSection, AdaptSection
 from trunkline.encoder.adapter_file import AdapterFile
@@ -34,6 +33,7 @@ from trunkline.export.quantise.smooth import Calibration, calibrate
 from trunkline.export.vocabulary import prune_vocabulary, prune_weights
 from trunkline.export.weights import BackboneWeights, take_weights
 from trunkline.text.packing import UnitText, text_unit
+from trunkline_lab import fitting
 from trunkline_lab.benchmark.inputs import load_task
 from trunkline_lab.data.cards import load_card
 from trunkline_lab.data.sample import draw

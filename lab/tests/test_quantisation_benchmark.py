@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 
 import tiny_models
-from trunkline.adapt.fit import TaskData
 from trunkline.data.load import load_examples
 from trunkline.errors import TrunklineError
 from trunkline.tasks import get_family
 from trunkline.text.packing import text_unit
+from trunkline_lab.fitting import TaskData
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "benchmarks"))
 

@@ -13,11 +13,11 @@ import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
+from trunkline.adapt.fit import TaskData, adapt, fitting
+from trunkline.adapt.lora import _Batches, starting_lora
 
 import tiny_models
 import trunkline
-from trunkline.adapt.fit import TaskData, adapt, fitting
-from trunkline.adapt.lora import _Batches, starting_lora
 from trunkline.config import AdapterSection, AdaptSection
 from trunkline.encoder.adapter_file import AdapterFile, lora_hash
 from trunkline.encoder.bundle_files import Loaded, add_task, load_any, save_bundle

@@ -9,11 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from trunkline.adapt.lora import train_lora
 
 import tiny_models
-from trunkline.adapt import fitting
-from trunkline.adapt.fit import TaskData
-from trunkline.adapt.lora import train_lora
 from trunkline.config import AdaptSection
 from trunkline.encoder import features
 from trunkline.encoder.batch import TokenBatch
@@ -22,6 +20,8 @@ from trunkline.encoder.features import Branch, TrunkStates, branch_features
 from trunkline.tasks import get_family
 from trunkline.text.examples import TextExample
 from trunkline.text.packing import UnitText, pack
+from trunkline_lab import fitting
+from trunkline_lab.fitting import TaskData
 
 FAMILY = get_family("classification")
 

@@ -8,12 +8,11 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from trunkline.adapt.fit import TaskData, adapt
 from trunkline.export.quantise.measure import Check, graph_features, plain, reference
 from trunkline.export.quantise.simulate import quantised_encoder
 
 import tiny_models
-from trunkline.adapt import fitting
-from trunkline.adapt.fit import TaskData, adapt
 from trunkline.config import AdapterSection, AdaptSection
 from trunkline.data.load import load_examples
 from trunkline.encoder.bundle_files import Loaded
@@ -26,6 +25,7 @@ from trunkline.export.quantise.smooth import Calibration, calibrate
 from trunkline.export.weights import take_weights
 from trunkline.tasks import get_family
 from trunkline.text.examples import NerExample, TextExample
+from trunkline_lab import fitting
 
 COARSE = Plan(alpha=0.0, per_token=())
 """Without anything against outliers."""

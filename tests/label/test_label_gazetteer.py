@@ -35,7 +35,7 @@ ROWS = {"Oslo": ("city",), "river horse": ("animal",)}
     ("name", "content"),
     [
         ("g.tsv", "Oslo\tcity\nriver horse\tAnimal\n"),
-        ("g.tsv", 'Oslo\tcity\t1\nriver horse\tAnimal\t3\n'),
+        ("g.tsv", "Oslo\tcity\t1\nriver horse\tAnimal\t3\n"),
         ("g.txt", "surface\tconcept\tcount\nOslo\tcity\t1\n\nriver  horse\tanimal\t3\n"),
         ("g.csv", 'surface,concept\nOslo,city\n"river horse",animal\n'),
         ("g.csv", "Concept;note;Surface\ncity;x;Oslo\nanimal;x;river horse\n"),

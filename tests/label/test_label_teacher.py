@@ -100,7 +100,9 @@ def tokens(*rows: tuple[int, int, str, float]) -> list[dict[str, Any]]:
 
 def test_words_have_the_label_of_their_first_token() -> None:
     text = "ann lee saw bo-jo"
-    found = tokens((0, 2, "B-PER", 0.9), (2, 3, "O", 1.0), (4, 7, "I-PER", 0.3), (8, 11, "O", 0.9), (12, 17, "B-LOC", 0.7))
+    found = tokens(
+        (0, 2, "B-PER", 0.9), (2, 3, "O", 1.0), (4, 7, "I-PER", 0.3), (8, 11, "O", 0.9), (12, 17, "B-LOC", 0.7)
+    )
     assert decode(text, found, 0.6) == [Span(0, 7, "PER"), Span(12, 14, "LOC")]
     assert decode(text, found, 0.61) == [Span(12, 14, "LOC")]
     assert decode("", [], 0.5) == []

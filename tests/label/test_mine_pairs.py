@@ -55,9 +55,7 @@ def test_output_is_a_source(texts: Path, tmp_path: Path) -> None:
     report = mine([texts], out, method="adjacent", licence="CC0")
     assert (report["candidates"], report["dropped"], report["kept"]) == (12, {"too short": 6}, 6)
     assert report["consistency"] is None
-    assert rows_of(out) == [
-        {"left": f"all about {word}", "right": f"{word} is a colour"} for word in sorted(WORDS)
-    ]
+    assert rows_of(out) == [{"left": f"all about {word}", "right": f"{word} is a colour"} for word in sorted(WORDS)]
     card = load_source_card(Path(report["card"]))
     assert (card.name, card.licence, card.family) == ("my_colours", "CC0", "classification")
     assert card.counts == {"train": 6}

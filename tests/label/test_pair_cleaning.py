@@ -23,7 +23,15 @@ def sift(candidates: list[Candidate], **options: Any) -> tuple[list[PairExample]
 
 @pytest.mark.parametrize(
     ("text", "words"),
-    [("", 0), ("  two  words ", 2), ("l'été est là !", 4), ("我喜欢猫", 4), ("BERT 模型", 3), ("กขค", 3), ("e\u0301te\u0301 42", 2)],
+    [
+        ("", 0),
+        ("  two  words ", 2),
+        ("l'été est là !", 4),
+        ("我喜欢猫", 4),
+        ("BERT 模型", 3),
+        ("กขค", 3),
+        ("e\u0301te\u0301 42", 2),
+    ],
 )
 def test_count_words(text: str, words: int) -> None:
     assert count_words(text) == words

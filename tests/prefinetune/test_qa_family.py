@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 import torch
+from trunkline.adapt.command import AdaptOrder, adapt_command
+from trunkline.adapt.fit import TaskData, adapt
 
 import tiny_models
 import trunkline
-from trunkline.adapt.fit import TaskData, adapt
-from trunkline.adapt.command import AdaptOrder, adapt_command
 from trunkline.config import AdaptSection, BudgetSection, PrefinetuneRecipe
 from trunkline.data.load import load_examples
 from trunkline.encoder.bundle_files import Loaded, add_task, load_any, load_bundle, save_bundle

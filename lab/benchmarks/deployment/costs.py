@@ -6,9 +6,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from deployment.options import EIGHT, FORK, Options
 from trunkline.export.size import LENGTHS, SizeOptions, pareto, report_size
 from trunkline.ui.sizes import pareto_plot
+
+from deployment.options import EIGHT, FORK, Options
 
 _LOW = tuple(f"task-{n:02}" for n in range(EIGHT))
 BUNDLES = {

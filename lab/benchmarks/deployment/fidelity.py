@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from trunkline.adapt.fit import TaskData, adapt
 from trunkline.export.quantise.measure import Check, compare, mean_cosine, reference
 from trunkline.export.quantise.simulate import quantised_encoder
 
 from deployment.options import Options
-from trunkline.adapt.fit import TaskData, adapt
 from trunkline.bundle.lora import SLOTS, fuse
 from trunkline.config import AdaptSection
 from trunkline.encoder.bundle_files import Loaded, load_bundle

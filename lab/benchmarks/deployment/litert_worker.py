@@ -7,10 +7,10 @@ from collections.abc import Callable
 from contextlib import ExitStack
 
 from side_by_side import Missing
+from trunkline.export.litert.export import open_litert
 
 from deployment.options import Options
 from trunkline.errors import TrunklineError
-from trunkline.export.litert.export import open_litert
 
 
 def litert(options: Options) -> Callable[[], float]:

@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from trunkline.adapt.fit import TaskData, adapt
 from trunkline.export.litert.export import PYTHON
 from trunkline.export.phone import litert_record
 
 from deployment.options import EIGHT, FORK, RANK, TARGETS, TWENTY, WIDE, Options
-from trunkline.adapt.fit import TaskData, adapt
 from trunkline.bundle.edit import add_task
 from trunkline.bundle.files import read_manifest
 from trunkline.config import AdaptSection

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from side_by_side import QUIET, summary
+from trunkline.export.size import part_sizes, run_worker
 
 from deployment.options import TWENTY, Options
 from trunkline.bundle.files import read_manifest
-from trunkline.export.size import part_sizes, run_worker
 
 MB = 1e6
 BUNDLES = {

@@ -7,12 +7,12 @@ from itertools import cycle
 from typing import Any
 
 import numpy as np
+from trunkline.engine.predictor import load
 
 from deployment.options import EIGHT, Options
 from deployment.rows import read_rows
 from trunkline.bundle.files import Deployed, open_bundle, read_task
 from trunkline.bundle.lora import bank
-from trunkline.engine.predictor import load
 from trunkline.engine.session import open_session
 
 Call = Callable[[], Any]

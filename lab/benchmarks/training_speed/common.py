@@ -12,12 +12,12 @@ from torch import Tensor, nn
 
 from training_speed.cases import TRAINER_BATCH, Options
 from training_speed.gate import Gate
-from trunkline.adapt import fitting
 from trunkline.encoder.bundle_files import Loaded, load_any
 from trunkline.tasks import get_family
 from trunkline.text.words import split_words
 from trunkline.training.loop import Hooks, LoopSettings, optimizer_for, run
 from trunkline.training.precision import make_accelerator, resolve_precision
+from trunkline_lab import fitting
 from trunkline_lab.data.cards import load_card
 
 Batches = list[list[int]]

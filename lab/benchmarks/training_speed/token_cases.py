@@ -11,6 +11,7 @@ import torch
 from side_by_side import Missing
 from torch import Tensor, nn
 from torch.nn import functional as F
+from trunkline.adapt.lora import TaskModel, starting_lora
 
 from training_speed.cases import TRAINER_BATCH, Options
 from training_speed.common import (
@@ -26,7 +27,6 @@ from training_speed.common import (
 )
 from training_speed.flops import step_flops
 from training_speed.gate import Gate
-from trunkline.adapt.lora import TaskModel, starting_lora
 from trunkline.config import AdaptSection
 from trunkline.encoder.batch import TokenBatch
 from trunkline.encoder.encoder import Encoder

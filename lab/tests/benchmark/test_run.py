@@ -18,9 +18,9 @@ import numpy as np
 import pytest
 import tiny_suites
 import yaml
+from trunkline.adapt.fit import TaskData, adapt
 
 import tiny_models
-from trunkline.adapt.fit import TaskData, adapt
 from trunkline.config import load_recipe
 from trunkline.encoder.adapter_file import AdapterFile
 from trunkline.encoder.bundle_files import load_any, save_bundle
@@ -145,8 +145,9 @@ def test_fine_tuning_fully_leaves_the_encoder_as_it_was_and_learns(
     tasks: Tasks, tiny_folder: Folder, tmp_path: Path
 ) -> None:
     from trunkline.adapt.fit import task_features
-    from trunkline.encoder.storage import backbone_hash
     from trunkline_lab.benchmark.full import fine_tune_fully
+
+    from trunkline.encoder.storage import backbone_hash
 
     lora = tiny_models.random_adapter(load_any(str(tiny_folder("bert"))).encoder.config, (2, 3), seed=5)
     for name in tasks:

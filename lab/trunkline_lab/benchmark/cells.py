@@ -10,13 +10,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from trunkline.config import AdaptSection
 from trunkline.errors import TrunklineError
 from trunkline.problems import nearest
 from trunkline.tasks import get_family
 from trunkline_lab.benchmark.peers import PEERS, describe
 from trunkline_lab.benchmark.results import Result
-from trunkline_lab.benchmark.suite import LabelBudget, MethodSection, SuiteRecipe, TaskSection
+from trunkline_lab.benchmark.suite import AdaptSection, LabelBudget, MethodSection, SuiteRecipe, TaskSection
 from trunkline_lab.data.cards import Card, load_card
 
 RESULT_FORMAT = 1
@@ -40,7 +39,7 @@ class Cell:
         family: Its family.
         encoder: The encoder's name in the suite.
         source: What `load_any` takes for it.
-        method: `head`, `lora`, `full` or the name of a peer.
+        method: `head`, `lora` or the name of a peer.
         budget: How many labels.
         seed: Draws them.
         section: The method's settings; none for a peer.
@@ -220,11 +219,11 @@ def absolute(name: str) -> str:
 
 
 def group_jobs(cells: Sequence[Cell]) -> list[Job]:
-    """Cells that need the same features into one job; a peer's cells, or those of `full`, into one each."""
+    """Cells that need the same features into one job; a peer's cells, into one each."""
     groups: dict[Any, list[Cell]] = {}
     for cell in cells:
         shared: Any = cell.method
-        if cell.section is not None and cell.method != "full":
+        if cell.section is not None:
             shared = (cell.section.max_length, cell.section.precision)
         groups.setdefault((cell.card, cell.source, cell.encoder, shared), []).append(cell)
     return [Job(tuple(group)) for group in groups.values()]

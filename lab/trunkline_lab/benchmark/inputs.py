@@ -11,7 +11,6 @@ from typing import Any
 
 import torch
 
-from trunkline.adapt.fit import TaskData
 from trunkline.encoder.adapter_file import lora_hash
 from trunkline.encoder.bundle_files import Loaded, load_any
 from trunkline.errors import DataError, MismatchError, TrunklineError
@@ -21,6 +20,7 @@ from trunkline.text.words import split_words
 from trunkline_lab.benchmark.cells import Cell, Identity
 from trunkline_lab.data.cards import Resplit, divide, load_card
 from trunkline_lab.data.sample import draw
+from trunkline_lab.fitting import TaskData
 
 Indices = Sequence[int]
 

@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-import tempfile
 import time
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any, cast
 
 import torch
 
-from trunkline.adapt import fitting
-from trunkline.adapt.fit import FeatureMap, TaskData, adapt
-from trunkline.config import AdaptSection
-from trunkline.encoder.adapter_file import AdapterFile, save_adapter
 from trunkline.encoder.bundle_files import Loaded
 from trunkline.encoder.features import Features
 from trunkline.encoder.lora import LoraAdapter
@@ -28,10 +22,12 @@ from trunkline.training.allocator import keep_freed_memory
 from trunkline.training.loop import Interrupted
 from trunkline.training.precision import resolve_precision
 from trunkline.versions import versions
+from trunkline_lab import fitting
 from trunkline_lab.benchmark.cells import Cell, Job
-from trunkline_lab.benchmark.full import fine_tune_fully
 from trunkline_lab.benchmark.inputs import Drawn, draw_cell, load_start, load_task, short_classes
 from trunkline_lab.benchmark.results import Result
+from trunkline_lab.benchmark.suite import AdaptSection
+from trunkline_lab.fitting import TaskData
 
 TIMED_TEXTS = 100
 
@@ -123,8 +119,7 @@ def _prepare(job: Job) -> tuple[dict[str, Drawn], Shared]:
         )
         return dict(zip(order, found, strict=True))
 
-    # The features of the whole encoder's test part are no use, because fine-tuning changes them.
-    test = set() if first.method == "full" else set(range(len(task.test)))
+    test = set(range(len(task.test)))
     parts = {
         "train": features(task.train, {i for one in drawn.values() for i in one.train}),
         "dev": features(task.dev, {i for one in drawn.values() for i in one.dev}),
@@ -146,7 +141,7 @@ def _run_cell(cell: Cell, drawn: Drawn, shared: Shared) -> Outcome:
         [whole.dev[i] for i in drawn.dev],
         whole.test,
     )
-    run = _peer if cell.section is None else _full if cell.method == "full" else _adapted
+    run = _peer if cell.section is None else _adapted
     values, predictions, info = run(cell, task, drawn, shared)
     family = get_family(cell.family)
     info |= {
@@ -174,39 +169,20 @@ Ran = tuple[dict[str, Any], Sequence[Any], dict[str, Any]]
 def _adapted(cell: Cell, task: TaskData, drawn: Drawn, shared: Shared) -> Ran:
     start, section = cast(Loaded, shared.start), cast(AdaptSection, cell.section)
     bf16 = resolve_precision(section.precision) == "bf16"
-    done = adapt(task, start, section, seed=cell.seed, features=_chosen(shared.features, drawn), bf16=bf16)
-    lora, head = done.adapter.lora, cast(LinearHead, done.adapter.head)
+    known = {**_chosen(shared.features, drawn), "dev": []}
+    task = replace(task, dev=())
+    done = fitting.fit(task, start, mode=section.mode, lora=section.lora(), seed=cell.seed, features=known, bf16=bf16)
+    lora, head = done.task.lora, cast(LinearHead, done.task.head)
     texts = task.test[:TIMED_TEXTS]
     encoded = _encode(task, start, lora) if lora is not None else cast(Encoded, shared.encoded)
     values = {
-        "dev": done.dev,
+        "dev": done.held_out,
         "test": done.test,
-        "n_bytes": _file_bytes(done.adapter),
-        "ms_per_text": _ms_per_text(texts, get_family(cell.family), encoded, head, done.adapter.labels),
+        "n_bytes": fitting.file_bytes(done.task, start),
+        "ms_per_text": _ms_per_text(texts, get_family(cell.family), encoded, head, done.task.labels),
     }
-    kept = ("penalty", "best_epoch", "epochs")
-    info = {key: done.adapter.info[key] for key in kept if key in done.adapter.info}
-    return values, done.predictions, {**info, "device": str(next(start.encoder.parameters()).device)}
-
-
-def _full(cell: Cell, task: TaskData, drawn: Drawn, shared: Shared) -> Ran:
-    start, section = cast(Loaded, shared.start), cast(AdaptSection, cell.section)
-    tuned = fine_tune_fully(task, start, section, _chosen(shared.features, drawn), seed=cell.seed)
-    after = replace(start, encoder=tuned.encoder)
-    values = {
-        "dev": tuned.dev,
-        "test": tuned.test,
-        "n_bytes": tuned.n_bytes,
-        "ms_per_text": _ms_per_text(
-            task.test[:TIMED_TEXTS],
-            get_family(cell.family),
-            _encode(task, after, tuned.lora),
-            tuned.head,
-            tuned.labels,
-        ),
-    }
-    info = {"best_epoch": tuned.best_epoch, "epochs": tuned.epochs}
-    return values, tuned.predictions, {**info, "device": str(next(start.encoder.parameters()).device)}
+    kept = {key: value for key, value in done.chosen.items() if key != "scores"}
+    return values, done.predictions, {**kept, "device": str(next(start.encoder.parameters()).device)}
 
 
 def _peer(cell: Cell, task: TaskData, drawn: Drawn, shared: Shared) -> Ran:
@@ -228,19 +204,12 @@ def _peer(cell: Cell, task: TaskData, drawn: Drawn, shared: Shared) -> Ran:
     return values, done.predictions, {}
 
 
-def _chosen(features: Mapping[str, Part], drawn: Drawn) -> FeatureMap:
+def _chosen(features: Mapping[str, Part], drawn: Drawn) -> dict[str, Sequence[Features]]:
     return {
         "train": [features["train"][i] for i in drawn.train],
         "dev": [features["dev"][i] for i in drawn.dev],
         "test": list(features["test"].values()),
     }
-
-
-def _file_bytes(adapter: AdapterFile) -> int:
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "task.safetensors"
-        save_adapter(adapter, path)
-        return path.stat().st_size
 
 
 def _encode(task: TaskData, start: Loaded, deltas: LoraAdapter | None) -> Encoded:

@@ -153,7 +153,7 @@ def _pairs(results: Sequence[Result], baseline: str, given: Sequence[tuple[str, 
 
 def _across_methods(systems: Sequence[System], baseline: str) -> list[tuple[str, str]]:
     ours = [system for system in systems if system in (("head", CHOSEN), ("lora", CHOSEN))]
-    others = [system for system in systems if system == ("full", baseline) or system[0] not in OWN_METHODS]
+    others = [system for system in systems if system == ("full", baseline) or system[0] not in (*OWN_METHODS, "full")]
     return [("/".join(first), "/".join(second)) for first in ours for second in others]
 
 

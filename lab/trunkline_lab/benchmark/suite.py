@@ -7,13 +7,15 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
-from trunkline.config import AdaptSection, FamilyName, Fraction, PositiveFloat, PositiveInt, Section, Seed
+from trunkline.adapt.settings import LoraSettings
+from trunkline.config import FamilyName, Fraction, PositiveFloat, PositiveInt, Section, Seed
+from trunkline.config.base import Target
 from trunkline.errors import TrunklineError
 from trunkline.problems import nearest
 from trunkline_lab.benchmark.peers import PEERS
 from trunkline_lab.data.cards import Card, load_card
 
-OWN_METHODS = ("head", "lora", "full")
+OWN_METHODS = ("head", "lora")
 METHODS = (*OWN_METHODS, *PEERS)
 BENCHMARKED = {"ner": "ner", "text": "classification"}
 """Kinds of cards that a suite takes, and their family."""
@@ -90,7 +92,7 @@ def _unfit(card: Card) -> str:
 
 
 class MethodSection(Section):
-    """A way to solve a task: `head`, `lora`, `full`, or a peer; the lists restrict where it runs."""
+    """A way to solve a task: `head`, `lora`, or a peer; the lists restrict where it runs."""
 
     name: str
     budgets: Annotated[tuple[LabelBudget, ...], Field(min_length=1)] | None = None
@@ -120,18 +122,22 @@ class MethodSection(Section):
         }
 
 
-class FullSection(Section):
-    """Fine-tuning of the whole encoder, the reference: what `AdaptSection` has, but for LoRA's own settings."""
+class AdaptSection(Section):
+    """How our own methods fit a task on the frozen encoder; LoRA's settings count in mode lora."""
 
-    penalties: tuple[PositiveFloat, ...] = AdaptSection().penalties
-    rate: PositiveFloat = 5e-5
-    head_rate: PositiveFloat = 1e-3
-    epochs: PositiveInt = 20
-    patience: PositiveInt = 4
-    tokens: PositiveInt = 512
-    dropout: Fraction = 0.1
+    mode: Literal["head", "lora"] = "head"
+    rank: PositiveInt = LoraSettings.rank
+    targets: tuple[Target, ...] = LoraSettings.targets
+    rate: PositiveFloat = LoraSettings.rate
+    epochs: PositiveInt = LoraSettings.epochs
+    batch: PositiveInt = LoraSettings.batch
+    dropout: Fraction = LoraSettings.dropout
     max_length: Annotated[int, Field(ge=8)] = 128
     precision: Literal["auto", "fp32", "bf16"] = "auto"
+
+    def lora(self) -> LoraSettings:
+        """LoRA's settings."""
+        return LoraSettings(self.rank, self.targets, self.epochs, self.rate, self.batch, self.dropout)
 
 
 class ModesSection(Section):
@@ -139,7 +145,6 @@ class ModesSection(Section):
 
     head: AdaptSection = AdaptSection(mode="head")
     lora: AdaptSection = AdaptSection(mode="lora")
-    full: FullSection = FullSection()
 
     @field_validator("head", "lora", mode="before")
     @classmethod
@@ -152,11 +157,7 @@ class ModesSection(Section):
 
     def section(self, method: str, max_length: int | None) -> AdaptSection:
         """The settings of a method on a task."""
-        if method == "full":
-            # Whoever trains the whole encoder reads neither the mode nor the adapter.
-            found = AdaptSection(mode="lora", **self.full.model_dump())
-        else:
-            found = self.lora if method == "lora" else self.head
+        found = self.lora if method == "lora" else self.head
         return found if max_length is None else found.model_copy(update={"max_length": max_length})
 
 

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from trunkline.adapt import fitting
 from trunkline.bundle.lora import Feeds, fuse
 from trunkline.encoder.adapter_file import AdapterFile
 from trunkline.encoder.bundle_files import Loaded
@@ -20,6 +19,7 @@ from trunkline.heads.linear import LinearHead
 from trunkline.tasks import get_family
 from trunkline.tasks.base import Family
 from trunkline.text.packing import UnitText
+from trunkline_lab import fitting
 
 
 @dataclass(frozen=True, slots=True)

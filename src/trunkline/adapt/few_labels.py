@@ -17,13 +17,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from trunkline.adapt.settings import LoraSettings
 from trunkline.bundle.parts import Head
 from trunkline.config.base import AdapterSection
 from trunkline.encoder.batch import TokenBatch
 from trunkline.encoder.encoder import Encoder
 from trunkline.encoder.features import Branch, TrunkStates, branch_features
 from trunkline.encoder.lora import LoraAdapter, lora_config
-from trunkline.errors import TrunklineError
 from trunkline.heads.fit import (
     CrossValidation,
     FittedHead,
@@ -35,47 +35,14 @@ from trunkline.heads.fit import (
 )
 from trunkline.tasks import Family, Labels
 from trunkline.text.packing import UnitText, pack
+from trunkline.training.checkpoint import seed_everything
 from trunkline.training.loop import Hooks, LoopSettings, optimizer_for, run
 from trunkline.training.precision import make_accelerator, resolve_precision
-from trunkline.training.checkpoint import seed_everything
 
 log = logging.getLogger(__name__)
 
 FOLDS = 3
 """Of cross-validation: each costs a training."""
-
-
-@dataclass(frozen=True, slots=True)
-class LoraSettings:
-    """How LoRA is trained.
-
-    Attributes:
-        rank: Of new updates; those that start at a primary adapter keep its rank.
-        targets: Linear layers that get updates, of new ones.
-        epochs: Most passes over the examples.
-        rate: Learning rate of updates and head.
-        batch: Examples a step.
-        dropout: On the features before the head.
-        seed: Of the folds, the start and the order of batches.
-    """
-
-    rank: int = 8
-    targets: tuple[str, ...] = ("query", "key", "value")
-    epochs: int = 20
-    rate: float = 1e-3
-    batch: int = 16
-    dropout: float = 0.1
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        for name, least in (("rank", 1), ("epochs", 1), ("batch", 1), ("seed", 0)):
-            value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or value < least:
-                raise TrunklineError(f"{name}={value!r}", expected=f"a whole number from {least}")
-        if not 0 < self.rate < 1 or not 0 <= self.dropout < 1:
-            raise TrunklineError(
-                f"rate={self.rate!r}, dropout={self.dropout!r}", expected="numbers below 1, rate above 0"
-            )
 
 
 @dataclass(frozen=True, slots=True)

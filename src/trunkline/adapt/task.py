@@ -7,7 +7,8 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trunkline.adapt.few_labels import LoraSettings, tune_lora
+from trunkline.adapt.few_labels import tune_lora
+from trunkline.adapt.settings import LoraSettings
 from trunkline.bundle.parts import Task, read_task, task_bytes
 from trunkline.encoder.adapter_tensors import adapter_arrays, lora_from_arrays
 from trunkline.encoder.bundle_files import bundle_encoder, load_any

@@ -1,15 +1,12 @@
 """Recipes: frozen, validated YAML. Every problem is reported at once, with the nearest valid name."""
 
-from trunkline.config.adapt import AdaptSection, BudgetSection, SweepRecipe
 from trunkline.config.base import AdapterSection, FamilyName, Fraction, PositiveFloat, PositiveInt, Section, Seed
 from trunkline.config.mixture import DecontaminateSection, MixtureFamily, MixtureRecipe
 from trunkline.config.prefinetune import FamilySection, PrefinetuneRecipe, ProbeSection
 from trunkline.config.reading import load_recipe, parse_recipe
 
 __all__ = [
-    "AdaptSection",
     "AdapterSection",
-    "BudgetSection",
     "DecontaminateSection",
     "FamilyName",
     "FamilySection",
@@ -22,7 +19,6 @@ __all__ = [
     "ProbeSection",
     "Section",
     "Seed",
-    "SweepRecipe",
     "load_recipe",
     "parse_recipe",
 ]

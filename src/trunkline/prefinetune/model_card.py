@@ -39,8 +39,8 @@ A small text encoder, pre-finetuned for {{ families | join(" and ") }}, to be ad
 
 ## What it is
 
-- Base encoder: {{ encoder.name }}{{ ", by way of a bundle that was pre-finetuned before" if encoder.bundle }}; licence: \
-{{ encoder.licence or "not stated in its files" }}.
+- Base encoder: {{ encoder.name }}{{ ", by way of a bundle that was pre-finetuned before" if encoder.bundle }}; \
+licence: {{ encoder.licence or "not stated in its files" }}.
 - Strategy: {{ recipe.strategy }}, {{ strategy }}.
 - Backbone: {{ "{:,}".format(weights) }} weights, SHA-256 {{ backbone[:16] }}, branches from layer {{ fork }} (counted \
 from 0), windows of up to {{ recipe.max_length }} tokens.

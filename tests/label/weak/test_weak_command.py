@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from trunkline.label.weak.command import weak_label
+from trunkline.label.weak.config import METHODS, GazetteerConfig, TeacherConfig, WeakLabelConfig, parse_weak_label
+from trunkline.label.weak.output import open_atomic
 
 from tiny_models import NAMES, PLACES, recipe_of, write_jsonl
 from trunkline.config import FamilySection, parse_recipe
 from trunkline.data.load import stream_source
 from trunkline.errors import DataError, RecipeError, TrunklineError
-from trunkline.label.weak.command import weak_label
-from trunkline.label.weak.config import METHODS, GazetteerConfig, TeacherConfig, WeakLabelConfig, parse_weak_label
-from trunkline.label.weak.output import open_atomic
 from trunkline.prefinetune import prefinetune
 from trunkline.prefinetune.sources import load_sources, open_sources
 from trunkline.text.examples import NerExample, Span

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from trunkline.errors import TrunklineError
 
 if TYPE_CHECKING:
-    from trunkline.adapt.fit import TaskData
+    from trunkline_lab.fitting import TaskData
 
 BOTH = ("ner", "classification")
 

@@ -9,7 +9,7 @@ from trunkline.errors import TrunklineError
 from trunkline.tasks import get_family
 
 if TYPE_CHECKING:
-    from trunkline.adapt.fit import TaskData
+    from trunkline_lab.fitting import TaskData
 
 
 def check_task(name: str, families: Sequence[str], task: TaskData) -> None:

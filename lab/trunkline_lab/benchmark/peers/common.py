@@ -10,11 +10,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from trunkline.adapt.fitting import words_of
 from trunkline.errors import EncoderError
 from trunkline.tasks import Scored, get_family, ner
 from trunkline.text.examples import NerExample
 from trunkline.text.tags import WordSpan
+from trunkline.text.words import split_words
 
 MAX_LENGTH = 256
 """Most tokens that a peer's encoder sees at once, special ones included."""
@@ -97,18 +97,18 @@ def load_model(folder: Path, kind: Any, **options: Any) -> Any:
 
 def plain_words(example: Any) -> list[str]:
     """The words of an example; one that is only blanks or control characters, which libraries drop, is `_`."""
-    words = [example.text[start:end] for start, end in words_of(example)]
+    words = [example.text[start:end] for start, end in split_words(example.text)]
     return [word if word.strip() and word.isprintable() else "_" for word in words]
 
 
 def word_spans(example: NerExample) -> list[WordSpan]:
     """The entities of a sentence by the numbers of their words."""
-    return ner.word_spans(example, words_of(example))
+    return ner.word_spans(example, split_words(example.text))
 
 
 def entities(example: NerExample, found: Sequence[tuple[int, int, str, float]]) -> list[dict[str, Any]]:
     """Entities (first word, last word exclusive, label, score) in the decoded form of the family `ner`."""
-    rows, words = [], words_of(example)
+    rows, words = [], split_words(example.text)
     for first, last, label, score in sorted(found):
         start, end = words[first][0], words[last - 1][1]
         rows.append(
@@ -119,7 +119,7 @@ def entities(example: NerExample, found: Sequence[tuple[int, int, str, float]]) 
 
 def decode_all(family: str, probabilities: Sequence[Any], examples: Sequence[Any], labels: Sequence[str]) -> list[Any]:
     """Predictions from [units, labels] probabilities of each example, decoded as our own are."""
-    texts = [(example.text, words_of(example)) for example in examples]
+    texts = [(example.text, split_words(example.text)) for example in examples]
     return get_family(family).decode([Scored(probabilities, texts, tuple(labels))])[0]
 
 

@@ -21,7 +21,7 @@ from trunkline_lab.benchmark.peers.common import clean_folder, entities, plain_w
 from trunkline_lab.benchmark.peers.trainer import parameter_bytes
 
 if TYPE_CHECKING:
-    from trunkline.adapt.fit import TaskData
+    from trunkline_lab.fitting import TaskData
 
 _TYPE = "label"
 

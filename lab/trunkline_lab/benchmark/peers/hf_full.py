@@ -14,7 +14,7 @@ from trunkline_lab.benchmark.peers import PeerOutput
 from trunkline_lab.benchmark.peers.trainer import TrainerSettings, fine_tune, parameter_bytes
 
 if TYPE_CHECKING:
-    from trunkline.adapt.fit import TaskData
+    from trunkline_lab.fitting import TaskData
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from trunkline_lab.benchmark.peers import PeerOutput
 from trunkline_lab.benchmark.peers.trainer import TrainerSettings, fine_tune
 
 if TYPE_CHECKING:
-    from trunkline.adapt.fit import TaskData
+    from trunkline_lab.fitting import TaskData
 
 _HEADS = ("classifier", "pre_classifier", "pooler")
 

@@ -21,7 +21,7 @@ from trunkline_lab.benchmark.peers.common import clean_folder, decode_all, load_
 from trunkline_lab.benchmark.peers.trainer import parameter_bytes
 
 if TYPE_CHECKING:
-    from trunkline.adapt.fit import TaskData
+    from trunkline_lab.fitting import TaskData
 
 
 @dataclass(frozen=True)

@@ -14,14 +14,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trunkline.adapt.fitting import words_of
 from trunkline.tasks import get_family
 from trunkline.text.tags import WordSpan
+from trunkline.text.words import split_words
 from trunkline_lab.benchmark.peers import PeerOutput
 from trunkline_lab.benchmark.peers.common import entities, plain_words, timed, word_spans
 
 if TYPE_CHECKING:
-    from trunkline.adapt.fit import TaskData
+    from trunkline_lab.fitting import TaskData
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ def _write(path: Path, family: str, examples: Sequence[Any], labels: Sequence[st
 def _doc(vocab: Any, example: Any) -> Any:
     from spacy.tokens import Doc
 
-    offsets = words_of(example)
+    offsets = split_words(example.text)
     following = [start for start, _ in offsets[1:]] + [len(example.text)]
     spaces = [end < after for (_, end), after in zip(offsets, following, strict=bool(offsets))]
     return Doc(vocab, words=plain_words(example), spaces=spaces)

@@ -17,7 +17,7 @@ from trunkline_lab.benchmark.peers.common import clean_folder, decode_all, load_
 from trunkline_lab.benchmark.peers.rows import Rows, make_rows, unit_probabilities
 
 if TYPE_CHECKING:
-    from trunkline.adapt.fit import TaskData
+    from trunkline_lab.fitting import TaskData
 
 Wrap = Callable[[Any, set[str]], Any]
 """Makes the model to train of the loaded one and of the parameters that the folder does not have."""

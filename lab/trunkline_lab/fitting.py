@@ -1,0 +1,167 @@
+"""Tasks fitted in torch for the lab, on features that cells share: the product's heads and LoRA, n labels in all.
+
+Nothing is set aside: settings are chosen by cross-validation among the labels, as `Model.fit` does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from trunkline.adapt import LoraSettings, tune_lora
+from trunkline.bundle.parts import Head
+from trunkline.encoder.adapter_file import AdapterFile, task_file
+from trunkline.encoder.bundle_files import Loaded, manifest_of
+from trunkline.encoder.encoder import Encoder
+from trunkline.encoder.features import Branch, Features, branch_features
+from trunkline.encoder.lora import Deltas
+from trunkline.errors import TrunklineError
+from trunkline.heads.fit import LabelledFeatures, fit_head
+from trunkline.heads.linear import LinearHead
+from trunkline.tasks import Family, Labels, Scored, get_family
+from trunkline.tasks.base import Scores
+from trunkline.text.packing import UnitText
+from trunkline.text.tokens import TextTokenizer
+from trunkline.text.words import split_words
+
+
+@dataclass(frozen=True)
+class TaskData:
+    """A task: its family and its labelled parts; `test` may be empty."""
+
+    name: str
+    family: str
+    train: Sequence[Any]
+    dev: Sequence[Any] = ()
+    test: Sequence[Any] = ()
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A fitted task.
+
+    Attributes:
+        task: LoRA, if any, head and labels.
+        held_out: Scores by cross-validation among the labels, or on dev.
+        test: Scores on test.
+        predictions: On test.
+        chosen: The settings that were chosen.
+    """
+
+    task: AdapterFile
+    held_out: Scores
+    test: Scores
+    predictions: Sequence[Any]
+    chosen: dict[str, Any]
+
+
+def example_units(family: Family, examples: Sequence[Any], tokenizer: TextTokenizer) -> list[UnitText]:
+    """Tokenises examples, one text each."""
+    tokens = tokenizer.encode([example.text for example in examples])
+    return [family.units(e.text, split_words(e.text), t) for e, t in zip(examples, tokens, strict=True)]
+
+
+def example_features(
+    family: Family,
+    examples: Sequence[Any],
+    encoder: Encoder,
+    tokenizer: TextTokenizer,
+    deltas: Deltas | None = None,
+    *,
+    bf16: bool = False,
+) -> list[Features]:
+    """[units, width] features of each example through one branch."""
+    units = example_units(family, examples, tokenizer)
+    return branch_features(encoder, [Branch(units, deltas)], bf16=bf16)[0]
+
+
+def labelled(family: Family, examples: Sequence[Any], features: Sequence[Features], labels: Labels) -> LabelledFeatures:
+    """Examples with their features as heads are fitted on them."""
+    words = [split_words(example.text) for example in examples]
+    targets = [family.unit_targets(e, labels, w) for e, w in zip(examples, words, strict=True)]
+    texts = [(example.text, own) for example, own in zip(examples, words, strict=True)]
+    return LabelledFeatures(examples, texts, features, targets)
+
+
+def predict(
+    family: Family, head: LinearHead, features: Sequence[Features], examples: Sequence[Any], labels: Labels
+) -> list[Any]:
+    """Predictions as plain data, one for each example."""
+    texts = [(example.text, split_words(example.text)) for example in examples]
+    probabilities = [head.probabilities(part) for part in features]
+    return family.decode([Scored(probabilities, texts, labels, head.transitions)])[0]
+
+
+def fit(
+    task: TaskData,
+    start: Loaded,
+    *,
+    mode: str = "head",
+    lora: LoraSettings | None = None,
+    seed: int = 0,
+    features: dict[str, Sequence[Features]] | None = None,
+    bf16: bool = False,
+) -> Fitted:
+    """Fits a task on a frozen encoder, from its family's primary adapter where there is one.
+
+    Args:
+        task: Settings are chosen on `dev` where it is not empty, otherwise by cross-validation.
+        start: The encoder.
+        mode: `head` or `lora`.
+        lora: Settings of mode lora.
+        seed: Of folds, of LoRA's start and its batches.
+        features: `train`, `dev` and `test` features where they are known; computed if not.
+        bf16: Whether features that are computed here are in bf16.
+
+    Raises:
+        TrunklineError: No examples to train on.
+    """
+    if not task.train:
+        raise TrunklineError(f"task {task.name} has no train examples", expected="at least two")
+    family = get_family(task.family)
+    labels, examples, primary = family.labels(task.train), [*task.train, *task.dev], start.primary(task.family)
+
+    def compute(part: Sequence[Any], deltas: Deltas | None) -> list[Features]:
+        if not part:
+            return []
+        return example_features(family, part, start.encoder, start.tokenizer, deltas, bf16=bf16)
+
+    updates = None
+    if mode == "lora":
+        units = example_units(family, examples, start.tokenizer)
+        data = labelled(family, examples, [], labels)
+        settings = replace(lora or LoraSettings(), seed=seed)
+        tuned = tune_lora(start.encoder, primary, family, data, units, labels, n_dev=len(task.dev), settings=settings)
+        updates, fitted, chosen = tuned.lora, tuned.fitted, {**tuned.fitted.record(), "epochs": tuned.epochs}
+        test_features = compute(task.test, updates)
+    else:
+        known = features or {part: compute(getattr(task, part), primary) for part in ("train", "dev", "test")}
+        data = labelled(family, examples, [*known["train"], *known["dev"]], labels)
+        fitted = fit_head(family, data, labels, n_dev=len(task.dev), seed=seed)
+        chosen, test_features = fitted.record(), known["test"]
+    head = in_torch(fitted.head)
+    predictions = predict(family, head, test_features, task.test, labels) if task.test else []
+    made = AdapterFile(
+        task.family,
+        start.backbone,
+        start.encoder.fork,
+        updates,
+        head,
+        labels,
+        family.choose_units([], start.tokenizer),
+        {"task": task.name, "mode": mode, "examples": len(task.train), "cross_validation": chosen},
+    )
+    return Fitted(made, fitted.scores, family.score(task.test, predictions) if task.test else {}, predictions, chosen)
+
+
+def in_torch(head: Head) -> LinearHead:
+    """A head of a file in the layout of torch."""
+    return LinearHead(np.ascontiguousarray(head.weight.T), head.bias, head.transitions)
+
+
+def file_bytes(task: AdapterFile, start: Loaded) -> int:
+    """Size of the task's file."""
+    return len(task_file(task, manifest_of(start)))
