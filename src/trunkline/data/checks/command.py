@@ -48,9 +48,7 @@ def check(
     for split, spec in (("train", train), ("dev", dev), ("test", test)):
         if spec is None:
             continue
-        loaded = read_examples(
-            spec, family, text_column=text_column, label_column=label_column, delimiter=delimiter
-        )
+        loaded = read_examples(spec, family, text_column=text_column, label_column=label_column, delimiter=delimiter)
         family = loaded.family
         splits[split], kinds[split] = loaded.examples, loaded.kind
         notes += [Finding("reading", "warning", split, 1, None, note) for note in loaded.notes]

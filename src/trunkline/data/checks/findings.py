@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from trunkline.data.checks.overlap import Match, OverlapIndex, normalise, text_key
@@ -45,7 +45,6 @@ def check_splits(
     *,
     role: str = "task",
     extra: Sequence[Finding] = (),
-    more: Callable[[str, Sequence[str]], Sequence[Finding]] = lambda split, texts: (),
 ) -> Report:
     """Runs all checks that need nothing but the examples.
 
@@ -55,14 +54,12 @@ def check_splits(
             chosen by.
         role: `task`, where an overlap with train is a leak, or `source`, where it is a warning.
         extra: Findings of others, which go first.
-        more: Other checks of the texts of a split.
     """
     findings = [*extra, *check_overlaps(splits, role=role)]
     for split, examples in splits.items():
         texts = [whole_text(example) for example in examples]
         if texts:
-            findings += [*check_words(split, texts), *check_duplicates(split, texts), *more(split, texts)]
-            findings += check_damage(split, texts)
+            findings += [*check_words(split, texts), *check_duplicates(split, texts), *check_damage(split, texts)]
         else:
             findings.append(Finding("empty_split", "error", split, 0, None, "the split has no example"))
     findings += [*check_conflicts(splits), *check_label_sets(splits)]
@@ -111,13 +108,11 @@ def check_overlap(
     long_share = long_same / len(long) if long else 0.0
     counts = {kind: len(items) for kind, items in kinds.items()}
     message = (
-        f"{counts['exact']} exactly, {counts['normalised']} but for case, blanks or punctuation, {counts['near']} nearly;"
-        f" of texts with {LONG} words or more {100 * long_share:.1f} % recur word for word"
+        f"{counts['exact']} exactly, {counts['normalised']} but for case, blanks or punctuation, "
+        f"{counts['near']} nearly; of texts with {LONG} words or more {100 * long_share:.1f} % recur word for word"
     )
     longest = [max(items, key=lambda item: len(item[0])) for items in kinds.values() if items]
-    samples = [
-        f"{m.kind}: {shorten(t)}" + (f" <- {shorten(m.text)}" if m.kind != "exact" else "") for t, m in longest
-    ]
+    samples = [f"{m.kind}: {shorten(t)}" + (f" <- {shorten(m.text)}" if m.kind != "exact" else "") for t, m in longest]
     details = {
         **counts,
         "same": counts["exact"] + counts["normalised"],
@@ -205,9 +200,7 @@ def check_label_sets(splits: Mapping[str, Sequence[Example]]) -> list[Finding]:
         if missing and not split.startswith(TRAIN):
             message, share = f"labels do not occur in {TRAIN}: {_list(missing)}", len(missing) / len(labels)
             details: dict[str, Any] = {"labels": missing}
-            findings.append(
-                Finding("unseen_labels", "warning", split, len(missing), share, message, details=details)
-            )
+            findings.append(Finding("unseen_labels", "warning", split, len(missing), share, message, details=details))
     rare = sorted(label for label, count in known.items() if count < RARE)
     if rare:
         message = f"labels have fewer than {RARE} training examples: {_list(rare)}"
