@@ -177,7 +177,9 @@ def check_conflicts(splits: Mapping[str, Sequence[Example]]) -> list[Finding]:
     if not conflicts:
         return []
     samples = tuple(
-        shorten(f"{min(seen[key].values())} -> {' / '.join(label or 'no entity' for label in list(seen[key])[:3])}")
+        shorten(
+            f"{next(iter(seen[key].values()))} -> {' / '.join(label or 'no entity' for label in list(seen[key])[:3])}"
+        )
         for key in conflicts[:SAMPLES]
     )
     across = sum(len(where[key]) > 1 for key in conflicts)
