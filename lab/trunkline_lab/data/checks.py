@@ -6,6 +6,7 @@ import logging
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,6 @@ from trunkline.errors import TrunklineError
 from trunkline.text.examples import Example
 from trunkline_lab.data.cards import Card, list_cards, load_card
 
-CountTokens = Callable[[str], int]
 Say = Callable[[str], None]
 
 _REPAIRS = re.compile(r"(?P<path>.*): (?P<count>\d+) tags broke the rules of (?P<scheme>\w+)")
@@ -28,7 +28,6 @@ def check_data(
     *,
     all_cards: bool = False,
     sources: bool = False,
-    count_tokens: CountTokens | None = None,
     say: Say = lambda text: None,
 ) -> list[dict[str, Any]]:
     """Checks data sets by their cards.
@@ -38,7 +37,6 @@ def check_data(
         all_cards: Also check all cards of the package. What of these cannot be read is a finding.
         sources: With `all_cards`, also the pre-finetuning sources; and compare every source with the dev and test
             splits of all task cards.
-        count_tokens: Tokens of a text with the special ones; estimated from the words without it.
         say: Receives lines of progress.
 
     Returns:
@@ -60,7 +58,7 @@ def check_data(
     reports = []
     for number, card in enumerate(cards, start=1):
         say(f"{card.name} ({number} of {len(cards)})")
-        reports.append(_check_card(card, card.name not in names and all_cards, index, count_tokens))
+        reports.append(_check_card(card, card.name not in names and all_cards, index))
     return reports
 
 
@@ -127,9 +125,7 @@ def held_out_texts(card: Card) -> Iterator[tuple[str, str]]:
                 yield f"{card.name}@{split}", text
 
 
-def _check_card(
-    card: Card, lenient: bool, index: OverlapIndex | None, count_tokens: CountTokens | None
-) -> dict[str, Any]:
+def _check_card(card: Card, lenient: bool, index: OverlapIndex | None) -> dict[str, Any]:
     facts = {
         "title": card.title,
         "role": card.role,
@@ -158,8 +154,20 @@ def _check_card(
     if index is not None and card.role == "source":
         extra += _touching(splits, index)
     facts["published"] = _published_counts(card, splits)
-    report = check_splits(card.name, splits, role=card.role, count_tokens=count_tokens, waive=card.waive, extra=extra)
-    return _plain(report, facts)
+    report = check_splits(card.name, splits, role=card.role, extra=extra)
+    return _plain(replace(report, findings=tuple(_waived(report.findings, card.waive))), facts)
+
+
+def _waived(findings: Iterable[Finding], reasons: Mapping[str, str]) -> Iterator[Finding]:
+    """Marks the findings whose check has a reason in the card; a reason without a finding becomes a warning."""
+    seen = set()
+    for item in findings:
+        seen.add(item.check)
+        waived = item.check in reasons and item.severity != "error"
+        yield replace(item, waived=reasons[item.check]) if waived else item
+    for check in reasons.keys() - seen:
+        message = f"the card waives {check}, which is not found: remove the waiver"
+        yield Finding("unused_waiver", "warning", "all", 1, None, message)
 
 
 def _published_counts(card: Card, splits: Mapping[str, Sequence[Example]]) -> dict[str, int]:

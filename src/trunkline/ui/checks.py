@@ -1,4 +1,4 @@
-"""What `check-data` shows: one table a data set, leaks in red, waived ones in yellow."""
+"""What the checks of data show: one table a data set, leaks in red, accepted ones in yellow."""
 
 from __future__ import annotations
 
@@ -17,16 +17,17 @@ _STYLES = {"leak": "bold red", "error": "bold red", "warning": "", "info": "dim"
 
 
 def print_checks(reports: Sequence[Mapping[str, Any]], *, full: bool = False, to: Console = console) -> None:
-    """Prints the reports of `check_data`: counts, findings, and a last line with the sets that leak.
+    """Prints reports of checks: counts, findings, and a last line with the sets that leak.
 
     Args:
-        reports: What `check_data` returns.
+        reports: What `trunkline.data.checks.command.check` returns; may have `role`, `quirks`, and what was `published`
+            or is expected of the counts, too.
         full: Whether to show notes (severity `info`) and, for each finding, some of its texts.
         to: Where to print.
     """
     for report in reports:
         to.print(_title(report), width=WIDTH, highlight=False)
-        for quirk in report["quirks"]:
+        for quirk in report.get("quirks", ()):
             to.print(Padding(Text(quirk, style="italic dim"), (0, 0, 0, 2)), width=WIDTH)
         shown = [item for item in report["findings"] if full or item["severity"] != "info"]
         if shown:
@@ -39,14 +40,18 @@ def print_checks(reports: Sequence[Mapping[str, Any]], *, full: bool = False, to
 
 def _title(report: Mapping[str, Any]) -> Text:
     line = Text(report["name"], style="bold")
-    line.append(f"  {report['role']}, {report['family']}\n", style="not bold dim")
+    known = [report[key] for key in ("role", "family") if key in report]
+    line.append(f"  {', '.join(known)}\n", style="not bold dim")
+    loaded = {}
     for number, (split, count) in enumerate(report["counts"].items()):
-        line.append(", " if number else "  ", style="not bold")
-        line.append(f"{split} {count['loaded']}", style="not bold")
-        if count["expected"] is not None:
-            agrees = count["expected"] == count["loaded"]
-            line.append(" as expected" if agrees else f" of {count['expected']}", style="not bold dim")
-    published = {split: n for split, n in report["published"].items() if n != report["counts"][split]["loaded"]}
+        loaded[split], expected = (count["loaded"], count["expected"]) if isinstance(count, Mapping) else (count, None)
+        line.append(f"{', ' if number else '  '}{split} {loaded[split]}", style="not bold")
+        if expected is not None:
+            agrees = expected == loaded[split]
+            line.append(" as expected" if agrees else f" of {expected}", style="not bold dim")
+        if kind := report.get("kinds", {}).get(split):
+            line.append(f" ({kind})", style="not bold dim")
+    published = {split: n for split, n in report.get("published", {}).items() if n != loaded[split]}
     for split, count in published.items():
         line.append(f"\n  published as {split} {count}, of which the card sets parts aside", style="not bold dim")
     return line
@@ -82,7 +87,7 @@ def _summary(reports: Sequence[Mapping[str, Any]]) -> Text:
 
     line = Text(f"{len(reports)} data set{'s' if len(reports) != 1 else ''} checked")
     for severities, waived, words, style in (
-        (("error",), False, "cannot be read as their cards say", "bold red"),
+        (("error",), False, "cannot be read as they should be", "bold red"),
         (("leak",), False, "leak", "bold red"),
         (("leak",), True, "leak and are waived", "yellow"),
     ):

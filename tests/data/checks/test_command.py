@@ -1,15 +1,21 @@
-"""`check-data` as a whole: cards, files, waivers, missing parts, exit codes and what is printed."""
+"""`trunkline check` as a whole: files, exit codes and what is printed."""
 
 from __future__ import annotations
 
-import logging
+import io
+import json
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
+from typer.testing import CliRunner
 
-from trunkline.data.checks.command import check_files, collect_repairs, exit_code
-from trunkline.errors import TrunklineError
+from trunkline.cli import app
+from trunkline.data.checks.command import check, exit_code
+from trunkline.errors import DataError, TrunklineError
+from trunkline.ui.checks import print_checks
 
 LINES = [f"{word} boats sail on the wide lake near our town today" for word in ("one", "two", "six", "nine", "ten")]
 OTHER = "where can I buy a ticket for the evening train to the coast"
@@ -31,30 +37,68 @@ def findings(report: dict[str, Any]) -> dict[str, dict[str, Any]]:
     return {item["check"]: item for item in report["findings"]}
 
 
-def test_broken_tags_are_counted_and_kept_off_the_log(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    (tmp_path / "a.conll").write_text("Ann I-per\nruns O\n\nBo B-per\nand O\nCy I-per\n")
-    report = check_files({"train": str(tmp_path / "a.conll"), "dev": None}, "ner", name="mine")
-    found = findings(report)["invalid_transitions"]
-    assert (found["count"], found["share"]) == (2, pytest.approx(2 / 5))
-    assert "a.conll" in found["message"] and found["severity"] == "warning"
-    assert not caplog.records
+def test_a_leak_is_exit_code_1(folder: Path) -> None:
+    report = check(folder / "train.csv", test=folder / "test.csv")
+    assert exit_code([report]) == 1
+    assert findings(report)["test_in_train"]["count"] == 1
+    assert (report["name"], report["family"], report["counts"]) == (
+        "train.csv",
+        "classification",
+        {"train": 5, "test": 2},
+    )
+    assert report["kinds"]["train"] == "a table with 2 columns parted by ',', texts with a label"
+    clean = check(folder / "train.csv", dev=folder / "clean.csv")
+    assert exit_code([clean]) == 0
+    assert "dev_in_train" not in findings(clean)
+    assert exit_code([clean, report]) == 1
+    json.dumps(report, allow_nan=False)
 
 
-def test_other_warnings_stay_on_the_log(caplog: pytest.LogCaptureFixture) -> None:
-    logger = logging.getLogger("trunkline.data")
-    with collect_repairs() as repairs:
-        logger.warning("%s: %d tags broke the rules of %s and were repaired", "x.txt", 3, "BIO")
-        logger.warning("something else")
-    logger.warning("%s: %d tags broke the rules of %s and were repaired", "y.txt", 1, "BIO")
-    assert repairs == {"x.txt": (3, "BIO")}
-    assert [record.getMessage()[:9] for record in caplog.records] == ["something", "y.txt: 1 "]
+def test_labels_that_train_lacks_in_dev_and_test(folder: Path) -> None:
+    (folder / "dev.csv").write_text("text,label\nsomething quite new,c\n")
+    found = check(folder / "train.csv", folder / "dev.csv", folder / "dev.csv")["findings"]
+    unseen = {item["split"]: item["details"]["labels"] for item in found if item["check"] == "unseen_labels"}
+    assert unseen == {"dev": ["c"], "test": ["c"]}
 
 
-def test_files(folder: Path) -> None:
-    report = check_files({"train": str(folder / "train.csv"), "test": str(folder / "test.csv")}, "classification")
-    assert exit_code([report]) == 1 and report["counts"]["test"] == {"loaded": 2, "expected": None}
-    (folder / "pairs.csv").write_text("left,right\nwho is it,me again\n")
-    pairs = check_files({"train": str(folder / "pairs.csv"), "dev": str(folder / "pairs.csv")}, "pairs")
-    assert exit_code([pairs]) == 0 and findings(pairs)["dev_in_train"]["severity"] == "warning"
+def test_what_readers_say_is_a_finding(folder: Path) -> None:
+    (folder / "a.jsonl").write_text(
+        '{"text": "In Romtown", "entities": [[3, 6, "city"]]}\n{"text": "In Rome", "entities": [[3, 7, "city"]]}\n'
+    )
+    note = findings(check(folder / "a.jsonl"))["reading"]
+    assert note["severity"] == "warning"
+    assert note["message"].startswith("1 of 2 entities do not begin and end where words do")
+
+
+def test_refusals(folder: Path) -> None:
     with pytest.raises(TrunklineError, match="no file is named"):
-        check_files({"train": None}, "ner")
+        check()
+    with pytest.raises(DataError, match="no such file"):
+        check(folder / "gone.csv")
+    (folder / "a.conll").write_text("Ann B-per\nruns O\n")
+    with pytest.raises(DataError, match="Expected data for classification"):
+        check(folder / "train.csv", folder / "a.conll")
+
+
+def test_the_command(folder: Path) -> None:
+    run = CliRunner().invoke
+    train, test = str(folder / "train.csv"), str(folder / "test.csv")
+    leak = run(app, ["check", "--train", train, "--test", test, "--json"])
+    assert leak.exit_code == 1
+    assert findings(json.loads(leak.stdout))["test_in_train"]["samples"]
+    assert run(app, ["check", "--train", train, "--label-column", "label"]).exit_code == 0
+
+
+def test_printed_reports_fit_and_colour_leaks(folder: Path) -> None:
+    stream = io.StringIO()
+    leak = check(folder / "train.csv", test=folder / "test.csv")
+    accepted = {**leak, "findings": [{**item, "waived": "as published"} for item in leak["findings"]]}
+    to = Console(file=stream, width=140, color_system="standard", force_terminal=True)
+    print_checks([leak, {**accepted, "name": "accepted", "quirks": ["a quirk"]}], full=True, to=to)
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", stream.getvalue())
+    assert max(map(len, plain.splitlines())) <= 100
+    assert "test_in_train" in plain
+    assert "waived: as published" in plain
+    assert "1 leak: train.csv" in plain
+    assert "1 leak and are waived: accepted" in plain
+    assert "\x1b[1;31m  test_in_train" in stream.getvalue()

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from trunkline.text.examples import Example, PairExample, QaExample
@@ -20,16 +20,16 @@ CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
 class Finding:
     """One thing that a check saw in a split.
 
-    Args:
-        check: The check's name, which is also what a card's `waive` names.
-        severity: `leak` (what is scored was learnt from), `error` (the data cannot be read as the card says), `warning`
-            or `info`.
+    Attributes:
+        check: The check's name.
+        severity: `leak` (what is scored was learnt from), `error` (the data is not what it should be), `warning` or
+            `info`.
         split: Where; `all` for the whole set.
         count: How many texts, examples or labels.
         share: `count` as a share of the split's, from 0 to 1; None where there is nothing to divide by.
         message: The finding as a sentence.
         samples: A few of them, shortened.
-        waived: Why the finding is accepted.
+        waived: Why the finding is accepted, where somebody has accepted it.
         details: More numbers, for machines.
     """
 
@@ -60,20 +60,6 @@ class Report:
     def as_dict(self) -> dict[str, Any]:
         """Plain data, ready for JSON."""
         return asdict(self)
-
-
-def apply_waivers(findings: Iterable[Finding], reasons: Mapping[str, str]) -> list[Finding]:
-    """Marks the findings whose check has a reason; a reason without a finding becomes a warning."""
-    marked = [
-        replace(item, waived=reasons[item.check]) if item.check in reasons and item.severity != "error" else item
-        for item in findings
-    ]
-    seen = {item.check for item in marked}
-    for check in reasons:
-        if check not in seen:
-            message = f"the card waives {check}, which is not found: remove the waiver"
-            marked.append(Finding("unused_waiver", "warning", "all", 1, None, message))
-    return marked
 
 
 def example_texts(example: Example) -> tuple[str, ...]:
