@@ -17,22 +17,22 @@ data_app = typer.Typer(
 
 @data_app.command("mix")
 def mix(
-    recipe: Annotated[Path, typer.Argument(help="A mixture, see recipes/mixtures/.")],
+    recipe: Annotated[Path, typer.Argument(help="A mixture, see lab/recipes/mixtures/.")],
     out: Annotated[Path | None, typer.Option(help="Write the report here as JSON.")] = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Read, clean and count a mixture of pre-finetuning sources.
 
-    Example: trunkline-lab data mix recipes/mixtures/open.yaml --out open.json
+    Example: trunkline-lab data mix lab/recipes/mixtures/open.yaml --out open.json
     """
-    from trunkline.prefinetune.mixing import describe_mixture
-
     from trunkline.atomic import write_atomic
     from trunkline.config import MixtureRecipe, load_recipe
+    from trunkline.prefinetune.sources import describe_mixture
     from trunkline.ui import say
+    from trunkline_lab.data.finder import CardFinder
     from trunkline_lab.ui.mixture import mixture_table
 
-    report = describe_mixture(load_recipe(recipe, MixtureRecipe), say)
+    report = describe_mixture(load_recipe(recipe, MixtureRecipe), say, CardFinder())
     if out is not None:
         write_atomic(out, json.dumps(report, indent=2, ensure_ascii=False) + "\n")
     typer.echo(json.dumps(report, indent=2)) if as_json else mixture_table(report)
@@ -99,26 +99,54 @@ def check_data(
     sources: Annotated[
         bool, typer.Option(help="With --all the sources, too; compare sources with the tasks' dev and test parts.")
     ] = False,
+    encoder: Annotated[str, typer.Option(help="Whose tokens are counted; none estimates them.")] = "default",
     full: Annotated[
         bool, typer.Option("--full", help="Show notes and texts, too; without it --out and --json have no texts.")
     ] = False,
     out: Annotated[Path | None, typer.Option(help="Write the reports here as JSON lines, one a data set.")] = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Check public data sets for leaks, duplicates, conflicting labels, damage; exit code 1 on a leak.
+    """Check public data sets for leaks, duplicates, conflicting labels, truncation, damage; exit code 1 on a leak.
 
     Example: trunkline-lab data check banking77 wnut17
     """
+    from trunkline.cli.data import token_counter
     from trunkline.training.log import write_rows
     from trunkline.ui import say
     from trunkline.ui.checks import print_checks
     from trunkline_lab.data.checks import check_data as run
     from trunkline_lab.data.checks import exit_code
 
-    reports = run(names or [], all_cards=all_cards, sources=sources, say=say)
+    count = token_counter(encoder, say)
+    reports = run(names or [], all_cards=all_cards, sources=sources, count_tokens=count, say=say)
     for finding in (item for report in reports for item in report["findings"]):
         finding["samples"] = finding["samples"] if full else []
     if out is not None:
         write_rows(out, reports)
     typer.echo(json.dumps(reports, indent=2, ensure_ascii=False)) if as_json else print_checks(reports, full=full)
     raise typer.Exit(exit_code(reports))
+
+
+@data_app.command("where")
+def where_data(
+    names: Annotated[list[str] | None, typer.Argument(help="Cards by name or path; all by default.")] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Say where the files of data sets come from and where they belong, and verify those that are there.
+
+    The files are those that the published numbers came from. Exit code 1 says that a file is there and is another one.
+
+    Example: trunkline-lab data where wnut17 banking77
+    """
+    import os
+
+    from trunkline_lab.data.cards import DATA_VARIABLE
+    from trunkline_lab.data.where import where
+    from trunkline_lab.ui.where import print_where
+
+    rows = where(names or ())
+    if as_json:
+        typer.echo(json.dumps(rows, indent=2, ensure_ascii=False))
+    else:
+        print_where(rows, DATA_VARIABLE, os.environ.get(DATA_VARIABLE))
+    raise typer.Exit(int(any(file["state"] == "differs" for row in rows for file in row["files"])))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import posixpath
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -23,7 +24,9 @@ from trunkline_lab.data.resplit import Resplit, divide
 DATA_VARIABLE = "TRUNKLINE_DATA"
 
 _PACKAGE = samples.folder().parent
-_CARDS = Path(__file__).resolve().parent / "cards"
+CARDS = Path(__file__).resolve().parent / "cards"
+"""The folder of the cards that come with the lab."""
+
 _FROM_PACKAGE = "trunkline:"
 _FAMILY = {"ner": "ner", "text": "classification", "pair": "classification", "plain": "text", "qa": "qa"}
 
@@ -42,6 +45,13 @@ class FileRef(_Frozen):
     path: str = Field(min_length=1)
     member: str | None = None
     options: dict[str, Any] = {}
+
+
+class PublishedFile(_Frozen):
+    """A file that the published numbers came from."""
+
+    bytes: int = Field(ge=0)
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
 
 
 class Card(_Frozen):
@@ -66,8 +76,9 @@ class Card(_Frozen):
     counts: dict[str, int] = {}
     resplit: dict[str, Resplit] = {}
     metric: Literal["entity_f1", "accuracy", "macro_f1"] | None = None
-    waive: dict[str, str] = Field(default={}, description="Finding of check-data -> why it is accepted.")
-    _origin: Path = PrivateAttr(default=_CARDS)
+    waive: dict[str, str] = Field(default={}, description="Finding of a check -> why it is accepted.")
+    published: dict[str, PublishedFile] = Field(default={}, description="Files by their paths in the data folder.")
+    _origin: Path = PrivateAttr(default=CARDS)
 
     @field_validator("files", mode="before")
     @classmethod
@@ -149,17 +160,23 @@ class Card(_Frozen):
     def fingerprint(self, split: str, *, content: bool = False) -> str:
         """A hash of what a split depends on: the card, and its files by name and size and time, or by content."""
         base = self.resplit[split].source if split in self.resplit else split
-        state = [self.model_dump_json(exclude={"quirks", "citation", "title", "waive"}), split]
+        state = [self.model_dump_json(exclude={"quirks", "citation", "title", "waive", "published"}), split]
         for ref in self.files[base]:
-            path = self.resolve(ref.path)
-            options = _options(self.encoding, self.options, ref)
-            inner = options.get("options")
-            values = [*options.values(), *(inner.values() if isinstance(inner, dict) else ())]
-            beside = [path.parent / value for value in values if isinstance(value, str)]
-            for file in (path, *beside):
+            for file in map(self.resolve, self.paths(ref)):
                 if file.is_file():
                     state.append(f"{file.name} {_file_state(file, content=content)}")
         return hashlib.sha256("\n".join(state).encode()).hexdigest()[:16]
+
+    def paths(self, ref: FileRef) -> list[str]:
+        """The path of a file and what may be paths of files beside it, which are named from its folder."""
+        options = _options(self.encoding, self.options, ref)
+        inner = options.get("options")
+        values = [*options.values(), *(inner.values() if isinstance(inner, dict) else ())]
+        folder = posixpath.dirname(ref.path)
+        # Normal paths, so that a file has one name in all cards; but `./` at the start has a meaning.
+        start = "./" if ref.path.startswith("./") else ""
+        beside = [value for value in values if isinstance(value, str) and "\0" not in value]
+        return [ref.path, *(start + posixpath.normpath(posixpath.join(folder, value)) for value in beside)]
 
     def locate(self, path: str) -> Path | None:
         """As `resolve`, but None for a path in the data folder if none is named."""
@@ -217,7 +234,7 @@ def data_folder() -> Path:
 
 def list_cards() -> list[str]:
     """The names of the cards that come with the package, in alphabetical order."""
-    return sorted(path.stem for path in _CARDS.glob("*.yaml"))
+    return sorted(path.stem for path in CARDS.glob("*.yaml"))
 
 
 def load_card(name_or_path: str | Path) -> Card:
@@ -239,7 +256,7 @@ def _card_path(name_or_path: str | Path) -> Path:
         if not path.is_file():
             raise DataError("no such card file", path=path, expected="a YAML file that describes a data set")
     else:
-        path = _CARDS / f"{text}.yaml"
+        path = CARDS / f"{text}.yaml"
         if not path.is_file():
             raise TrunklineError(
                 f"no card {text!r}{nearest(text, list_cards())}",

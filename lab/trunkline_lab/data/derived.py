@@ -70,4 +70,5 @@ def over_card(raw: Mapping[str, Any], base: Card) -> dict[str, Any]:
     own = {key: value for key, value in raw["options"].items() if key != "card"}
     concepts = {label: base.concept(label) for label in base.labels}
     options = {"of": base.reader, "concepts": concepts, **own}
-    return {"files": files, "encoding": base.encoding, **raw, "options": options}
+    published = {path: file.model_dump() for path, file in base.published.items()}
+    return {"files": files, "encoding": base.encoding, "published": published, **raw, "options": options}
