@@ -17,7 +17,8 @@ import numpy as np
 import pytest
 
 import tiny_models
-from trunkline.adapt import TaskData, adapt, fitting
+from trunkline_lab import fitting
+from trunkline_lab.fitting import TaskData
 from trunkline.config import AdaptSection
 from trunkline.encoder.bundle_files import Loaded
 from trunkline.errors import EncoderError, TrunklineError

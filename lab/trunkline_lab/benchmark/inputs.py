@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from trunkline.encoder.adapter_file import lora_hash
+from trunkline.encoder.adapter_file import primary_file
 from trunkline.encoder.bundle_files import Loaded, load_any
 from trunkline.errors import DataError, MismatchError, TrunklineError
 from trunkline.tasks import get_family
@@ -55,7 +55,7 @@ def identify_encoder(source: str, family: str, known: dict[str, Identity]) -> Id
             known[source] = {"missing": f"{type(error).__name__}: {error}"}
         else:
             tokenizer = hashlib.sha256(loaded.tokenizer.tokenizer.to_str().encode()).hexdigest()[:16]
-            primaries = {name: lora_hash(file.lora)[:16] for name, file in loaded.primaries.items()}
+            primaries = {name: hashlib.sha256(primary_file(file)).hexdigest()[:16] for name, file in loaded.primaries.items()}
             common = {"backbone": loaded.backbone[:16], "tokenizer": tokenizer}
             known[source] = {**common, "fork": loaded.encoder.fork, "primaries": primaries}
     found = dict(known[source])

@@ -1,5 +1,4 @@
-"""The command line of the research: public data sets, sweeps, benchmark suites."""
-
+"""The command line of the research: public data sets, benchmark suites."""
 from __future__ import annotations
 
 import typer
@@ -7,7 +6,6 @@ import typer
 from trunkline.cli import run_app
 from trunkline_lab.cli.benchmark import benchmark_app
 from trunkline_lab.cli.data import data_app
-from trunkline_lab.cli.sweep import sweep
 
 app = typer.Typer(
     name="trunkline-lab",
@@ -19,7 +17,6 @@ app = typer.Typer(
 )
 app.add_typer(data_app, name="data")
 app.add_typer(benchmark_app, name="benchmark")
-app.command()(sweep)
 
 
 def main() -> None:
