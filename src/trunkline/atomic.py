@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -23,17 +24,17 @@ def write_atomic(path: str | Path, content: str | bytes) -> None:
     """
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
-    data = content.encode("utf-8") if isinstance(content, str) else content
-    handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=".part")
+    temporary = _beside(target)
     try:
-        with os.fdopen(handle, "wb") as stream:
-            stream.write(data)
+        with temporary.open("xb") as stream:
+            stream.write(content.encode("utf-8") if isinstance(content, str) else content)
             stream.flush()
             os.fsync(stream.fileno())
-        Path(temporary).chmod(target.stat().st_mode & 0o777 if target.exists() else 0o666 & ~_umask())
-        Path(temporary).replace(target)
+        if target.exists():
+            temporary.chmod(target.stat().st_mode & 0o777)
+        temporary.replace(target)
     except BaseException:
-        Path(temporary).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise
 
 
@@ -45,17 +46,21 @@ def new_folder(final: Path) -> Iterator[Path]:
         TrunklineError: The place is taken by something else than an empty folder, or cannot be written to.
     """
     check_free(final)
+    temporary = _beside(final)
     try:
-        final.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(dir=final.parent, prefix=f".{final.name}.", suffix=".part"))
+        temporary.mkdir(parents=True)
     except OSError as error:
-        raise _unwritable(final, error) from error
+        raise unwritable(final, error) from error
     try:
-        temporary.chmod(0o777 & ~_umask())
         yield temporary
-        if final.is_dir():
-            final.rmdir()
-        temporary.rename(final)
+        # Another process may have come first.
+        check_free(final)
+        try:
+            if final.is_dir():
+                final.rmdir()
+            temporary.rename(final)
+        except OSError as error:
+            raise unwritable(final, error) from error
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
@@ -66,29 +71,57 @@ def check_free(folder: Path) -> None:
 
     Asked before long work, so that nobody waits for a result that has no place.
     """
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    try:
+        there = folder.exists()
+        taken = there and (not folder.is_dir() or any(folder.iterdir()))
+        # A new folder takes the place of an empty one, which neither of these lets go.
+        fixed = there and (folder.is_mount() or folder.samefile(Path.cwd()))
+    except OSError as error:
+        raise unwritable(folder, error) from error
+    if taken:
         raise TrunklineError(
             f"{folder} {'has files already' if folder.is_dir() else 'is a file'}",
             expected="a new or empty folder",
             todo="Choose another folder, or remove this one",
         )
-    there = folder
-    while not there.exists():
-        there = there.parent
-    if not os.access(there, os.W_OK):
-        raise _unwritable(folder, None)
+    if fixed:
+        raise TrunklineError(
+            f"{folder} is {'a mount point' if folder.is_mount() else 'the working directory'}",
+            expected="a new or empty folder",
+            todo=f"Choose a folder in it, such as {folder / 'bundle'}",
+        )
+    _try_writing(folder)
 
 
 def check_writable(path: Path) -> None:
-    """Raises TrunklineError unless a file can be written here."""
-    there = path.parent
-    if path.is_dir():
-        raise TrunklineError(f"{path} is a folder", expected="a file", todo="Name a file in it")
-    while not there.exists():
-        there = there.parent
-    if not os.access(path if path.exists() else there, os.W_OK):
-        raise _unwritable(path, None)
+    """Raises TrunklineError unless a file can be written here; makes its folder."""
+    try:
+        other = path.exists() and not path.is_file()
+    except OSError as error:
+        raise unwritable(path, error) from error
+    if other:
+        raise TrunklineError(
+            f"{path} is {'a folder' if path.is_dir() else 'no plain file'}", expected="a new or a plain file"
+        )
+    _try_writing(path)
     path.parent.mkdir(parents=True, exist_ok=True)
+
+
+def _try_writing(path: Path) -> None:
+    """Writes a file and removes it, in the nearest folder above that there is: rights alone do not tell everything."""
+    try:
+        there = path.absolute().parent
+        while not there.exists():
+            there = there.parent
+        with tempfile.TemporaryFile(dir=there):
+            pass
+    except OSError as error:
+        raise unwritable(path, error) from error
+
+
+def _beside(path: Path) -> Path:
+    # Made with the mode that the process's umask leaves, which files of `tempfile` have not.
+    return path.parent / f".{path.name}.{secrets.token_hex(6)}.part"
 
 
 @contextmanager
@@ -101,7 +134,7 @@ def locked(folder: Path) -> Iterator[None]:
     try:
         handle = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o666)
     except OSError as error:
-        raise _unwritable(folder, error) from error
+        raise unwritable(folder, error) from error
     try:
         _wait_for(handle)
         yield
@@ -125,14 +158,10 @@ def _wait_for(handle: int) -> None:
     fcntl.flock(handle, fcntl.LOCK_EX)
 
 
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
-
-
-def _unwritable(folder: Path, error: OSError | None) -> TrunklineError:
-    reason = error.strerror if error is not None else "no permission"
+def unwritable(path: Path, error: OSError) -> TrunklineError:
+    """The error for a place that cannot be written to."""
     return TrunklineError(
-        f"{folder} cannot be written to ({reason})", expected="a place with write permission", todo="Choose another"
+        f"{path} cannot be written to ({error.strerror or error})",
+        expected="a place with write permission",
+        todo="Choose another",
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from trunkline.bundle.files import file_problems, listed, read_manifest
-from trunkline.bundle.manifest import MANIFEST
+from trunkline.bundle.manifest import MANIFEST, SIGNATURE
 from trunkline.errors import DataError, TrunklineError
 from trunkline.extras import needs
 
@@ -28,7 +28,6 @@ def push(folder: Path, repository: str, *, private: bool = True, token: str | No
     """
     with needs("hub", "push_to_hub"):
         from huggingface_hub import HfApi
-        from huggingface_hub.errors import HfHubHTTPError, HFValidationError
     manifest = read_manifest(folder)
     problems = file_problems(folder, manifest)
     if problems:
@@ -39,11 +38,11 @@ def push(folder: Path, repository: str, *, private: bool = True, token: str | No
         api.upload_folder(
             repo_id=repository,
             folder_path=folder,
-            allow_patterns=[MANIFEST, "signature.json", "README.md", *manifest.files],
-            delete_patterns=["tasks/*", "adapters/*", "graphs/*", "encoder/*", "signature.json"],
+            allow_patterns=[MANIFEST, SIGNATURE, "README.md", *manifest.files],
+            delete_patterns=["tasks/*", "adapters/*", "graphs/*", "encoder/*", "*.onnx", SIGNATURE],
             commit_message=f"trunkline bundle {manifest.name}",
         )
-    except (HfHubHTTPError, HFValidationError, OSError) as error:
+    except _errors() as error:
         raise _refused(repository, error) from error
     return str(address)
 
@@ -56,20 +55,25 @@ def fetch(repository: str, revision: str | None = None) -> Path:
     """
     with needs("hub", f"{repository!r} is no folder here; fetching it from the hub"):
         from huggingface_hub import hf_hub_download, snapshot_download
-        from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-    errors = (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError)
     try:
         path = Path(hf_hub_download(repository, MANIFEST, revision=revision))
-        manifest = read_manifest(path.parent)
-        names = [MANIFEST, "signature.json", *manifest.files]
+        names = [MANIFEST, SIGNATURE, *read_manifest(path.parent).files]
         return Path(snapshot_download(repository, revision=revision, allow_patterns=names))
-    except errors as error:
+    except _errors() as error:
         raise _refused(repository, error) from error
 
 
+def _errors() -> tuple[type[Exception], ...]:
+    """What the hub's client raises; the bases are those of the library that it sends requests with."""
+    from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, HFValidationError
+
+    return (*HfHubHTTPError.__bases__, EntryNotFoundError, HFValidationError, OSError)
+
+
 def _refused(repository: str, error: Exception) -> TrunklineError:
+    reason = " ".join(str(error).split())[:300] or type(error).__name__
     return TrunklineError(
-        f"the hub's repository {repository!r} cannot be used ({str(error).splitlines()[0][:300]})",
+        f"the hub's repository {repository!r} cannot be used ({reason})",
         expected="a repository OWNER/NAME with a bundle, and access to it",
         todo="Check the name, the connection and `hf auth login`",
     )

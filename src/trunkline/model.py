@@ -9,18 +9,18 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from trunkline.bundle.edit import add_task, remove_task, write_bundle
-from trunkline.bundle.files import Bundle, open_bundle, read_manifest
-from trunkline.bundle.manifest import MANIFEST, check_name
+from trunkline.bundle.edit import change_tasks, check_backbone, write_bundle
+from trunkline.bundle.files import Bundle, is_bundle, open_bundle, read_manifest
+from trunkline.bundle.manifest import check_name, name_of
 from trunkline.bundle.parts import Task, read_task, task_bytes
 from trunkline.data.inputs import examples_from, texts_from
 from trunkline.data.learnable import check_learnable
 from trunkline.engine.base import Predictor, chosen_tasks
 from trunkline.engine.opening import open_engine, open_source
 from trunkline.engine.rows import TextReader
-from trunkline.errors import MismatchError, TrunklineError
+from trunkline.errors import TrunklineError
 from trunkline.heads.fit import LabelledFeatures, fit_head
-from trunkline.results import Evaluation, FitReport
+from trunkline.results import Evaluation, FitReport, types_of
 from trunkline.tasks import get_family
 from trunkline.text.packing import UnitText
 from trunkline.text.tokens import TextTokenizer
@@ -57,15 +57,7 @@ class Model:
         return f"<trunkline model {self.name!r}, engine {self.engine}, {self.precision}: {tasks}>"
 
     def __reduce__(self) -> Any:
-        if self._changes():
-            raise TrunklineError(
-                "this model has tasks that are not saved", expected="a saved model", todo="Call save(folder) first"
-            )
-        return load, (str(self._bundle.folder),), {"engine": self._asked, "threads": self._threads}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        if (state["engine"], state["threads"]) != (self._asked, self._threads):
-            self.__init__(self._bundle, **state)  # type: ignore[misc]
+        return _reopened, (str(self._saved_folder().absolute()), self._asked, self._threads)
 
     @property
     def name(self) -> str:
@@ -157,10 +149,10 @@ class Model:
             task=name,
             family=kind,
             mode=mode,
-            labels=_types(task),
+            labels=types_of(task),
             examples={"train": len(train), "dev": len(dev_part), "test": len(test_part)},
             cross_validation=chosen,
-            test=self._scores(name, kind, test_part),
+            test=get_family(kind).score(test_part, self._predictions(name, test_part)) if test_part else {},
             engine=self.engine,
             precision=self.precision,
             bytes=len(task.content),
@@ -196,11 +188,13 @@ class Model:
     ) -> Iterator[dict[str, Any]]:
         """Like `predict`, but yields predictions as texts come, in bounded memory: at most `batch` texts are held."""
         chosen = chosen_tasks(tasks, self.tasks)
-        if not chosen:
+        if not self.tasks:
             raise TrunklineError(f"{self.name} has no tasks yet", todo="Add one with fit(name, texts, labels)")
+        if not isinstance(batch, int) or batch < 1:
+            raise TrunklineError(f"batch={batch!r}", expected="a whole number from 1")
         stream = texts_from(texts)
-        while part := list(itertools.islice(stream, batch)):
-            yield from self._predictor.predict(part, chosen)
+        parts = iter(lambda: list(itertools.islice(stream, batch)), [])
+        return (row for part in parts for row in self._predictor.predict(part, chosen))
 
     def predict_mixed(self, requests: Sequence[tuple[str, str]]) -> list[Any]:
         """One prediction for each `(text, task)`; requests of several tasks share batches.
@@ -225,7 +219,7 @@ class Model:
         kind = self.tasks[name]
         _, examples = examples_from(texts, labels, kind)
         predicted = self._predictions(name, examples)
-        known = _types(self._predictor.tasks[name])
+        known = types_of(self._predictor.tasks[name])
         return Evaluation.of(name, get_family(kind), examples, predicted, known)
 
     def add(self, name: str, source: str | Path | bytes, *, replace: bool = False) -> None:
@@ -244,31 +238,43 @@ class Model:
         """Removes a task; raises TrunklineError if there is none of this name."""
         self._predictor.remove(name)
 
-    def save(self, folder: str | Path) -> Path:
+    def save(self, folder: str | Path, *, tasks: Sequence[str] | None = None, replace_tasks: bool = False) -> Path:
         """Writes the model as a bundle, whole or not at all.
 
-        Into a bundle of the same encoder, as the one that was opened, go the tasks that were fitted, added or removed;
-        tasks that others added meanwhile stay. Any other place must be new or empty.
+        Into the bundle that was opened go the changes: tasks that were fitted, added, replaced or removed; tasks that
+        others added meanwhile stay. Into another bundle of the same encoder go the tasks. Any other place must be new
+        or empty.
+
+        Args:
+            folder: The place.
+            tasks: Names; all by default.
+            replace_tasks: Whether other tasks of these names, which this model does not know, may be there.
 
         Raises:
             TrunklineError: The place is taken by something else, or cannot be written to.
         """
-        path = Path(folder).expanduser()
-        if (path / MANIFEST).is_file():
-            self._save_changes(path)
+        path, chosen = Path(folder).expanduser(), chosen_tasks(tasks, self.tasks)
+        contents = {name: self._predictor.tasks[name].content for name in chosen}
+        bundle, manifest = self._bundle, self._bundle.manifest
+        if is_bundle(path):
+            there = read_manifest(path)
+            check_backbone(path, there, manifest)
+            before = self._saved if path.resolve() == self.folder.resolve() else {}
+            changed = {n: c for n, c in contents.items() if n not in before or before[n].content != c}
+            gone = (before.keys() - self.tasks.keys()) & there.tasks.keys() if tasks is None else ()
+            change_tasks(path, changed, gone, replace=contents if replace_tasks else before)
         else:
-            bundle, manifest = self._bundle, self._bundle.manifest
             write_bundle(
                 path,
-                replace(manifest, name=_bundle_name(path, manifest.name)),
+                replace(manifest, name=name_of(path, manifest.name)),
                 tokenizer=bundle.tokenizer,
                 graphs=bundle.graphs,
                 checkpoint={part: bundle.folder / file for part, file in manifest.checkpoint.items()},
                 adapters={family: adapter.content for family, adapter in bundle.primaries.items()},
-                tasks={name: task.content for name, task in self._predictor.tasks.items()},
+                tasks=contents,
             )
-        self._bundle = open_bundle(path, verify=False)
-        self._saved = dict(self._predictor.tasks)
+        if tasks is None:
+            self._bundle, self._saved = open_bundle(path, verify=False), dict(self._predictor.tasks)
         return path
 
     def export(self, folder: str | Path, **options: Any) -> Any:
@@ -282,9 +288,7 @@ class Model:
 
         with needs("train", "export"):
             from trunkline.export.bundle import export_model
-        if self._changes():
-            raise TrunklineError("this model has tasks that are not saved", todo="Call save(folder) first")
-        return export_model(self.folder, Path(folder).expanduser(), **options)
+        return export_model(self._saved_folder(), Path(folder).expanduser(), **options)
 
     def push_to_hub(self, repository: str, *, private: bool = True, token: str | None = None) -> str:
         """Uploads the saved bundle to a model repository of the Hugging Face hub; needs the extra `[hub]`.
@@ -299,9 +303,7 @@ class Model:
         """
         from trunkline.hub import push
 
-        if self._changes():
-            raise TrunklineError("this model has tasks that are not saved", todo="Call save(folder) first")
-        return push(self.folder, repository, private=private, token=token)
+        return push(self._saved_folder(), repository, private=private, token=token)
 
     @property
     def tokenizer(self) -> TextTokenizer:
@@ -362,32 +364,14 @@ class Model:
         texts = (example.text for example in examples)
         return [found[name] for found in self.predict_iter(texts, [name])]
 
-    def _scores(self, name: str, family: str, examples: Sequence[Any]) -> dict[str, float]:
-        return get_family(family).score(examples, self._predictions(name, examples)) if examples else {}
-
     def _without_tasks(self) -> Any:
         return replace(self._bundle.manifest, tasks={})
 
-    def _changes(self) -> bool:
-        return {n: t.content for n, t in self._predictor.tasks.items()} != {
-            n: t.content for n, t in self._saved.items()
-        }
-
-    def _save_changes(self, folder: Path) -> None:
-        manifest = read_manifest(folder)
-        if manifest.backbone != self._bundle.manifest.backbone:
-            raise MismatchError(
-                f"{folder} is a bundle of backbone {manifest.backbone[:12]}",
-                expected=f"a new folder, or a bundle of {self._bundle.manifest.backbone[:12]}",
-                todo="Choose another folder",
-            )
-        now, own = self._predictor.tasks, folder.resolve() == self._bundle.folder.resolve()
-        before = self._saved if own else {}
-        for name, task in now.items():
-            if name not in before or before[name].content != task.content:
-                add_task(folder, name, task.content, replace=own)
-        for name in before.keys() - now.keys():
-            remove_task(folder, name)
+    def _saved_folder(self) -> Path:
+        contents = ({n: t.content for n, t in tasks.items()} for tasks in (self._predictor.tasks, self._saved))
+        if next(contents) != next(contents):
+            raise TrunklineError("this model has tasks that are not saved", todo="Call save(folder) first")
+        return self.folder
 
 
 def load(
@@ -414,13 +398,5 @@ def load(
     return Model(open_source(source, verify=verify, public_key=public_key), engine, threads)
 
 
-def _types(task: Task) -> list[str]:
-    """The labels as a user knows them: entity types for NER."""
-    return sorted({label[2:] for label in task.labels if label != "O"}) if task.family == "ner" else list(task.labels)
-
-
-def _bundle_name(path: Path, default: str) -> str:
-    try:
-        return check_name(path.name)
-    except TrunklineError:
-        return default
+def _reopened(folder: str, engine: str | None, threads: int) -> Model:
+    return load(folder, engine=engine, threads=threads)

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from trunkline.bundle.parts import Task
 from trunkline.tasks.base import Family, Scores
 
 MAX_WRONG = 50
@@ -112,6 +113,11 @@ class Evaluation:
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON; a number that is not finite is null."""
         return finite(dataclasses.asdict(self))
+
+
+def types_of(task: Task) -> list[str]:
+    """The labels of a task as a user knows them: entity types for NER."""
+    return sorted({label[2:] for label in task.labels if label != "O"}) if task.family == "ner" else list(task.labels)
 
 
 def finite(value: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Opening deployed bundles: what is in them reaches the graphs as it was, and nothing else is let in."""
+"""Opening bundles: what is in them reaches an engine as it was, and nothing else is let in."""
 
 from __future__ import annotations
 
@@ -15,23 +15,26 @@ from typing import Any
 
 import numpy as np
 import pytest
+from safetensors import safe_open
 from safetensors.numpy import load_file, save
 
-import tiny_deployed
-from trunkline.bundle.files import file_problems, open_bundle, read_manifest, read_task
+import deployed
+from trunkline.bundle.files import file_problems, open_bundle, read_manifest
 from trunkline.bundle.lora import fuse
 from trunkline.bundle.manifest import FileEntry, Manifest
+from trunkline.bundle.parts import read_primary, read_task
 from trunkline.bundle.tensors import write_tensors
-from trunkline.encoder.bundle_files import Loaded, load_bundle
+from trunkline.encoder.bundle_files import Loaded, load_bundle, save_bundle
 from trunkline.engine.session import give_back_memory
 from trunkline.errors import DataError, MismatchError, TrunklineError
-from trunkline.export.adapters import adapter_feeds
 
 
 @pytest.fixture(scope="module")
 def _made(_tiny: Loaded, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("bundles")
-    tiny_deployed.exported(_tiny, folder)
+    loaded = deployed.whole(_tiny)
+    deployed.deploy(loaded, folder / "deployed")
+    save_bundle(loaded, folder / "training")
     return folder
 
 
@@ -53,29 +56,48 @@ def rewritten(folder: Path, file: str, content: bytes) -> None:
 def described(folder: Path, name: str, **changes: Any) -> bytes:
     """A task's file with another description."""
     path = folder / "tasks" / f"{name}.safetensors"
-    from safetensors import safe_open
-
     with safe_open(str(path), framework="np") as file:
         description = json.loads(file.metadata()["trunkline"])
     return write_tensors(load_file(path), {"trunkline": json.dumps(description | changes)})
 
 
-def test_feeds_are_those_of_the_training_bundle_in_half_precision(folder: Path, _made: Path) -> None:
-    loaded, deployed = load_bundle(_made / "training"), open_bundle(folder)
-    assert deployed.tasks.keys() == loaded.tasks.keys()
-    for name, task in deployed.tasks.items():
-        source = loaded.tasks[name]
-        wanted = adapter_feeds(source.lora, source.head)
-        assert task.feeds.keys() == wanted.keys()
-        for key, value in wanted.items():
-            assert (task.feeds[key] == value.astype(np.float16).astype(np.float32)).all()
-        assert (task.family, task.labels, task.own_lora) == (source.family, source.labels, source.lora is not None)
-        assert task.info == source.info
-    transitions = loaded.tasks["people"].head.transitions
-    assert (deployed.tasks["people"].transitions == transitions.astype(np.float16)).all()
-    assert deployed.tasks["own"].transitions is None
-    assert deployed.primaries.keys() == {"ner"}
-    assert deployed.tokenizer.is_file()
+def test_adapters_and_tasks_are_the_same_bytes_for_torch_and_for_the_graphs(folder: Path, _made: Path) -> None:
+    for path in sorted(folder.rglob("*.safetensors")):
+        assert (_made / "training" / path.relative_to(folder)).read_bytes() == path.read_bytes()
+
+
+def test_parts_are_those_that_were_written_in_half_precision(folder: Path, _tiny: Loaded) -> None:
+    source, opened = deployed.whole(_tiny), open_bundle(folder)
+    assert opened.tasks.keys() == source.tasks.keys()
+    for name, task in opened.tasks.items():
+        wanted = source.tasks[name]
+        assert wanted.head is not None
+        assert (task.family, task.labels, task.own_lora) == (wanted.family, wanted.labels, wanted.lora is not None)
+        assert (task.feeds["head.weight"] == wanted.head.weight.T).all()
+        assert (task.feeds["head.bias"] == wanted.head.bias).all()
+        assert (task.transitions is None) == (wanted.head.transitions is None)
+        if task.transitions is not None:
+            assert (task.transitions == wanted.head.transitions).all()
+    assert any(task.transitions is not None for task in opened.tasks.values())
+    assert opened.primaries.keys() == {"ner", "classification"}
+    assert opened.tokenizer.is_file()
+
+
+def test_a_bundle_for_torch_is_the_one_that_was_written_bit_for_bit(_made: Path, _tiny: Loaded, tmp_path: Path) -> None:
+    first = load_bundle(_made / "training")
+    save_bundle(first, tmp_path / "again")
+    for path in sorted((_made / "training").rglob("*")):
+        if path.is_file() and path.name != "manifest.json":
+            assert (tmp_path / "again" / path.relative_to(_made / "training")).read_bytes() == path.read_bytes()
+    source, config = deployed.whole(_tiny), _tiny.encoder.config
+    for family, adapter in source.primaries.items():
+        theirs = first.primaries[family].lora
+        assert adapter.lora is not None
+        assert theirs is not None
+        assert theirs.config == adapter.lora.config
+        for (name, ours), read in zip(adapter.lora.state_dict().items(), theirs.state_dict().values(), strict=True):
+            assert (ours == read).all(), name
+    assert config == first.encoder.config
 
 
 def test_what_is_kept_of_a_task_is_its_feeds_alone(folder: Path) -> None:
@@ -105,13 +127,16 @@ def test_it_opens_without_torch_and_pydantic(folder: Path) -> None:
         "    sys.modules[name] = None\n"
         "from trunkline.bundle import edit, files as bundle_files\n"
         "print(sorted(bundle_files.open_bundle(sys.argv[1]).tasks))\n"
-        "print(sorted(edit.remove_task(sys.argv[1], 'own').tasks))\n"
+        "print(sorted(edit.remove_task(sys.argv[1], 'tuned').tasks))\n"
     )
     done = subprocess.run([sys.executable, "-c", code, str(folder)], capture_output=True, text=True, check=True)
-    assert done.stdout.splitlines() == ["['own', 'people', 'topics']", "['people', 'topics']"]
+    tasks = ["more.names-2", "names", "tone", "topic", "topic.tuned", "tuned"]
+    assert done.stdout.splitlines() == [str(tasks), str(tasks[:-1])]
 
 
-@pytest.mark.parametrize("file", ["trunk.onnx", "tokenizer.json", "adapters/ner.safetensors", "tasks/own.safetensors"])
+@pytest.mark.parametrize(
+    "file", ["graphs/trunk.onnx", "tokenizer.json", "adapters/ner.safetensors", "tasks/tuned.safetensors"]
+)
 def test_missing_truncated_and_changed_files_are_named(folder: Path, file: str) -> None:
     content = (folder / file).read_bytes()
     (folder / file).write_bytes(content[:-1])
@@ -126,31 +151,60 @@ def test_missing_truncated_and_changed_files_are_named(folder: Path, file: str) 
 
 
 def test_all_files_are_named_at_once_and_sizes_are_checked_without_verifying(folder: Path) -> None:
-    (folder / "trunk.onnx").unlink()
-    (folder / "branch.onnx").write_bytes(b"x")
-    with pytest.raises(DataError, match="2 of 7 files") as caught:
+    (folder / "graphs/trunk.onnx").unlink()
+    (folder / "graphs/branch.onnx").write_bytes(b"x")
+    with pytest.raises(DataError, match="2 of 12 files") as caught:
         open_bundle(folder, verify=False)
     assert "trunk.onnx" in str(caught.value)
     assert "branch.onnx" in str(caught.value)
 
 
 def test_links_out_of_the_folder_and_pipes_are_refused(folder: Path, tmp_path: Path) -> None:
-    shutil.move(folder / "trunk.onnx", tmp_path / "outside")
-    (folder / "trunk.onnx").symlink_to(tmp_path / "outside")
-    (folder / "branch.onnx").unlink()
-    os.mkfifo(folder / "branch.onnx")
+    shutil.move(folder / "graphs/trunk.onnx", tmp_path / "outside")
+    (folder / "graphs/trunk.onnx").symlink_to(tmp_path / "outside")
+    (folder / "graphs/branch.onnx").unlink()
+    os.mkfifo(folder / "graphs/branch.onnx")
     shutil.move(folder / "tasks", tmp_path / "tasks")
     (folder / "tasks").symlink_to(tmp_path / "tasks")
     problems = file_problems(folder, read_manifest(folder))
-    assert sum("is a link out of the folder" in problem for problem in problems) == 4
+    assert sum("is a link out of the folder" in problem for problem in problems) == 7
     assert any("branch.onnx: this is no plain file" in problem for problem in problems)
 
 
-def test_what_is_no_bundle_is_said(tmp_path: Path, _made: Path) -> None:
-    with pytest.raises(TrunklineError, match=r"no manifest\.json.*trunkline export"):
+def test_links_into_the_blobs_of_the_hubs_cache_are_followed(folder: Path, tmp_path: Path) -> None:
+    blobs, snapshot = tmp_path / "models--a--b" / "blobs", tmp_path / "models--a--b" / "snapshots" / "1f2e"
+    blobs.mkdir(parents=True)
+    for number, path in enumerate(sorted(path for path in folder.rglob("*") if path.is_file())):
+        shutil.copy(path, blobs / str(number))
+        link = snapshot / path.relative_to(folder)
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.symlink_to(os.path.relpath(blobs / str(number), link.parent))
+    assert open_bundle(snapshot).tasks.keys() == open_bundle(folder).tasks.keys()
+    other = shutil.copytree(snapshot, tmp_path / "models--a--b" / "other" / "1f2e", symlinks=True)
+    with pytest.raises(DataError, match="is a link out of the folder"):
+        open_bundle(other)
+
+
+def test_a_bundle_that_is_changed_while_it_is_opened_is_opened_as_it_is_then(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from trunkline.bundle import edit, files
+
+    original = files.file_problems
+    content = (folder / "tasks" / "tuned.safetensors").read_bytes()
+
+    def meanwhile(*arguments: Any) -> list[str]:
+        monkeypatch.undo()
+        edit.add_task(folder, "names", content, replace=True)
+        return original(*arguments)
+
+    monkeypatch.setattr(files, "file_problems", meanwhile)
+    assert open_bundle(folder).tasks["names"].own_lora
+
+
+def test_what_is_no_bundle_is_said(tmp_path: Path) -> None:
+    with pytest.raises(TrunklineError, match=r"no manifest\.json.*trunkline fit"):
         open_bundle(tmp_path)
-    with pytest.raises(DataError, match="training bundle"):
-        open_bundle(_made / "training")
     (tmp_path / "manifest.json").mkdir()
     with pytest.raises(DataError, match="no plain file"):
         open_bundle(tmp_path)
@@ -162,57 +216,68 @@ def test_what_is_no_bundle_is_said(tmp_path: Path, _made: Path) -> None:
         ({"backbone": "0" * 64}, "trained on backbone 000000000000"),
         ({"primary": "ner@" + "0" * 64}, "sits on the adapter ner@0000"),
         ({"primary": ""}, "sits on the adapter none"),
-        ({"family": "classification", "primary": ""}, "of family classification"),
+        ({"family": "classification"}, "of family classification"),
         ({"labels": ["O", "B-person"]}, "has a head of"),
         ({"labels": ["O", "O", "B-person"]}, "a label stands there twice"),
         ({"kind": "adapter"}, "its description.kind"),
-        ({"format": 2}, "its description.format"),
+        ({"format": 3}, "its description.format"),
+        ({"units": "letters"}, "its description.units"),
         ({"more": 1}, "unknown key"),
     ],
 )
 def test_foreign_tasks_are_refused(folder: Path, changes: dict[str, Any], said: str) -> None:
-    rewritten(folder, "tasks/people.safetensors", described(folder, "people", **changes))
+    rewritten(folder, "tasks/names.safetensors", described(folder, "names", **changes))
     with pytest.raises(TrunklineError, match=said):
         open_bundle(folder)
 
 
 def test_a_task_must_fit_the_graphs(folder: Path) -> None:
     manifest = read_manifest(folder)
-    path = folder / "tasks" / "own.safetensors"
-    for slots, said in ((("qkv",), "for which the graph has no input"), (("qkv", "down"), None)):
-        changed = dataclasses.replace(manifest, slots=slots)
-        if said is None:
-            assert read_task(path, changed, "own").own_lora
-        else:
-            with pytest.raises(MismatchError, match=said):
-                read_task(path, changed, "own")
+    path = folder / "tasks" / "topic.tuned.safetensors"
+    with pytest.raises(MismatchError, match="for which the graph has no input"):
+        read_task(path, dataclasses.replace(manifest, slots=("qkv",)), "topic.tuned")
+    assert read_task(path, dataclasses.replace(manifest, slots=("qkv", "down")), "topic.tuned").own_lora
     wider = dataclasses.replace(manifest.encoder, hidden_size=64)
     with pytest.raises(MismatchError, match="the width of the encoder"):
-        read_task(path, dataclasses.replace(manifest, encoder=wider), "own")
+        read_task(path, dataclasses.replace(manifest, encoder=wider), "topic.tuned")
 
 
-def test_training_files_and_other_files_are_recognised(folder: Path, _made: Path, tmp_path: Path) -> None:
+def test_other_files_are_recognised(folder: Path, tmp_path: Path) -> None:
     manifest = read_manifest(folder)
-    with pytest.raises(DataError, match="bundle add"):
-        read_task(_made / "training" / "tasks" / "people.safetensors", manifest)
     (tmp_path / "x.safetensors").write_bytes(save({"a": np.zeros(3, np.float16)}))
-    with pytest.raises(DataError, match="no task of a deployed bundle"):
-        read_task(tmp_path / "x.safetensors", manifest)
+    with pytest.raises(DataError, match="no task of a bundle"):
+        read_task(tmp_path / "x.safetensors", manifest, "x")
+    (tmp_path / "old.safetensors").write_bytes(save({"a": np.zeros(3, np.float16)}, {"trunkline": '{"format": 1}'}))
+    with pytest.raises(DataError, match="bundle convert"):
+        read_task(tmp_path / "old.safetensors", manifest, "old")
     with pytest.raises(DataError, match=r"its description\.kind"):
-        read_task(folder / "adapters" / "ner.safetensors", manifest)
+        read_task(folder / "adapters" / "ner.safetensors", manifest, "ner")
+    with pytest.raises(DataError, match=r"its description\.kind"):
+        read_primary(folder / "tasks" / "tuned.safetensors", manifest, "ner")
 
 
 def test_a_primary_adapter_of_another_family_is_refused(folder: Path) -> None:
     manifest: Manifest = read_manifest(folder)
-    changed = dataclasses.replace(
-        manifest,
-        adapters={"qa": manifest.adapters["ner"]},
-        tasks={},
-        files={file: entry for file, entry in manifest.files.items() if not file.startswith("tasks/")},
-    )
-    (folder / "manifest.json").write_bytes(changed.to_json())
+    changed = dataclasses.replace(manifest, adapters={"qa": manifest.adapters["ner"]}, tasks={})
     with pytest.raises(MismatchError, match=r"is of family ner\. Expected qa"):
-        open_bundle(folder)
+        read_primary(folder / "adapters" / "ner.safetensors", changed, "qa")
+
+
+def test_values_that_are_not_finite_or_too_large_never_reach_a_file_or_come_from_one(folder: Path) -> None:
+    path = folder / "tasks" / "names.safetensors"
+    tensors = load_file(path)
+    for value in (np.nan, np.inf):
+        tensors["head.bias"][0] = value
+        with safe_open(str(path), framework="np") as file:
+            content = write_tensors(tensors, file.metadata())
+        with pytest.raises(DataError, match=r"head\.bias has values that are not finite"):
+            read_task(content, read_manifest(folder), "names")
+    from trunkline.bundle.parts import Head, task_bytes
+
+    for value in (np.nan, 1e6):
+        head = Head(np.full((32, 1), value, np.float32), np.zeros(1, np.float32))
+        with pytest.raises(MismatchError, match=r"head\.weight has values that float16 cannot hold"):
+            task_bytes(read_manifest(folder), "ner", ("O",), head, units="words")
 
 
 def test_fused_plans_do_not_mix_adapters_of_one_shape() -> None:

@@ -92,8 +92,10 @@ def test_all_problems_are_reported_at_once(raw: Any) -> None:
         (("files", "tasks/x\n"), {"sha256": "a" * 64, "bytes": 1}, "the form"),
         (("adapters", "classification"), "manifest.json", "not among files"),
         (("licences",), [{"part": "x"}], "licence is missing"),
-        (("version",), 0, "expected 1"),
-        (("version",), True, "expected 1"),
+        (("version",), 0, "expected 2"),
+        (("version",), True, "expected 2"),
+        (("checkpoint",), {"config": "tokenizer.json"}, "checkpoint has config, expected config and weights"),
+        (("graphs",), {}, "neither graphs nor a checkpoint"),
     ],
 )
 def test_what_is_wrong_is_refused(raw: Any, place: tuple[str, ...], value: Any, said: str) -> None:
@@ -113,8 +115,15 @@ def test_spellings_that_some_file_systems_take_for_one_are_refused(raw: Any) -> 
 
 
 def test_later_versions_are_refused_with_what_to_do(raw: Any) -> None:
-    with pytest.raises(MismatchError, match=r"version 2.*Update trunkline"):
-        parsed(raw | {"version": 2, "new": "key"})
+    with pytest.raises(MismatchError, match=r"version 3.*Update trunkline"):
+        parsed(raw | {"version": 3, "new": "key"})
+
+
+def test_earlier_versions_are_refused_with_what_to_do(raw: Any) -> None:
+    with pytest.raises(MismatchError, match=r"version 1.*export.*again"):
+        parsed(raw | {"version": 1})
+    with pytest.raises(DataError, match=r"training bundle of an earlier format.*trunkline bundle convert"):
+        parse_manifest(json.dumps({"format": 1, "backbone": "a", "fork": 2}).encode())
 
 
 @pytest.mark.parametrize(
@@ -124,11 +133,6 @@ def test_later_versions_are_refused_with_what_to_do(raw: Any) -> None:
 def test_no_manifest_is_a_message(content: bytes) -> None:
     with pytest.raises(DataError, match=r"manifest\.json"):
         parse_manifest(content)
-
-
-def test_a_training_bundle_is_recognised() -> None:
-    with pytest.raises(DataError, match=r"training bundle.*trunkline export"):
-        parse_manifest(json.dumps({"format": 1, "backbone": "a", "fork": 2}).encode())
 
 
 @pytest.mark.parametrize("name", ["", "a/b", "..", ".a", "a b", "é", "a\n", "x" * 101, None, 3])

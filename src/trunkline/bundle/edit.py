@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import itertools
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
-from trunkline.atomic import locked, new_folder, write_atomic
-from trunkline.bundle.files import file_problems, listed, read_manifest
+from trunkline.atomic import check_free, check_writable, locked, new_folder, unwritable, write_atomic
+from trunkline.bundle.files import file_problems, is_bundle, listed, read_manifest
 from trunkline.bundle.manifest import (
     MANIFEST,
     MAX_ADAPTER_BYTES,
@@ -30,7 +31,7 @@ from trunkline.bundle.manifest import (
 from trunkline.bundle.parts import read_primary, read_task
 from trunkline.bundle.signature import sign
 from trunkline.bundle.tensors import read_file
-from trunkline.errors import DataError, TrunklineError
+from trunkline.errors import DataError, MismatchError, TrunklineError
 
 Source = bytes | Path
 """A file's content, or a file that is copied."""
@@ -72,7 +73,11 @@ def write_bundle(
     named |= {f"graphs/{part}.onnx": source for part, source in graphs.items()}
     named |= {places[part]: source for part, source in checkpoint.items()}
     named |= {f"adapters/{check_name(family)}.safetensors": source for family, source in (adapters or {}).items()}
-    named |= {f"tasks/{check_name(name)}.safetensors": source for name, source in (tasks or {}).items()}
+    places_of_tasks: dict[str, str] = {}
+    for name, content in (tasks or {}).items():
+        taken = dict.fromkeys(named, FileEntry("", 0))
+        places_of_tasks[check_name(name)] = file = _free_name(taken, name, _entry(content), None)
+        named[file] = content
     with new_folder(folder) as temporary:
         files = {file: _put(temporary / file, source) for file, source in named.items()}
         written = dataclasses.replace(
@@ -86,9 +91,8 @@ def write_bundle(
         for family, file in written.adapters.items():
             read_primary(temporary / file, written, family)
         entries = {
-            name: TaskEntry(read_task(temporary / f"tasks/{name}.safetensors", written, name).family, file)
-            for name in tasks or {}
-            for file in [f"tasks/{name}.safetensors"]
+            name: TaskEntry(read_task(temporary / file, written, name).family, file)
+            for name, file in places_of_tasks.items()
         }
         written = dataclasses.replace(written, tasks=entries)
         content = written.to_json()
@@ -126,41 +130,97 @@ def add_task(
         DataError: A file is damaged.
         MismatchError: The task belongs to another backbone or primary adapter, or does not fit the encoder.
     """
-    folder = _existing(folder)
-    check_name(name)
-    content = source if isinstance(source, bytes) else read_file(Path(source), MAX_ADAPTER_BYTES)
-    with locked(folder):
-        before = read_manifest(folder)
-        if name in before.tasks and not replace:
-            raise TrunklineError(
-                f"{folder} has a task {name} already", todo="Replace it with `--replace`, or take another name"
-            )
-        without = dataclasses.replace(before, tasks={key: task for key, task in before.tasks.items() if key != name})
-        task = read_task(content, without, name)
-        digest = hashlib.sha256(content).hexdigest()
-        file = _free_name(folder, before, name, digest)
-        write_atomic(folder / file, content)
-        after = _with_files(
-            before,
-            {**without.tasks, name: TaskEntry(task.family, file)},
-            {file: _entry(content)},
-        )
-        _replace_manifest(folder, before, after, key)
-    return after
+    content = source if isinstance(source, bytes) else read_file(Path(source).expanduser(), MAX_ADAPTER_BYTES)
+    return change_tasks(folder, {name: content}, replace=(name,) if replace else (), key=key)
 
 
 def remove_task(folder: str | Path, name: str, *, key: str | bytes | None = None) -> Manifest:
     """Takes a task out of a bundle; arguments and errors as for `add_task`."""
-    folder = _existing(folder)
-    with locked(folder):
-        before = read_manifest(folder)
+    return change_tasks(folder, {}, (name,), key=key)
+
+
+def change_tasks(
+    folder: str | Path,
+    added: Mapping[str, bytes],
+    removed: Collection[str] = (),
+    *,
+    replace: Collection[str] = (),
+    key: str | bytes | None = None,
+) -> Manifest:
+    """Adds and removes tasks in one step: all of them, or none.
+
+    Args:
+        folder: The bundle.
+        added: Name -> bytes of a task's file; one that is there already with these bytes stays.
+        removed: Names.
+        replace: Names that may be there already with other bytes.
+        key: As for `add_task`, as are results and errors.
+    """
+    path = _existing(folder)
+    with locked(path):
+        before = read_manifest(path)
+        _check_names(path, before, added, removed, replace)
+        kept = {name: task for name, task in before.tasks.items() if name not in removed and name not in added}
+        without = dataclasses.replace(before, tasks=kept)
+        families = {name: read_task(content, without, name).family for name, content in added.items()}
+        tasks, new = dict(before.tasks), dict[str, FileEntry]()
+        for name in removed:
+            del tasks[name]
+        for name, content in added.items():
+            entry = _entry(content)
+            file = _free_name({**before.files, **new}, name, entry, before.tasks.get(name))
+            tasks[name], new[file] = TaskEntry(families[name], file), entry
+        after = _with_files(before, tasks, new)
+        contents = {tasks[name].file: content for name, content in added.items()}
+        _replace_manifest(path, before, after, contents, key)
+    return after
+
+
+def check_target(folder: Path, manifest: Manifest, names: Collection[str], replace: bool = False) -> None:
+    """Raises TrunklineError unless tasks can be saved here: asked before long work.
+
+    Args:
+        folder: A bundle, or where a new one is to be.
+        manifest: Of the model that the tasks are fitted on.
+        names: Of the tasks.
+        replace: Whether tasks of these names may be there already.
+    """
+    if not is_bundle(folder):
+        check_free(folder)
+        return
+    there = read_manifest(folder)
+    check_backbone(folder, there, manifest)
+    _check_names(folder, there, dict.fromkeys(names, b""), (), names if replace else ())
+    check_writable(folder / MANIFEST)
+    check_writable(folder / "tasks" / "task.safetensors")
+
+
+def check_backbone(folder: Path, there: Manifest, manifest: Manifest) -> None:
+    """Raises MismatchError unless two bundles have one encoder; `there` is the manifest of `folder`."""
+    if there.backbone != manifest.backbone:
+        raise MismatchError(
+            f"{folder} is a bundle of backbone {there.backbone[:12]}",
+            expected=f"a new folder, or a bundle of {manifest.backbone[:12]}",
+            todo="Choose another folder",
+        )
+
+
+def _check_names(
+    folder: Path, before: Manifest, added: Mapping[str, bytes], removed: Collection[str], replace: Collection[str]
+) -> None:
+    for name, content in added.items():
+        check_name(name)
+        task = before.tasks.get(name)
+        if task is not None and name not in replace and before.files[task.file] != _entry(content):
+            raise TrunklineError(
+                f"{folder} has a task {name} already",
+                todo="Replace it with `--replace` (replace=True), or take another name",
+            )
+    for name in removed:
         if name not in before.tasks:
             raise TrunklineError(
                 f"{folder} has no task {name}", expected="one of " + (", ".join(sorted(before.tasks)) or "(none)")
             )
-        after = _with_files(before, {key: task for key, task in before.tasks.items() if key != name}, {})
-        _replace_manifest(folder, before, after, key)
-    return after
 
 
 def sign_bundle(folder: str | Path, key: str | bytes) -> Path:
@@ -201,17 +261,14 @@ def _entry(content: bytes) -> FileEntry:
     return FileEntry(hashlib.sha256(content).hexdigest(), len(content))
 
 
-def _free_name(folder: Path, manifest: Manifest, name: str, digest: str) -> str:
+def _free_name(files: Mapping[str, FileEntry], name: str, entry: FileEntry, now: TaskEntry | None) -> str:
     """Where a task's file goes: where it lies already if the content is the same, otherwise where nothing is named."""
-    now = manifest.tasks[name].file if name in manifest.tasks else None
-    if now is not None and manifest.files[now].sha256 == digest:
-        return now
-    plain = f"tasks/{name}.safetensors"
-    named = manifest.files.get(plain)
-    taken = {file.lower() for file in manifest.files if file != plain}
-    if named is None and plain.lower() not in taken:
-        return plain
-    return f"tasks/{name}.{digest[:16]}.safetensors"
+    if now is not None and files[now.file] == entry:
+        return now.file
+    taken = {file.lower() for file in files}
+    # A name may be as long as a part of a path, which must hold the rest besides.
+    marked = (f"tasks/{name[:80]}.{entry.sha256[:16]}{n or ''}.safetensors" for n in itertools.count())
+    return next(file for file in itertools.chain((f"tasks/{name}.safetensors",), marked) if file.lower() not in taken)
 
 
 def _with_files(manifest: Manifest, tasks: dict[str, TaskEntry], new: dict[str, FileEntry]) -> Manifest:
@@ -221,19 +278,26 @@ def _with_files(manifest: Manifest, tasks: dict[str, TaskEntry], new: dict[str, 
     return dataclasses.replace(manifest, tasks=tasks, files=files)
 
 
-def _replace_manifest(folder: Path, before: Manifest, after: Manifest, key: str | bytes | None) -> None:
-    """Writes the manifest, or takes back the files that it would have named; then goes what nothing names."""
+def _replace_manifest(
+    folder: Path, before: Manifest, after: Manifest, contents: Mapping[str, bytes], key: str | bytes | None
+) -> None:
+    """Writes new files and then the manifest, or takes back the files; in the end goes what nothing names any more."""
+    content = after.to_json()
+    parse_manifest(content, folder / MANIFEST)
+    signature = sign(content, key) if key is not None else None
     try:
-        content = after.to_json()
-        parse_manifest(content, folder / MANIFEST)
-        signature = sign(content, key) if key is not None else None
+        for file in after.files.keys() - before.files.keys():
+            write_atomic(folder / file, contents[file])
         (folder / SIGNATURE).unlink(missing_ok=True)
         write_atomic(folder / MANIFEST, content)
-    except (TrunklineError, OSError):
+    except OSError as error:
         for file in after.files.keys() - before.files.keys():
             (folder / file).unlink(missing_ok=True)
-        raise
+        raise unwritable(folder, error) from error
     if signature is not None:
         write_atomic(folder / SIGNATURE, signature)
     for file in before.files.keys() - after.files.keys():
         (folder / file).unlink(missing_ok=True)
+    # Only whoever holds the lock writes here, so what is half done was left by a process that was killed.
+    for left in (*folder.glob(".*.part"), *folder.glob("tasks/.*.part")):
+        left.unlink(missing_ok=True)

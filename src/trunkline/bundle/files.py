@@ -57,16 +57,13 @@ class Bundle:
         return {**({} if task.own_lora or primary is None else primary.feeds), **task.feeds}
 
 
-def open_bundle(
-    folder: str | Path, verify: bool = True, public_key: str | bytes | None = None, *, links: bool = False
-) -> Bundle:
+def open_bundle(folder: str | Path, verify: bool = True, public_key: str | bytes | None = None) -> Bundle:
     """Opens a bundle.
 
     Args:
         folder: Its folder.
         verify: Whether the SHA-256 of every file is compared with the manifest's; sizes always are.
         public_key: An Ed25519 key, under which the manifest must be signed.
-        links: Whether files may be links out of the folder, as in the hub's cache.
 
     Raises:
         DataError: A file is missing, damaged, too large or outside of the folder; lists every such file.
@@ -74,8 +71,18 @@ def open_bundle(
         TrunklineError: This is no folder of a bundle.
     """
     folder = Path(folder).expanduser()
-    manifest = read_manifest(folder, public_key)
-    problems = file_problems(folder, manifest, verify, links=links)
+    while True:
+        manifest = read_manifest(folder, public_key)
+        try:
+            return _opened(folder, manifest, verify)
+        except TrunklineError:
+            # Somebody who replaces a task meanwhile removes its old file after the manifest that named it.
+            if read_manifest(folder, public_key) == manifest:
+                raise
+
+
+def _opened(folder: Path, manifest: Manifest, verify: bool) -> Bundle:
+    problems = file_problems(folder, manifest, verify)
     if problems:
         raise DataError(
             listed(f"{len(problems)} of {len(manifest.files)} files of the bundle cannot be used", problems),
@@ -86,6 +93,14 @@ def open_bundle(
     primaries = {family: read_primary(folder / file, manifest, family) for family, file in manifest.adapters.items()}
     tasks = {name: read_task(folder / task.file, manifest, name) for name, task in manifest.tasks.items()}
     return Bundle(folder, manifest, primaries, tasks)
+
+
+def is_bundle(folder: Path) -> bool:
+    """Whether a bundle lies here."""
+    try:
+        return (folder / MANIFEST).is_file()
+    except OSError:
+        return False
 
 
 def read_manifest(folder: Path, public_key: str | bytes | None = None) -> Manifest:
@@ -101,12 +116,12 @@ def read_manifest(folder: Path, public_key: str | bytes | None = None) -> Manife
     return parse_manifest(content, path)
 
 
-def file_problems(folder: Path, manifest: Manifest, verify: bool = True, *, links: bool = False) -> list[str]:
+def file_problems(folder: Path, manifest: Manifest, verify: bool = True) -> list[str]:
     """Every file of a bundle that is missing, outside, no plain file, or not the one that the manifest means."""
-    root = os.path.realpath(folder)
+    roots = _roots(folder)
     problems = []
     for file, entry in manifest.files.items():
-        if not links and os.path.commonpath([root, os.path.realpath(folder / file)]) != root:
+        if not any(Path(os.path.realpath(folder / file)).is_relative_to(root) for root in roots):
             problems.append(f"{file} is a link out of the folder")
             continue
         if entry.bytes > limit_of(file, manifest):
@@ -124,6 +139,13 @@ def file_problems(folder: Path, manifest: Manifest, verify: bool = True, *, link
         except OSError as error:
             problems.append(f"{file} cannot be read ({error.strerror})")
     return problems
+
+
+def _roots(folder: Path) -> list[Path]:
+    """Where files of a bundle may lie: in its folder; in the hub's cache, whose snapshots link there, in `blobs`."""
+    root = Path(os.path.realpath(folder))
+    blobs = root.parent.parent / "blobs"
+    return [root, blobs] if root.parent.name == "snapshots" and blobs.is_dir() else [root]
 
 
 def listed(what: str, problems: list[str]) -> str:

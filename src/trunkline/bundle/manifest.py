@@ -157,11 +157,11 @@ def parse_manifest(content: bytes, path: str | Path = MANIFEST) -> Manifest:
             todo="`trunkline bundle convert` makes a bundle of this version of it" if old else "",
         )
     version = raw.get("version")
-    if version == 1:
+    if version == 1 and type(version) is int:
         raise MismatchError(
-            f"{path} has version 1",
+            f"{path} has version 1, whose graphs read the last layer alone",
             expected=f"version {VERSION}",
-            todo="`trunkline bundle convert` makes a bundle of this version of it",
+            todo="Convert the bundle that it was exported from by `trunkline bundle convert`, and export that again",
         )
     if isinstance(version, int) and not isinstance(version, bool) and version > VERSION:
         raise MismatchError(
@@ -203,6 +203,14 @@ def check_name(name: object) -> str:
     if problem is not None:
         raise DataError(problem, path=MANIFEST, todo="Take letters, digits, '.', '_' and '-'")
     return str(name)
+
+
+def name_of(folder: Path, default: str) -> str:
+    """The name of a bundle that is written here: the folder's, where that is a name."""
+    try:
+        return check_name(folder.name)
+    except DataError:
+        return default
 
 
 def limit_of(file: str, manifest: Manifest) -> int:

@@ -50,20 +50,24 @@ def fit(
 
     Example: trunkline fit intents --train train.csv --out support-bot
     """
+    from trunkline.bundle.edit import check_target
+    from trunkline.bundle.files import is_bundle
     from trunkline.model import load
     from trunkline.ui import print_fit
 
     source, target = _places(name, model, out)
+    opened = load(source)
+    check_target(target, opened.bundle.manifest, [name], replace)
     columns = {"text_column": text_column, "label_column": label_column, "delimiter": delimiter}
     parts, found = _parts({"train": train, "dev": dev, "test": test}, family, columns)
-    opened = load(source)
     lora = {key: value for key, value in (("seed", seed), ("rank", rank), ("epochs", epochs)) if value is not None}
     lora |= settings_of(settings, {"rate": 0.001, "batch": 16, "dropout": 0.1} if mode == "lora" else {})
     dev_part, test_part = parts.get("dev"), parts.get("test")
     report = opened.fit(
         name, parts["train"], family=found, mode=mode, dev=dev_part, test=test_part, replace=replace, **lora
     )
-    folder = opened.save(target)
+    # Of a bundle that is there, only this task changes, wherever the model is from.
+    folder = opened.save(target, tasks=[name] if is_bundle(target) else None, replace_tasks=replace)
     record = {**report.to_dict(), "bundle": str(folder)}
     print_json(record) if as_json else print_fit(record)
 
@@ -128,18 +132,16 @@ def evaluate(
 
 
 def _places(name: str, model: str | None, out: Path | None) -> tuple[str | None, Path]:
-    """What is opened and where the task goes; refused before any work if it cannot go there."""
-    from trunkline.atomic import check_free
-    from trunkline.bundle.manifest import MANIFEST, check_name
+    """What is opened and where the task goes."""
+    from trunkline.bundle.files import is_bundle
+    from trunkline.bundle.manifest import check_name
 
     check_name(name)
     if out is None:
-        own = model is not None and (Path(model).expanduser() / MANIFEST).is_file()
-        out = Path(model).expanduser() if own and model is not None else Path("bundles") / name
-    if (out / MANIFEST).is_file():
-        return model or str(out), out
-    check_free(out)
-    return model, out
+        own = model is not None and is_bundle(Path(model).expanduser())
+        out = Path(model) if own and model is not None else Path("bundles") / name
+    out = out.expanduser()
+    return model or (str(out) if is_bundle(out) else None), out
 
 
 def _parts(

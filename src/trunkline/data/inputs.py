@@ -73,11 +73,14 @@ def examples_from(texts: Any, labels: Any = None, family: str | None = None) -> 
 def texts_from(texts: Any) -> Iterator[str]:
     """The texts to predict on, one at a time as they are asked for, so that there may be any number.
 
+    Halves of surrogate pairs, which scraped texts have, are let through: engines take them for characters that say
+    nothing.
+
     Raises:
         TrunklineError: At once for what is no container of texts; when it is reached for an item that is no text.
     """
     items = _items(texts, "texts")
-    return (_text(item, f"texts[{number}]") for number, item in enumerate(items))
+    return (_string(item, f"texts[{number}]") for number, item in enumerate(items))
 
 
 def _by_label(texts: Mapping[Any, Any]) -> list[Example]:
@@ -123,20 +126,25 @@ def _plain(value: Any) -> Any:
     return convert() if convert else value
 
 
-def _text(value: Any, where: str, *, blank: bool = True) -> str:
+def _string(value: Any, where: str) -> str:
     if not isinstance(value, str):
         raise TrunklineError(f"{where} is {_described(value)}", expected="a string")
-    if not blank and not value.strip():
+    return str(value)
+
+
+def _text(value: Any, where: str, *, blank: bool = True) -> str:
+    text = _string(value, where)
+    if not blank and not text.strip():
         raise TrunklineError(f"{where} is blank: {shorten(value)}", expected="a text", todo="Leave this example out")
     try:
-        value.encode()
+        text.encode()
     except UnicodeEncodeError as error:
         raise TrunklineError(
             f"{where} has half of a surrogate pair at {error.start}: {shorten(value)}",
             expected="valid Unicode",
             todo="Mend it, for instance by text.encode('utf-8', 'replace').decode()",
         ) from None
-    return str(value)
+    return text
 
 
 def _is_missing(value: Any) -> bool:

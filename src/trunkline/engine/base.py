@@ -237,16 +237,18 @@ class Predictor:
     def _branches(self, names: Iterable[str]) -> tuple[Branch, ...]:
         """The branches of tasks, each with all of the tasks that share it."""
         asked = tuple(dict.fromkeys(names))
-        plan = self._plans.get(asked)
+        # A plan of tasks that change meanwhile goes with the dict that it is put into.
+        plans = self._plans
+        plan = plans.get(asked)
         if plan is None:
             groups: dict[_Key, list[Task]] = {}
             for name in asked:
                 task = self._tasks[name]
                 groups.setdefault((_adapter(task), task.family, task.units), []).append(task)
             plan = tuple(Branch(*key, self._lora(tasks[0]), tuple(tasks)) for key, tasks in groups.items())
-            if len(self._plans) >= PLANS:
-                self._plans = {}
-            self._plans[asked] = plan
+            if len(plans) >= PLANS:
+                plans.clear()
+            plans[asked] = plan
         return plan
 
     def _lora(self, task: Task) -> Feeds:
@@ -283,8 +285,8 @@ class Predictor:
 
 
 def _adapter(task: Task) -> str:
-    """A name for the adapter that a task runs on; no family's name has a slash."""
-    return f"task/{task.name}" if task.own_lora else task.family
+    """A name for the adapter that a task runs on; no family's name has a slash, and no other content this hash."""
+    return f"task/{task.name}/{hash(task.content):x}" if task.own_lora else task.family
 
 
 def check_texts(texts: Sequence[str]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from trunkline.bundle.files import Bundle, open_bundle
+from trunkline.bundle.files import Bundle, is_bundle, open_bundle
 from trunkline.bundle.manifest import MANIFEST
 from trunkline.engine.base import Engine
 from trunkline.errors import TrunklineError
@@ -25,11 +25,15 @@ def open_source(source: str | Path | None, *, verify: bool = True, public_key: s
 
         return open_bundle(default_bundle(), verify=False)
     folder = Path(source).expanduser()
-    if (folder / MANIFEST).is_file():
+    if is_bundle(folder):
         return open_bundle(folder, verify, public_key)
-    if (folder / "config.json").is_file():
+    try:
+        plain, other = (folder / "config.json").is_file(), folder.exists()
+    except OSError as error:
+        raise TrunklineError(f"{str(folder)[:300]} cannot be looked at ({error.strerror})") from error
+    if plain:
         return _encoder_as_bundle(folder)
-    if folder.exists():
+    if other:
         raise TrunklineError(
             f"{folder} has neither {MANIFEST} nor config.json",
             expected="the folder of a bundle or of an encoder in Hugging Face layout",
@@ -44,7 +48,7 @@ def open_source(source: str | Path | None, *, verify: bool = True, public_key: s
     from trunkline.hub import fetch
 
     repository, _, revision = name.partition("@")
-    return open_bundle(fetch(repository, revision or None), verify, public_key, links=True)
+    return open_bundle(fetch(repository, revision or None), verify, public_key)
 
 
 def open_engine(bundle: Bundle, engine: str | None = None, threads: int = 1) -> Engine:
@@ -56,6 +60,8 @@ def open_engine(bundle: Bundle, engine: str | None = None, threads: int = 1) -> 
     manifest = bundle.manifest
     if engine not in (None, "onnx", "torch"):
         raise TrunklineError(f"engine {engine!r}", expected="onnx or torch")
+    if type(threads) is not int or threads < 1:
+        raise TrunklineError(f"threads={threads!r}", expected="a whole number from 1")
     chosen = engine or ("onnx" if manifest.graphs else "torch")
     if chosen == "onnx" and not manifest.graphs:
         raise TrunklineError(
@@ -73,7 +79,7 @@ def open_engine(bundle: Bundle, engine: str | None = None, threads: int = 1) -> 
         from trunkline.engine.onnx import OnnxEngine
 
         return OnnxEngine(bundle.graphs, manifest.shapes, manifest.encoder.pad_id, threads)
-    with needs("train", f"{bundle.folder} has weights for torch alone, and"):
+    with needs("train", "the engine torch" if engine else f"{bundle.folder}, which has weights for torch alone,"):
         from trunkline.encoder.bundle_files import bundle_encoder
         from trunkline.engine.torch import TorchEngine
     return TorchEngine(bundle_encoder(bundle))

@@ -13,7 +13,7 @@ from trunkline.encoder.encoder import Encoder
 from trunkline.encoder.features import Branch as TorchBranch
 from trunkline.encoder.features import branch_features
 from trunkline.encoder.lora import Delta
-from trunkline.engine.base import Branch, Logits
+from trunkline.engine.base import PLANS, Branch, Logits
 from trunkline.engine.rows import ReadText
 from trunkline.text.packing import UnitText
 
@@ -62,6 +62,8 @@ class TorchEngine:
             return None
         known = self._adapters.get(id(feeds))
         if known is None or known[0] is not feeds:
+            if len(self._adapters) >= PLANS:
+                self._adapters = {}
             known = feeds, _Fused(feeds)
             self._adapters[id(feeds)] = known
         return known[1]

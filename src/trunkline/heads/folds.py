@@ -15,7 +15,8 @@ def stratified_folds(texts: Sequence[str], classes: Sequence[set[str]], count: i
     """The fold of each example, 0 to `count` - 1.
 
     Examples of rare classes are dealt out first, each to the fold that has fewest of its rarest class (iterative
-    stratification, Sechidis et al. 2011), of equal ones to the smaller fold.
+    stratification, Sechidis et al. 2011), of equal ones to the one with fewest of its other classes, then to the
+    smaller one.
 
     Args:
         texts: Texts that differ only in case and blanks get one fold, as they would leak into each other.
@@ -43,7 +44,10 @@ def stratified_folds(texts: Sequence[str], classes: Sequence[set[str]], count: i
     sizes = [0] * count
     fold = np.zeros(len(texts), dtype=np.int64)
     for group in order:
-        chosen = min(range(count), key=lambda f: (seen[f][rarest[group]], sizes[f], f))
+        chosen = min(
+            range(count),
+            key=lambda f: (seen[f][rarest[group]], sum(seen[f][name] for name in held[group]), sizes[f], f),
+        )
         seen[chosen].update(held[group])
         sizes[chosen] += len(members[group])
         fold[members[group]] = chosen
