@@ -12,9 +12,10 @@ import torch
 
 import tiny_models
 from trunkline.bundle.edit import with_primaries, write_bundle
+from trunkline.bundle.files import open_bundle
 from trunkline.bundle.lora import SLOTS
 from trunkline.encoder.adapter_file import AdapterFile, primary_file, task_file
-from trunkline.encoder.bundle_files import Loaded, manifest_of
+from trunkline.encoder.bundle_files import Loaded, manifest_of, save_bundle
 from trunkline.encoder.lora import LoraAdapter
 from trunkline.engine.base import Predictor
 from trunkline.export.graph import branch_graph, trunk_graph
@@ -117,6 +118,23 @@ def deploy(loaded: Loaded, folder: Path, bank: bool = True, slots: Sequence[str]
         tasks={name: task_file(task, on_these) for name, task in loaded.tasks.items()},
     )
     return folder
+
+
+def with_both(loaded: Loaded, folder: Path) -> Path:
+    """Writes a bundle with graphs and with weights for torch."""
+    graphs, weights = deploy(loaded, folder / "graphs"), folder / "weights"
+    save_bundle(loaded, weights)
+    opened = open_bundle(weights)
+    write_bundle(
+        folder / "both",
+        opened.manifest,
+        tokenizer=opened.tokenizer,
+        graphs=open_bundle(graphs).graphs,
+        checkpoint={part: weights / file for part, file in opened.manifest.checkpoint.items()},
+        adapters={family: adapter.content for family, adapter in opened.primaries.items()},
+        tasks={name: task.content for name, task in opened.tasks.items()},
+    )
+    return folder / "both"
 
 
 def predictor(folder: Path, **options: Any) -> Predictor:

@@ -15,10 +15,11 @@ from hypothesis import strategies as st
 
 import deployed
 import tiny_models
-from trunkline.bundle.files import open_bundle, read_task
+import trunkline
+from trunkline.bundle.files import open_bundle
 from trunkline.bundle.manifest import FileEntry, parse_manifest
+from trunkline.bundle.parts import read_primary, read_task
 from trunkline.encoder.bundle_files import load_any
-from trunkline.engine import predictor as runtime
 from trunkline.engine.rows import TextReader
 from trunkline.errors import TrunklineError
 
@@ -83,7 +84,7 @@ def check_prediction(prediction: Any, text: str) -> None:
 
 def fuzz_texts(folder: Path, examples: int) -> int:
     """Predicts on drawn texts; returns how many."""
-    bundle = runtime.load(folder)
+    bundle = trunkline.load(folder)
     plain = [name for name, family in bundle.tasks.items() if family != "qa"]
     asked = [name for name, family in bundle.tasks.items() if family == "qa"]
     count = 0
@@ -109,10 +110,11 @@ def fuzz_texts(folder: Path, examples: int) -> int:
 def fuzz_files(folder: Path, examples: int) -> int:
     """Reads damaged files of every kind that a bundle's reader reads itself; returns how many."""
     opened = open_bundle(folder)
-    bundle = runtime.load(folder)
+    bundle = trunkline.load(folder)
     manifest = opened.manifest
     place = folder.parent / "damaged"
-    kinds = [*(entry.file for entry in manifest.tasks.values()), "manifest.json", "tokenizer.json"]
+    files = [*(entry.file for entry in manifest.tasks.values()), *manifest.adapters.values()]
+    kinds = [*files, "manifest.json", "tokenizer.json"]
     contents = {file: (folder / file).read_bytes() for file in kinds}
     count = 0
 
@@ -127,9 +129,11 @@ def fuzz_files(folder: Path, examples: int) -> int:
                     parse_manifest(content)
                 elif file == "tokenizer.json":
                     TextReader.open(place, manifest.encoder).read(["ann lives\x00 in berlin", ""])
+                elif file in manifest.adapters.values():
+                    assert read_primary(place, manifest, "ner").family == "ner"
                 else:
                     task = read_task(place, manifest, "damaged")
-                    bundle.add("damaged", place)
+                    bundle.add("damaged", place, replace=True)
                     text = "who\nann lives in berlin"
                     check_prediction(bundle.predict([text], ["damaged"])[0]["damaged"], text)
                     assert task.name == "damaged"
@@ -161,7 +165,7 @@ def fuzz_bundles(folder: Path, place: Path, examples: int) -> int:
             fitting = dataclasses.replace(manifest, files={**manifest.files, file: entry})
             (place / "manifest.json").write_bytes(fitting.to_json())
         try:
-            bundle = runtime.load(place)
+            bundle = trunkline.load(place)
             assert content == contents[file] or fitted
             row = bundle.predict(["who\nann lives in berlin"])[0]
             for prediction in row.values():

@@ -1,4 +1,4 @@
-"""Prediction without torch: the same answers and errors as in torch, however texts and tasks are put together."""
+"""Prediction on either engine: the same answers and errors, however texts and tasks are put together."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +18,14 @@ from typer.testing import CliRunner
 
 import deployed
 import tiny_models
+import trunkline
 from deployed import NER_LABELS, QUESTIONS, TEXTS
+from trunkline.bundle.files import read_manifest
 from trunkline.cli import app
-from trunkline.encoder.adapter_file import AdapterFile
+from trunkline.encoder.adapter_file import AdapterFile, task_file
 from trunkline.encoder.bundle_files import Loaded, load_any
-from trunkline.engine import onnx as engine
-from trunkline.engine import predictor as runtime
-from trunkline.engine.torch import Bundle
+from trunkline.encoder.encoder import Encoder
+from trunkline.engine import base, onnx
 from trunkline.errors import MismatchError, TrunklineError
 
 CLOSE = 2e-4
@@ -31,18 +33,18 @@ CLOSE = 2e-4
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory, tiny_folder: Any) -> dict[str, tuple[Loaded, Path]]:
-    """Bundles of several architectures, by name."""
+def made(tmp_path_factory: pytest.TempPathFactory, tiny_folder: Callable[[str], Path]) -> dict[str, Path]:
+    """Bundles of several architectures, by name, each with graphs and with weights for torch."""
     found = {}
-    for name, kind, fork in (("bert", "bert", 2), ("roberta", "roberta", 1), ("qa", "bert", 3), ("top", "electra", 3)):
-        loaded = deployed.whole(load_any(str(tiny_folder(kind)), fork=min(fork, 2), max_length=40), name == "qa")
-        found[name] = loaded, deployed.deploy(loaded, tmp_path_factory.mktemp("deployed") / name)
+    for name, kind, fork in (("bert", "bert", 2), ("roberta", "roberta", 1), ("qa", "bert", 3), ("top", "electra", 2)):
+        loaded = deployed.whole(load_any(str(tiny_folder(kind)), fork=fork, max_length=40), name == "qa")
+        found[name] = deployed.with_both(loaded, tmp_path_factory.mktemp("deployed") / name)
     return found
 
 
 @pytest.fixture
-def folder(made: dict[str, tuple[Loaded, Path]], tmp_path: Path) -> Path:
-    return Path(shutil.copytree(made["bert"][1], tmp_path / "bundle"))
+def folder(made: dict[str, Path], tmp_path: Path) -> Path:
+    return Path(shutil.copytree(made["bert"], tmp_path / "bundle"))
 
 
 def same(left: Any, right: Any, tolerance: float = CLOSE) -> bool:
@@ -59,9 +61,9 @@ def same(left: Any, right: Any, tolerance: float = CLOSE) -> bool:
 
 @pytest.mark.parametrize("name", ["bert", "roberta", "top", "qa"])
 @pytest.mark.parametrize("threads", [1, 2])
-def test_predictions_are_those_of_torch(name: str, threads: int, made: Any) -> None:
-    loaded, folder = made[name]
-    ours, theirs = runtime.load(folder, threads), Bundle(loaded)
+def test_both_engines_say_the_same(name: str, threads: int, made: dict[str, Path]) -> None:
+    ours, theirs = trunkline.load(made[name], threads=threads), trunkline.load(made[name], engine="torch")
+    assert (ours.engine, theirs.engine) == ("onnx", "torch")
     assert ours.tasks == theirs.tasks
     texts = QUESTIONS if name == "qa" else TEXTS
     found, expected = ours.predict(texts), theirs.predict(texts)
@@ -74,8 +76,9 @@ def test_predictions_are_those_of_torch(name: str, threads: int, made: Any) -> N
 
 
 @pytest.mark.parametrize("name", ["bert", "qa"])
-def test_all_at_once_equals_one_by_one_and_mixed(name: str, made: Any) -> None:
-    loaded = runtime.load(made[name][1])
+@pytest.mark.parametrize("engine", ["onnx", "torch"])
+def test_all_at_once_equals_one_by_one_and_mixed(name: str, engine: str, made: dict[str, Path]) -> None:
+    loaded = trunkline.load(made[name], engine=engine)
     texts = QUESTIONS if name == "qa" else TEXTS
     together = loaded.predict(texts)
     requests = [(text, task) for task in reversed(loaded.tasks) for text in texts]
@@ -87,17 +90,20 @@ def test_all_at_once_equals_one_by_one_and_mixed(name: str, made: Any) -> None:
             assert same(found, mixed[text, task], 1e-5)
 
 
-def test_mixed_requests_without_the_bank_graph_are_the_same(made: Any, tmp_path: Path) -> None:
-    loaded, folder = made["bert"]
+def test_mixed_requests_without_the_bank_graph_are_the_same(made: dict[str, Path], tiny: Loaded, tmp_path: Path) -> None:
+    loaded = deployed.whole(tiny)
     requests = [(text, task) for text in TEXTS for task in ("tuned", "names", "topic.tuned")]
-    without = runtime.load(deployed.deploy(loaded, tmp_path / "plain", bank=False)).predict_mixed(requests)
-    for found, expected in zip(runtime.load(folder).predict_mixed(requests), without, strict=True):
+    with_bank, without = (
+        trunkline.load(deployed.deploy(loaded, tmp_path / str(bank), bank=bank)).predict_mixed(requests)
+        for bank in (True, False)
+    )
+    for found, expected in zip(with_bank, without, strict=True):
         assert same(found, expected, 1e-5)
 
 
-def test_a_bank_grows_with_what_is_asked_for(made: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine, "BANK", 2)
-    bundle = runtime.load(made["bert"][1])
+def test_a_bank_grows_with_what_is_asked_for(made: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(onnx, "BANK", 2)
+    bundle = trunkline.load(made["bert"])
     for tasks in (["names", "tuned"], ["tuned", "topic"], ["names", "topic", "topic.tuned"], ["tuned", "names"]):
         requests = [(TEXTS[2], task) for task in tasks]
         for (text, task), found in zip(requests, bundle.predict_mixed(requests), strict=True):
@@ -106,14 +112,14 @@ def test_a_bank_grows_with_what_is_asked_for(made: Any, monkeypatch: pytest.Monk
 
 def test_the_trunk_runs_once_and_heads_of_a_family_share_a_branch(folder: Path, monkeypatch: Any) -> None:
     calls: list[tuple[str, int]] = []
-    original = engine.run_session
+    original = onnx.run_session
 
     def counted(session: Any, output: str, feeds: Any) -> Any:
         calls.append((output, len(feeds["mask"])))
         return original(session, output, feeds)
 
-    monkeypatch.setattr(engine, "run_session", counted)
-    bundle = runtime.load(folder)
+    monkeypatch.setattr(onnx, "run_session", counted)
+    bundle = trunkline.load(folder)
     bundle.predict(["ann lives in berlin"])
     assert calls == [("hidden", 1), *[("logits", 1)] * 4]
     calls.clear()
@@ -121,10 +127,30 @@ def test_the_trunk_runs_once_and_heads_of_a_family_share_a_branch(folder: Path, 
     assert calls == [("hidden", 1), ("features", 4)]
 
 
-def test_long_texts_are_read_in_windows_with_right_offsets(folder: Path) -> None:
+def test_the_trunk_runs_once_in_torch(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = {"trunk": 0, "read": 0}
+    for name in calls:
+        original = getattr(Encoder, name)
+
+        def counted(*args: Any, _name: str = name, _original: Any = original, **kwargs: Any) -> Any:
+            calls[_name] += 1
+            return _original(*args, **kwargs)
+
+        monkeypatch.setattr(Encoder, name, counted)
+    bundle = trunkline.load(folder, engine="torch")
+    bundle.predict(["ann lives in berlin"])
+    assert calls == {"trunk": 1, "read": 4}
+    calls.update(trunk=0, read=0)
+    bundle.predict_mixed([("ann lives in berlin", task) for task in bundle.tasks])
+    assert calls == {"trunk": 1, "read": 4}
+
+
+@pytest.mark.parametrize("engine", ["onnx", "torch"])
+def test_long_texts_are_read_in_windows_with_right_offsets(engine: str, folder: Path) -> None:
     text = " ".join(["yesterday ann met bob in berlin"] * 40)
+    bundle = trunkline.load(folder, engine=engine)
     for task in ("names", "tuned"):
-        found = runtime.load(folder).predict([text], [task])[0][task]
+        found = bundle.predict([text], [task])[0][task]
         assert all(text[e["start"] : e["end"]] == e["text"] and e["text"] for e in found)
         assert max(entity["end"] for entity in found) > len(text) // 2
 
@@ -134,8 +160,9 @@ def test_long_texts_are_read_in_windows_with_right_offsets(folder: Path) -> None
     ["", " \n\t", "\x00\x1b\x7f", "\ud800", "ann \udfff berlin", "\ufeff\u200b\u202e", "\U0010ffff", "a" * 5000],
     ids=ascii,
 )
-def test_odd_texts_have_answers(text: str, folder: Path) -> None:
-    row = runtime.load(folder).predict([text])[0]
+@pytest.mark.parametrize("engine", ["onnx", "torch"])
+def test_odd_texts_have_answers(text: str, engine: str, folder: Path) -> None:
+    row = trunkline.load(folder, engine=engine).predict([text])[0]
     assert row["topic"]["label"] in ("a", "b", "ü")
     assert sum(row["topic"]["probabilities"].values()) == pytest.approx(1, abs=1e-4)
     assert all(text[e["start"] : e["end"]] == e["text"] for e in row["names"])
@@ -143,69 +170,98 @@ def test_odd_texts_have_answers(text: str, folder: Path) -> None:
         assert row["names"] == []
 
 
+def test_half_a_surrogate_pair_is_a_character_that_says_nothing(folder: Path) -> None:
+    bundle = trunkline.load(folder)
+    broken, replaced = bundle.predict(["ann \ud800 bob", "ann \ufffd bob"])
+    assert [(e["start"], e["end"]) for e in broken["names"]] == [(e["start"], e["end"]) for e in replaced["names"]]
+    assert broken["topic"] == replaced["topic"]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("unit", ["a", "ann ", "\x01", "7a", "北", "é", "a\u0301\u0301"])
 def test_a_text_of_a_million_characters_has_an_answer(unit: str, folder: Path) -> None:
     text = (unit * 1_000_000)[:1_000_000]
-    row = runtime.load(folder).predict([text], ["topic", "more.names-2"])[0]
+    row = trunkline.load(folder).predict([text], ["topic", "more.names-2"])[0]
     assert row["topic"]["label"] in ("a", "b", "ü")
     assert all(text[e["start"] : e["end"]] == e["text"] for e in row["more.names-2"])
 
 
 def test_no_text_or_no_task_gives_no_prediction(folder: Path) -> None:
-    bundle = runtime.load(folder)
+    bundle = trunkline.load(folder)
     assert bundle.predict([]) == []
     assert bundle.predict(["a", "b"], []) == [{}, {}]
     assert bundle.predict_mixed([]) == []
 
 
 @pytest.mark.parametrize(
-    ("texts", "tasks"),
-    [("ann", None), (["ann"], "names"), (["ann"], ["nmaes"]), (["ann", None], None), (["a" * 1_000_001], None)],
+    ("texts", "tasks", "message"),
+    [
+        ("ann", None, r"one string.*\[text\]"),
+        (["ann"], "names", r"a list of names, such as \['names'\]"),
+        (["ann"], ["nmaes"], r"nmaes.*not in this bundle.*names, tone, topic"),
+        (["ann", None], None, r"texts\[1\] is None"),
+        (["a" * 1_000_001], None, "1000001 characters.*1000000"),
+    ],
     ids=["string", "name", "unknown", "none", "long"],
 )
-def test_wrong_arguments_are_refused_in_the_words_of_torch(texts: Any, tasks: Any, made: Any) -> None:
-    loaded, folder = made["bert"]
-    with pytest.raises(TrunklineError) as ours:
-        runtime.load(folder).predict(texts, tasks)
-    with pytest.raises(TrunklineError) as theirs:
-        Bundle(loaded).predict(texts, tasks)
-    assert str(ours.value) == str(theirs.value)
+@pytest.mark.parametrize("engine", ["onnx", "torch"])
+def test_wrong_arguments_are_refused(texts: Any, tasks: Any, message: str, engine: str, made: dict[str, Path]) -> None:
+    with pytest.raises(TrunklineError, match=message):
+        trunkline.load(made["bert"], engine=engine).predict(texts, tasks)
 
 
-def test_a_question_without_a_context_is_refused_in_the_words_of_torch(made: Any) -> None:
-    loaded, folder = made["qa"]
-    with pytest.raises(TrunklineError) as ours:
-        runtime.load(folder).predict(["where is ann"])
-    with pytest.raises(TrunklineError) as theirs:
-        Bundle(loaded).predict(["where is ann"])
-    assert str(ours.value) == str(theirs.value)
+@pytest.mark.parametrize("engine", ["onnx", "torch"])
+def test_a_question_without_a_context_is_refused(engine: str, made: dict[str, Path]) -> None:
+    with pytest.raises(TrunklineError, match="context"):
+        trunkline.load(made["qa"], engine=engine).predict(["where is ann"])
 
 
 @pytest.mark.parametrize("requests", [["ann"], [("ann",)], [("ann", "names", "x")], [("ann", "nmaes")], [(3, "names")]])
 def test_wrong_requests_are_refused(requests: Any, folder: Path) -> None:
     with pytest.raises(TrunklineError, match=r"request 0|nmaes|text 0"):
-        runtime.load(folder).predict_mixed(requests)
+        trunkline.load(folder).predict_mixed(requests)
 
 
 @pytest.mark.parametrize("threads", [0, -1, 1.5, "2", True])
 def test_wrong_numbers_of_threads_are_refused(threads: Any, folder: Path) -> None:
     with pytest.raises(TrunklineError, match="a whole number from 1"):
-        runtime.load(folder, threads)
+        trunkline.load(folder, threads=threads)
 
 
-def test_tasks_come_and_go(made: Any, folder: Path, tmp_path: Path) -> None:
-    loaded, bundle = made["bert"][0], runtime.load(folder)
+def test_the_engine_is_the_one_that_fits_or_that_is_asked_for(folder: Path, tiny: Loaded, tmp_path: Path) -> None:
+    from trunkline.encoder.bundle_files import save_bundle
+
+    graphs = deployed.deploy(tiny, tmp_path / "graphs")
+    save_bundle(tiny, tmp_path / "weights")
+    assert trunkline.load(folder).engine == trunkline.load(graphs).engine == "onnx"
+    assert trunkline.load(tmp_path / "weights").engine == "torch"
+    with pytest.raises(TrunklineError, match=r"no weights for torch.*engine='onnx'"):
+        trunkline.load(graphs, engine="torch")
+    with pytest.raises(TrunklineError, match=r"no graphs for ONNX Runtime.*trunkline export"):
+        trunkline.load(tmp_path / "weights", engine="onnx")
+    with pytest.raises(TrunklineError, match="onnx or torch"):
+        trunkline.load(folder, engine="tensorflow")
+
+
+def new_task(folder: Path, own: bool = True, seed: int = 21, **changes: Any) -> bytes:
+    manifest = read_manifest(folder)
+    config = load_any(str(folder)).encoder.config
+    lora = deployed.half_adapter(config, (2, 3), seed=seed) if own else None
+    whole = {"family": "ner", "backbone": manifest.backbone, "head": deployed.head(5, seed), "labels": NER_LABELS}
+    task = AdapterFile(fork=manifest.encoder.fork, lora=lora, **(whole | changes))
+    return task_file(task, manifest)
+
+
+@pytest.mark.parametrize("engine", ["onnx", "torch"])
+def test_tasks_come_and_go(engine: str, folder: Path) -> None:
+    bundle, other = trunkline.load(folder, engine=engine), trunkline.load(folder)
     before = bundle.predict(TEXTS[:3])
-    own = deployed.half_adapter(loaded.encoder.config, (2, 3), seed=20)
-    task = AdapterFile("ner", loaded.backbone, 2, lora=own, head=deployed.head(5, 21), labels=NER_LABELS)
-    path = tmp_path / "new.safetensors"
-    path.write_bytes(deployed.task_bytes(task))
     for name in ("new", "tuned"):
+        content = new_task(folder)
         bundle.predict_mixed([(TEXTS[2], "tuned"), (TEXTS[2], "topic")])
-        bundle.add(name, path)
-        loaded_task = Bundle(Loaded(**{**vars(loaded), "tasks": {name: task}}))
-        assert same(bundle.predict([TEXTS[2]], [name])[0][name], loaded_task.predict([TEXTS[2]])[0][name])
+        bundle.add(name, content, replace=name == "tuned")
+        other.add("one", content, replace=True)
+        assert same(bundle.predict([TEXTS[2]], [name])[0][name], other.predict([TEXTS[2]], ["one"])[0]["one"])
         mixed = bundle.predict_mixed([(TEXTS[2], name), (TEXTS[2], "topic")])
         assert same(mixed[0], bundle.predict([TEXTS[2]], [name])[0][name], 1e-5)
     bundle.remove("new")
@@ -215,26 +271,40 @@ def test_tasks_come_and_go(made: Any, folder: Path, tmp_path: Path) -> None:
     assert [row["names"] for row in bundle.predict(TEXTS[:3])] == [row["names"] for row in before]
 
 
-def test_a_task_that_does_not_belong_is_refused_and_changes_nothing(made: Any, folder: Path, tmp_path: Path) -> None:
-    loaded, bundle = made["bert"][0], runtime.load(folder)
+def test_a_task_that_is_replaced_while_it_predicts_is_the_new_one_afterwards(folder: Path) -> None:
+    model = trunkline.load(folder)
+    predictor, requests = model._predictor, [(TEXTS[2], task) for task in ("tuned", "topic")]
+    texts = predictor.reader.read([TEXTS[2]])
+    # A thread that began before the task was replaced goes on with the branches that it has.
+    branches = predictor._branches(["tuned", "topic"])
+    model.add("tuned", new_task(folder), replace=True)
+    predictor.engine.run(texts, [branches], mixed=True)
+    fresh = trunkline.load(folder)
+    fresh.add("tuned", new_task(folder), replace=True)
+    assert same(model.predict_mixed(requests), fresh.predict_mixed(requests), 1e-6)
+
+
+def test_a_task_that_does_not_belong_is_refused_and_changes_nothing(folder: Path) -> None:
+    bundle = trunkline.load(folder)
     before = bundle.predict(TEXTS[:3])
-    path = tmp_path / "foreign.safetensors"
-    path.write_bytes(deployed.task_bytes(AdapterFile("ner", "0" * 64, 2, head=deployed.head(5, 1), labels=NER_LABELS)))
+    content = new_task(folder)
+    with pytest.raises(TrunklineError, match="task names already"):
+        bundle.add("names", content)
+    foreign = content.replace(read_manifest(folder).backbone.encode(), b"0" * 64)
     with pytest.raises(MismatchError, match="000000000000"):
-        bundle.add("names", path)
-    bad = AdapterFile("classification", loaded.backbone, 2, lora=tiny_models.random_adapter(loaded.encoder.config, [3]))
+        bundle.add("names", foreign, replace=True)
     for family, labels in (("ner", ("O", "X-a")), ("qa", ("O", "start"))):
-        task = AdapterFile(family, loaded.backbone, 2, lora=bad.lora, head=deployed.head(2, 1), labels=labels)
-        path.write_bytes(deployed.task_bytes(task))
+        wrong = new_task(folder, family=family, labels=labels, head=deployed.head(2, 1))
         with pytest.raises(MismatchError, match=r"has the labels? "):
-            bundle.add("other", path)
+            bundle.add("other", wrong)
     with pytest.raises(TrunklineError, match="name"):
-        bundle.add("../names", path)
+        bundle.add("../names", content)
     assert bundle.predict(TEXTS[:3]) == before
 
 
-def test_threads_may_share_a_bundle(folder: Path) -> None:
-    bundle = runtime.load(folder)
+@pytest.mark.parametrize("engine", ["onnx", "torch"])
+def test_threads_may_share_a_model(engine: str, folder: Path) -> None:
+    bundle = trunkline.load(folder, engine=engine)
     expected = [bundle.predict_mixed([(text, "names"), (text, "tuned")]) for text in TEXTS]
     wrong: list[str] = []
 
@@ -252,14 +322,32 @@ def test_threads_may_share_a_bundle(folder: Path) -> None:
     assert not wrong
 
 
+def test_what_is_kept_of_sets_of_tasks_and_adapters_is_bounded(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from itertools import combinations
+
+    from trunkline.engine import torch as engine
+
+    monkeypatch.setattr(base, "PLANS", 5)
+    monkeypatch.setattr(engine, "PLANS", 5)
+    for name in ("onnx", "torch"):
+        model = trunkline.load(folder, engine=name)
+        sets = [list(chosen) for size in (1, 2, 3) for chosen in combinations(model.tasks, size)]
+        alone = {task: model.predict([TEXTS[0]], [task])[0][task] for task in model.tasks}
+        for tasks in sets:
+            found = model.predict([TEXTS[0]], tasks)[0]
+            assert all(same(found[task], alone[task], 1e-5) for task in tasks)
+        assert len(model._predictor._plans) <= 5
+    assert len(model._predictor.engine._adapters) <= 5
+
+
 def test_values_that_are_not_finite_are_an_error(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    bundle = runtime.load(folder)
+    bundle = trunkline.load(folder)
 
     class Broken:
         def run(self, names: list[str], feeds: Any) -> list[Any]:
             return [np.full((*feeds["ids"].shape, tiny_models.WIDTH), np.nan, np.float32)]
 
-    monkeypatch.setattr(bundle._engine, "_trunk", Broken())
+    monkeypatch.setattr(bundle._predictor.engine, "_trunk", Broken())
     with pytest.raises(TrunklineError, match="hidden has values that are not finite"):
         bundle.predict(["ann"])
 
@@ -280,10 +368,10 @@ sys.meta_path.insert(0, Blocked())
 def test_prediction_needs_no_torch(folder: Path) -> None:
     script = BLOCKED + textwrap.dedent(
         f"""
-        from trunkline.engine import predictor as runtime
-        bundle = runtime.load({str(folder)!r})
-        rows = bundle.predict(["ann lives in berlin", ""])
-        mixed = bundle.predict_mixed([("ann", task) for task in bundle.tasks])
+        import trunkline
+        model = trunkline.load({str(folder)!r})
+        rows = model.predict(["ann lives in berlin", ""])
+        mixed = model.predict_mixed([("ann", task) for task in model.tasks])
         print(len(rows[0]), len(mixed), "torch" in sys.modules)
         """
     )
@@ -293,7 +381,7 @@ def test_prediction_needs_no_torch(folder: Path) -> None:
 
 
 def test_the_first_prediction_comes_in_well_under_a_second(folder: Path) -> None:
-    script = f"from trunkline.engine.predictor import load; load({str(folder)!r}).predict(['ann lives in berlin'])"
+    script = f"import trunkline; trunkline.load({str(folder)!r}).predict(['ann lives in berlin'])"
 
     def seconds() -> float:
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -305,7 +393,7 @@ def test_the_first_prediction_comes_in_well_under_a_second(folder: Path) -> None
     assert min(seconds() for _ in range(3)) < 0.8
 
 
-def test_the_command_predicts_with_a_deployed_bundle(folder: Path) -> None:
+def test_the_command_predicts_without_torch(folder: Path) -> None:
     script = (
         BLOCKED.replace('"typer", "rich", ', "").replace('"pydantic", ', "") + "from trunkline.cli import main; main()"
     )
@@ -316,19 +404,3 @@ def test_the_command_predicts_with_a_deployed_bundle(folder: Path) -> None:
     shown = CliRunner().invoke(app, ["predict", str(folder), "ann \udcff lives"])
     assert shown.exit_code == 0, shown.output
     assert "ann ? lives" in shown.output
-
-
-@pytest.mark.parametrize("attention", ["portable", "fast"])
-def test_an_exported_bundle_predicts_as_the_training_bundle(attention: Any, made: Any, tmp_path: Path) -> None:
-    from trunkline.encoder.bundle_files import save_bundle
-    from trunkline.export.bundle import export_bundle
-    from trunkline.export.options import ExportOptions
-
-    loaded = made["bert"][0]
-    save_bundle(loaded, tmp_path / "training")
-    options = ExportOptions(variants=("bank",), attention=attention, texts=tiny_models.SENTENCES)
-    export_bundle(str(tmp_path / "training"), tmp_path / "deployed", options)
-    bundle = runtime.load(tmp_path / "deployed")
-    found = bundle.predict_mixed([(text, task) for text in TEXTS for task in bundle.tasks])
-    expected = [row[task] for row in Bundle(loaded).predict(TEXTS) for task in bundle.tasks]
-    assert all(same(ours, theirs) for ours, theirs in zip(found, expected, strict=True))
