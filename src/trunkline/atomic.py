@@ -71,6 +71,7 @@ def check_free(folder: Path) -> None:
 
     Asked before long work, so that nobody waits for a result that has no place.
     """
+    folder = folder.absolute()
     try:
         there = folder.exists()
         taken = there and (not folder.is_dir() or any(folder.iterdir()))

@@ -90,7 +90,9 @@ def test_all_at_once_equals_one_by_one_and_mixed(name: str, engine: str, made: d
             assert same(found, mixed[text, task], 1e-5)
 
 
-def test_mixed_requests_without_the_bank_graph_are_the_same(made: dict[str, Path], tiny: Loaded, tmp_path: Path) -> None:
+def test_mixed_requests_without_the_bank_graph_are_the_same(
+    made: dict[str, Path], tiny: Loaded, tmp_path: Path
+) -> None:
     loaded = deployed.whole(tiny)
     requests = [(text, task) for text in TEXTS for task in ("tuned", "names", "topic.tuned")]
     with_bank, without = (
