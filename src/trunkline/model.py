@@ -47,9 +47,10 @@ class Model:
         self._bundle = bundle
         self._asked = engine
         self._threads = threads
+        computes = open_engine(bundle, engine, threads)
         reader = TextReader.open(bundle.tokenizer, bundle.manifest.encoder, threads)
         primaries = {family: adapter.feeds for family, adapter in bundle.primaries.items()}
-        self._predictor = Predictor(reader, open_engine(bundle, engine, threads), primaries, bundle.tasks.values())
+        self._predictor = Predictor(reader, computes, primaries, bundle.tasks.values())
         self._saved: dict[str, Task] = dict(bundle.tasks)
 
     def __repr__(self) -> str:
