@@ -30,8 +30,7 @@ from trunkline.engine import default
 from trunkline.engine.session import open_session
 from trunkline.export.graph import DEFAULT_SLOTS, branch_graph, trunk_graph
 from trunkline.export.layers import Attention
-from trunkline.export.quantise.kernels import quantised_kernels
-from trunkline.export.quantise.plan import PLANS
+from trunkline.export.quantise.kernels import PLANS, quantised_kernels
 from trunkline.export.quantise.smooth import Calibration, calibrate
 from trunkline.export.vocabulary import shorten_positions
 from trunkline.export.weights import BackboneWeights, take_weights

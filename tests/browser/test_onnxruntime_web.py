@@ -14,8 +14,7 @@ from trunkline.encoder.bundle_files import Loaded
 from trunkline.engine.session import open_session
 from trunkline.export.adapters import adapter_feeds
 from trunkline.export.graph import branch_graph, trunk_graph
-from trunkline.export.quantise.kernels import quantised_kernels
-from trunkline.export.quantise.plan import Plan
+from trunkline.export.quantise.kernels import Plan, quantised_kernels
 from trunkline.export.quantise.smooth import calibrate
 from trunkline.export.weights import take_weights
 from trunkline.heads.linear import LinearHead

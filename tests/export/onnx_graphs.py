@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,11 +10,13 @@ import numpy.typing as npt
 import torch
 
 import tiny_models
-from trunkline.bundle.lora import SLOTS, Shapes, lora_shapes
+from trunkline.bundle.lora import SLOTS, Shapes, complete, lora_shapes
 from trunkline.encoder.architectures import EncoderConfig
 from trunkline.encoder.encoder import Encoder
 from trunkline.engine.session import open_session
+from trunkline.export.adapters import adapter_feeds
 from trunkline.export.graph import branch_graph, trunk_graph
+from trunkline.export.parity import Adapter
 from trunkline.export.weights import BackboneWeights
 from trunkline.heads.linear import LinearHead
 from trunkline.text.tokens import TextTokenizer
@@ -47,6 +49,14 @@ def read_states(
         outputs.append(hidden)
     mean = torch.stack(outputs).mean(0) if outputs else hidden
     return [part.numpy() for part in tiny_models.states_of(mean, batch)]
+
+
+def feeds_of(adapters: Mapping[str, Adapter], required: Shapes | None = None) -> dict[str, Any]:
+    """What graphs are fed for adapters, in full precision; with shapes, for a graph that must be fed everything."""
+    feeds = {name: adapter_feeds(adapter.lora, adapter.head) for name, adapter in adapters.items()}
+    if required is None:
+        return feeds
+    return {name: complete(feed, required, tiny_models.WIDTH) for name, feed in feeds.items()}
 
 
 def random_head(config: EncoderConfig, labels: int = 5, seed: int = 0) -> LinearHead:

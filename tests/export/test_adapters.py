@@ -13,13 +13,13 @@ import torch
 
 import tiny_models
 from trunkline.bundle.lora import bank, check_feeds, complete, fuse, lora_shapes
+from trunkline.encoder.adapter_tensors import adapter_arrays
 from trunkline.encoder.bundle_files import Loaded
 from trunkline.encoder.lora import LoraAdapter, LoraConfig
 from trunkline.encoder.peft_format import export_peft, import_peft
 from trunkline.errors import MismatchError, TrunklineError
-from trunkline.export.adapters import adapter_feeds, adapter_tensors, to_half, write_onnx_adapter
+from trunkline.export.adapters import adapter_feeds, write_onnx_adapter
 from trunkline.export.weights import take_weights
-from trunkline.heads.linear import LinearHead
 
 QKV = lora_shapes(range(2, 4), 32, 48, ("qkv",))
 
@@ -37,7 +37,7 @@ def feeds(tiny: Loaded) -> dict[str, Any]:
 
 def test_query_key_and_value_become_one_pair(tiny: Loaded) -> None:
     adapter = tiny_models.random_adapter(tiny.encoder.config, (2, 3), rank=5, targets=("query", "value", "up"))
-    tensors = adapter_tensors(adapter)
+    tensors = adapter_arrays(adapter)
     assert {name: value.shape for name, value in tensors.items() if name.startswith("lora.3.")} == {
         "lora.3.query.a": (32, 5),
         "lora.3.query.b": (5, 32),
@@ -67,14 +67,6 @@ def test_layers_may_have_ranks_of_their_own(tiny: Loaded) -> None:
     found = graphs.features(*graphs.sessions(take_weights(tiny.encoder)), graphs.sentence_rows(tiny.tokenizer), feeds)
     for row, wanted in enumerate(graphs.read_states(tiny.encoder, tiny.tokenizer, deltas=adapter)):
         assert graphs.largest(found[row, : len(wanted)], wanted) < 1e-4
-
-
-def test_what_decoding_needs_is_stored_and_not_fed(tiny: Loaded) -> None:
-    plain = graphs.random_head(tiny.encoder.config, 3)
-    head = LinearHead(plain.weight, plain.bias, np.full((4, 3), -2.0, np.float32))
-    tensors = adapter_tensors(None, head)
-    assert to_half(tensors)["head.transitions"].tolist() == [[-2.0] * 3] * 4
-    assert adapter_feeds(None, head).keys() == {"head.weight", "head.bias"}
 
 
 def test_a_file_of_onnx_runtime_gives_the_same_as_feeds_bit_for_bit(
@@ -114,13 +106,12 @@ def test_a_file_of_rank_zero_has_only_the_head_and_one_of_nothing_is_refused(tin
 
 def test_an_adapter_in_half_precision_stays_close(tiny: Loaded) -> None:
     adapter = tiny_models.random_adapter(tiny.encoder.config, (2, 3), targets=graphs.ALL_LINEARS)
-    tensors = adapter_tensors(adapter, graphs.random_head(tiny.encoder.config))
-    halves = to_half(tensors)
-    assert {value.dtype for value in halves.values()} == {np.dtype(np.float16)}
+    arrays = adapter_arrays(adapter)
+    halves = {name: array.astype(np.float16) for name, array in arrays.items()}
     trunk, branch = graphs.sessions(take_weights(tiny.encoder))
     rows = graphs.sentence_rows(tiny.tokenizer)
     hidden = trunk.run(None, rows)[0]
-    full, half = (outputs(branch, rows, hidden, fuse(part)) for part in (tensors, halves))
+    full, half = (outputs(branch, rows, hidden, fuse(part)) for part in (arrays, halves))
     assert 0 < graphs.largest(full[0], half[0]) < 0.02
 
 
@@ -169,15 +160,3 @@ def test_an_adapter_that_has_no_place_in_the_graph_is_refused(tiny: Loaded) -> N
 def test_tensors_that_are_no_adapter_are_refused(tensors: dict[str, tuple[int, ...]], message: str) -> None:
     with pytest.raises(MismatchError, match=message):
         fuse({name: np.zeros(shape, np.float16) for name, shape in tensors.items()})
-
-
-def test_values_that_cannot_be_stored_are_refused(tiny: Loaded) -> None:
-    head = graphs.random_head(tiny.encoder.config)
-    large = LinearHead(head.weight * 1e6, head.bias)
-    with pytest.raises(MismatchError, match=r"head\.weight.*65504"):
-        to_half(adapter_tensors(None, large))
-    adapter = tiny_models.random_adapter(tiny.encoder.config, (3,))
-    with torch.no_grad():
-        adapter.part(3, "value").b[0, 0] = float("inf")  # type: ignore[union-attr]
-    with pytest.raises(MismatchError, match=r"lora\.3\.value\.b.*finite"):
-        adapter_feeds(adapter)

@@ -58,7 +58,7 @@ def test_every_architecture_computes_what_torch_does(kind: str, tiny_folder: Fol
         "one": Adapter(tiny_models.random_adapter(config, (2,), rank=1, targets=("down",), seed=1)),
         "all": Adapter(tiny_models.random_adapter(config, (1, 2), rank=7, targets=graphs.ALL_LINEARS, seed=2), head),
     }
-    run = forked(trunk, branch, adapters)
+    run = forked(trunk, branch, graphs.feeds_of(adapters))
     report = check_parity(loaded.encoder, loaded.tokenizer, run, tiny_models.SENTENCES, adapters)
     assert {case.adapter for case in report.cases} == adapters.keys()
     assert max(case.width for case in report.cases) == 60
@@ -72,7 +72,7 @@ def test_fast_attention_computes_what_torch_does_with_and_without_padding(
     adapters = {"some": Adapter(tiny_models.random_adapter(base.encoder.config, (2, 3)))}
     trunk, branch = (open_session(made(weights, kernels=kernels)) for made in (trunk_graph, branch_graph))
     report = check_parity(
-        base.encoder, base.tokenizer, forked(trunk, branch, adapters), tiny_models.SENTENCES, adapters
+        base.encoder, base.tokenizer, forked(trunk, branch, graphs.feeds_of(adapters)), tiny_models.SENTENCES, adapters
     )
     assert {case.padding > 0 for case in report.cases} == {True, False}
 
@@ -82,7 +82,7 @@ def test_every_activation_computes_what_torch_does(activation: str, base: Loaded
     encoder = graphs.with_activation(base.encoder, activation)
     trunk, branch = graphs.sessions(take_weights(encoder))
     adapters = {"none": Adapter()}
-    run = forked(trunk, branch, adapters)
+    run = forked(trunk, branch, graphs.feeds_of(adapters))
     check_parity(encoder, base.tokenizer, run, tiny_models.SENTENCES, adapters)
     with pytest.raises(TrunklineError, match="differ from torch"):
         check_parity(base.encoder, base.tokenizer, run, tiny_models.SENTENCES, adapters)

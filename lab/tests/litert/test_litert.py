@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx_graphs as graphs
 import pytest
+import torch
 
 import tiny_models
 from trunkline.encoder.bundle_files import Loaded, load_any
@@ -28,8 +29,10 @@ from trunkline_lab.litert.layout import (
     arrays_of,
     layout_of,
     read_layout,
+    tensor_name,
     write_layout,
 )
+from trunkline_lab.litert.module import Branch, Trunk
 
 Folders = Callable[[str], Path]
 ALL = ("query", "key", "value", "out", "up", "down")
@@ -50,6 +53,14 @@ def adapters_of(loaded: Loaded) -> dict[str, Adapter]:
         "small": Adapter(tiny_models.random_adapter(config, layers[-1:], rank=2), random_head(loaded, 2, 1)),
         "all": Adapter(tiny_models.random_adapter(config, layers, rank=4, targets=ALL), random_head(loaded, 3, 2)),
     }
+
+
+@torch.no_grad()
+def read_states(loaded: Loaded, deltas: Any = None) -> list[np.ndarray]:
+    """[tokens, hidden] of each sentence by torch, as heads read them."""
+    batch = tiny_models.token_batch(loaded.tokenizer, tiny_models.SENTENCES, loaded.encoder.config.pad_id)
+    read = loaded.encoder.read(loaded.encoder.trunk(batch), batch, deltas)
+    return [part.numpy() for part in tiny_models.states_of(read, batch)]
 
 
 def tiny_layout(tiny: Loaded, **options: Any) -> Layout:
@@ -74,6 +85,24 @@ def test_the_inputs_are_those_of_the_onnx_graph(tiny: Loaded) -> None:
     layout = layout_of(weights, TINY)
     assert list(layout.inputs("branch", 8)) == [item.name for item in graph.input]
     assert list(layout.outputs("branch")) == [item.name for item in graph.output]
+
+
+@pytest.mark.parametrize("fork", [0, 2, 4])
+def test_the_modules_that_are_converted_compute_what_torch_does(fork: int, tiny: Loaded) -> None:
+    weights = dataclasses.replace(take_weights(tiny.encoder), fork=fork)
+    layout, arrays = layout_of(weights, TINY), arrays_of(weights)
+    tiny.encoder.fork = fork
+    lora = tiny_models.random_adapter(tiny.encoder.config, range(fork, 4), targets=ALL) if fork < 4 else None
+    filled = {tensor_name(n): torch.from_numpy(v) for n, v in layout.fill(adapter_feeds(lora)).items()}
+    for text, wanted in zip(tiny_models.SENTENCES, read_states(tiny, lora), strict=True):
+        ids = tiny.tokenizer.encode([text])[0].windows[0].ids
+        row, mask = torch.full((1, 64), layout.pad_id), torch.zeros(1, 64)
+        row[0, : len(ids)], mask[0, : len(ids)] = torch.from_numpy(ids), 1
+        with torch.no_grad():
+            hidden = Trunk(arrays, layout)(row, mask)["hidden"]
+            given = {"hidden": hidden, "mask": mask, "pool": torch.eye(64)[None], **filled}
+            found = Branch(arrays, layout)(**given)["features"][0, : len(ids)].numpy()
+        np.testing.assert_allclose(found, wanted, atol=2e-4)
 
 
 def test_an_adapter_is_filled_with_zeros_and_one_without_room_is_refused(tiny: Loaded) -> None:
@@ -191,7 +220,7 @@ def test_lengths_agree_and_an_adapter_of_zeros_is_none(opened: LiteRtProcess, ba
 
 
 def token_cosines(loaded: Loaded, opened: LiteRtProcess, feeds: Mapping[str, Any]) -> np.ndarray:
-    expected = graphs.read_states(loaded.encoder, loaded.tokenizer)
+    expected = read_states(loaded)
     found = []
     for text, wanted in zip(loaded.tokenizer.encode(tiny_models.SENTENCES), expected, strict=True):
         ids = text.windows[0].ids

@@ -7,17 +7,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
 from typer.testing import CliRunner
 
 import tiny_deployed
 from trunkline.bundle.files import open_bundle
-from trunkline.cli import app
 from trunkline.encoder.bundle_files import Loaded
 from trunkline.engine.rows import TextReader
 from trunkline.errors import DataError, TrunklineError
 from trunkline_lab.size import worker as size_worker
+from trunkline_lab.size.command import size
 from trunkline_lab.size.report import SizeOptions, pareto, read_scores, report_size, run_worker
 from trunkline_lab.size.show import pareto_plot
+
+app = typer.Typer(add_completion=False)
+app.command()(size)
 
 FEW = SizeOptions(lengths=(8, 16, 10_000), repeats=2)
 
@@ -143,7 +147,6 @@ def test_plot_is_a_picture(tmp_path: Path, scores: dict[str, float] | None) -> N
 def test_command(bundle: Path, tmp_path: Path) -> None:
     out = tmp_path / "sizes.json"
     arguments = [
-        "report-size",
         str(bundle),
         "--length",
         "8",
@@ -161,6 +164,6 @@ def test_command(bundle: Path, tmp_path: Path) -> None:
 
 
 def test_command_as_json(bundle: Path) -> None:
-    done = CliRunner().invoke(app, ["report-size", str(bundle), "--length", "8", "--no-separate", "--json"])
+    done = CliRunner().invoke(app, [str(bundle), "--length", "8", "--no-separate", "--json"])
     assert done.exit_code == 0, done.output
     assert json.loads(done.output)[0]["bytes"]["total"] > 0

@@ -1,18 +1,20 @@
-"""`trunkline export --format litert`: a training bundle's backbone as LiteRT files with room for its adapters."""
+"""The command `trunkline-lab litert`: a bundle's backbone as LiteRT files with room for its adapters."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
+
+import typer
 
 from trunkline.atomic import write_atomic
 from trunkline.bundle.manifest import TOKENIZER
-from trunkline.errors import TrunklineError
-from trunkline.export.adapters import adapter_feeds
+from trunkline.cli.base import JsonFlag
 from trunkline.export.bundle import COMPARED_TEXTS, spread
-from trunkline.export.options import QUANTISED_TOLERANCE, ExportOptions, ExportReport
+from trunkline.export.options import QUANTISED_TOLERANCE, ExportOptions
 from trunkline.export.parity import Adapter, Tolerance, check_parity
-from trunkline.export.source import Prepared, prepare
+from trunkline.export.source import Source, load_source
 from trunkline_lab.litert.export import export_litert, open_litert
 from trunkline_lab.litert.gate import litert_run
 from trunkline_lab.litert.layout import LENGTHS, LiteRtOptions
@@ -21,48 +23,68 @@ FLOAT_TOLERANCE = Tolerance(1e-3, 1e-2, 0.9999)
 """LiteRT's kernels add up in another order than torch's."""
 
 
+def litert(
+    source: Annotated[str, typer.Argument(help="The folder of a bundle with weights for torch, or an encoder.")],
+    out: Annotated[Path, typer.Option(help="The folder to write.")],
+    weights: Annotated[Literal["float32", "int8"], typer.Option(help="How weights are stored.")] = "int8",
+    task: Annotated[list[str] | None, typer.Option(help="Only this task; repeatable.")] = None,
+    texts: Annotated[Path | None, typer.Option(help="Texts to compare on, as `trunkline predict` reads them.")] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Write trunk.tflite, branch.tflite, litert.json and tokenizer.json, compared with torch.
+
+    LiteRT's packages are in an environment of their own; TRUNKLINE_LITERT_PYTHON names its interpreter.
+
+    Example: trunkline-lab litert support-bot --out phone
+    """
+    from trunkline.data.load import load_texts
+
+    read = () if texts is None else tuple(text for text, _ in load_texts(texts))
+    options = ExportOptions(weights=weights, tasks=tuple(task) if task else None, texts=read, gate=False)
+    record = litert_record(source, out, options)
+    typer.echo(json.dumps(record, indent=2) if as_json else f"{record['bytes'] / 1e6:.2f} MB in {out}")
+
+
 def litert_record(source: str, out: Path, options: ExportOptions) -> dict[str, Any]:
-    """Writes trunk.tflite, branch.tflite, litert.json and tokenizer.json, and compares them with torch.
+    """Writes the files and compares them with torch.
 
     Args:
-        source: A training bundle, or an encoder.
+        source: A bundle with weights for torch, or an encoder.
         out: The folder.
-        options: `weights` float32 or int8; tasks, slots, the fork, texts and PEFT adapters as for a bundle.
+        options: `weights` float32 or int8; tasks, LoRA inputs and texts as for a bundle.
 
     Returns:
-        The record of an `ExportReport`.
+        `folder`, `bytes`, `files` and `parity`.
 
     Raises:
-        TrunklineError: As for `prepare`, `export_litert` and `check_parity`.
+        TrunklineError: As for `load_source`, `export_litert` and `check_parity`.
     """
-    if options.weights not in ("float32", "int8"):
-        raise TrunklineError(f"--weights {options.weights} for LiteRT", expected="float32 or int8")
-    prepared = prepare(source, options)
-    export_litert(prepared.weights, out, litert_options(prepared, options.weights))
-    write_atomic(out / TOKENIZER, prepared.loaded.tokenizer.tokenizer.to_str(pretty=False))
-    adapters = {"(none)": Adapter()}
-    adapters |= {f"{family} adapter": Adapter(part.lora) for family, part in prepared.primaries.items()}
-    adapters |= {name: Adapter(prepared.lora(task), task.head) for name, task in prepared.tasks.items()}
+    found = load_source(source, options)
+    export_litert(found.weights(), out, litert_options(found, options.weights))
+    write_atomic(out / TOKENIZER, found.tokenizer.tokenizer.to_str(pretty=False))
+    adapters = {"(none)": Adapter(), **found.adapters}
     usual = QUANTISED_TOLERANCE["int8"] if options.weights == "int8" else FLOAT_TOLERANCE
-    texts = spread(prepared.texts, COMPARED_TEXTS)
+    texts = spread(found.texts, COMPARED_TEXTS)
     with open_litert(out) as process:
         run = litert_run(process, adapters)
-        encoder, tokenizer = prepared.encoder, prepared.loaded.tokenizer
-        parity = check_parity(encoder, tokenizer, run, texts, adapters, tolerance=options.tolerance or usual)
+        parity = check_parity(
+            found.encoder, found.tokenizer, run, texts, adapters, tolerance=options.tolerance or usual
+        )
     sizes = {path.name: path.stat().st_size for path in sorted(out.iterdir()) if path.is_file()}
-    return ExportReport(out, sizes, {"litert": parity}).record()
+    return {"folder": out.name, "bytes": sum(sizes.values()), "files": sizes, "parity": {"litert": parity.record()}}
 
 
-def litert_options(prepared: Prepared, weights: str) -> LiteRtOptions:
+def litert_options(source: Source, weights: str) -> LiteRtOptions:
     """Room for every adapter and head of a bundle, and signatures up to its window."""
-    adapters = [adapter_feeds(part.lora) for part in (*prepared.primaries.values(), *prepared.tasks.values())]
-    ranks = {slot: 16 if slot == "qkv" else 1 for slot in prepared.slots}
+    bundle = source.bundle
+    ranks = {target: 16 if target == "qkv" else 1 for target in source.lora_targets}
+    adapters = [part.feeds for part in bundle.primaries.values()] + [task.feeds for task in bundle.tasks.values()]
     for feeds in adapters:
         for name, value in feeds.items():
-            if name.endswith(".a"):
-                slot = name.split(".")[2]
-                ranks[slot] = max(ranks[slot], value.shape[1])
-    longest = prepared.loaded.tokenizer.max_length
-    labels = max([32, *(len(task.labels) for task in prepared.tasks.values())])
+            if name.startswith("lora.") and name.endswith(".a"):
+                target = name.split(".")[2]
+                ranks[target] = max(ranks[target], value.shape[1])
+    longest = source.tokenizer.max_length
+    labels = max([32, *(len(task.labels) for task in bundle.tasks.values())])
     lengths = (*(length for length in LENGTHS if length < longest), longest)
     return LiteRtOptions(lengths, ranks, labels, "int8" if weights == "int8" else "float32")

@@ -17,6 +17,7 @@ from typing import IO, Any, cast
 import numpy as np
 
 import trunkline
+import trunkline_lab
 from trunkline.atomic import write_atomic
 from trunkline.errors import TrunklineError
 from trunkline.export.weights import BackboneWeights
@@ -182,8 +183,10 @@ class _Process:
 @contextlib.contextmanager
 def _worker(python: str, *arguments: str) -> Iterator[_Process]:
     with tempfile.TemporaryDirectory(prefix="litert-") as name, tempfile.TemporaryFile("w+") as messages:
-        # The folder above the package has all that is installed beside it, much of it in the wrong version.
-        (Path(name) / "trunkline").symlink_to(Path(trunkline.__file__).parent, target_is_directory=True)
+        # The folders above the packages have all that is installed beside them, much of it in the wrong version.
+        for package in (trunkline, trunkline_lab):
+            place = Path(str(package.__file__)).parent
+            (Path(name) / package.__name__).symlink_to(place, target_is_directory=True)
         environment = {**os.environ, "PYTHONPATH": name, "PYTHONDONTWRITEBYTECODE": "1"}
         with subprocess.Popen(
             [python, "-m", WORKER, *arguments],

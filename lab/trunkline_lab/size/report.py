@@ -1,4 +1,4 @@
-"""Sizes, memory and times of deployed bundles, beside as many separate models as they have tasks. No torch."""
+"""Sizes, memory and times of bundles, beside as many separate models as they have tasks. No torch."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class SizeOptions:
 
 
 def report_size(folder: str | Path, options: SizeOptions | None = None) -> dict[str, Any]:
-    """Bytes, memory and milliseconds of a deployed bundle.
+    """Bytes, memory and milliseconds of a bundle with graphs.
 
     Memory and times are taken in a process of their own, with one thread; times are processor time, so that other work
     on the machine does not count as waiting. A separate model is the bundle's trunk and branch without adapters, opened

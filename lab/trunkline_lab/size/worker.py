@@ -16,13 +16,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from trunkline.engine.predictor import load
 
-from trunkline.bundle.files import Deployed, DeployedTask, open_bundle
-from trunkline.engine.onnx import Branch
+from trunkline.bundle.files import Bundle, open_bundle
+from trunkline.bundle.parts import Task
+from trunkline.engine.base import Branch
 from trunkline.engine.rows import TextReader
 from trunkline.engine.session import open_session
 from trunkline.errors import TrunklineError
+from trunkline.model import load
 from trunkline.tasks import FAMILIES
 from trunkline.tasks.base import Scored, softmax
 
@@ -92,17 +93,15 @@ def separate(paths: Sequence[Sequence[str]], length: int) -> dict[str, Any]:
     return {"memory": used_memory(make)[0]}
 
 
-def times(
-    deployed: Deployed, tasks: Sequence[str], lengths: Sequence[int], repeats: int
-) -> dict[str, dict[str, float]]:
+def times(opened: Bundle, tasks: Sequence[str], lengths: Sequence[int], repeats: int) -> dict[str, dict[str, float]]:
     """Milliseconds of processor time by length, for one text.
 
     `tokenizer`; `trunk`; `branch`, one pass without an adapter; `branches`, those of all tasks with their adapters and
     heads; `head`, all heads alone with decoding; `total` of tokenizer, trunk, branches and decoding.
     """
-    reader = TextReader.open(deployed.tokenizer, deployed.manifest.encoder)
-    trunk, branch = (open_session(deployed.graphs[name]) for name in ("trunk", "branch"))
-    groups = branches(deployed, tasks)
+    reader = TextReader.open(opened.tokenizer, opened.manifest.encoder)
+    trunk, branch = (open_session(opened.graphs[name]) for name in ("trunk", "branch"))
+    groups = branches(opened, tasks)
     found = {}
     for length in lengths:
         best = {
@@ -152,18 +151,14 @@ def best_round(call: Callable[[], Any], repeats: int) -> float:
     return 1000 * best
 
 
-def branches(deployed: Deployed, tasks: Sequence[str]) -> list[Branch]:
+def branches(opened: Bundle, tasks: Sequence[str]) -> list[Branch]:
     """The passes that tasks need: one for a family's head tasks, one for each task with LoRA of its own."""
-    groups: dict[tuple[str, str], list[DeployedTask]] = {}
+    groups: dict[tuple[str, str, str], list[Task]] = {}
     for name in tasks:
-        task = deployed.tasks[name]
-        groups.setdefault((task.family, f"task/{name}" if task.own_lora else task.family), []).append(task)
-    found = []
-    for (family, adapter), members in groups.items():
-        feeds = members[0].feeds if members[0].own_lora else deployed.primaries.get(members[0].family, {})
-        lora = {name: value for name, value in feeds.items() if name.startswith("lora.")}
-        found.append(Branch(adapter, family, lora, tuple(members)))
-    return found
+        task = opened.tasks[name]
+        adapter = f"task/{name}" if task.own_lora else task.family
+        groups.setdefault((adapter, task.family, task.units), []).append(task)
+    return [Branch(*key, _lora(opened.feeds(members[0].name)), tuple(members)) for key, members in groups.items()]
 
 
 def sized(reader: TextReader, length: int) -> str:
@@ -186,13 +181,18 @@ def _tokens(reader: TextReader, words: Sequence[str]) -> int:
     return len(reader.read([" ".join(words)])[0].tokens.offsets) + 2
 
 
+def _lora(feeds: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in feeds.items() if name.startswith("lora.")}
+
+
 def _decode(group: Branch, logits: Any, read: Any) -> Any:
     scored = []
     for task in group.tasks:
         begin, end = group.columns[task.name]
-        units = max(1, len(read.words)) if group.family == "ner" else 1
+        borders = read.borders(task.units)
+        units = max(1, len(borders)) if group.family == "ner" else 1
         part = softmax(logits[:units, begin:end] + task.feeds["head.bias"])
-        scored.append(Scored([part], [(read.text, read.words[: len(part)])], task.labels, task.transitions))
+        scored.append(Scored([part], [(read.text, borders[: len(part)])], task.labels, task.transitions))
     return FAMILIES[group.family].decode(scored)
 
 

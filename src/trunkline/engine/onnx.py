@@ -34,7 +34,7 @@ class OnnxEngine:
     """See `trunkline.engine.base.Engine`.
 
     Args:
-        graphs: Files of `trunk`, `branch` and, for rows of several adapters in one batch, `branch-bank`.
+        graphs: `trunk`, `branch` and, for rows of several adapters in one batch, `branch-bank`: files or their content.
         shapes: LoRA inputs of the branch graphs.
         pad_id: Token id of padding.
         threads: Threads inside an operator.
@@ -42,7 +42,7 @@ class OnnxEngine:
 
     name = "onnx"
 
-    def __init__(self, graphs: Mapping[str, Path], shapes: Shapes, pad_id: int, threads: int = 1) -> None:
+    def __init__(self, graphs: Mapping[str, Path | bytes], shapes: Shapes, pad_id: int, threads: int = 1) -> None:
         self._shapes = shapes
         self._pad_id = pad_id
         self._threads = threads

@@ -1,4 +1,4 @@
-"""Adapters and heads as the tensors of adapter files, as feeds of the branch graph and as `.onnx_adapter` files."""
+"""Adapters and heads as feeds of the branch graph, and as `.onnx_adapter` files."""
 
 from __future__ import annotations
 
@@ -7,42 +7,19 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
 from trunkline.atomic import write_atomic
+from trunkline.bundle.files import open_bundle
 from trunkline.bundle.lora import Feeds, FloatArray, fuse
+from trunkline.bundle.manifest import check_name
 from trunkline.encoder.adapter_tensors import adapter_arrays
 from trunkline.encoder.lora import LoraAdapter
-from trunkline.errors import MismatchError, TrunklineError
+from trunkline.errors import TrunklineError
 from trunkline.export.weights import Linear
 from trunkline.heads.linear import LinearHead
 
-HalfArray = npt.NDArray[np.float16]
 ADAPTER_VERSION = 1
 """Written into `.onnx_adapter` files."""
-
-
-def adapter_tensors(lora: LoraAdapter | None, head: LinearHead | None = None) -> dict[str, FloatArray]:
-    """The tensors of an adapter file, in float32.
-
-    Args:
-        lora: The low-rank updates, if any.
-        head: The head, if any.
-
-    Returns:
-        `lora.LAYER.TARGET.a` [inputs, rank] and `.b` [rank, outputs], `alpha / rank` included, `head.weight`
-        [hidden, labels], `head.bias` [labels], and `head.transitions` [labels + 1, labels] where the head has them.
-
-    Raises:
-        MismatchError: A value is not finite.
-    """
-    tensors: dict[str, FloatArray] = {} if lora is None else adapter_arrays(lora)
-    if head is not None:
-        linear = head_linear(head)
-        tensors |= {"head.weight": linear.weight, "head.bias": linear.bias}
-        if head.transitions is not None:
-            tensors["head.transitions"] = np.asarray(head.transitions, np.float32)
-    return tensors
 
 
 def head_linear(head: LinearHead) -> Linear:
@@ -50,23 +27,48 @@ def head_linear(head: LinearHead) -> Linear:
     return Linear(np.ascontiguousarray(head.weight.T, np.float32), np.asarray(head.bias, np.float32))
 
 
-def to_half(tensors: Mapping[str, FloatArray]) -> dict[str, HalfArray]:
-    """The tensors in float16, as adapter files store them.
-
-    Raises:
-        MismatchError: A value is beyond what float16 can hold.
-    """
-    with np.errstate(over="ignore"):
-        halves = {name: tensor.astype(np.float16) for name, tensor in tensors.items()}
-    wrong = [name for name, half in halves.items() if not np.isfinite(half).all()]
-    if wrong:
-        raise MismatchError(f"{wrong[0]} has values that float16 cannot hold", expected="finite values up to 65504")
-    return halves
-
-
 def adapter_feeds(lora: LoraAdapter | None, head: LinearHead | None = None) -> Feeds:
     """What the branch graph is fed for an adapter and a head, in full float32 precision."""
-    return fuse(adapter_tensors(lora, head))
+    feeds = {} if lora is None else fuse(adapter_arrays(lora))
+    if head is not None:
+        linear = head_linear(head)
+        feeds |= {"head.weight": linear.weight, "head.bias": linear.bias}
+    return feeds
+
+
+def export_onnx_adapters(source: str | Path, out: str | Path, tasks: tuple[str, ...] | None = None) -> dict[str, int]:
+    """Writes a bundle's primary adapters and tasks as `.onnx_adapter` files for its `branch.onnx`.
+
+    A task's file holds all that the graph is fed with: its LoRA, or its family's, and its head. In ONNX Runtime,
+    `RunOptions.add_active_adapter` takes it.
+
+    Args:
+        source: The bundle's folder.
+        out: The folder; files in it are replaced.
+        tasks: Names; all by default.
+
+    Returns:
+        File -> bytes: `NAME.onnx_adapter` for tasks, `FAMILY.primary.onnx_adapter` for primary adapters.
+
+    Raises:
+        TrunklineError: There is nothing to write, or no such task; errors of `open_bundle`.
+    """
+    bundle = open_bundle(source)
+    chosen = sorted(bundle.tasks if tasks is None else tasks)
+    unknown = [name for name in chosen if name not in bundle.tasks]
+    feeds = {name: bundle.feeds(name) for name in chosen if name not in unknown}
+    feeds |= {f"{family}.primary": part.feeds for family, part in bundle.primaries.items()}
+    if unknown or not feeds:
+        raise TrunklineError(
+            f"{source} has no task {', '.join(unknown)}" if unknown else f"{source} has no adapters",
+            expected="some of " + ", ".join(bundle.tasks) if bundle.tasks else "a bundle with tasks",
+        )
+    sizes = {}
+    for name, part in sorted(feeds.items()):
+        path = Path(out).expanduser() / f"{check_name(name)}.onnx_adapter"
+        write_onnx_adapter(path, part)
+        sizes[path.name] = path.stat().st_size
+    return sizes
 
 
 def write_onnx_adapter(path: Path, feeds: Mapping[str, FloatArray], model_version: int = 1) -> None:
@@ -74,7 +76,7 @@ def write_onnx_adapter(path: Path, feeds: Mapping[str, FloatArray], model_versio
 
     Args:
         path: Where to write.
-        feeds: From `adapter_feeds` or `feeds.fuse`, for the graph whose inputs are optional.
+        feeds: For the graph whose inputs are optional.
         model_version: A number of the model's maker, given back by readers of the file.
 
     Raises:

@@ -1,41 +1,30 @@
-"""A deployed bundle out of a training bundle: graphs, adapters, tasks and a manifest, compared with torch."""
+"""A bundle with ONNX graphs out of one with weights for torch: made, compared with torch, judged, and then written."""
 
 from __future__ import annotations
 
-import hashlib
+import dataclasses
 import re
-import shutil
-import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from trunkline import __version__
-from trunkline.atomic import write_atomic
-from trunkline.bundle.edit import sign_bundle
-from trunkline.bundle.files import Deployed, open_bundle
+from trunkline.atomic import check_free
+from trunkline.bundle.edit import write_bundle
 from trunkline.bundle.lora import Feeds, complete
-from trunkline.bundle.manifest import (
-    MANIFEST,
-    TOKENIZER,
-    EncoderFacts,
-    FileEntry,
-    Manifest,
-    TaskEntry,
-    is_deployed,
-    parse_manifest,
-)
+from trunkline.bundle.manifest import MANIFEST, Licence, Manifest
+from trunkline.engine.onnx import OnnxEngine
 from trunkline.engine.session import open_session
-from trunkline.errors import TrunklineError
-from trunkline.export.adapter_bytes import as_deployed, primary_bytes, task_bytes
 from trunkline.export.graph import branch_graph, trunk_graph
-from trunkline.export.layers import Form
-from trunkline.export.licences import licences_of
-from trunkline.export.options import QUANTISED_TOLERANCE, ExportOptions, ExportReport
-from trunkline.export.parity import Adapter, Outputs, ParityReport, Rows, Run, banked, check_parity
-from trunkline.export.settle import Settled, settle
-from trunkline.export.source import Prepared, prepare, with_attention
+from trunkline.export.layers import Form, Kernels
+from trunkline.export.options import ExportOptions, ExportReport
+from trunkline.export.parity import Adapter, ParityReport, banked, check_parity, forked
+from trunkline.export.quantise.gate import GateReport, quality_gate
+from trunkline.export.quantise.kernels import PLANS, Plan, quantised_kernels
+from trunkline.export.quantise.smooth import Calibration, calibrate
+from trunkline.export.source import Source, load_source
+from trunkline.export.weights import BackboneWeights
 
 COMPARED_TEXTS = 12
 COMPARED_TASKS = 16
@@ -45,68 +34,131 @@ _FORMS: dict[str, Form] = {"branch": "optional", "branch-required": "required", 
 
 
 def export_bundle(
-    source: str,
+    source: str | Path,
     out: str | Path,
     options: ExportOptions | None = None,
     *,
     key: str | bytes | None = None,
     say: Callable[[str], None] = lambda text: None,
 ) -> ExportReport:
-    """Writes a deployed bundle.
-
-    It is written beside `out`, opened as the runtime opens it, compared with torch, and then renamed; so `out` holds a
-    whole bundle, or what it held before.
+    """Writes a bundle with graphs. Its adapter and task files are those of the source, byte for byte.
 
     Args:
-        source: A training bundle's folder, or an encoder by folder or name.
-        out: The bundle's folder; a deployed bundle there is replaced.
+        source: The folder of a bundle with weights for torch, or an encoder by folder or name.
+        out: A new or empty folder.
         options: What is asked for.
         key: An Ed25519 private key that signs it.
         say: Receives lines of progress.
 
     Raises:
-        TrunklineError: `out` holds something else, the graphs differ from torch, or as for `prepare` and `settle`.
+        QualityError: Rounded weights cost a task too much.
+        TrunklineError: `out` is taken, the graphs differ from torch, or as for `load_source`.
     """
     options, out = options or ExportOptions(), Path(out).expanduser()
-    check_target(out)
-    prepared = prepare(source, options)
-    settled = settle(prepared, options, say)
-    graphs = _graphs(prepared, options, settled)
-    with replacing(out) as folder:
-        manifest = _write(folder, prepared, graphs, _named(options.name, source), (settled.facts(), Path(source)))
-        if key is not None:
-            sign_bundle(folder, key)
-        parity = compare(folder, prepared, options)
-    sizes = {name: entry.bytes for name, entry in manifest.files.items()} | {MANIFEST: len(manifest.to_json())}
+    check_free(out)
+    found = load_source(source, options)
+    weights = prepare_weights(found, options)
+    graphs = make_graphs(found, options, weights)
+    parity = compare(found, graphs, options)
+    gate = None
+    if options.judged:
+        after = found.predictor(OnnxEngine(graphs, found.shapes, found.encoder.config.pad_id))
+        gate = quality_gate(found.predictor(), after, options.examples, options.max_drop)
+        for task in gate.tasks:
+            say(str(task))
+    manifest = dataclasses.replace(_manifest(found, options, source), weights=weights.facts(gate))
+    bundle = found.bundle
+    written = write_bundle(
+        out,
+        manifest,
+        tokenizer=found.tokenizer.tokenizer.to_str(pretty=False).encode("utf-8"),
+        graphs=graphs,
+        adapters={family: adapter.content for family, adapter in bundle.primaries.items()},
+        tasks={name: task.content for name, task in bundle.tasks.items()},
+        key=key,
+    )
+    sizes = {file: entry.bytes for file, entry in written.files.items()} | {MANIFEST: len(written.to_json())}
     sizes = dict(sorted(sizes.items()))
-    return ExportReport(out, sizes, parity, settled.tokens, manifest, settled.gate, prepared.longer)
+    return ExportReport(out, sizes, written.weights, parity, weights.tokens, gate, found.longer)
 
 
-def compare(folder: Path, prepared: Prepared, options: ExportOptions) -> dict[str, ParityReport]:
-    """Compares a written bundle, opened as the runtime does, with torch; errors as for `check_parity`."""
-    deployed = open_bundle(folder)
-    adapters, feeds = _adapters(deployed, prepared)
-    tolerance = options.tolerance or QUANTISED_TOLERANCE[options.weights]
-    trunk = open_session(deployed.graphs["trunk"])
-    reports = {}
-    for name, path in deployed.graphs.items():
+def export_model(source: Path, out: Path, **options: Any) -> ExportReport:
+    """`export_bundle` with the fields of `ExportOptions` as arguments."""
+    return export_bundle(source, out, ExportOptions(**options))
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedWeights:
+    """How the weights of an export are stored: the plan, and for rounded weights the calibration."""
+
+    plan: Plan
+    calibration: Calibration | None = None
+
+    @property
+    def tokens(self) -> int:
+        """Tokens that calibration read."""
+        return self.calibration.tokens if self.calibration is not None else 0
+
+    def kernels(self, weights: BackboneWeights, adapted: range | None = None) -> tuple[BackboneWeights, Kernels]:
+        """Weights and kernels that belong together; arguments as for `quantised_kernels`."""
+        if self.plan.linear == "float32":
+            return weights, Kernels()
+        return quantised_kernels(weights, self.plan, self.calibration, adapted)
+
+    def facts(self, gate: GateReport | None) -> dict[str, Any]:
+        """What the manifest says of the weights."""
+        facts: dict[str, Any] = self.plan.facts()
+        return {"kind": facts.pop("weights"), **facts} | ({} if gate is None else {"gate": gate.record()})
+
+
+def prepare_weights(source: Source, options: ExportOptions) -> PreparedWeights:
+    """The plan, and for rounded weights a calibration on the texts, without and through every adapter.
+
+    Raises:
+        TrunklineError: There is no token in the texts.
+    """
+    plan = PLANS[options.weights]
+    if options.weights == "float32":
+        return PreparedWeights(plan)
+    moments = options.weights == "int4"
+    return PreparedWeights(
+        plan, calibrate(source.encoder, source.tokenizer, source.texts, source.loras, moments=moments)
+    )
+
+
+def make_graphs(source: Source, options: ExportOptions, prepared: PreparedWeights) -> dict[str, bytes]:
+    """`trunk`, `branch` and the variants of it that are asked for, serialised."""
+    weights, kernels = prepared.kernels(source.weights())
+    kernels = dataclasses.replace(kernels, attention=options.attention)
+    # The runtimes that want all inputs compute the If of fast attention wrongly.
+    plain = dataclasses.replace(kernels, attention="portable")
+    graphs = {"trunk": trunk_graph(weights, kernels)}
+    for name in ("branch", *sorted(f"branch-{variant}" for variant in options.variants)):
+        own = plain if name == "branch-required" else kernels
+        graphs[name] = branch_graph(weights, _FORMS[name], source.lora_targets, own)
+    return graphs
+
+
+def compare(source: Source, graphs: Mapping[str, bytes], options: ExportOptions) -> dict[str, ParityReport]:
+    """Compares graphs with torch, fed with what the bundle's files hold; errors as for `check_parity`."""
+    adapters, feeds = _adapters(source)
+    trunk = open_session(graphs["trunk"])
+    hidden, reports = source.encoder.config.hidden_size, {}
+    for name, content in graphs.items():
         if name == "trunk":
             continue
-        branch = open_session(path)
-        bank = name == "branch-bank"
-        shapes = deployed.manifest.shapes
-        required = name == "branch-required"
+        branch, bank, chosen = open_session(content), name == "branch-bank", adapters
         if bank:
-            chosen = {key: Adapter(adapter.lora) for key, adapter in adapters.items() if key not in prepared.tasks}
-            run = banked(trunk, branch, chosen, shapes)
+            chosen = {key: Adapter(part.lora) for key, part in adapters.items() if key not in source.bundle.tasks}
+            run = banked(trunk, branch, {key: feeds[key] for key in chosen}, source.shapes)
+        elif name == "branch-required":
+            run = forked(trunk, branch, {key: complete(part, source.shapes, hidden) for key, part in feeds.items()})
         else:
-            hidden = deployed.manifest.encoder.hidden_size
-            given = {key: complete(feed, shapes, hidden) for key, feed in feeds.items()} if required else feeds
-            chosen, run = adapters, _forked(trunk, branch, given)
+            run = forked(trunk, branch, feeds)
         # Variants have the same layers; what is theirs, their inputs, shows in fewer texts.
-        texts = spread(prepared.texts, COMPARED_TEXTS if name == "branch" else 1)
+        texts = spread(source.texts, COMPARED_TEXTS if name == "branch" else 1)
         reports[name] = check_parity(
-            prepared.encoder, prepared.loaded.tokenizer, run, texts, chosen, mixed=bank, tolerance=tolerance
+            source.encoder, source.tokenizer, run, texts, chosen, mixed=bank, tolerance=options.allowed
         )
     return reports
 
@@ -116,142 +168,29 @@ def spread(texts: Sequence[str], count: int) -> list[str]:
     return [texts[place * len(texts) // count] for place in range(count)] if len(texts) > count else list(texts)
 
 
-def check_target(out: Path) -> None:
-    """Raises TrunklineError if writing a bundle to a folder would destroy something else."""
-    if out.is_symlink() or (out.exists() and not out.is_dir()):
-        raise TrunklineError(f"{out} is no folder", expected="a new folder, or a deployed bundle that is replaced")
-    if out.is_dir() and any(out.iterdir()) and not is_deployed(out):
-        raise TrunklineError(
-            f"{out} holds something that is no deployed bundle",
-            expected="a new folder, or a deployed bundle that is replaced",
-            todo="Choose another folder with --out",
-        )
-
-
-@contextmanager
-def replacing(out: Path) -> Iterator[Path]:
-    """A new folder that takes the place of `out` if all goes well, and vanishes if not."""
-    out.parent.mkdir(parents=True, exist_ok=True)
-    work = Path(tempfile.mkdtemp(prefix=f".{out.name}.", suffix=".part", dir=out.parent))
-    try:
-        folder = work / "new"
-        folder.mkdir()
-        yield folder
-        if out.exists():
-            out.replace(work / "old")
-        try:
-            folder.replace(out)
-        except OSError:
-            if (work / "old").exists():
-                (work / "old").replace(out)
-            raise
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
-
-
-def _graphs(prepared: Prepared, options: ExportOptions, settled: Settled) -> dict[str, bytes]:
-    weights, kernels = settled.kernels(prepared.weights)
-    kernels = with_attention(kernels, options.attention)
-    graphs = {"trunk": trunk_graph(weights, kernels)}
-    for name in ("branch", *sorted(f"branch-{variant}" for variant in set(options.variants))):
-        if name not in _FORMS:
-            raise TrunklineError(f"variant {name.removeprefix('branch-')!r}", expected="required or bank")
-        own = with_attention(kernels, "portable") if name == "branch-required" else kernels
-        graphs[name] = branch_graph(weights, _FORMS[name], prepared.slots, own)
-    return graphs
-
-
-def _write(
-    folder: Path,
-    prepared: Prepared,
-    graphs: Mapping[str, bytes],
-    name: str,
-    about: tuple[Mapping[str, Any], Path],
-) -> Manifest:
-    facts, source = about
-    files: dict[str, FileEntry] = {}
-
-    def put(file: str, content: bytes) -> str:
-        write_atomic(folder / file, content)
-        files[file] = FileEntry(hashlib.sha256(content).hexdigest(), len(content))
-        return file
-
-    tokenizer = prepared.loaded.tokenizer
-    put(TOKENIZER, tokenizer.tokenizer.to_str(pretty=False).encode("utf-8"))
-    named = {key: put(f"{key}.onnx", content) for key, content in graphs.items()}
-    adapters, primary = {}, {}
-    for family, adapter in sorted(prepared.primaries.items()):
-        adapters[family] = put(f"adapters/{family}.safetensors", primary_bytes(adapter))
-        primary[family] = f"{family}@{files[adapters[family]].sha256}"
-    tasks = {
-        key: TaskEntry(task.family, put(f"tasks/{key}.safetensors", task_bytes(task, primary.get(task.family, ""))))
-        for key, task in sorted(prepared.tasks.items())
-    }
-    manifest = Manifest(
-        name=name,
-        trunkline=__version__,
-        encoder=_facts(prepared),
-        backbone=prepared.weights.hash,
-        weights=facts,
-        slots=prepared.slots,
-        graphs=named,
-        adapters=adapters,
-        tasks=tasks,
-        files=files,
-        licences=licences_of(prepared.loaded, source),
-    )
-    content = manifest.to_json()
-    parse_manifest(content, folder / MANIFEST)
-    write_atomic(folder / MANIFEST, content)
-    return manifest
-
-
-def _facts(prepared: Prepared) -> EncoderFacts:
-    config, tokenizer = prepared.encoder.config, prepared.loaded.tokenizer
-    return EncoderFacts(
-        model_type=config.model_type,
-        hidden_size=config.hidden_size,
-        intermediate_size=config.intermediate_size,
-        n_layers=config.n_layers,
-        n_heads=config.n_heads,
-        fork=prepared.encoder.fork,
-        max_length=tokenizer.max_length,
-        overlap=tokenizer.overlap,
-        pad_id=config.pad_id,
-        activation=config.activation,
-        vocabulary_size=config.vocab_size,
-    )
-
-
-def _named(name: str, source: str) -> str:
-    """The bundle's name; by default that of the source's folder, or of the run that a folder `bundle` lies in."""
-    path = Path(source)
-    chosen = name or (path.resolve().parent.name if path.name == "bundle" else path.name)
-    return name or re.sub(r"[^A-Za-z0-9._-]+", "-", chosen).strip("-._")[:100] or "bundle"
-
-
-def _adapters(deployed: Deployed, prepared: Prepared) -> tuple[dict[str, Adapter], dict[str, Feeds]]:
+def _adapters(source: Source) -> tuple[dict[str, Adapter], dict[str, Feeds]]:
     """What is put on the backbone in the comparison: for torch, and as the files give it to the graphs."""
-    adapters, feeds = {"(none)": Adapter()}, {"(none)": Feeds()}
-    for family, adapter in prepared.primaries.items():
-        adapters[f"{family} adapter"] = as_deployed(adapter.lora)
-        feeds[f"{family} adapter"] = deployed.primaries[family]
-    for name in spread(sorted(prepared.tasks), COMPARED_TASKS):
-        task = prepared.tasks[name]
-        adapters[name] = as_deployed(prepared.lora(task), task.head)
-        feeds[name] = deployed.feeds(name)
-    return adapters, feeds
+    bundle = source.bundle
+    feeds: dict[str, Feeds] = {"(none)": {}}
+    feeds |= {f"{family} adapter": primary.feeds for family, primary in bundle.primaries.items()}
+    feeds |= {name: bundle.feeds(name) for name in spread(sorted(bundle.tasks), COMPARED_TASKS)}
+    return {name: source.adapters.get(name, Adapter()) for name in feeds}, feeds
 
 
-def _forked(trunk: Any, branch: Any, feeds: Mapping[str, Feeds]) -> Run:
-    """Sessions that are fed with what a bundle's files hold; the trunk runs once for neighbouring equal rows."""
-    last: list[Any] = [None, None]
+def _manifest(source: Source, options: ExportOptions, given: str | Path) -> Manifest:
+    manifest, config = source.bundle.manifest, source.encoder.config
+    encoder = dataclasses.replace(manifest.encoder, vocabulary_size=config.vocab_size, pad_id=config.pad_id)
+    return dataclasses.replace(
+        manifest,
+        name=options.name or _name_of(Path(given)) or manifest.name,
+        trunkline=__version__,
+        encoder=encoder,
+        slots=source.lora_targets,
+        licences=manifest.licences or (Licence(str(manifest.info.get("encoder", "encoder"))[:1000], "unknown"),),
+    )
 
-    def run(rows: Rows, names: Sequence[str]) -> Outputs:
-        key = rows.ids.shape, rows.ids.tobytes(), rows.mask.tobytes()
-        if last[0] != key:
-            last[:] = key, trunk.run(["hidden"], {"ids": rows.ids, "mask": rows.mask})[0]
-        given = {"hidden": last[1], "mask": rows.mask, "pool": rows.pool, **feeds[names[0]]}
-        return dict(zip(("features", "logits"), branch.run(["features", "logits"], given), strict=True))
 
-    return run
+def _name_of(path: Path) -> str:
+    """That of the source's folder, or of the run that a folder `bundle` lies in."""
+    chosen = path.resolve().parent.name if path.name == "bundle" else path.name
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", chosen).strip("-._")[:100]

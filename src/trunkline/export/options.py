@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
-from trunkline.bundle.manifest import Manifest
+from trunkline.bundle.lora import SLOTS
+from trunkline.errors import TrunklineError
 from trunkline.export.layers import Attention
 from trunkline.export.parity import ParityReport, Tolerance
 from trunkline.export.quantise.gate import GateReport
@@ -20,7 +21,7 @@ QUANTISED_TOLERANCE: Mapping[str, Tolerance] = {
     "int8": Tolerance(float("inf"), float("inf"), 0.95),
     "int4": Tolerance(float("inf"), float("inf"), 0.85),
 }
-"""Against torch in float32. Rounded weights are judged by a task's metric; the cosine finds what is broken."""
+"""Against torch in float32. Rounded weights are judged by a task's score; the cosine finds what is broken."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,39 +29,61 @@ class ExportOptions:
     """How a bundle is exported.
 
     Attributes:
-        name: The bundle's; by default made of the folder's name.
+        name: The bundle's; by default that of its folder.
         weights: What linear layers and the word embedding are stored and computed in.
         variants: Branch graphs beside the plain one: `required` for onnxruntime-web and OpenVINO, `bank` for batches
             whose rows have different adapters.
-        slots: LoRA inputs beside those that the bundle's adapters need. Each costs time.
-        fork: First layer of the branches, instead of the training bundle's.
+        lora_targets: LoRA inputs of the branch beside those that the bundle's adapters need: `qkv`, `out`, `up` or
+            `down`. Each costs time even if nothing is fed to it.
         tasks: Names; all by default.
         attention: `fast` leaves the mask out of attention where there is no padding, for ONNX Runtime alone.
-        texts: For the comparison with torch and, where weights are rounded, for calibration.
+        texts: For the comparison with torch, for calibration and to choose a vocabulary by; by default the samples'.
         tolerance: How far graphs may be from torch; by default that of `weights`.
-        peft: Family -> folder of a PEFT adapter, trained elsewhere on the same backbone, as its primary adapter.
         vocabulary: Pieces that remain of the vocabulary, chosen by `texts`; all by default.
         examples: Task -> labelled examples that it was not trained on, by which rounded weights are judged.
         gate: Whether rounded weights need that judgement.
-        allowed: Points of a hundred that a task's main score may drop.
-        mixed: Whether to take the plan that the gate proposes where it refuses the first one.
+        max_drop: Points of a hundred that a task's main score may drop.
     """
 
     name: str = ""
     weights: WeightKind = "float32"
     variants: tuple[Variant, ...] = ()
-    slots: tuple[str, ...] = ()
-    fork: int | None = None
+    lora_targets: tuple[str, ...] = ()
     tasks: tuple[str, ...] | None = None
     attention: Attention = "portable"
     texts: tuple[str, ...] = ()
     tolerance: Tolerance | None = None
-    peft: Mapping[str, Path] = field(default_factory=dict)
     vocabulary: int | None = None
     examples: Mapping[str, Sequence[Any]] = field(default_factory=dict)
     gate: bool = True
-    allowed: float = 0.5
-    mixed: bool = False
+    max_drop: float = 0.5
+
+    def __post_init__(self) -> None:
+        for name, given, known in (
+            ("weights", {self.weights}, get_args(WeightKind)),
+            ("variants", set(self.variants), get_args(Variant)),
+            ("attention", {self.attention}, get_args(Attention)),
+            ("lora_targets", set(self.lora_targets), tuple(SLOTS)),
+        ):
+            if not given <= set(known):
+                raise TrunklineError(f"{name} {', '.join(sorted(given - set(known)))}", expected=", ".join(known))
+        if not self.max_drop >= 0:
+            raise TrunklineError(f"max_drop {self.max_drop}", expected="points of a hundred, at least 0")
+
+    @property
+    def exact(self) -> bool:
+        """Whether tasks predict as before but for the last digits, so that there is nothing to judge."""
+        return self.weights == "float32" and self.vocabulary is None
+
+    @property
+    def judged(self) -> bool:
+        """Whether tasks are scored on the graphs."""
+        return self.gate and bool(self.examples) and not self.exact
+
+    @property
+    def allowed(self) -> Tolerance:
+        """The tolerance of the comparison with torch."""
+        return self.tolerance or QUANTISED_TOLERANCE[self.weights]
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,20 +91,20 @@ class ExportReport:
     """What was written and how it compares.
 
     Attributes:
-        folder: The bundle, or the file of a single task.
+        folder: The bundle, or that of a single task.
         sizes: Bytes of every file.
+        weights: What the manifest says of the weights.
         parity: Graph -> its comparison with torch.
         tokens: Tokens that were read for calibration; 0 for none.
-        manifest: The bundle's, if it is one.
         gate: What rounded weights cost the tasks, where they were judged.
         longer: Tokens of the texts after pruning the vocabulary over tokens before.
     """
 
     folder: Path
     sizes: Mapping[str, int]
+    weights: Mapping[str, Any]
     parity: Mapping[str, ParityReport]
     tokens: int = 0
-    manifest: Manifest | None = None
     gate: GateReport | None = None
     longer: float = 1.0
 
@@ -91,26 +114,9 @@ class ExportReport:
             "folder": self.folder.name,
             "bytes": sum(self.sizes.values()),
             "files": dict(self.sizes),
-            "weights": dict(self.manifest.weights) if self.manifest else {},
+            "weights": dict(self.weights),
             "calibration_tokens": self.tokens,
             "tokens_after_pruning": self.longer,
-            "parity": {
-                name: {
-                    "runs": len(found.cases),
-                    "largest_feature_difference": found.features,
-                    "largest_probability_difference": found.probabilities,
-                    "least_cosine": found.cosine,
-                    "mean_cosine": found.mean_cosine,
-                    "allowed": {
-                        "features": _finite(found.tolerance.features),
-                        "probabilities": _finite(found.tolerance.probabilities),
-                        "cosine": found.tolerance.cosine,
-                    },
-                }
-                for name, found in self.parity.items()
-            },
+            "parity": {name: found.record() for name, found in self.parity.items()},
+            "gate": None if self.gate is None else self.gate.record(),
         }
-
-
-def _finite(value: float) -> float | None:
-    return value if value < float("inf") else None

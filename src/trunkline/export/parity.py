@@ -11,15 +11,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from trunkline.bundle.lora import FloatArray, Shapes, bank, complete
+from trunkline.bundle.lora import Feeds, FloatArray, Shapes, bank
 from trunkline.encoder.encoder import Encoder
 from trunkline.encoder.features import Branch, branch_features
 from trunkline.encoder.lora import LoraAdapter
 from trunkline.errors import TrunklineError
-from trunkline.export.adapters import adapter_feeds
 from trunkline.heads.linear import LinearHead
+from trunkline.tasks.base import softmax
 from trunkline.text.packing import UnitText
 from trunkline.text.tokens import IntArray, TextTokenizer
 
@@ -71,67 +70,66 @@ class Tolerance:
 
 @dataclass(frozen=True, slots=True)
 class CaseResult:
-    """The largest differences in one run. What a graph does not give, or a case has no head for, is 0 (cosine 1)."""
+    """What differs in one run: of `features`, `probabilities` and `cosine` those that could be compared."""
 
     adapter: str
     rows: int
     width: int
     padding: int
-    features: float
-    probabilities: float
-    cosine: float
+    found: Mapping[str, float]
 
     def within(self, tolerance: Tolerance) -> bool:
         """Whether it is within the tolerance; a value that is not finite never is."""
-        return (
-            self.features <= tolerance.features
-            and self.probabilities <= tolerance.probabilities
-            and self.cosine >= tolerance.cosine
-        )
+        large = all(self.found.get(name, 0.0) <= getattr(tolerance, name) for name in ("features", "probabilities"))
+        return large and self.found.get("cosine", 1.0) >= tolerance.cosine
 
     @property
-    def finite(self) -> bool:
-        """Whether all differences are numbers."""
-        return bool(np.isfinite([self.features, self.probabilities, self.cosine]).all())
+    def badness(self) -> tuple[bool, float, float]:
+        """The larger, the worse."""
+        finite = bool(np.isfinite(list(self.found.values())).all())
+        return not finite, self.found.get("features", 0.0), self.found.get("probabilities", 0.0)
 
     def __str__(self) -> str:
-        return (
-            f"adapter {self.adapter}, {self.rows} rows of {self.width} tokens ({self.padding} padding): features "
-            f"differ by {self.features:.2g}, probabilities by {self.probabilities:.2g}, mean cosine {self.cosine:.6f}"
-        )
+        said = ", ".join(f"{name} {value:.6g}" for name, value in self.found.items())
+        return f"adapter {self.adapter}, {self.rows} rows of {self.width} tokens ({self.padding} padding): {said}"
 
 
 @dataclass(frozen=True, slots=True)
 class ParityReport:
-    """The result of every run, and the tolerance they were held to."""
+    """The result of every run, and the tolerance they were held to. What no run could compare is None."""
 
     cases: tuple[CaseResult, ...]
     tolerance: Tolerance
 
     @property
-    def outside(self) -> list[CaseResult]:
-        """The runs outside the tolerance."""
-        return [case for case in self.cases if not case.within(self.tolerance)]
-
-    @property
-    def features(self) -> float:
+    def features(self) -> float | None:
         """The largest difference of a feature in all runs."""
-        return float(np.max([case.features for case in self.cases]))
+        return max(self._all("features"), default=None)
 
     @property
-    def probabilities(self) -> float:
+    def probabilities(self) -> float | None:
         """The largest difference of a probability in all runs."""
-        return float(np.max([case.probabilities for case in self.cases]))
+        return max(self._all("probabilities"), default=None)
 
     @property
-    def cosine(self) -> float:
+    def cosine(self) -> float | None:
         """The least mean cosine of a run."""
-        return float(np.min([case.cosine for case in self.cases]))
+        return min(self._all("cosine"), default=None)
 
-    @property
-    def mean_cosine(self) -> float:
-        """The mean of the runs' mean cosines."""
-        return float(np.mean([case.cosine for case in self.cases]))
+    def record(self) -> dict[str, Any]:
+        """As JSON: what was compared in how many runs, the largest differences, and those allowed."""
+        allowed = {name: getattr(self.tolerance, name) for name in ("features", "probabilities", "cosine")}
+        return {
+            "runs": len(self.cases),
+            "adapters": list(dict.fromkeys(case.adapter for case in self.cases)),
+            "largest_feature_difference": self.features,
+            "largest_probability_difference": self.probabilities,
+            "least_cosine": self.cosine,
+            "allowed": {name: value if np.isfinite(value) else None for name, value in allowed.items()},
+        }
+
+    def _all(self, name: str) -> list[float]:
+        return [case.found[name] for case in self.cases if name in case.found]
 
 
 def check_parity(
@@ -160,64 +158,66 @@ def check_parity(
     """
     if not texts or not adapters:
         raise TrunklineError(f"parity on {len(texts)} texts and {len(adapters)} adapters", expected="at least one each")
-    tokens = _rows_of(tokenizer, texts)
+    tokens, tolerance = _rows_of(tokenizer, texts), tolerance or Tolerance()
     units = [_units(ids) for ids in tokens]
-    features = dict(zip(adapters, _reference(encoder, units, list(adapters.values())), strict=True))
-    results = []
+    wanted = branch_features(encoder, [Branch(units, adapter.lora) for adapter in adapters.values()])
+    features = dict(zip(adapters, wanted, strict=True))
+    cases = []
     for chosen, extra in _batches([len(ids) for ids in tokens], tokenizer.max_length):
         for names in _choices(list(adapters), len(chosen), mixed):
             rows = _padded([tokens[i] for i in chosen], extra, encoder.config.pad_id)
             expected = [features[name][i] for name, i in zip(names, chosen, strict=True)]
-            results.append(_compare(rows, names, expected, adapters, run(rows, names)))
-    report = ParityReport(tuple(results), tolerance or Tolerance())
-    if report.outside:
-        worst = max(report.outside, key=lambda case: (not case.finite, case.features, case.probabilities))
+            heads = [adapters[name].head for name in names]
+            found = _compare(expected, heads, run(rows, names))
+            width, padding = rows.ids.shape[1], int((rows.mask == 0).sum())
+            cases.append(CaseResult(", ".join(dict.fromkeys(names)), len(chosen), width, padding, found))
+    outside = [case for case in cases if not case.within(tolerance)]
+    if outside:
+        worst = max(outside, key=lambda case: case.badness)
         raise TrunklineError(
-            f"the graphs differ from torch in {len(report.outside)} of {len(results)} runs; the worst: {worst}",
-            expected=f"at most {report.tolerance.features:g} and {report.tolerance.probabilities:g}, mean cosine at "
-            f"least {report.tolerance.cosine:g}",
+            f"the graphs differ from torch in {len(outside)} of {len(cases)} runs; the worst: {worst}",
+            expected=f"features within {tolerance.features:g}, probabilities within {tolerance.probabilities:g}, "
+            f"a mean cosine of at least {tolerance.cosine:g}",
             todo="Export again; if it stays, this encoder or this version of ONNX Runtime cannot be used",
         )
-    return report
+    return ParityReport(tuple(cases), tolerance)
 
 
-def forked(trunk: Any, branch: Any, adapters: Mapping[str, Adapter], required: Shapes | None = None) -> Run:
-    """Sessions of a trunk and a branch graph; with the LoRA shapes of a branch whose inputs are required."""
-    feeds = {name: adapter_feeds(adapter.lora, adapter.head) for name, adapter in adapters.items()}
-    if required is not None:
-        hidden = int(branch.get_inputs()[0].shape[2])
-        feeds = {name: complete(feed, required, hidden) for name, feed in feeds.items()}
+def forked(trunk: Any, branch: Any, feeds: Mapping[str, Feeds]) -> Run:
+    """Sessions of a trunk and a branch graph, fed with what each adapter has; neighbouring equal rows share a trunk."""
+    last: list[Any] = [None, None]
 
     def run(rows: Rows, names: Sequence[str]) -> Outputs:
-        states = trunk.run(["hidden"], {"ids": rows.ids, "mask": rows.mask})[0]
-        given = {"hidden": states, "mask": rows.mask, "pool": rows.pool, **feeds[names[0]]}
+        key = rows.ids.shape, rows.ids.tobytes(), rows.mask.tobytes()
+        if last[0] != key:
+            last[:] = key, trunk.run(["hidden"], {"ids": rows.ids, "mask": rows.mask})[0]
+        given = {"hidden": last[1], "mask": rows.mask, "pool": rows.pool, **feeds[names[0]]}
         return dict(zip(("features", "logits"), branch.run(["features", "logits"], given), strict=True))
 
     return run
 
 
-def banked(trunk: Any, branch: Any, adapters: Mapping[str, Adapter], shapes: Shapes) -> Run:
+def banked(trunk: Any, branch: Any, feeds: Mapping[str, Feeds], shapes: Shapes) -> Run:
     """Sessions of a trunk and a bank graph; heads are left out, as all rows have the same."""
-    place = {name: number for number, name in enumerate(adapters)}
+    place = {name: number for number, name in enumerate(feeds)}
     hidden = int(branch.get_inputs()[0].shape[2])
-    feeds = bank([adapter_feeds(adapter.lora) for adapter in adapters.values()], shapes)
+    stacked = bank(list(feeds.values()), shapes)
     head = {"head.weight": np.zeros((hidden, 0), np.float32), "head.bias": np.zeros(0, np.float32)}
 
     def run(rows: Rows, names: Sequence[str]) -> Outputs:
         states = trunk.run(["hidden"], {"ids": rows.ids, "mask": rows.mask})[0]
         chosen = np.array([place[name] for name in names], dtype=np.int64)
-        given = {"hidden": states, "mask": rows.mask, "pool": rows.pool, "adapter_ids": chosen, **feeds, **head}
+        given = {"hidden": states, "mask": rows.mask, "pool": rows.pool, "adapter_ids": chosen, **stacked, **head}
         return {"features": branch.run(["features"], given)[0]}
 
     return run
 
 
 def merged(session: Any) -> Run:
-    """A session of a merged graph; it has one adapter, that of the task."""
+    """A session of a merged graph; it has one adapter, that of the task, and gives no features."""
 
     def run(rows: Rows, names: Sequence[str]) -> Outputs:
-        given = {"ids": rows.ids, "mask": rows.mask, "pool": rows.pool}
-        return {"logits": session.run(["logits"], given)[0]}
+        return {"logits": session.run(["logits"], {"ids": rows.ids, "mask": rows.mask, "pool": rows.pool})[0]}
 
     return run
 
@@ -239,15 +239,8 @@ def _rows_of(tokenizer: TextTokenizer, texts: Sequence[str]) -> list[IntArray]:
 def _units(ids: IntArray) -> UnitText:
     """Every token as a unit, and the whole row as the last one."""
     n = len(ids)
-    token = np.tile(np.arange(n), 2)
-    unit = np.concatenate((np.arange(n), np.full(n, n)))
+    token, unit = np.tile(np.arange(n), 2), np.concatenate((np.arange(n), np.full(n, n)))
     return UnitText(ids, (n,), token, unit, n + 1)
-
-
-def _reference(
-    encoder: Encoder, units: Sequence[UnitText], adapters: Sequence[Adapter]
-) -> list[list[npt.NDArray[np.float32]]]:
-    return branch_features(encoder, [Branch(units, adapter.lora) for adapter in adapters])
 
 
 def _batches(lengths: Sequence[int], longest: int) -> list[tuple[list[int], int]]:
@@ -279,45 +272,28 @@ def _padded(tokens: Sequence[IntArray], extra: int, pad_id: int) -> Rows:
     return Rows(ids, mask, pool)
 
 
-def _compare(
-    rows: Rows,
-    names: Sequence[str],
-    expected: Sequence[npt.NDArray[np.float32]],
-    adapters: Mapping[str, Adapter],
-    found: Outputs,
-) -> CaseResult:
-    features, probabilities, cosines = [0.0], [0.0], []
-    for row, (name, wanted) in enumerate(zip(names, expected, strict=True)):
-        head = adapters[name].head
-        if "features" in found:
-            own = found["features"][row, : len(wanted)]
-            features.append(_largest(own, wanted) / max(1.0, float(np.abs(wanted).max())))
-            cosines.append(_cosines(own, wanted))
-        if "logits" in found and head is not None:
-            own = _softmax(found["logits"][row, : len(wanted)])
-            probabilities.append(_largest(own, head.probabilities(wanted)))
-    return CaseResult(
-        adapter=", ".join(dict.fromkeys(names)),
-        rows=len(names),
-        width=rows.ids.shape[1],
-        padding=int((rows.mask == 0).sum()),
-        features=float(np.max(features)),
-        probabilities=float(np.max(probabilities)),
-        cosine=float(np.mean(np.concatenate(cosines))) if cosines else 1.0,
-    )
+def _compare(expected: Sequence[FloatArray], heads: Sequence[LinearHead | None], outputs: Outputs) -> dict[str, float]:
+    """The largest differences of a run's rows, and the mean cosine of their features."""
+    found: dict[str, list[Any]] = {}
+    for row, (wanted, head) in enumerate(zip(expected, heads, strict=True)):
+        if "features" in outputs:
+            own = outputs["features"][row, : len(wanted)]
+            largest = max(1.0, float(np.abs(wanted).max()))
+            found.setdefault("features", []).append(_largest(own, wanted) / largest)
+            found.setdefault("cosine", []).append(_cosines(own, wanted))
+        if "logits" in outputs and head is not None:
+            own = outputs["logits"][row, : len(wanted)]
+            own = softmax(own) if own.size else own
+            found.setdefault("probabilities", []).append(_largest(own, head.probabilities(wanted)))
+    return {n: float(np.mean(np.concatenate(v)) if n == "cosine" else np.max(v)) for n, v in found.items()}
 
 
-def _largest(left: npt.NDArray[np.float32], right: npt.NDArray[np.float32]) -> float:
+def _largest(left: Any, right: Any) -> float:
     """The largest difference; infinite if one has more labels than the other."""
     return float(np.abs(left - right).max()) if left.shape == right.shape else float("inf")
 
 
-def _cosines(left: npt.NDArray[np.float32], right: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
+def _cosines(left: FloatArray, right: FloatArray) -> Any:
     x, y = left.astype(np.float64), right.astype(np.float64)
     norms = np.linalg.norm(x, axis=-1) * np.linalg.norm(y, axis=-1)
-    return np.asarray((x * y).sum(-1) / np.maximum(norms, 1e-30))
-
-
-def _softmax(logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    exponents = np.exp(logits - logits.max(axis=-1, keepdims=True, initial=-np.inf))
-    return np.asarray(exponents / exponents.sum(axis=-1, keepdims=True))
+    return (x * y).sum(-1) / np.maximum(norms, 1e-30)

@@ -1,121 +1,120 @@
-"""Exports that are no bundle: one task merged into an ordinary model, and adapters as files of ONNX Runtime."""
+"""One task merged into an ordinary model, for places where nothing of trunkline runs."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from trunkline.atomic import write_atomic
-from trunkline.bundle.files import open_bundle
-from trunkline.bundle.manifest import TOKENIZER, check_name, is_deployed
+import numpy as np
+
+from trunkline.atomic import check_free, new_folder, write_atomic
+from trunkline.bundle.manifest import TOKENIZER
+from trunkline.bundle.parts import Task
+from trunkline.engine.base import Branch, Logits
+from trunkline.engine.rows import Pooling, ReadText, padded, pool_of, rows_of
 from trunkline.engine.session import open_session
 from trunkline.errors import TrunklineError
-from trunkline.export.adapters import adapter_feeds, head_linear, write_onnx_adapter
-from trunkline.export.bundle import COMPARED_TEXTS, replacing, spread
+from trunkline.export.adapters import head_linear
+from trunkline.export.bundle import COMPARED_TEXTS, prepare_weights, spread
 from trunkline.export.graph import merged_graph
-from trunkline.export.options import QUANTISED_TOLERANCE, ExportOptions, ExportReport
-from trunkline.export.parity import Adapter, check_parity, merged
-from trunkline.export.settle import settle
-from trunkline.export.source import prepare, with_attention
-from trunkline.export.vocabulary import shorten_positions
+from trunkline.export.options import ExportOptions, ExportReport
+from trunkline.export.parity import check_parity, merged
+from trunkline.export.quantise.gate import quality_gate
+from trunkline.export.source import load_source
 
 MODEL, TASK = "model.onnx", "task.json"
 
 
-def export_merged(source: str, task: str, out: str | Path, options: ExportOptions | None = None) -> ExportReport:
+def export_merged(source: str | Path, task: str, out: str | Path, options: ExportOptions | None = None) -> ExportReport:
     """Writes one task as an ordinary model: `model.onnx` with its adapter merged in, `tokenizer.json`, `task.json`.
 
+    The model is compared with torch by the probabilities of its labels, as it gives no features, and rounded weights
+    are judged by what the merged model predicts.
+
     Args:
-        source: A training bundle's folder.
+        source: A bundle's folder.
         task: The task's name.
-        out: A folder that is new, empty, or holds such an export.
-        options: What is asked for; variants, slots and the fork do not matter here.
+        out: A new or empty folder.
+        options: What is asked for; variants and LoRA inputs do not matter here.
 
     Raises:
-        TrunklineError: There is no such task, `out` holds something else, or the model differs from torch.
+        QualityError: Rounded weights cost the task too much.
+        TrunklineError: There is no such task, `out` is taken, or the model differs from torch.
     """
     options, out = options or ExportOptions(), Path(out).expanduser()
-    if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not (out / TASK).is_file())):
-        raise TrunklineError(f"{out} holds something else", expected="a new folder", todo="Choose another --out")
-    prepared = prepare(source, _only(options, task))
-    found = prepared.tasks[task]
-    lora, head = prepared.lora(found), found.head
-    if head is None:
-        raise TrunklineError(f"task {task} has no head", expected="a task adapter")
-    settled = settle(prepared, _only(options, task))
-    length = prepared.loaded.tokenizer.max_length
-    weights, kernels = settled.kernels(shorten_positions(prepared.taken(lora), length), range(0))
-    content = merged_graph(weights, head_linear(head), found.labels, with_attention(kernels, options.attention))
-    run = merged(open_session(content))
-    texts = spread(prepared.texts, COMPARED_TEXTS)
-    tolerance = options.tolerance or QUANTISED_TOLERANCE[options.weights]
-    adapters = {task: Adapter(lora, head)}
-    encoder, tokenizer = prepared.encoder, prepared.loaded.tokenizer
-    parity = check_parity(encoder, tokenizer, run, texts, adapters, tolerance=tolerance)
+    check_free(out)
+    examples = {name: part for name, part in options.examples.items() if name == task}
+    options = dataclasses.replace(options, tasks=(task,), examples=examples)
+    found = load_source(source, options)
+    own, adapter = found.bundle.tasks[task], found.adapters[task]
+    if adapter.head is None:
+        raise TrunklineError(f"task {task} has no head", expected="a task that predicts")
+    prepared = prepare_weights(found, options)
+    weights, kernels = prepared.kernels(found.weights(adapter.lora), range(0))
+    kernels = dataclasses.replace(kernels, attention=options.attention)
+    content = merged_graph(weights, head_linear(adapter.head), own.labels, kernels)
+    session = open_session(content)
+    texts = spread(found.texts, COMPARED_TEXTS)
+    parity = check_parity(
+        found.encoder, found.tokenizer, merged(session), texts, {task: adapter}, tolerance=options.allowed
+    )
+    gate = None
+    if options.judged:
+        after = found.predictor(MergedEngine(session, own, found.encoder.config.pad_id))
+        gate = quality_gate(found.predictor(), after, examples, options.max_drop)
+    facts = prepared.facts(gate)
     about: dict[str, Any] = {
         "name": task,
-        "family": found.family,
-        "labels": list(found.labels),
-        "transitions": None if head.transitions is None else head.transitions.tolist(),
-        "max_length": tokenizer.max_length,
-        "overlap": tokenizer.overlap,
-        "pad_id": encoder.config.pad_id,
-        "weights": settled.facts(),
+        "family": own.family,
+        "units": own.units,
+        "labels": list(own.labels),
+        "transitions": None if own.transitions is None else own.transitions.tolist(),
+        "max_length": found.tokenizer.max_length,
+        "overlap": found.tokenizer.overlap,
+        "pad_id": found.encoder.config.pad_id,
+        "weights": facts,
     }
     files = {
         MODEL: content,
-        TOKENIZER: tokenizer.tokenizer.to_str(pretty=False).encode("utf-8"),
+        TOKENIZER: found.tokenizer.tokenizer.to_str(pretty=False).encode("utf-8"),
         TASK: (json.dumps(about, indent=1, sort_keys=True, ensure_ascii=False) + "\n").encode("utf-8"),
     }
-    with replacing(out) as folder:
+    with new_folder(out) as folder:
         for name, part in files.items():
             write_atomic(folder / name, part)
     sizes = {name: len(part) for name, part in files.items()}
-    return ExportReport(out, sizes, {"merged": parity}, settled.tokens, None, settled.gate, prepared.longer)
+    return ExportReport(out, sizes, facts, {"merged": parity}, prepared.tokens, gate, found.longer)
 
 
-def export_onnx_adapters(source: str, out: str | Path, options: ExportOptions | None = None) -> dict[str, int]:
-    """Writes every primary adapter and task as an `.onnx_adapter` file for a bundle's `branch.onnx`.
+class MergedEngine:
+    """A merged model as an engine of its one task: a text at a time, all its windows in one run."""
 
-    A task's file holds all that the graph is fed with: its LoRA, or its family's, and its head. In ONNX Runtime,
-    `RunOptions.add_active_adapter` takes it.
+    name = "onnx"
 
-    Args:
-        source: A deployed bundle, a training bundle or, with `options.peft`, an encoder.
-        out: The folder; files in it are replaced.
-        options: `tasks`, `fork` and `peft` matter.
+    def __init__(self, session: Any, task: Task, pad_id: int) -> None:
+        self._session = session
+        self._bias = task.feeds["head.bias"]
+        self._pad_id = pad_id
 
-    Returns:
-        File -> bytes: `NAME.onnx_adapter` for tasks, `FAMILY.primary.onnx_adapter` for primary adapters.
+    def forget_adapters(self) -> None:
+        """It has none."""
 
-    Raises:
-        TrunklineError: There is nothing to write, or as for `prepare` and `open_bundle`.
-    """
-    options, out = options or ExportOptions(), Path(out).expanduser()
-    feeds: dict[str, Any] = {}
-    if is_deployed(Path(source).expanduser()):
-        deployed = open_bundle(source)
-        for name in sorted(deployed.tasks if options.tasks is None else options.tasks):
-            if name not in deployed.tasks:
-                raise TrunklineError(f"{source} has no task {name}", expected=", ".join(deployed.tasks) or "(none)")
-            feeds[name] = deployed.feeds(name)
-        feeds |= {f"{family}.primary": part for family, part in deployed.primaries.items()}
-    else:
-        prepared = prepare(source, options)
-        feeds = {name: adapter_feeds(prepared.lora(task), task.head) for name, task in prepared.tasks.items()}
-        feeds |= {f"{family}.primary": adapter_feeds(part.lora) for family, part in prepared.primaries.items()}
-    if not feeds:
-        raise TrunklineError(f"{source} has no adapters", expected="a bundle with tasks, or --peft FAMILY=FOLDER")
-    sizes = {}
-    for name, part in sorted(feeds.items()):
-        path = out / f"{check_name(name)}.onnx_adapter"
-        write_onnx_adapter(path, part)
-        sizes[path.name] = path.stat().st_size
-    return sizes
-
-
-def _only(options: ExportOptions, task: str) -> ExportOptions:
-    examples = {name: part for name, part in options.examples.items() if name == task}
-    return dataclasses.replace(options, tasks=(task,), examples=examples)
+    def run(self, texts: Sequence[ReadText], wanted: Sequence[Sequence[Branch]], *, mixed: bool = False) -> Logits:
+        """See `trunkline.engine.base.Engine`; branches are those of the task."""
+        found: Logits = {}
+        for number, (text, branches) in enumerate(zip(texts, wanted, strict=True)):
+            for branch in branches:
+                units = branch.units_of(text)
+                pooling, rows = Pooling(units), rows_of(number, units)
+                ids, mask = padded(rows, self._pad_id)
+                pool = pool_of([(pooling, row.window) for row in rows], ids.shape[1])
+                logits = self._session.run(["logits"], {"ids": ids, "mask": mask, "pool": pool})[0]
+                total = np.zeros((pooling.n_slots, len(self._bias)), np.float32)
+                # A unit's windows add up; the bias, which every window's part has, is added once by the predictor.
+                for row, part in zip(rows, logits - self._bias, strict=True):
+                    total[pooling.slots[row.window]] += part[: len(pooling.slots[row.window])]
+                found[number, branch] = total if pooling.slot_of is None else total[pooling.slot_of]
+        return found

@@ -1,166 +1,150 @@
-"""What is exported: a training bundle or an encoder, with the adapters, slots, weights and texts that it needs."""
+"""What is exported: a bundle with weights for torch, or a plain encoder, with what its graphs must take."""
 
 from __future__ import annotations
 
+import csv
 import dataclasses
-from collections.abc import Mapping, Sequence
+import json
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import zip_longest
 from pathlib import Path
 
+import trunkline.samples
+from trunkline.bundle.files import Bundle, open_bundle
 from trunkline.bundle.lora import SLOTS, Shapes, lora_shapes
-from trunkline.encoder.adapter_file import AdapterFile
-from trunkline.encoder.bundle_files import Loaded, check_name, check_task, load_any
+from trunkline.bundle.manifest import MANIFEST
+from trunkline.encoder.adapter_file import primary_in_torch, task_in_torch
+from trunkline.encoder.bundle_files import bundle_encoder, cached_bundle
 from trunkline.encoder.encoder import Encoder
 from trunkline.encoder.lora import LoraAdapter
-from trunkline.encoder.peft_format import import_peft
-from trunkline.errors import MismatchError, TrunklineError
-from trunkline.export.adapters import adapter_feeds
+from trunkline.encoder.storage import load_tokenizer
+from trunkline.engine.base import Engine, Predictor
+from trunkline.engine.rows import TextReader
+from trunkline.engine.torch import TorchEngine
+from trunkline.errors import TrunklineError
 from trunkline.export.graph import DEFAULT_SLOTS
-from trunkline.export.layers import Attention, Kernels
 from trunkline.export.options import ExportOptions
-from trunkline.export.vocabulary import prune_bundle, prune_vocabulary, shorten_positions
+from trunkline.export.parity import Adapter
+from trunkline.export.vocabulary import prune_encoder, prune_vocabulary, shorten_positions
 from trunkline.export.weights import BackboneWeights, take_weights
-from trunkline.text.examples import NerExample, TextExample
-from trunkline_lab.data.cards import load_card
-
-SAMPLES = ("sample_events", "sample_intents", "sample_orders", "sample_triage")
-"""Texts of the sample."""
+from trunkline.text.tokens import TextTokenizer
 
 
 @dataclass(frozen=True)
-class Prepared:
-    """A source, checked and ready to be exported.
+class Source:
+    """A bundle that was checked and is ready to be exported.
 
     Attributes:
-        loaded: The training bundle, its encoder forked where the export wants it.
-        primaries: Family -> primary adapter.
-        tasks: By name, those that are exported.
-        slots: LoRA inputs of the branch.
+        bundle: With the tasks that are exported.
+        encoder: Its encoder in float32, with the vocabulary that is exported.
+        tokenizer: The tokenizer that is exported.
+        whole: Encoder and tokenizer with the whole vocabulary.
+        lora_targets: LoRA inputs of the branch.
         texts: For comparison and calibration.
-        start: The same with the whole vocabulary.
         longer: Tokens of the texts with the smaller vocabulary over tokens with the whole one.
     """
 
-    loaded: Loaded
-    primaries: Mapping[str, AdapterFile]
-    tasks: Mapping[str, AdapterFile]
-    slots: tuple[str, ...]
+    bundle: Bundle
+    encoder: Encoder
+    tokenizer: TextTokenizer
+    whole: tuple[Encoder, TextTokenizer]
+    lora_targets: tuple[str, ...]
     texts: tuple[str, ...]
-    start: Loaded
     longer: float = 1.0
 
-    @property
-    def encoder(self) -> Encoder:
-        """The encoder, forked where the export wants it."""
-        return self.loaded.encoder
-
     @cached_property
-    def weights(self) -> BackboneWeights:
-        """The backbone's weights, without positions that no window reaches."""
-        return shorten_positions(self.taken(), self.loaded.tokenizer.max_length)
-
-    def taken(self, lora: LoraAdapter | None = None) -> BackboneWeights:
-        """The backbone's weights, with an adapter merged into them."""
-        return dataclasses.replace(take_weights(self.encoder, lora), hash=self.start.backbone)
+    def adapters(self) -> dict[str, Adapter]:
+        """Primary adapters, as `FAMILY adapter`, and tasks in torch, with the float16 values of their files."""
+        manifest, config = self.bundle.manifest, self.encoder.config
+        found = {
+            f"{family} adapter": Adapter(primary_in_torch(primary, manifest, config).lora)
+            for family, primary in self.bundle.primaries.items()
+        }
+        for name, task in sorted(self.bundle.tasks.items()):
+            own, shared = task_in_torch(task, manifest, config), found.get(f"{task.family} adapter", Adapter())
+            found[name] = Adapter(own.lora if task.own_lora else shared.lora, own.head)
+        return found
 
     @property
     def loras(self) -> list[LoraAdapter]:
-        """The primary adapters, and those of tasks that have their own."""
-        return [
-            adapter.lora for adapter in (*self.primaries.values(), *self.tasks.values()) if adapter.lora is not None
-        ]
+        """Every LoRA once."""
+        found = {id(adapter.lora): adapter.lora for adapter in self.adapters.values() if adapter.lora is not None}
+        return list(found.values())
+
+    def weights(self, lora: LoraAdapter | None = None) -> BackboneWeights:
+        """The backbone's weights without positions that no window reaches, with an adapter merged into them."""
+        taken = dataclasses.replace(take_weights(self.encoder, lora), hash=self.bundle.manifest.backbone)
+        return shorten_positions(taken, self.tokenizer.max_length)
 
     @property
     def shapes(self) -> Shapes:
         """The LoRA inputs of the branch."""
         config = self.encoder.config
         layers = range(self.encoder.fork, config.n_layers)
-        return lora_shapes(layers, config.hidden_size, config.intermediate_size, self.slots)
+        return lora_shapes(layers, config.hidden_size, config.intermediate_size, self.lora_targets)
 
-    def lora(self, task: AdapterFile) -> LoraAdapter | None:
-        """The LoRA that a task runs through: its own, or its family's."""
-        if task.lora is not None or task.family not in self.primaries:
-            return task.lora
-        return self.primaries[task.family].lora
+    def predictor(self, engine: Engine | None = None) -> Predictor:
+        """The tasks on an engine of what is exported; by default on torch, with the whole vocabulary."""
+        encoder, tokenizer = self.whole if engine is None else (self.encoder, self.tokenizer)
+        reader = TextReader(tokenizer, self.bundle.tokenizer)
+        primaries = {family: primary.feeds for family, primary in self.bundle.primaries.items()}
+        return Predictor(reader, engine or TorchEngine(encoder), primaries, self.bundle.tasks.values())
 
 
-def prepare(source: str, options: ExportOptions) -> Prepared:
-    """Loads what is exported.
+def load_source(source: str | Path, options: ExportOptions) -> Source:
+    """Loads what is exported, and refuses at once what could not be finished.
 
     Args:
-        source: A training bundle, or an encoder by folder or name.
+        source: A bundle's folder, or an encoder by folder or name.
         options: What is asked for.
 
     Raises:
         EncoderError: The encoder is damaged or cannot be found.
-        MismatchError: Adapters that do not fit the encoder, the fork or each other.
-        TrunklineError: A task or slot that there is not.
+        TrunklineError: The bundle has no weights for torch; a task that there is not; tasks, rounded weights and no
+            examples to judge them by.
     """
-    loaded = _forked(load_any(source), options.fork)
-    primaries = {**loaded.primaries, **{name: _peft(name, path, loaded) for name, path in options.peft.items()}}
-    unknown = sorted(set(options.tasks or ()) - loaded.tasks.keys())
-    if unknown:
-        raise TrunklineError(
-            f"{source} has no task {', '.join(unknown)}", expected="some of " + (", ".join(loaded.tasks) or "(none)")
-        )
-    chosen = sorted(loaded.tasks if options.tasks is None else set(options.tasks))
-    tasks = {name: loaded.tasks[name] for name in chosen}
-    fork = loaded.encoder.fork
-    for name, task in tasks.items():
-        check_task(name, task, primaries.get(task.family), fork)
-    for adapter in primaries.values():
-        if adapter.lora is not None:
-            adapter.lora.config.check(loaded.encoder.config, fork)
-    start = dataclasses.replace(loaded, primaries=primaries, tasks=tasks)
+    bundle = _opened(source, options)
+    encoder = bundle_encoder(bundle)
+    tokenizer = load_tokenizer(bundle.folder, encoder.config, bundle.manifest.encoder.max_length)
+    adapters = [part.feeds for part in bundle.primaries.values()] + [task.feeds for task in bundle.tasks.values()]
+    named = {name.split(".")[2] for feeds in adapters for name in feeds if name.startswith("lora.")}
+    used = named | set(options.lora_targets)
+    targets = tuple(target for target in SLOTS if target in (used or DEFAULT_SLOTS))
     texts = tuple(text for text in options.texts if text.strip())
-    pruned = prune_vocabulary(loaded.tokenizer, texts, options.vocabulary) if options.vocabulary is not None else None
-    return Prepared(
-        loaded=start if pruned is None else prune_bundle(start, pruned),
-        primaries=primaries,
-        tasks=tasks,
-        slots=_slots([*primaries.values(), *tasks.values()], options.slots),
-        texts=texts or sample_texts(),
-        start=start,
-        longer=1.0 if pruned is None else pruned.longer,
-    )
-
-
-def with_attention(kernels: Kernels, attention: Attention) -> Kernels:
-    """The kernels with the other attention."""
-    return dataclasses.replace(kernels, attention=attention)
+    made = Source(bundle, encoder, tokenizer, (encoder, tokenizer), targets, texts or sample_texts())
+    if options.vocabulary is None:
+        return made
+    vocabulary = prune_vocabulary(tokenizer, texts, options.vocabulary, (encoder.config.pad_id,))
+    small = prune_encoder(encoder, vocabulary)
+    return dataclasses.replace(made, encoder=small, tokenizer=vocabulary.tokenizer, longer=vocabulary.longer)
 
 
 def sample_texts() -> tuple[str, ...]:
-    """Texts of the shipped sample, of all its tasks in turn."""
-    parts = (load_card(name).load("train") for name in SAMPLES)
-    columns = [[example.text for example in part if isinstance(example, NerExample | TextExample)] for part in parts]
-    return tuple(text for row in zip(*columns, strict=False) for text in row)
+    """Training texts of the shipped samples, of all their tasks in turn."""
+    columns: list[list[str]] = []
+    for path in sorted(Path(trunkline.samples.__file__).with_name("tasks").glob("*-train.*")):
+        lines = path.read_text(encoding="utf-8").splitlines()
+        rows = csv.DictReader(lines) if path.suffix == ".csv" else map(json.loads, lines)
+        columns.append([row["text"] for row in rows])
+    return tuple(text for row in zip_longest(*columns) for text in row if text)
 
 
-def _forked(loaded: Loaded, fork: int | None) -> Loaded:
-    encoder = loaded.encoder
-    if fork is None or fork == encoder.fork:
-        return loaded
-    if not 0 <= fork <= encoder.config.n_layers:
-        raise MismatchError(f"fork at layer {fork}", expected=f"0 to {encoder.config.n_layers}, the number of layers")
-    moved = Encoder(encoder.config, fork)
-    moved.load_state_dict(encoder.state_dict())
-    return dataclasses.replace(loaded, encoder=moved.eval())
-
-
-def _peft(family: str, folder: Path, loaded: Loaded) -> AdapterFile:
-    check_name(family)
-    encoder = loaded.encoder
-    lora = import_peft(folder, encoder.config)
-    lora.config.check(encoder.config, encoder.fork)
-    return AdapterFile(family, loaded.backbone, encoder.fork, lora)
-
-
-def _slots(adapters: Sequence[AdapterFile], wanted: Sequence[str]) -> tuple[str, ...]:
-    unknown = sorted(set(wanted) - SLOTS.keys())
-    if unknown:
-        raise TrunklineError(f"LoRA slots {', '.join(unknown)}", expected="some of " + ", ".join(SLOTS))
-    names = {name for adapter in adapters for name in adapter_feeds(adapter.lora)}
-    used = {name.split(".")[2] for name in names if name.startswith("lora.")} | set(wanted)
-    return tuple(slot for slot in SLOTS if slot in (used or DEFAULT_SLOTS))
+def _opened(source: str | Path, options: ExportOptions) -> Bundle:
+    """The bundle with the chosen tasks."""
+    folder = Path(source).expanduser()
+    bundle = open_bundle(folder if (folder / MANIFEST).is_file() else cached_bundle(str(source)))
+    names = set(bundle.tasks if options.tasks is None else options.tasks)
+    for asked, what in ((names, "to export"), (set(options.examples), "to judge weights by")):
+        unknown = sorted(asked - (bundle.tasks.keys() if what == "to export" else names))
+        if unknown:
+            known = ", ".join(sorted(bundle.tasks if what == "to export" else names)) or "(none)"
+            raise TrunklineError(f"{source} has no task {', '.join(unknown)} {what}", expected=f"some of {known}")
+    if names and options.gate and not options.exact and not options.examples:
+        what = "a smaller vocabulary" if options.weights == "float32" else f"{options.weights} weights"
+        raise TrunklineError(
+            f"{what} and {len(names)} tasks without examples to judge them by",
+            expected="labelled examples of at least one task",
+            todo="Give `--dev NAME=FILE`, or `--no-gate` to go without",
+        )
+    return dataclasses.replace(bundle, tasks={name: bundle.tasks[name] for name in sorted(names)})

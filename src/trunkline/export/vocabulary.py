@@ -17,10 +17,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from trunkline.encoder.bundle_files import Loaded
 from trunkline.encoder.encoder import Encoder
 from trunkline.errors import TrunklineError
-from trunkline.export.pieces import Pieces, pieces_of
+from trunkline.export.vocabulary_models import VocabularyModel, vocabulary_model
 from trunkline.export.weights import BackboneWeights
 from trunkline.text.tokens import IntArray, TextTokenizer
 
@@ -34,16 +33,12 @@ class Vocabulary:
         rows: [pieces] for each new id the row of the old embedding that it takes over.
         added: Characters that have a piece of their own only now; they take over the row of a piece with them.
         longer: Tokens of the corpus after over tokens before.
-        same: The share of the corpus's texts that are split as before.
-        unknown: Unknown tokens of the corpus before and after.
     """
 
     tokenizer: TextTokenizer
     rows: IntArray
     added: tuple[str, ...]
     longer: float
-    same: float
-    unknown: tuple[int, int]
 
 
 def prune_vocabulary(tokenizer: TextTokenizer, texts: Sequence[str], size: int, keep: Sequence[int] = ()) -> Vocabulary:
@@ -61,72 +56,45 @@ def prune_vocabulary(tokenizer: TextTokenizer, texts: Sequence[str], size: int, 
     Raises:
         TrunklineError: No texts, a tokenizer of another kind, or a size below what must stay or above what there is.
     """
+    from tokenizers import Tokenizer
+
     if not any(text.strip() for text in texts):
         raise TrunklineError(f"{len(texts)} texts without a word to choose pieces by", expected="a corpus")
     raw = json.loads(tokenizer.tokenizer.to_str())
-    pieces = pieces_of(raw["model"])
+    pieces = vocabulary_model(raw["model"])
     special = {token["content"]: int(token["id"]) for token in raw["added_tokens"]}
-    read = _encode(tokenizer, texts)
-    before = [encoding.tokens for encoding in read]
-    counts = Counter(token for tokens in before for token in tokens)
+    before = tokenizer.tokenizer.encode_batch(list(texts), add_special_tokens=False)
+    counts = Counter(token for encoding in before for token in encoding.tokens)
     staying = {piece for piece, number in pieces.ids.items() if number in set(keep)}
     needed = pieces.needed(special.keys() | _framing(raw.get("post_processor")) | staying)
     kept, added = _chosen(pieces, counts, needed, size)
     pruned, rows = _pruned(raw, pieces, kept, added, special)
-    result = TextTokenizer(_load(pruned), tokenizer.max_length, tokenizer.overlap)
-    again = _encode(result, texts)
-    after = [encoding.tokens for encoding in again]
-    unknown = [
-        sum(encoding.ids.count(own.tokenizer.token_to_id(pieces.unknown)) for encoding in part)
-        for own, part in ((tokenizer, read), (result, again))
-    ]
-    return Vocabulary(
-        result,
-        np.asarray(rows, np.int64),
-        tuple(added),
-        sum(map(len, after)) / max(1, sum(map(len, before))),
-        float(np.mean([x == y for x, y in zip(before, after, strict=True)])),
-        (unknown[0], unknown[1]),
-    )
+    made = Tokenizer.from_str(json.dumps(pruned, ensure_ascii=False))
+    after = made.encode_batch(list(texts), add_special_tokens=False)
+    longer = sum(map(len, after)) / max(1, sum(map(len, before)))
+    result = TextTokenizer(made, tokenizer.max_length, tokenizer.overlap)
+    return Vocabulary(result, np.asarray(rows, np.int64), tuple(added), longer)
 
 
-def prune_weights(weights: BackboneWeights, vocabulary: Vocabulary) -> BackboneWeights:
-    """A backbone with the embedding of a smaller vocabulary; its hash stays, as all adapters still fit.
+def prune_encoder(encoder: Encoder, vocabulary: Vocabulary) -> Encoder:
+    """An encoder with the embedding of a smaller vocabulary; all its adapters still fit.
 
     Raises:
         TrunklineError: The vocabulary was made of another one.
     """
-    _check(len(weights.embeddings.word), vocabulary)
-    config = dataclasses.replace(
-        weights.config, vocab_size=len(vocabulary.rows), pad_id=_place(weights.config.pad_id, vocabulary)
+    place, rows = np.flatnonzero(vocabulary.rows == encoder.config.pad_id), encoder.config.vocab_size
+    if int(vocabulary.rows.max()) >= rows or not len(place):
+        raise TrunklineError(
+            f"a vocabulary with rows up to {vocabulary.rows.max()}, {len(place)} of them padding",
+            expected=f"rows below {rows}, and padding, id {encoder.config.pad_id}, among them",
+        )
+    small = Encoder(
+        dataclasses.replace(encoder.config, vocab_size=len(vocabulary.rows), pad_id=int(place[0])), encoder.fork
     )
-    word = np.ascontiguousarray(weights.embeddings.word[vocabulary.rows])
-    embeddings = dataclasses.replace(weights.embeddings, word=word)
-    return dataclasses.replace(weights, config=config, embeddings=embeddings)
-
-
-def prune_bundle(start: Loaded, vocabulary: Vocabulary) -> Loaded:
-    """A bundle with a smaller vocabulary, to adapt tasks on and to give to the gate; `start` is not changed.
-
-    Its backbone keeps the hash, so that tasks adapted on one fit the other. It is not meant to be saved as a bundle.
-
-    Raises:
-        TrunklineError: The vocabulary was made of another one.
-    """
-    old = start.encoder
-    _check(old.config.vocab_size, vocabulary)
-    pad = _place(old.config.pad_id, vocabulary)
-    config = dataclasses.replace(old.config, vocab_size=len(vocabulary.rows), pad_id=pad)
-    encoder = Encoder(config, old.fork)
-    state = dict(old.state_dict())
+    state = dict(encoder.state_dict())
     state["embeddings.word.weight"] = state["embeddings.word.weight"][torch.from_numpy(vocabulary.rows)]
-    encoder.load_state_dict(state)
-    encoder.attention, encoder.dropout = old.attention, old.dropout
-    encoder.train(old.training).requires_grad_(next(old.parameters()).requires_grad)
-    raw = {**start.config, "vocab_size": len(vocabulary.rows), "pad_token_id": pad}
-    return dataclasses.replace(
-        start, encoder=encoder.to(next(old.parameters()).device), tokenizer=vocabulary.tokenizer, config=raw
-    )
+    small.load_state_dict(state)
+    return small.train(encoder.training).requires_grad_(False).to(next(encoder.parameters()).device)
 
 
 def shorten_positions(weights: BackboneWeights, max_length: int) -> BackboneWeights:
@@ -144,11 +112,9 @@ def shorten_positions(weights: BackboneWeights, max_length: int) -> BackboneWeig
     return dataclasses.replace(weights, config=config, embeddings=embeddings)
 
 
-def _encode(tokenizer: TextTokenizer, texts: Sequence[str]) -> list[Any]:
-    return list(tokenizer.tokenizer.encode_batch(list(texts), add_special_tokens=False))
-
-
-def _chosen(pieces: Pieces, counts: Mapping[str, int], needed: set[str], size: int) -> tuple[set[str], list[str]]:
+def _chosen(
+    pieces: VocabularyModel, counts: Mapping[str, int], needed: set[str], size: int
+) -> tuple[set[str], list[str]]:
     """The pieces that stay and characters for which there is to be a new one."""
     kept = needed & pieces.ids.keys()
     added = sorted(needed - kept)
@@ -169,7 +135,7 @@ def _chosen(pieces: Pieces, counts: Mapping[str, int], needed: set[str], size: i
 
 
 def _pruned(
-    raw: dict[str, Any], pieces: Pieces, kept: set[str], added: list[str], special: Mapping[str, int]
+    raw: dict[str, Any], pieces: VocabularyModel, kept: set[str], added: list[str], special: Mapping[str, int]
 ) -> tuple[dict[str, Any], list[int]]:
     """The tokenizer's content with these pieces, and the old row of each new id."""
     ordered = [*sorted(kept, key=lambda piece: pieces.ids[piece]), *added]
@@ -214,26 +180,3 @@ def _renumbered(part: Any, numbers: Mapping[str, int]) -> Any:
 
 def _is_pair(part: list[Any]) -> bool:
     return len(part) == 2 and isinstance(part[0], str) and isinstance(part[1], int)
-
-
-def _load(raw: Mapping[str, Any]) -> Any:
-    from tokenizers import Tokenizer
-
-    return Tokenizer.from_str(json.dumps(raw, ensure_ascii=False))
-
-
-def _check(rows: int, vocabulary: Vocabulary) -> None:
-    if int(vocabulary.rows.max()) >= rows:
-        raise TrunklineError(
-            f"a vocabulary with pieces up to {vocabulary.rows.max()} for an embedding of {rows} rows",
-            expected="a vocabulary made of this encoder's",
-        )
-
-
-def _place(old: int, vocabulary: Vocabulary) -> int:
-    found = np.flatnonzero(vocabulary.rows == old)
-    if not len(found):
-        raise TrunklineError(
-            f"padding, id {old}, is no special token of the tokenizer", expected="one, so that it stays"
-        )
-    return int(found[0])

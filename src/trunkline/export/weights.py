@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 from torch import nn
 
+from trunkline.bundle.lora import SLOTS
 from trunkline.encoder.architectures import EncoderConfig
 from trunkline.encoder.encoder import Embeddings, Encoder, Layer
 from trunkline.encoder.lora import LoraAdapter, LowRank
 from trunkline.encoder.storage import backbone_hash
 from trunkline.errors import EncoderError
 
+PROJECT = "embeddings.project"
 FloatArray = npt.NDArray[np.float32]
 
 
@@ -64,6 +68,25 @@ class BackboneWeights:
     hash: str
     embeddings: EmbeddingWeights
     layers: tuple[LayerWeights, ...]
+
+
+def linear_layers(weights: BackboneWeights) -> dict[str, Linear]:
+    """The linear layers of a backbone by the names that graphs give them, in the order in which they run."""
+    project = weights.embeddings.project
+    found = {PROJECT: project} if project is not None else {}
+    for number, layer in enumerate(weights.layers):
+        found |= {f"layers.{number}.{slot}": getattr(layer, slot) for slot in SLOTS}
+    return found
+
+
+def with_linear_layers(weights: BackboneWeights, layers: Mapping[str, Linear]) -> BackboneWeights:
+    """The backbone with other weights in some linear layers."""
+    changed = []
+    for number, layer in enumerate(weights.layers):
+        own = {slot: layers.get(f"layers.{number}.{slot}", getattr(layer, slot)) for slot in SLOTS}
+        changed.append(dataclasses.replace(layer, **own))
+    embeddings = dataclasses.replace(weights.embeddings, project=layers.get(PROJECT, weights.embeddings.project))
+    return dataclasses.replace(weights, embeddings=embeddings, layers=tuple(changed))
 
 
 def take_weights(encoder: Encoder, lora: LoraAdapter | None = None) -> BackboneWeights:

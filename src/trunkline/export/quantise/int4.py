@@ -3,6 +3,9 @@
 A weight is a whole number from -8 to 7 times a step that a block of inputs shares. A block's step is itself a whole
 number of eighths of the output's 8-bit step, so that a weight in 4 bits is at once one in 8 bits, and can be computed
 with as such: `values = round(numbers * steps / 8)`, to be multiplied by `scale`.
+
+Nodes unpack with operators that ONNX Runtime, onnxruntime-web and OpenVINO all have. Where that depends on constants
+alone, as for linear layers, runtimes do it once, when the graph is loaded.
 """
 
 from __future__ import annotations
@@ -11,15 +14,20 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+from onnx import TensorProto
 
 from trunkline.engine.rounding import Int8Weight
 from trunkline.errors import TrunklineError
+from trunkline.export.builder import CONTRIB, Builder
 from trunkline.export.weights import FloatArray
 
 ByteArray = npt.NDArray[np.uint8]
 Int8Array = npt.NDArray[np.int8]
 
 LOWEST, HIGHEST = -8, 7
+MOST = 127
+"""The largest number that a weight in 8 bits can be."""
+
 FRACTIONS = 8
 """Parts of an 8-bit step in which a block's step is counted."""
 
@@ -48,16 +56,8 @@ class Int4Weight:
         wide = np.repeat(self.steps.astype(np.float32), self.block, axis=0)
         return Int8Weight(np.rint(self.numbers * wide / FRACTIONS).astype(np.int8), self.scale)
 
-    def block_steps(self) -> FloatArray:
-        """The step of each block, [inputs / block, outputs]; times `numbers`, the weight before it is made whole."""
-        return np.asarray(self.steps * (self.scale / np.float32(FRACTIONS)), np.float32)
 
-    def weight(self) -> FloatArray:
-        """[inputs, outputs] in float32, as multiplied in blocks."""
-        return np.asarray(self.numbers * np.repeat(self.block_steps(), self.block, axis=0), np.float32)
-
-
-def round_int4(weight: FloatArray, block: int, moments: FloatArray | None = None, steps: int = 127) -> Int4Weight:
+def round_int4(weight: FloatArray, block: int, moments: FloatArray | None = None) -> Int4Weight:
     """Rounds a weight to 4 bits.
 
     Args:
@@ -65,7 +65,6 @@ def round_int4(weight: FloatArray, block: int, moments: FloatArray | None = None
         block: The most inputs that share a step; the largest divisor of the number of inputs up to it is taken.
         moments: Mean products of inputs, [inputs, inputs]; with them, the error of each input is made up for by the
             inputs behind it (GPTQ: Frantar, Ashkboos, Hoefler and Alistarh 2023, arXiv 2210.17323, algorithm 1).
-        steps: The largest number that a weight in 8 bits can be.
 
     Raises:
         TrunklineError: An odd number of inputs, which 4 bits cannot hold in bytes.
@@ -75,7 +74,7 @@ def round_int4(weight: FloatArray, block: int, moments: FloatArray | None = None
         raise TrunklineError(f"a linear layer with {inputs} inputs in 4 bits", expected="an even number", todo="int8")
     block = divisor(inputs, block)
     blocks = weight.reshape(-1, block, weight.shape[1])
-    scale = np.abs(_best_steps(blocks)).max(axis=0) * (-LOWEST / steps)
+    scale = np.abs(_best_steps(blocks)).max(axis=0) * (-LOWEST / MOST)
     scale = np.where(scale > 0, scale, 1).astype(np.float32)
     carry = _carry(moments) if moments is not None else np.eye(inputs, dtype=np.float32)
     rest = weight.astype(np.float32)
@@ -84,7 +83,7 @@ def round_int4(weight: FloatArray, block: int, moments: FloatArray | None = None
     for number, begin in enumerate(range(0, inputs, block)):
         end = begin + block
         ideal = _best_steps(rest[None, begin:end])[0]
-        whole = np.clip(np.rint(ideal / scale * FRACTIONS), -steps, steps)
+        whole = np.clip(np.rint(ideal / scale * FRACTIONS), -MOST, MOST)
         taken[number] = np.where(whole == 0, 1, whole)
         errors = np.zeros((block, weight.shape[1]), np.float32)
         for place in range(begin, end):
@@ -171,3 +170,77 @@ def packed(numbers: Int8Array, axis: int) -> ByteArray:
     """Two numbers a byte: the first half of an axis in the lower bits, the second half in the upper ones."""
     low, high = np.split((numbers - LOWEST).astype(np.uint8), 2, axis=axis)
     return np.asarray(low | (high << 4), np.uint8)
+
+
+def int4_linear(
+    graph: Builder, name: str, x: str, weight: Int4Weight, bias: FloatArray, least: float | None = None
+) -> str:
+    """Nodes of a linear layer that is stored in 4 bits and computed in 8; arguments as for `int8_linear`."""
+    numbers = _unpacked(graph, name, graph.constant(f"{name}.weight", packed(weight.numbers, 0)), 0)
+    blocks, outputs = weight.steps.shape
+    parts = {"blocks": [blocks, weight.block, outputs], "flat": list(weight.numbers.shape)}
+    shapes = {key: _shape(graph, shape) for key, shape in parts.items()}
+    apart = graph.add(f"{name}.blocks", "Reshape", [numbers, shapes["blocks"]])
+    steps = graph.constant(f"{name}.steps", weight.steps[:, None, :])
+    parts_of = graph.constant("fractions", np.array(1 / FRACTIONS, np.float32))
+    wide = graph.add(
+        f"{name}.step", "Mul", [graph.add(f"{name}.wide", "Cast", [steps], to=TensorProto.FLOAT), parts_of]
+    )
+    whole = graph.add(f"{name}.whole", "Round", [graph.add(f"{name}.scaled", "Mul", [apart, wide])])
+    values = graph.add(
+        f"{name}.int8", "Cast", [graph.add(f"{name}.joined", "Reshape", [whole, shapes["flat"]])], to=TensorProto.INT8
+    )
+    return multiply_int8(graph, name, (x, values), weight.scale, bias, least)
+
+
+def int4_embedding(graph: Builder, name: str, ids: str, table: Int4Table) -> str:
+    """Nodes of an embedding, ids [rows, width] -> [rows, width, size]; only what is looked up is unpacked."""
+    size, blocks = table.numbers.shape[1], table.steps.shape[1]
+    looked = graph.add(f"{name}.packed", "Gather", [graph.constant(f"{name}.weight", packed(table.numbers, 1)), ids])
+    numbers = _unpacked(graph, name, looked, -1)
+    apart = graph.add(f"{name}.blocks", "Reshape", [numbers, _shape(graph, [0, 0, blocks, size // blocks])])
+    steps = graph.add(f"{name}.steps.rows", "Gather", [graph.constant(f"{name}.steps", table.steps[:, :, None]), ids])
+    scale = graph.add(
+        f"{name}.scale.rows", "Gather", [graph.constant(f"{name}.scale", table.scale[:, None, None]), ids]
+    )
+    wide = [
+        graph.add(f"{name}.{part}.wide", "Cast", [value], to=TensorProto.FLOAT)
+        for part, value in (("steps", steps), ("scale", scale))
+    ]
+    scaled = graph.add(f"{name}.scaled", "Mul", [apart, graph.add(f"{name}.step", "Mul", wide)])
+    return graph.add(name, "Reshape", [scaled, _shape(graph, [0, 0, size])])
+
+
+def _unpacked(graph: Builder, name: str, value: str, axis: int) -> str:
+    """Bytes -> float32 numbers from -8 to 7, twice as many along an axis."""
+    both = graph.add(f"{name}.bytes", "Cast", [value], to=TensorProto.FLOAT)
+    sixteenth = graph.constant("sixteenth", np.array(1 / 16, np.float32))
+    sixteen, lowest = (graph.constant(key, np.array(v, np.float32)) for key, v in (("sixteen", 16), ("eight", -LOWEST)))
+    high = graph.add(f"{name}.high", "Floor", [graph.add(f"{name}.shifted", "Mul", [both, sixteenth])])
+    low = graph.add(f"{name}.low", "Sub", [both, graph.add(f"{name}.upper", "Mul", [high, sixteen])])
+    joined = graph.add(f"{name}.halves", "Concat", [low, high], axis=axis)
+    return graph.add(f"{name}.numbers", "Sub", [joined, lowest])
+
+
+def _shape(graph: Builder, shape: list[int]) -> str:
+    return graph.constant("shape." + ".".join(map(str, shape)), np.array(shape))
+
+
+def multiply_int8(
+    graph: Builder,
+    name: str,
+    factors: tuple[str, str],
+    scale: FloatArray,
+    bias: FloatArray,
+    least: float | None = None,
+) -> str:
+    """`int8_linear` of a weight that is an int8 value [inputs, outputs] of the graph, the second of `factors`."""
+    x, values = factors
+    steps, offset = graph.constant(f"{name}.scale", scale), graph.constant(f"{name}.bias", bias)
+    if least is None:
+        return graph.add(name, "DynamicQuantizeMatMul", [x, values, steps, "", offset], CONTRIB)
+    largest = graph.add(f"{name}.largest", "ReduceMax", [x], axes=[-1], keepdims=1)
+    size = graph.add(f"{name}.size", "Max", [largest, graph.constant(f"{name}.least", np.array(least, np.float32))])
+    even = graph.add(f"{name}.even", "Div", [x, size])
+    product = graph.add(f"{name}.product", "DynamicQuantizeMatMul", [even, values, steps], CONTRIB)
+    return graph.add(name, "Add", [graph.add(f"{name}.sized", "Mul", [product, size]), offset])

@@ -1,15 +1,18 @@
-"""From a backbone, a plan and a calibration to the weights and kernels that graphs are built with."""
+"""Rounded weights: the plan, the weights after smoothing and rounding, and the kernels that graphs are built with."""
 
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
+from types import MappingProxyType
+from typing import Literal, get_args
 
 import numpy as np
+from onnx import TensorProto
 
+from trunkline.bundle.lora import SLOTS
 from trunkline.engine.rounding import (
     Int8Table,
     Int8Weight,
@@ -21,12 +24,76 @@ from trunkline.engine.rounding import (
 from trunkline.errors import MismatchError, TrunklineError
 from trunkline.export.builder import Builder
 from trunkline.export.layers import Kernels, gather, gemm
-from trunkline.export.quantise.int4 import Int4Table, Int4Weight, round_int4, round_table_int4
-from trunkline.export.quantise.int4_nodes import int4_blocks_linear, int4_embedding, int4_linear
-from trunkline.export.quantise.int8 import int8_embedding, int8_linear
-from trunkline.export.quantise.plan import LEAST_BLOCK, LinearScheme, Plan, linear_layers, with_linear_layers
+from trunkline.export.quantise.int4 import (
+    Int4Table,
+    Int4Weight,
+    int4_embedding,
+    int4_linear,
+    multiply_int8,
+    round_int4,
+    round_table_int4,
+)
 from trunkline.export.quantise.smooth import Calibration
-from trunkline.export.weights import BackboneWeights, FloatArray, Linear
+from trunkline.export.weights import BackboneWeights, FloatArray, Linear, linear_layers, with_linear_layers
+
+Scheme = Literal["float32", "int8", "int4"]
+"""`int8`: a step for each output of a layer or row of the embedding; inputs of layers in 8 bits with one step a run.
+`int4`: a step for each block of weights; layers are unpacked to int8 when the graph is loaded, and then as fast as
+int8, the embedding where it is looked up."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How a backbone is quantised.
+
+    Attributes:
+        linear: The scheme of linear layers.
+        embedding: That of the word embedding.
+        alpha: How much of the spread of inputs goes over to weights (Xiao et al. 2023, arXiv 2211.10438, equation 4);
+            0 leaves inputs as they are.
+        per_token: Kinds of layers whose inputs have a step for each token, with one zero for all, in place of one step
+            a run. It pays for `down`, whose inputs differ most from token to token, and costs four small nodes.
+        block: The most weights that share a step in 4 bits.
+    """
+
+    linear: Scheme = "int8"
+    embedding: Scheme = "int8"
+    alpha: float = 0.8
+    per_token: tuple[str, ...] = ("down",)
+    block: int = 32
+
+    def __post_init__(self) -> None:
+        known = {*get_args(Scheme)}
+        if not {self.linear, self.embedding} <= known or not set(self.per_token) <= set(SLOTS):
+            raise TrunklineError(f"a plan with {self}", expected="schemes " + ", ".join(sorted(known)))
+        if not 0 <= self.alpha < 1 or self.block < 1:
+            raise TrunklineError(f"alpha {self.alpha}, blocks of {self.block}", expected="0 to below 1, at least 1")
+
+    def steps_per_token(self, name: str) -> bool:
+        """Whether the inputs of a linear layer have a step for each token."""
+        return name.rpartition(".")[2] in self.per_token
+
+    def facts(self) -> dict[str, str]:
+        """What readers of a model find in its metadata."""
+        smoothing = {"smoothing": f"{self.alpha:g}", "per_token": ",".join(self.per_token)}
+        blocks = {"block": str(self.block)}
+        schemes = {self.linear, self.embedding}
+        return {
+            "weights": self.linear,
+            "embedding": self.embedding,
+            **(smoothing if self.linear != "float32" else {}),
+            **(blocks if "int4" in schemes else {}),
+        }
+
+
+PLANS: Mapping[str, Plan] = MappingProxyType(
+    {
+        "float32": Plan("float32", "float32"),
+        "int8": Plan(),
+        "int4": Plan("int4", "int4"),
+    }
+)
+"""The plans that have a name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +101,6 @@ class Quantised:
     """A linear layer as a plan wants it.
 
     Attributes:
-        scheme: Its scheme.
         linear: The weights before rounding, in float32, as they came.
         smooth: [inputs]; inputs are divided by it before they are rounded.
         rounded: The weight after its rows were multiplied by `smooth`; None in float32.
@@ -42,49 +108,24 @@ class Quantised:
             the same step.
     """
 
-    scheme: LinearScheme
     linear: Linear
     smooth: FloatArray
     rounded: Int8Weight | Int4Weight | None
     least: float | None = None
 
-    def weight(self) -> FloatArray:
-        """The weight that a graph computes with, [inputs, outputs], for inputs that were not divided."""
-        if self.rounded is None:
-            return self.linear.weight
-        as_int8 = self.scheme == "int4" and isinstance(self.rounded, Int4Weight)
-        body = self.rounded.int8() if as_int8 and isinstance(self.rounded, Int4Weight) else self.rounded
-        return np.asarray(body.weight() / self.smooth[:, None], np.float32)
 
-
-Rounded = dict[tuple[str, LinearScheme], Quantised]
-"""Layers that were rounded before, for plans that differ in nothing but the schemes of layers."""
-
-
-def quantise(
-    weights: BackboneWeights, plan: Plan, calibration: Calibration | None, known: Rounded | None = None
-) -> dict[str, Quantised]:
+def quantise(weights: BackboneWeights, plan: Plan, calibration: Calibration | None) -> dict[str, Quantised]:
     """Rounds every linear layer of a backbone as a plan says.
 
     Args:
         weights: The backbone.
         plan: What is rounded how.
         calibration: Of this backbone.
-        known: Is looked into first, and receives what is rounded here.
 
     Raises:
         MismatchError: The calibration is of another encoder, or there is none and the plan needs it.
-        TrunklineError: The plan names a layer that is not there.
     """
-    plan.check(weights)
-    known = {} if known is None else known
-    found = {}
-    for name, linear in linear_layers(weights).items():
-        key = name, plan.scheme(name)
-        if key not in known:
-            known[key] = _rounded(name, linear, plan, calibration)
-        found[name] = known[key]
-    return found
+    return {name: _rounded(name, linear, plan, calibration) for name, linear in linear_layers(weights).items()}
 
 
 def quantised_kernels(
@@ -92,7 +133,6 @@ def quantised_kernels(
     plan: Plan,
     calibration: Calibration | None,
     adapted: range | None = None,
-    known: Rounded | None = None,
 ) -> tuple[BackboneWeights, Kernels]:
     """The weights and kernels for `trunk_graph`, `branch_graph` and `merged_graph`.
 
@@ -105,16 +145,14 @@ def quantised_kernels(
         plan: What is computed how.
         calibration: Of this backbone; None will do for a plan without smoothing.
         adapted: Layers with LoRA inputs, by default those from the fork up; `range(0)` for a merged graph.
-        known: As for `quantise`.
 
     Returns:
         Weights and kernels that belong together: graphs are to be built with both or with neither.
 
     Raises:
         MismatchError: The calibration is of another encoder, or there is none and the plan needs it.
-        TrunklineError: The plan names a layer that is not there.
     """
-    layers = quantise(weights, plan, calibration, known)
+    layers = quantise(weights, plan, calibration)
     adapted = range(weights.fork, weights.config.n_layers) if adapted is None else adapted
     divided = _folded(weights, layers, adapted)
     done = {consumer for consumer, _ in divided}
@@ -135,9 +173,7 @@ def quantised_kernels(
             x = graph.add(f"{name}.smoothed", "Mul", [x, graph.constant(f"{name}.smooth", 1 / layer.smooth)])
         if isinstance(rounded, Int8Weight):
             return int8_linear(graph, name, x, rounded, given.bias, layer.least)
-        if layer.scheme == "int4":
-            return int4_linear(graph, name, x, rounded, given.bias, layer.least)
-        return int4_blocks_linear(graph, name, x, rounded, given.bias)
+        return int4_linear(graph, name, x, rounded, given.bias, layer.least)
 
     kernels = Kernels(linear, partial(_embedding, _table(weights.embeddings.word, plan)), facts=plan.facts())
     return with_linear_layers(weights, linears), kernels
@@ -151,48 +187,27 @@ def _embedding(table: Int8Table | Int4Table | None, graph: Builder, name: str, i
     return gather(graph, name, ids, given)
 
 
-def rounded_table(weights: BackboneWeights, plan: Plan) -> FloatArray:
-    """The word embedding that a graph looks up, [vocabulary, size] in float32."""
-    table = _table(weights.embeddings.word, plan)
-    return weights.embeddings.word if table is None else table.table()
-
-
 def _rounded(name: str, linear: Linear, plan: Plan, calibration: Calibration | None) -> Quantised:
-    scheme = plan.scheme(name)
     ones = np.ones(len(linear.weight), np.float32)
-    if scheme == "float32":
-        return Quantised(scheme, linear, ones, None)
+    if plan.linear == "float32":
+        return Quantised(linear, ones, None)
     if calibration is None:
-        if plan.alpha and scheme != "int4-blocks":
+        if plan.alpha:
             raise MismatchError(
                 f"no calibration for {name}", expected="one, because the plan smooths inputs", todo="Give texts for it"
             )
         largest = ones
     else:
         largest = calibration.of(name, linear)
-    # Inputs of a product in blocks have a step for each block of each row, and need no smoothing.
-    smooth = ones if scheme == "int4-blocks" else smoothing(linear.weight, largest, plan.alpha)
+    smooth = smoothing(linear.weight, largest, plan.alpha)
     weight = linear.weight * smooth[:, None]
     least = least_of_tokens(largest, smooth) if plan.steps_per_token(name) else None
-    if scheme == "int8":
-        return Quantised(scheme, linear, smooth, round_int8(weight, plan.steps), least)
-    block = plan.block if scheme == "int4" else _power_of_two(name, len(weight), plan.block)
+    if plan.linear == "int8":
+        return Quantised(linear, smooth, round_int8(weight), least)
     moments = calibration.moments.get(name) if calibration is not None else None
     if moments is not None:
         moments = moments / np.outer(smooth, smooth)
-    return Quantised(scheme, linear, smooth, round_int4(weight, block, moments, plan.steps), least)
-
-
-def _power_of_two(name: str, inputs: int, block: int) -> int:
-    """The block of the operator that multiplies in blocks."""
-    found = math.gcd(inputs, block)
-    if found < LEAST_BLOCK:
-        raise TrunklineError(
-            f"{name} has {inputs} inputs, which do not divide into blocks of {LEAST_BLOCK}",
-            expected=f"a multiple of {LEAST_BLOCK} for scheme int4-blocks",
-            todo="Choose int4",
-        )
-    return found
+    return Quantised(linear, smooth, round_int4(weight, plan.block, moments), least)
 
 
 def _table(table: FloatArray, plan: Plan) -> Int8Table | Int4Table | None:
@@ -220,3 +235,30 @@ def _folded(
 
 def _divided(linear: Linear, divisor: FloatArray) -> Linear:
     return Linear(linear.weight / divisor, linear.bias / divisor)
+
+
+def int8_linear(
+    graph: Builder, name: str, x: str, weight: Int8Weight, bias: FloatArray, least: float | None = None
+) -> str:
+    """Nodes of a linear layer, [n, inputs] -> [n, outputs].
+
+    The operator rounds its input to 8 bits with one step for the whole run, and multiplies whole numbers.
+
+    Args:
+        graph: Receives the nodes.
+        name: Of the layer.
+        x: The input.
+        weight: The rounded weight.
+        bias: [outputs].
+        least: With it, each token is divided by its largest input, or by this if that is less, before it is rounded.
+    """
+    values = graph.constant(f"{name}.weight", weight.values)
+    return multiply_int8(graph, name, (x, values), weight.scale, bias, least)
+
+
+def int8_embedding(graph: Builder, name: str, ids: str, table: Int8Table) -> str:
+    """Nodes of an embedding, ids [rows, width] -> [rows, width, size]; only what is looked up becomes float32."""
+    values = graph.add(f"{name}.rounded", "Gather", [graph.constant(f"{name}.weight", table.values), ids])
+    wide = graph.add(f"{name}.wide", "Cast", [values], to=TensorProto.FLOAT)
+    scale = graph.add(f"{name}.step", "Gather", [graph.constant(f"{name}.scale", table.scale[:, None]), ids])
+    return graph.add(name, "Mul", [wide, scale])

@@ -15,8 +15,7 @@ from trunkline.encoder.batch import TokenBatch
 from trunkline.encoder.encoder import Encoder
 from trunkline.encoder.lora import Deltas
 from trunkline.errors import MismatchError, TrunklineError
-from trunkline.export.quantise.plan import PROJECT
-from trunkline.export.weights import FloatArray, Linear
+from trunkline.export.weights import PROJECT, FloatArray, Linear
 from trunkline.text.packing import ROW_WIDTH, by_budget, pack, text_unit
 from trunkline.text.tokens import TextTokenizer
 
