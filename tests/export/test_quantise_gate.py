@@ -34,7 +34,7 @@ COARSE = Plan(alpha=0.0, per_token=())
 @pytest.fixture
 def examples(tmp_path) -> list[NerExample]:
     path = tiny_models.write_jsonl(tmp_path / "ner.jsonl", tiny_models.ner_rows(90))
-    return [example for example in load_examples(path, "ner") if isinstance(example, NerExample)]
+    return [example for example in load_examples(path, "ner")[1] if isinstance(example, NerExample)]
 
 
 def fitted(start: Loaded, examples, mode: str = "head") -> Check:

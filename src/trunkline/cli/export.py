@@ -193,7 +193,7 @@ def _examples(source: str, given: dict[str, str]) -> dict[str, Any]:
     unknown = sorted(given.keys() - tasks.keys())
     if unknown:
         raise TrunklineError(f"--dev {unknown[0]}", expected="a task of the bundle: " + (", ".join(tasks) or "(none)"))
-    return {name: load_examples(place, tasks[name].family) for name, place in given.items()}
+    return {name: load_examples(place, tasks[name].family)[1] for name, place in given.items()}
 
 
 def _key(path: Path) -> bytes:
