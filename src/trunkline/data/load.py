@@ -241,7 +241,7 @@ def _sentences(path: Path) -> Iterator[Example]:
         text, values = (get_key(record, key, path, line) for key in ("text", name))
         if not isinstance(values, list):
             raise DataError(f"{name} is {shorten(values)}", path=path, line=line, expected="a list of entities")
-        yield build_example(Row(line, text, parse_entities(values, path, line)), path, overlap="keep")
+        yield build_example(Row(line, text, parse_entities(values, path, line)), path, overlap=True)
 
 
 def _pairs(spec: str | Path) -> Iterator[Example]:
