@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,12 +29,12 @@ def hub_records(spec: str, *, revision: str | None = None) -> Iterator[tuple[int
     data = _load(name, split, revision)
     # Of a ClassLabel, and of lists of them, whose feature older versions of datasets have as a list of one.
     inner = {key: part[0] if isinstance(part, list) else part for key, part in data.features.items()}
-    names = {key: getattr(getattr(part, "feature", part), "names", None) for key, part in inner.items()}
+    names = {key: getattr(getattr(part, "feature", part), "names", None) or () for key, part in inner.items()}
     for row, record in enumerate(data, start=1):
         yield row, {key: _named(value, names[key]) if names[key] else value for key, value in record.items()}
 
 
-def _named(value: Any, names: list[str]) -> Any:
+def _named(value: Any, names: Sequence[str]) -> Any:
     if isinstance(value, list):
         return [_named(one, names) for one in value]
     return names[value] if isinstance(value, int) and 0 <= value < len(names) else value
