@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from trunkline.data import files
-from trunkline.data.files import decode_text, read_bytes, read_lines, read_text
+from trunkline.data.files import decode_text, read_bytes, read_lines
 from trunkline.errors import DataError
 
 TEXT = "eins\nzwei\u2028drei\n\nüber\n"
@@ -33,7 +33,7 @@ def test_lines_whatever_marks_ends_and_packing(tmp_path: Path, content: bytes) -
     path = tmp_path / "a.txt"
     path.write_bytes(content)
     assert list(read_lines(path)) == LINES
-    assert read_text(path).replace("\r", "").removesuffix("\n") == TEXT.removesuffix("\n")
+    assert decode_text(read_bytes(path), "utf-8", path).replace("\r", "").removesuffix("\n") == TEXT.removesuffix("\n")
 
 
 def test_other_encoding(tmp_path: Path) -> None:

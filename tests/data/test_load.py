@@ -230,7 +230,7 @@ def test_entities_that_miss_words(tmp_path: Path, caplog: pytest.LogCaptureFixtu
         ("a.jsonl", '{"text": "a", "label": "x"}\n{"text": \n', r"a\.jsonl:2: the line is not JSON"),
         ("a.jsonl", '{"text": "a", "label": "x"}\n[1]\n', r"a\.jsonl:2: the line holds list"),
         ("a.json", '[{"text": "a", "label": "x"},\n {"text": "b"}]', r"a\.json:2: no key 'label'"),
-        ("a.json", '[{"text": "a", "label": "x"},\n {"text": null, "label": "x"}]', r"a\.json:2: the text is None"),
+        ("a.json", '[{"text": "a", "label": "x"},\n {"text": null, "label": "x"}]', r"a\.json:2: the text is null"),
         ("a.json", "[1, 2]", r"a\.json:1: the item is 1"),
         ("a.json", '{"text": "a",\n "label": "x"', r"a\.json:2: the file is not JSON"),
         ("a.jsonl", lines({"text": "a", "entities": "x"}), "Expected a text and a label"),
@@ -350,5 +350,5 @@ def test_sources_of_pre_finetuning(tmp_path: Path) -> None:
     assert list(stream_source(write(tmp_path, "c.jsonl", lines(QUESTION)), "qa")) == [QA]
     pairs = write(tmp_path, "d.jsonl", lines({"left": "Ann", "right": "runs"}))
     assert list(stream_source(pairs, "classification")) == [PAIR]
-    with pytest.raises(DataError, match=r"d\.jsonl:1: no key 'text'"):
+    with pytest.raises(DataError, match=r"d\.jsonl:1: no key 'entities'"):
         list(stream_source(pairs, "ner"))

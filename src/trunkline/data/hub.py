@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from trunkline.data.records import Record
 from trunkline.errors import TrunklineError
 
-_FORM = "hub:NAME@SPLIT or hub:NAME:CONFIG@SPLIT"
 
-
-def hub_records(spec: str, *, revision: str | None = None) -> Iterator[tuple[int, dict[str, Any]]]:
+def hub_records(spec: str, *, revision: str | None = None) -> Iterator[tuple[int, Record]]:
     """Yields the rows of a split with their numbers, counted from 1; code that comes with a data set is never run.
 
     Numbers of a ClassLabel become its names. Values of CSV files are text as it stands, `001` and `NA` too.
@@ -26,35 +25,35 @@ def hub_records(spec: str, *, revision: str | None = None) -> Iterator[tuple[int
     """
     name, at, split = spec.removeprefix("hub:").rpartition("@")
     if not at or not name or not split:
-        raise TrunklineError(f"{spec!r} does not say which split", expected=_FORM)
-    data = load_split(name, split, revision=revision)
-    names = {column: _namer(feature) for column, feature in data.features.items()}
+        raise TrunklineError(f"{spec!r} does not say which split", expected="hub:NAME@SPLIT or hub:NAME:CONFIG@SPLIT")
+    data = _load(name, split, revision)
+    # Of a ClassLabel, and of lists of them, whose feature older versions of datasets have as a list of one.
+    inner = {key: part[0] if isinstance(part, list) else part for key, part in data.features.items()}
+    names = {key: getattr(getattr(part, "feature", part), "names", None) or () for key, part in inner.items()}
     for row, record in enumerate(data, start=1):
-        yield row, {column: names[column](value) for column, value in record.items()}
+        yield row, {key: _named(value, names[key]) if names[key] else value for key, value in record.items()}
 
 
-def load_split(spec: str, split: str, *, revision: str | None = None) -> Any:
-    """A split as `datasets` gives it; arguments and errors as for `hub_records`."""
+def _named(value: Any, names: Sequence[str]) -> Any:
+    if isinstance(value, list):
+        return [_named(one, names) for one in value]
+    return names[value] if isinstance(value, int) and 0 <= value < len(names) else value
+
+
+def _load(spec: str, split: str, revision: str | None) -> Any:
     try:
         import datasets
     except ImportError:
-        raise TrunklineError(
-            "the package datasets is not installed",
-            expected="it for hub: names",
-            todo="Run `pip install 'trunkline[train]'`",
-        ) from None
-    name, colon, config = ("", "", "") if Path(spec).exists() else spec.rpartition(":")
-    if not (colon and name and config):
-        name, config = spec, ""
-
-    def load(**options: Any) -> Any:
-        return datasets.load_dataset(name, config or None, split=split, revision=revision, **options)
-
+        todo = "Run `pip install 'trunkline[train]'`"
+        raise TrunklineError("the package datasets is not installed", expected="it for hub: names", todo=todo) from None
+    name, _, config = ("", "", "") if Path(spec).exists() else spec.rpartition(":")
+    name, config = (name, config) if name and config else (spec, "")
+    options: dict[str, Any] = {"split": split, "revision": revision}
     try:
-        data = load()
-        if getattr(data.info, "builder_name", "") == "csv":
+        data = datasets.load_dataset(name, config or None, **options)
+        if data.info.builder_name == "csv":
             text = datasets.Features({column: datasets.Value("string") for column in data.features})
-            data = load(features=text, keep_default_na=False)
+            data = datasets.load_dataset(name, config or None, features=text, keep_default_na=False, **options)
     except (OSError, ValueError, RuntimeError, KeyError, datasets.exceptions.DatasetsError) as error:
         where = "the local folder" if Path(name).exists() else "the hub (no local folder has this name)"
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
@@ -65,17 +64,3 @@ def load_split(spec: str, split: str, *, revision: str | None = None) -> Any:
             todo="Check name, configuration, split and network (HF_HUB_OFFLINE=1 uses only what was fetched before)",
         ) from error
     return data
-
-
-def _namer(feature: Any) -> Callable[[Any], Any]:
-    """Turns numbers into the names of a ClassLabel, and of lists of them."""
-    inner = feature[0] if isinstance(feature, list) else getattr(feature, "feature", feature)
-    names = list(getattr(inner, "names", None) or [])
-
-    def name(value: Any) -> Any:
-        if isinstance(value, list):
-            return [name(one) for one in value]
-        number = isinstance(value, int) and not isinstance(value, bool)
-        return names[value] if number and 0 <= value < len(names) else value
-
-    return name if names else lambda value: value

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from trunkline.data.annotations import choose_text, find_name
 from trunkline.data.conll import decode_sentences, read_conll
-from trunkline.data.files import read_lines
+from trunkline.data.files import data_error, read_lines
 from trunkline.data.hub import hub_records
-from trunkline.data.labelled import Loaded, load_records
+from trunkline.data.labelled import LabelledRecords, Loaded, join_texts
 from trunkline.data.passages import TEXT_FILES, cut_text, read_passages
 from trunkline.data.questions import read_questions
-from trunkline.data.records import get_key, parse_json, read_json_records, require_some, shorten
+from trunkline.data.records import Records, get_key, parse_json, read_json_records, require_some, shorten
 from trunkline.data.spans import Row, build_example, parse_entities
 from trunkline.data.table import find_delimiter, read_table
 from trunkline.errors import DataError, TrunklineError
@@ -26,7 +26,7 @@ _log = logging.getLogger("trunkline.data")
 
 TASK_FAMILIES = ("classification", "ner", "qa")
 FAMILIES = (*TASK_FAMILIES, "pairs", "plain")
-_SUFFIXES = {
+_ENDINGS = {
     **dict.fromkeys((".json", ".jsonl", ".ndjson"), "json"),
     **dict.fromkeys((".csv", ".tsv", ".tab"), "table"),
     **dict.fromkeys((".conll", ".conllu", ".bio", ".iob", ".iob2", ".bioes", ".bilou"), "conll"),
@@ -50,11 +50,7 @@ def load_examples(
     label_column: str | None = None,
     delimiter: str | None = None,
 ) -> tuple[str, list[Example]]:
-    """Reads labelled examples; what was left out or repaired is logged as a warning. See `read_examples`.
-
-    Returns:
-        The family, and the examples.
-    """
+    """Family and examples of `read_examples`; what was left out or repaired is logged as a warning."""
     loaded = read_examples(spec, family, text_column=text_column, label_column=label_column, delimiter=delimiter)
     _log.info("%s: taken for %s, %d examples of %s", spec, loaded.kind, len(loaded.examples), loaded.family)
     for note in loaded.notes:
@@ -87,18 +83,16 @@ def read_examples(
     """
     if family not in (None, *TASK_FAMILIES):
         raise TrunklineError(f"the family {family!r}", expected=f"one of {', '.join(TASK_FAMILIES)}")
-    columns = [column for column in (text_column, label_column) if column is not None]
-    form = "hub" if _is_hub(spec) else find_form(Path(spec).expanduser(), delimiter)
+    form = find_form(spec, delimiter)
+    if form == "text" or (form == "conll" and family not in (None, "ner")):
+        given = "no form of labelled data that is known" if form == "text" else "tokens with tags, one a line"
+        raise data_error(spec, None, given, f"data for {family}: {ACCEPTED}" if family else ACCEPTED)
     if form == "conll":
-        if family not in (None, "ner"):
-            raise DataError("tokens with tags, one a line", path=spec, expected=f"data for {family}: {ACCEPTED}")
-        examples, scheme = decode_sentences(list(read_conll(Path(spec).expanduser())), spec)
-        return Loaded("ner", list(require_some(examples, spec, what="sentence")), f"CoNLL with {scheme}")
-    if form == "text":
-        raise DataError("no form of labelled data that is known", path=spec, expected=ACCEPTED)
-    kind, records = _records(spec, form, columns, delimiter)
+        found, scheme = decode_sentences(list(read_conll(Path(spec).expanduser())), spec)
+        return Loaded("ner", list(require_some(found, spec, what="sentence")), f"CoNLL with {scheme}")
+    kind, records = _records(spec, form, delimiter, text_column, label_column)
     try:
-        loaded = load_records(list(records), spec, family, text_column, label_column)
+        loaded = LabelledRecords(list(records), spec, text_column, label_column).load(family)
     except DataError as error:
         error.given += f" (the file was taken for {kind})"
         raise
@@ -119,19 +113,16 @@ def load_texts(
         TrunklineError: A spec that is not known.
         DataError: A file that is missing or malformed, or a text that is null or no string; names file and line.
     """
-    path = spec if _is_hub(spec) else Path(spec).expanduser()
-    form = "hub" if isinstance(path, str) else find_form(path, delimiter)
+    form = find_form(spec, delimiter)
+    path = Path(spec).expanduser()
     if form == "text":
         return ((line, {}) for _, line in read_lines(path) if line.strip())
     if form == "conll":
         return ((join_tokens(list(sentence.tokens))[0], {}) for sentence in read_conll(path, tags=False))
-    _, records = _records(path, form, [text_column] if text_column else [], delimiter)
-    return _texts(records, path, text_column)
+    return _texts(_records(spec, form, delimiter, text_column)[1], spec, text_column)
 
 
-def _texts(
-    records: Iterable[tuple[int, dict[str, Any]]], path: str | Path, asked: str | None
-) -> Iterator[tuple[str, dict[str, Any]]]:
+def _texts(records: Records, path: str | Path, asked: str | None) -> Iterator[tuple[str, dict[str, Any]]]:
     columns: tuple[str, ...] = ()
     for line, record in require_some(records, path, what="text"):
         tokens = next((name for name in ("tokens", "tokenized_text") if isinstance(record.get(name), list)), "")
@@ -141,45 +132,35 @@ def _texts(
         if not columns:
             only = asked is None and len(record) == 1
             columns = tuple(record) if only else choose_text(list(record), asked, path, line)
-        parts = [get_key(record, column, path, line) for column in columns]
-        for part in parts:
-            if not isinstance(part, str):
-                raise DataError(
-                    f"the text is {'null' if part is None else shorten(part)}",
-                    path=path,
-                    line=line,
-                    expected="a text as a string",
-                    todo="Fill it in or remove the record",
-                )
-        others = {key: value for key, value in record.items() if key not in columns}
-        yield (parts[0] if len(parts) == 1 else " ".join(part for part in parts if part.strip())), others
+        text = join_texts(record, columns, path, line)
+        yield text, {key: value for key, value in record.items() if key not in columns}
 
 
-def find_form(path: Path, delimiter: str | None = None) -> str:
-    """The form of a file by its first lines and its ending: `json`, `table`, `conll` or `text`."""
-    ending = next((s for s in reversed([x.lower() for x in path.suffixes]) if s != ".gz"), "")
+def find_form(spec: str | Path, delimiter: str | None = None) -> str:
+    """The form of data by its first lines and its ending: `hub`, `json`, `table`, `conll` or `text`."""
+    if isinstance(spec, str) and spec.startswith("hub:"):
+        return "hub"
+    path = Path(spec).expanduser()
+    endings = [ending.lower() for ending in path.suffixes if ending.lower() != ".gz"]
+    named = _ENDINGS.get(endings[-1] if endings else "", "")
     lines = [line for _, line in islice(read_lines(path), _HEAD)]
-    full = [line for line in lines if line.strip() and not line.startswith(("#", "-DOCSTART-"))]
+    full = [line.strip() for line in lines if line.strip() and not line.startswith(("#", "-DOCSTART-"))]
     if not full:
-        raise DataError("the file is empty", path=path, expected="examples")
-    named = _SUFFIXES.get(ending, "")
-    if named != "json" and full[0].lstrip()[:1] in ("{", "["):
+        raise data_error(spec, None, "the file is empty", "examples")
+    if named != "json" and full[0][0] in "{[":
         try:
             named = "json" if isinstance(parse_json(full[0]), dict | list) else named
         except ValueError:
-            named = named or ("json" if full[0].strip() in ("{", "[") else "")
+            named = named or ("json" if full[0] in ("{", "[") else "")
     if named in ("json", "table", "conll") or delimiter is not None:
         return named or "table"
-    if len(full) > 1 and all(map(_TAGGED.fullmatch, map(str.strip, full))):
+    if len(full) > 1 and all(map(_TAGGED.fullmatch, full)):
         return "conll"
-    if named != "text" and find_name(full[0].split(find_delimiter(full)), ("text", "sentence", "utterance")):
-        return "table"
-    return "text"
+    header = full[0].split(find_delimiter(full))
+    return "table" if named != "text" and find_name(header, ("text", "sentence", "utterance")) else "text"
 
 
-def _records(
-    spec: str | Path, form: str, columns: list[str], delimiter: str | None
-) -> tuple[str, Iterable[tuple[int, dict[str, Any]]]]:
+def _records(spec: str | Path, form: str, delimiter: str | None, *columns: str | None) -> tuple[str, Records]:
     """What a source of records was taken for, and its records with their lines."""
     if form == "hub":
         return "a data set of the hub", hub_records(str(spec))
@@ -187,12 +168,12 @@ def _records(
     if form == "json":
         return read_json_records(path)
     found, names, records = read_table(path, delimiter=delimiter)
-    parts = [part for column in columns for part in column.split("+")]
-    header = not parts or not all(part.isdecimal() and part not in names for part in parts)
-    if not header:
+    parts = [part for column in columns if column for part in column.split("+")]
+    bare = bool(parts) and all(part.isdecimal() and part not in names for part in parts)
+    if bare:
         found, names, records = read_table(path, delimiter=delimiter, header=False)
-    shown = {"\t": "tabs", " ": "blanks"}.get(found, repr(found))
-    return f"a table with {len(names)} columns parted by {shown}{'' if header else ', without a header'}", records
+    shown = "tabs" if found == "\t" else repr(found)
+    return f"a table with {len(names)} columns parted by {shown}{', without a header' if bare else ''}", records
 
 
 def stream_examples(spec: str | Path, family: str) -> Iterator[Example]:
@@ -201,8 +182,7 @@ def stream_examples(spec: str | Path, family: str) -> Iterator[Example]:
     Args:
         spec: As for `read_examples`. For `pairs` a table or JSON with `left` and `right` and, if at all, `group`; for
             `plain` also text files and folders of them, whose paragraphs come in passages.
-        family: One of `FAMILIES`; the examples are `TextExample`, `NerExample`, `QaExample`, `PairExample` or
-            `PlainExample`.
+        family: One of `FAMILIES`.
 
     Raises:
         TrunklineError: A family that is not known.
@@ -211,11 +191,8 @@ def stream_examples(spec: str | Path, family: str) -> Iterator[Example]:
     if family not in FAMILIES:
         raise TrunklineError(f"the family {family!r}", expected=f"one of {', '.join(FAMILIES)}")
     if family == "pairs":
-        yield from require_some(_pairs(spec), spec, what="pair")
-    elif family == "plain":
-        yield from require_some(_plain(spec), spec, what="text")
-    else:
-        yield from load_examples(spec, family)[1]
+        return require_some(_pairs(spec), spec, what="pair")
+    return require_some(_plain(spec), spec, what="text") if family == "plain" else iter(load_examples(spec, family)[1])
 
 
 def stream_source(path: Path, family: str) -> Iterator[Example]:
@@ -227,45 +204,36 @@ def stream_source(path: Path, family: str) -> Iterator[Example]:
     """
     if family == "classification":
         return stream_examples(path, "pairs")
-    if family == "qa":
-        return require_some(read_questions(read_json_records(path)[1], path), path, what="question")
-    return require_some(_sentences(path), path, what="sentence")
+    found = _sentences(path) if family == "ner" else read_questions(read_json_records(path)[1], path)
+    return require_some(found, path, what="sentence" if family == "ner" else "question")
 
 
 def _sentences(path: Path) -> Iterator[Example]:
     for line, record in read_json_records(path)[1]:
         if "tokens" in record:
-            yield from load_records([(line, record)], path, "ner", None, None).examples
+            yield from LabelledRecords([(line, record)], path, None, None).load("ner").examples
             continue
         name = "spans" if "spans" in record and "entities" not in record else "entities"
-        text, values = (get_key(record, key, path, line) for key in ("text", name))
+        values = get_key(record, name, path, line)
         if not isinstance(values, list):
-            raise DataError(f"{name} is {shorten(values)}", path=path, line=line, expected="a list of entities")
-        yield build_example(Row(line, text, parse_entities(values, path, line)), path, overlap="keep")
+            raise data_error(path, line, f"{name} is {shorten(values)}", "a list of entities")
+        text = join_texts(record, ("text",), path, line)
+        yield build_example(Row(line, text, parse_entities(values, path, line)), path, overlap=True)
 
 
 def _pairs(spec: str | Path) -> Iterator[Example]:
     """Pairs in the order of the file; those with a blank side are passed over."""
-    form = "hub" if _is_hub(spec) else find_form(Path(spec))
-    for line, record in _records(spec, form, [], None)[1]:
-        left, right = (get_key(record, key, spec, line) for key in ("left", "right"))
-        if not isinstance(left, str) or not isinstance(right, str):
-            raise DataError(
-                f"the pair is {shorten(left)}, {shorten(right)}", path=spec, line=line, expected="two strings"
-            )
-        if left.strip() and right.strip():
+    for line, record in _records(spec, find_form(spec), None)[1]:
+        left, right = (join_texts(record, (key,), spec, line).strip() for key in ("left", "right"))
+        if left and right:
             group = record.get("group")
-            yield PairExample(left.strip(), right.strip(), "" if group is None else str(group))
+            yield PairExample(left, right, "" if group is None else str(group))
 
 
 def _plain(spec: str | Path) -> Iterator[PlainExample]:
     path = Path(spec).expanduser()
-    if not _is_hub(spec) and (path.is_dir() or find_form(path) == "text"):
+    if path.is_dir() or find_form(spec) == "text":
         yield from read_passages(path)
         return
     for text, _ in load_texts(spec):
         yield from cut_text(text)
-
-
-def _is_hub(spec: str | Path) -> bool:
-    return isinstance(spec, str) and spec.startswith("hub:")

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from trunkline.data.files import read_lines
-from trunkline.errors import DataError
+from trunkline.data.files import data_error, read_lines
 from trunkline.text.examples import PlainExample
 from trunkline.text.sentences import split_sentences
 
@@ -23,7 +22,13 @@ def read_passages(path: Path) -> Iterator[PlainExample]:
     Raises:
         DataError: No such file or folder, or no text in it.
     """
-    for file in _files(path) if path.is_dir() else [path]:
+    files = [path]
+    if path.is_dir():
+        inside = sorted(file for file in path.rglob("*") if file.suffix.lower() in TEXT_FILES and file.is_file())
+        files = [file for file in inside if not any(part.startswith(".") for part in file.relative_to(path).parts)]
+    if not files:
+        raise data_error(path, None, "no file in the folder is text", f"files that end in {' or '.join(TEXT_FILES)}")
+    for file in files:
         for block in _blocks(line for _, line in read_lines(file)):
             yield from cut_text(block)
 
@@ -42,32 +47,16 @@ def cut_text(text: str) -> Iterator[PlainExample]:
         yield PlainExample(" ".join(held))
 
 
-def _files(path: Path) -> list[Path]:
-    files = [
-        file
-        for file in sorted(path.rglob("*"))
-        if file.suffix.lower() in TEXT_FILES
-        and file.is_file()
-        and not any(part.startswith(".") for part in file.relative_to(path).parts)
-    ]
-    if not files:
-        raise DataError(
-            "no file in the folder is text", path=path, expected=f"files with the ending {' or '.join(TEXT_FILES)}"
-        )
-    return files
-
-
 def _blocks(lines: Iterable[str]) -> Iterator[str]:
     """Joins lines up to a blank one, or up to so many words that the memory stays bounded."""
     held: list[str] = []
     words = 0
     for line in lines:
-        count = len(line.split())
-        if held and (not count or words >= _BLOCK_WORDS):
+        words += len(line.split())
+        if line.strip():
+            held.append(line)
+        if held and (not line.strip() or words >= _BLOCK_WORDS):
             yield "\n".join(held)
             held, words = [], 0
-        if count:
-            held.append(line)
-            words += count
     if held:
         yield "\n".join(held)

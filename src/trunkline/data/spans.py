@@ -6,15 +6,13 @@ import operator
 from collections.abc import Callable, Mapping, Sequence
 from itertools import accumulate, pairwise
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
+from trunkline.data.files import data_error
 from trunkline.data.records import require_text, shorten
-from trunkline.errors import DataError
 from trunkline.tasks.ner import unheld_spans
 from trunkline.text.examples import NerExample, Span
 from trunkline.text.words import split_words
-
-Overlap = Literal["error", "keep"]
 
 STARTS = ("start", "start_offset", "begin")
 ENDS = ("end", "end_offset", "stop")
@@ -48,82 +46,53 @@ def parse_entities(values: Sequence[Any], path: str | Path, line: int | None) ->
     """
     found = []
     for value in values:
-        start: Any
-        end: Any
-        label: Any
+        parts: Sequence[Any] = value if isinstance(value, list | tuple) else ()
         if isinstance(value, Mapping):
-            start, end, label = (
-                next((value[key] for key in keys if key in value), None) for keys in (STARTS, ENDS, LABELS)
-            )
-            label = label[0] if isinstance(label, list) and len(label) == 1 else label
-        elif isinstance(value, list | tuple) and len(value) == 3:
-            start, end, label = value
-        else:
-            start = end = label = None
+            parts = [next((value[key] for key in keys if key in value), None) for keys in (STARTS, ENDS, LABELS)]
         try:
+            start, end, label = parts
             first, last = (-1 if isinstance(number, bool) else operator.index(number) for number in (start, end))
-        except TypeError:
-            raise DataError(
-                f"the entity is {shorten(value)}",
-                path=path,
-                line=line,
-                expected="(start, end, label), or an object with start, end and label; offsets are whole numbers",
-            ) from None
+        except (TypeError, ValueError):
+            expected = "(start, end, label), or an object with start, end and label; offsets are whole numbers"
+            raise data_error(path, line, f"the entity is {shorten(value)}", expected) from None
+        label = require_text(label[0] if isinstance(label, list) and len(label) == 1 else label, "label", path, line)
         claimed = value.get("text") if isinstance(value, Mapping) else None
-        label = require_text(label, "label", path, line)
         found.append(Entity(first, last, label, claimed if isinstance(claimed, str) else None))
     return tuple(found)
 
 
-def build_example(row: Row, path: str | Path, *, overlap: Overlap = "error") -> NerExample:
+def build_example(row: Row, path: str | Path, *, overlap: bool = False) -> NerExample:
     """A row as an example; blanks at the ends of the text and of entities are cut off.
 
     Raises:
         DataError: A blank text; entities that lie outside of it, cover only blanks, are not the text that was given for
-            them, or overlap, unless that is kept as in sources of pre-finetuning.
+            them, or overlap, unless that is allowed, as in sources of pre-finetuning.
     """
     stripped = require_text(row.text, "text", path, row.line)
-    spans = sorted(
-        (_trim(row.text, entity, path, row.line) for entity in row.entities),
-        key=lambda span: (span.start, span.end, span.label),
-    )
-    for left, right in pairwise(spans if overlap == "error" else ()):
+    spans = sorted((_trim(row, one, path) for one in row.entities), key=lambda span: (span.start, span.end, span.label))
+    for left, right in pairwise(() if overlap else spans):
         if right.start < left.end:
-            raise DataError(
-                f"the entities {shorten(left.label)} at {left.start}..{left.end} and {shorten(right.label)} at "
-                f"{right.start}..{right.end} overlap",
-                path=path,
-                line=row.line,
-                expected="entities that do not overlap",
-                todo="Keep one of the two",
-            )
+            pair = " and ".join(f"{shorten(span.label)} at {span.start}..{span.end}" for span in (left, right))
+            expected = "entities that do not overlap"
+            raise data_error(path, row.line, f"the entities {pair} overlap", expected, "Keep one of the two")
     shift = len(row.text) - len(row.text.lstrip())
     moved = tuple(Span(span.start - shift, span.end - shift, span.label) for span in spans)
     return NerExample(stripped, split_words(stripped), moved)
 
 
-def _trim(text: str, entity: Entity, path: str | Path, line: int | None) -> Span:
+def _trim(row: Row, entity: Entity, path: str | Path) -> Span:
     start, end, label, claimed = entity
-    if not 0 <= start < end <= len(text):
-        raise DataError(
-            f"the entity {shorten(label)} has the offsets {start}..{end}",
-            path=path,
-            line=line,
-            expected=f"0 <= start < end <= {len(text)}, the length of the text in characters",
-            todo="Check that the offsets count characters, not bytes or words, and that `end` is exclusive",
-        )
-    piece = text[start:end]
-    if not piece.strip():
-        raise DataError(
-            f"the entity {shorten(label)} at {start}..{end} covers only blanks", path=path, line=line, expected="text"
-        )
-    if claimed is not None and claimed.split() != piece.split():
-        raise DataError(
-            f"the entity {shorten(claimed)} is not what stands at {start}..{end}: {shorten(piece)}",
-            path=path,
-            line=line,
-            expected="offsets that count characters, `end` exclusive",
-        )
+    piece = row.text[max(start, 0) : end]
+    given, expected = "", "offsets that count characters, `end` exclusive"
+    if not 0 <= start < end <= len(row.text):
+        given = f"the entity {shorten(label)} has the offsets {start}..{end}"
+        expected = f"0 <= start < end <= {len(row.text)}, the length of the text in characters"
+    elif not piece.strip():
+        given = f"the entity {shorten(label)} at {start}..{end} covers only blanks"
+    elif claimed is not None and claimed.split() != piece.split():
+        given = f"the entity {shorten(claimed)} is not what stands at {start}..{end}: {shorten(piece)}"
+    if given:
+        raise data_error(path, row.line, given, expected, "Check that the offsets do not count bytes or words")
     return Span(start + len(piece) - len(piece.lstrip()), end - len(piece) + len(piece.rstrip()), label)
 
 
@@ -146,13 +115,8 @@ def check_borders(rows: Sequence[Row], path: str | Path) -> str:
     others = {unit: sum(count(row) for row in rows) for unit, count in _UNITS.items()}
     unit = min(others, key=lambda name: others[name])
     if 2 * others[unit] < len(missed) and (2 * len(missed) > total or len(missed) >= _NAMED):
-        raise DataError(
-            what,
-            path=path,
-            line=missed[0][0].line,
-            expected="offsets that count characters, `end` exclusive",
-            todo=f"The offsets seem to count {unit}: convert them",
-        )
+        todo = f"The offsets seem to count {unit}: convert them"
+        raise data_error(path, missed[0][0].line, what, "offsets that count characters, `end` exclusive", todo)
     return what
 
 
@@ -167,9 +131,8 @@ def _missed(row: Row) -> list[Entity]:
     for entity in row.entities:
         piece = row.text[max(entity.start, 0) : entity.end]
         start, end = entity.start + len(piece) - len(piece.lstrip()), entity.end - len(piece) + len(piece.rstrip())
-        span = Span(start, end, entity.label)
-        inside = 0 <= start < end <= len(row.text)
-        if not inside or unheld_spans(NerExample(row.text, words, (span,)), words):
+        example = NerExample(row.text, words, (Span(start, end, entity.label),))
+        if not 0 <= start < end <= len(row.text) or unheld_spans(example, words):
             missed.append(entity)
     return missed
 

@@ -8,8 +8,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain, islice
 from pathlib import Path
 
-from trunkline.data.files import read_lines
-from trunkline.data.records import list_names
+from trunkline.data.files import data_error, read_lines
+from trunkline.data.records import Record, list_names
 from trunkline.errors import DataError
 
 DELIMITERS = (",", ";", "\t", "|")
@@ -23,7 +23,7 @@ Row = tuple[int, list[str]]
 
 def read_table(
     path: str | Path, *, delimiter: str | None = None, header: bool = True
-) -> tuple[str, list[str], Iterator[tuple[int, dict[str, str]]]]:
+) -> tuple[str, list[str], Iterator[tuple[int, Record]]]:
     """The rows of a table as records.
 
     Args:
@@ -42,18 +42,16 @@ def read_table(
     head = list(islice(lines, _HEAD))
     chosen = _NAMED.get(delimiter, delimiter) if delimiter is not None else find_delimiter([line for _, line in head])
     if len(chosen) != 1:
-        raise DataError(f"the delimiter {delimiter!r}", path=path, expected="one character, or tab")
+        raise data_error(path, None, f"the delimiter {delimiter!r}", "one character, or tab")
     rows = read_rows(chain(head, lines), chosen, path)
     first = next(rows, None)
     if first is None:
-        raise DataError("the file is empty", path=path, expected="a header and rows")
+        raise data_error(path, None, "the file is empty", "a header and rows")
     names = [cell.strip() or f"column {number}" for number, cell in enumerate(first[1], start=1)]
     if not header:
         names, rows = [str(number) for number in range(len(names))], chain([first], rows)
     if len(set(names)) < len(names):
-        raise DataError(
-            f"the header is {list_names(names)}", path=path, line=first[0], expected="each column named once"
-        )
+        raise data_error(path, first[0], f"the header is {list_names(names)}", "each column named once")
     return chosen, names, ((line, dict(zip(names, row, strict=True))) for line, row in rows)
 
 
@@ -85,13 +83,9 @@ def read_rows(lines: Iterable[tuple[int, str]], delimiter: str, path: str | Path
             continue
         width = width or len(row)
         if len(row) != width:
-            raise DataError(
-                f"{len(row)} column{'s' if len(row) != 1 else ''}",
-                path=path,
-                line=line,
-                expected=f"{width} columns separated by {delimiter!r}, as in the first row",
-                todo="Put quotes around values that hold the delimiter, or name another one (--delimiter)",
-            )
+            expected = f"{width} columns separated by {delimiter!r}, as in the first row"
+            todo = "Put quotes around values that hold the delimiter, or name another one (--delimiter)"
+            raise data_error(path, line, f"{len(row)} column{'s' if len(row) != 1 else ''}", expected, todo)
         yield line, row
 
 
@@ -159,13 +153,8 @@ def _refuse_swallowed(
 
 def _open_quote(path: str | Path, begin: int, end: int | None, error: csv.Error | None = None) -> DataError:
     reach = f"; read as one value it would take in the lines up to {end}" if end else ""
-    return DataError(
-        f"a double quote is opened here and not closed as it should be{f' ({error})' if error else ''}{reach}",
-        path=path,
-        line=begin,
-        expected="quotes around whole values, with those inside doubled",
-        todo="Mend the quotes of this row, or double them",
-    )
+    given = f"a double quote is opened here and not closed as it should be{f' ({error})' if error else ''}{reach}"
+    return data_error(path, begin, given, "quotes around whole values, with those inside doubled", "Mend the quotes")
 
 
 def _cells(line: str, delimiter: str) -> list[str]:

@@ -25,26 +25,19 @@ NOTABLE = 0.01
 """The share of a split's texts from which repeated ones are a warning."""
 
 _LISTED = 8
-_RANK = {"exact": 0, "normalised": 1, "near": 2}
+_KINDS = ("exact", "normalised", "near")
 # UTF-8 that was read as Latin-1 or Windows-1252: a lead byte followed by its continuation bytes, as letters and signs.
-_CONTINUATION = "[\u0080-\u00bf€‚ƒ„…†‡ˆ‰Š‹ŒŽ‘’“”•–—˜™š›œžŸ]"
+_NEXT = "[\u0080-\u00bf€‚ƒ„…†‡ˆ‰Š‹ŒŽ‘’“”•–—˜™š›œžŸ]"
+_MOJIBAKE = re.compile(f"[ÂÃ]{_NEXT}|â{_NEXT}{{2}}|ð{_NEXT}{{3}}|ï¿½|ï»¿")
 _DAMAGE = (
     ("replacement_characters", re.compile("\ufffd"), "hold U+FFFD, so characters were lost"),
-    (
-        "mojibake",
-        re.compile(f"[ÂÃ]{_CONTINUATION}|â{_CONTINUATION}{{2}}|ð{_CONTINUATION}{{3}}|ï¿½|ï»¿"),
-        "hold UTF-8 that was read as Latin-1 or Windows-1252",
-    ),
+    ("mojibake", _MOJIBAKE, "hold UTF-8 that was read as Latin-1 or Windows-1252"),
     ("control_characters", CONTROL, "hold control characters"),
 )
 
 
 def check_splits(
-    name: str,
-    splits: Mapping[str, Sequence[Example]],
-    *,
-    role: str = "task",
-    extra: Sequence[Finding] = (),
+    name: str, splits: Mapping[str, Sequence[Example]], *, role: str = "task", extra: Sequence[Finding] = ()
 ) -> Report:
     """Runs all checks that need nothing but the examples.
 
@@ -55,30 +48,23 @@ def check_splits(
         role: `task`, where an overlap with train is a leak, or `source`, where it is a warning.
         extra: Findings of others, which go first.
     """
-    findings = [*extra, *check_overlaps(splits, role=role)]
-    for split, examples in splits.items():
-        texts = [whole_text(example) for example in examples]
-        if texts:
-            findings += [*check_words(split, texts), *check_duplicates(split, texts), *check_damage(split, texts)]
-        else:
-            findings.append(Finding("empty_split", "error", split, 0, None, "the split has no example"))
-    findings += [*check_conflicts(splits), *check_label_sets(splits)]
-    order = list(dict.fromkeys(item.check for item in findings))
-    findings.sort(key=lambda item: order.index(item.check))
-    return Report(name, {split: len(examples) for split, examples in splits.items()}, tuple(findings))
-
-
-def check_overlaps(splits: Mapping[str, Sequence[Example]], *, role: str = "task") -> list[Finding]:
-    """Texts of test and dev that are in train, and of test that are in dev."""
+    findings = list(extra)
     held_out = [split for split, examples in splits.items() if examples and not split.startswith(TRAIN)]
-    findings = []
     if splits.get(TRAIN) and held_out:
         index = index_split(TRAIN, splits[TRAIN])
         for split in held_out:
             findings += check_overlap(split, splits[split], TRAIN, index, "leak" if role == "task" else "warning")
     if splits.get("dev") and splits.get("test"):
         findings += check_overlap("test", splits["test"], "dev", index_split("dev", splits["dev"]), "warning")
-    return findings
+    for split, examples in splits.items():
+        texts = [whole_text(example) for example in examples]
+        findings += [*check_texts(split, texts), *check_duplicates(split, texts)]
+        if not texts:
+            findings.append(Finding("empty_split", "error", split, 0, None, "the split has no example"))
+    findings += [*check_conflicts(splits), *check_label_sets(splits)]
+    order = list(dict.fromkeys(item.check for item in findings))
+    findings.sort(key=lambda item: order.index(item.check))
+    return Report(name, {split: len(examples) for split, examples in splits.items()}, tuple(findings))
 
 
 def check_overlap(
@@ -88,42 +74,36 @@ def check_overlap(
 
     Counted are distinct texts (distinct after normalisation) of the split, as a share of all of them. `details` has the
     numbers by kind, the examples that have these texts, and `long_share`: among the distinct texts of at least `LONG`
-    words (between blanks, as the file has them) those found exactly or normalised, because headings and the like recur
-    without being leaks.
+    words (between blanks) those found exactly or normalised, because headings and the like recur without being leaks.
     """
     texts = [whole_text(example) for example in examples]
-    best: dict[str, tuple[str, Match | None]] = {}
     matches = index.find(texts)
+    best: dict[str, tuple[str, Match | None]] = {}
     for text, match in zip(texts, matches, strict=True):
-        key = text_key(text)
-        before = best.get(key, ("", None))[1]
-        if key not in best or (match and (before is None or _RANK[match.kind] < _RANK[before.kind])):
-            best[key] = text, match
-    kinds = {kind: [(t, m) for t, m in best.values() if m and m.kind == kind] for kind in _RANK}
-    found = sum(map(len, kinds.values()))
-    if not found:
+        before = best.setdefault(text_key(text), (text, match))[1]
+        if match and (before is None or _KINDS.index(match.kind) < _KINDS.index(before.kind)):
+            best[text_key(text)] = text, match
+    found = {kind: [(t, m) for t, m in best.values() if m and m.kind == kind] for kind in _KINDS}
+    counts: dict[str, Any] = {kind: len(items) for kind, items in found.items()}
+    total = sum(counts.values())
+    if not total:
         return []
     long = [match for text, match in best.values() if len(text.split()) >= LONG]
     long_same = sum(match is not None and match.kind != "near" for match in long)
     long_share = long_same / len(long) if long else 0.0
-    counts = {kind: len(items) for kind, items in kinds.items()}
     message = (
-        f"{counts['exact']} exactly, {counts['normalised']} but for case, blanks or punctuation, "
-        f"{counts['near']} nearly; of texts with {LONG} words or more {100 * long_share:.1f} % recur word for word"
+        f"{counts['exact']} exactly, {counts['normalised']} but for case, blanks or punctuation, {counts['near']} "
+        f"nearly; of texts with {LONG} words or more {100 * long_share:.1f} % recur word for word"
     )
-    longest = [max(items, key=lambda item: len(item[0])) for items in kinds.values() if items]
-    samples = [f"{m.kind}: {shorten(t)}" + (f" <- {shorten(m.text)}" if m.kind != "exact" else "") for t, m in longest]
-    details = {
-        **counts,
-        "same": counts["exact"] + counts["normalised"],
-        "distinct": len(best),
-        "examples": sum(match is not None for match in matches),
-        "long_same": long_same,
-        "long_distinct": len(long),
-        "long_share": long_share,
-    }
-    check = f"{split}_in_{other}"
-    return [Finding(check, severity, split, found, found / len(best), message, tuple(samples[:SAMPLES]), None, details)]
+    longest = [max(items, key=lambda item: len(item[0])) for items in found.values() if items]
+    samples = tuple(
+        f"{m.kind}: {shorten(t)}" + (f" <- {shorten(m.text)}" if m.kind != "exact" else "") for t, m in longest
+    )
+    counts |= {"same": counts["exact"] + counts["normalised"], "distinct": len(best)}
+    counts |= {"examples": sum(match is not None for match in matches)}
+    counts |= {"long_same": long_same, "long_distinct": len(long), "long_share": long_share}
+    share = total / len(best)
+    return [Finding(f"{split}_in_{other}", severity, split, total, share, message, samples, details=counts)]
 
 
 def index_split(owner: str, examples: Sequence[Example]) -> OverlapIndex:
@@ -131,10 +111,21 @@ def index_split(owner: str, examples: Sequence[Example]) -> OverlapIndex:
     return OverlapIndex.build((owner, whole_text(example)) for example in examples)
 
 
-def check_words(split: str, texts: Sequence[str]) -> list[Finding]:
-    """Texts without a letter or digit."""
-    bare = [text for text in texts if not normalise(text)]
-    return [_texts_finding("no_words", "info", split, bare, texts, "have no letter or digit")] if bare else []
+def check_texts(split: str, texts: Sequence[str]) -> list[Finding]:
+    """Texts without a letter or digit, and damaged ones: U+FFFD, UTF-8 read as Latin-1, control characters."""
+    seen: list[tuple[str, Severity, list[str], str]] = [
+        ("no_words", "info", [text for text in texts if not normalise(text)], "have no letter or digit")
+    ]
+    for check, pattern, message in _DAMAGE:
+        found = [text[max(0, match.start() - 40) :] for text in texts if (match := pattern.search(text))]
+        seen.append((check, "warning", found, message))
+    return [
+        Finding(
+            check, severity, split, len(found), len(found) / len(texts), message, tuple(map(shorten, found[:SAMPLES]))
+        )
+        for check, severity, found, message in seen
+        if found
+    ]
 
 
 def check_duplicates(split: str, texts: Sequence[str]) -> list[Finding]:
@@ -145,21 +136,11 @@ def check_duplicates(split: str, texts: Sequence[str]) -> list[Finding]:
     if not repeated:
         return []
     often = tuple(f"{count} times: {shorten(text)}" for text, count in times.most_common(SAMPLES) if count > 1)
-    share = repeated / len(texts)
     exact = len(texts) - len({text.strip() for text in texts})
     message = f"repeat an earlier text, {exact} exactly, the rest but for case, blanks or punctuation"
+    share = repeated / len(texts)
     severity: Severity = "warning" if share >= NOTABLE else "info"
     return [Finding("duplicates", severity, split, repeated, share, message, often, details={"exact": exact})]
-
-
-def check_damage(split: str, texts: Sequence[str]) -> list[Finding]:
-    """Texts with U+FFFD, with UTF-8 read as Latin-1 or Windows-1252 (mojibake), or with control characters."""
-    findings = []
-    for check, pattern, message in _DAMAGE:
-        found = [match.string[max(0, match.start() - 40) :] for match in map(pattern.search, texts) if match]
-        if found:
-            findings.append(_texts_finding(check, "warning", split, found, texts, message))
-    return findings
 
 
 def check_conflicts(splits: Mapping[str, Sequence[Example]]) -> list[Finding]:
@@ -168,26 +149,29 @@ def check_conflicts(splits: Mapping[str, Sequence[Example]]) -> list[Finding]:
     where: defaultdict[str, set[str]] = defaultdict(set)
     for split, examples in splits.items():
         for example in examples:
-            label = _annotation(example)
-            if label is not None:
-                key = text_key(whole_text(example))
-                seen[key].setdefault(label, whole_text(example))
+            if isinstance(example, TextExample | NerExample):
+                key = text_key(example.text)
+                seen[key].setdefault(_annotation(example), example.text)
                 where[key].add(split)
     conflicts = [key for key, labels in seen.items() if len(labels) > 1]
     if not conflicts:
         return []
     samples = tuple(
-        shorten(
-            f"{next(iter(seen[key].values()))} -> {' / '.join(label or 'no entity' for label in list(seen[key])[:3])}"
-        )
-        for key in conflicts[:SAMPLES]
+        shorten(f"{next(iter(seen[key].values()))} -> {' / '.join(list(seen[key])[:3])}") for key in conflicts[:SAMPLES]
     )
     across = sum(len(where[key]) > 1 for key in conflicts)
-    ner = any(isinstance(example, NerExample) for part in splits.values() for example in part[:1])
-    message = f"texts occur with different {'entities' if ner else 'labels'}, {across} of them across splits"
+    message = f"texts occur with different labels or entities, {across} of them across splits"
     details = {"distinct": len(seen), "across_splits": across}
     share = len(conflicts) / len(seen)
     return [Finding("conflicting_labels", "warning", "all", len(conflicts), share, message, samples, details=details)]
+
+
+def _annotation(example: TextExample | NerExample) -> str:
+    if isinstance(example, TextExample):
+        return example.label
+    spans = sorted(example.spans, key=lambda span: (span.start, span.end, span.label))
+    named = (f"{normalise(example.text[span.start : span.end])}={span.label}" for span in spans)
+    return ", ".join(named) or "no entity"
 
 
 def check_label_sets(splits: Mapping[str, Sequence[Example]]) -> list[Finding]:
@@ -197,11 +181,12 @@ def check_label_sets(splits: Mapping[str, Sequence[Example]]) -> list[Finding]:
     if not known:
         return []
     findings = []
+    details: dict[str, Any]
     for split, labels in counts.items():
         missing = sorted(set(labels) - set(known))
         if missing and not split.startswith(TRAIN):
             message, share = f"labels do not occur in {TRAIN}: {_list(missing)}", len(missing) / len(labels)
-            details: dict[str, Any] = {"labels": missing}
+            details = {"labels": missing}
             findings.append(Finding("unseen_labels", "warning", split, len(missing), share, message, details=details))
     rare = sorted(label for label, count in known.items() if count < RARE)
     if rare:
@@ -212,35 +197,18 @@ def check_label_sets(splits: Mapping[str, Sequence[Example]]) -> list[Finding]:
     message = f"labels; {most!r} ({high}) is {ratio:.3g} times as frequent as {least!r} ({low})"
     details = {"ratio": ratio, "most": most, "least": least, "counts": dict(known.most_common())}
     severity: Severity = "warning" if ratio >= IMBALANCE else "info"
-    findings.append(Finding("label_balance", severity, TRAIN, len(known), None, message, details=details))
-    return findings
+    return [*findings, Finding("label_balance", severity, TRAIN, len(known), None, message, details=details)]
 
 
 def count_labels(examples: Sequence[Example]) -> Counter[str]:
     """How often each label occurs, counting entities for NER."""
-    counts: Counter[str] = Counter()
+    labels: Counter[str] = Counter()
     for example in examples:
         if isinstance(example, NerExample):
-            counts.update(span.label for span in example.spans)
+            labels.update(span.label for span in example.spans)
         elif isinstance(example, TextExample):
-            counts[example.label] += 1
-    return counts
-
-
-def _annotation(example: Example) -> str | None:
-    if isinstance(example, TextExample):
-        return example.label
-    if isinstance(example, NerExample):
-        spans = sorted(example.spans, key=lambda span: (span.start, span.end, span.label))
-        return ", ".join(f"{normalise(example.text[span.start : span.end])}={span.label}" for span in spans)
-    return None
-
-
-def _texts_finding(
-    check: str, severity: Severity, split: str, found: Sequence[str], texts: Sequence[str], message: str
-) -> Finding:
-    samples = tuple(shorten(text) for text in found[:SAMPLES])
-    return Finding(check, severity, split, len(found), len(found) / len(texts), message, samples)
+            labels[example.label] += 1
+    return labels
 
 
 def _list(labels: Sequence[str]) -> str:
