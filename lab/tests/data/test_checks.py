@@ -150,7 +150,7 @@ def test_printed_report_fits_and_colours_leaks(folder: Path, package: list[str])
     plain = re.sub(r"\x1b\[[0-9;]*m", "", text)
     assert max(map(len, plain.splitlines())) <= 100
     assert "1 leak: leaky" in plain and "1 leak and are waived: accepted" in plain
-    assert "waived: published like this" in plain and "1 cannot be read as their cards say: wrong" in plain
+    assert "waived: published like this" in plain and "1 cannot be read as they should be: wrong" in plain
     assert "and 1 note" in plain and "label_balance" not in plain
     assert "\x1b[1;31m" in printed(leak) and "\x1b[1;31m" not in printed(waived) and "\x1b[33m" in printed(waived)
     full = printed(leak, full=True)

@@ -1,23 +1,22 @@
-"""Plain text: a file, or a folder of `.txt` and `.md` files, cut into passages."""
+"""Plain text, cut into passages: the files of an archive, and the texts of JSON lines."""
 
 from __future__ import annotations
 
-import fnmatch
 import html
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field
 
-from trunkline.data.files import decode_text, read_lines
+from trunkline.data.files import decode_text
 from trunkline.errors import DataError
 from trunkline.text.examples import PlainExample
 from trunkline.text.sentences import split_sentences
-from trunkline_lab.data.readers.base import FileOptions, require_some
+from trunkline_lab.data.archives import read_members
+from trunkline_lab.data.readers.base import FileOptions, get_key, read_json_lines, require_some, shorten
 
-TEXT_FILES = (".txt", ".md")
 _MARKUP = re.compile(r"</?[A-Za-z][^<>]{0,200}>")
 _BLOCK_WORDS = 50_000
 
@@ -29,15 +28,13 @@ class Passages(FileOptions):
     max_words: int = Field(default=200, ge=5, description="Longer texts are cut, at sentence ends where there are any.")
 
 
-class Options(Passages):
-    """Options of plain text."""
+class CorpusOptions(Passages):
+    """Options of archives of plain text."""
 
     split: Literal["paragraphs", "lines", "file"] = Field(
         default="paragraphs", description="What ends a text: a blank line, every line, or only the end of the file."
     )
-    members: str | None = Field(
-        default=None, description="Shell pattern of the files in a folder; else the .txt and .md files."
-    )
+    members: str = Field(default="*.txt", description="Shell pattern of the files in the archive; `*` crosses `/`.")
     tag_separator: str | None = Field(
         default=None, min_length=1, description="What parts each token from its tag, which is dropped, as in the/at."
     )
@@ -45,13 +42,25 @@ class Options(Passages):
     markup: bool = Field(default=False, description="Whether tags such as <br /> and entities are turned into text.")
 
 
-def read(path: str | Path, options: Options) -> Iterator[PlainExample]:
-    """Yields the passages in order, with every run of blanks as one; holds one paragraph at a time.
+class PlainJsonlOptions(Passages):
+    """Options of texts in JSON lines."""
+
+    text_key: str = "text"
+    list_key: str | None = Field(default=None, description="Where a line has a list of objects, each with a text.")
+
+
+def read_corpus(path: str | Path, options: CorpusOptions) -> Iterator[PlainExample]:
+    """Yields the passages of the archive's files in its order, with every run of blanks as one.
 
     Raises:
-        DataError: No such file or folder, no text in it, or bytes that are not text in `encoding`.
+        DataError: No such archive, a damaged one, no text in it, or bytes that are not text in `encoding`.
     """
     return require_some(_passages(path, options), path, what=f"text of {options.min_words} words or more")
+
+
+def read_plain_jsonl(path: str | Path, options: PlainJsonlOptions) -> Iterator[PlainExample]:
+    """Yields the passages of each line's text; lines whose text is blank are passed over."""
+    return require_some(_line_passages(path, options), path, what=f"text of {options.min_words} words or more")
 
 
 def cut_text(text: str, options: Passages) -> Iterator[PlainExample]:
@@ -72,45 +81,17 @@ def _passage(words: list[str], options: Passages) -> Iterator[PlainExample]:
         yield PlainExample(" ".join(words))
 
 
-def _passages(path: str | Path, options: Options) -> Iterator[PlainExample]:
-    for where, lines in _files(Path(path), options):
-        yield from cut_lines(lines, where, options)
-
-
-def cut_lines(lines: Iterable[tuple[int, str]], where: str, options: Options) -> Iterator[PlainExample]:
-    """Cuts the numbered lines of a text into passages; `where` names it in errors."""
-    for block in _blocks(_decoded(lines, where, options), options.split):
-        yield from cut_text(_plain(block, options), options)
-
-
-def _files(path: Path, options: Options) -> Iterator[tuple[str, Iterator[tuple[int, str]]]]:
+def _passages(path: str | Path, options: CorpusOptions) -> Iterator[PlainExample]:
     # Latin-1 keeps every byte, so that each line can be decoded by itself.
     encoding = "latin-1" if options.fallback_encoding else options.encoding
-    if path.is_dir():
-        for file in _folder(path, options.members):
-            yield str(file), read_lines(file, encoding=encoding)
-    else:
-        yield str(path), read_lines(path, encoding=encoding)
+    for name, content in read_members(path, options.members):
+        where = f"{path}!{name}"
+        lines = (line.removesuffix("\r") for line in decode_text(content, encoding, where).split("\n"))
+        for block in _blocks(_decoded(enumerate(lines, 1), where, options), options.split):
+            yield from cut_text(_plain(block, options), options)
 
 
-def _folder(path: Path, pattern: str | None) -> list[Path]:
-    files = []
-    for file in sorted(path.rglob("*")):
-        name = file.relative_to(path).as_posix()
-        fits = fnmatch.fnmatchcase(name, pattern) if pattern else file.suffix.lower() in TEXT_FILES
-        if fits and file.is_file() and not any(part.startswith(".") for part in Path(name).parts):
-            files.append(file)
-    if not files:
-        raise DataError(
-            f"no file in the folder {f'matches {pattern!r}' if pattern else 'is text'}",
-            path=path,
-            expected="files that match `members`" if pattern else f"files with the ending {' or '.join(TEXT_FILES)}",
-            todo="Name the folder of the texts",
-        )
-    return files
-
-
-def _decoded(lines: Iterable[tuple[int, str]], where: str, options: Options) -> Iterator[str]:
+def _decoded(lines: Iterable[tuple[int, str]], where: str, options: CorpusOptions) -> Iterator[str]:
     for number, line in lines:
         if options.fallback_encoding is None:
             yield line
@@ -150,10 +131,30 @@ def _blocks(lines: Iterable[str], split: str) -> Iterator[str]:
         yield "\n".join(held)
 
 
-def _plain(text: str, options: Options) -> str:
+def _plain(text: str, options: CorpusOptions) -> str:
     if options.markup:
         text = html.unescape(_MARKUP.sub(" ", text))
     if options.tag_separator is None:
         return text
     tokens = (token.rpartition(options.tag_separator)[0] or token for token in text.split())
     return " ".join('"' if token in ("``", "''") else token for token in tokens)
+
+
+def _line_passages(path: str | Path, options: PlainJsonlOptions) -> Iterator[PlainExample]:
+    for line, record in read_json_lines(path, encoding=options.encoding):
+        for part in _records(record, options, path, line):
+            text = get_key(part, options.text_key, path, line)
+            if not isinstance(text, str):
+                raise DataError(f"the text is {shorten(text)}", path=path, line=line, expected="a text as a string")
+            yield from cut_text(text, options)
+
+
+def _records(record: dict[str, Any], options: PlainJsonlOptions, path: str | Path, line: int) -> list[dict[str, Any]]:
+    if options.list_key is None:
+        return [record]
+    parts = get_key(record, options.list_key, path, line)
+    if not isinstance(parts, list) or not all(isinstance(part, dict) for part in parts):
+        raise DataError(
+            f"{options.list_key} is {shorten(parts)}", path=path, line=line, expected="a list of objects with a text"
+        )
+    return parts
