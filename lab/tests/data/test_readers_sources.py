@@ -326,9 +326,9 @@ def test_corpus_drops_tags_and_markup(tmp_path: Path) -> None:
 def test_corpus_of_mixed_encodings(tmp_path: Path) -> None:
     content = "\ufeffCafé.\n".encode() + "Naïve.\n".encode("cp1252")
     assert plain(read("corpus", tmp_path / "a", content, fallback_encoding="cp1252")) == ["Café. Naïve."]
-    with pytest.raises(DataError, match=r"a.txt:2: the byte 0xef is not utf-8"):
+    with pytest.raises(DataError, match=r"a\.txt:2: the byte 0xef is not utf-8"):
         read("corpus", tmp_path / "a", content)
-    with pytest.raises(DataError, match="a:2: the line is neither UTF-8 nor ascii"):
+    with pytest.raises(DataError, match=r"a\.txt:2: the line is neither UTF-8 nor ascii"):
         read("corpus", tmp_path / "a", content, fallback_encoding="ascii")
     with pytest.raises(DataError, match="a:1: a NUL byte"):
         read("corpus", tmp_path / "a", b"a\0b", fallback_encoding="cp1252")
