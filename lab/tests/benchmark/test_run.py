@@ -18,7 +18,6 @@ import numpy as np
 import pytest
 import tiny_suites
 import yaml
-from trunkline.adapt.fit import TaskData, adapt
 
 import tiny_models
 from trunkline.config import load_recipe
@@ -38,6 +37,7 @@ from trunkline_lab.benchmark.run import RunOptions, Status, Summary, count_cells
 from trunkline_lab.benchmark.store import ResultStore, read_results
 from trunkline_lab.benchmark.suite import SuiteRecipe
 from trunkline_lab.data.cards import load_card
+from trunkline_lab.fitting import TaskData
 
 ROOT = Path(__file__).resolve().parents[2]
 Tasks = dict[str, Path]

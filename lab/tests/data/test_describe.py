@@ -48,7 +48,7 @@ def test_list(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ("c", {"family": "ner", "kind": "ner", "reader": "conll", "files": {"train": "./train.csv"}}),
     ):
         write_card(tmp_path, name=name, **changes).rename(tmp_path / f"{name}.yaml")
-    monkeypatch.setattr("trunkline_lab.data.cards._CARDS", tmp_path)
+    monkeypatch.setattr("trunkline_lab.data.cards.CARDS", tmp_path)
     assert [row["name"] for row in list_cards_table()] == ["a", "b", "c"]
     assert [row["name"] for row in list_cards_table("task")] == ["a", "c"]
     assert [row["name"] for row in list_cards_table(family="ner")] == ["c"]

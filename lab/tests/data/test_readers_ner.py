@@ -13,7 +13,7 @@ import pytest
 from tagged import spans_to_bio
 from trunkline.atomic import write_atomic
 from trunkline.errors import DataError, RecipeError
-from trunkline.text.examples import NerExample, Span, TextExample, join_tokens
+from trunkline.text.examples import NerExample, Span, join_tokens
 from trunkline.text.sentences import split_sentences
 from trunkline_lab.data.headers import normalise_header
 from trunkline_lab.data.readers import READERS
@@ -116,47 +116,6 @@ RASA = [
     {"text": "Go", "intent": "go"},
 ]
 OVERLAP = [{"start": 0, "end": 5, "entity": "a"}, {"start": 4, "end": 7, "entity": "b"}]
-
-
-def rasa(*examples: Any) -> str:
-    return json.dumps({"rasa_nlu_data": {"regex_features": [], "common_examples": list(examples)}}, indent=1)
-
-
-def test_rasa(tmp_path: Path) -> None:
-    path = tmp_path / "a.json"
-    assert flat(read("rasa", path, rasa(*RASA))) == ANN
-    intents = read("rasa", path, rasa(*RASA), labels="intent", label_names={"go": "leave"})
-    assert intents == [TextExample("Ann Lee runs", "run"), TextExample("Go", "leave")]
-    assert flat(read("rasa", path, json.dumps(RASA), list_keys=[])) == ANN
-    assert spans_to_bio(read("rasa", path, rasa(*RASA))[0]) == (["B-per", "I-per", "O"], 0)
-
-
-@pytest.mark.parametrize(
-    ("example", "options", "message"),
-    [
-        ({"intent": "go"}, {}, "no key 'text'; the keys are 'entities', 'intent'"),
-        ({"text": "Go"}, {"labels": "intent"}, "no key 'intent'; the keys are 'text'"),
-        ({"text": " ", "intent": "go"}, {"labels": "intent"}, "the text is empty"),
-        ({"text": "Go", "intent": " "}, {"labels": "intent"}, "the label is empty"),
-        ({"text": "Go", "entities": [{"start": 0, "end": 3, "entity": "x"}]}, {}, r"the offsets 0\.\.3"),
-        ({"text": "Go", "entities": [{"start": 0, "end": 2, "value": "Go"}]}, {}, "no key 'entity'"),
-        ({"text": "Go", "entities": {"start": 0}}, {}, "the entities are"),
-        ({"text": "Ann Lee", "entities": OVERLAP}, {}, "overlap"),
-        ("Go", {}, "the example is 'Go'"),
-    ],
-)
-def test_rasa_errors_name_the_line(tmp_path: Path, example: Any, options: dict[str, Any], message: str) -> None:
-    with pytest.raises(DataError, match=rf"a\.json:9: .*{message}"):
-        read("rasa", tmp_path / "a.json", rasa({"text": "Ann", "intent": "x"}, example), **options)
-
-
-def test_rasa_files_of_another_form(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"a\.json:1: no key 'rasa_nlu_data'; the keys are 'nlu'"):
-        read("rasa", tmp_path / "a.json", '{"nlu": []}')
-    with pytest.raises(DataError, match=r"a\.json:2: the file is not JSON"):
-        read("rasa", tmp_path / "a.json", '{"rasa_nlu_data":\n {"common_examples": [')
-    with pytest.raises(DataError, match="the file has no example"):
-        read("rasa", tmp_path / "a.json", rasa())
 
 
 def lines(*records: Any) -> str:

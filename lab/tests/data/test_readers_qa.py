@@ -18,19 +18,11 @@ from trunkline_lab.data.describe import count
 from trunkline_lab.data.readers import READERS
 from trunkline_lab.data.readers.ner_questions import TEMPLATES, concept_name
 
-CONTEXT = "Ann moved to Oslo.\nBob stayed in Rome, Ann says."
-ASK = {"id": "q1", "question": "Who moved?", "answers": [{"text": "Ann", "answer_start": 0}]}
 SENTENCES = [
     {"text": "Ann met Bob in Oslo", "entities": [[0, 3, "person"], [8, 11, "person"], [15, 19, "big_city"]]},
     {"text": "Rome is far", "entities": [[0, 4, "big_city"]]},
     {"text": "nothing here", "entities": []},
 ]
-
-
-def squad(path: Path, *items: Any, context: Any = CONTEXT, **paragraph: Any) -> Path:
-    content = {"qas": list(items), "context": context, **paragraph}
-    write_atomic(path, json.dumps({"data": [{"title": "t", "paragraphs": [content]}]}, indent=1))
-    return path
 
 
 def read(name: str, path: Path) -> list[Any]:
@@ -39,74 +31,6 @@ def read(name: str, path: Path) -> list[Any]:
 
 def answers(example: Any) -> list[str]:
     return [example.context[start:end] for start, end in example.answers]
-
-
-def test_squad(tmp_path: Path) -> None:
-    both = [{"text": text, "answer_start": start} for text, start in (("Ann", 39), (" Ann ", 38), ("Ann", 0))]
-    path = squad(
-        tmp_path / "a.json",
-        ASK,
-        {"id": "q2", "question": " Who  says\nso? ", "answers": both},
-        {"id": "q3", "question": "Where is Eve?", "answers": [], "is_impossible": True, "plausible_answers": [ASK]},
-    )
-    found = read("squad", path)
-    assert [item.question for item in found] == ["Who moved?", "Who says so?", "Where is Eve?"]
-    assert [answers(item) for item in found] == [["Ann"], ["Ann", "Ann"], []]
-    assert found[1].answers == ((39, 42), (0, 3)), "an answer that is given twice is one"
-    assert found[0].text == f"Who moved?\n{CONTEXT}"
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"answers": [{"text": "Ann", "answer_start": 1}]}, "the answer 'Ann' does not stand at 1"),
-        ({"answers": [{"text": "Ann", "answer_start": -9}]}, "the answer 'Ann' does not stand at -9"),
-        ({"answers": [{"text": "Ann", "answer_start": True}]}, "the answer 'Ann' does not stand at True"),
-        ({"answers": [{"text": " ", "answer_start": 3}]}, "an answer is ' '"),
-        ({"answers": [["Ann", 0]]}, "the answers are"),
-        ({"answers": {"text": ["Ann"], "answer_start": []}}, "the answers are"),
-        ({"question": " "}, "the question is ' '"),
-        ({"question": None}, "the question is None"),
-        ({"is_impossible": True}, "is_impossible is True and there are 1 answers"),
-        ({"is_impossible": False, "answers": []}, "is_impossible is False and there are 0 answers"),
-        ({"is_impossible": "no"}, "is_impossible is 'no'"),
-    ],
-)
-def test_squad_errors_name_file_line_and_question(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
-    with pytest.raises(DataError, match=rf"a\.json:3: question 'q1': {message}"):
-        read("squad", squad(tmp_path / "a.json", {**ASK, **changes}))
-
-
-def test_other_squad_errors(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"question 'q1': the context is ''"):
-        read("squad", squad(tmp_path / "a.json", ASK, context=""))
-    with pytest.raises(DataError, match=r"question 'q1': the keys are 'id', 'question'\. Expected the key 'answers'"):
-        read("squad", squad(tmp_path / "a.json", {"id": "q1", "question": "Who?"}))
-    with pytest.raises(DataError, match=r"a\.json:3: a paragraph has the keys 'qas', 'context'"):
-        read("squad", squad(tmp_path / "a.json", qas="none"))
-    with pytest.raises(DataError, match=r"a\.json:3: the question is 'none'"):
-        read("squad", squad(tmp_path / "a.json", "none"))
-    with pytest.raises(DataError, match=r"a\.json: the file has no question"):
-        read("squad", squad(tmp_path / "a.json"))
-    with pytest.raises(DataError, match=r"no key 'data'"):
-        write_atomic(tmp_path / "b.json", "{}")
-        read("squad", tmp_path / "b.json")
-
-
-def test_question_lines(tmp_path: Path) -> None:
-    path = tmp_path / "a.jsonl"
-    rows = [
-        {"question": "Who?", "context": CONTEXT, "answers": {"text": ["Ann"], "answer_start": [0]}},
-        {"question": "Why?", "context": CONTEXT, "answers": {"text": [], "answer_start": []}},
-    ]
-    write_atomic(path, "".join(json.dumps(row) + "\n" for row in rows))
-    assert read("qa_jsonl", path) == [QaExample("Who?", CONTEXT, ((0, 3),)), QaExample("Why?", CONTEXT)]
-    write_atomic(path, json.dumps({**rows[0], "id": 7, "context": "Eve"}))
-    with pytest.raises(DataError, match=r"a\.jsonl:1: question 7: the answer 'Ann' does not stand at 0"):
-        read("qa_jsonl", path)
-    write_atomic(path, '{"text": "x"}')
-    with pytest.raises(DataError, match=r"a\.jsonl:1: no key 'question'; the keys are 'text'"):
-        read("qa_jsonl", path)
 
 
 def sentences(folder: Path, rows: Any = SENTENCES, **options: Any) -> list[Any]:

@@ -83,20 +83,6 @@ def test_table_errors(tmp_path: Path, content: str, options: dict[str, Any], mes
         read("table", tmp_path / "a.csv", content, **options)
 
 
-def test_jsonl_text(tmp_path: Path) -> None:
-    content = '{"text": " a ", "label": 3}\n\n{"text": "b", "label": "x"}\n'
-    assert read("jsonl_text", tmp_path / "a.jsonl", content) == texts(("a", "3"), ("b", "x"))
-    for bad, message in [
-        ('{"text": "a"}', "no key 'label'"),
-        ('{"text": "a", "label": true}', "the label is True"),
-        ('{"text": "a", "label": 1.5}', "the label is 1.5"),
-        ('{"text": "", "label": 1}', "the text is empty"),
-        ("nonsense", "not JSON"),
-    ]:
-        with pytest.raises(DataError, match=rf"a\.jsonl:4: .*{message}"):
-            read("jsonl_text", tmp_path / "a.jsonl", content + bad)
-
-
 def test_label_text(tmp_path: Path) -> None:
     content = "NUM:date When was café ?\nHUM:ind Who ?\n".encode("latin-1")
     found = read("label_text", tmp_path / "a", content, encoding="latin-1", label_until=":")

@@ -1,4 +1,5 @@
 """The command line of the research: public data sets, benchmark suites."""
+
 from __future__ import annotations
 
 import typer

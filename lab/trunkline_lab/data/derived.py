@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from trunkline.data.checks.report import example_texts
 from trunkline.errors import TrunklineError
 from trunkline.text.examples import Example, PlainExample
-from trunkline_lab.data.readers.corpus import Passages, cut_text
+from trunkline_lab.data.readers.plain import Passages, cut_text
 
 if TYPE_CHECKING:  # cards import this module
     from trunkline_lab.data.cards import Card

@@ -78,5 +78,3 @@ def _card(name: str) -> tuple[Card, str]:
     if chosen not in card.splits:
         raise TrunklineError(f"{found} has no split {chosen!r}", expected=f"one of {', '.join(card.splits)}")
     return card, chosen
-
-

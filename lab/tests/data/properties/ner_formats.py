@@ -111,19 +111,6 @@ def _spans(examples: list[NerExample]) -> Sample:
     return Sample(to_json_lines(records))
 
 
-def _rasa(examples: list[NerExample]) -> Sample:
-    items = [
-        {
-            "text": item.text,
-            "intent": "x",
-            "entities": [{"start": s.start, "end": s.end, "value": "y", "entity": s.label} for s in item.spans],
-        }
-        for item in examples
-    ]
-    document = {"rasa_nlu_data": {"regex_features": [], "common_examples": items}}
-    return Sample(json.dumps(document, indent=1).encode())
-
-
 def _sgd_spans(examples: list[NerExample]) -> Sample:
     records = [{"u": item.text, "spans": [[s.start, s.end, s.label, "Bus_1"] for s in item.spans]} for item in examples]
     return Sample(to_json_lines(records), {"keep_empty": True})
@@ -190,7 +177,6 @@ NER = (
     *_tagged("token_table", "token_table", _token_table, ("IOB1", "BIO")),
     Format("tokens-numbered", "tokens", some(sentences()), _numbered_tokens, rows=True, json="lines"),
     Format("spans", "spans", some(raw_sentences()), _spans, rows=True, json="lines"),
-    Format("rasa", "rasa", some(raw_sentences()), _rasa, json="file"),
     Format("sgd_spans", "sgd_spans", some(raw_sentences()), _sgd_spans, rows=True, json="lines"),
     Format("linked_gazetteer", "linked_gazetteer", _CONCEPTS, _linked, rows=True, json="lines"),
     Format("tabfact", "tabfact", _CONCEPTS, _tabfact, ("", ".gz"), json="file"),

@@ -3,41 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import random
-from typing import Any
 
 from properties.disk import Sample
-from properties.drawn import questions, raw_sentences, some
+from properties.drawn import raw_sentences, some
 from properties.form import Format, to_json_lines
 from trunkline.text.examples import NerExample, QaExample, Span
 from trunkline_lab.data.readers.ner_questions import TEMPLATES
-
-
-def _answers(example: QaExample) -> list[dict[str, Any]]:
-    return [{"answer_start": start, "text": example.context[start:end]} for start, end in example.answers]
-
-
-def _squad(examples: list[QaExample]) -> Sample:
-    """Two articles, one of them without a paragraph; only every other question says whether it can be answered."""
-    paragraphs = []
-    for number, e in enumerate(examples):
-        item: dict[str, Any] = {"id": f"q{number}", "question": f" {e.question}\n", "answers": _answers(e)}
-        if number % 2:
-            item |= {"is_impossible": not e.answers, "plausible_answers": [{"text": "x", "answer_start": -5}]}
-        paragraphs.append({"qas": [item], "context": e.context})
-    articles = [{"title": "no", "paragraphs": []}, {"title": "one", "paragraphs": paragraphs}]
-    return Sample(json.dumps({"version": "v2.0", "data": articles}, indent=1).encode())
-
-
-def _qa_jsonl(examples: list[QaExample]) -> Sample:
-    records = []
-    for number, e in enumerate(examples):
-        answers: Any = _answers(e)
-        if number % 2:
-            answers = {key: [one[key] for one in answers] for key in ("text", "answer_start")}
-        records.append({"id": number, "context": e.context, "question": e.question, "answers": answers})
-    return Sample(to_json_lines(records, ascii_only=False))
 
 
 def _one_entity(item: NerExample) -> NerExample:
@@ -61,8 +33,6 @@ def _asked(examples: list[NerExample]) -> list[QaExample]:
 
 
 QA = (
-    Format("squad", "squad", some(questions()), _squad, json="file"),
-    Format("qa_jsonl", "qa_jsonl", some(questions()), _qa_jsonl, rows=True, json="lines"),
     Format(
         "ner_questions",
         "ner_questions",

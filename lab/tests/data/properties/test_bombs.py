@@ -71,7 +71,7 @@ def zip_of_zeros() -> bytes:
 
 
 @pytest.mark.usefixtures("low_limits")
-@pytest.mark.parametrize("reader", ["jsonl_text", "table", "conll", "captions"])
+@pytest.mark.parametrize("reader", ["pair_jsonl", "table", "conll", "captions"])
 def test_gzip_of_zeros(tmp_path: Path, reader: str) -> None:
     path = tmp_path / "bomb.gz"
     path.write_bytes(ZEROS)

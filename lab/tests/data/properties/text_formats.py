@@ -30,10 +30,6 @@ def _bare_table(examples: list[TextExample]) -> Sample:
     return Sample(to_lines([f"{e.label}\t{e.text}" for e in examples], "\r\n"), options)
 
 
-def _jsonl(examples: list[TextExample]) -> Sample:
-    return Sample(to_json_lines([{"text": e.text, "label": e.label} for e in examples]))
-
-
 def _label_first(examples: list[TextExample]) -> Sample:
     return Sample(to_lines([f"{e.label} {e.text}" for e in examples]))
 
@@ -52,24 +48,10 @@ def _json_lists(examples: list[TextExample]) -> Sample:
     return Sample(json.dumps(document).encode(), {"list_keys": ["train"]})
 
 
-def _rasa(examples: list[TextExample]) -> Sample:
-    items = [{"text": e.text, "intent": e.label} for e in examples]
-    document = {"rasa_nlu_data": {"common_examples": items}}
-    return Sample(json.dumps(document, ensure_ascii=False).encode(), {"labels": "intent"})
-
-
 def _posts(examples: list[TextExample]) -> Sample:
     members = {f"all/{e.label}/{n}": f"From: x\nSubject: y\n\n{e.text}\n".encode() for n, e in enumerate(examples)}
     name, content = next(iter(members.items()))
     return Sample(content, member=name, members={key: members[key] for key in members if key != name})
-
-
-def _paragraphs(examples: list[PlainExample]) -> Sample:
-    return Sample(to_lines([e.text.replace(" ", "\n", 1) + "\n" for e in examples]))
-
-
-def _text_lines(examples: list[PlainExample]) -> Sample:
-    return Sample(to_lines([e.text for e in examples]), {"split": "lines"})
 
 
 def _plain_jsonl(examples: list[PlainExample]) -> Sample:
@@ -86,15 +68,11 @@ TEXT = (
     Format("table-csv", "table", some(labelled(FREE)), _table(",", csv.QUOTE_MINIMAL), expect=one_line_end),
     Format("table-tsv", "table", some(labelled(FREE)), _table("\t", csv.QUOTE_ALL), expect=one_line_end),
     Format("table-bare", "table", some(labelled(LINE)), _bare_table, rows=True),
-    Format("jsonl_text", "jsonl_text", some(labelled(FREE)), _jsonl, rows=True, json="lines"),
     Format("label_text", "label_text", some(labelled(LINE)), _label_first, rows=True),
     Format("label_text-last", "label_text", some(labelled(LINE)), _label_last, rows=True),
     Format("parallel-labels", "parallel", some(labelled(LINE)), _parallel),
     Format("json_lists", "json_lists", some(labelled(FREE)), _json_lists, json="file"),
-    Format("rasa-intent", "rasa", some(labelled(FREE)), _rasa, json="file"),
     Format("posts", "posts", some(labelled(FREE)), _posts, ARCHIVES),
-    Format("corpus_archive", "corpus_archive", some(plain(ONE_BLANK)), _corpus_archive, ARCHIVES),
-    Format("corpus", "corpus", some(plain(ONE_BLANK)), _paragraphs),
-    Format("corpus-lines", "corpus", some(plain(ONE_BLANK)), _text_lines, rows=True),
+    Format("corpus", "corpus", some(plain(ONE_BLANK)), _corpus_archive, ARCHIVES),
     Format("plain_jsonl", "plain_jsonl", some(plain(ONE_BLANK)), _plain_jsonl, rows=True, json="lines"),
 )

@@ -20,18 +20,17 @@ Kind = Literal["ner", "text", "pair", "plain", "qa"]
 
 @dataclass(frozen=True, slots=True)
 class Reader:
-    """One file format: `read` turns a file into examples as its options say.
-
-    The module of the same name has `Options`, a frozen pydantic model, and `read(path, options)`.
-    """
+    """One file format, `name`: its `module` has `read_NAME(path, options)` and the options' pydantic model."""
 
     name: str
     kinds: tuple[Kind, ...]
+    module: str
 
     @property
     def options_type(self) -> type[FileOptions]:
         """The pydantic model of the format's options."""
-        model: type[FileOptions] = self._module().Options
+        words = self.name.split("_")
+        model: type[FileOptions] = getattr(self._module(), "".join(map(str.capitalize, words)) + "Options")
         return model
 
     def options(self, values: Mapping[str, Any] | None = None, *, where: str | Path = "options") -> FileOptions:
@@ -53,48 +52,34 @@ class Reader:
     def read(self, path: str | Path, options: FileOptions | Mapping[str, Any] | None = None) -> Iterator[Example]:
         """Yields the examples of a file; problems raise a DataError with file and line."""
         checked = options if isinstance(options, FileOptions) else self.options(options, where=path)
-        examples: Iterator[Example] = self._module().read(path, checked)
+        examples: Iterator[Example] = getattr(self._module(), f"read_{self.name}")(path, checked)
         return examples
 
     def _module(self) -> Any:
-        return importlib.import_module(f"{__name__}.{self.name}")
+        return importlib.import_module(f"{__name__}.{self.module}")
 
 
-def _table(**kinds: tuple[Kind, ...]) -> dict[str, Reader]:
-    return {name: Reader(name, kind) for name, kind in kinds.items()}
+_MODULES: dict[str, dict[str, tuple[Kind, ...]]] = {
+    "conll": {"conll": ("ner",)},
+    "spans": {"spans": ("ner",)},
+    "tokenised": {"tokens": ("ner",), "token_table": ("ner",), "typed_mentions": ("ner",)},
+    "parallel": {"parallel": ("ner", "text")},
+    "linked_gazetteer": {"linked_gazetteer": ("ner",)},
+    "tabfact": {"tabfact": ("ner",)},
+    "sgd": {"sgd_spans": ("ner",), "sgd_turns": ("pair",), "sgd_same_intent": ("pair",)},
+    "texts": {"table": ("text",), "label_text": ("text",), "json_lists": ("text",), "posts": ("text",)},
+    "pairs": {
+        "pair_table": ("pair",),
+        "pair_jsonl": ("pair",),
+        "scored_pairs": ("pair",),
+        "aligned_lines": ("pair",),
+        "captions": ("pair",),
+    },
+    "documents": {"tagged_records": ("pair",), "trivia": ("pair",), "reuters": ("pair",), "medquad": ("pair",)},
+    "plain": {"corpus": ("plain",), "plain_jsonl": ("plain",)},
+    "ner_questions": {"ner_questions": ("qa",)},
+}
 
-
-READERS: dict[str, Reader] = _table(
-    conll=("ner",),
-    spans=("ner",),
-    tokens=("ner",),
-    token_table=("ner",),
-    rasa=("ner", "text"),
-    sgd_spans=("ner",),
-    linked_gazetteer=("ner",),
-    tabfact=("ner",),
-    typed_mentions=("ner",),
-    table=("text",),
-    jsonl_text=("text",),
-    label_text=("text",),
-    json_lists=("text",),
-    posts=("text",),
-    parallel=("ner", "text"),
-    pair_table=("pair",),
-    pair_jsonl=("pair",),
-    sgd_turns=("pair",),
-    captions=("pair",),
-    trivia=("pair",),
-    reuters=("pair",),
-    medquad=("pair",),
-    aligned_lines=("pair",),
-    scored_pairs=("pair",),
-    tagged_records=("pair",),
-    sgd_same_intent=("pair",),
-    corpus=("plain",),
-    corpus_archive=("plain",),
-    plain_jsonl=("plain",),
-    squad=("qa",),
-    qa_jsonl=("qa",),
-    ner_questions=("qa",),
-)
+READERS: dict[str, Reader] = {
+    name: Reader(name, kinds, module) for module, formats in _MODULES.items() for name, kinds in formats.items()
+}

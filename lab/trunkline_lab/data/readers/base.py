@@ -1,31 +1,39 @@
-"""What the formats share: their common options, rows of tables, JSON lines and tokenised sentences."""
+"""What the formats share: their common options, rows of tables, tokenised sentences and labelled texts."""
 
 from __future__ import annotations
 
 import csv
-import json
 import logging
-import re
-import reprlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from trunkline.data.files import read_lines
+from trunkline.data.records import get_key, list_names, parse_json, read_json_lines, require_some, require_text, shorten
 from trunkline.errors import DataError
-from trunkline.text.examples import NerExample, Span, join_tokens
+from trunkline.text.examples import NerExample, Span, TextExample, join_tokens
 from trunkline.text.tags import Scheme, TagError, decode_tags, decode_with_repairs
 
+__all__ = [
+    "Column",
+    "FileOptions",
+    "LabelOptions",
+    "RowsOptions",
+    "SentenceBuilder",
+    "TaggedOptions",
+    "TextBuilder",
+    "get_key",
+    "parse_json",
+    "read_columns",
+    "read_json_lines",
+    "require_some",
+    "require_text",
+    "shorten",
+]
+
 _log = logging.getLogger("trunkline.data")
-
-_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
-_SHORT = reprlib.Repr()
-_SHORT.maxstring = _SHORT.maxlong = _SHORT.maxother = 80
-_SHORT.maxlevel = 3
-
-T = TypeVar("T")
 
 
 class FileOptions(BaseModel):
@@ -43,7 +51,7 @@ class TaggedOptions(FileOptions):
     strict: bool = Field(default=False, description="Whether tags that break the scheme's rules are errors.")
 
 
-class TableOptions(FileOptions):
+class RowsOptions(FileOptions):
     """Options of the formats that hold rows of columns."""
 
     delimiter: str = Field(default=",", min_length=1, max_length=1)
@@ -55,97 +63,7 @@ Column = str | int
 """A column by its name in the header, or by its position (counted from 0, negative from the end)."""
 
 
-def shorten(value: object) -> str:
-    """A value for a message: its `repr`, with what is long or deep left out of the middle."""
-    return _SHORT.repr(value)
-
-
-def list_names(names: Iterable[object], *, most: int = 12) -> str:
-    """Names for a message, the first `most` of them."""
-    found = list(names)
-    listed = ", ".join(map(shorten, found[:most])) or "none"
-    return f"{listed} and {len(found) - most} more" if len(found) > most else listed
-
-
-def require_some(examples: Iterable[T], path: str | Path, *, what: str = "example") -> Iterator[T]:
-    """Passes the examples on and raises a DataError if there is none."""
-    empty = True
-    for example in examples:
-        empty = False
-        yield example
-    if empty:
-        raise DataError(
-            f"the file has no {what}",
-            path=path,
-            expected=f"at least one {what}",
-            todo="Check that it is the right file, and the reader's options",
-        )
-
-
-def read_json_lines(path: str | Path, options: FileOptions) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Yields the objects of a JSON-lines file with their line numbers; lines without any text are passed over."""
-    for number, line in read_lines(path, encoding=options.encoding):
-        if not line.strip():
-            continue
-        try:
-            record = parse_json(line)
-        except ValueError as error:
-            message = error.msg if isinstance(error, json.JSONDecodeError) else error
-            raise DataError(
-                f"the line is not JSON ({message})", path=path, line=number, expected="one JSON object a line"
-            ) from None
-        if not isinstance(record, dict):
-            raise DataError(
-                f"the line holds {type(record).__name__}", path=path, line=number, expected="a JSON object with keys"
-            )
-        yield number, record
-
-
-def parse_json(text: str) -> Any:
-    """The value of a JSON text.
-
-    Raises:
-        ValueError: Text that is no JSON (a `json.JSONDecodeError`), a whole number of thousands of digits, nesting that
-            is too deep, or half of a surrogate pair, which no tokenizer and no UTF-8 file takes.
-    """
-    try:
-        value = json.loads(text)
-        if _SURROGATE.search(text):
-            json.dumps(value, ensure_ascii=False).encode()
-    except RecursionError:
-        raise ValueError("nested too deeply") from None
-    except UnicodeEncodeError as error:
-        raise ValueError(f"\\u{ord(error.object[error.start]):04x} is half of a surrogate pair") from None
-    return value
-
-
-def get_key(record: dict[str, Any], key: str, path: str | Path, line: int) -> Any:
-    """The value of a key; a DataError that lists the keys if it is missing."""
-    if key not in record:
-        raise DataError(
-            f"no key {key!r}; the keys are {list_names(record)}",
-            path=path,
-            line=line,
-            expected=f"the key {key!r}",
-            todo="Name the right key in the reader's options",
-        )
-    return record[key]
-
-
-def require_text(value: object, what: str, path: str | Path, line: int) -> str:
-    """The stripped text, or a DataError if it is blank or no text; whole numbers pass as labels."""
-    if isinstance(value, int) and not isinstance(value, bool) and what == "label":
-        return str(value)
-    if not isinstance(value, str):
-        raise DataError(f"the {what} is {shorten(value)}", path=path, line=line, expected=f"a {what} as a string")
-    if not value.strip():
-        raise DataError(
-            f"the {what} is empty", path=path, line=line, expected=f"a {what}", todo="Fill it in or remove the row"
-        )
-    return value.strip()
-
-
-def read_rows(path: str | Path, options: TableOptions) -> Iterator[tuple[int, list[str]]]:
+def read_rows(path: str | Path, options: RowsOptions) -> Iterator[tuple[int, list[str]]]:
     """Yields the rows of a CSV or TSV file with the line on which each begins, the header included.
 
     Raises:
@@ -186,7 +104,7 @@ def read_rows(path: str | Path, options: TableOptions) -> Iterator[tuple[int, li
         yield line, row
 
 
-def read_columns(path: str | Path, options: TableOptions, columns: Sequence[Column]) -> Iterator[tuple[int, list[str]]]:
+def read_columns(path: str | Path, options: RowsOptions, columns: Sequence[Column]) -> Iterator[tuple[int, list[str]]]:
     """Yields line and the values of the asked columns, stripped; the header is used up."""
     positions: list[int] | None = None
     for line, row in read_rows(path, options):
@@ -254,3 +172,46 @@ class SentenceBuilder:
         """Logs the number of repaired tags, if there were any."""
         if self.repaired:
             _log.warning("%s: %d tags broke the rules of %s and were repaired", self._path, self.repaired, self._scheme)
+
+
+class LabelOptions(FileOptions):
+    """Options of the formats that hold one label a text."""
+
+    label_names: dict[str, str] = Field(default={}, description="Labels by what stands in the file.")
+    empty_texts: Literal["error", "skip"] = Field(
+        default="error", description="With `skip`, labelled texts that are blank are dropped and counted in the log."
+    )
+
+
+class TextBuilder:
+    """Turns texts and labels into examples, and reports once how many blank texts of a file were dropped."""
+
+    def __init__(self, path: str | Path, options: LabelOptions, *, label_path: str | Path | None = None) -> None:
+        self._path = path
+        self._label_path = label_path or path
+        self._options = options
+        self.dropped = 0
+
+    def build(self, text: object, label: object, line: int, *, path: str | Path | None = None) -> TextExample | None:
+        """One example, or None for a blank text that is to be skipped.
+
+        Args:
+            text: The text of the file.
+            label: What the file has as its label.
+            line: Where both stand.
+            path: The member of an archive that they come from, if it is one.
+
+        Raises:
+            DataError: A blank text (unless it is skipped), a blank label, or a value that is no text.
+        """
+        if self._options.empty_texts == "skip" and isinstance(text, str) and not text.strip():
+            self.dropped += 1
+            return None
+        content = require_text(text, "text", path or self._path, line)
+        name = require_text(label, "label", path or self._label_path, line)
+        return TextExample(content, self._options.label_names.get(name, name))
+
+    def report(self) -> None:
+        """Logs the number of dropped texts, if there were any."""
+        if self.dropped:
+            _log.warning("%s: %d blank texts were dropped (empty_texts: skip)", self._path, self.dropped)

@@ -19,7 +19,7 @@ _log = logging.getLogger("trunkline.data")
 _BLANKS = re.compile(r"[ \t]+")
 
 
-class Options(TaggedOptions):
+class ConllOptions(TaggedOptions):
     """Options of CoNLL-like files."""
 
     token_column: int = Field(default=0, description="Counted from 0, negative from the end.")
@@ -37,12 +37,12 @@ class Options(TaggedOptions):
     )
 
 
-def read(path: str | Path, options: Options) -> Iterator[NerExample]:
+def read_conll(path: str | Path, options: ConllOptions) -> Iterator[NerExample]:
     """Yields the sentences; a row that is no token with a tag is a DataError unless `malformed` is `skip`."""
     return require_some(_sentences(path, options), path, what="sentence")
 
 
-def _sentences(path: str | Path, options: Options) -> Iterator[NerExample]:
+def _sentences(path: str | Path, options: ConllOptions) -> Iterator[NerExample]:
     builder = SentenceBuilder(path, options.scheme, options.strict)
     rows: list[tuple[int, str, str]] = []
     for row in _rows(path, options):
@@ -56,7 +56,7 @@ def _sentences(path: str | Path, options: Options) -> Iterator[NerExample]:
     builder.report()
 
 
-def _rows(path: str | Path, options: Options) -> Iterator[tuple[int, str, str] | None]:
+def _rows(path: str | Path, options: ConllOptions) -> Iterator[tuple[int, str, str] | None]:
     """Yields line, token and tag of each row, and None after each sentence."""
     width, dropped = 0, 0
     for number, line in read_lines(path, encoding=options.encoding):
@@ -91,7 +91,7 @@ def _split(line: str, separator: str | None) -> list[str]:
     return line.split("\t") if "\t" in line else _BLANKS.split(line.strip())
 
 
-def _problem(cells: list[str], options: Options, width: int) -> str:
+def _problem(cells: list[str], options: ConllOptions, width: int) -> str:
     least = max(_needed(options.token_column), _needed(options.tag_column), 2)
     if len(cells) < least or (width and len(cells) != width):
         return f"{len(cells)} column" + ("s" if len(cells) != 1 else "")

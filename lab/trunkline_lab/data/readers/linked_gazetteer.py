@@ -29,7 +29,7 @@ _COUNT = re.compile(r"\d{1,12}")
 _MIN_NAME = 4
 
 
-class Options(FileOptions):
+class LinkedGazetteerOptions(FileOptions):
     """Options of linked paragraphs; the gazetteer is named from the folder of the paragraphs."""
 
     gazetteer: str
@@ -44,13 +44,13 @@ class Options(FileOptions):
     max_words: int = Field(default=60, ge=5, description="Words of a sentence, after which it is cut at a blank.")
 
 
-def read(path: str | Path, options: Options) -> Iterator[NerExample]:
+def read_linked_gazetteer(path: str | Path, options: LinkedGazetteerOptions) -> Iterator[NerExample]:
     """Yields the sentences with at least one typed link; a link has up to `max_labels` spans, one for each label."""
     types = read_gazetteer(Path(path).parent / options.gazetteer, options)
     return require_some(_sentences(path, options, types), path, what="sentence with a typed link")
 
 
-def read_gazetteer(path: Path, options: Options) -> dict[str, tuple[str, ...]]:
+def read_gazetteer(path: Path, options: LinkedGazetteerOptions) -> dict[str, tuple[str, ...]]:
     """The labels of each link target, the most frequent first.
 
     Rows without four columns are passed over: some cells have line breaks in them, which the table does not escape.
@@ -77,12 +77,14 @@ def read_gazetteer(path: Path, options: Options) -> dict[str, tuple[str, ...]]:
     return types
 
 
-def _is_kept(count: int, targets: int, options: Options) -> bool:
+def _is_kept(count: int, targets: int, options: LinkedGazetteerOptions) -> bool:
     return count >= options.min_count and targets >= options.min_targets
 
 
-def _sentences(path: str | Path, options: Options, types: dict[str, tuple[str, ...]]) -> Iterator[NerExample]:
-    for line, record in read_json_lines(path, options):
+def _sentences(
+    path: str | Path, options: LinkedGazetteerOptions, types: dict[str, tuple[str, ...]]
+) -> Iterator[NerExample]:
+    for line, record in read_json_lines(path, encoding=options.encoding):
         items = get_key(record, "p", path, line)
         if not isinstance(items, list):
             raise DataError(f"`p` is {shorten(items)}", path=path, line=line, expected="a list of paragraphs")

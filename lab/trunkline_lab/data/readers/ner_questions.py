@@ -37,7 +37,7 @@ TEMPLATES = (
 _ARTICLES = ("the ", "a ", "an ")
 
 
-class Options(FileOptions):
+class NerQuestionsOptions(FileOptions):
     """Options of questions."""
 
     of: str = Field(default="spans", description="The reader of the sentences.")
@@ -50,7 +50,7 @@ class Options(FileOptions):
     seed: int = 0
 
     @model_validator(mode="after")
-    def _reader_of_sentences(self) -> Options:
+    def _reader_of_sentences(self) -> NerQuestionsOptions:
         kinds = {name: reader.kinds for name, reader in READERS.items()}
         if "ner" not in kinds.get(self.of, ()):
             known = ", ".join(name for name, found in kinds.items() if "ner" in found)
@@ -66,7 +66,7 @@ class Options(FileOptions):
         return {"encoding": self.encoding, **self.options}
 
 
-def read(path: str | Path, options: Options) -> Iterator[QaExample]:
+def read_ner_questions(path: str | Path, options: NerQuestionsOptions) -> Iterator[QaExample]:
     """Yields the questions about each sentence; sentences about which nothing is asked are passed over.
 
     A question has no answer where its concept is not in the sentence. Asked for are the concepts of `concepts`, or
@@ -79,7 +79,7 @@ def read(path: str | Path, options: Options) -> Iterator[QaExample]:
     return require_some(_questions(path, options), path, what="question")
 
 
-def _questions(path: str | Path, options: Options) -> Iterator[QaExample]:
+def _questions(path: str | Path, options: NerQuestionsOptions) -> Iterator[QaExample]:
     known = dict.fromkeys(concept_name(words) for words in options.concepts.values())
     fixed = bool(known)
     for example in READERS[options.of].read(path, options.inner()):
@@ -100,7 +100,7 @@ def _questions(path: str | Path, options: Options) -> Iterator[QaExample]:
 
 
 def _ask(
-    text: str, spans: dict[str, list[tuple[int, int]]], known: Sequence[str], options: Options
+    text: str, spans: dict[str, list[tuple[int, int]]], known: Sequence[str], options: NerQuestionsOptions
 ) -> Iterator[QaExample]:
     digest = hashlib.sha256(f"{options.seed}\0{text}".encode("utf-8", "surrogatepass")).digest()
     rng = random.Random(int.from_bytes(digest[:8], "big"))

@@ -12,11 +12,10 @@ from pydantic import Field, model_validator
 from trunkline.data.files import read_lines
 from trunkline.errors import DataError
 from trunkline.text.examples import NerExample, TextExample
-from trunkline_lab.data.readers.base import SentenceBuilder, TaggedOptions, require_some
-from trunkline_lab.data.readers.labelled import LabelOptions, TextBuilder
+from trunkline_lab.data.readers.base import LabelOptions, SentenceBuilder, TaggedOptions, TextBuilder, require_some
 
 
-class Options(TaggedOptions, LabelOptions):
+class ParallelOptions(TaggedOptions, LabelOptions):
     """Options of parallel files; the second file is named from the folder of the first."""
 
     tags: str | None = Field(default=None, description="File with a tag for each token of the first file.")
@@ -29,12 +28,12 @@ class Options(TaggedOptions, LabelOptions):
         return self
 
 
-def read(path: str | Path, options: Options) -> Iterator[NerExample | TextExample]:
+def read_parallel(path: str | Path, options: ParallelOptions) -> Iterator[NerExample | TextExample]:
     """Yields an example for each pair of lines; pairs of empty lines are passed over."""
     return require_some(_examples(path, options), path)
 
 
-def _examples(path: str | Path, options: Options) -> Iterator[NerExample | TextExample]:
+def _examples(path: str | Path, options: ParallelOptions) -> Iterator[NerExample | TextExample]:
     second = Path(path).parent / (options.tags or options.labels or "")
     builder = SentenceBuilder(second, options.scheme, options.strict)
     texts = TextBuilder(path, options, label_path=second)
@@ -56,7 +55,7 @@ def _examples(path: str | Path, options: Options) -> Iterator[NerExample | TextE
     texts.report()
 
 
-def _pairs(path: str | Path, second: Path, options: Options) -> Iterator[tuple[int, str, str]]:
+def _pairs(path: str | Path, second: Path, options: ParallelOptions) -> Iterator[tuple[int, str, str]]:
     left = read_lines(path, encoding=options.encoding)
     right = read_lines(second, encoding=options.encoding)
     for one, two in zip_longest(left, right):

@@ -13,7 +13,7 @@ from trunkline.text.words import split_words
 from trunkline_lab.data.readers.base import FileOptions, get_key, read_json_lines, require_some, require_text, shorten
 
 
-class Options(FileOptions):
+class SpansOptions(FileOptions):
     """Options of span files; an entity is an object with these keys or a list of start, end and label."""
 
     text_key: str = "text"
@@ -24,17 +24,17 @@ class Options(FileOptions):
     overlap: Literal["error", "keep"] = "error"
 
 
-def read(path: str | Path, options: Options) -> Iterator[NerExample]:
+def read_spans(path: str | Path, options: SpansOptions) -> Iterator[NerExample]:
     """Yields a text a line; blanks around texts and entities are cut off and the offsets moved along."""
     return require_some(_examples(path, options), path)
 
 
-def _examples(path: str | Path, options: Options) -> Iterator[NerExample]:
-    for line, record in read_json_lines(path, options):
+def _examples(path: str | Path, options: SpansOptions) -> Iterator[NerExample]:
+    for line, record in read_json_lines(path, encoding=options.encoding):
         yield build_example(record, options, path, line)
 
 
-def build_example(record: dict[str, Any], options: Options, path: str | Path, line: int) -> NerExample:
+def build_example(record: dict[str, Any], options: SpansOptions, path: str | Path, line: int) -> NerExample:
     """A record with a text and its entities as an example; blanks at the ends are cut off.
 
     Raises:
@@ -54,7 +54,7 @@ def build_example(record: dict[str, Any], options: Options, path: str | Path, li
     return NerExample(text, split_words(text), moved)
 
 
-def _parts(entity: Any, options: Options, path: str | Path, line: int) -> tuple[Any, Any, Any]:
+def _parts(entity: Any, options: SpansOptions, path: str | Path, line: int) -> tuple[Any, Any, Any]:
     if isinstance(entity, dict):
         keys = (options.start_key, options.end_key, options.label_key)
         start, end, label = (get_key(entity, key, path, line) for key in keys)

@@ -30,7 +30,7 @@ _LETTERS = re.compile(r"[^\W\d_]{2}")
 _ANSWERS = frozenset(("total", "totals", "yes", "no", "none"))
 
 
-class Options(FileOptions):
+class TabfactOptions(FileOptions):
     """Options of linked statements; the archive of the tables is named from the folder of the statements."""
 
     tables: str = "tabfact_head.tar.gz"
@@ -40,7 +40,7 @@ class Options(FileOptions):
     )
 
 
-def read(path: str | Path, options: Options) -> Iterator[NerExample]:
+def read_tabfact(path: str | Path, options: TabfactOptions) -> Iterator[NerExample]:
     """Yields the statements that mention a cell of a column whose header is a concept.
 
     Left out are links to headers and captions (rows up to 0), mentions that only repeat the header (`club` in the
@@ -50,7 +50,7 @@ def read(path: str | Path, options: Options) -> Iterator[NerExample]:
     return require_some(_statements(path, options), path, what="statement that mentions a cell")
 
 
-def _statements(path: str | Path, options: Options) -> Iterator[NerExample]:
+def _statements(path: str | Path, options: TabfactOptions) -> Iterator[NerExample]:
     tables = _load(path, options)
     headers = _headers(Path(path).parent / options.tables, options, tables)
     for name, statements in tables.items():
@@ -67,7 +67,7 @@ def _statements(path: str | Path, options: Options) -> Iterator[NerExample]:
                 yield example
 
 
-def _load(path: str | Path, options: Options) -> dict[str, list[str]]:
+def _load(path: str | Path, options: TabfactOptions) -> dict[str, list[str]]:
     content = read_bytes(path, limit=_SIZE_LIMIT)
     try:
         raw: Any = parse_json(decode_text(content, options.encoding, path))
@@ -94,7 +94,7 @@ def _no_json(problem: str, path: str | Path, line: int | None) -> DataError:
     return DataError(f"the file is not JSON ({problem})", path=path, line=line, expected="one JSON object")
 
 
-def _headers(path: Path, options: Options, wanted: dict[str, list[str]]) -> dict[str, list[str]]:
+def _headers(path: Path, options: TabfactOptions, wanted: dict[str, list[str]]) -> dict[str, list[str]]:
     found = {}
     for member, content in read_members(path, options.pattern):
         name = member.rpartition("/")[2]
@@ -104,7 +104,7 @@ def _headers(path: Path, options: Options, wanted: dict[str, list[str]]) -> dict
     return found
 
 
-def _example(statement: str, headers: list[str], options: Options, path: str | Path) -> NerExample:
+def _example(statement: str, headers: list[str], options: TabfactOptions, path: str | Path) -> NerExample:
     statement = statement.strip()
     pieces: list[str] = []
     spans: dict[Span, None] = {}

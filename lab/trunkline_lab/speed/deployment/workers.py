@@ -1,0 +1,212 @@
+"""Cases in ONNX Runtime. None imports torch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import cycle
+from typing import Any
+
+import numpy as np
+from trunkline.engine.predictor import load
+
+from trunkline.bundle.files import Deployed, open_bundle, read_task
+from trunkline.bundle.lora import bank
+from trunkline.engine.session import open_session
+from trunkline_lab.speed.deployment.options import EIGHT, Options
+from trunkline_lab.speed.deployment.rows import read_rows
+
+Call = Callable[[], Any]
+FORKED, LOW_BANK = "forked-int8", "low-bank"
+
+
+def passes(options: Options, *, bundle: str, task: str, lora: int = 1) -> Call:
+    """Trunk and branch of one row; `lora` times the task's rank."""
+    deployed, trunk, branch = _sessions(options, bundle)
+    rows = _rows(options)
+    feeds = _times(deployed.feeds(task), lora)
+    _check_rank(feeds, lora)
+    pool = _words(rows)
+
+    def call() -> Any:
+        hidden = trunk.run(["hidden"], rows)[0]
+        return branch.run(["logits"], {"hidden": hidden, "mask": rows["mask"], "pool": pool, **feeds})[0]
+
+    return call
+
+
+def heads(options: Options) -> Call:
+    """Eight heads on one text: a trunk, and a branch a family with its heads side by side."""
+    deployed, trunk, branch = _sessions(options, FORKED)
+    rows = _rows(options)
+    groups: list[dict[str, Any]] = []
+    for family, pool in (("ner", _words(rows)), ("classification", _whole(rows))):
+        tasks = [deployed.tasks[f"head-{n}"] for n in range(EIGHT) if deployed.tasks[f"head-{n}"].family == family]
+        groups.append({**deployed.primaries[family], **_joined([task.feeds for task in tasks]), "pool": pool})
+
+    def call() -> Any:
+        hidden = trunk.run(["hidden"], rows)[0]
+        return [branch.run(["logits"], {"hidden": hidden, "mask": rows["mask"], **feeds}) for feeds in groups]
+
+    return call
+
+
+def loras(options: Options, *, bank: bool) -> Call:
+    """Eight tasks with LoRA of their own on one text, a branch each, or as rows of the bank graph."""
+    deployed, trunk, branch = _sessions(options, FORKED)
+    rows = _rows(options)
+    tasks = [deployed.tasks[f"lora-{n}"] for n in range(EIGHT)]
+    pools = [_words(rows) if task.family == "ner" else _whole(rows) for task in tasks]
+    if not bank:
+        feeds = [{**task.feeds, "pool": pool} for task, pool in zip(tasks, pools, strict=True)]
+
+        def call() -> Any:
+            hidden = trunk.run(["hidden"], rows)[0]
+            return [branch.run(["logits"], {"hidden": hidden, "mask": rows["mask"], **part}) for part in feeds]
+
+        return call
+    most = max(pool.shape[1] for pool in pools)
+    pool = np.concatenate([np.pad(part, ((0, 0), (0, most - part.shape[1]), (0, 0))) for part in pools])
+    units = [part.shape[1] for part in pools]
+    run = _banked(deployed, [f"lora-{n}" for n in range(EIGHT)], units)
+    mask = np.repeat(rows["mask"], EIGHT, axis=0)
+    return lambda: run(np.repeat(trunk.run(["hidden"], rows)[0], EIGHT, axis=0), mask, pool)
+
+
+def rows(options: Options, *, adapters: int) -> Call:
+    """Eight rows with no, one or eight adapters; these through the bank graph, each with its own head."""
+    deployed, trunk, branch = _sessions(options, LOW_BANK)
+    given = _rows(options, EIGHT)
+    pool, mask = _words(given), given["mask"]
+    if adapters > 1:
+        run = _banked(deployed, [f"task-{n:02}" for n in range(EIGHT)], [pool.shape[1]] * EIGHT)
+        return lambda: run(trunk.run(["hidden"], given)[0], mask, pool)
+    feeds = _times(deployed.feeds("task-00"), adapters)
+
+    def call() -> Any:
+        hidden = trunk.run(["hidden"], given)[0]
+        return branch.run(["logits"], {"hidden": hidden, "mask": mask, "pool": pool, **feeds})[0]
+
+    return call
+
+
+def merged(options: Options, *, count: int = 1) -> Call:
+    """Our merged export, as often as there are tasks: each a session of its own."""
+    sessions = [open_session(options.place("merged-int8") / "model.onnx") for _ in range(count)]
+    given = _rows(options)
+    feeds = {**given, "pool": _words(given)}
+    return lambda: [session.run(["logits"], feeds)[0] for session in sessions]
+
+
+def standard(options: Options, *, count: int = 1) -> Call:
+    """Models of `quantize_dynamic` in sessions of ONNX Runtime's defaults, but for one thread."""
+    import onnxruntime
+
+    settings = onnxruntime.SessionOptions()
+    settings.intra_op_num_threads = 1
+    path = str(options.place("standard") / "int8.onnx")
+    sessions = [onnxruntime.InferenceSession(path, settings, ["CPUExecutionProvider"]) for _ in range(count)]
+    ids, _ = read_rows(options)
+    feeds = {"input_ids": ids, "attention_mask": np.ones_like(ids), "token_type_ids": np.zeros_like(ids)}
+    return lambda: [session.run(["logits"], feeds)[0] for session in sessions]
+
+
+def switch(options: Options) -> Call:
+    """Reading a task's file, of eight in turn, up to what the branch is fed."""
+    deployed, _, _ = _sessions(options, "low-int8")
+    manifest = deployed.manifest
+    places = cycle((deployed.folder / entry.file, name) for name, entry in sorted(manifest.tasks.items())[:EIGHT])
+
+    def call() -> Any:
+        path, name = next(places)
+        return read_task(path, manifest, name)
+
+    return call
+
+
+def switch_file(options: Options) -> Call:
+    """ONNX Runtime's own reading of an `.onnx_adapter` file, of eight in turn, into the options of a run."""
+    import onnxruntime
+
+    places = cycle(str(path) for path in sorted(options.place("onnx-adapters").iterdir())[:EIGHT])
+
+    def call() -> Any:
+        adapter = onnxruntime.LoraAdapter()
+        adapter.Load(next(places))
+        run = onnxruntime.RunOptions()
+        run.add_active_adapter(adapter)
+        return adapter, run
+
+    return call
+
+
+def predict(options: Options, *, tasks: Sequence[str]) -> Call:
+    """The runtime from text to predictions."""
+    runtime = load(options.place(FORKED))
+    _, texts = read_rows(options)
+    return lambda: runtime.predict(texts, tasks)
+
+
+def _sessions(options: Options, bundle: str) -> tuple[Deployed, Any, Any]:
+    deployed = open_bundle(options.place(bundle), verify=False)
+    return deployed, open_session(deployed.graphs["trunk"]), open_session(deployed.graphs["branch"])
+
+
+def _rows(options: Options, count: int = 1) -> dict[str, Any]:
+    ids, _ = read_rows(options, count)
+    return {"ids": ids, "mask": np.ones(ids.shape, np.float32)}
+
+
+def _words(rows: dict[str, Any]) -> Any:
+    """Each token but the special ones as a unit, the most that a text can have."""
+    count, width = rows["ids"].shape
+    return np.ascontiguousarray(np.broadcast_to(np.eye(width, dtype=np.float32)[1:-1], (count, width - 2, width)))
+
+
+def _whole(rows: dict[str, Any]) -> Any:
+    """The text as a unit."""
+    count, width = rows["ids"].shape
+    return np.full((count, 1, width), 1 / width, np.float32)
+
+
+def _times(feeds: dict[str, Any], lora: int) -> dict[str, Any]:
+    """The feeds with a rank so many times as high; 0 leaves the adapter out."""
+    found = {}
+    for name, value in feeds.items():
+        if not name.startswith("lora."):
+            found[name] = value
+        elif lora:
+            found[name] = np.ascontiguousarray(np.concatenate([value] * lora, axis=1 if name.endswith(".a") else 0))
+    return found
+
+
+def _check_rank(feeds: dict[str, Any], lora: int) -> None:
+    if bool(lora) != any(name.startswith("lora.") for name in feeds):
+        raise SystemExit("the task has no LoRA, so that this would measure nothing")
+
+
+def _joined(feeds: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    return {
+        "head.weight": np.concatenate([part["head.weight"] for part in feeds], axis=1),
+        "head.bias": np.concatenate([part["head.bias"] for part in feeds]),
+    }
+
+
+def _banked(deployed: Deployed, names: Sequence[str], units: Sequence[int]) -> Callable[[Any, Any, Any], Any]:
+    """The bank graph, a row an adapter, and each row's head behind it."""
+    session = open_session(deployed.graphs["branch-bank"])
+    tasks = [deployed.tasks[name] for name in names]
+    hidden = deployed.manifest.encoder.hidden_size
+    feeds: dict[str, Any] = bank(
+        [{k: v for k, v in task.feeds.items() if k.startswith("lora.")} for task in tasks], deployed.manifest.shapes
+    )
+    feeds |= {"head.weight": np.zeros((hidden, 0), np.float32), "head.bias": np.zeros(0, np.float32)}
+    feeds["adapter_ids"] = np.arange(len(tasks))
+
+    def run(states: Any, mask: Any, pool: Any) -> Any:
+        features = session.run(["features"], {"hidden": states, "mask": mask, "pool": pool, **feeds})[0]
+        return [
+            part[:count] @ task.feeds["head.weight"] + task.feeds["head.bias"]
+            for part, count, task in zip(features, units, tasks, strict=True)
+        ]
+
+    return run

@@ -1,0 +1,140 @@
+"""What several cases need: the precision, the texts in one order for all, and our loop behind a gate."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from trunkline.encoder.bundle_files import Loaded, load_any
+from trunkline.tasks import get_family
+from trunkline.text.words import split_words
+from trunkline.training.loop import Hooks, LoopSettings, optimizer_for, run
+from trunkline.training.precision import make_accelerator, resolve_precision
+from trunkline_lab import fitting
+from trunkline_lab.data.cards import load_card
+from trunkline_lab.speed.training.cases import TRAINER_BATCH, Options
+from trunkline_lab.speed.training.gate import Gate
+
+Batches = list[list[int]]
+
+
+def start_of(options: Options) -> Loaded:
+    """The encoder that all cases train."""
+    return load_any(options.encoder, max_length=options.max_length)
+
+
+def dropout_of(options: Options, start: Loaded) -> float:
+    """The rate of all sides."""
+    found = options.dropout if options.dropout is not None else start.config.get("hidden_dropout_prob", 0.1)
+    return float(found)
+
+
+def accelerator_of() -> tuple[Any, str]:
+    """An accelerator in the precision that `auto` is, and that."""
+    precision = resolve_precision("auto")
+    return make_accelerator(precision == "bf16"), precision
+
+
+def sentences(options: Options, start: Loaded) -> tuple[list[Any], list[Any], list[str]]:
+    """Tokenised sentences of one window, the indices of their words' tags, and the tags; always in the same order."""
+    family = get_family("ner")
+    examples = load_card(options.sentences).load("train")
+    labels = list(family.labels(examples))
+    # Some are too long; they are left out.
+    chosen = _order(len(examples), options)[: 2 * sum(trainer_plan(options))]
+    units = fitting.example_units(family, [examples[i] for i in chosen], start.tokenizer)
+    kept = [number for number, text in enumerate(units) if len(text.sizes) == 1]
+    kept_examples = [examples[chosen[number]] for number in kept]
+    targets = [np.asarray(family.unit_targets(e, tuple(labels), split_words(e.text))) for e in kept_examples]
+    return [units[number] for number in kept], targets, labels
+
+
+def pairs(options: Options, start: Loaded, count: int) -> tuple[list[Any], list[list[Any]]]:
+    """So many pairs of texts of one window each, and their tokens; always in the same order."""
+    examples = load_card(options.pairs).load("train")
+    chosen = [examples[i] for i in _order(len(examples), options)[: count + count // 4 + 64]]
+    texts = get_family("classification").unit_texts(chosen, start.tokenizer)
+    both = [texts[2 * i : 2 * i + 2] for i in range(len(chosen))]
+    kept = [i for i, (left, right) in enumerate(both) if len(left.sizes) == len(right.sizes) == 1]
+    kept = [kept[i % len(kept)] for i in range(count)]
+    return [chosen[i] for i in kept], [both[i] for i in kept]
+
+
+def trainer_plan(options: Options) -> list[int]:
+    """Examples of the warm-up and of each repeat."""
+    return [TRAINER_BATCH * min(4, options.steps)] + [TRAINER_BATCH * options.steps] * options.repeats
+
+
+def cut(plan: Sequence[int], available: int, batch: int) -> list[Batches]:
+    """Batches of `batch` consecutive examples, over and over if there are too few, for each part of a plan."""
+    result: list[Batches] = []
+    first = 0
+    for count in plan:
+        numbers = [number % available for number in range(first, first + count)]
+        result.append([numbers[at : at + batch] for at in range(0, count, batch)])
+        first += count
+    return result
+
+
+def cut_by_tokens(plan: Sequence[int], sizes: Sequence[int], budget: int) -> list[Batches]:
+    """Batches of consecutive examples with about `budget` tokens each, the batches of a part of about equal size."""
+    result: list[Batches] = []
+    for part in cut(plan, len(sizes), max(plan)):
+        (numbers,) = part
+        ends = np.cumsum([sizes[number] for number in numbers])
+        count = max(1, round(float(ends[-1]) / budget))
+        bounds = [int(np.searchsorted(ends, ends[-1] * k / count)) for k in range(1, count)]
+        result.append([list(batch) for batch in np.split(np.asarray(numbers), bounds) if len(batch)])
+    return result
+
+
+def train(
+    gate: Gate,
+    module: nn.Module,
+    losses: Callable[[int], Iterator[tuple[str, float, Tensor]]],
+    accelerator: Any,
+    optimizer: Any = None,
+    more: int = 0,
+) -> None:
+    """Our loop, with AdamW over all that can be trained; `more` steps after those of the gate."""
+    if optimizer is None:
+        optimizer = accelerator.prepare(optimizer_for({"all": (list(module.parameters()), 5e-5)}, 0.01))
+    start, steps = (gate.total, gate.total + more) if more else (0, gate.total)
+    settings = LoopSettings(steps=steps, log_every=steps + 1)
+    hooks = Hooks() if more else Hooks(progress=gate.step)
+    run(module, optimizer, losses, settings, hooks, accelerator=accelerator, start=start)
+
+
+class Stopwatch:
+    """Adds the seconds of a block to the gate's `waited`."""
+
+    def __init__(self, gate: Gate) -> None:
+        self.gate = gate
+
+    def __enter__(self) -> None:
+        self.began = time.perf_counter()
+
+    def __exit__(self, *_: object) -> None:
+        self.gate.add(waited=time.perf_counter() - self.began)
+
+
+def top_operations(step: Callable[[], None], count: int = 15) -> list[dict[str, Any]]:
+    """The operations that take most of the time of a call, by their own time without what they call."""
+    kinds = [torch.profiler.ProfilerActivity.CPU]
+    if torch.cuda.is_available():
+        kinds.append(torch.profiler.ProfilerActivity.CUDA)
+    with torch.profiler.profile(activities=kinds) as profile:
+        step()
+    key = "self_device_time_total" if torch.cuda.is_available() else "self_cpu_time_total"
+    rows = sorted(profile.key_averages(), key=lambda row: -getattr(row, key))
+    total = sum(getattr(row, key) for row in rows)
+    return [{"operation": row.key, "calls": row.count, "share": getattr(row, key) / total} for row in rows[:count]]
+
+
+def _order(count: int, options: Options) -> list[int]:
+    return [int(i) for i in np.random.default_rng(options.seed).permutation(count)]

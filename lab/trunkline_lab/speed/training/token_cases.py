@@ -1,0 +1,177 @@
+"""Token classification: the Trainer of transformers, and our loop over the same sentences."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from typing import IO, Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from trunkline.adapt.lora import TaskModel, starting_lora
+
+from trunkline.config import AdaptSection
+from trunkline.encoder.batch import TokenBatch
+from trunkline.encoder.encoder import Encoder
+from trunkline.encoder.resolve import resolve
+from trunkline.heads.linear import LinearHead
+from trunkline.text.packing import UnitText, pack
+from trunkline_lab.speed.side_by_side import Missing
+from trunkline_lab.speed.training.cases import TRAINER_BATCH, Options
+from trunkline_lab.speed.training.common import (
+    Stopwatch,
+    accelerator_of,
+    cut,
+    cut_by_tokens,
+    dropout_of,
+    sentences,
+    start_of,
+    train,
+    trainer_plan,
+)
+from trunkline_lab.speed.training.flops import step_flops
+from trunkline_lab.speed.training.gate import Gate
+
+
+class Tagger(nn.Module):
+    """An encoder and a linear head, both trained."""
+
+    def __init__(self, encoder: Encoder, labels: int) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.head = nn.Linear(encoder.config.hidden_size, labels)
+
+    def forward(self, encoder: Encoder, batch: TokenBatch, dropout: float) -> Tensor:
+        """[words, labels] logits."""
+        return self.head(F.dropout(batch.pool(encoder(batch)), dropout, self.training))
+
+
+def tagger(options: Options, channel: IO[str], *, lora: bool, batch: int | None) -> None:
+    """Our loop, as `trunkline adapt --mode lora` trains, or with the whole encoder trained."""
+    start = start_of(options)
+    texts, targets, labels = sentences(options, start)
+    accelerator, precision = accelerator_of()
+    encoder = start.encoder.to(accelerator.device)
+    rate = dropout_of(options, start)
+    model: nn.Module
+    if lora:
+        encoder.requires_grad_(False).eval()
+        head = LinearHead(
+            np.zeros((len(labels), encoder.config.hidden_size), np.float32), np.zeros(len(labels), np.float32)
+        )
+        model = TaskModel(starting_lora(start, "ner", AdaptSection().adapter), head)
+    else:
+        encoder.dropout = rate
+        model = Tagger(encoder, len(labels))
+    model.to(accelerator.device)
+    plan = trainer_plan(options)
+    sizes = [text.size for text in texts]
+    parts = cut(plan, len(texts), batch) if batch else cut_by_tokens(plan, sizes, options.tokens)
+    gate = Gate(channel, [len(part) for part in parts])
+    gate.say(precision=precision, trained=_trained(model), examples_per_step=plan[1] / len(parts[1]))
+    batches = [numbers for part in parts for numbers in part]
+
+    def losses(step: int) -> Iterator[tuple[str, float, Tensor]]:
+        with Stopwatch(gate):
+            chosen = batches[step]
+            packed = pack([texts[i] for i in chosen], encoder.config.pad_id)
+            tokens = TokenBatch.from_packed(packed, accelerator.device)
+            wanted = torch.from_numpy(np.concatenate([targets[i] for i in chosen])).to(accelerator.device)
+        gate.add(tokens=tokens.n_tokens, computed=tokens.input_ids.numel(), examples=len(chosen))
+        if not lora:
+            flops = step_flops(encoder, None, tokens)
+            gate.add(flops=flops.done, real_flops=flops.real)
+        with accelerator.autocast():
+            logits = model(encoder, tokens, rate)
+        yield "task", 1.0, F.cross_entropy(logits.float(), wanted, ignore_index=-1)
+
+    train(gate, model, losses, accelerator)
+
+
+def trainer(options: Options, channel: IO[str], *, bf16: bool, lora: bool) -> None:
+    """The Trainer at its defaults but for the order of the texts, over ids that our tokeniser made."""
+    try:
+        import transformers
+        from transformers import AutoModelForTokenClassification, AutoTokenizer, DataCollatorForTokenClassification
+    except ImportError as error:
+        raise Missing(f"transformers is not installed ({error}); `pip install transformers`") from error
+    start = start_of(options)
+    texts, targets, labels = sentences(options, start)
+    folder = str(resolve(options.encoder).folder)
+    changes: dict[str, Any] = {}
+    if options.dropout is not None:
+        changes = {"hidden_dropout_prob": options.dropout, "attention_probs_dropout_prob": options.dropout}
+    model = AutoModelForTokenClassification.from_pretrained(
+        folder, num_labels=len(labels), dtype=torch.float32, **changes
+    )
+    if lora:
+        model = _with_peft(model, start.encoder)
+    plan = trainer_plan(options)
+    chosen = [i for part in cut(plan, len(texts), TRAINER_BATCH) for numbers in part for i in numbers]
+    gate = Gate(channel, [count // TRAINER_BATCH for count in plan])
+    gate.say(precision="bf16" if bf16 else "fp32", trained=_trained(model), examples_per_step=TRAINER_BATCH)
+    gate.say(peer=f"transformers {transformers.__version__}", attention=model.config._attn_implementation)
+
+    def count(module: nn.Module, arguments: Any, keywords: dict[str, Any]) -> None:
+        mask = keywords["attention_mask"]
+        gate.add(tokens=int(mask.sum()), computed=mask.numel(), examples=len(mask))
+
+    model.register_forward_pre_hook(count, with_kwargs=True)
+
+    class Callback(transformers.TrainerCallback):
+        def on_step_end(self, *arguments: Any, **keywords: Any) -> None:
+            gate.step()
+
+    class InOrder(transformers.Trainer):
+        def _get_train_sampler(self, *arguments: Any, **keywords: Any) -> Any:
+            return torch.utils.data.SequentialSampler(self.train_dataset)
+
+    with tempfile.TemporaryDirectory() as output:
+        arguments = transformers.TrainingArguments(
+            output_dir=output,
+            max_steps=gate.total,
+            per_device_train_batch_size=TRAINER_BATCH,
+            bf16=bf16,
+            report_to="none",
+            save_strategy="no",
+            disable_tqdm=True,
+            use_cpu=not torch.cuda.is_available(),
+        )
+        InOrder(
+            model=model,
+            args=arguments,
+            train_dataset=[_features(texts[i], targets[i]) for i in chosen],
+            data_collator=DataCollatorForTokenClassification(AutoTokenizer.from_pretrained(folder)),
+            callbacks=[Callback()],
+        ).train()
+
+
+def _with_peft(model: Any, encoder: Encoder) -> Any:
+    try:
+        from peft import LoraConfig, TaskType, get_peft_model
+    except ImportError as error:
+        raise Missing(f"peft is not installed ({error}); `pip install 'trunkline-lab[peers]'`") from error
+    section = AdaptSection().adapter
+    config = LoraConfig(
+        r=section.rank,
+        lora_alpha=section.alpha,
+        target_modules=["query", "value"],
+        layers_to_transform=list(range(encoder.fork, encoder.config.n_layers)),
+        task_type=TaskType.TOKEN_CLS,
+    )
+    return get_peft_model(model, config)
+
+
+def _features(text: UnitText, targets: Any) -> dict[str, list[int]]:
+    """A sentence as the collator takes it; the first token of each word has its label, as in transformers' examples."""
+    labels = np.full(text.size, -100)
+    first = np.full(text.n_units, -1)
+    first[text.unit[::-1]] = text.token[::-1]
+    labels[first] = np.where(targets >= 0, targets, -100)
+    return {"input_ids": text.ids.tolist(), "attention_mask": [1] * text.size, "labels": labels.tolist()}
+
+
+def _trained(model: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
