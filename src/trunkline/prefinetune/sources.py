@@ -16,7 +16,7 @@ from trunkline.config import DecontaminateSection, MixtureFamily, MixtureRecipe,
 from trunkline.data.checks.decontaminate import decontaminate
 from trunkline.data.checks.overlap import OverlapIndex
 from trunkline.data.checks.report import example_texts
-from trunkline.data.load import load_examples, stream_examples, stream_source
+from trunkline.data.load import stream_examples, stream_source
 from trunkline.data.source_card import SourceCard, label_words, load_source_card
 from trunkline.errors import RecipeError, TrunklineError
 from trunkline.prefinetune.corpus import Corpus, View, cached, corpus_of
@@ -296,7 +296,7 @@ def _read_any(path: Path) -> list[Example]:
     problems = []
     for family in (*_READ_AS.values(), "plain"):
         try:
-            return load_examples(path, family)
+            return list(stream_examples(path, family))
         except TrunklineError as error:
             problems.append(str(error))
     raise TrunklineError(f"{path} cannot be read as data of any family: {problems[0]}")
