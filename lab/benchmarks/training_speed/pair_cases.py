@@ -9,7 +9,6 @@ from typing import IO, Any
 import torch
 from side_by_side import Missing
 from torch import Tensor, nn
-from trunkline.prefinetune.losses.grad_cache import chunk_slices
 
 from training_speed.cases import TRAINER_BATCH, Options
 from training_speed.common import Stopwatch, accelerator_of, cut, dropout_of, pairs, start_of, train
@@ -18,6 +17,7 @@ from trunkline.config import AdapterSection
 from trunkline.encoder.batch import TokenBatch
 from trunkline.encoder.lora import LoraAdapter, lora_config
 from trunkline.encoder.resolve import resolve
+from trunkline.prefinetune.grad_cache import chunk_slices
 from trunkline.prefinetune.model import PrefinetuneModel, StepBatch, to_device
 from trunkline.prefinetune.objectives.classification import TextPairObjective
 from trunkline.text.packing import pack
