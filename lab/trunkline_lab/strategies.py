@@ -23,7 +23,6 @@ from typing import Any
 
 import numpy as np
 from scipy import stats
-from trunkline.prefinetune.conflict import FILE as CONFLICT_FILE
 
 from trunkline.atomic import write_atomic
 from trunkline.config import PrefinetuneRecipe, load_recipe
@@ -37,6 +36,9 @@ from trunkline.training.log import read_rows, write_rows
 from trunkline.training.precision import resolve_precision
 from trunkline.ui import training_bar
 from trunkline.versions import versions
+from trunkline_lab.conflict.measure import FILE as CONFLICT_FILE
+from trunkline_lab.conflict.watch import ConflictWatch
+from trunkline_lab.data.finder import CardFinder
 
 RECIPES = Path("lab/recipes/strategies")
 STRATEGIES = (
@@ -51,6 +53,8 @@ STRATEGIES = (
 MERGES = {"merge-average": "average", "merge-ties": "ties"}
 REFERENCES = ("none", "naive", "task-primary")
 """Strategies with which the others are compared."""
+CONFLICT_EVERY, CONFLICT_BATCHES, COMPARED = 100, 24, ("naive", "task-primary")
+"""Steps between measurements of conflict, batches of each, and the strategies that are measured."""
 MEASURES = ("dev/ner/recall_at_1", "dev/classification/mrr")
 
 
@@ -68,18 +72,18 @@ def recipe_of(name: str, options: argparse.Namespace, seed: int) -> PrefinetuneR
     Other steps than the recipe's are measured at the end alone.
     """
     over: dict[str, Any] = {"seed": seed, "encoder": options.start}
-    over["monitor"] = {} if options.conflict else {"conflict_every": 0}
     if options.steps is not None:
-        over["monitor"]["every"] = options.steps
+        over["monitor"] = {"every": options.steps}
         over["optimizer"] = {"steps": options.steps}
     recipe = load_recipe(RECIPES / f"{name}.yaml", PrefinetuneRecipe, over)
     return recipe.model_copy(update={"name": f"{recipe.name}-{seed}"})
 
 
-def run_strategy(recipe: PrefinetuneRecipe, runs: Path) -> dict[str, float]:
+def run_strategy(recipe: PrefinetuneRecipe, runs: Path, conflict: bool) -> dict[str, float]:
     """Runs a recipe, or reads what it measured."""
+    watch = ConflictWatch(CONFLICT_EVERY, CONFLICT_BATCHES) if conflict and recipe.strategy in COMPARED else None
     with training_bar(recipe.name) as report:
-        prefinetune(recipe, runs / recipe.name, report)
+        prefinetune(recipe, runs / recipe.name, report, finder=CardFinder(), watch=watch)
     return last_measures(runs / recipe.name)
 
 
@@ -109,7 +113,7 @@ def probe(bundle: str, recipe: PrefinetuneRecipe, seed: int) -> dict[str, float]
     model = PrefinetuneModel(loaded.encoder, adapters, {})
     bf16 = resolve_precision(recipe.precision) == "bf16"
     return {
-        f"probe/{name}": Probe(name, section, seed).measure(model, loaded.tokenizer, bf16=bf16)
+        f"probe/{name}": Probe(name, section, seed, CardFinder()).measure(model, loaded.tokenizer, bf16=bf16)
         for name, section in recipe.monitor.probes.items()
     }
 
@@ -125,7 +129,7 @@ def measure(
         return shown, run_part(name, float(share), base, seed, runs)
     if name in MERGES:
         return name, run_merge(MERGES[name], base, seed, runs)
-    return name, run_strategy(recipe_of(name, options, seed), runs)
+    return name, run_strategy(recipe_of(name, options, seed), runs, options.conflict)
 
 
 def summarise(rows: Sequence[dict[str, Any]], families: dict[str, str]) -> list[dict[str, Any]]:
@@ -252,7 +256,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except TrunklineError as error:
         parser.error(str(error))
     base = bases[options.seeds[0]]
-    families = {name: Probe(name, section, 0).family.name for name, section in base.monitor.probes.items()}
+    families = {name: section.family for name, section in base.monitor.probes.items()}
     for seed in options.seeds:
         for asked in options.strategies:
             name, measures = measure(asked, bases[seed], seed, options)

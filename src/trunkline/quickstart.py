@@ -69,11 +69,11 @@ def _fitted(bundle: Path, source: Path | None) -> dict[str, Mapping[str, float]]
 
 def _prefinetuned(folder: Path) -> Path:
     from trunkline.config import PrefinetuneRecipe, load_recipe
-    from trunkline.prefinetune import prefinetune
+    from trunkline.prefinetune import FileFinder, prefinetune
 
     recipe = load_recipe(HERE / "recipes" / "quickstart.yaml", PrefinetuneRecipe)
     with ui.training_bar(recipe.name) as report:
-        return prefinetune(recipe, folder / "run", report)
+        return prefinetune(recipe, folder / "run", report, finder=FileFinder(SAMPLES))
 
 
 def _show(model: Model) -> None:

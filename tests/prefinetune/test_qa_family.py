@@ -10,14 +10,12 @@ from typing import Any
 
 import pytest
 import torch
-from trunkline.adapt.command import AdaptOrder, adapt_command
-from trunkline.adapt.fit import TaskData, adapt
 
 import tiny_models
 import trunkline
-from trunkline.config import AdaptSection, BudgetSection, PrefinetuneRecipe
+from trunkline.config import PrefinetuneRecipe
 from trunkline.data.load import load_examples
-from trunkline.encoder.bundle_files import Loaded, add_task, load_any, load_bundle, save_bundle
+from trunkline.encoder.bundle_files import Loaded, load_any, load_bundle
 from trunkline.errors import RecipeError, TrunklineError
 from trunkline.prefinetune import Report, prefinetune
 from trunkline.prefinetune.model import draw_batch
@@ -197,78 +195,50 @@ def test_three_families_are_trained_together(bundle: Path) -> None:
 
 def test_a_task_from_a_squad_file_is_fitted_saved_and_loaded(bundle: Path, tmp_path: Path) -> None:
     train, test = (squad_of(qa_rows(count, seed), tmp_path / f"{seed}.json") for count, seed in ((120, 5), (60, 6)))
-    out = tmp_path / "bundle"
-    parts = {"train": str(train), "dev": None, "test": str(test)}
-    section = AdaptSection(penalties=(0.01, 1.0), max_length=32)
-    result = adapt_command(AdaptOrder("ask", "qa", parts, str(bundle), out), section, BudgetSection())
-    gold = load_examples(test, "qa")
-    first, again = (trunkline.load(out).predict([example.text for example in gold]) for _ in range(2))
+    family, examples = load_examples(train)
+    assert family == "qa"
+    model = trunkline.load(bundle)
+    model.fit("ask", examples)
+    model.save(tmp_path / "bundle")
+    gold = load_examples(test)[1]
+    first, again = (trunkline.load(tmp_path / "bundle").predict([example.text for example in gold]) for _ in range(2))
     assert first == again
     predicted = [row["ask"] for row in first]
-    assert FAMILY.score(gold, predicted) == result["test"]
+    scores = FAMILY.score(gold, predicted)
+    assert scores == pytest.approx(dict(model.evaluate("ask", gold).scores))
     assert all(
         p["answer"] == ("" if p["start"] is None else e.context[p["start"] : p["end"]])
         for p, e in zip(predicted, gold, strict=True)
     )
     rng = random.Random(0)
     by_chance = [{"answer": rng.choice([*example.context.split(), ""])} for example in gold]
-    assert result["test"]["token_f1"] > FAMILY.score(gold, by_chance)["token_f1"] + 0.25
+    assert scores["token_f1"] > FAMILY.score(gold, by_chance)["token_f1"] + 0.25
     assert {p["answer"] for p in predicted if p["answer"]} & set(tiny_models.NAMES)
-    assert {p["answer"] for p in predicted if p["answer"]} & set(tiny_models.PLACES)
 
 
-def test_lora_adaptation_runs_through_the_same_code(tiny: Loaded) -> None:
-    examples = [QaExample(r["question"], r["context"], spans(r)) for r in qa_rows(40, seed=7)]
-    task = TaskData("ask", "qa", examples[:30], examples[30:], examples[30:])
-    result = adapt(task, tiny, AdaptSection(mode="lora", penalties=(0.1,), epochs=2, tokens=128))
-    assert result.adapter.lora is not None and 0 <= result.test["token_f1"] <= 1
-
-
-def spans(row: dict[str, Any]) -> tuple[tuple[int, int], ...]:
-    return tuple((a["answer_start"], a["answer_start"] + len(a["text"])) for a in row["answers"])
-
-
-def with_tasks(tiny: Loaded, folder: Path) -> trunkline.Bundle:
-    """A question task and an entity task in one bundle."""
-    save_bundle(tiny, folder)
-    asked = [QaExample(r["question"], r["context"], spans(r)) for r in qa_rows(60, seed=8)]
-    path = tiny_models.write_jsonl(folder.parent / "ner.jsonl", tiny_models.ner_rows(40))
-    found = load_examples(path, "ner")
-    for name, family, rows in (("ask", "qa", asked), ("find", "ner", found)):
-        result = adapt(TaskData(name, family, rows[:30], rows[30:]), tiny, AdaptSection(penalties=(0.1,)))
-        add_task(folder, name, result.adapter)
-    return trunkline.load(folder)
-
-
-def test_tasks_of_other_families_on_the_same_text_do_not_disturb_each_other(tiny: Loaded, tmp_path: Path) -> None:
-    bundle = with_tasks(tiny, tmp_path / "bundle")
-    texts = ["who\nann lives in rome", f"where\n{'the old river ' * 40}and ann lives in rome", "who\n"]
-    together = bundle.predict(texts)
+def test_tasks_of_other_families_on_the_same_text_do_not_disturb_each_other(bundle: Path, tmp_path: Path) -> None:
+    model = trunkline.load(bundle)
+    model.fit("ask", load_examples(squad_of(qa_rows(60, 8), tmp_path / "qa.json"))[1])
+    model.fit("find", load_examples(tiny_models.write_jsonl(tmp_path / "ner.jsonl", tiny_models.ner_rows(40)))[1])
+    texts = ["who\nann lives in rome", f"where\n{'the old river ' * 40}and ann lives in rome", "who\nnobody"]
+    together = model.predict(texts)
     for name in ("ask", "find"):
-        alone = bundle.predict(texts, tasks=[name])
+        alone = model.predict(texts, tasks=[name])
         assert [row[name] for row in together] == [row[name] for row in alone]
-    assert together[2]["ask"]["answer"] == ""
-    with pytest.raises(TrunklineError, match="has one line"):
-        bundle.predict(["ann lives in rome"])
-    assert bundle.predict(["ann lives in rome"], tasks=["find"])[0]["find"]
+    with pytest.raises(TrunklineError):
+        model.predict(["ann lives in rome"])
+    assert model.predict(["ann lives in rome"], tasks=["find"])[0]["find"]
 
 
-def test_an_answer_far_behind_the_first_window_is_found(tiny: Loaded, tmp_path: Path) -> None:
+def test_a_long_context_has_units_in_every_window(tiny: Loaded) -> None:
     context = f"{'the old river ' * 60}yesterday in rome we met ann {'the new river ' * 60}"
     example = QaExample("who", context, ((context.index("ann"), context.index("ann") + 3),))
-    assert len(PointerFamily().unit_texts([example], tiny.tokenizer)[0].sizes) > 4
-    result = adapt(TaskData("ask", "qa", [example], [example]), tiny, AdaptSection(penalties=(1.0,)))
-    save_bundle(tiny, tmp_path / "bundle")
-    add_task(tmp_path / "bundle", "ask", result.adapter)
-    found = trunkline.load(tmp_path / "bundle").predict([example.text])[0]["ask"]
-    assert (found["answer"], found["start"]) == ("ann", context.index("ann"))
+    units = PointerFamily().unit_texts([example], tiny.tokenizer)[0]
+    assert len(units.sizes) > 4 and set(units.unit.tolist()) == set(range(units.n_units))
 
 
 def test_sources_of_another_kind_are_refused(tiny_folder: Folders, data: Path, tmp_path: Path) -> None:
     pairs = tiny_models.write_jsonl(tmp_path / "pairs.jsonl", tiny_models.pair_rows(5))
-    section = {"qa": {"sources": {str(pairs): {}, "sample_pairs": {}}}}
-    with pytest.raises(RecipeError) as caught:
-        recipe_sources(tiny_models.recipe_of(tiny_folder("bert"), data, families=section))
-    lines, card = caught.value.problems
-    assert "Expected question and context and answers, for qa" in lines
-    assert card == "families.qa.sources.sample_pairs: sample_pairs yields PairExample. Expected QaExample for qa."
+    recipe = tiny_models.recipe_of(tiny_folder("bert"), data, families={"qa": {"sources": {str(pairs): {}}}})
+    with pytest.raises(RecipeError, match=r"1 problem:\s+- families\.qa\.sources\..*pairs\.jsonl"):
+        recipe_sources(recipe)

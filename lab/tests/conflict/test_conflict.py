@@ -14,8 +14,6 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
-from trunkline.prefinetune.conflict import ConflictLog, gradients, measure_conflict, shared_parameters
-from trunkline.prefinetune.conflict_report import draw_batches, levels
 
 import tiny_models
 from trunkline.config import PrefinetuneRecipe
@@ -27,6 +25,8 @@ from trunkline.prefinetune.objectives import get_prefinetune_family
 from trunkline.prefinetune.sources import recipe_sources
 from trunkline.prefinetune.strategies import adapters_of
 from trunkline.training.log import read_rows
+from trunkline_lab.conflict.measure import ConflictLog, gradients, measure_conflict, shared_parameters
+from trunkline_lab.conflict.report import draw_batches, levels
 
 Folders = Callable[[str], Path]
 PARTS = {

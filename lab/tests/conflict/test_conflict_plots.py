@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 from rich.console import Console
-from trunkline.prefinetune.conflict import ConflictLog
 
-from trunkline.ui import conflict
+from trunkline_lab.conflict import plots as conflict
+from trunkline_lab.conflict.measure import ConflictLog
 
 
 def rows(rng: np.random.Generator, adapters: bool, pairs: list[list[str]]) -> list[dict[str, Any]]:

@@ -10,17 +10,18 @@ from typing import Any
 
 import pytest
 import torch
+import typer
 from scipy.stats import t
-from trunkline.prefinetune.conflict import ConflictLog
-from trunkline.prefinetune.conflict_report import conflict_of_bundle, levels, summarise_conflict
 from typer.testing import CliRunner
 
 import tiny_models
-from trunkline.cli import app
-from trunkline.config import PrefinetuneRecipe, parse_recipe
 from trunkline.errors import DataError, TrunklineError
-from trunkline.prefinetune import prefinetune
+from trunkline.prefinetune import Report, prefinetune
 from trunkline.training.log import read_rows
+from trunkline_lab.conflict.command import conflict
+from trunkline_lab.conflict.measure import ConflictLog
+from trunkline_lab.conflict.report import conflict_of_bundle, levels, summarise_conflict
+from trunkline_lab.conflict.watch import ConflictWatch
 
 Folders = Callable[[str], Path]
 
@@ -170,23 +171,36 @@ def test_a_recipe_of_one_family_has_nothing_to_compare(tiny_folder: Folders, tmp
         conflict_of_bundle(recipe, n_batches=2, fit_steps=0)
 
 
-def test_a_run_measures_conflict_as_its_recipe_says_and_ends_in_the_same_weights(tiny_folder, tmp_path):
-    base = tiny_models.recipe_of(tiny_folder("bert"), tmp_path).model_dump(mode="json")
-    bundles = []
-    for name, more in (("off", {}), ("on", {"conflict_every": 4, "conflict_batches": 2})):
-        raw = {**base, "monitor": {**base["monitor"], **more}}
-        bundles.append(prefinetune(parse_recipe(raw, PrefinetuneRecipe, "r"), tmp_path / name))
-    assert tiny_models.same_bits(*(tiny_models.bundle_tensors(bundle) for bundle in bundles))
-    assert {row["step"] for row in read_rows(tmp_path / "on" / "conflict.jsonl")} == {0, 4, 8}
-    evaluated = [
-        {r["step"] for r in read_rows(tmp_path / n / "metrics.jsonl") if "dev/ner/loss" in r} for n in ("off", "on")
-    ]
-    assert evaluated == [{0, 5, 10}] * 2
-    assert not (tmp_path / "off" / "conflict.jsonl").exists()
+def test_a_watched_run_measures_conflict_and_ends_in_the_same_weights(tiny_folder: Folders, tmp_path: Path) -> None:
+    recipe = tiny_models.recipe_of(tiny_folder("bert"), tmp_path)
+    stop = Report(progress=lambda done, steps, values: exec("raise KeyboardInterrupt") if done == 7 else None)
+    plain = prefinetune(recipe, tmp_path / "off")
+    with pytest.raises(KeyboardInterrupt):
+        prefinetune(recipe, tmp_path / "on", stop, watch=ConflictWatch(4, 2))
+    assert {row["step"] for row in read_rows(tmp_path / "on" / "conflict.jsonl")} == {0, 4}
+    watched = prefinetune(recipe, tmp_path / "on", watch=ConflictWatch(4, 2))
+    assert tiny_models.same_bits(*(tiny_models.bundle_tensors(bundle) for bundle in (plain, watched)))
+    rows = read_rows(tmp_path / "on" / "conflict.jsonl")
+    assert {row["step"] for row in rows} == {0, 4, 8}
+    assert len(rows) == 3 * len([row for row in rows if row["step"] == 0]), "no step is measured twice"
+
+
+def test_a_run_of_one_family_has_nothing_to_watch(tiny_folder: Folders, tmp_path: Path) -> None:
+    families = {"ner": tiny_models.recipe_of(tiny_folder("bert"), tmp_path).families["ner"].model_dump()}
+    changes = {"families": families, "strategy": "individual", "optimizer": {"steps": 2}}
+    prefinetune(
+        tiny_models.recipe_of(tiny_folder("bert"), tmp_path, **changes), tmp_path / "run", watch=ConflictWatch(1)
+    )
+    assert not (tmp_path / "run" / "conflict.jsonl").exists()
+
+
+def test_the_command_compares_runs_and_measures_a_recipe(tiny_folder: Folders, tmp_path: Path) -> None:
+    app = typer.Typer()
+    app.command()(conflict)
+    recipe = tiny_models.recipe_of(tiny_folder("bert"), tmp_path, optimizer={"steps": 2}, monitor={"every": 0})
+    prefinetune(recipe, tmp_path / "on", watch=ConflictWatch(1, 2))
+    (tmp_path / "recipe.yaml").write_text(json.dumps(recipe.model_dump(mode="json")), encoding="utf-8")
     for arguments in ((tmp_path / "on",), (tmp_path / "recipe.yaml", "--batches", 2)):
-        (tmp_path / "recipe.yaml").write_text(json.dumps({**base, "name": "before"}), encoding="utf-8")
-        result = CliRunner().invoke(
-            app, ["conflict", *map(str, arguments), "--out", str(tmp_path / "report"), "--json"]
-        )
+        result = CliRunner().invoke(app, [*map(str, arguments), "--out", str(tmp_path / "report"), "--json"])
         assert result.exit_code == 0, result.output + str(result.exception)
         assert (tmp_path / "report" / "conflict.json").is_file() and list((tmp_path / "report").glob("*.png"))

@@ -97,7 +97,7 @@ def test_no_duplicates(sentences: list[dict], pairs: list[dict[str, str]]) -> No
 
 
 def test_shapes_are_used_about_equally(grammar: Grammar, pairs: list[dict[str, str]]) -> None:
-    kinds = Counter(pair["kind"] for pair in pairs)
+    kinds = Counter(pair["group"] for pair in pairs)
     assert set(kinds) == {item.name for item in grammar.situations}
     assert max(kinds.values()) <= 2 * min(kinds.values())
     skeletons = {_skeleton(item) for item in generate_sentences(3, len(grammar.sentences))}

@@ -20,11 +20,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
-from trunkline.training.folders import write_errors
 
 from trunkline.errors import TrainingError, TrunklineError
 from trunkline.prefinetune.model import PrefinetuneModel, StepBatch
-from trunkline.training.log import MetricsLog
+from trunkline.training.log import MetricsLog, write_errors
 
 Backward = Callable[[Tensor, Sequence[nn.Parameter]], Sequence[Tensor | None]]
 Array = npt.NDArray[np.float64]

@@ -1,4 +1,4 @@
-"""What `trunkline conflict` shows: a table, the findings in words, and plots as PNG files."""
+"""What `trunkline-lab conflict` shows: a table, the findings in words, and plots as PNG files."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import Any
 
 from rich.table import Table
 from rich.text import Text
-from trunkline.prefinetune.conflict import WHOLE
-from trunkline.prefinetune.conflict_report import levels, summarise_conflict
 
 from trunkline.encoder.storage import write_json
 from trunkline.ui import console
 from trunkline.ui.plots import _INK, _SOFT, _save, _title
+from trunkline_lab.conflict.measure import WHOLE
+from trunkline_lab.conflict.report import levels, summarise_conflict
 
 WIDTH = 100
 _GRID = "#e4e7eb"
@@ -45,7 +45,7 @@ def conflict_report(folders: Mapping[str, Path], out: Path) -> dict[str, Any]:
         out: Where to write.
 
     Returns:
-        What `trunkline.prefinetune.conflict_report.summarise_conflict` returns, with the names of the plots as `plots`.
+        What `trunkline_lab.conflict.report.summarise_conflict` returns, with the names of the plots as `plots`.
 
     Raises:
         DataError: A folder without measurements, or rows of another form.

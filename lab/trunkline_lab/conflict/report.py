@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 from torch import nn
-from trunkline.prefinetune.conflict import FILE, WHOLE, as_in_training, measure_conflict, without_noise
 
 from trunkline.config import PrefinetuneRecipe
 from trunkline.encoder.bundle_files import Loaded, load_any
@@ -19,12 +18,13 @@ from trunkline.errors import DataError
 from trunkline.prefinetune.mixture import Mixture, Source
 from trunkline.prefinetune.model import PrefinetuneModel, StepBatch, check_families, draw_batch
 from trunkline.prefinetune.objectives import TextEmbedder, get_prefinetune_family
-from trunkline.prefinetune.sources import recipe_sources
+from trunkline.prefinetune.sources import SourceFinder, recipe_sources
 from trunkline.text.tokens import TextTokenizer
 from trunkline.training.distributed import Place
 from trunkline.training.log import read_rows
 from trunkline.training.precision import resolve_precision
 from trunkline.training.report import Report
+from trunkline_lab.conflict.measure import FILE, WHOLE, as_in_training, measure_conflict, without_noise
 
 _KEYS = (
     *("step", "adapters", "families", "group", "batches", "cosine", "cosine_se", "conflict", "norm_ratio"),
@@ -85,6 +85,7 @@ def conflict_of_bundle(
     *,
     fit_steps: int = 100,
     report: Report | None = None,
+    finder: SourceFinder | None = None,
 ) -> dict[str, Any]:
     """Measures conflict where a run of a recipe would start from a bundle or an encoder.
 
@@ -97,6 +98,7 @@ def conflict_of_bundle(
         n_batches: How many batches of each family are compared.
         fit_steps: Steps of fitting the objectives' parameters.
         report: How the caller follows it.
+        finder: Knows what the names of sources mean.
 
     Returns:
         What `measure_conflict` returns, with `encoder` and `fit_steps`.
@@ -111,7 +113,7 @@ def conflict_of_bundle(
     with torch.random.fork_rng():
         torch.manual_seed(recipe.seed)
         start = load_any(name, fork=recipe.fork, max_length=recipe.max_length)
-        sources = recipe_sources(recipe, start.tokenizer, report.say)
+        sources = recipe_sources(recipe, start.tokenizer, finder=finder, say=report.say)
         check_families(recipe, sources)
         model = _model(recipe, start, sources)
         report.say(f"fitting the objectives, {fit_steps} steps")

@@ -93,7 +93,7 @@ def generate_pairs(seed: int, n: int) -> Iterator[dict[str, str]]:
         n: Number of pairs.
 
     Yields:
-        `{"left": str, "right": str, "kind": str}`, where `kind` is the name of the situation.
+        `{"left": str, "right": str, "group": str}`, where `group` is the name of the situation.
 
     Raises:
         ValueError: If the grammar names an unknown concept or cannot give `n` different pairs.
@@ -110,7 +110,7 @@ def generate_pairs(seed: int, n: int) -> Iterator[dict[str, str]]:
             pair = _new_pair(rng, next(deck), grammar.concepts, seen)
             if pair is not None:
                 made += 1
-                yield {"left": pair[0], "right": pair[1], "kind": name}
+                yield {"left": pair[0], "right": pair[1], "group": name}
         if made == before:
             raise ValueError(f"the grammar gives only {before} different pairs, not {n}")
 

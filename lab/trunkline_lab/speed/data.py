@@ -34,6 +34,7 @@ from trunkline.tasks import get_family
 from trunkline.training.distributed import Place
 from trunkline.training.report import Report
 from trunkline.versions import versions
+from trunkline_lab.data.finder import CardFinder
 
 RECIPE = {
     "name": "data-speed",
@@ -107,7 +108,7 @@ def measure(rounds: int, steps: int, folder: Path) -> dict[str, Any]:
     torch.set_num_threads(1)
     recipe = parse_recipe(RECIPE, PrefinetuneRecipe, "benchmark")
     start = load_any("default", max_length=recipe.max_length)
-    sources = recipe_sources(recipe, start.tokenizer)
+    sources = recipe_sources(recipe, start.tokenizer, finder=CardFinder())
     rates: dict[str, list[float]] = {}
     padding: dict[str, float] = {}
     for family, group in sources.items():

@@ -18,6 +18,7 @@ from trunkline_lab.speed.training.cases import Options
 from trunkline_lab.speed.training.common import Stopwatch, start_of, top_operations, train
 from trunkline_lab.speed.training.flops import step_flops
 from trunkline_lab.speed.training.gate import Gate
+from trunkline_lab.data.finder import CardFinder
 
 _MATMUL_FLOPS = 3e11  # of a repeat
 
@@ -41,7 +42,7 @@ def joint(
     }
     recipe = parse_recipe(raw, PrefinetuneRecipe, "benchmark")
     start = start_of(options)
-    sources = recipe_sources(recipe, start.tokenizer)
+    sources = recipe_sources(recipe, start.tokenizer, finder=CardFinder())
     gate = Gate(channel, [2] + [1] * repeats)
     drawn = run.draw_batch
 

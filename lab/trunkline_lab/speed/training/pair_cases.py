@@ -8,12 +8,12 @@ from typing import IO, Any
 
 import torch
 from torch import Tensor, nn
-from trunkline.prefinetune.losses.grad_cache import chunk_slices
 
 from trunkline.config import AdapterSection
 from trunkline.encoder.batch import TokenBatch
 from trunkline.encoder.lora import LoraAdapter, lora_config
 from trunkline.encoder.resolve import resolve
+from trunkline.prefinetune.grad_cache import chunk_slices
 from trunkline.prefinetune.model import PrefinetuneModel, StepBatch, to_device
 from trunkline.prefinetune.objectives.classification import TextPairObjective
 from trunkline.text.packing import pack

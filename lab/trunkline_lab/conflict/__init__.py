@@ -1,0 +1,1 @@
+"""Where the families' gradients collide on the parameters that they share."""
