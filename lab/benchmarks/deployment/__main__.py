@@ -5,7 +5,7 @@
 Sections: `one` task with its adapter, `eight` tasks on one text, a `mixed` batch of eight rows, `twenty` tasks on disk
 and in memory, `costs` of bundles by format and fork, `fidelity` of rounded weights. All bundles and models are made out
 of the backbone of --bundle, in --work, and used again by the next run. Peers are in the extra `bench`; LiteRT is in an
-environment of its own (docs/mobile.md). Without the data sets of the cards, fidelity is measured on the shipped sample.
+environment of its own (lab/docs/litert.md). Without the data sets of the cards, fidelity is measured on the shipped sample.
 """
 
 from __future__ import annotations
