@@ -54,7 +54,8 @@ def problems(value: Any, schema: dict[str, Any], where: str = "$") -> Iterator[s
         elif key == "enum":
             yield from () if value in given else (f"{where} is {value!r}, not one of {given}",)
         elif key == "required":
-            yield from (f"{where} lacks {name}" for name in given if name not in value)
+            lacking = given if not isinstance(value, dict) else [name for name in given if name not in value]
+            yield from (f"{where} lacks {name}" for name in lacking)
         elif key in ("minimum", "maximum"):
             if isinstance(value, int | float) and (value < given if key == "minimum" else value > given):
                 yield f"{where} is {value!r}, beyond the {key} {given}"

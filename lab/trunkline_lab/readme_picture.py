@@ -44,7 +44,7 @@ def draw(measures: dict[str, tuple[float, float]], path: Path) -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    style = {"svg.fonttype": "none", "svg.hashsalt": "trunkline", "font.family": "sans-serif", "font.size": 13}
+    style: Any = {"svg.fonttype": "none", "svg.hashsalt": "trunkline", "font.family": "sans-serif", "font.size": 13}
     with pyplot.rc_context(style):
         figure, axes = pyplot.subplots(1, len(measures), figsize=(8.4, 2.1), layout="constrained")
         for axis, (name, values) in zip(axes, measures.items(), strict=True):

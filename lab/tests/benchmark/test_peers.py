@@ -17,17 +17,17 @@ import numpy as np
 import pytest
 
 import tiny_models
-from trunkline_lab import fitting
-from trunkline_lab.fitting import TaskData
 from trunkline.config import AdaptSection
 from trunkline.encoder.bundle_files import Loaded
 from trunkline.errors import EncoderError, TrunklineError
 from trunkline.tasks import get_family
 from trunkline.text.examples import NerExample, Span, TextExample
 from trunkline.text.words import split_words
+from trunkline_lab import fitting
 from trunkline_lab.benchmark import peers
 from trunkline_lab.benchmark.peers import BOTH, PEERS, PeerOutput, common, get_peer, linear_probe, rows, setfit
 from trunkline_lab.benchmark.peers.trainer import TrainerSettings
+from trunkline_lab.fitting import TaskData
 
 Folder = Callable[[str], Path]
 

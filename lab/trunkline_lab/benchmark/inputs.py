@@ -55,7 +55,9 @@ def identify_encoder(source: str, family: str, known: dict[str, Identity]) -> Id
             known[source] = {"missing": f"{type(error).__name__}: {error}"}
         else:
             tokenizer = hashlib.sha256(loaded.tokenizer.tokenizer.to_str().encode()).hexdigest()[:16]
-            primaries = {name: hashlib.sha256(primary_file(file)).hexdigest()[:16] for name, file in loaded.primaries.items()}
+            primaries = {
+                name: hashlib.sha256(primary_file(file)).hexdigest()[:16] for name, file in loaded.primaries.items()
+            }
             common = {"backbone": loaded.backbone[:16], "tokenizer": tokenizer}
             known[source] = {**common, "fork": loaded.encoder.fork, "primaries": primaries}
     found = dict(known[source])

@@ -77,5 +77,5 @@ def _check(content: bytes, part: str, layout: Layout) -> None:
             raise TrunklineError(
                 f"the converter made the {part} of {length} tokens with {names}",
                 expected=f"inputs and outputs {wanted}",
-                todo="Use the versions of the packages that docs/mobile.md names",
+                todo="Use the versions of the packages that lab/docs/litert.md names",
             )

@@ -51,7 +51,7 @@ def find_python() -> str:
     if all(importlib.util.find_spec(module) is not None for module in MODULES):
         return sys.executable
     named = os.environ.get(PYTHON, "")
-    todo = f"Make an environment as docs/mobile.md says, and set {PYTHON} to its python"
+    todo = f"Make an environment as lab/docs/litert.md says, and set {PYTHON} to its python"
     if not named:
         raise TrunklineError(
             "LiteRT's packages are not installed here",
@@ -217,6 +217,6 @@ def _failed(output: str, process: _Process) -> TrunklineError:
     last = " ".join(process.messages.read().split()[-60:])
     return TrunklineError(
         f"LiteRT's process ended without a result ({last[-400:]})",
-        expected="litert-torch, ai-edge-litert and ai-edge-quantizer of the versions that docs/mobile.md names",
+        expected="litert-torch, ai-edge-litert and ai-edge-quantizer of the versions that lab/docs/litert.md names",
         todo="Run it again; if it stays, make the environment anew",
     )

@@ -15,6 +15,7 @@ from itertools import chain
 from typing import Any
 
 import numpy as np
+from trunkline.export.quantise.plan import PLANS, Plan
 
 from trunkline.bundle.lora import SLOTS
 from trunkline.config import AdapterSection, AdaptSection
@@ -25,7 +26,6 @@ from trunkline.engine.session import open_session
 from trunkline.export.adapters import adapter_feeds
 from trunkline.export.graph import branch_graph, trunk_graph
 from trunkline.export.quantise.kernels import quantised_kernels
-from trunkline.export.quantise.plan import PLANS, Plan
 from trunkline.export.quantise.smooth import Calibration, calibrate
 from trunkline.export.vocabulary import prune_vocabulary, prune_weights
 from trunkline.export.weights import BackboneWeights, take_weights

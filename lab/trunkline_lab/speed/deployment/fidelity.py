@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from trunkline.export.quantise.plan import PLANS
 
 from trunkline.bundle.lora import SLOTS, fuse
 from trunkline.config import AdaptSection
@@ -17,7 +18,6 @@ from trunkline.export.adapters import adapter_tensors, to_half
 from trunkline.export.graph import branch_graph, trunk_graph
 from trunkline.export.layers import Kernels
 from trunkline.export.quantise.kernels import quantised_kernels
-from trunkline.export.quantise.plan import PLANS
 from trunkline.export.quantise.smooth import calibrate
 from trunkline.export.weights import take_weights
 from trunkline.text.examples import Example

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from trunkline.export.adapter_bytes import converted_task
 from trunkline.export.phone import litert_record
 
 from trunkline.bundle.edit import add_task
@@ -25,7 +26,6 @@ from trunkline.encoder.encoder import Encoder
 from trunkline.encoder.lora import LoraAdapter, LoraConfig
 from trunkline.encoder.peft_format import export_peft
 from trunkline.errors import TrunklineError
-from trunkline.export.adapter_bytes import converted_task
 from trunkline.export.bundle import export_bundle
 from trunkline.export.options import ExportOptions
 from trunkline.export.single import export_merged, export_onnx_adapters

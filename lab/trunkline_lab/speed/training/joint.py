@@ -14,11 +14,11 @@ from trunkline.config import PrefinetuneRecipe, parse_recipe
 from trunkline.prefinetune import run
 from trunkline.prefinetune.sources import recipe_sources
 from trunkline.training.report import Report
+from trunkline_lab.data.finder import CardFinder
 from trunkline_lab.speed.training.cases import Options
 from trunkline_lab.speed.training.common import Stopwatch, start_of, top_operations, train
 from trunkline_lab.speed.training.flops import step_flops
 from trunkline_lab.speed.training.gate import Gate
-from trunkline_lab.data.finder import CardFinder
 
 _MATMUL_FLOPS = 3e11  # of a repeat
 
