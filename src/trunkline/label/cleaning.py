@@ -42,12 +42,7 @@ def clean(candidates: Iterable[Candidate], options: PairOptions, dropped: Counte
     """Yields the candidates that are worth learning from, with runs of blanks made one.
 
     A pair that recurs in either direction counts once; a hash of every pair is remembered for that. Of a document, at
-    most `max_pairs` are kept, a fair draw where its candidates stand together.
-
-    Args:
-        candidates: Document by document.
-        options: Lengths, and `max_pairs` where the method has it.
-        dropped: Counts what is left out, by reason.
+    most `max_pairs` are kept, a fair draw where its candidates stand together. `dropped` counts by reason.
     """
     most = getattr(options, "max_pairs", None)
     taken: Counter[int | str] = Counter()
