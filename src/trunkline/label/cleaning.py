@@ -8,8 +8,8 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from itertools import groupby
+from typing import NamedTuple
 
 from trunkline.label.options import PairOptions
 from trunkline.text.examples import PairExample
@@ -18,8 +18,7 @@ from trunkline.text.words import split_words
 _NO_WORD = re.compile(r"[\W_]+")
 
 
-@dataclass(frozen=True, slots=True)
-class Candidate:
+class Candidate(NamedTuple):
     """Two texts that may belong together; `document` tells what they were found in."""
 
     document: int | str

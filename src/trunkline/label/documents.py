@@ -51,12 +51,12 @@ def read_columns(sources: Iterable[Path], columns: Sequence[str]) -> Iterator[tu
     """
     for path in _files(sources, ROWS, ROWS):
         for line, record in read_table(path)[2] if _ends_in(path, (".csv", ".tsv")) else read_json_lines(path):
-            values = {column: get_key(record, column, path, line) for column in columns}
-            for column, value in values.items():
+            values = [get_key(record, column, path, line) for column in columns]
+            for column, value in zip(columns, values, strict=True):
                 if isinstance(value, bool) or not isinstance(value, str | int | None):
                     given = f"the value of {column!r} is {shorten(value)}"
                     raise DataError(given, path=path, line=line, expected="a string")
-            yield path, ["" if value is None else str(value).strip() for value in values.values()]
+            yield path, ["" if value is None else str(value).strip() for value in values]
 
 
 def _files(sources: Iterable[Path], wanted: Sequence[str], known: Sequence[str]) -> Iterator[Path]:
@@ -64,7 +64,8 @@ def _files(sources: Iterable[Path], wanted: Sequence[str], known: Sequence[str])
     for path in sources:
         files = [path] if path.is_file() and _ends_in(path, known) else []
         if path.is_dir():
-            files = [file for file in sorted(path.rglob("*")) if _ends_in(file, wanted) and file.name[0] != "."]
+            visible = (file for file in sorted(path.rglob("*")) if "/." not in f"/{file.relative_to(path).as_posix()}")
+            files = [file for file in visible if file.is_file() and _ends_in(file, wanted)]
         if not files:
             raise DataError(
                 "there is no file of a form that is read here" if path.exists() else "no such file",

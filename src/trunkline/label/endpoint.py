@@ -13,14 +13,10 @@ from trunkline.errors import TrunklineError
 from trunkline.extras import needs
 from trunkline.label.options import ChatOptions
 
-MAX_ANSWER = 4 * 2**20
-"""Bytes of an answer; more is no list of entities."""
+MAX_ANSWER, REFUSALS = 4 * 2**20, 5
+"""Bytes of an answer, as more is no list of entities; refused requests before any success that end a run."""
 
-REFUSALS = 5
-"""Refused requests before any success that end a run."""
-
-_REPEAT = frozenset((408, 425, 429))
-_REFUSED = frozenset((400, 413, 422))
+_REPEAT, _REFUSED = frozenset((408, 425, 429)), frozenset((400, 413, 422))
 _LONGEST_BACKOFF = 60.0
 
 

@@ -46,7 +46,6 @@ class Options(BaseModel):
     """What all methods have: the licence of the text, for the source card."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
     licence: Name = "the user's own"
 
 

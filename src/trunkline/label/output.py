@@ -94,8 +94,8 @@ class AnswerCache:
 
     def get(self, question: str) -> Any:
         """The answer of a question, or None."""
-        key = (json.dumps([*self._kind, question]),)
-        row = self._database.execute("SELECT answer FROM answers WHERE key = ?", key).fetchone()
+        key = json.dumps([*self._kind, question])
+        row = self._database.execute("SELECT answer FROM answers WHERE key = ?", (key,)).fetchone()
         return json.loads(row[0]) if row else None
 
     def add(self, answers: Iterable[tuple[str, Any]]) -> None:

@@ -8,7 +8,7 @@ import re
 import time
 from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator
-from itertools import pairwise
+from itertools import groupby, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +35,7 @@ def mine_pairs(
 ) -> dict[str, Any]:
     """Mines pairs, filters them and writes `out` (JSON lines) with a source card of the same name beside it.
 
-    The output is a source of pre-finetuning as it is. Nothing is written unless all goes well.
+    The output is a source of pre-finetuning. Nothing is written unless all goes well.
 
     Args:
         sources: Files and folders.
@@ -137,13 +137,10 @@ def _duplicates(sources: Iterable[Path], options: Any) -> Iterator[Candidate]:
 
 
 def _turns(sources: Iterable[Path], options: Any) -> Iterator[Candidate]:
-    number = 0
     rows = documents.read_columns(sources, (options.conversation_column, options.text_column or "text"))
-    for (file, (name, left)), (next_file, (next_name, right)) in pairwise(rows):
-        if name and (file, name) == (next_file, next_name):
+    for number, ((_, name), turns) in enumerate(groupby(rows, key=lambda row: (row[0], row[1][0]))):
+        for (_, (_, left)), (_, (_, right)) in pairwise(turns) if name else ():
             yield Candidate(number, left, right, str(number) if options.group_documents else "")
-        else:
-            number += 1
 
 
 def adjacent(lines: Iterable[str], options: Any) -> Iterator[tuple[str, str]]:

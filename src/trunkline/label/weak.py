@@ -32,10 +32,10 @@ def label_text(
     confirm: Callable[[str], bool] = lambda question: False,
     **options: Any,
 ) -> dict[str, Any]:
-    """Labels the sentences of texts with concepts.
+    """Labels the sentences of texts with concepts: a source of pre-finetuning.
 
     Writes `out` (JSON lines with `text` and `spans`) and beside it a source card, `.yaml`, which says that what is
-    unlabelled is unknown. Both appear when they are complete, and are a source of pre-finetuning as they are.
+    unlabelled is unknown. Both appear when they are complete.
 
     Args:
         source: A text file, a table with a column of texts, a folder of text files, or texts (each one a document).
