@@ -1,14 +1,15 @@
-"""From a folder of plain text to a bundle, by the commands; and the commands about data."""
+"""From a folder of plain text to pre-finetuning on it, by the commands."""
 
 import json
 
+import click
 import pytest
+import typer
 import yaml
 from typer.testing import CliRunner
 
 import tiny_models
 from trunkline.cli import app
-from trunkline.encoder.bundle_files import load_any
 
 runner = CliRunner()
 
@@ -34,71 +35,89 @@ def notes(tmp_path):
     return folder
 
 
-def test_a_folder_of_text_becomes_sources_of_pre_finetuning(notes, tmp_path, tiny_folder):
+@pytest.fixture
+def gazetteer(tmp_path):
     rows = [(name.title(), "person") for name in tiny_models.NAMES] + [(p.title(), "town") for p in tiny_models.PLACES]
-    gazetteer = tmp_path / "names.tsv"
-    gazetteer.write_text("".join(f"{surface}\t{concept}\n" for surface, concept in rows), encoding="utf-8")
+    path = tmp_path / "names.tsv"
+    path.write_text("".join(f"{surface}\t{concept}\n" for surface, concept in rows), encoding="utf-8")
+    return path
+
+
+def test_a_folder_of_text_becomes_sources_of_pre_finetuning(notes, gazetteer, tmp_path, tiny_folder):
     spans, pairs = tmp_path / "spans.jsonl", tmp_path / "pairs.jsonl"
-    options = ("--method", "gazetteer", "--gazetteer", gazetteer, "--columns", "surface,concept")
-    report = json.loads(invoke("weak-label", notes, *options, "--out", spans, "--json").stdout)
+    options = ("--method", "gazetteer", "--gazetteer", gazetteer, "--set", "min_share=0.1")
+    report = json.loads(invoke("label", "weak", notes, *options, "--out", spans, "--json").stdout)
     assert report["concepts"] == 2 and report["labelled"] >= 2 * len(list(notes.iterdir()))
     encoder = str(tiny_folder("bert"))
-    for method, filtered in (("question-answer", ()), ("adjacent", ("--encoder", encoder, "--top-k", 30))):
-        mined = json.loads(invoke("mine-pairs", notes, "--method", method, *filtered, "--out", pairs, "--json").stdout)
-        assert mined["kept"] >= 12
-    checked = runner.invoke(
-        app, ["check-data", "--train", str(spans), "--family", "ner", "--json", "--encoder", "none"]
-    )
-    assert checked.exit_code == 0 and json.loads(checked.stdout)[0]["counts"]["train"]["loaded"] == report["labelled"]
+    for method, filtered in (("question_answer", ()), ("adjacent", ("--encoder", encoder, "--top-k", 30))):
+        mined = invoke("label", "pairs", notes, "--method", method, *filtered, "--out", pairs, "--json")
+        assert json.loads(mined.stdout)["kept"] >= 12
     recipe = tiny_models.recipe_of(tiny_folder("bert"), tmp_path / "unused").model_dump(mode="json")
     recipe["families"]["ner"]["sources"] = {str(spans): {}}
     recipe["families"]["classification"]["sources"] = {str(pairs.with_suffix(".yaml")): {}}
     recipe["optimizer"]["steps"] = 2
     path = tmp_path / "recipe.yaml"
     path.write_text(yaml.safe_dump(recipe), encoding="utf-8")
-    invoke("prefinetune", path, "--out", tmp_path / "run", "--seed", 1)
-    assert set(load_any(str(tmp_path / "run" / "bundle")).primaries) == {"ner", "classification"}
+    invoke("prefinetune", "run", path, "--out", tmp_path / "run")
     plan = {row["source"]: row for row in json.loads((tmp_path / "run" / "schedule.json").read_text())}
     assert plan["spans"]["share"] == 1.0 and plan["pairs"]["epochs"] > 0
+    assert (tmp_path / "run" / "bundle").is_dir()
 
 
-def test_data_commands(tmp_path):
-    listed = json.loads(invoke("data", "list", "--role", "source", "--json").stdout)
-    assert "sample_pairs" in {row["name"] for row in listed} and {row["role"] for row in listed} == {"source"}
-    assert json.loads(invoke("data", "show", "sample_events", "--json").stdout)["licence"] == "Apache-2.0"
-    stats = invoke("data", "stats", "sample_events", "--split", "test", "--plot", tmp_path / "p.png", "--json").stdout
-    assert json.loads(stats)["splits"]["test"]["examples"] == 220
-    assert (tmp_path / "p.png").read_bytes().startswith(b"\x89PNG")
-    mixture = {"name": "m", "families": {"ner": {"sources": {"sample_sentences": {"cap": 500}}}}}
-    (tmp_path / "m.yaml").write_text(yaml.safe_dump(mixture))
-    report = json.loads(invoke("data", "mix", tmp_path / "m.yaml", "--out", tmp_path / "m.json", "--json").stdout)
-    assert report["totals"]["ner"]["examples"] == 500 and json.loads((tmp_path / "m.json").read_text()) == report
-    for command in (("list",), ("show", "sample_events"), ("stats", "sample_intents"), ("mix", tmp_path / "m.yaml")):
-        assert invoke("data", *command).stdout.strip()
+def test_overlapping_and_open_labels_arrive(tmp_path):
+    """Pre-finetuning takes all concepts of a span, and what is unlabelled as unknown."""
+    from trunkline.config import FamilySection
+    from trunkline.label import label_text
+    from trunkline.prefinetune.sources import load_sources
+
+    table, out = tmp_path / "g.tsv", tmp_path / "w.jsonl"
+    table.write_text("Nile\triver\nJordan\tcountry\nJordan\triver\n")
+    label_text(["She saw Jordan and the Nile."] * 20, out, method="gazetteer", gazetteer=table)
+    (source,) = load_sources("ner", FamilySection(sources={str(out): {}}, held_out=2))
+    assert not source.closed
+    assert source.concepts == {"river": "river", "country": "country"}
+    assert (len(source.train), len(source.held_out)) == (18, 2)
+    assert {span.label for span in source.train[0].spans} == {"country", "river"} and len(source.train[0].spans) == 3
 
 
-def test_check_data_says_leak_by_its_exit_code(tmp_path):
-    train, test = tmp_path / "train.csv", tmp_path / "test.csv"
-    train.write_text("text,label\nplease call me back at noon,call\nbuy two bottles of milk,shop\n")
-    test.write_text("text,label\nPlease call me back at noon!,call\norder some bread for me,shop\n")
-    leaking = runner.invoke(app, ["check-data", "--train", str(train), "--test", str(test), "--encoder", "none"])
-    assert leaking.exit_code == 1 and "test_in_train" in leaking.output
-    clean = runner.invoke(app, ["check-data", "--train", str(train), "--encoder", "none"])
-    assert clean.exit_code == 0
-    assert runner.invoke(app, ["check-data", "sample_events", "--encoder", "none"]).exit_code == 0
+def test_tables_for_people(notes, gazetteer, tmp_path):
+    shown = invoke(
+        "label", "weak", notes, "--method", "gazetteer", "--gazetteer", gazetteer, "--out", tmp_path / "s.jsonl"
+    )
+    assert "person" in shown.stdout and "sentences have labels" in shown.stdout
+    shown = invoke("label", "pairs", notes, "--method", "title-body", "--min-words", 4, "--out", tmp_path / "p.jsonl")
+    assert "candidates" in shown.stdout and "12" in shown.stdout
+
+
+@pytest.mark.parametrize("name", ["weak", "pairs"])
+def test_help_fits(name):
+    group = typer.main.get_command(app).commands["label"]
+    command = group.commands[name]
+    options = [
+        parameter for parameter in command.params if isinstance(parameter, click.Option) or "--" in parameter.opts[0]
+    ]
+    assert len(options) <= 20
+    assert all(parameter.help for parameter in options)
+    assert f"Example: trunkline label {name}" in command.help
 
 
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (("weak-label", "x.txt", "--method", "gazetter", "--out", "o.jsonl"), "gazetteer"),
-        (("weak-label", "x.txt", "--method", "chat", "--out", "o.jsonl"), "base_url"),
-        (("mine-pairs", "x.txt", "--method", "columns", "--out", "o.jsonl"), "left_column"),
-        (("check-data",), "--train"),
-        (("data", "stats", "wnut"), "wnut17"),
+        (("weak", "x.txt", "--method", "gazetter"), "did you mean 'gazetteer'"),
+        (("weak", "x.txt", "--method", "chat"), "base_url: is missing"),
+        (("weak", "x.txt", "--method", "chat", "--set", "retrys=3"), "did you mean 'retries'"),
+        (("weak", "x.txt", "--method", "chat", "--set", "retries"), "NAME=VALUE"),
+        (
+            ("weak", "x.txt", "--method", "gazetteer", "--gazetteer", "g.tsv", "--threshold", "0.5"),
+            "threshold: unknown key",
+        ),
+        (("pairs", "x.txt", "--method", "columns"), "left_column: is missing"),
+        (("pairs", "x.txt", "--method", "adjacent", "--set", "passages=line"), "passages"),
+        (("pairs", "none.txt", "--method", "adjacent"), "no such file"),
     ],
 )
 def test_bad_options_are_named(arguments, words):
-    result = runner.invoke(app, arguments)
+    result = runner.invoke(app, ["label", *arguments, "--out", "o.jsonl"])
     assert result.exit_code != 0
     assert words in result.output + str(result.exception)

@@ -48,7 +48,7 @@ def save_classifier(folder: Path, labels: Sequence[str] = LABELS, **options: Any
 
 
 def find(folder: Path, texts: Sequence[str], **options: Any) -> list[list[Span]]:
-    config = TeacherOptions(**({"teacher": str(folder), "threshold": 0.0, "device": "cpu"} | options))
+    config = TeacherOptions(**({"teacher": str(folder), "threshold": 0.0} | options))
     found = list(label_teacher(config, texts))
     assert [text for text, _ in found] == list(texts)
     return [spans for _, spans in found]
@@ -85,7 +85,7 @@ def test_threshold(classifier: Path) -> None:
 
 
 def test_output(classifier: Path, tmp_path: Path) -> None:
-    given = {"method": "teacher", "teacher": str(classifier), "threshold": 0.0, "device": "cpu"}
+    given = {"method": "teacher", "teacher": str(classifier), "threshold": 0.0}
     report = label_text(TEXTS, tmp_path / "t.jsonl", rename="LOC=place,PER=", **given)
     assert report["top"][0][0] == "place" and report["concepts"] == 1
     rows = [json.loads(line) for line in (tmp_path / "t.jsonl").read_text().splitlines()]

@@ -50,9 +50,6 @@ def test_options_of_every_method(gazetteer: Path, tmp_path: Path) -> None:
     out = tmp_path / "w.jsonl"
     assert label(TEXTS, out, gazetteer, limit=1)["sentences"] == 1
     assert label(TEXTS, out, gazetteer, drop=("River",))["top"] == [("country", 1)]
-    label(TEXTS, out, gazetteer, keep_unlabelled=True)
-    assert load_source_card(out.with_suffix(".yaml")).counts == {"train": 3}
-    assert json.loads(out.read_text().splitlines()[1])["spans"] == []
 
 
 def test_what_is_read(gazetteer: Path, tmp_path: Path) -> None:

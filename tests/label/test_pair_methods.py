@@ -22,7 +22,7 @@ SETTINGS = settings(derandomize=True, deadline=None, max_examples=40, suppress_h
 
 
 def find(*sources: Path, method: str, **options: Any) -> list[Candidate]:
-    return list(find_candidates(sources, check_options(method, options, PAIR_METHODS)))
+    return list(find_candidates(sources, method, check_options(method, options, PAIR_METHODS)))
 
 
 def sides(*sources: Path, **options: Any) -> list[tuple[str, str]]:

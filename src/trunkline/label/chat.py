@@ -6,7 +6,6 @@ ours.
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections import Counter
@@ -16,8 +15,10 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel, ValidationError
+
 from trunkline.errors import TrunklineError
-from trunkline.label.endpoint import Endpoint, InvalidAnswer, Stopped
+from trunkline.label.endpoint import Endpoint, InvalidAnswer
 from trunkline.label.options import ChatOptions
 from trunkline.label.output import AnswerCache
 from trunkline.label.sentences import find_all, normalise_type
@@ -28,9 +29,6 @@ PROMPT_VERSION = "1"
 
 MAX_ENTITIES = 200
 """Entities of one sentence that are looked at; a list that is longer is a model gone astray."""
-
-CHARACTERS_A_TOKEN, COMPLETION_TOKENS = 4, 40
-"""Assumed for the estimate of the cost; the answer for one sentence has some two entities."""
 
 SYSTEM = """\
 You annotate text for training a named entity recogniser with an open set of entity types.
@@ -49,6 +47,15 @@ Answer with JSON only, with every sentence once and in order:
 _FENCE = re.compile(r"^```(?:json)?\s*\n(.*)\n\s*```$", re.DOTALL)
 
 
+class _Sentence(BaseModel):
+    id: int
+    entities: list[Any]
+
+
+class _Sentences(BaseModel):
+    sentences: list[_Sentence]
+
+
 def label_chat(
     options: ChatOptions,
     sentences: Iterable[str],
@@ -60,31 +67,25 @@ def label_chat(
 ) -> Iterator[tuple[str, list[Span]]]:
     """Asks for the sentences that are not in the cache, then yields all sentences with what was answered.
 
-    Args:
-        options: Where and how to ask.
-        sentences: What to ask about.
-        cache_file: Where the answers are kept.
-        report: Gets numbers of requests, tokens and unanswered sentences, and counts by kind under `invalid`.
-        say: Takes lines of progress.
-        confirm: Asked before anything is sent.
+    The report gets numbers of requests, tokens and unanswered sentences, and counts by kind under `invalid`. `confirm`
+    is asked before anything is sent.
 
     Raises:
         TrunklineError: No key, not confirmed, or a server that cannot be used.
     """
     key = read_key(options.key_variable)
     given = list(sentences)
-    with closing(AnswerCache(cache_file)) as cache:
-        pending = [text for text in dict.fromkeys(given) if cache.get(*_key(options, text)) is None]
+    with closing(AnswerCache(cache_file, "chat", PROMPT_VERSION, options.model)) as cache:
+        pending = [text for text in dict.fromkeys(given) if cache.get(text) is None]
         report.update(cached=len(set(given)) - len(pending), requests=0, prompt_tokens=0, completion_tokens=0)
         if pending:
             say(plan := describe_cost(options, pending, len(given)))
             if not confirm(f"{plan} Go on?"):
                 raise TrunklineError("not confirmed, nothing was sent", todo="Confirm, or pass --yes")
-            with closing(Endpoint(options, key)) as endpoint:
-                _ask_all(options, endpoint, pending, cache, report, say)
+            _ask_all(options, Endpoint(options, key), pending, cache, report, say)
         report["unanswered"] = 0
         for text in given:
-            entities = cache.get(*_key(options, text))
+            entities = cache.get(text)
             report["unanswered"] += entities is None
             yield text, locate(text, entities or (), report["invalid"])
     if report["unanswered"]:
@@ -104,21 +105,19 @@ def read_key(variable: str | None) -> str:
 
 
 def describe_cost(options: ChatOptions, pending: Sequence[str], total: int) -> str:
-    """What will be sent where, and what it will cost about, in one line."""
+    """What will be sent where, and what it will cost about, in one line; an answer has some two entities."""
     batches = -(-len(pending) // options.sentences)
-    prompt = (batches * len(SYSTEM) + sum(len(text) + 4 for text in pending)) // CHARACTERS_A_TOKEN
-    answers = COMPLETION_TOKENS * len(pending)
-    price = f", about {_money(options, prompt, answers):.2f} at the given prices" if options.prices else ""
+    prompt = (batches * len(SYSTEM) + sum(len(text) + 4 for text in pending)) // 4
+    price = f", about {_cost(options, prompt, 40 * len(pending)):.2f} at the given prices" if options.prices else ""
     return (
         f"{len(pending)} of {total} sentences go to {options.base_url} (model {options.model}) in {batches} requests: "
-        f"about {prompt} prompt tokens ({CHARACTERS_A_TOKEN} characters each) and {answers} tokens of answers "
-        f"({COMPLETION_TOKENS} a sentence, a guess){price}."
+        f"about {prompt} prompt tokens (4 characters each) and {40 * len(pending)} tokens of answers "
+        f"(40 a sentence, a guess){price}."
     )
 
 
-def _money(options: ChatOptions, prompt: int, answers: int) -> float:
-    price_in, price_out = options.prices or (0.0, 0.0)
-    return (prompt * price_in + answers * price_out) / 1e6
+def _cost(options: ChatOptions, *tokens: int) -> float:
+    return sum(number * price for number, price in zip(tokens, options.prices or (0.0, 0.0), strict=True)) / 1e6
 
 
 def _ask_all(
@@ -135,8 +134,9 @@ def _ask_all(
     """
 
     def ask(batch: Sequence[str]) -> None:
-        answers = parse_answer(endpoint.ask(build_messages(batch)), len(batch))
-        cache.add((_key(options, text), found) for text, found in zip(batch, answers, strict=True))
+        numbered = "\n".join(f"{number}. {sentence}" for number, sentence in enumerate(batch, 1))
+        messages = [{"role": "system", "content": SYSTEM}, {"role": "user", "content": numbered}]
+        cache.add(zip(batch, parse_answer(endpoint.ask(messages), len(batch)), strict=True))
 
     batches = [pending[start : start + options.sentences] for start in range(0, len(pending), options.sentences)]
     pool = ThreadPoolExecutor(options.concurrency, thread_name_prefix="label-chat")
@@ -144,8 +144,6 @@ def _ask_all(
         for done, future in enumerate(as_completed([pool.submit(ask, batch) for batch in batches]), 1):
             try:
                 future.result()
-            except Stopped:  # by another request, whose error comes up, too
-                continue
             except InvalidAnswer as error:
                 report["invalid"][str(error)] += 1
             if done == len(batches) or done % max(len(batches) // 10, 1) == 0:
@@ -153,19 +151,10 @@ def _ask_all(
     finally:
         endpoint.stop.set()
         pool.shutdown(wait=True, cancel_futures=True)
+        endpoint.close()
     prompt, answers = endpoint.tokens
     report.update(requests=len(batches), prompt_tokens=prompt, completion_tokens=answers)
-    report["cost"] = _money(options, prompt, answers) if options.prices else None
-
-
-def _key(options: ChatOptions, sentence: str) -> tuple[str, ...]:
-    return "chat", PROMPT_VERSION, options.model, sentence
-
-
-def build_messages(sentences: Sequence[str]) -> list[dict[str, str]]:
-    """The messages of one request; no sentence may have a line break."""
-    numbered = "\n".join(f"{number}. {sentence}" for number, sentence in enumerate(sentences, 1))
-    return [{"role": "system", "content": SYSTEM}, {"role": "user", "content": numbered}]
+    report["cost"] = _cost(options, prompt, answers) if options.prices else None
 
 
 def parse_answer(content: str, count: int) -> list[list[Any]]:
@@ -177,27 +166,18 @@ def parse_answer(content: str, count: int) -> list[list[Any]]:
     text = content.strip()
     fenced = _FENCE.match(text)
     try:
-        answer = json.loads(fenced[1] if fenced else text)
-    except (ValueError, RecursionError):
-        raise InvalidAnswer("answer is not JSON") from None
-    rows = answer.get("sentences") if isinstance(answer, dict) else None
-    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-        raise InvalidAnswer("answer has another form")
-    if [row.get("id") for row in rows] != list(range(1, count + 1)):
+        rows = _Sentences.model_validate_json(fenced[1] if fenced else text, strict=True).sentences
+    except ValidationError:
+        raise InvalidAnswer("answer is not JSON of the form that was asked for") from None
+    if [row.id for row in rows] != list(range(1, count + 1)):
         raise InvalidAnswer("answer has other sentences")
-    found = [row.get("entities") for row in rows]
-    if not all(isinstance(entities, list) for entities in found):
-        raise InvalidAnswer("answer has another form")
-    return found
+    return [row.entities for row in rows]
 
 
 def locate(sentence: str, entities: Sequence[Any], invalid: Counter[str]) -> list[Span]:
     """The spans of a model's entities: every place where the sentence has the text exactly and as whole words.
 
-    Args:
-        sentence: What the model was asked about.
-        entities: What it answered: objects with `text` and `type`, if they are valid.
-        invalid: Counts those that are not, by kind.
+    The entities are objects with `text` and `type`; `invalid` counts those that are not valid, by kind.
     """
     spans = []
     for entity in entities[:MAX_ENTITIES]:

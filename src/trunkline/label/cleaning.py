@@ -8,8 +8,8 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from itertools import groupby
+from typing import NamedTuple
 
 from trunkline.label.options import PairOptions
 from trunkline.text.examples import PairExample
@@ -18,8 +18,7 @@ from trunkline.text.words import split_words
 _NO_WORD = re.compile(r"[\W_]+")
 
 
-@dataclass(frozen=True, slots=True)
-class Candidate:
+class Candidate(NamedTuple):
     """Two texts that may belong together; `document` tells what they were found in."""
 
     document: int | str
@@ -42,12 +41,7 @@ def clean(candidates: Iterable[Candidate], options: PairOptions, dropped: Counte
     """Yields the candidates that are worth learning from, with runs of blanks made one.
 
     A pair that recurs in either direction counts once; a hash of every pair is remembered for that. Of a document, at
-    most `max_pairs` are kept, a fair draw where its candidates stand together.
-
-    Args:
-        candidates: Document by document.
-        options: Lengths, and `max_pairs` where the method has it.
-        dropped: Counts what is left out, by reason.
+    most `max_pairs` are kept, a fair draw where its candidates stand together. `dropped` counts by reason.
     """
     most = getattr(options, "max_pairs", None)
     taken: Counter[int | str] = Counter()

@@ -30,13 +30,7 @@ _BANDS = {"1": 1, "2": 2, "3 to 10": 10, "11 to 100": 100, "over 100": np.iinfo(
 
 
 def filter_consistent(
-    pairs: Sequence[PairExample],
-    embed: Embed,
-    *,
-    top_k: int = 2,
-    pool: int = 100_000,
-    seed: int = 0,
-    batch: int = 512,
+    pairs: Sequence[PairExample], embed: Embed, *, top_k: int = 2, pool: int = 100_000, seed: int = 0, batch: int = 512
 ) -> tuple[npt.NDArray[np.bool_], dict[str, Any]]:
     """Finds the pairs whose right text ranks in the top k for its left text, by cosine.
 
@@ -45,11 +39,11 @@ def filter_consistent(
 
     Args:
         pairs: All of them.
-        embed: The encoder.
+        embed: The encoder, asked for `batch` texts at a time.
         top_k: The lowest rank that is kept, 1 being the best.
-        pool: The most texts of the pool; the more, the stricter the filter. Their vectors are in memory.
-        seed: Draws the pool.
-        batch: Pairs that are embedded and compared at once.
+        pool: The most texts of the pool, drawn by `seed`; the more, the stricter. Their vectors are in memory.
+        seed: Any number.
+        batch: Pairs that are compared at once.
 
     Returns:
         [pairs] whether each pair is kept; and a report: number of `pairs`, `kept`, texts in the `pool`, `top_k`, the
@@ -88,14 +82,9 @@ def filter_consistent(
             ranks[here] += better.sum(axis=1)
     keep = ranks <= top_k
     counts = np.bincount(np.searchsorted(list(_BANDS.values()), ranks), minlength=len(_BANDS)).tolist()
-    return keep, {
-        "pairs": len(pairs),
-        "kept": int(keep.sum()),
-        "pool": len(rivals),
-        "top_k": top_k,
-        "chance": round(top_k / (len(rivals) + 1), 6),
-        "ranks": dict(zip(_BANDS, counts, strict=True)),
-    }
+    report = {"pairs": len(pairs), "kept": int(keep.sum()), "pool": len(rivals), "top_k": top_k}
+    chance = round(top_k / (len(rivals) + 1), 6)
+    return keep, {**report, "chance": chance, "ranks": dict(zip(_BANDS, counts, strict=True))}
 
 
 def _embed(embed: Embed, texts: Sequence[str]) -> npt.NDArray[np.float32]:

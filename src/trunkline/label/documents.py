@@ -19,14 +19,8 @@ PLAIN = (".txt", ".text", *MARKDOWN)
 ROWS = (".csv", ".tsv", ".jsonl", ".ndjson")
 Separation = Literal["auto", "paragraphs", "lines"]
 
-_PEEK = 1000
-"""Lines in which a blank line is looked for; a document need not fit the memory."""
-
-_WRAPPED = 120
-"""Characters; where half of the lines are longer, a line is a whole paragraph."""
-
-_LONGEST = 1_000_000
-"""Characters after which a passage is cut; no side of a pair is that long."""
+_PEEK, _WRAPPED, _LONGEST = 1000, 120, 1_000_000
+"""Lines that are looked at first; characters of a line that a text is wrapped at; of a passage, which is cut then."""
 
 _QUESTION_END = re.compile(r"[?？؟՞፧\u037e][\"'”’»)\]]*$")
 _FENCE = re.compile(r"\s*(```+|~~~+)([^`]*)$")
@@ -34,13 +28,10 @@ _HEADING = re.compile(r"#{1,6}\s+(\S.*?)\s*#*$")
 
 
 def read_documents(sources: Iterable[Path], text_column: str | None) -> Iterator[Iterable[str]]:
-    """Yields the lines of each document; they can be walked once, before the next document is asked for.
+    """Yields the lines of each document; they can be walked once, before the next document; errors of `read_columns`.
 
     A text file is a document, and so is each row of a table (its `text_column`, or `text`). A folder is walked in
     alphabetical order: its text files, or with a `text_column` its tables.
-
-    Raises:
-        DataError: A file that is missing, malformed or of a form that is not known.
     """
     for path in _files(sources, ROWS if text_column else PLAIN, PLAIN + ROWS):
         if _ends_in(path, PLAIN):
@@ -55,7 +46,8 @@ def read_columns(sources: Iterable[Path], columns: Sequence[str]) -> Iterator[tu
     """Yields file and stripped values of `columns` for the rows of CSV, TSV and JSON-lines files, or folders of them.
 
     Raises:
-        DataError: A file that is missing or malformed, a column that is not there, or a value that is no text.
+        DataError: A file that is missing, malformed or of another form, a column that is not there, or a value that is
+            no text.
     """
     for path in _files(sources, ROWS, ROWS):
         for line, record in read_table(path)[2] if _ends_in(path, (".csv", ".tsv")) else read_json_lines(path):
@@ -63,22 +55,22 @@ def read_columns(sources: Iterable[Path], columns: Sequence[str]) -> Iterator[tu
             for column, value in zip(columns, values, strict=True):
                 if isinstance(value, bool) or not isinstance(value, str | int | None):
                     given = f"the value of {column!r} is {shorten(value)}"
-                    raise DataError(given, path=path, line=line, expected="a string", todo="Name another column")
+                    raise DataError(given, path=path, line=line, expected="a string")
             yield path, ["" if value is None else str(value).strip() for value in values]
 
 
 def _files(sources: Iterable[Path], wanted: Sequence[str], known: Sequence[str]) -> Iterator[Path]:
     """The files themselves, and those of folders whose name ends as wanted."""
     for path in sources:
-        inside = sorted(path.rglob("*")) if path.is_dir() else []
-        files = [file for file in inside if _ends_in(file, wanted) and not file.name.startswith(".")]
-        if path.is_file() and _ends_in(path, known):
-            files = [path]
+        files = [path] if path.is_file() and _ends_in(path, known) else []
+        if path.is_dir():
+            visible = (file for file in sorted(path.rglob("*")) if "/." not in f"/{file.relative_to(path).as_posix()}")
+            files = [file for file in visible if file.is_file() and _ends_in(file, wanted)]
         if not files:
             raise DataError(
-                "no such file" if not path.exists() else "there is no file of a form that is read here",
+                "there is no file of a form that is read here" if path.exists() else "no such file",
                 path=path,
-                expected=f"files that end in {', '.join(wanted if inside else known)} (or those with .gz)",
+                expected=f"files that end in {', '.join(wanted if path.is_dir() else known)} (or those with .gz)",
             )
         yield from files
 
@@ -96,8 +88,7 @@ def find_separation(lines: Iterable[str], how: Separation) -> tuple[Separation, 
     if how != "auto":
         return how, stripped
     head = list(islice(stripped, _PEEK))
-    has_blank = "\n\n" in "\n".join(head).strip("\n")
-    wrapped = has_blank and median(len(line) for line in head if line) <= _WRAPPED
+    wrapped = "\n\n" in "\n".join(head).strip("\n") and median(len(line) for line in head if line) <= _WRAPPED
     return "paragraphs" if wrapped else "lines", chain(head, stripped)
 
 
@@ -105,8 +96,8 @@ def split_passages(
     lines: Iterable[str],
     how: Separation = "auto",
     *,
-    starts: Callable[[str], bool] = lambda line: False,
-    ends: Callable[[str], bool] = lambda line: False,
+    starts: Callable[[str], object] = lambda line: False,
+    ends: Callable[[str], object] = lambda line: False,
 ) -> Iterator[str]:
     """Yields the passages of a document; the lines of a paragraph are joined by blanks.
 

@@ -13,14 +13,10 @@ from trunkline.errors import TrunklineError
 from trunkline.extras import needs
 from trunkline.label.options import ChatOptions
 
-MAX_ANSWER = 4 * 2**20
-"""Bytes of an answer; more is no list of entities."""
+MAX_ANSWER, REFUSALS = 4 * 2**20, 5
+"""Bytes of an answer, as more is no list of entities; refused requests before any success that end a run."""
 
-REFUSALS = 5
-"""Refused requests before any success that end a run."""
-
-_REPEAT = frozenset((408, 425, 429))
-_REFUSED = frozenset((400, 413, 422))
+_REPEAT, _REFUSED = frozenset((408, 425, 429)), frozenset((400, 413, 422))
 _LONGEST_BACKOFF = 60.0
 
 
@@ -28,31 +24,15 @@ class InvalidAnswer(Exception):
     """An answer that cannot be used; its text is the kind of problem."""
 
 
-class Stopped(Exception):
-    """The run ends; this request was not sent."""
-
-
 class _Busy(Exception):
-    """The request may succeed later, in `pause` seconds at the earliest."""
-
-    def __init__(self, problem: str, pause: float = 0.0) -> None:
-        super().__init__(problem)
-        self.pause = pause
+    """What happened, and the seconds after which the request may succeed."""
 
 
 class Endpoint:
     """Asks one model; may be used by several threads.
 
-    Args:
-        options: Where and how to ask.
-        key: Goes into the Authorization header and nowhere else; none if empty.
-
-    Attributes:
-        stop: Ends all waiting when it is set.
-        tokens: Of the prompts and of the answers so far, as far as the server says.
-
-    Raises:
-        TrunklineError: The extra for chat endpoints is not installed.
+    The `key` goes into the Authorization header and nowhere else; none if it is empty. `stop` ends all waiting when it
+    is set; `tokens` are those of prompts and answers so far, as far as the server says.
     """
 
     def __init__(self, options: ChatOptions, key: str) -> None:
@@ -74,7 +54,7 @@ class Endpoint:
         backoff = tenacity.wait_exponential_jitter(initial=1.0, max=_LONGEST_BACKOFF)
         self._retrying = tenacity.Retrying(
             stop=tenacity.stop_after_attempt(options.retries + 1),
-            wait=lambda state: max(backoff(state), state.outcome.exception().pause),  # type: ignore[union-attr]
+            wait=lambda state: max(backoff(state), state.outcome.exception().args[1]),  # type: ignore[union-attr]
             retry=tenacity.retry_if_exception_type(_Busy),
             sleep=tenacity.sleep_using_event(self.stop),
             reraise=True,
@@ -85,9 +65,8 @@ class Endpoint:
         """Sends one request, again after 429, 5xx and lost connections, and returns what the model wrote.
 
         Raises:
-            InvalidAnswer: An answer that is no chat completion, is cut off or too large, or a refused request.
-            TrunklineError: The server cannot be used; what was answered before is safe in the cache.
-            Stopped: The run ends.
+            InvalidAnswer: No chat completion, one that is cut off or too large, or a refused request.
+            TrunklineError: The server cannot be used.
         """
         options = self._options
         limits = {"max_completion_tokens": options.max_tokens}
@@ -97,12 +76,20 @@ class Endpoint:
         try:
             content = self._retrying.copy()(self._send, body)
         except _Busy as error:
-            raise self._unusable(str(error)) from None
-        text, cut_off, tokens = parse_reply(content)
-        with self._lock:
-            self.tokens = [one + other for one, other in zip(self.tokens, tokens, strict=True)]
-        if cut_off:
-            raise InvalidAnswer("answer is cut off by max_tokens")
+            raise self._unusable(error.args[0]) from None
+        if len(content) > MAX_ANSWER:
+            raise InvalidAnswer("answer is too large")
+        try:
+            record = json.loads(content)
+            choice, usage = record["choices"][0], record.get("usage") or {}
+            text, cut_off = choice["message"]["content"], choice.get("finish_reason") == "length"
+            used = [usage.get(name) or 0 for name in ("prompt_tokens", "completion_tokens")]
+            with self._lock:
+                self.tokens = [one + other for one, other in zip(self.tokens, used, strict=True)]
+        except (ValueError, RecursionError, LookupError, TypeError, AttributeError):
+            raise InvalidAnswer("answer is no chat completion") from None
+        if cut_off or not isinstance(text, str):
+            raise InvalidAnswer("answer is cut off by max_tokens" if cut_off else "answer has no text")
         return text
 
     def _send(self, body: Mapping[str, Any]) -> bytes:
@@ -110,13 +97,13 @@ class Endpoint:
             start = max(self._next_start, time.monotonic())
             self._next_start = start + 60.0 / self._options.per_minute
         if self.stop.wait(max(start - time.monotonic(), 0.0)):
-            raise Stopped
+            raise InvalidAnswer("not sent, as the run ends")
         try:
             status, headers, content = self._post(body)
         except self._failures as error:
             problem = str(error) or type(error).__name__
             # A server that has never answered is more likely a wrong URL than a lost connection.
-            raise (_Busy(problem) if self._contacted else self._unusable(problem)) from None
+            raise (_Busy(problem, 0.0) if self._contacted else self._unusable(problem)) from None
         self._contacted = True
         if status == 200:
             self._succeeded = True
@@ -142,7 +129,7 @@ class Endpoint:
                 if len(content) > MAX_ANSWER:
                     break
                 if time.monotonic() > deadline:
-                    raise _Busy(f"the answer took longer than {self._options.timeout:g} s")
+                    raise _Busy(f"the answer took longer than {self._options.timeout:g} s", 0.0)
             return answer.status_code, answer.headers, content
 
     def _unusable(self, problem: str) -> TrunklineError:
@@ -162,23 +149,3 @@ def retry_after(value: str | None, now: float) -> float:
     except (ValueError, OverflowError):
         return 0.0
     return seconds if 0 < seconds < 1e9 else 0.0
-
-
-def parse_reply(content: bytes) -> tuple[str, bool, list[int]]:
-    """What the model wrote, whether it was cut off, and the tokens of prompt and answer, 0 where none are told.
-
-    Raises:
-        InvalidAnswer: The content is no chat completion.
-    """
-    if len(content) > MAX_ANSWER:
-        raise InvalidAnswer("answer is too large")
-    try:
-        record = json.loads(content)
-        choice, usage = record["choices"][0], record.get("usage") or {}
-        text, cut_off = choice["message"]["content"], choice.get("finish_reason") == "length"
-        counts = [usage.get(key) for key in ("prompt_tokens", "completion_tokens")]
-    except (ValueError, RecursionError, LookupError, TypeError, AttributeError):
-        raise InvalidAnswer("answer is no chat completion") from None
-    if not isinstance(text, str):
-        raise InvalidAnswer("answer has no text")
-    return text, cut_off, [count if isinstance(count, int) and count > 0 else 0 for count in counts]

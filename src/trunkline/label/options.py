@@ -29,9 +29,7 @@ def _by_label(value: Any) -> Any:
 
 def _endpoint_url(value: str) -> str:
     if not _URL.fullmatch(value):
-        raise ValueError(
-            "expected https://HOST/v1, or on this machine http://localhost:PORT/v1, without user, password, `?` and `#`"
-        )
+        raise ValueError("expected https://HOST/v1 or, here, http://localhost:PORT/v1, without password, `?` and `#`")
     return value.rstrip("/").removesuffix("/chat/completions")
 
 
@@ -39,8 +37,8 @@ Name = Annotated[str, Field(min_length=1)]
 Names = Annotated[tuple[Name, ...], BeforeValidator(_by_commas)]
 Positive = Annotated[int, Field(gt=0)]
 PositiveFloat = Annotated[float, Field(gt=0)]
+NotNegative = Annotated[float, Field(ge=0)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
-Price = Annotated[float, Field(ge=0)]
 T = TypeVar("T", bound="Options")
 
 
@@ -48,7 +46,6 @@ class Options(BaseModel):
     """What all methods have: the licence of the text, for the source card."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
     licence: Name = "the user's own"
 
 
@@ -56,29 +53,25 @@ class TextOptions(Options):
     """What all methods of `label_text` have.
 
     `text_column` has the texts of a table, `max_words` is where a sentence is cut, `limit` the most sentences, `drop`
-    the concepts to leave out, and `keep_unlabelled` writes sentences without labels, too.
+    the concepts to leave out.
     """
 
     text_column: Name | None = None
     max_words: Annotated[int, Field(ge=5)] = 60
     limit: Positive | None = None
     drop: Names = ()
-    keep_unlabelled: bool = False
 
 
 class GazetteerOptions(TextOptions):
     """A table of surfaces with concepts: `.tsv`, `.csv` or `.jsonl`, also with `.gz`.
 
-    Its columns are surface, concept and, if at all, count, in this order or as a first row names them. A surface has at
-    least `min_length` letters and digits. It keeps at most `max_concepts`, those with `min_share` of its counts. With
-    `whole_names` a capitalised surface next to another capitalised word is left out, as the part of a name.
+    Its columns are surface, concept and, if at all, count, in this order or as a first row names them. A surface keeps
+    at most `max_concepts`, those with `min_share` of its counts.
     """
 
     gazetteer: Path
-    min_length: Positive = 3
     min_share: Fraction = 0.2
     max_concepts: Positive = 3
-    whole_names: bool = True
 
 
 class ChatOptions(TextOptions):
@@ -103,12 +96,12 @@ class ChatOptions(TextOptions):
     timeout: PositiveFloat = 120.0
     retries: Annotated[int, Field(ge=0)] = 5
     max_wait: PositiveFloat = 300.0
-    prices: Annotated[tuple[Price, Price], BeforeValidator(_by_commas)] | None = None
+    prices: Annotated[tuple[NotNegative, NotNegative], BeforeValidator(_by_commas)] | None = None
     cache: Path | None = None
 
 
 class TeacherOptions(TextOptions):
-    """A Hugging Face token classifier, by folder or hub id, that reads `batch` sentences at a time on `device`.
+    """A Hugging Face token classifier, by folder or hub id, that reads `batch` sentences at a time.
 
     `rename` gives a label's concept, an empty one leaves it out. `threshold` is the lowest probability of an entity.
     """
@@ -117,7 +110,6 @@ class TeacherOptions(TextOptions):
     rename: Annotated[dict[str, str], BeforeValidator(_by_label)] = {}
     threshold: Fraction = 0.5
     batch: Positive = 32
-    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
 
 
 class PairOptions(Options):
@@ -134,17 +126,10 @@ class PairOptions(Options):
     seed: Annotated[int, Field(ge=0)] = 0
 
     @model_validator(mode="after")
-    def _consistent(self) -> PairOptions:
+    def _ordered(self) -> PairOptions:
         if self.min_words > self.max_words:
             raise ValueError(f"min_words {self.min_words} is more than max_words {self.max_words}")
-        if isinstance(self, ColumnOptions) and self.left_column == self.right_column:
-            raise ValueError(f"left_column and right_column are both {self.left_column!r}")
         return self
-
-    @property
-    def grouped(self) -> bool:
-        """Whether pairs are written with their group, whose members are no negatives of each other."""
-        return getattr(self, "group_documents", False) or getattr(self, "group_column", None) is not None
 
 
 class ColumnOptions(PairOptions):
@@ -208,13 +193,11 @@ def check_options(method: str, given: Mapping[str, Any], methods: Mapping[str, t
     """The checked options of a method; those that are None count as not given.
 
     Raises:
-        TrunklineError: No such method.
-        RecipeError: Options that the method does not have, or wrong values; all of them.
+        TrunklineError: No such method, options that it does not have, or wrong values; all of them.
     """
-    name = method.replace("_", "-")
-    if name not in methods:
-        raise TrunklineError(f"no method {method!r}{nearest(name, methods)}", expected=f"one of {', '.join(methods)}")
+    if method not in methods:
+        raise TrunklineError(f"no method {method!r}{nearest(method, methods)}", expected=f"one of {', '.join(methods)}")
     try:
-        return methods[name].model_validate({key: value for key, value in given.items() if value is not None})
+        return methods[method].model_validate({key: value for key, value in given.items() if value is not None})
     except ValidationError as error:
-        raise RecipeError(f"options of the method {name}", list_problems(error, methods[name])) from None
+        raise RecipeError(f"options of the method {method}", list_problems(error, methods[method])) from None

@@ -73,15 +73,17 @@ def open_atomic(path: Path) -> Iterator[IO[str]]:
 
 
 class AnswerCache:
-    """Answers by key in a SQLite file, so that what was asked (and paid) once is not asked again.
+    """Answers by question in a SQLite file, so that what was asked (and paid) once is not asked again.
 
-    What `add` was given is on disk when it returns, whole or not at all. Several runs may share a file.
+    What `add` was given is on disk when it returns, whole or not at all. Several runs may share a file; `kind` says
+    what answers depend on besides the question.
 
     Raises:
         DataError: The file cannot be opened.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *kind: str) -> None:
+        self._kind = kind
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._database = sqlite3.connect(path, timeout=60, check_same_thread=False)
@@ -90,13 +92,14 @@ class AnswerCache:
             raise DataError(f"the cache cannot be opened ({error})", path=path) from error
         self._lock, self.close = threading.Lock(), self._database.close
 
-    def get(self, *key: str) -> Any:
-        """The answer of a key, or None."""
-        row = self._database.execute("SELECT answer FROM answers WHERE key = ?", (json.dumps(key),)).fetchone()
+    def get(self, question: str) -> Any:
+        """The answer of a question, or None."""
+        key = json.dumps([*self._kind, question])
+        row = self._database.execute("SELECT answer FROM answers WHERE key = ?", (key,)).fetchone()
         return json.loads(row[0]) if row else None
 
-    def add(self, answers: Iterable[tuple[tuple[str, ...], Any]]) -> None:
-        """Keeps answers by their keys; may be called by several threads."""
-        rows = [(json.dumps(key), json.dumps(answer)) for key, answer in answers]
+    def add(self, answers: Iterable[tuple[str, Any]]) -> None:
+        """Keeps questions with their answers; may be called by several threads."""
+        rows = [(json.dumps([*self._kind, question]), json.dumps(answer)) for question, answer in answers]
         with self._lock, self._database:
             self._database.executemany("INSERT OR REPLACE INTO answers VALUES (?, ?)", rows)

@@ -6,39 +6,22 @@ import json
 import random
 import re
 import time
-from collections import Counter
+from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator
-from itertools import pairwise
+from itertools import groupby, pairwise
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from trunkline.errors import TrunklineError
+from trunkline.label import documents
 from trunkline.label.cleaning import Candidate, clean
 from trunkline.label.consistency import Embed, filter_consistent
-from trunkline.label.documents import (
-    find_separation,
-    heading,
-    is_question,
-    read_columns,
-    read_documents,
-    split_passages,
-    without_marks,
-)
-from trunkline.label.options import (
-    PAIR_METHODS,
-    AdjacentOptions,
-    ColumnOptions,
-    DocumentOptions,
-    DuplicateOptions,
-    PairOptions,
-    QuestionOptions,
-    check_options,
-)
+from trunkline.label.options import PAIR_METHODS, check_options
 from trunkline.label.output import card_path, open_atomic, write_card
 from trunkline.text.examples import PairExample
 
 _EARLIER = 32
-"""Earlier rows of a group that are remembered, so that memory grows with the groups and not with the rows."""
+"""Rows of a group that are remembered, so that memory grows with the groups and not with the rows."""
 
 
 def mine_pairs(
@@ -52,7 +35,7 @@ def mine_pairs(
 ) -> dict[str, Any]:
     """Mines pairs, filters them and writes `out` (JSON lines) with a source card of the same name beside it.
 
-    The output is a source of pre-finetuning as it is. Nothing is written unless all goes well.
+    The output is a source of pre-finetuning. Nothing is written unless all goes well.
 
     Args:
         sources: Files and folders.
@@ -66,55 +49,43 @@ def mine_pairs(
         options: Those of the method, see `trunkline.label.options`.
 
     Returns:
-        `out`, `card`, `method`, number of `candidates`, `dropped` by reason, `kept`, the report of the filter under
-        `consistency` (None without one), and `seconds`.
+        Paths `out` and `card`, `method`, number of `candidates`, those `dropped` by reason, those `kept`, the report of
+        the filter under `consistency` (None without one), and `seconds`.
 
     Raises:
         DataError: Sources that are missing or malformed, with file and line, or an output that cannot be written.
         TrunklineError: Wrong options, or no pair is left.
     """
-    began = time.perf_counter()
+    began, out = time.perf_counter(), Path(out)
+    method = method.replace("_", "-")
     given = check_options(method, options, PAIR_METHODS)
     paths = [Path(source) for source in ([sources] if isinstance(sources, str | Path) else sources)]
     if not paths:
         raise TrunklineError("no file to mine", expected="at least one file or folder")
-    card = card_path(Path(out), paths)
+    card = card_path(out, paths)
     dropped: Counter[str] = Counter()
-    pairs: Iterable[PairExample] = clean(find_candidates(paths, given), given, dropped)
-    report = None
-    if encoder is not None and (found := list(pairs)):
-        say(f"{len(found)} pairs of {len(found) + dropped.total()} candidates go to the consistency filter")
-        keep, report = filter_consistent(found, _embedder(encoder), top_k=given.top_k, pool=given.pool, seed=given.seed)
-        dropped["not consistent"] = len(found) - report["kept"]
-        pairs = [pair for pair, is_kept in zip(found, keep, strict=True) if is_kept]
-    kept = _write(Path(out), pairs, given.grouped, dropped)
+    pairs: Iterable[PairExample] = clean(find_candidates(paths, method, given), given, dropped)
     names = ", ".join(path.name for path in paths[:3]) + (f" and {len(paths) - 3} more" if len(paths) > 3 else "")
     settings = given.model_dump(mode="json", exclude_defaults=True, exclude={"licence"})
     how = [f"Mined from {names} by the method {method}{''.join(f', {k} {v}' for k, v in settings.items())}."]
-    if report is not None:
-        how.append(
-            f"Consistency filter: {report['kept']} of {report['pairs']} pairs have a partner that an encoder ranks in "
-            f"the top {report['top_k']} among {report['pool']} texts."
-        )
+    report = None
+    if encoder is not None and (found := list(pairs)):
+        say(f"{len(found)} pairs of {len(found) + dropped.total()} candidates go to the consistency filter")
+        if isinstance(encoder, str):
+            from trunkline.encoder.embed import embedder
+
+            encoder = embedder(encoder)
+        keep, report = filter_consistent(found, encoder, top_k=given.top_k, pool=given.pool, seed=given.seed)
+        dropped["not consistent"] = len(found) - report["kept"]
+        pairs = [pair for pair, is_kept in zip(found, keep, strict=True) if is_kept]
+        how.append(f"{report['kept']} of {len(found)} pairs passed the consistency filter of an encoder.")
+    # Members of a group are no negatives of each other.
+    grouped = getattr(given, "group_documents", False) or getattr(given, "group_column", None) is not None
+    kept = _write(out, pairs, grouped, dropped)
     write_card(card, "classification", f"Pairs mined from {names}", given.licence, how, kept)
-    return {
-        "out": str(out),
-        "card": str(card),
-        "method": method,
-        "candidates": kept + dropped.total(),
-        "dropped": dict(+dropped),
-        "kept": kept,
-        "consistency": report,
-        "seconds": round(time.perf_counter() - began, 3),
-    }
-
-
-def _embedder(encoder: str | Embed) -> Embed:
-    if not isinstance(encoder, str):
-        return encoder
-    from trunkline.encoder.embed import embedder
-
-    return embedder(encoder)
+    counts = {"candidates": kept + dropped.total(), "dropped": dict(+dropped), "kept": kept, "consistency": report}
+    seconds = round(time.perf_counter() - began, 3)
+    return {"out": str(out), "card": str(card), "method": method, **counts, "seconds": seconds}
 
 
 def _write(out: Path, pairs: Iterable[PairExample], grouped: bool, dropped: Counter[str]) -> int:
@@ -130,74 +101,54 @@ def _write(out: Path, pairs: Iterable[PairExample], grouped: bool, dropped: Coun
             raise TrunklineError(
                 f"no pair is left of {dropped.total()} candidates" + (f" ({reasons})" if reasons else ""),
                 expected="at least one pair",
-                todo="Check the columns and the method (passages need blank lines or line ends, duplicates shared "
-                "values), lower min_words, raise max_words or top_k",
+                todo="Check columns, method (passages need blank lines or line ends), min_words, max_words, top_k",
             )
     return kept
 
 
-def find_candidates(sources: Iterable[Path], options: PairOptions) -> Iterator[Candidate]:
-    """Yields what the method finds, document by document and in the order of the sources.
-
-    Raises:
-        DataError: A source that is missing or malformed.
-    """
-    if isinstance(options, ColumnOptions):
-        names = (options.left_column, options.right_column, options.group_column)
-        rows = enumerate(read_columns(sources, [name for name in names if name is not None]))
+def find_candidates(sources: Iterable[Path], method: str, options: Any) -> Iterator[Candidate]:
+    """Yields what the method finds, document by document and in the order of the sources; errors of `read_columns`."""
+    if method == "columns":
+        names = [name for name in (options.left_column, options.right_column, options.group_column) if name is not None]
+        rows = enumerate(documents.read_columns(sources, names))
         return (Candidate(number, *values) for number, (_, values) in rows)
-    if isinstance(options, DuplicateOptions):
+    if method == "duplicates":
         return _duplicates(sources, options)
-    if isinstance(options, AdjacentOptions) and options.conversation_column is not None:
-        return _turns(sources, options, options.conversation_column)
-    return _passages(sources, cast(DocumentOptions, options))
+    if method == "adjacent" and options.conversation_column is not None:
+        return _turns(sources, options)
+    find = {"question-answer": question_answer, "title-body": title_body}.get(method, adjacent)
+    return (
+        Candidate(number, left, right, str(number) if options.group_documents else "")
+        for number, lines in enumerate(documents.read_documents(sources, options.text_column))
+        for left, right in find(lines, options)
+    )
 
 
-def _duplicates(sources: Iterable[Path], options: DuplicateOptions) -> Iterator[Candidate]:
-    """Pairs each row with a draw from the earlier rows of its group, of which a fair sample is remembered."""
+def _duplicates(sources: Iterable[Path], options: Any) -> Iterator[Candidate]:
+    """Pairs each row with a draw from the rows of its group before it, of which the last are remembered."""
     draw = random.Random(options.seed)
-    remembered: dict[str, list[str]] = {}
-    rows: Counter[str] = Counter()
-    for _, (group, text) in read_columns(sources, (options.group_column, options.text_column)):
-        if not group or not text:
-            continue
-        earlier = remembered.setdefault(group, [])
-        for left in draw.sample(earlier, min(options.per_row, len(earlier))):
-            yield Candidate(group, left, text, group)
-        rows[group] += 1
-        if len(earlier) < _EARLIER:
+    remembered: dict[str, deque[str]] = defaultdict(lambda: deque(maxlen=_EARLIER))
+    for _, (group, text) in documents.read_columns(sources, (options.group_column, options.text_column)):
+        if group and text:
+            earlier = remembered[group]
+            for left in draw.sample(earlier, min(options.per_row, len(earlier))):
+                yield Candidate(group, left, text, group)
             earlier.append(text)
-        elif (place := draw.randrange(rows[group])) < _EARLIER:
-            earlier[place] = text
 
 
-def _turns(sources: Iterable[Path], options: AdjacentOptions, conversation: str) -> Iterator[Candidate]:
-    number = 0
-    rows = read_columns(sources, (conversation, options.text_column or "text"))
-    for (file, (name, left)), (next_file, (next_name, right)) in pairwise(rows):
-        if name and (file, name) == (next_file, next_name):
-            yield Candidate(number, left, right, str(number) if options.group_documents else "")
-        else:
-            number += 1
-
-
-def _passages(sources: Iterable[Path], options: DocumentOptions) -> Iterator[Candidate]:
-    find: Callable[[Iterable[str], Any], Iterator[tuple[str, str]]] = title_body
-    if isinstance(options, QuestionOptions):
-        find = question_answer
-    elif isinstance(options, AdjacentOptions):
-        find = adjacent
-    for number, lines in enumerate(read_documents(sources, options.text_column)):
-        for left, right in find(lines, options):
+def _turns(sources: Iterable[Path], options: Any) -> Iterator[Candidate]:
+    rows = documents.read_columns(sources, (options.conversation_column, options.text_column or "text"))
+    for number, ((_, name), turns) in enumerate(groupby(rows, key=lambda row: (row[0], row[1][0]))):
+        for (_, (_, left)), (_, (_, right)) in pairwise(turns) if name else ():
             yield Candidate(number, left, right, str(number) if options.group_documents else "")
 
 
-def adjacent(lines: Iterable[str], options: DocumentOptions) -> Iterator[tuple[str, str]]:
+def adjacent(lines: Iterable[str], options: Any) -> Iterator[tuple[str, str]]:
     """Each passage of a document with the next one."""
-    return pairwise(split_passages(lines, options.passages))
+    return pairwise(documents.split_passages(lines, options.passages))
 
 
-def question_answer(lines: Iterable[str], options: QuestionOptions) -> Iterator[tuple[str, str]]:
+def question_answer(lines: Iterable[str], options: Any) -> Iterator[tuple[str, str]]:
     """Each question of a document with the passage after it.
 
     A question is what begins with a mark such as `Q:` or ends in a question mark; of several in a row the last one
@@ -209,35 +160,31 @@ def question_answer(lines: Iterable[str], options: QuestionOptions) -> Iterator[
         for marks in (options.question_marks, options.answer_marks)
     )
 
-    def starts(line: str) -> bool:
-        text = without_marks(line)
-        return bool(heading(line) or asks.match(text) or answers.match(text))
+    def starts(line: str) -> object:
+        text = documents.without_marks(line)
+        return documents.heading(line) or asks.match(text) or answers.match(text)
 
-    def ends(line: str) -> bool:
-        return bool(heading(line)) or is_question(line)
+    def ends(line: str) -> object:
+        return documents.heading(line) or documents.is_question(line)
 
     question = ""
-    for passage in split_passages(lines, options.passages, starts=starts, ends=ends):
-        text = without_marks(passage)
+    for passage in documents.split_passages(lines, options.passages, starts=starts, ends=ends):
+        text = documents.without_marks(passage)
         asked, answered = asks.match(text), answers.match(text)
-        if asked or (not answered and is_question(text)):
+        if asked or (not answered and documents.is_question(text)):
             question = asked.group(1) if asked else text
-        elif question and not heading(passage):
+            continue
+        if question and not documents.heading(passage):
             yield question, answered.group(1) if answered else text
-            question = ""
-        else:
-            question = ""
+        question = ""
 
 
-def title_body(lines: Iterable[str], options: DocumentOptions) -> Iterator[tuple[str, str]]:
+def title_body(lines: Iterable[str], options: Any) -> Iterator[tuple[str, str]]:
     """The first line of a document, and each Markdown heading, with the passage after it."""
-
-    def is_heading(line: str) -> bool:
-        return bool(heading(line))
-
-    how, rest = find_separation(lines, options.passages)
-    title = without_marks(next((line for line in rest if line), ""))
-    for passage in split_passages(rest, how, starts=is_heading, ends=is_heading):
-        if title and not is_heading(passage):
+    how, rest = documents.find_separation(lines, options.passages)
+    title = documents.without_marks(next((line for line in rest if line), ""))
+    for passage in documents.split_passages(rest, how, starts=documents.heading, ends=documents.heading):
+        found = documents.heading(passage)
+        if title and not found:
             yield title, passage
-        title = heading(passage)
+        title = found

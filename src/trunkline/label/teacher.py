@@ -18,8 +18,7 @@ from trunkline.text.words import split_words
 MAX_LENGTH = 512
 """Tokens of a sentence that are read at most; the rest stays unlabelled."""
 
-_USUAL_NAMES = {"per": "person", "pers": "person", "org": "organization", "loc": "location"}
-_USUAL_NAMES |= {"gpe": "country, city or state", "fac": "building or facility", "misc": "nationality, event or work"}
+_USUAL_NAMES = {"per": "person", "org": "organization", "loc": "location", "gpe": "country, city or state"}
 _BIO = {"B": "B", "I": "I", "E": "I", "L": "I", "S": "B", "U": "B"}
 
 
@@ -34,8 +33,8 @@ def label_teacher(options: TeacherOptions, sentences: Iterable[str]) -> Iterator
     while batch := list(islice(rest, options.batch)):
         for text, tokens in zip(batch, find(batch, batch_size=options.batch), strict=True):
             spans = decode(text, tokens, options.threshold)
-            named = [(span, concept_name(span.label, options.rename)) for span in spans]
-            yield text, [Span(span.start, span.end, name) for span, name in named if name]
+            named = (Span(span.start, span.end, concept_name(span.label, options.rename)) for span in spans)
+            yield text, [span for span in named if span.label]
 
 
 def _load(options: TeacherOptions) -> Any:
@@ -58,24 +57,19 @@ def _load(options: TeacherOptions) -> Any:
             expected="a model for named entities that transformers knows, in safetensors with its tokenizer",
         )
     labels = {label.partition("-")[2] or label for label in model.config.label2id}
-    for label in ("O", *options.rename):
-        if label not in labels:
-            given = f"the teacher has no label {label!r}{nearest(label, labels)}"
-            raise TrunklineError(given, expected=f"O and types of entities; it has {', '.join(sorted(labels)[:20])}")
+    for label in {"O", *options.rename} - labels:
+        given = f"the teacher has no label {label!r}{nearest(label, labels)}"
+        raise TrunklineError(given, expected=f"O and types of entities; it has {', '.join(sorted(labels)[:20])}")
     # RoBERTa counts its positions from behind the padding, so that two of them are not to be had.
     tokenizer.model_max_length = min(MAX_LENGTH, (getattr(model.config, "max_position_embeddings", 0) or 10**6) - 2)
-    device = None if options.device == "auto" else options.device
-    return hf.pipeline("token-classification", model, tokenizer=tokenizer, device=device, ignore_labels=[])
+    return hf.pipeline("token-classification", model, tokenizer=tokenizer, ignore_labels=[])
 
 
 def decode(text: str, tokens: Sequence[Mapping[str, Any]], threshold: float) -> list[Span]:
-    """The entities of a sentence, from word to word: a word has the label and the score of its first token.
+    """The entities of a sentence, from word to word, whose words have a mean score of `threshold` or more.
 
-    Args:
-        text: The sentence.
-        tokens: In order, with `start` and `end` in the text, `entity` (a label of the schemes IO, BIO, BIOES or BILOU)
-            and `score`.
-        threshold: Lowest mean score of an entity's words.
+    A word has the label and the score of its first token. Tokens come in order, with `start` and `end` in the text,
+    `entity` (a label of the schemes IO, BIO, BIOES or BILOU) and `score`.
     """
     words = split_words(text)
     tags, scores, number = ["O"] * len(words), [1.0] * len(words), 0

@@ -13,7 +13,7 @@ from typing import Any
 from trunkline.errors import TrunklineError
 from trunkline.label.chat import label_chat
 from trunkline.label.documents import read_documents, split_passages
-from trunkline.label.gazetteer import label_gazetteer
+from trunkline.label.gazetteer import SurfaceIndex, read_gazetteer
 from trunkline.label.options import TEXT_METHODS, ChatOptions, GazetteerOptions, TeacherOptions, check_options
 from trunkline.label.output import card_path, open_atomic, write_card
 from trunkline.label.sentences import iterate_sentences, normalise_type
@@ -32,10 +32,10 @@ def label_text(
     confirm: Callable[[str], bool] = lambda question: False,
     **options: Any,
 ) -> dict[str, Any]:
-    """Labels the sentences of texts with concepts.
+    """Labels the sentences of texts with concepts: a source of pre-finetuning.
 
     Writes `out` (JSON lines with `text` and `spans`) and beside it a source card, `.yaml`, which says that what is
-    unlabelled is unknown. Both appear when they are complete, and are a source of pre-finetuning as they are.
+    unlabelled is unknown. Both appear when they are complete.
 
     Args:
         source: A text file, a table with a column of texts, a folder of text files, or texts (each one a document).
@@ -56,8 +56,8 @@ def label_text(
     given = check_options(method, options, TEXT_METHODS)
     inputs = [value for value in given.__dict__.values() if isinstance(value, Path)]
     if isinstance(source, str | Path):
+        documents = read_documents([Path(source)], given.text_column)
         inputs.append(Path(source))
-        documents = read_documents(inputs[-1:], given.text_column)
     else:
         documents = (text.split("\n") for text in source)
     card = card_path(out, inputs)
@@ -66,7 +66,9 @@ def label_text(
     sentences = islice(iterate_sentences(passages, given.max_words, skipped), given.limit)
     report: dict[str, Any] = {"invalid": Counter()}
     if isinstance(given, GazetteerOptions):
-        rows = label_gazetteer(given, sentences, report)
+        concepts = read_gazetteer(given)
+        report["surfaces"], index = len(concepts), SurfaceIndex(concepts)
+        rows: Iterator[tuple[str, list[Span]]] = ((text, index.find(text)) for text in sentences)
     elif isinstance(given, ChatOptions):
         cache = given.cache or out.with_suffix(".cache.sqlite")
         rows = label_chat(given, sentences, cache, report, say=say, confirm=confirm)
@@ -74,29 +76,17 @@ def label_text(
         rows = label_teacher(given, sentences)
     dropped = {normalise_type(name) for name in given.drop}
     rows = ((text, [span for span in spans if span.label not in dropped]) for text, spans in rows)
-    written = _write(out, rows, given.keep_unlabelled)
+    written = _write(out, rows)
     settings = given.model_dump(exclude_defaults=True, exclude={"licence", "cache", "key_variable"})
     shown = (f"{key} {value.name if isinstance(value, Path) else value}" for key, value in settings.items())
-    count = written["sentences" if given.keep_unlabelled else "labelled"]
     how = [f"Method {method}: {', '.join(shown)}."]
-    write_card(card, "ner", f"Weakly labelled text ({method})", given.licence, how, count)
-    return {
-        **written,
-        **report,
-        "invalid": dict(sorted((+report["invalid"]).items())),
-        "skipped": dict(sorted(skipped.items())),
-        "seconds": round(time.perf_counter() - began, 3),
-        "out": str(out),
-        "card": str(card),
-    }
+    write_card(card, "ner", f"Weakly labelled text ({method})", given.licence, how, written["labelled"])
+    report.update(invalid=dict(sorted((+report["invalid"]).items())), skipped=dict(sorted(skipped.items())))
+    return {**written, **report, "seconds": round(time.perf_counter() - began, 3), "out": str(out), "card": str(card)}
 
 
-def _write(out: Path, rows: Iterator[tuple[str, list[Span]]], keep_unlabelled: bool) -> dict[str, Any]:
-    """Writes `{"text": ..., "spans": [[start, end, concept], ...]}` lines as they come, and counts them.
-
-    Raises:
-        TrunklineError: No sentence at all, or none with a label; nothing is written then.
-    """
+def _write(out: Path, rows: Iterator[tuple[str, list[Span]]]) -> dict[str, Any]:
+    """Writes `{"text": ..., "spans": [[start, end, concept], ...]}` lines for what has labels, and counts."""
     sentences = labelled = 0
     concepts: Counter[str] = Counter()
     with open_atomic(out) as stream:
@@ -104,7 +94,7 @@ def _write(out: Path, rows: Iterator[tuple[str, list[Span]]], keep_unlabelled: b
             spans = sorted({(span.start, span.end, span.label) for span in found})
             sentences, labelled = sentences + 1, labelled + bool(spans)
             concepts.update(label for *_, label in spans)
-            if spans or keep_unlabelled:
+            if spans:
                 stream.write(json.dumps({"text": text, "spans": spans}, ensure_ascii=False) + "\n")
         if not labelled:
             raise TrunklineError(
