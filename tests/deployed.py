@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 import tiny_models
-from trunkline.bundle.edit import with_primaries, write_bundle
+from trunkline.bundle.edit import Parts, with_primaries, write_bundle
 from trunkline.bundle.files import open_bundle
 from trunkline.bundle.lora import SLOTS
 from trunkline.encoder.adapter_file import AdapterFile, primary_file, task_file
@@ -112,10 +112,12 @@ def deploy(loaded: Loaded, folder: Path, bank: bool = True, slots: Sequence[str]
     write_bundle(
         folder,
         manifest,
-        tokenizer=loaded.tokenizer.tokenizer.to_str().encode(),
-        graphs=graphs,
-        adapters=adapters,
-        tasks={name: task_file(task, on_these) for name, task in loaded.tasks.items()},
+        Parts(
+            tokenizer=loaded.tokenizer.tokenizer.to_str().encode(),
+            graphs=graphs,
+            adapters=adapters,
+            tasks={name: task_file(task, on_these) for name, task in loaded.tasks.items()},
+        ),
     )
     return folder
 
@@ -128,11 +130,13 @@ def with_both(loaded: Loaded, folder: Path) -> Path:
     write_bundle(
         folder / "both",
         opened.manifest,
-        tokenizer=opened.tokenizer,
-        graphs=open_bundle(graphs).graphs,
-        checkpoint={part: weights / file for part, file in opened.manifest.checkpoint.items()},
-        adapters={family: adapter.content for family, adapter in opened.primaries.items()},
-        tasks={name: task.content for name, task in opened.tasks.items()},
+        Parts(
+            tokenizer=opened.tokenizer,
+            graphs=open_bundle(graphs).graphs,
+            checkpoint={part: weights / file for part, file in opened.manifest.checkpoint.items()},
+            adapters={family: adapter.content for family, adapter in opened.primaries.items()},
+            tasks={name: task.content for name, task in opened.tasks.items()},
+        ),
     )
     return folder / "both"
 

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from trunkline.bundle.edit import change_tasks, check_backbone, write_bundle
+from trunkline.bundle.edit import Parts, change_tasks, check_backbone, write_bundle
 from trunkline.bundle.files import Bundle, is_bundle, open_bundle, read_manifest
 from trunkline.bundle.manifest import check_name, name_of
 from trunkline.bundle.parts import Task, read_task, task_bytes
@@ -268,11 +268,13 @@ class Model:
             write_bundle(
                 path,
                 replace(manifest, name=name_of(path, manifest.name)),
-                tokenizer=bundle.tokenizer,
-                graphs=bundle.graphs,
-                checkpoint={part: bundle.folder / file for part, file in manifest.checkpoint.items()},
-                adapters={family: adapter.content for family, adapter in bundle.primaries.items()},
-                tasks=contents,
+                Parts(
+                    tokenizer=bundle.tokenizer,
+                    graphs=bundle.graphs,
+                    checkpoint={part: bundle.folder / file for part, file in manifest.checkpoint.items()},
+                    adapters={family: adapter.content for family, adapter in bundle.primaries.items()},
+                    tasks=contents,
+                ),
             )
         if tasks is None:
             self._bundle, self._saved = open_bundle(path, verify=False), dict(self._predictor.tasks)

@@ -12,7 +12,7 @@ import pytest
 
 import crashes
 import deployed
-from trunkline.bundle.edit import add_task, change_tasks, check_target, remove_task, sign_bundle, write_bundle
+from trunkline.bundle.edit import Parts, add_task, change_tasks, check_target, remove_task, sign_bundle, write_bundle
 from trunkline.bundle.files import open_bundle, read_manifest
 from trunkline.bundle.signature import new_private_key, public_half
 from trunkline.encoder.adapter_file import AdapterFile, task_file
@@ -103,10 +103,12 @@ def test_names_that_differ_in_case_alone_are_two_tasks_in_files_that_do_not(fold
     copied = write_bundle(
         tmp_path / "copy",
         opened.manifest,
-        tokenizer=opened.tokenizer,
-        graphs=opened.graphs,
-        adapters={family: adapter.content for family, adapter in opened.primaries.items()},
-        tasks={name: task.content for name, task in opened.tasks.items()},
+        Parts(
+            tokenizer=opened.tokenizer,
+            graphs=opened.graphs,
+            adapters={family: adapter.content for family, adapter in opened.primaries.items()},
+            tasks={name: task.content for name, task in opened.tasks.items()},
+        ),
     )
     assert copied.tasks.keys() == opened.tasks.keys()
     assert open_bundle(tmp_path / "copy").tasks["Topic"].labels == tuple("abcd")
@@ -149,7 +151,9 @@ def test_killed_at_any_moment_a_new_bundle_is_whole_or_not_there(folder: Path, t
         adapters = {family: adapter.content for family, adapter in opened.primaries.items()}
         tasks = {"names": opened.tasks["names"].content}
         write_bundle(
-            place, opened.manifest, tokenizer=opened.tokenizer, graphs=opened.graphs, adapters=adapters, tasks=tasks
+            place,
+            opened.manifest,
+            Parts(tokenizer=opened.tokenizer, graphs=opened.graphs, adapters=adapters, tasks=tasks),
         )
 
     for _ in crashes.killed_everywhere(prepare, work):

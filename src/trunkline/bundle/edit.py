@@ -12,6 +12,7 @@ import itertools
 import os
 import shutil
 from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from trunkline.atomic import check_free, check_writable, locked, new_folder, unwritable, write_atomic
@@ -33,31 +34,38 @@ from trunkline.bundle.signature import sign
 from trunkline.bundle.tensors import read_file
 from trunkline.errors import DataError, MismatchError, TrunklineError
 
+_CHECKPOINT = {"config": "encoder/config.json", "weights": "encoder/model.safetensors"}
+
 Source = bytes | Path
 """A file's content, or a file that is copied."""
 
 
-def write_bundle(
-    folder: Path,
-    manifest: Manifest,
-    *,
-    tokenizer: Source,
-    graphs: Mapping[str, Source] | None = None,
-    checkpoint: Mapping[str, Source] | None = None,
-    adapters: Mapping[str, bytes] | None = None,
-    tasks: Mapping[str, bytes] | None = None,
-    key: str | bytes | None = None,
-) -> Manifest:
-    """Writes a new bundle, which is there whole or not at all.
+@dataclass(frozen=True)
+class Parts:
+    """What goes into a bundle.
 
-    Args:
-        folder: A new or empty folder.
-        manifest: Name, encoder, backbone, weights, slots, licences and info; what it says of files is replaced.
+    Attributes:
         tokenizer: tokenizer.json.
         graphs: `trunk`, `branch` and variants -> ONNX file.
         checkpoint: `config` (config.json) and `weights` (model.safetensors) for torch.
         adapters: Family -> bytes from `primary_bytes`.
         tasks: Name -> bytes from `task_bytes`; tasks without LoRA must sit on one of `adapters`.
+    """
+
+    tokenizer: Source
+    graphs: Mapping[str, Source] = field(default_factory=dict)
+    checkpoint: Mapping[str, Source] = field(default_factory=dict)
+    adapters: Mapping[str, bytes] = field(default_factory=dict)
+    tasks: Mapping[str, bytes] = field(default_factory=dict)
+
+
+def write_bundle(folder: Path, manifest: Manifest, parts: Parts, key: str | bytes | None = None) -> Manifest:
+    """Writes a new bundle, which is there whole or not at all.
+
+    Args:
+        folder: A new or empty folder.
+        manifest: Name, encoder, backbone, weights, slots, licences and info; what it says of files is replaced.
+        parts: The files.
         key: An Ed25519 private key that signs the bundle.
 
     Returns:
@@ -67,33 +75,25 @@ def write_bundle(
         TrunklineError: The folder is taken or cannot be written to.
         MismatchError: A part does not belong to this backbone.
     """
-    graphs, checkpoint = dict(graphs or {}), dict(checkpoint or {})
-    places = {"config": "encoder/config.json", "weights": "encoder/model.safetensors"}
-    named: dict[str, Source] = {TOKENIZER: tokenizer}
-    named |= {f"graphs/{part}.onnx": source for part, source in graphs.items()}
-    named |= {places[part]: source for part, source in checkpoint.items()}
-    named |= {f"adapters/{check_name(family)}.safetensors": source for family, source in (adapters or {}).items()}
-    places_of_tasks: dict[str, str] = {}
-    for name, content in (tasks or {}).items():
+    graphs = {part: f"graphs/{part}.onnx" for part in parts.graphs}
+    checkpoint = {part: _CHECKPOINT[part] for part in parts.checkpoint}
+    adapters = {family: f"adapters/{check_name(family)}.safetensors" for family in parts.adapters}
+    named: dict[str, Source] = {TOKENIZER: parts.tokenizer}
+    for places, sources in ((graphs, parts.graphs), (checkpoint, parts.checkpoint), (adapters, parts.adapters)):
+        named |= {places[part]: source for part, source in sources.items()}
+    tasks: dict[str, str] = {}
+    for name, content in parts.tasks.items():
         taken = dict.fromkeys(named, FileEntry("", 0))
-        places_of_tasks[check_name(name)] = file = _free_name(taken, name, _entry(content), None)
+        tasks[check_name(name)] = file = _free_name(taken, name, _entry(content), None)
         named[file] = content
     with new_folder(folder) as temporary:
         files = {file: _put(temporary / file, source) for file, source in named.items()}
-        written = dataclasses.replace(
-            manifest,
-            graphs={part: f"graphs/{part}.onnx" for part in graphs},
-            checkpoint={part: places[part] for part in checkpoint},
-            adapters={family: f"adapters/{family}.safetensors" for family in adapters or {}},
-            tasks={},
-            files=files,
-        )
-        for family, file in written.adapters.items():
+        places = {"graphs": graphs, "checkpoint": checkpoint, "adapters": adapters}
+        written = dataclasses.replace(manifest, **places, tasks={}, files=files)
+        for family, file in adapters.items():
             read_primary(temporary / file, written, family)
-        entries = {
-            name: TaskEntry(read_task(temporary / file, written, name).family, file)
-            for name, file in places_of_tasks.items()
-        }
+        families = {name: read_task(temporary / file, written, name).family for name, file in tasks.items()}
+        entries = {name: TaskEntry(families[name], file) for name, file in tasks.items()}
         written = dataclasses.replace(written, tasks=entries)
         content = written.to_json()
         parse_manifest(content, folder / MANIFEST)

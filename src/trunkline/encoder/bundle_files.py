@@ -12,7 +12,7 @@ from typing import Any
 from safetensors.torch import save
 
 from trunkline import __version__
-from trunkline.bundle.edit import with_primaries, write_bundle
+from trunkline.bundle.edit import Parts, with_primaries, write_bundle
 from trunkline.bundle.files import Bundle, open_bundle
 from trunkline.bundle.lora import SLOTS
 from trunkline.bundle.manifest import MANIFEST, EncoderFacts, Licence, Manifest
@@ -133,10 +133,15 @@ def save_bundle(loaded: Loaded, folder: Path, name: str = "bundle") -> Manifest:
     return write_bundle(
         folder,
         manifest,
-        tokenizer=loaded.tokenizer.tokenizer.to_str(pretty=True).encode(),
-        checkpoint={"config": (json.dumps(config, indent=2, ensure_ascii=False) + "\n").encode(), "weights": weights},
-        adapters=adapters,
-        tasks={name: task_file(task, with_adapters) for name, task in loaded.tasks.items()},
+        Parts(
+            tokenizer=loaded.tokenizer.tokenizer.to_str(pretty=True).encode(),
+            checkpoint={
+                "config": (json.dumps(config, indent=2, ensure_ascii=False) + "\n").encode(),
+                "weights": weights,
+            },
+            adapters=adapters,
+            tasks={name: task_file(task, with_adapters) for name, task in loaded.tasks.items()},
+        ),
     )
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from trunkline import __version__
 from trunkline.atomic import check_free
-from trunkline.bundle.edit import write_bundle
+from trunkline.bundle.edit import Parts, write_bundle
 from trunkline.bundle.lora import Feeds, complete
 from trunkline.bundle.manifest import MANIFEST, Licence, Manifest
 from trunkline.engine.onnx import OnnxEngine
@@ -71,10 +71,12 @@ def export_bundle(
     written = write_bundle(
         out,
         manifest,
-        tokenizer=found.tokenizer.tokenizer.to_str(pretty=False).encode("utf-8"),
-        graphs=graphs,
-        adapters={family: adapter.content for family, adapter in bundle.primaries.items()},
-        tasks={name: task.content for name, task in bundle.tasks.items()},
+        Parts(
+            tokenizer=found.tokenizer.tokenizer.to_str(pretty=False).encode("utf-8"),
+            graphs=graphs,
+            adapters={family: adapter.content for family, adapter in bundle.primaries.items()},
+            tasks={name: task.content for name, task in bundle.tasks.items()},
+        ),
         key=key,
     )
     sizes = {file: entry.bytes for file, entry in written.files.items()} | {MANIFEST: len(written.to_json())}

@@ -7,7 +7,7 @@ import random
 import re
 import time
 from collections import Counter, defaultdict, deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import groupby, pairwise
 from pathlib import Path
 from typing import Any
@@ -71,13 +71,8 @@ def mine_pairs(
     report = None
     if encoder is not None and (found := list(pairs)):
         say(f"{len(found)} pairs of {len(found) + dropped.total()} candidates go to the consistency filter")
-        if isinstance(encoder, str):
-            from trunkline.encoder.embed import embedder
-
-            encoder = embedder(encoder)
-        keep, report = filter_consistent(found, encoder, top_k=given.top_k, pool=given.pool, seed=given.seed)
+        pairs, report = _consistent(found, encoder, given)
         dropped["not consistent"] = len(found) - report["kept"]
-        pairs = [pair for pair, is_kept in zip(found, keep, strict=True) if is_kept]
         how.append(f"{report['kept']} of {len(found)} pairs passed the consistency filter of an encoder.")
     # Members of a group are no negatives of each other.
     grouped = getattr(given, "group_documents", False) or getattr(given, "group_column", None) is not None
@@ -86,6 +81,18 @@ def mine_pairs(
     counts = {"candidates": kept + dropped.total(), "dropped": dict(+dropped), "kept": kept, "consistency": report}
     seconds = round(time.perf_counter() - began, 3)
     return {"out": str(out), "card": str(card), "method": method, **counts, "seconds": seconds}
+
+
+def _consistent(
+    found: Sequence[PairExample], encoder: str | Embed, given: Any
+) -> tuple[list[PairExample], dict[str, Any]]:
+    """The pairs that pass the consistency filter, and its report."""
+    if isinstance(encoder, str):
+        from trunkline.encoder.embed import embedder
+
+        encoder = embedder(encoder)
+    keep, report = filter_consistent(found, encoder, top_k=given.top_k, pool=given.pool, seed=given.seed)
+    return [pair for pair, is_kept in zip(found, keep, strict=True) if is_kept], report
 
 
 def _write(out: Path, pairs: Iterable[PairExample], grouped: bool, dropped: Counter[str]) -> int:
