@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -43,6 +43,8 @@ def fit_lora(
     if unknown:
         raise TrunklineError(f"mode lora has no setting {unknown[0]!r}", expected="some of " + ", ".join(known))
     examples, kind = [*parts[0], *parts[1]], get_family(family)
+    # One task more, or another one of this name, maybe of another family.
+    manifest = replace(model.bundle.manifest, tasks={})
     units = kind.choose_units(parts[0], model.tokenizer)
     encoder, labels = _encoder(model), kind.labels(parts[0])
     primary = model.bundle.primaries.get(family)
@@ -52,7 +54,7 @@ def fit_lora(
     chosen = {**tuned.fitted.record(), "epochs": tuned.epochs, **settings}
     info = {"mode": "lora", "examples": len(parts[0]), "cross_validation": chosen, "engine": "torch"}
     content = task_bytes(
-        model.bundle.manifest,
+        manifest,
         family,
         labels,
         tuned.fitted.head,
@@ -61,7 +63,7 @@ def fit_lora(
         alpha=tuned.lora.config.alpha,
         info=info,
     )
-    return read_task(content, model.bundle.manifest, name), chosen
+    return read_task(content, manifest, name), chosen
 
 
 def _encoder(model: Model) -> Encoder:

@@ -99,7 +99,8 @@ class FittedHead:
         head: In the values that its file holds.
         penalty: scikit-learn's C.
         temperature: What logits were divided by; the head has it in already.
-        log_loss: Mean over held-out units, in nats, after division by the temperature.
+        log_loss: Mean over held-out units, in nats, after division by the temperature; None where no unit can be
+            judged, as with one example a class.
         scores: The family's scores of held-out predictions.
         predictions: The held-out prediction for each example; None for what is always trained on.
     """
@@ -107,7 +108,7 @@ class FittedHead:
     head: Head
     penalty: float
     temperature: float
-    log_loss: float
+    log_loss: float | None
     scores: Scores
     predictions: Sequence[Any]
 
@@ -116,7 +117,7 @@ class FittedHead:
         return {
             "penalty": self.penalty,
             "temperature": round(self.temperature, 4),
-            "log_loss": round(self.log_loss, 6),
+            "log_loss": None if self.log_loss is None else round(self.log_loss, 6),
             "scores": {name: round(value, 6) for name, value in self.scores.items()},
         }
 
@@ -179,7 +180,8 @@ def finish(
     n_dev: int = 0,
 ) -> FittedHead:
     """Gives a head that was fitted on all examples the temperature and transitions that held-out logits ask for."""
-    temperature, log_loss = best_temperature(*folds.flat(logits, data.targets))
+    x, y = folds.flat(logits, data.targets)
+    temperature, loss = best_temperature(x, y)
     divisor = np.float32(temperature)
     probabilities = [softmax(part / divisor) for fold in folds.held_out for part in logits[fold]]
     weight, predictions = _best_transitions(family, data, labels, folds, probabilities)
@@ -187,7 +189,7 @@ def finish(
     scaled = Head(head.weight / divisor, head.bias / divisor, _weighted(learned, weight))
     gold = [data.examples[number] for number in folds.order]
     scores = family.score(gold, [predictions[number] for number in folds.order])
-    return FittedHead(as_stored(scaled), penalty, temperature, log_loss, scores, predictions)
+    return FittedHead(as_stored(scaled), penalty, temperature, loss if len(y) else None, scores, predictions)
 
 
 def best_temperature(logits: FloatArray, targets: IntArray) -> tuple[float, float]:
@@ -207,7 +209,12 @@ def _stacked(data: LabelledFeatures, numbers: Sequence[int]) -> tuple[FloatArray
 def _best_penalty(
     data: LabelledFeatures, folds: CrossValidation, n_labels: int, penalties: Sequence[float]
 ) -> tuple[float, HeldOut]:
-    """The penalty with the least held-out log loss, the stronger one of equals, and its held-out logits."""
+    """The penalty with the least held-out log loss, the stronger one of equals, and its held-out logits.
+
+    Where no unit can be judged it is the weakest, as nothing says that what was learnt does not hold.
+    """
+    if not any(part.any() for part in folds.judged(data.targets)):
+        penalties = penalties[-1:]
     whole = len(folds.held_out) == 1 and len(folds.order) == folds.count
     paths = {
         fold: head_path(*_stacked(data, range(folds.count) if whole else folds.trained(fold)), n_labels, penalties)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -157,28 +157,3 @@ def _threads() -> Any:
     from threadpoolctl import ThreadpoolController  # type: ignore[import-untyped]
 
     return ThreadpoolController()
-
-
-def best_head(
-    features: FloatArray,
-    targets: IntArray,
-    n_labels: int,
-    penalties: Sequence[float],
-    finish: Callable[[LinearHead], tuple[LinearHead, float]],
-) -> tuple[LinearHead, float, float]:
-    """Fits a head for each penalty, from strong to weak, and keeps the best; the stronger penalty wins ties.
-
-    Args:
-        features: As for `head_path`.
-        targets: As for `head_path`.
-        n_labels: As for `head_path`.
-        penalties: The candidates.
-        finish: Returns a head with whatever is to be added to it, and its score.
-
-    Returns:
-        The finished head, its penalty and its score.
-    """
-    ordered = sorted(penalties)
-    finished = (finish(head) for head in head_path(features, targets, n_labels, ordered))
-    scored = [(head, penalty, score) for (head, score), penalty in zip(finished, ordered, strict=True)]
-    return max(scored, key=lambda item: item[2])

@@ -1,0 +1,289 @@
+"""LoRA from few labels: it learns, from the primary adapter, for as many epochs as held-out log loss asks for."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import deployed
+import tiny_models
+import trunkline
+from trunkline.adapt import LoraSettings, few_labels, tune_lora
+from trunkline.adapt.few_labels import TunedLora
+from trunkline.encoder import features
+from trunkline.encoder.batch import TokenBatch
+from trunkline.encoder.bundle_files import Loaded, load_any, save_bundle
+from trunkline.encoder.features import Branch, TrunkStates, branch_features
+from trunkline.encoder.lora import LoraAdapter
+from trunkline.errors import TrunklineError
+from trunkline.tasks import get_family
+from trunkline.text.examples import NerExample, Span, TextExample
+from trunkline.text.packing import UnitText, pack
+from trunkline.text.words import split_words
+
+
+def text_examples(count: int, seed: int, words: int = 2) -> list[TextExample]:
+    rng = random.Random(seed)
+    kinds = [("place", tiny_models.PLACES), ("name", tiny_models.NAMES), ("org", tiny_models.ORGS)]
+    drawn = [rng.choice(kinds) for _ in range(count)]
+    return [TextExample(" ".join(rng.choices(names, k=words)), label) for label, names in drawn]
+
+
+def ner_examples(count: int, seed: int) -> list[NerExample]:
+    return [
+        NerExample(row["text"], split_words(row["text"]), tuple(Span(*entity) for entity in row["entities"]))
+        for row in tiny_models.ner_rows(count, seed)
+    ]
+
+
+EXAMPLES: dict[str, Callable[[int, int], list[Any]]] = {"classification": text_examples, "ner": ner_examples}
+QUICK = LoraSettings(rank=4, epochs=4, rate=5e-3, batch=8, dropout=0.0)
+
+
+@pytest.fixture(autouse=True)
+def _exact(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Some processors train in bf16 by themselves, which says little of what is right to the last digits.
+    monkeypatch.setattr(few_labels, "resolve_precision", lambda name: "fp32")
+
+
+@pytest.fixture
+def folder(tiny: Loaded, tmp_path: Path) -> Path:
+    """A bundle with primary adapters and without tasks."""
+    from dataclasses import replace
+
+    save_bundle(replace(deployed.whole(tiny), tasks={}), tmp_path / "bundle")
+    return tmp_path / "bundle"
+
+
+def tuned(
+    loaded: Loaded,
+    family: str,
+    examples: Sequence[Any],
+    settings: LoraSettings = QUICK,
+    primary: LoraAdapter | None = None,
+    n_dev: int = 0,
+) -> TunedLora:
+    save_bundle(loaded, folder := Path(_scratch()) / "bundle")
+    model, kind = trunkline.load(folder), get_family(family)
+    data, units = model.labelled(examples, family, "text" if family == "classification" else "words")
+    labels = kind.labels(examples[: len(examples) - n_dev])
+    return tune_lora(loaded.encoder, primary, kind, data, units, labels, n_dev=n_dev, settings=settings)
+
+
+def _scratch() -> str:
+    import tempfile
+
+    return tempfile.mkdtemp()
+
+
+def tensors(lora: LoraAdapter) -> dict[str, torch.Tensor]:
+    return {name: tensor.clone() for name, tensor in lora.state_dict().items()}
+
+
+@pytest.mark.parametrize("family", ["classification", "ner"])
+@pytest.mark.parametrize("primary", [False, True], ids=["bare", "primary"])
+def test_an_easy_task_is_learnt_and_predicted_as_it_was_scored(
+    family: str, primary: bool, tiny: Loaded, folder: Path, tmp_path: Path
+) -> None:
+    if not primary:
+        save_bundle(tiny, folder := tmp_path / "bare")
+    model, make = trunkline.load(folder), EXAMPLES[family]
+    test = make(30, 3)
+    report = model.fit("easy", make(60, 1), mode="lora", test=test, rank=4, epochs=4, rate=5e-3)
+    measure = get_family(family).main_score
+    assert report.test[measure] > 0.7
+    assert report.cross_validation["scores"][measure] > 0.6
+    again = trunkline.load(model.save(tmp_path / "saved"))
+    found = [row["easy"] for row in again.predict([example.text for example in test])]
+    assert get_family(family).score(test, found) == report.test
+    task = again.bundle.tasks["easy"]
+    assert task.own_lora
+    assert task.info["mode"] == "lora"
+    assert task.info["cross_validation"]["rate"] == 5e-3
+
+
+def test_updates_start_at_a_copy_of_the_primary_adapter_and_leave_it_and_the_backbone_alone(tiny: Loaded) -> None:
+    primary = deployed.half_adapter(tiny.encoder.config, (2, 3), seed=5)
+    before, backbone = tensors(primary), tensors(tiny.encoder)  # type: ignore[arg-type]
+    still = tuned(tiny, "ner", ner_examples(9, 9), LoraSettings(epochs=1, rate=1e-30, dropout=0.0), primary)
+    assert tiny_models.same_bits(tensors(still.lora), before)
+    moved = tuned(tiny, "ner", ner_examples(9, 9), primary=primary)
+    assert moved.lora.config == primary.config
+    assert not tiny_models.same_bits(tensors(moved.lora), before)
+    assert tiny_models.same_bits(tensors(primary), before)
+    assert tiny_models.same_bits(tensors(tiny.encoder), backbone)  # type: ignore[arg-type]
+
+
+def test_without_a_primary_adapter_updates_start_at_nothing(tiny: Loaded) -> None:
+    settings = LoraSettings(rank=2, targets=("up",), epochs=1, rate=1e-30, dropout=0.0)
+    lora = tuned(tiny, "classification", text_examples(12, 1), settings).lora
+    assert (lora.config.rank, lora.config.layers, lora.config.targets) == (2, (2, 3), ("up",))
+    assert all(tensor.abs().max() < 1e-20 for name, tensor in lora.state_dict().items() if name.endswith(".b"))
+
+
+def test_the_start_is_the_head_alone(tiny: Loaded, monkeypatch: pytest.MonkeyPatch) -> None:
+    from trunkline.heads.fit import LabelledFeatures, convex_head, fit_head
+
+    examples, seen = text_examples(24, 4), []
+    original = few_labels._train
+
+    def watched(shared: Any, chosen: Any, start: Any, epochs: int, *rest: Any) -> Any:
+        seen.append((list(chosen), start, epochs))
+        return original(shared, chosen, start, epochs, *rest)
+
+    monkeypatch.setattr(few_labels, "_train", watched)
+    found = tuned(tiny, "classification", examples)
+    folds, (chosen, start, epochs) = seen[:-1], seen[-1]
+    assert chosen == list(range(24)), "in the end all labels are used"
+    assert epochs == found.epochs
+    held_out = [set(range(24)) - set(rows) for rows, _, _ in folds]
+    assert sorted(number for rows in held_out for number in rows) == list(range(24))
+    save_bundle(tiny, folder := Path(_scratch()) / "bundle")
+    data, units = trunkline.load(folder).labelled(examples, "classification", "text")
+    frozen = branch_features(tiny.encoder, [Branch(units)])[0]
+    known = LabelledFeatures(data.examples, data.texts, frozen, data.targets)
+    penalty = fit_head(get_family("classification"), known, ("name", "org", "place")).penalty
+    assert start.weight == pytest.approx(convex_head(known, range(24), 3, penalty).weight, abs=1e-5)
+
+
+@pytest.mark.parametrize(("losses", "epochs"), [((5, 4, 1, 3, 2), 2), ((1, 4, 3, 2, 2), 3), ((9, 8, 7, 6, 5), 4)])
+def test_it_is_trained_for_the_epochs_of_the_least_held_out_log_loss(
+    losses: tuple[int, ...], epochs: int, tiny: Loaded, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scripted, trained, judged = iter(losses), [], []
+    original = few_labels._train
+
+    def watched(shared: Any, chosen: Any, start: Any, most: int, *rest: Any) -> Any:
+        trained.append(most)
+        return original(shared, chosen, start, most, *rest)
+
+    def scored(self: Any, logits: Any, targets: Any) -> float:
+        judged.append(logits)
+        return float(next(scripted))
+
+    monkeypatch.setattr(few_labels, "_train", watched)
+    monkeypatch.setattr(few_labels.CrossValidation, "log_loss", scored)
+    found = tuned(tiny, "classification", text_examples(24, 6))
+    assert found.epochs == epochs
+    assert trained == [4, 4, 4, epochs]
+    # What is said of held-out folds is what was said of them after that epoch.
+    highest = [part.argmax() for fold in judged[epochs].values() for part in fold]
+    order = [row["label"] for row in found.fitted.predictions]
+    labels = ("name", "org", "place")
+    assert sorted(labels[number] for number in highest) == sorted(order)
+    assert not np.array_equal(judged[epochs][0][0], judged[epochs - 1][0][0])
+
+
+def test_a_dev_part_is_chosen_on_and_not_trained_on(tiny: Loaded, monkeypatch: pytest.MonkeyPatch) -> None:
+    train, dev, seen = text_examples(20, 1), text_examples(10, 2), []
+    original = few_labels._train
+
+    def watched(shared: Any, chosen: Any, *rest: Any) -> Any:
+        seen.append(list(chosen))
+        return original(shared, chosen, *rest)
+
+    monkeypatch.setattr(few_labels, "_train", watched)
+    found = tuned(tiny, "classification", [*train, *dev], n_dev=10)
+    assert seen == [list(range(20))] * 2
+    assert found.fitted.predictions[:20] == [None] * 20
+    kept = [prediction["label"] for prediction in found.fitted.predictions[20:]]
+    right = sum(label == example.label for label, example in zip(kept, dev, strict=True))
+    assert found.fitted.scores["accuracy"] == pytest.approx(right / 10)
+
+
+@pytest.mark.parametrize("change", [{"dropout": 0.5}, {"seed": 1}, {"batch": 4}, {"rate": 4e-3}, {"rank": 2}])
+def test_equal_settings_give_equal_bits_and_each_of_them_counts(change: dict[str, Any], tiny: Loaded) -> None:
+    from dataclasses import replace
+
+    examples = ner_examples(8, 9)
+    first = tuned(tiny, "ner", examples)
+    torch.randn(5)
+    np.random.rand(5)
+    second, other = tuned(tiny, "ner", examples), tuned(tiny, "ner", examples, replace(QUICK, **change))
+    assert tiny_models.same_bits(tensors(first.lora), tensors(second.lora))
+    assert first.fitted.record() == second.fitted.record()
+    assert not tiny_models.same_bits(tensors(first.lora), tensors(other.lora))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"rank": 0}, "rank=0.*whole number from 1"),
+        ({"epochs": 1.5}, r"epochs=1\.5"),
+        ({"rate": 0.0}, r"rate=0\.0"),
+        ({"dropout": 1.0}, r"dropout=1\.0"),
+        ({"patience": 3}, "no setting 'patience'.*rank"),
+    ],
+)
+def test_settings_that_cannot_be_are_refused(wrong: dict[str, Any], message: str, folder: Path) -> None:
+    with pytest.raises(TrunklineError, match=message):
+        trunkline.load(folder).fit("a", text_examples(12, 1), mode="lora", **wrong)
+
+
+def test_a_task_of_another_family_can_be_replaced(folder: Path) -> None:
+    model = trunkline.load(folder)
+    model.fit("a", ner_examples(12, 1))
+    model.save(folder)
+    model = trunkline.load(folder)
+    model.fit("a", text_examples(12, 1), mode="lora", replace=True, epochs=1)
+    assert model.tasks == {"a": "classification"}
+
+
+def _mixed(count: int) -> list[TextExample]:
+    rng = random.Random(0)
+    return [text_examples(1, number, rng.choice([1, 3, 20]))[0] for number in range(count)]
+
+
+@pytest.fixture
+def short(tiny_folder: Callable[[str], Path]) -> Loaded:
+    # Windows so short that most texts have several.
+    return load_any(str(tiny_folder("bert")), fork=2, max_length=12)
+
+
+def _units(start: Loaded) -> list[UnitText]:
+    save_bundle(start, folder := Path(_scratch()) / "bundle")
+    return trunkline.load(folder).labelled(_mixed(25), "classification", "text")[1]
+
+
+def test_states_are_those_of_the_trunk_whatever_the_batch(short: Loaded) -> None:
+    units = _units(short)
+    states = TrunkStates.of(short.encoder, units, bf16=False, budget=40)
+    assert states is not None
+    for chosen in ([0], [7, 3, 11, 20], list(range(25))):
+        batch = TokenBatch.from_packed(pack([units[i] for i in chosen], short.encoder.config.pad_id))
+        with torch.no_grad():
+            expected = short.encoder.trunk(batch)
+        real = batch.segments >= 0
+        assert real.any()
+        torch.testing.assert_close(states.rows(batch, chosen)[real], expected[real], atol=1e-5, rtol=1e-4)
+        some = states.some(chosen).rows(batch, range(len(chosen)))
+        assert torch.equal(some, states.rows(batch, chosen))
+
+
+def test_features_by_kept_states_are_the_features(short: Loaded) -> None:
+    units = _units(short)
+    lora = tiny_models.random_adapter(short.encoder.config, (2, 3), seed=5)
+    states = TrunkStates.of(short.encoder, units, bf16=False)
+    (kept,) = branch_features(short.encoder, [Branch(units, lora)], states=states)
+    (computed,) = branch_features(short.encoder, [Branch(units, lora)])
+    assert np.concatenate(kept) == pytest.approx(np.concatenate(computed), abs=1e-5)
+
+
+def test_training_on_kept_states_is_training_on_the_trunk(short: Loaded, monkeypatch: pytest.MonkeyPatch) -> None:
+    trunk, calls = short.encoder.trunk, []
+    monkeypatch.setattr(short.encoder, "trunk", lambda batch: calls.append(1) or trunk(batch))
+    examples = _mixed(25)
+    kept = tuned(short, "classification", examples)
+    assert len(calls) == 1, "the trunk is run once"
+    monkeypatch.setattr(features, "MOST_STATES", 0)
+    computed = tuned(short, "classification", examples)
+    assert len(calls) > 10
+    assert kept.epochs == computed.epochs
+    for one, other in zip(kept.lora.parameters(), computed.lora.parameters(), strict=True):
+        torch.testing.assert_close(one, other, atol=1e-4, rtol=1e-3)
