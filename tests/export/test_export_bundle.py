@@ -124,7 +124,8 @@ def test_graphs_that_differ_from_torch_are_not_written(
 
     def other(weights: Any, *arguments: Any) -> bytes:
         layer = weights.layers[-1]
-        bent = dataclasses.replace(layer, up=dataclasses.replace(layer.up, bias=layer.up.bias + 0.01))
+        norm = dataclasses.replace(layer.output_norm, bias=layer.output_norm.bias + 0.01)
+        bent = dataclasses.replace(layer, output_norm=norm)
         return original(dataclasses.replace(weights, layers=(*weights.layers[:-1], bent)), *arguments)
 
     monkeypatch.setattr(bundle_module, "branch_graph", other)

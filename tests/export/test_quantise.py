@@ -266,7 +266,6 @@ def test_what_does_not_belong_together_is_refused(tiny: Loaded) -> None:
         ({"embedding": "fp8"}, "fp8"),
         ({"alpha": 1.0}, "alpha"),
         ({"alpha": float("nan")}, "alpha"),
-        ({"block": 0}, "blocks of 0"),
         ({"per_token": ("middle",)}, "middle"),
     ],
 )

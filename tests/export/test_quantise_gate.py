@@ -18,12 +18,13 @@ from trunkline.encoder.storage import backbone_hash
 from trunkline.engine.base import Predictor
 from trunkline.engine.onnx import OnnxEngine
 from trunkline.errors import TrunklineError
-from trunkline.export.bundle import PreparedWeights, export_bundle, make_graphs
+from trunkline.export.bundle import export_bundle, make_graphs
 from trunkline.export.options import ExportOptions
 from trunkline.export.quantise.gate import QualityError, quality_gate
-from trunkline.export.quantise.kernels import PLANS, Plan
+from trunkline.export.quantise.kernels import PLANS, Plan, quantised_kernels
 from trunkline.export.quantise.smooth import calibrate
 from trunkline.export.source import Source, load_source
+from trunkline.export.weights import take_weights
 from trunkline.model import load
 
 COARSE = Plan(alpha=0.0, per_token=())
@@ -50,8 +51,8 @@ def fitted(start: Loaded, folder: Path, examples: list[Any]) -> Source:
 def rounded(source: Source, plan: Plan) -> Predictor:
     """The tasks on graphs of this plan."""
     calibration = calibrate(source.encoder, source.tokenizer, source.texts, source.loras, moments=True)
-    graphs = make_graphs(source, OPTIONS, PreparedWeights(plan, None if plan.linear == "float32" else calibration))
-    return source.predictor(OnnxEngine(graphs, source.shapes, source.encoder.config.pad_id))
+    graphs = make_graphs(source, OPTIONS, *quantised_kernels(take_weights(source.encoder), plan, calibration))
+    return source.predictor(OnnxEngine(graphs, source.manifest.shapes, source.encoder.config.pad_id))
 
 
 def with_outlier(start: Loaded, layer: int) -> Loaded:

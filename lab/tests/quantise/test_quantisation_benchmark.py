@@ -11,26 +11,24 @@ import tiny_models
 from trunkline.data.load import load_examples
 from trunkline.errors import TrunklineError
 from trunkline.tasks import get_family
-from trunkline.text.packing import text_unit
+from trunkline_lab.fitting import TaskData
 from trunkline_lab.quantise import benchmark as quantisation
 from trunkline_lab.quantise import sections
 
-AMOUNTS = sections.Amounts(
-    calibration=5, texts=2, rounds=4, train=30, dev=24, lora_train=20, lora_dev=12, epochs=1, read=5, pieces=(300,)
-)
+AMOUNTS = sections.Amounts(calibration=5, texts=2, rounds=4, train=30, judged=12, read=5, pieces=(300,))
 
 
 @pytest.fixture
 def made_up(tmp_path, monkeypatch) -> TaskData:
     """Names of made-up data in place of those of data sets."""
     path = tiny_models.write_jsonl(tmp_path / "ner.jsonl", tiny_models.ner_rows(70))
-    examples = load_examples(path, "ner")
+    examples = load_examples(path, "ner")[1]
     task = TaskData("names", "ner", examples[:40], examples[40:])
     texts = (*tiny_models.SENTENCES, " ".join(tiny_models.SENTENCES * 30))
     card = SimpleNamespace(load=lambda split: [SimpleNamespace(text=text) for text in texts])
     monkeypatch.setattr(sections, "load_task", lambda name: (task, False))
     monkeypatch.setattr(sections, "load_card", lambda name: card)
-    for name, cards in (("CALIBRATION", 1), ("CORPUS", 1), ("NER", 2), ("CLASSIFICATION", 0), ("LORA", 1)):
+    for name, cards in (("CALIBRATION", 1), ("CORPUS", 1), ("NER", 2), ("CLASSIFICATION", 0)):
         monkeypatch.setattr(sections, name, tuple(f"{name}{number}" for number in range(cards)))
     return task
 
@@ -41,13 +39,6 @@ def test_cosines_are_those_of_tokens() -> None:
     found = sections.cosines(left, right)
     assert found["mean"] == pytest.approx((1 + 0 + 0.96) / 3)
     assert found["p1"] == pytest.approx(0.02 * 0.96), "between the two smallest of three"
-
-
-def test_every_token_of_every_window_is_a_unit(tiny) -> None:
-    (unit,) = [text_unit(tokens) for tokens in tiny.tokenizer.encode([" ".join(["the train"] * 60)])]
-    assert len(unit.sizes) > 1 and unit.n_units == 1
-    made = sections.each_token(unit)
-    assert made.n_units == len(made.ids) == sum(made.sizes) and (made.token == made.unit).all()
 
 
 def test_gains_are_paired_by_example_and_their_interval_has_them() -> None:
@@ -62,24 +53,17 @@ def test_gains_are_paired_by_example_and_their_interval_has_them() -> None:
     assert sections.against(exact, draws, 2, 0)["interval"] == [0, 0], "the same predictions differ in no draw"
 
 
-def test_what_is_chosen_on_is_not_judged_by(made_up) -> None:
-    task, judged = sections.halves("names", 30, 24)
-    chosen, texts = ({example.text for example in part} for part in (task.dev, judged))
-    assert len(task.train) == 30 and len(task.dev) == len(judged) == 12 and not chosen & texts
-
-
 def test_every_section_runs_and_one_that_is_there_is_not_measured_again(made_up, tiny_folder, tmp_path, monkeypatch):
     bundle, out = str(tiny_folder("bert")), tmp_path / "out"
     results = quantisation.run(bundle, out, [], AMOUNTS)
-    assert list(results["sections"]) == ["cosine", "gate", "lora", "vocabulary"]
-    cosine, gate, lora, vocabulary = results["sections"].values()
+    assert list(results["sections"]) == ["cosine", "gate", "vocabulary"]
+    cosine, gate, vocabulary = results["sections"].values()
     by_plan = {row["plan"]: row for row in cosine["plans"]}
     assert all(cell["mean"] == pytest.approx(1) for cell in by_plan["float32"]["cosine"].values())
     assert 0.9 < by_plan["int8"]["cosine"]["long / no adapter"]["mean"] < 1
     assert by_plan["int8"]["bytes"] < by_plan["float32"]["bytes"]
     assert [row["judged_on"] for row in gate["tasks"]] == [12, 12]
     assert list(gate["mean"]) == ["int8", "int8, fitted on it", "int4", "int4, fitted on it"]
-    assert np.shape(lora["tasks"][0]["by_seed"]) == (3, 2)
     assert vocabulary["sizes"][1]["embedding_bytes"] == 300 * (tiny_models.WIDTH + 4)
     text = (out / "table.md").read_text("utf-8")
     assert all(f"## {name}" in text for name in sections.SECTIONS) and "| int8, embedding int4 |" in text

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -11,7 +12,7 @@ import typer
 from trunkline.atomic import write_atomic
 from trunkline.bundle.manifest import TOKENIZER
 from trunkline.cli.base import JsonFlag
-from trunkline.export.bundle import COMPARED_TEXTS, spread
+from trunkline.export.bundle import COMPARED_TEXTS, prepare_weights, spread
 from trunkline.export.options import QUANTISED_TOLERANCE, ExportOptions
 from trunkline.export.parity import Adapter, Tolerance, check_parity
 from trunkline.export.source import Source, load_source
@@ -60,7 +61,9 @@ def litert_record(source: str, out: Path, options: ExportOptions) -> dict[str, A
         TrunklineError: As for `load_source`, `export_litert` and `check_parity`.
     """
     found = load_source(source, options)
-    export_litert(found.weights(), out, litert_options(found, options.weights))
+    plain = dataclasses.replace(options, weights="float32")
+    weights, _, _ = prepare_weights(found, plain)
+    export_litert(weights, out, litert_options(found, options.weights))
     write_atomic(out / TOKENIZER, found.tokenizer.tokenizer.to_str(pretty=False))
     adapters = {"(none)": Adapter(), **found.adapters}
     usual = QUANTISED_TOLERANCE["int8"] if options.weights == "int8" else FLOAT_TOLERANCE
@@ -77,7 +80,7 @@ def litert_record(source: str, out: Path, options: ExportOptions) -> dict[str, A
 def litert_options(source: Source, weights: str) -> LiteRtOptions:
     """Room for every adapter and head of a bundle, and signatures up to its window."""
     bundle = source.bundle
-    ranks = {target: 16 if target == "qkv" else 1 for target in source.lora_targets}
+    ranks = {target: 16 if target == "qkv" else 1 for target in source.manifest.slots}
     adapters = [part.feeds for part in bundle.primaries.values()] + [task.feeds for task in bundle.tasks.values()]
     for feeds in adapters:
         for name, value in feeds.items():

@@ -21,7 +21,7 @@ def litert_run(process: LiteRtProcess, adapters: Mapping[str, Adapter]) -> Run:
 
     def run(rows: Rows, names: Sequence[str]) -> Outputs:
         found = []
-        for ids, mask, pool, name in zip(rows.ids, rows.mask, rows.pool, names, strict=True):
+        for ids, mask, pool, name in zip(rows["ids"], rows["mask"], rows["pool"], names, strict=True):
             tokens = int(mask.sum())
             found.append(process.run(ids[:tokens], pool[:, :tokens], feeds[name]))
         return {name: np.stack([outputs[name] for outputs in found]) for name in found[0]}

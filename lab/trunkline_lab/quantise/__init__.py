@@ -1,1 +1,1 @@
-"""What the quantisation benchmark needs besides the exports: training on a rounded encoder, features of bare graphs."""
+"""What quantisation and a smaller vocabulary cost: the benchmark of exports with rounded weights."""

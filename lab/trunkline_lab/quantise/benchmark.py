@@ -2,8 +2,8 @@
 
     trunkline-lab quantisation --bundle runs/strategies/task-primary-0/bundle --out lab/results/quantisation
 
-Sections: `cosine` of tokens against float32, with sizes and times; `gate`, tasks whose heads were fitted in float32,
-scored in each plan; `lora`, trained in float32 and on the int4 backbone; `vocabulary`. A section that `results.json`
+Sections: `cosine` of tokens against float32, with sizes and times; `gate`, tasks whose heads were fitted in float32 or
+on the export, scored on it; `vocabulary`. A section that `results.json`
 has is not measured again unless --sections names it; `table.md` is made anew every time. Needs the data sets of the
 cards that `sections.py` names.
 """
@@ -127,14 +127,13 @@ def _gate(found: Found) -> list[str]:
     for row in found["tasks"]:
         own = [gain(row[plan]) for plan in found["mean"]]
         same = [f"{100 * row[plan]['same']:.1f} %" for plan in ("int8", "int4")]
-        counts = [row["train"], row["chosen_on"], row["judged_on"]]
+        counts = [row["train"], row["judged_on"]]
         rows.append([row["task"], row["metric"], *counts, f"{row['float32']:.2f}", *own, *same])
-    rows.append(["mean", "", "", "", "", "", *(gain(mean) for mean in found["mean"].values()), "", ""])
+    rows.append(["mean", "", "", "", "", *(gain(mean) for mean in found["mean"].values()), "", ""])
     head = [
         "task",
         "score",
         "trained on",
-        "chosen on",
         "judged on",
         "float32",
         *found["mean"],
@@ -142,27 +141,11 @@ def _gate(found: Found) -> list[str]:
         "same, int4",
     ]
     return [
-        "Heads fitted in float32, or on the rounded backbone that they are scored with. Points gained over float32,",
+        "Heads fitted in float32, or on the export that they are scored with. Points gained over float32,",
         "with 95 % intervals of the paired bootstrap over examples; the share of examples that are predicted as by",
         "float32 where the head was fitted in it.",
         "",
         *table(head, rows),
-    ]
-
-
-def _lora(found: Found) -> list[str]:
-    parts = ("trained in float32", "trained on int4", "training on int4 gains")
-    rows = [
-        [row["task"], row["metric"], row["train"], row["judged_on"], f"{row['float32']:.2f}"]
-        + [gain(row[part]) for part in parts]
-        for row in found["tasks"]
-    ]
-    head = ["task", "score", "trained on", "judged on", "float32", "int4, trained in float32", "int4, trained on int4"]
-    return [
-        f"LoRA of rank 8 on query and value, no primary adapter, mean of {len(found['seeds'])} seeds. Gains over",
-        "float32; in the last column of training on int4 over training in float32, both deployed in int4.",
-        "",
-        *table([*head, "gain of training on int4"], rows),
     ]
 
 
@@ -186,7 +169,7 @@ def _vocabulary(found: Found) -> list[str]:
     ]
 
 
-TABLES = {"cosine": _cosine, "gate": _gate, "lora": _lora, "vocabulary": _vocabulary}
+TABLES = {"cosine": _cosine, "gate": _gate, "vocabulary": _vocabulary}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

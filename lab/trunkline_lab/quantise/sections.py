@@ -7,35 +7,35 @@ judged by are different halves of a dev part.
 from __future__ import annotations
 
 import json
+import tempfile
 import time
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
+from pathlib import Path
 from typing import Any
 
 import numpy as np
-from trunkline.export.quantise.plan import PLANS, Plan
 
 from trunkline.bundle.lora import SLOTS
-from trunkline.config import AdapterSection, AdaptSection
-from trunkline.encoder.adapter_file import AdapterFile
-from trunkline.encoder.bundle_files import Loaded, load_any
+from trunkline.encoder.bundle_files import Loaded, load_any, save_bundle
 from trunkline.engine.rounding import round_table_int8
 from trunkline.engine.session import open_session
 from trunkline.export.adapters import adapter_feeds
+from trunkline.export.bundle import export_bundle
 from trunkline.export.graph import branch_graph, trunk_graph
-from trunkline.export.quantise.kernels import quantised_kernels
+from trunkline.export.options import ExportOptions
+from trunkline.export.quantise.kernels import PLANS, Plan, quantised_kernels
 from trunkline.export.quantise.smooth import Calibration, calibrate
-from trunkline.export.vocabulary import prune_vocabulary, prune_weights
+from trunkline.export.vocabulary import prune_vocabulary
 from trunkline.export.weights import BackboneWeights, take_weights
+from trunkline.model import Model, load
+from trunkline.tasks import get_family
 from trunkline.text.packing import UnitText, text_unit
-from trunkline_lab import fitting
 from trunkline_lab.benchmark.inputs import load_task
 from trunkline_lab.data.cards import load_card
 from trunkline_lab.data.sample import draw
-from trunkline_lab.quantise.measure import Check, Reference, deployed_feeds, graph_features, plain, reference
-from trunkline_lab.quantise.simulate import quantised_encoder
 from trunkline_lab.resampling import interval, resample
 
 Found = dict[str, Any]
@@ -45,7 +45,6 @@ CORPUS = (*CALIBRATION, "wnut17", "trec")
 NER = ("crossner_ai", "crossner_science", "atis_slots", "hwu64_slots")
 CLASSIFICATION = ("subj", "cr", "tweeteval_irony", "tweeteval_hate")
 LONG = "state_union"
-LORA = ("crossner_science", "cr")
 RUN_STEPS = Plan(per_token=())
 FITTED = "{}, fitted on it"
 COSINE_PLANS: Mapping[str, Plan] = {
@@ -55,7 +54,6 @@ COSINE_PLANS: Mapping[str, Plan] = {
     "int8": PLANS["int8"],
     "int8, embedding int4": Plan(embedding="int4"),
     "int4, with moments": PLANS["int4"],
-    "int4-blocks, embedding int8": Plan("int4-blocks", "int8"),
 }
 
 
@@ -67,12 +65,7 @@ class Amounts:
     texts: int = 12
     rounds: int = 60
     train: int = 500
-    dev: int = 600
-    lora_train: int = 100
-    lora_chosen: int = 60
-    lora_dev: int = 300
-    seeds: tuple[int, ...] = (0, 1)
-    epochs: int = 4
+    judged: int = 300
     corpus: int = 4000
     read: int = 500
     pieces: tuple[int, ...] = (16_000, 8_000, 4_000)
@@ -85,6 +78,7 @@ class Setup:
     start: Loaded
     weights: BackboneWeights
     seen: Calibration
+    texts: tuple[str, ...]
     amounts: Amounts
 
     def graphs(self, plan: Plan) -> tuple[bytes, bytes]:
@@ -92,15 +86,11 @@ class Setup:
         weights, kernels = quantised_kernels(self.weights, plan, self.seen)
         return trunk_graph(weights, kernels), branch_graph(weights, slots=tuple(SLOTS), kernels=kernels)
 
-    def sessions(self, plan: Plan) -> tuple[Any, Any]:
-        """Trunk and branch to run, in one thread."""
-        trunk, branch = self.graphs(plan)
-        return open_session(trunk), open_session(branch)
-
 
 def texts_of(card: str, split: str, count: int, seed: int) -> list[str]:
     """Texts drawn from a part of a data set."""
-    return [e.text for e in draw(load_card(card).load(split), lambda e: set(), seed=seed, sentences=count)]
+    examples: Sequence[Any] = load_card(card).load(split)
+    return [example.text for example in draw(examples, lambda e: set(), seed=seed, sentences=count)]
 
 
 def prepare(bundle: str, amounts: Amounts) -> Setup:
@@ -109,13 +99,7 @@ def prepare(bundle: str, amounts: Amounts) -> Setup:
     texts = [text for card in CALIBRATION for text in texts_of(card, "train", amounts.calibration, 0)]
     adapters = [file.lora for file in start.primaries.values() if file.lora is not None]
     seen = calibrate(start.encoder, start.tokenizer, texts, adapters, moments=True)
-    return Setup(start, take_weights(start.encoder), seen, amounts)
-
-
-def each_token(text: UnitText) -> UnitText:
-    """The text with every token of every window as a unit of its own."""
-    every = np.arange(text.size)
-    return replace(text, token=every, unit=every, n_units=text.size)
+    return Setup(start, take_weights(start.encoder), seen, tuple(texts), amounts)
 
 
 def cosines(left: Sequence[Any], right: Sequence[Any]) -> Found:
@@ -131,11 +115,10 @@ def measure_cosine(setup: Setup, say: Callable[[str], None]) -> Found:
     short = [text for card in NER + CLASSIFICATION for text in texts_of(card, "test", amounts.texts, 1)]
     long = texts_of(LONG, "train", 10 * amounts.texts, 1)
     kinds = {name: [text_unit(t) for t in start.tokenizer.encode(texts)] for name, texts in (("s", short), ("l", long))}
-    units = {
-        "short": [each_token(unit) for unit in kinds["s"]],
-        "long": [each_token(unit) for unit in kinds["l"] if len(unit.sizes) > 1][: amounts.texts],
+    units = {"short": kinds["s"], "long": [unit for unit in kinds["l"] if len(unit.sizes) > 1][: amounts.texts]}
+    feeds: dict[str, Mapping[str, Any]] = {"no adapter": {}} | {
+        name: adapter_feeds(file.lora) for name, file in start.primaries.items()
     }
-    feeds = {"no adapter": {}} | {name: adapter_feeds(file.lora) for name, file in start.primaries.items()}
     cases = [(kind, adapter) for kind in units for adapter in feeds]
     exact: dict[tuple[str, str], Any] = {}
     opened, rows = {}, []
@@ -144,7 +127,7 @@ def measure_cosine(setup: Setup, say: Callable[[str], None]) -> Found:
         opened[name] = trunk, branch = open_session(graphs[0]), open_session(graphs[1])
         row: Found = {"plan": name, "facts": plan.facts(), "bytes": sum(map(len, graphs)), "cosine": {}}
         for case in cases:
-            features = graph_features(trunk, branch, units[case[0]], feeds[case[1]])
+            features = [token_features(trunk, branch, text, feeds[case[1]]) for text in units[case[0]]]
             row["cosine"][" / ".join(case)] = cosines(exact.setdefault(case, features), features)
         rows.append(row)
         say(f"{name}: {row['bytes'] / 1e6:.2f} MB, {row['cosine']}")
@@ -174,19 +157,16 @@ def run_times(opened: Mapping[str, tuple[Any, Any]], ids: Any, rounds: int) -> d
     return {name: dict(zip(("q1", "median", "q3"), map(float, q), strict=True)) for name, q in quartiles.items()}
 
 
-def halves(name: str, train: int, dev: int, seed: int = 0) -> tuple[TaskData, list[Any]]:
-    """A task with one half of its dev part to choose on, and the other half to judge by."""
-    task, _ = load_task(name)
-    drawn = draw(task.dev, lambda e: set(), seed=0, sentences=dev)
-    few = draw(task.train, lambda e: set(), seed=seed, sentences=train)
-    return TaskData(name, task.family, few, drawn[0::2]), drawn[1::2]
-
-
-def graph_predictions(sessions: tuple[Any, Any], start: Loaded, adapter: AdapterFile, known: Reference, on: Any) -> Any:
-    """Predictions by graphs, one text at a time, LoRA and head rounded to float16."""
-    feeds, head = deployed_feeds(start, adapter)
-    features = graph_features(*sessions, fitting.example_units(known.family, on, start.tokenizer), feeds)
-    return fitting.predict(known.family, head, features, on, adapter.labels)
+def token_features(trunk: Any, branch: Any, text: UnitText, feeds: Mapping[str, Any]) -> Any:
+    """Features [tokens, hidden] of every token by graphs, a window at a time."""
+    found, begin = [], 0
+    for size in text.sizes:
+        mask = np.ones((1, size), np.float32)
+        states = trunk.run(["hidden"], {"ids": text.ids[None, begin : begin + size], "mask": mask})[0]
+        given = {"hidden": states, "mask": mask, "pool": np.eye(size, dtype=np.float32)[None], **feeds}
+        found.append(branch.run(["features"], given)[0][0])
+        begin += size
+    return np.concatenate(found)
 
 
 def compare_scores(
@@ -205,69 +185,59 @@ def against(exact: Sequence[float], draws: Any, new: int, old: int) -> Found:
 
 
 def measure_gate(setup: Setup, say: Callable[[str], None]) -> Found:
-    """Heads scored by the graphs of int8 and int4, fitted in float32 and on what these graphs compute.
+    """Heads scored by exports in int8 and int4, fitted by torch in float32 and on what these exports compute.
 
-    Gains are over the heads fitted in float32, scored by torch in float32.
+    Gains are over the heads fitted in float32, scored by torch in float32; all scores are those of what is predicted.
     """
-    plans = {name: setup.sessions(PLANS[name]) for name in ("int8", "int4")}
-    rounded = {name: quantised_encoder(setup.start, PLANS[name], setup.seen) for name in plans}
-    rows, gains = [], {name: [] for plan in plans for name in (plan, FITTED.format(plan))}
+    with tempfile.TemporaryDirectory() as folder:
+        save_bundle(replace(setup.start, tasks={}), Path(folder) / "float32")
+        exact = load(Path(folder) / "float32", engine="torch")
+        models = {}
+        for kind in ("int8", "int4"):
+            options = ExportOptions(weights=kind, texts=setup.texts)
+            export_bundle(Path(folder) / "float32", Path(folder) / kind, options)
+            models[kind] = load(Path(folder) / kind)
+        return _scored(exact, models, setup.amounts, say)
+
+
+def _scored(exact: Model, models: Mapping[str, Model], amounts: Amounts, say: Callable[[str], None]) -> Found:
+    rows: list[Found] = []
+    gains: dict[str, list[Any]] = {name: [] for kind in models for name in (kind, FITTED.format(kind))}
     for name in NER + CLASSIFICATION:
-        task, judged = halves(name, setup.amounts.train, setup.amounts.dev)
-        adapter = adapt(task, setup.start, AdaptSection()).adapter
-        known = reference(setup.start, Check(name, adapter, judged))
+        task, _ = load_task(name)
+        family = get_family(task.family)
+        train = draw(task.train, lambda e: set(), seed=0, sentences=amounts.train)
+        judged = draw(task.dev, lambda e: set(), seed=0, sentences=amounts.judged)
+
+        def predicted(model: Model, name: str = name, judged: Sequence[Any] = judged) -> list[Any]:
+            return [row[name] for row in model.predict([example.text for example in judged], [name])]
+
+        exact.fit(name, train, family=task.family)
+        exact.save(exact.folder)
+        before = predicted(exact)
         found = {}
-        for plan, sessions in plans.items():
-            own = adapt(task, rounded[plan], AdaptSection()).adapter
-            found[plan] = graph_predictions(sessions, setup.start, adapter, known, judged)
-            found[FITTED.format(plan)] = graph_predictions(sessions, setup.start, own, known, judged)
-        counts = [[known.family.counts(judged, part)] for part in (known.predictions, *found.values())]
-        exact, draws = compare_scores(name, counts, known.family.score_of_counts)
-        row: Found = {"task": name, "family": task.family, "metric": known.family.main_score, "float32": exact[0]}
-        row |= {"train": len(task.train), "chosen_on": len(task.dev), "judged_on": len(judged)}
-        for place, (plan, predictions) in enumerate(found.items(), 1):
-            same = [plain(x) == plain(y) for x, y in zip(known.predictions, predictions, strict=True)]
-            row[plan] = {**against(exact, draws, place, 0), "same": float(np.mean(same))}
-            gains[plan].append(draws[:, place] - draws[:, 0])
+        for kind, model in models.items():
+            model.add(name, exact.bundle.tasks[name].content, replace=True)
+            found[kind] = predicted(model)
+            model.fit(name, train, family=task.family, replace=True)
+            found[FITTED.format(kind)] = predicted(model)
+        counts = [[family.counts(judged, part)] for part in (before, *found.values())]
+        scores, draws = compare_scores(name, counts, family.score_of_counts)
+        row: Found = {"task": name, "family": task.family, "metric": family.main_score, "float32": scores[0]}
+        row |= {"train": len(train), "judged_on": len(judged)}
+        for place, (kind, part) in enumerate(found.items(), 1):
+            same = [
+                family.compare(e, x)[1] == family.compare(e, y)[1] for e, x, y in zip(judged, before, part, strict=True)
+            ]
+            row[kind] = {**against(scores, draws, place, 0), "same": float(np.mean(same))}
+            gains[kind].append(draws[:, place] - draws[:, 0])
         rows.append(row)
         say(json.dumps(row))
     means = {
-        plan: {"gain": float(np.mean([row[plan]["gain"] for row in rows])), "interval": interval(np.mean(own, axis=0))}
-        for plan, own in gains.items()
+        kind: {"gain": float(np.mean([row[kind]["gain"] for row in rows])), "interval": interval(np.mean(own, axis=0))}
+        for kind, own in gains.items()
     }
     return {"tasks": rows, "mean": means}
-
-
-def measure_lora(setup: Setup, say: Callable[[str], None]) -> Found:
-    """LoRA of rank 8 on query and value, trained in float32 and on the int4 backbone, deployed in int4.
-
-    The primary adapters are left out, as LoRA that starts from one has its shape, whatever rank is asked for.
-    """
-    amounts, rows = setup.amounts, []
-    start = replace(setup.start, primaries={})
-    rounded, sessions = quantised_encoder(start, PLANS["int4"], setup.seen), setup.sessions(PLANS["int4"])
-    shape = AdapterSection(rank=8, alpha=16.0, targets=("query", "value"))
-    section = AdaptSection(mode="lora", penalties=(0.001, 0.01, 0.1), tokens=256, adapter=shape)
-    section = section.model_copy(update={"precision": "fp32", "epochs": amounts.epochs, "patience": amounts.epochs})
-    for name in LORA:
-        counts: list[list[Any]] = [[], [], []]
-        for seed in amounts.seeds:
-            task, judged = halves(name, amounts.lora_train, amounts.lora_dev, seed)
-            task = replace(task, dev=task.dev[: amounts.lora_chosen])
-            full, own = (adapt(task, on, section, seed=seed).adapter for on in (start, rounded))
-            say(f"{name}, seed {seed}: trained")
-            known = reference(start, Check(name, full, judged))
-            found = [graph_predictions(sessions, start, adapter, known, judged) for adapter in (full, own)]
-            for system, part in zip(counts, (known.predictions, *found), strict=True):
-                system.append(known.family.counts(judged, part))
-        exact, draws = compare_scores(name, counts, known.family.score_of_counts)
-        sizes = {"train": len(task.train), "chosen_on": len(task.dev), "judged_on": len(judged)}
-        trained = {"trained in float32": against(exact, draws, 1, 0), "trained on int4": against(exact, draws, 2, 0)}
-        row = {"task": name, "metric": known.family.main_score, **sizes, "float32": exact[0], **trained}
-        by_seed = [[100 * known.family.score_of_counts(np.sum(c, axis=0)) for c in system] for system in counts]
-        rows.append({**row, "training on int4 gains": against(exact, draws, 2, 1), "by_seed": by_seed})
-        say(json.dumps(rows[-1]))
-    return {"tasks": rows, "seeds": amounts.seeds, "section": section.model_dump(mode="json")}
 
 
 def measure_vocabulary(setup: Setup, say: Callable[[str], None]) -> Found:
@@ -280,9 +250,9 @@ def measure_vocabulary(setup: Setup, say: Callable[[str], None]) -> Found:
     rows = [{"pieces": len(word), **_stored(word, tokenizer)}]
     for size in amounts.pieces:
         made = prune_vocabulary(tokenizer, corpus, size, [setup.start.encoder.config.pad_id])
-        row = {"pieces": size, **_stored(prune_weights(setup.weights, made).embeddings.word, made.tokenizer)}
-        row |= {"corpus": made.longer, "characters_added": len(made.added), "unknown": {"corpus": made.unknown}}
-        for kind, texts in (("same kind", same), ("other kinds", other)):
+        row = {"pieces": size, **_stored(word[made.rows], made.tokenizer)}
+        row |= {"characters_added": len(made.added), "unknown": {}}
+        for kind, texts in (("corpus", corpus), ("same kind", same), ("other kinds", other)):
             before, after = (list(chain(*_tokens(own, texts))) for own in (tokenizer, made.tokenizer))
             row[kind] = len(after) / len(before)
             row["unknown"][kind] = [part.count("[UNK]") for part in (before, after)]
@@ -305,6 +275,5 @@ def _tokens(tokenizer: Any, texts: Sequence[str]) -> list[list[str]]:
 SECTIONS: Mapping[str, Callable[[Setup, Callable[[str], None]], Found]] = {
     "cosine": measure_cosine,
     "gate": measure_gate,
-    "lora": measure_lora,
     "vocabulary": measure_vocabulary,
 }

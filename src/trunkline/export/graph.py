@@ -19,7 +19,7 @@ import numpy as np
 
 from trunkline.bundle.lora import lora_shapes
 from trunkline.errors import TrunklineError
-from trunkline.export.builder import Builder
+from trunkline.export.builder import Builder, Kind
 from trunkline.export.layers import Form, Kernels, Lora, Scope, embeddings, matrix, pool_and_classify, run_layers
 from trunkline.export.weights import BackboneWeights, Linear
 
@@ -30,6 +30,12 @@ DEFAULT_SLOTS = ("qkv",)
 """Adapters sit on query and value unless a recipe says otherwise. Each slot costs time even if nothing is fed to it."""
 
 FLOAT32 = Kernels()
+
+_INPUTS: dict[str, tuple[Kind, list[int | str], str]] = {
+    "ids": ("int64", ["rows", "width"], "token ids, special tokens included"),
+    "mask": ("float32", ["rows", "width"], "1 for tokens, 0 for padding behind them"),
+    "pool": ("float32", ["rows", "units", "width"], "for each unit the share of each token; shares add up to 1"),
+}
 
 
 def trunk_graph(weights: BackboneWeights, kernels: Kernels = FLOAT32) -> bytes:
@@ -43,7 +49,7 @@ def trunk_graph(weights: BackboneWeights, kernels: Kernels = FLOAT32) -> bytes:
         A model with inputs `ids` and `mask` and output `hidden`, the states that enter the layer at the fork.
     """
     graph = Builder()
-    _ids_and_mask(graph)
+    _inputs(graph, "ids", "mask")
     x = embeddings(graph, weights.embeddings, weights.config, kernels)
     scope = _scope(graph, weights, kernels, "ids")
     scope.rows("hidden", run_layers(scope, x, weights, range(weights.fork))[-1], weights.config.hidden_size)
@@ -77,8 +83,7 @@ def branch_graph(
     lora = Lora(form, lora_shapes(layers, hidden, config.intermediate_size, slots))
     graph = Builder()
     graph.input("hidden", ["rows", "width", hidden], doc="states from the trunk")
-    _mask(graph)
-    _pool(graph)
+    _inputs(graph, "mask", "pool")
     if form == "bank":
         graph.input("adapter_ids", ["rows"], "int64", doc="the adapter of each row")
     lora.declare(graph)
@@ -115,8 +120,7 @@ def merged_graph(
             expected=f"({hidden}, labels), (labels,) and a name for each label",
         )
     graph = Builder()
-    _ids_and_mask(graph)
-    _pool(graph)
+    _inputs(graph, "ids", "mask", "pool")
     x = embeddings(graph, weights.embeddings, weights.config, kernels)
     scope = _scope(graph, weights, kernels, "ids")
     weight, bias = graph.constant("head.weight", head.weight), graph.constant("head.bias", head.bias)
@@ -126,17 +130,10 @@ def merged_graph(
     return graph.model("merged", "An encoder with one task merged into it", facts)
 
 
-def _ids_and_mask(graph: Builder) -> None:
-    graph.input("ids", ["rows", "width"], "int64", doc="token ids, special tokens included")
-    _mask(graph)
-
-
-def _mask(graph: Builder) -> None:
-    graph.input("mask", ["rows", "width"], doc="1 for tokens, 0 for padding behind them")
-
-
-def _pool(graph: Builder) -> None:
-    graph.input("pool", ["rows", "units", "width"], doc="for each unit the share of each token; shares add up to 1")
+def _inputs(graph: Builder, *names: str) -> None:
+    for name in names:
+        kind, shape, doc = _INPUTS[name]
+        graph.input(name, shape, kind, doc=doc)
 
 
 def _scope(graph: Builder, weights: BackboneWeights, kernels: Kernels, sized: str, lora: Lora | None = None) -> Scope:

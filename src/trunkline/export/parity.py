@@ -37,14 +37,8 @@ class Adapter:
     head: LinearHead | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Rows:
-    """The inputs of a run: `ids` [rows, width], `mask` [rows, width], `pool` [rows, units, width]."""
-
-    ids: IntArray
-    mask: FloatArray
-    pool: FloatArray
-
+Rows = Mapping[str, Any]
+"""The inputs of a run: `ids` [rows, width], `mask` [rows, width], `pool` [rows, units, width]."""
 
 Outputs = Mapping[str, FloatArray]
 """Some of `features` [rows, units, hidden] and `logits` [rows, units, labels]."""
@@ -169,7 +163,7 @@ def check_parity(
             expected = [features[name][i] for name, i in zip(names, chosen, strict=True)]
             heads = [adapters[name].head for name in names]
             found = _compare(expected, heads, run(rows, names))
-            width, padding = rows.ids.shape[1], int((rows.mask == 0).sum())
+            width, padding = rows["ids"].shape[1], int((rows["mask"] == 0).sum())
             cases.append(CaseResult(", ".join(dict.fromkeys(names)), len(chosen), width, padding, found))
     outside = [case for case in cases if not case.within(tolerance)]
     if outside:
@@ -188,10 +182,10 @@ def forked(trunk: Any, branch: Any, feeds: Mapping[str, Feeds]) -> Run:
     last: list[Any] = [None, None]
 
     def run(rows: Rows, names: Sequence[str]) -> Outputs:
-        key = rows.ids.shape, rows.ids.tobytes(), rows.mask.tobytes()
+        key = rows["ids"].shape, rows["ids"].tobytes(), rows["mask"].tobytes()
         if last[0] != key:
-            last[:] = key, trunk.run(["hidden"], {"ids": rows.ids, "mask": rows.mask})[0]
-        given = {"hidden": last[1], "mask": rows.mask, "pool": rows.pool, **feeds[names[0]]}
+            last[:] = key, _states(trunk, rows)
+        given = {**_of_branch(rows, last[1]), **feeds[names[0]]}
         return dict(zip(("features", "logits"), branch.run(["features", "logits"], given), strict=True))
 
     return run
@@ -205,9 +199,8 @@ def banked(trunk: Any, branch: Any, feeds: Mapping[str, Feeds], shapes: Shapes) 
     head = {"head.weight": np.zeros((hidden, 0), np.float32), "head.bias": np.zeros(0, np.float32)}
 
     def run(rows: Rows, names: Sequence[str]) -> Outputs:
-        states = trunk.run(["hidden"], {"ids": rows.ids, "mask": rows.mask})[0]
         chosen = np.array([place[name] for name in names], dtype=np.int64)
-        given = {"hidden": states, "mask": rows.mask, "pool": rows.pool, "adapter_ids": chosen, **stacked, **head}
+        given = {**_of_branch(rows, _states(trunk, rows)), "adapter_ids": chosen, **stacked, **head}
         return {"features": branch.run(["features"], given)[0]}
 
     return run
@@ -215,11 +208,16 @@ def banked(trunk: Any, branch: Any, feeds: Mapping[str, Feeds], shapes: Shapes) 
 
 def merged(session: Any) -> Run:
     """A session of a merged graph; it has one adapter, that of the task, and gives no features."""
+    return lambda rows, names: {"logits": session.run(["logits"], dict(rows))[0]}
 
-    def run(rows: Rows, names: Sequence[str]) -> Outputs:
-        return {"logits": session.run(["logits"], {"ids": rows.ids, "mask": rows.mask, "pool": rows.pool})[0]}
 
-    return run
+def _states(trunk: Any, rows: Rows) -> FloatArray:
+    hidden: FloatArray = trunk.run(["hidden"], {"ids": rows["ids"], "mask": rows["mask"]})[0]
+    return hidden
+
+
+def _of_branch(rows: Rows, hidden: FloatArray) -> dict[str, Any]:
+    return {"hidden": hidden, "mask": rows["mask"], "pool": rows["pool"]}
 
 
 def _rows_of(tokenizer: TextTokenizer, texts: Sequence[str]) -> list[IntArray]:
@@ -269,7 +267,7 @@ def _padded(tokens: Sequence[IntArray], extra: int, pad_id: int) -> Rows:
         ids[row, :n], mask[row, :n] = own, 1
         pool[row, range(n), range(n)] = 1
         pool[row, n, :n] = 1 / n
-    return Rows(ids, mask, pool)
+    return {"ids": ids, "mask": mask, "pool": pool}
 
 
 def _compare(expected: Sequence[FloatArray], heads: Sequence[LinearHead | None], outputs: Outputs) -> dict[str, float]:

@@ -18,7 +18,7 @@ from trunkline.engine.rows import Pooling, ReadText, padded, pool_of, rows_of
 from trunkline.engine.session import open_session
 from trunkline.errors import TrunklineError
 from trunkline.export.adapters import head_linear
-from trunkline.export.bundle import COMPARED_TEXTS, prepare_weights, spread
+from trunkline.export.bundle import COMPARED_TEXTS, prepare_weights, spread, weight_facts
 from trunkline.export.graph import merged_graph
 from trunkline.export.options import ExportOptions, ExportReport
 from trunkline.export.parity import check_parity, merged
@@ -52,9 +52,7 @@ def export_merged(source: str | Path, task: str, out: str | Path, options: Expor
     own, adapter = found.bundle.tasks[task], found.adapters[task]
     if adapter.head is None:
         raise TrunklineError(f"task {task} has no head", expected="a task that predicts")
-    prepared = prepare_weights(found, options)
-    weights, kernels = prepared.kernels(found.weights(adapter.lora), range(0))
-    kernels = dataclasses.replace(kernels, attention=options.attention)
+    weights, kernels, tokens = prepare_weights(found, options, adapter.lora, merged=True)
     content = merged_graph(weights, head_linear(adapter.head), own.labels, kernels)
     session = open_session(content)
     texts = spread(found.texts, COMPARED_TEXTS)
@@ -65,7 +63,7 @@ def export_merged(source: str | Path, task: str, out: str | Path, options: Expor
     if options.judged:
         after = found.predictor(MergedEngine(session, own, found.encoder.config.pad_id))
         gate = quality_gate(found.predictor(), after, examples, options.max_drop)
-    facts = prepared.facts(gate)
+    facts = weight_facts(kernels, gate)
     about: dict[str, Any] = {
         "name": task,
         "family": own.family,
@@ -86,7 +84,7 @@ def export_merged(source: str | Path, task: str, out: str | Path, options: Expor
         for name, part in files.items():
             write_atomic(folder / name, part)
     sizes = {name: len(part) for name, part in files.items()}
-    return ExportReport(out, sizes, facts, {"merged": parity}, prepared.tokens, gate, found.longer)
+    return ExportReport(out, sizes, facts, {"merged": parity}, tokens, gate, found.longer)
 
 
 class MergedEngine:

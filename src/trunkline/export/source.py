@@ -11,9 +11,10 @@ from itertools import zip_longest
 from pathlib import Path
 
 import trunkline.samples
+from trunkline import __version__
 from trunkline.bundle.files import Bundle, open_bundle
-from trunkline.bundle.lora import SLOTS, Shapes, lora_shapes
-from trunkline.bundle.manifest import MANIFEST
+from trunkline.bundle.lora import SLOTS
+from trunkline.bundle.manifest import MANIFEST, Licence, Manifest
 from trunkline.encoder.adapter_file import primary_in_torch, task_in_torch
 from trunkline.encoder.bundle_files import bundle_encoder, cached_bundle
 from trunkline.encoder.encoder import Encoder
@@ -26,8 +27,7 @@ from trunkline.errors import TrunklineError
 from trunkline.export.graph import DEFAULT_SLOTS
 from trunkline.export.options import ExportOptions
 from trunkline.export.parity import Adapter
-from trunkline.export.vocabulary import prune_encoder, prune_vocabulary, shorten_positions
-from trunkline.export.weights import BackboneWeights, take_weights
+from trunkline.export.vocabulary import prune_encoder, prune_vocabulary
 from trunkline.text.tokens import TextTokenizer
 
 
@@ -37,19 +37,19 @@ class Source:
 
     Attributes:
         bundle: With the tasks that are exported.
+        manifest: Of the export, but for weights and files.
         encoder: Its encoder in float32, with the vocabulary that is exported.
         tokenizer: The tokenizer that is exported.
         whole: Encoder and tokenizer with the whole vocabulary.
-        lora_targets: LoRA inputs of the branch.
         texts: For comparison and calibration.
         longer: Tokens of the texts with the smaller vocabulary over tokens with the whole one.
     """
 
     bundle: Bundle
+    manifest: Manifest
     encoder: Encoder
     tokenizer: TextTokenizer
     whole: tuple[Encoder, TextTokenizer]
-    lora_targets: tuple[str, ...]
     texts: tuple[str, ...]
     longer: float = 1.0
 
@@ -71,18 +71,6 @@ class Source:
         """Every LoRA once."""
         found = {id(adapter.lora): adapter.lora for adapter in self.adapters.values() if adapter.lora is not None}
         return list(found.values())
-
-    def weights(self, lora: LoraAdapter | None = None) -> BackboneWeights:
-        """The backbone's weights without positions that no window reaches, with an adapter merged into them."""
-        taken = dataclasses.replace(take_weights(self.encoder, lora), hash=self.bundle.manifest.backbone)
-        return shorten_positions(taken, self.tokenizer.max_length)
-
-    @property
-    def shapes(self) -> Shapes:
-        """The LoRA inputs of the branch."""
-        config = self.encoder.config
-        layers = range(self.encoder.fork, config.n_layers)
-        return lora_shapes(layers, config.hidden_size, config.intermediate_size, self.lora_targets)
 
     def predictor(self, engine: Engine | None = None) -> Predictor:
         """The tasks on an engine of what is exported; by default on torch, with the whole vocabulary."""
@@ -107,17 +95,35 @@ def load_source(source: str | Path, options: ExportOptions) -> Source:
     bundle = _opened(source, options)
     encoder = bundle_encoder(bundle)
     tokenizer = load_tokenizer(bundle.folder, encoder.config, bundle.manifest.encoder.max_length)
-    adapters = [part.feeds for part in bundle.primaries.values()] + [task.feeds for task in bundle.tasks.values()]
-    named = {name.split(".")[2] for feeds in adapters for name in feeds if name.startswith("lora.")}
-    used = named | set(options.lora_targets)
-    targets = tuple(target for target in SLOTS if target in (used or DEFAULT_SLOTS))
     texts = tuple(text for text in options.texts if text.strip())
-    made = Source(bundle, encoder, tokenizer, (encoder, tokenizer), targets, texts or sample_texts())
-    if options.vocabulary is None:
-        return made
-    vocabulary = prune_vocabulary(tokenizer, texts, options.vocabulary, (encoder.config.pad_id,))
-    small = prune_encoder(encoder, vocabulary)
-    return dataclasses.replace(made, encoder=small, tokenizer=vocabulary.tokenizer, longer=vocabulary.longer)
+    small, read, longer = encoder, tokenizer, 1.0
+    if options.vocabulary is not None:
+        vocabulary = prune_vocabulary(tokenizer, texts, options.vocabulary, (encoder.config.pad_id,))
+        small, read, longer = prune_encoder(encoder, vocabulary), vocabulary.tokenizer, vocabulary.longer
+    return Source(
+        bundle=bundle,
+        manifest=_manifest(bundle, small, options),
+        encoder=small,
+        tokenizer=read,
+        whole=(encoder, tokenizer),
+        texts=texts or sample_texts(),
+        longer=longer,
+    )
+
+
+def _manifest(bundle: Bundle, encoder: Encoder, options: ExportOptions) -> Manifest:
+    """The bundle's, with LoRA inputs where its adapters have updates, or by default on query, key and value."""
+    adapters = [part.feeds for part in bundle.primaries.values()] + [task.feeds for task in bundle.tasks.values()]
+    used = {name.split(".")[2] for feeds in adapters for name in feeds if name.startswith("lora.")}
+    targets = tuple(target for target in SLOTS if target in (used | set(options.lora_targets) or DEFAULT_SLOTS))
+    manifest, config = bundle.manifest, encoder.config
+    return dataclasses.replace(
+        manifest,
+        trunkline=__version__,
+        encoder=dataclasses.replace(manifest.encoder, vocabulary_size=config.vocab_size, pad_id=config.pad_id),
+        slots=targets,
+        licences=manifest.licences or (Licence(str(manifest.info.get("encoder", "encoder"))[:1000], "unknown"),),
+    )
 
 
 def sample_texts() -> tuple[str, ...]:

@@ -65,8 +65,8 @@ def prune_vocabulary(tokenizer: TextTokenizer, texts: Sequence[str], size: int, 
     special = {token["content"]: int(token["id"]) for token in raw["added_tokens"]}
     before = tokenizer.tokenizer.encode_batch(list(texts), add_special_tokens=False)
     counts = Counter(token for encoding in before for token in encoding.tokens)
-    staying = {piece for piece, number in pieces.ids.items() if number in set(keep)}
-    needed = pieces.needed(special.keys() | _framing(raw.get("post_processor")) | staying)
+    framing = {*keep, tokenizer.opening, tokenizer.closing}
+    needed = pieces.needed(special.keys() | {piece for piece, number in pieces.ids.items() if number in framing})
     kept, added = _chosen(pieces, counts, needed, size)
     pruned, rows = _pruned(raw, pieces, kept, added, special)
     made = Tokenizer.from_str(json.dumps(pruned, ensure_ascii=False))
@@ -156,27 +156,14 @@ def _pruned(
     return changed, rows + [special[token] for token in outside]
 
 
-def _framing(part: Any) -> set[str]:
-    """The tokens that a post-processor puts around texts: `[token, id]` pairs, and `tokens` beside `ids`."""
-    if isinstance(part, list):
-        return {part[0]} if _is_pair(part) else set().union(*map(_framing, part))
-    if not isinstance(part, dict):
-        return set()
-    own = set(part["tokens"]) if isinstance(part.get("tokens"), list) else set()
-    return own.union(*map(_framing, part.values()))
-
-
 def _renumbered(part: Any, numbers: Mapping[str, int]) -> Any:
-    """A post-processor with new ids."""
+    """A post-processor with new ids: in `[token, id]` pairs, and in `ids` beside `tokens`."""
     if isinstance(part, list):
-        return [part[0], numbers[part[0]]] if _is_pair(part) else [_renumbered(item, numbers) for item in part]
+        pair = len(part) == 2 and isinstance(part[0], str) and isinstance(part[1], int)
+        return [part[0], numbers[part[0]]] if pair else [_renumbered(item, numbers) for item in part]
     if not isinstance(part, dict):
         return part
     changed = {key: _renumbered(value, numbers) for key, value in part.items()}
     if isinstance(part.get("ids"), list) and isinstance(part.get("tokens"), list):
         changed["ids"] = [numbers[token] for token in part["tokens"]]
     return changed
-
-
-def _is_pair(part: list[Any]) -> bool:
-    return len(part) == 2 and isinstance(part[0], str) and isinstance(part[1], int)

@@ -64,75 +64,48 @@ class Plan:
 
     def __post_init__(self) -> None:
         known = {*get_args(Scheme)}
-        if not {self.linear, self.embedding} <= known or not set(self.per_token) <= set(SLOTS):
-            raise TrunklineError(f"a plan with {self}", expected="schemes " + ", ".join(sorted(known)))
-        if not 0 <= self.alpha < 1 or self.block < 1:
-            raise TrunklineError(f"alpha {self.alpha}, blocks of {self.block}", expected="0 to below 1, at least 1")
-
-    def steps_per_token(self, name: str) -> bool:
-        """Whether the inputs of a linear layer have a step for each token."""
-        return name.rpartition(".")[2] in self.per_token
+        if not ({self.linear, self.embedding} <= known and {*self.per_token} <= {*SLOTS} and 0 <= self.alpha < 1):
+            raise TrunklineError(f"a plan with {self}", expected="known schemes and layers, an alpha from 0 to below 1")
 
     def facts(self) -> dict[str, str]:
         """What readers of a model find in its metadata."""
-        smoothing = {"smoothing": f"{self.alpha:g}", "per_token": ",".join(self.per_token)}
-        blocks = {"block": str(self.block)}
-        schemes = {self.linear, self.embedding}
-        return {
-            "weights": self.linear,
-            "embedding": self.embedding,
-            **(smoothing if self.linear != "float32" else {}),
-            **(blocks if "int4" in schemes else {}),
-        }
+        found: dict[str, str] = {"weights": self.linear, "embedding": self.embedding}
+        if self.linear != "float32":
+            found |= {"smoothing": f"{self.alpha:g}", "per_token": ",".join(self.per_token)}
+        return found | ({"block": str(self.block)} if "int4" in found.values() else {})
 
 
 PLANS: Mapping[str, Plan] = MappingProxyType(
-    {
-        "float32": Plan("float32", "float32"),
-        "int8": Plan(),
-        "int4": Plan("int4", "int4"),
-    }
+    {"float32": Plan("float32", "float32"), "int8": Plan(), "int4": Plan("int4", "int4")}
 )
 """The plans that have a name."""
 
 
 @dataclass(frozen=True, slots=True)
-class Quantised:
-    """A linear layer as a plan wants it.
+class Rounded:
+    """A rounded linear layer.
 
     Attributes:
-        linear: The weights before rounding, in float32, as they came.
+        weight: After its rows were multiplied by `smooth`.
         smooth: [inputs]; inputs are divided by it before they are rounded.
-        rounded: The weight after its rows were multiplied by `smooth`; None in float32.
         least: The least number that a token's inputs are divided by before they are rounded; None if all tokens have
             the same step.
     """
 
-    linear: Linear
+    weight: Int8Weight | Int4Weight
     smooth: FloatArray
-    rounded: Int8Weight | Int4Weight | None
     least: float | None = None
 
 
-def quantise(weights: BackboneWeights, plan: Plan, calibration: Calibration | None) -> dict[str, Quantised]:
-    """Rounds every linear layer of a backbone as a plan says.
-
-    Args:
-        weights: The backbone.
-        plan: What is rounded how.
-        calibration: Of this backbone.
-
-    Raises:
-        MismatchError: The calibration is of another encoder, or there is none and the plan needs it.
-    """
-    return {name: _rounded(name, linear, plan, calibration) for name, linear in linear_layers(weights).items()}
+def quantise(weights: BackboneWeights, plan: Plan, calibration: Calibration | None) -> dict[str, Rounded]:
+    """Rounds every linear layer of a backbone as a plan says; none in float32. Errors as for `quantised_kernels`."""
+    if plan.linear == "float32":
+        return {}
+    return {name: _rounded(name, linear.weight, plan, calibration) for name, linear in linear_layers(weights).items()}
 
 
 def quantised_kernels(
-    weights: BackboneWeights,
-    plan: Plan,
-    calibration: Calibration | None,
-    adapted: range | None = None,
+    weights: BackboneWeights, plan: Plan, calibration: Calibration | None, adapted: range | None = None
 ) -> tuple[BackboneWeights, Kernels]:
     """The weights and kernels for `trunk_graph`, `branch_graph` and `merged_graph`.
 
@@ -152,72 +125,61 @@ def quantised_kernels(
     Raises:
         MismatchError: The calibration is of another encoder, or there is none and the plan needs it.
     """
-    layers = quantise(weights, plan, calibration)
+    rounded, linears = quantise(weights, plan, calibration), linear_layers(weights)
     adapted = range(weights.fork, weights.config.n_layers) if adapted is None else adapted
-    divided = _folded(weights, layers, adapted)
-    done = {consumer for consumer, _ in divided}
-    divisors = {producer: divisor for (_, producer), divisor in divided.items()}
-    linears = {name: layer.linear for name, layer in layers.items()}
-    linears |= {name: _divided(linears[name], divisor) for name, divisor in divisors.items()}
+    folded = _folded(weights, rounded, adapted) if rounded else {}
+    done = {consumer for consumer, _ in folded}
+    divisors = {producer: divisor for (_, producer), divisor in folded.items()}
+    for name, divisor in divisors.items():
+        linears[name] = Linear(linears[name].weight / divisor, linears[name].bias / divisor)
 
     def linear(graph: Builder, name: str, x: str, given: Linear) -> str:
-        layer = layers.get(name)
-        if layer is None or given is not linears[name]:
+        if given is not linears.get(name):
             raise MismatchError(f"layer {name} {given.weight.shape}", expected="the weights that these kernels are for")
-        rounded = layer.rounded
-        if rounded is None:
+        if not rounded:
             return gemm(graph, name, x, given)
-        if name in divisors:
-            rounded = dataclasses.replace(rounded, scale=rounded.scale / divisors[name])
+        layer = rounded[name]
+        weight = dataclasses.replace(layer.weight, scale=layer.weight.scale / divisors.get(name, np.float32(1)))
         if name not in done and (layer.smooth != 1).any():
             x = graph.add(f"{name}.smoothed", "Mul", [x, graph.constant(f"{name}.smooth", 1 / layer.smooth)])
-        if isinstance(rounded, Int8Weight):
-            return int8_linear(graph, name, x, rounded, given.bias, layer.least)
-        return int4_linear(graph, name, x, rounded, given.bias, layer.least)
+        if isinstance(weight, Int8Weight):
+            return int8_linear(graph, name, x, weight, given.bias, layer.least)
+        return int4_linear(graph, name, x, weight, given.bias, layer.least)
 
-    kernels = Kernels(linear, partial(_embedding, _table(weights.embeddings.word, plan)), facts=plan.facts())
+    kernels = Kernels(linear, partial(_embedding, round_table(weights, plan)), facts=plan.facts())
     return with_linear_layers(weights, linears), kernels
+
+
+def round_table(weights: BackboneWeights, plan: Plan) -> Int8Table | Int4Table | None:
+    """The word embedding as a plan stores it; None in float32."""
+    if plan.embedding == "int4":
+        return round_table_int4(weights.embeddings.word, plan.block)
+    return round_table_int8(weights.embeddings.word) if plan.embedding == "int8" else None
 
 
 def _embedding(table: Int8Table | Int4Table | None, graph: Builder, name: str, ids: str, given: FloatArray) -> str:
     if isinstance(table, Int8Table):
         return int8_embedding(graph, name, ids, table)
-    if isinstance(table, Int4Table):
-        return int4_embedding(graph, name, ids, table)
-    return gather(graph, name, ids, given)
+    return gather(graph, name, ids, given) if table is None else int4_embedding(graph, name, ids, table)
 
 
-def _rounded(name: str, linear: Linear, plan: Plan, calibration: Calibration | None) -> Quantised:
-    ones = np.ones(len(linear.weight), np.float32)
-    if plan.linear == "float32":
-        return Quantised(linear, ones, None)
-    if calibration is None:
-        if plan.alpha:
-            raise MismatchError(
-                f"no calibration for {name}", expected="one, because the plan smooths inputs", todo="Give texts for it"
-            )
-        largest = ones
-    else:
-        largest = calibration.of(name, linear)
-    smooth = smoothing(linear.weight, largest, plan.alpha)
-    weight = linear.weight * smooth[:, None]
-    least = least_of_tokens(largest, smooth) if plan.steps_per_token(name) else None
+def _rounded(name: str, weight: FloatArray, plan: Plan, calibration: Calibration | None) -> Rounded:
+    if calibration is None and plan.alpha:
+        raise MismatchError(
+            f"no calibration for {name}", expected="one, because the plan smooths inputs", todo="Give texts for it"
+        )
+    largest = np.ones(len(weight), np.float32) if calibration is None else calibration.of(name, len(weight))
+    smooth = smoothing(weight, largest, plan.alpha)
+    least = least_of_tokens(largest, smooth) if name.rpartition(".")[2] in plan.per_token else None
     if plan.linear == "int8":
-        return Quantised(linear, smooth, round_int8(weight), least)
+        return Rounded(round_int8(weight * smooth[:, None]), smooth, least)
     moments = calibration.moments.get(name) if calibration is not None else None
-    if moments is not None:
-        moments = moments / np.outer(smooth, smooth)
-    return Quantised(linear, smooth, round_int4(weight, plan.block, moments), least)
-
-
-def _table(table: FloatArray, plan: Plan) -> Int8Table | Int4Table | None:
-    if plan.embedding == "int8":
-        return round_table_int8(table)
-    return round_table_int4(table, plan.block) if plan.embedding == "int4" else None
+    even = None if moments is None else moments / np.outer(smooth, smooth)
+    return Rounded(round_int4(weight * smooth[:, None], plan.block, even), smooth, least)
 
 
 def _folded(
-    weights: BackboneWeights, layers: Mapping[str, Quantised], adapted: range
+    weights: BackboneWeights, layers: Mapping[str, Rounded], adapted: range
 ) -> dict[tuple[str, str], FloatArray]:
     """(layer, the layer that makes its inputs) -> what the outputs of the latter are to be divided by."""
     found = {}
@@ -231,10 +193,6 @@ def _folded(
         if weights.config.activation == "relu":
             found[f"{name}.down", f"{name}.up"] = layers[f"{name}.down"].smooth
     return {names: divisor for names, divisor in found.items() if (divisor != 1).any()}
-
-
-def _divided(linear: Linear, divisor: FloatArray) -> Linear:
-    return Linear(linear.weight / divisor, linear.bias / divisor)
 
 
 def int8_linear(

@@ -15,7 +15,7 @@ from trunkline.encoder.batch import TokenBatch
 from trunkline.encoder.encoder import Encoder
 from trunkline.encoder.lora import Deltas
 from trunkline.errors import MismatchError, TrunklineError
-from trunkline.export.weights import PROJECT, FloatArray, Linear
+from trunkline.export.weights import PROJECT, FloatArray
 from trunkline.text.packing import ROW_WIDTH, by_budget, pack, text_unit
 from trunkline.text.tokens import TextTokenizer
 
@@ -40,13 +40,13 @@ class Calibration:
     moments: Mapping[str, FloatArray]
     tokens: int
 
-    def of(self, name: str, linear: Linear) -> FloatArray:
+    def of(self, name: str, inputs: int) -> FloatArray:
         """The largest values of a layer's inputs; raises MismatchError if they are not known."""
-        found = self.largest.get(name)
-        if found is None or found.shape != (len(linear.weight),):
+        found = self.largest.get(name, np.zeros(0, np.float32))
+        if len(found) != inputs:
             raise MismatchError(
-                f"the calibration knows {'nothing' if found is None else f'{len(found)} inputs'} of {name}",
-                expected=f"its {len(linear.weight)} inputs",
+                f"the calibration knows {len(found)} inputs of {name}",
+                expected=f"its {inputs} inputs",
                 todo="Calibrate with the encoder that is quantised",
             )
         return found
@@ -99,9 +99,10 @@ def calibrate(
             for adapter in (None, *adapters):
                 encoder.branch(hidden, batch, adapter)
     encoder.train(was_training)
+    products = {name: (item.products, max(1, item.count)) for name, item in seen.items()}
     return Calibration(
-        {name: np.asarray(item.largest.cpu().numpy(), np.float32) for name, item in seen.items()},
-        {name: np.asarray(item.mean().cpu().numpy(), np.float32) for name, item in seen.items() if moments},
+        {name: item.largest.numpy() for name, item in seen.items()},
+        {name: (total / count).numpy() for name, (total, count) in products.items() if total is not None},
         sum(unit.size for unit in units),
     )
 
@@ -113,14 +114,10 @@ class _Seen:
         self.count = 0
 
     def add(self, rows: Tensor) -> None:
-        self.largest = torch.maximum(self.largest.to(rows.device), rows.abs().amax(dim=0))
+        self.largest = torch.maximum(self.largest, rows.abs().amax(dim=0).cpu())
         if self.products is not None:
-            self.products = self.products.to(rows.device) + rows.T @ rows
+            self.products += (rows.T @ rows).cpu()
         self.count += len(rows)
-
-    def mean(self) -> Tensor:
-        products = torch.zeros(0, 0) if self.products is None else self.products
-        return products / max(1, self.count)
 
 
 @contextmanager
