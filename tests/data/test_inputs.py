@@ -66,9 +66,9 @@ def test_one_dict_of_examples_by_label() -> None:
         examples_from({"delivery": "a"})
     with pytest.raises(TrunklineError, match="the key 1 is 1"):
         examples_from({1: ["a"]})
-    with pytest.raises(TrunklineError, match="either a dict"):
+    with pytest.raises(TrunklineError, match="a dict of texts and labels besides"):
         examples_from({"a": ["b"]}, ["a"])
-    with pytest.raises(TrunklineError, match="examples of classification"):
+    with pytest.raises(TrunklineError, match="a dict of texts for ner"):
         examples_from({"a": ["b"]}, family="ner")
 
 
@@ -117,7 +117,7 @@ def test_the_family_is_asked_for_where_labels_do_not_tell() -> None:
     ("texts", "labels", "message"),
     [
         ("one text", ["a"], r"texts is one string: 'one text'.*into a list: \[text\]"),
-        (b"bytes", ["a"], "texts is one bytes object"),
+        (b"bytes", ["a"], "texts is a bytes: b'bytes'"),
         ({"a", "b"}, ["a", "b"], "texts is a set"),
         (None, ["a"], "texts is None"),
         (5, ["a"], "texts is of the type int"),

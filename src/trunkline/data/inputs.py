@@ -40,34 +40,40 @@ def examples_from(texts: Any, labels: Any = None, family: str | None = None) -> 
     """
     if family is not None and family not in _FAMILIES:
         raise TrunklineError(f"the family {family!r}", expected=f"one of {', '.join(_FAMILIES)}")
-    if labels is None:
-        if isinstance(texts, Mapping):
-            return _checked_family("classification", family), _by_label(texts)
-        items = list(_items(texts, "texts"))
-        if not items and family is not None:
-            return family, []
-        kinds = {name for name, kind in _FAMILIES.items() if any(isinstance(item, kind) for item in items)}
-        if len(kinds) == 1 and all(isinstance(item, _FAMILIES[min(kinds)]) for item in items):
-            return _checked_family(min(kinds), family), items
-        raise TrunklineError("no labels were given", expected="a label for each text, or one dict {label: [texts]}")
     if isinstance(texts, Mapping):
-        raise TrunklineError("a dict of texts and labels besides", expected="either a dict {label: [texts]}, or both")
+        if labels is not None or family not in (None, "classification"):
+            given = f"a dict of texts {'and labels besides' if labels is not None else f'for {family}'}"
+            raise TrunklineError(given, expected="one dict {label: [texts]} for classification, or texts and labels")
+        return "classification", _by_label(texts)
+    if labels is None:
+        return _checked(list(_items(texts, "texts")), family)
     whole = [_text(item, f"texts[{n}]", blank=False) for n, item in enumerate(_items(texts, "texts"))]
     marks = list(_items(labels, "labels"))
     if len(whole) != len(marks):
         raise TrunklineError(f"{len(whole)} texts and {len(marks)} labels", expected="a label for each text")
     found = _family_of(marks, family)
     if found == "classification":
-        return found, [
-            TextExample(t, _label(m, f"labels[{n}]")) for n, (t, m) in enumerate(zip(whole, marks, strict=True))
-        ]
-    rows = [
-        Row(None, text, parse_entities(_entities(mark, f"labels[{n}]"), f"labels[{n}]", None))
-        for n, (text, mark) in enumerate(zip(whole, marks, strict=True))
-    ]
+        names = [_label(mark, f"labels[{number}]") for number, mark in enumerate(marks)]
+        return found, [TextExample(text, name) for text, name in zip(whole, names, strict=True)]
+    rows = []
+    for number, (text, mark) in enumerate(zip(whole, marks, strict=True)):
+        where = f"labels[{number}]"
+        if not isinstance(mark, list | tuple):
+            raise TrunklineError(f"{where} is {_described(mark)}", expected="a list of (start, end, label)")
+        rows.append(Row(None, text, parse_entities(mark, where, None)))
     if note := check_borders(rows, "labels"):
         _log.warning(note)
     return found, [build_example(row, f"labels[{n}]") for n, row in enumerate(rows)]
+
+
+def _checked(items: list[Any], family: str | None) -> tuple[str, list[Example]]:
+    """Examples with their family."""
+    found = next((name for name, kind in _FAMILIES.items() if items and isinstance(items[0], kind)), family)
+    if found is None or not all(isinstance(item, _FAMILIES[found]) for item in items):
+        raise TrunklineError("no labels were given", expected="a label for each text, or one dict {label: [texts]}")
+    if family not in (None, found):
+        raise TrunklineError(f"examples of {found}", expected=f"examples of {family}, the family that was asked for")
+    return found, items
 
 
 def texts_from(texts: Any) -> Iterator[str]:
@@ -96,17 +102,13 @@ def _by_label(texts: Mapping[Any, Any]) -> list[Example]:
 def _items(values: Any, what: str, expected: str = "") -> Iterator[Any]:
     """The items of a container that has an order."""
     expected = expected or (TEXTS if what == "texts" else "as many labels as texts, in a list or its like")
-    shape = getattr(values, "shape", None)
-    problem = ""
-    if isinstance(values, str | bytes | bytearray):
-        problem = f"{what} is one {'string' if isinstance(values, str) else 'bytes object'}: {shorten(values)}"
-    elif isinstance(values, Mapping | set | frozenset):
-        problem = f"{what} is a {type(values).__name__}: {shorten(values)}"
+    shape, problem = getattr(values, "shape", None), ""
+    if isinstance(values, str | bytes | bytearray | Mapping | set | frozenset):
+        kind = "one string" if isinstance(values, str) else f"a {type(values).__name__}"
+        problem = f"{what} is {kind}: {shorten(values)}"
     elif isinstance(shape, tuple) and len(shape) != 1:
         problem = f"{what} is a {type(values).__name__} of shape {shape}"
-    elif hasattr(values, "column_names"):
-        problem = f"{what} is a {type(values).__name__} with the columns {', '.join(values.column_names)}"
-    elif not isinstance(values, Iterable):
+    elif not isinstance(values, Iterable) or hasattr(values, "column_names"):
         problem = f"{what} is {'None' if values is None else f'of the type {type(values).__name__}'}"
     if problem:
         todo = "Put a single text into a list: [text]" if isinstance(values, str) else ""
@@ -172,12 +174,6 @@ def _label(value: Any, where: str) -> str:
     )
 
 
-def _entities(value: Any, where: str) -> list[Any]:
-    if not isinstance(value, list | tuple):
-        raise TrunklineError(f"{where} is {_described(value)}", expected="a list of (start, end, label)")
-    return list(value)
-
-
 def _family_of(marks: Sequence[Any], family: str | None) -> str:
     """`classification` where labels are strings, `ner` where they are lists of entities."""
     if family == "qa":
@@ -203,9 +199,3 @@ def _family_of(marks: Sequence[Any], family: str | None) -> str:
         expected="strings for classification, or lists of (start, end, label) for ner",
         todo="Pass family='classification' or family='ner' if these are its labels" if len(kinds) == 1 else "",
     )
-
-
-def _checked_family(found: str, family: str | None) -> str:
-    if family not in (None, found):
-        raise TrunklineError(f"examples of {found}", expected=f"examples of {family}, the family that was asked for")
-    return found

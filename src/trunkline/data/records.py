@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import reprlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any, TypeVar
@@ -15,11 +15,10 @@ from trunkline.data.files import data_error, decode_text, read_bytes, read_lines
 DOCUMENT_LIMIT = 256 * 1024**2
 """Bytes of a JSON document, which is parsed as a whole; larger data belongs into JSON lines."""
 
-_LISTS = ("common_examples", "data", "examples", "records", "rows")
-"""Keys of the list of records in a JSON document that is an object; the first may be in `rasa_nlu_data`."""
+_LISTS = (("rasa_nlu_data", "common_examples"), ("data",), ("examples",), ("records",), ("rows",))
+"""Keys that lead to the list of records of a JSON document that is an object."""
 
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
-_SPACE = re.compile(r"[ \t\r\n]*")
 _SHORT = reprlib.Repr()
 _SHORT.maxstring = _SHORT.maxlong = _SHORT.maxother = 80
 _SHORT.maxlevel = 3
@@ -124,40 +123,86 @@ def read_json_records(path: str | Path) -> tuple[str, Iterator[tuple[int, Record
     except ValueError:
         value = None
     more = next(lines, None) if value is not None else None
-    if isinstance(value, dict) and (more is not None or not _list_key(value)):
+    if isinstance(value, dict) and (more is not None or not _list_keys(value)):
         return "JSON lines", _parse_lines(chain([first], [more] if more else [], lines), path)
-    return "a JSON document", _document(path)
+    return "a JSON document", (_as_record(line, item, path) for line, item in read_json_items(path))
 
 
-def _document(path: str | Path) -> Iterator[tuple[int, Record]]:
-    text = decode_text(read_bytes(path, limit=DOCUMENT_LIMIT), "utf-8", path)
+def read_json_items(
+    path: str | Path, keys: Sequence[str] | None = None, *, encoding: str = "utf-8"
+) -> Iterator[tuple[int, Any]]:
+    """Yields the items of one list of a JSON document with the lines on which they begin.
+
+    Args:
+        path: The file.
+        keys: The keys that lead from the document to the list; by default those of `_LISTS` that do, if any.
+        encoding: Of the file.
+
+    Raises:
+        DataError: Text that is not JSON, or no list at the keys.
+    """
+    text = decode_text(read_bytes(path, limit=DOCUMENT_LIMIT), encoding, path)
     try:
         value = parse_json(text)
     except ValueError as error:
-        line, message = (error.lineno, error.msg) if isinstance(error, json.JSONDecodeError) else (None, str(error))
-        expected = "one JSON document, or one object a line"
-        raise data_error(path, line, f"the file is not JSON ({message})", expected) from None
-    key = _list_key(value) if isinstance(value, dict) else ""
-    if not key and not isinstance(value, list):
-        given = f"the document is an object with {list_names(value)}" if isinstance(value, dict) else "one value"
-        raise data_error(path, 1, given, f"a list of records, or one under {', '.join(_LISTS)}")
-    start = re.search(rf'"{key}"\s*:\s*\[', text) if key else re.search(r"\[", text)
-    position, line, counted = start.end() if start else 0, 1, 0
-    decoder = json.JSONDecoder()
-    while text[position := _SPACE.match(text, position).end()] != "]":  # type: ignore[union-attr]
-        line, counted = line + text.count("\n", counted, position), position
-        item, position = decoder.raw_decode(text, position)
-        position = _SPACE.match(text, position).end()  # type: ignore[union-attr]
-        position += text[position] == ","
-        if isinstance(item, list) and len(item) == 2 and isinstance(item[0], str) and isinstance(item[1], dict):
-            item = {"text": item[0], **item[1]}
-        if not isinstance(item, dict):
-            raise data_error(path, line, f"the item is {shorten(item)}", "a list of JSON objects")
+        at, message = (error.lineno, error.msg) if isinstance(error, json.JSONDecodeError) else (None, str(error))
+        given = f"the file is not JSON ({message})"
+        raise data_error(path, at, given, "one JSON document, or one object a line") from None
+    keys = _list_keys(value) if keys is None else keys
+    position = _skip(text, 0)
+    for key in keys:
+        there = isinstance(value, dict)
+        if not there or key not in value:
+            found = f"; the keys are {list_names(value)}" if there else f", because this is a {type(value).__name__}"
+            raise data_error(path, _line(text, position), f"no key {key!r}{found}", f"a list at {'.'.join(keys)}")
+        value, position = value[key], dict(_members(text, position, "}"))[key]
+    if not isinstance(value, list):
+        given = f"{'.'.join(keys) or 'the document'} is a {type(value).__name__}"
+        raise data_error(path, _line(text, position), given, f"a list, or one at {', '.join(map('.'.join, _LISTS))}")
+    line, counted = _line(text, position), position
+    for item, (_, begin) in zip(value, _members(text, position, "]"), strict=True):
+        line, counted = line + text.count("\n", counted, begin), begin
         yield line, item
 
 
-def _list_key(value: Record) -> str:
-    """The key of `_LISTS` that leads to a list in the object; empty if none does."""
-    inner = value.get("rasa_nlu_data")
-    found = {**value, **inner} if isinstance(inner, dict) else value
-    return next((key for key in _LISTS if isinstance(found.get(key), list)), "")
+def _members(text: str, position: int, end: str) -> Iterator[tuple[Any, int]]:
+    """Key (None in lists) and position of the values in the JSON object or list that begins at `position`."""
+    decoder, key = json.JSONDecoder(), None
+    position = _skip(text, position + 1)
+    while text[position] != end:
+        if end == "}":
+            key, position = decoder.raw_decode(text, position)
+            position = _skip(text, _skip(text, position) + 1)
+        yield key, position
+        position = _skip(text, decoder.raw_decode(text, position)[1])
+        if text[position] == ",":
+            position = _skip(text, position + 1)
+
+
+def _line(text: str, position: int) -> int:
+    return text.count("\n", 0, position) + 1
+
+
+def _skip(text: str, position: int) -> int:
+    while position < len(text) and text[position] in " \t\r\n":
+        position += 1
+    return position
+
+
+def _list_keys(value: Any) -> tuple[str, ...]:
+    """The keys of `_LISTS` that lead to a list in the value; none if there are none."""
+    for keys in _LISTS:
+        found = value
+        for key in keys:
+            found = found.get(key) if isinstance(found, dict) else None
+        if isinstance(found, list):
+            return keys
+    return ()
+
+
+def _as_record(line: int, item: Any, path: str | Path) -> tuple[int, Record]:
+    if isinstance(item, list) and len(item) == 2 and isinstance(item[0], str) and isinstance(item[1], dict):
+        item = {"text": item[0], **item[1]}
+    if not isinstance(item, dict):
+        raise data_error(path, line, f"the item is {shorten(item)}", "a list of JSON objects")
+    return line, item

@@ -119,10 +119,10 @@ def brute_force(texts: list[str], queries: list[str], threshold: float) -> dict[
 
 
 @pytest.mark.parametrize("threshold", [0.6, 0.8, 0.9])
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(2))
 def test_candidates_equal_brute_force(threshold: float, seed: int) -> None:
     rng = random.Random(seed)
-    texts = sorted({sentence(rng, rng.randint(8, 25)) for _ in range(250)})
+    texts = sorted({sentence(rng, rng.randint(8, 25)) for _ in range(120)})
     queries = set()
     for text in texts:
         words = text.split()

@@ -8,9 +8,9 @@ from typing import Any
 
 from trunkline.data.checks.findings import check_splits
 from trunkline.data.checks.report import Finding
+from trunkline.data.labelled import Loaded
 from trunkline.data.load import read_examples
 from trunkline.errors import TrunklineError
-from trunkline.text.examples import Example
 
 
 def check(
@@ -30,9 +30,9 @@ def check(
         dev: The file that settings are chosen on.
         test: The file that is scored.
         family: `classification`, `ner` or `qa`; found by content where it is not given.
-        text_column: As for `read_examples`.
-        label_column: As for `read_examples`.
-        delimiter: As for `read_examples`.
+        text_column: As for `read_examples`; so are `label_column` and `delimiter`.
+        label_column: See `text_column`.
+        delimiter: See `text_column`.
 
     Returns:
         `name`, `family`, `kinds` (split -> what its file was taken for), `counts` (split -> examples) and `findings`,
@@ -42,20 +42,18 @@ def check(
         TrunklineError: No file is named.
         DataError: Files that are missing or malformed.
     """
-    splits: dict[str, Sequence[Example]] = {}
-    kinds: dict[str, str] = {}
-    notes = []
-    for split, spec in (("train", train), ("dev", dev), ("test", test)):
-        if spec is None:
-            continue
-        loaded = read_examples(spec, family, text_column=text_column, label_column=label_column, delimiter=delimiter)
-        family = loaded.family
-        splits[split], kinds[split] = loaded.examples, loaded.kind
-        notes += [Finding("reading", "warning", split, 1, None, note) for note in loaded.notes]
-    if not splits:
+    given = {split: spec for split, spec in (("train", train), ("dev", dev), ("test", test)) if spec is not None}
+    loaded: dict[str, Loaded] = {}
+    for split, spec in given.items():
+        options = {"text_column": text_column, "label_column": label_column, "delimiter": delimiter}
+        loaded[split] = read_examples(spec, family, **options)
+        family = loaded[split].family
+    if not given:
         raise TrunklineError("no file is named", expected="--train, and --dev and --test where there are such files")
-    name = Path(str(train or dev or test)).name
-    return {**check_splits(name, splits, extra=notes).as_dict(), "family": family, "kinds": kinds}
+    notes = [Finding("reading", "warning", s, 1, None, note) for s, part in loaded.items() for note in part.notes]
+    name = Path(str(next(iter(given.values())))).name
+    report = check_splits(name, {split: part.examples for split, part in loaded.items()}, extra=notes)
+    return {**report.as_dict(), "family": family, "kinds": {split: part.kind for split, part in loaded.items()}}
 
 
 def exit_code(reports: Sequence[Mapping[str, Any]]) -> int:

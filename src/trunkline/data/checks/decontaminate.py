@@ -69,15 +69,8 @@ def decontaminate(
                 continue
             kind, text, match = hit
             if kinds[kind] < _SAMPLES:
-                samples.append(
-                    {
-                        "kind": kind,
-                        "owner": match.owner,
-                        "similarity": match.similarity,
-                        "text": shorten(text),
-                        "held_out": shorten(match.text),
-                    }
-                )
+                sample = {"kind": kind, "owner": match.owner, "similarity": match.similarity}
+                samples.append({**sample, "text": shorten(text), "held_out": shorten(match.text)})
             kinds[kind] += 1
             owners[match.owner] += 1
         examined += len(batch)
@@ -88,17 +81,12 @@ def decontaminate(
 def _match(batch: list[Example], index: OverlapIndex, min_exact_words: int) -> list[tuple[str, str, Match] | None]:
     hits: list[tuple[str, str, Match] | None] = [None] * len(batch)
     texts = [(place, text) for place, example in enumerate(batch) for text in example_texts(example)]
-    for (place, text), match in zip(
-        texts, index.find([text for _, text in texts], min_exact_words=min_exact_words), strict=True
-    ):
+    matches = index.find([text for _, text in texts], min_exact_words=min_exact_words)
+    for (place, text), match in zip(texts, matches, strict=True):
         if match is not None and hits[place] is None:
             hits[place] = match.kind, text, match
-    parts = [
-        (place, text, part)
-        for place, text in texts
-        if hits[place] is None and len(found := _SENTENCE.split(text)) > 1
-        for part in found
-    ]
+    rest = [(place, text, _SENTENCE.split(text)) for place, text in texts if hits[place] is None]
+    parts = [(place, text, part) for place, text, found in rest if len(found) > 1 for part in found]
     words = max(min_exact_words, index.min_words)
     matches = index.find([part for *_, part in parts], min_exact_words=words, near=False)
     for (place, text, _), match in zip(parts, matches, strict=True):

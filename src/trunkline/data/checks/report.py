@@ -18,19 +18,11 @@ CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that a check saw in a split.
+    """One thing that a check saw in a split, or in `all`.
 
-    Attributes:
-        check: The check's name.
-        severity: `leak` (what is scored was learnt from), `error` (the data is not what it should be), `warning` or
-            `info`.
-        split: Where; `all` for the whole set.
-        count: How many texts, examples or labels.
-        share: `count` as a share of the split's, from 0 to 1; None where there is nothing to divide by.
-        message: The finding as a sentence.
-        samples: A few of them, shortened.
-        waived: Why the finding is accepted, where somebody has accepted it.
-        details: More numbers, for machines.
+    `severity` is `leak` where what is scored was learnt from, and `error` where the data is not what it should be.
+    `share` is `count` as a share of the split's texts or labels, from 0 to 1; None where there is nothing to divide by.
+    `waived` says why somebody has accepted the finding; `details` has more numbers, for machines.
     """
 
     check: str
