@@ -2,7 +2,7 @@
 
 import pytest
 
-from trunkline.config import PrefinetuneRecipe, SweepRecipe, load_recipe, parse_recipe
+from trunkline.config import PrefinetuneRecipe, load_recipe, parse_recipe
 from trunkline.errors import RecipeError
 
 PROBE = {"family": "ner", "train": "train.jsonl", "dev": "dev.jsonl"}
@@ -81,18 +81,6 @@ def test_one_held_out_file_is_a_list_of_one():
     )
     assert one == many
     assert any("decontaminate.against" in problem for problem in problems({**GOOD, "decontaminate": {"against": []}}))
-
-
-def test_a_sweep_needs_its_baseline_and_one_budget():
-    raw = {
-        "name": "s",
-        "encoders": {"a": "default"},
-        "baseline": "b",
-        "tasks": {"trec": {"sentences": 1, "per_class": 1}, "wnut17": {}},
-    }
-    found = problems(raw, SweepRecipe)
-    assert any("baseline" in problem for problem in found)
-    assert any("not both" in problem for problem in found)
 
 
 @pytest.mark.parametrize("content", ["- a\n- b\n", "name: [", "", "a: !!python/object/apply:os.system ['true']"])

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 import tiny_models
 from trunkline.errors import TrunklineError
 from trunkline.prefinetune import corpus as module
-from trunkline.prefinetune.corpus import View, cached, corpus_of
+from trunkline.prefinetune.corpus import Corpus, View, cached, corpus_of
 from trunkline.prefinetune.objectives import get_prefinetune_family
 from trunkline.prefinetune.objectives.ner import marks_of
 from trunkline.text.examples import Example, NerExample, PairExample, PlainExample, QaExample, Span, TextExample
@@ -46,6 +46,10 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "cache" / "prefinetune"
 
 
+def everything(corpus: Corpus) -> list[Example]:
+    return [corpus.example(row) for row in range(len(corpus))]
+
+
 def entries(cache: Path) -> list[str]:
     return sorted(path.name for path in cache.iterdir()) if cache.is_dir() else []
 
@@ -61,10 +65,10 @@ def test_what_is_stored_comes_back_in_any_order(
     def check(examples: list[Example]) -> None:
         monkeypatch.setenv("TRUNKLINE_CACHE", str(tmp_path_factory.mktemp("store")))
         corpus = corpus_of("k", lambda: examples)
-        assert list(corpus.all()) == examples
+        assert everything(corpus) == examples
         assert [corpus.example(i) for i in reversed(range(len(corpus)))] == examples[::-1]
         again = corpus_of("k", lambda: pytest.fail("read twice"))
-        assert list(again.all()) == examples and again.sha256 == corpus.sha256
+        assert everything(again) == examples and again.sha256 == corpus.sha256
 
     check()
 
@@ -138,7 +142,7 @@ def test_other_windows_are_other_tokens(cache: Path, tiny) -> None:
 
 def test_a_view_reads_what_its_indices_say() -> None:
     some = View("abcdef".__getitem__, [4, 0, 2])
-    assert list(some) == ["e", "a", "c"] and some[-1] == "c" and list(some[1:]) == ["a", "c"] and len(some) == 3
+    assert list(some) == ["e", "a", "c"] and some[-1] == "c" and len(some) == 3
 
 
 @settings(max_examples=60, deadline=None)

@@ -17,12 +17,12 @@ from trunkline.encoder.bundle_files import Loaded, load_any, load_bundle
 from trunkline.errors import MismatchError, RecipeError, TrunklineError
 from trunkline.prefinetune import Report, prefinetune
 from trunkline.prefinetune.mixture import Source
-from trunkline.prefinetune.model import PrefinetuneModel, StepBatch, check_families, draw_batch
+from trunkline.prefinetune.model import PrefinetuneModel, StepBatch, draw_batch
 from trunkline.prefinetune.objectives import get_prefinetune_family
 from trunkline.prefinetune.run import Session
 from trunkline.prefinetune.sources import recipe_sources
 from trunkline.prefinetune.strategies import adapters_of
-from trunkline.text.examples import NerExample, PairExample
+from trunkline.text.examples import NerExample
 from trunkline.text.words import split_words
 from trunkline.training.distributed import Place
 from trunkline.training.log import read_rows
@@ -209,14 +209,12 @@ def test_an_empty_source_and_one_of_the_wrong_kind_are_both_named_before_anythin
     assert not (tmp_path / "run" / "checkpoints").exists()
 
 
-def test_a_family_without_data_or_without_any_concept_is_refused(tiny_folder: Folders, data: Path) -> None:
-    recipe = tiny_models.recipe_of(tiny_folder("bert"), data)
-    pair = Source("p", [PairExample("a", "b")], [])
-    with pytest.raises(TrunklineError, match="family ner has no source"):
-        check_families(recipe, {"classification": [pair], "ner": []})
-    nothing = Source("n", [NerExample("a", ((0, 1),), ())], [])
+def test_ner_without_any_concept_is_refused(tiny_folder: Folders, tmp_path: Path) -> None:
+    blank = tiny_models.write_jsonl(tmp_path / "blank.jsonl", [{"text": "nothing here", "entities": []}] * 20)
+    families = {"ner": {"sources": {str(blank): {}}, "tokens": 64}}
+    recipe = tiny_models.recipe_of(tiny_folder("bert"), tmp_path, families=families)
     with pytest.raises(TrunklineError, match=r"no entity.*labelled spans"):
-        check_families(recipe, {"classification": [pair], "ner": [nothing]})
+        prefinetune(recipe, tmp_path / "run")
 
 
 def test_sources_without_a_concept_among_others_are_handled_in_training_and_measured(

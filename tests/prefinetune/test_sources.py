@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 import torch
 
-from trunkline.config import MixtureRecipe, PrefinetuneRecipe, load_recipe, parse_recipe
+from trunkline.config import PrefinetuneRecipe, load_recipe, parse_recipe
 from trunkline.data.source_card import SourceCard, write_source_card
 from trunkline.errors import RecipeError
 from trunkline.prefinetune.mixture import schedule
 from trunkline.prefinetune.objectives import get_prefinetune_family
-from trunkline.prefinetune.sources import FileFinder, Found, HeldOutTexts, describe_mixture, recipe_sources
+from trunkline.prefinetune.sources import FileFinder, Found, HeldOutTexts, recipe_sources
 from trunkline.text.examples import NerExample, PairExample, Span, TextExample
 from trunkline.text.words import split_words
 
@@ -63,19 +63,18 @@ def mixture(files, **more) -> dict:
     }
 
 
-def test_a_mixture_is_cleaned_and_counted(files):
+def test_a_recipe_is_cleaned_and_says_what_was_taken_out(files):
     raw = mixture(files, decontaminate={"against": [str(files["task"])]})
     for _ in range(2):  # worked out, then read from the cache
-        report = describe_mixture(parse_recipe(raw, MixtureRecipe, "m"))
-        rows = {row["source"]: row for row in report["sources"]}
-        assert (rows["ner"]["examples"], rows["ner"]["removed"], rows["ner"]["left"]) == (41, 1, 40)
-        assert rows["ner"]["why"]["by_owner"] == {"task.jsonl": 1}
-        assert rows["pairs"]["left"] == 10 and rows["pairs"]["removed"] == 0
-        assert report["totals"]["ner"] == {"sources": 2, "examples": 52, "labelled": 52, "concepts": 3}
-        assert rows["ner"]["share"] == pytest.approx(1 / 3) and rows["pairs"]["share"] == 1
-        assert report["decontaminated"]["threshold"] == 0.8
-    clean = parse_recipe(mixture(files), MixtureRecipe, "m")
-    assert describe_mixture(clean)["totals"]["ner"]["examples"] == 53
+        facts = {s.name: s.facts for group in sources_of(raw).values() for s in group}
+        assert (facts["ner"]["examples"], facts["ner"]["removed"]) == (41, 1)
+        assert facts["ner"]["why"]["by_owner"] == {"task.jsonl": 1} and facts["pairs"]["removed"] == 0
+    counts = {s.name: len(s.train) + len(s.held_out) for group in sources_of(mixture(files)).values() for s in group}
+    assert (counts["ner"], counts["overlapping"]) == (41, 12) and counts["pairs"] == 13
+
+
+def sources_of(raw: dict):
+    return recipe_sources(parse_recipe(raw, PrefinetuneRecipe, "r"))
 
 
 def test_what_leaks_is_neither_trained_on_nor_held_out(files):
@@ -202,14 +201,10 @@ def test_a_finder_says_what_names_mean():
         "families": {"ner": {"sources": {"news": {}}}, "classification": {"sources": {"forum@train": {}}}},
         "decontaminate": {"against": "tasks"},
     }
-    report = describe_mixture(parse_recipe(raw, MixtureRecipe, "m"), finder=shelf)
-    assert shelf.asked == [("news", NerExample), ("forum@train", PairExample)]
-    assert report["decontaminated"]["against"] == ["tasks@test"]
-    rows = {row["source"]: row for row in report["sources"]}
-    assert (rows["news"]["removed"], rows["news"]["left"], rows["news"]["coverage"]) == (9, 9, "open")
-    assert rows["forum@train"]["left"] == 20
     sources = recipe_sources(parse_recipe(raw, PrefinetuneRecipe, "r"), finder=shelf)
-    assert sources["ner"][0].facts["home"] == "https://example.org"
+    assert shelf.asked == [("news", NerExample), ("forum@train", PairExample)]
+    assert (sources["ner"][0].facts["home"], sources["ner"][0].facts["removed"]) == ("https://example.org", 9)
+    assert not sources["ner"][0].closed and sources["ner"][0].concepts == {"who": "who"}
 
 
 def test_held_out_files_are_of_any_family_and_names_begin_at_the_root(tmp_path):

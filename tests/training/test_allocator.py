@@ -7,7 +7,7 @@ import pytest
 FAULTS = """
 import resource
 import numpy as np
-from trunkline.training.allocator import keep_freed_memory
+from trunkline.training.loop import keep_freed_memory
 
 if {keep}:
     assert keep_freed_memory()
@@ -30,7 +30,7 @@ def test_large_blocks_are_used_again_instead_of_mapped_afresh():
 
 
 def test_another_c_library_is_left_alone(monkeypatch):
-    from trunkline.training import allocator
+    from trunkline.training import loop as allocator
 
     monkeypatch.setattr(platform, "libc_ver", lambda: ("musl", ""))
     assert allocator.keep_freed_memory.__wrapped__() is False

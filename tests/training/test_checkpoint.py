@@ -26,7 +26,7 @@ from trunkline.training.checkpoint import (
     save_checkpoint,
     write_tensors,
 )
-from trunkline.training.log import MetricsLog, mend_rows, read_rows, write_rows
+from trunkline.training.log import MetricsLog, read_rows, write_rows
 from trunkline.training.loop import Interrupted, averages_of
 
 Folders = Callable[[str], Path]
@@ -381,17 +381,3 @@ def test_line_separators_of_unicode_inside_a_row_do_not_split_it(tmp_path: Path)
     rows = [{"step": 1, "text": "a\u2028b\u0085c\x0bd"}, {"step": 2, "text": "\n"}]
     write_rows(tmp_path / "rows.jsonl", rows)
     assert read_rows(tmp_path / "rows.jsonl") == rows
-
-
-@pytest.mark.parametrize("kept", range(12, 24))
-def test_rows_can_be_appended_to_a_mended_file_wherever_it_was_cut_off(kept: int, tmp_path: Path) -> None:
-    path = tmp_path / "rows.jsonl"
-    rows = [{"step": 1}, {"step": 2}]
-    write_rows(path, rows)
-    path.write_bytes(path.read_bytes()[:kept])
-    whole = read_rows(path)
-    mend_rows(path)
-    with path.open("a") as file:
-        file.write('{"step": 3}\n')
-    assert whole == rows[: len(whole)]
-    assert read_rows(path) == [*whole, {"step": 3}]

@@ -27,9 +27,9 @@ def mix(
     """
     from trunkline.atomic import write_atomic
     from trunkline.config import MixtureRecipe, load_recipe
-    from trunkline.prefinetune.sources import describe_mixture
     from trunkline.ui import say
     from trunkline_lab.data.finder import CardFinder
+    from trunkline_lab.data.mixing import describe_mixture
     from trunkline_lab.ui.mixture import mixture_table
 
     report = describe_mixture(load_recipe(recipe, MixtureRecipe), say, CardFinder())

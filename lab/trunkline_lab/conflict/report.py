@@ -16,7 +16,7 @@ from trunkline.encoder.bundle_files import Loaded, load_any
 from trunkline.encoder.lora import LoraAdapter
 from trunkline.errors import DataError
 from trunkline.prefinetune.mixture import Mixture, Source
-from trunkline.prefinetune.model import PrefinetuneModel, StepBatch, check_families, draw_batch
+from trunkline.prefinetune.model import PrefinetuneModel, StepBatch, draw_batch
 from trunkline.prefinetune.objectives import TextEmbedder, get_prefinetune_family
 from trunkline.prefinetune.sources import SourceFinder, recipe_sources
 from trunkline.text.tokens import TextTokenizer
@@ -114,7 +114,6 @@ def conflict_of_bundle(
         torch.manual_seed(recipe.seed)
         start = load_any(name, fork=recipe.fork, max_length=recipe.max_length)
         sources = recipe_sources(recipe, start.tokenizer, finder=finder, say=report.say)
-        check_families(recipe, sources)
         model = _model(recipe, start, sources)
         report.say(f"fitting the objectives, {fit_steps} steps")
         others = draw_batches(recipe, sources, model, start.tokenizer, other=1)

@@ -11,7 +11,7 @@ from trunkline.ui import console
 
 
 def mixture_table(report: Mapping[str, Any]) -> None:
-    """Prints what `trunkline.prefinetune.mixing.describe_mixture` counted."""
+    """Prints what `trunkline_lab.data.mixing.describe_mixture` counted."""
     table = Table("family", "source", "read", "removed", "left", "labelled", "concepts", "share", box=None)
     for column in table.columns[2:]:
         column.justify = "right"

@@ -15,16 +15,10 @@ Strategy = Literal["task-primary", "naive", "individual", "single-adapter", "fro
 class FamilySection(MixtureFamily):
     """One family's share of a pre-finetuning step.
 
-    Attributes:
-        weight: Share of the loss.
-        tokens: Tokens of a step's batch.
-        chunk_tokens: Encode the batch in chunks of at most so many tokens, the gradient staying that of the whole batch
-            (GradCache), so that `tokens` is not limited by memory; none encodes it at once.
-        one_source_a_step: Draw each batch from one source.
-        held_out: Examples of each source for the monitor.
-        temperature: Classification: that of InfoNCE.
-        negatives: NER: most concepts that are added to those of the batch.
-        anchor: Weight of masked-language-model training on the family's texts, against forgetting; 0 is none.
+    `weight` is its share of the loss, `tokens` those of a step's batch, which are encoded `chunk_tokens` at a time
+    (GradCache) so that memory does not limit them; `held_out` examples of each source are for the monitor.
+    `temperature` is that of InfoNCE, `negatives` the most concepts that are added to those of a batch, and `anchor` the
+    weight of masked-LM training on the family's texts, against forgetting.
     """
 
     weight: PositiveFloat = 1.0

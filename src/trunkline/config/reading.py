@@ -35,51 +35,49 @@ def load_recipe(path: Path, kind: type[Recipe], over: Mapping[str, Any] = Mappin
     raw = _extended(path)
     if isinstance(raw, dict):
         raw = _merged(raw, over)
-    if kind is PrefinetuneRecipe and isinstance(raw, dict) and isinstance(raw.get("mixture"), str):
-        mixture = path.parent / raw["mixture"]
-        raw = with_mixture(raw, parse_recipe(_read_yaml(mixture), MixtureRecipe, mixture))
+        if kind is PrefinetuneRecipe and isinstance(raw.get("mixture"), str):
+            mixture = path.parent / raw["mixture"]
+            raw = _with_mixture(raw, parse_recipe(_read_yaml(mixture), MixtureRecipe, mixture))
     return parse_recipe(raw, kind, path)
 
 
 def _extended(path: Path, depth: int = 0) -> Any:
-    """The content of a recipe over that of the one that it `extends`: sections are merged, other values replaced."""
+    """The content of a recipe over that of the one that it `extends`."""
     raw = _read_yaml(path)
     if not isinstance(raw, dict) or not isinstance(raw.get("extends"), str):
         return raw
     if depth == MAX_DEPTH:
         raise RecipeError(path, [f"extends: more than {MAX_DEPTH} recipes in a row, or a circle"])
-    base = _extended(path.parent / raw["extends"], depth + 1)
-    own = {key: value for key, value in raw.items() if key != "extends"}
-    return _merged(base, own) if isinstance(base, dict) else own
+    base = _extended(path.parent / raw.pop("extends"), depth + 1)
+    return _merged(base, raw) if isinstance(base, dict) else raw
 
 
 def _merged(base: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
-    """`own` over `base`; a section that is null in `own` is taken out."""
+    """`own` over `base`: sections are merged, other values replaced; what is null in `own` is taken out."""
     result = dict(base)
     for key, value in own.items():
         below = result.get(key)
         if value is None:
             result.pop(key, None)
-        elif isinstance(below, Mapping) and isinstance(value, Mapping):
-            result[key] = _merged(below, value)
         else:
-            result[key] = value
+            both = isinstance(below, Mapping) and isinstance(value, Mapping)
+            result[key] = _merged(below, value) if both else value  # type: ignore[arg-type]
     return result
 
 
-def with_mixture(raw: Mapping[str, Any], mixture: MixtureRecipe) -> dict[str, Any]:
-    """A recipe's content with the sources of a mixture written out, so that what is saved with a run is complete.
+def _with_mixture(raw: dict[str, Any], mixture: MixtureRecipe) -> dict[str, Any]:
+    """A recipe with a mixture's sources written out, so that what is saved with a run is complete.
 
     What the recipe says itself goes before the mixture; only families that the recipe names are taken.
     """
     families = raw.get("families")
     if not isinstance(families, Mapping):
-        return dict(raw)
-    filled = {}
-    for name, section in families.items():
-        shared = mixture.families.get(name)
-        ours = {} if section is None else section
-        filled[name] = {**shared.model_dump(mode="json"), **ours} if shared and isinstance(ours, Mapping) else ours
+        return raw
+    filled = dict(families)
+    for name, shared in mixture.families.items():
+        ours = {} if families.get(name) is None else families[name]
+        if name in families and isinstance(ours, Mapping):
+            filled[name] = {**shared.model_dump(mode="json"), **ours}
     result = {**raw, "families": filled}
     if mixture.decontaminate is not None:
         result.setdefault("decontaminate", mixture.decontaminate.model_dump(mode="json"))
@@ -126,9 +124,5 @@ def _without(raw: Any, locations: list[tuple[Any, ...]]) -> Any:
     whole = {
         loc[0] for loc in locations if len(loc) == 1 or loc[1] == "[key]" or not isinstance(raw.get(loc[0]), Mapping)
     }
-    result = {}
-    for key, value in raw.items():
-        if key not in whole:
-            inner = [loc[1:] for loc in locations if loc[0] == key]
-            result[key] = _without(value, inner)
-    return result
+    below = {key: [loc[1:] for loc in locations if loc[0] == key] for key in raw}
+    return {key: _without(value, below[key]) for key, value in raw.items() if key not in whole}

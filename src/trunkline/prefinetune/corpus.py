@@ -18,10 +18,9 @@ from contextlib import suppress
 from dataclasses import fields
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any, TypeVar, overload
+from typing import Any, TypeVar
 
 import numpy as np
-import numpy.typing as npt
 
 from trunkline.cache import CACHE_VARIABLE, cache_folder
 from trunkline.errors import TrunklineError
@@ -46,22 +45,16 @@ _ABANDONED_S = 24 * 3600.0
 _opened: set[Path] = set()
 
 
-class View(Sequence[T]):
+class View(Sequence[Any]):
     """Some items of what is read one by one, by their indices."""
 
-    def __init__(self, get: Callable[[int], T], indices: Sequence[int] | IntArray) -> None:
+    def __init__(self, get: Callable[[int], Any], indices: Sequence[int] | IntArray) -> None:
         self._get, self._indices = get, indices
 
     def __len__(self) -> int:
         return len(self._indices)
 
-    @overload
-    def __getitem__(self, index: int) -> T: ...
-    @overload
-    def __getitem__(self, index: slice) -> Sequence[T]: ...
-    def __getitem__(self, index: int | slice) -> T | Sequence[T]:
-        if isinstance(index, slice):
-            return View(self._get, self._indices[index])
+    def __getitem__(self, index: Any) -> Any:
         return self._get(int(self._indices[index]))
 
 
@@ -102,10 +95,6 @@ class Corpus:
         """One example's tokenised texts; their arrays are views of the file and must not be written to."""
         return _unpack(self._units[row].values.to_numpy())
 
-    def all(self) -> View[Example]:
-        """All examples."""
-        return View(self.example, range(len(self)))
-
 
 def corpus_of(
     state: str,
@@ -122,15 +111,11 @@ def corpus_of(
         tokenizer: With the length of its windows; without one nothing is tokenised.
 
     Raises:
-        TrunklineError: No examples, examples of several kinds, or a cache that cannot be written; whatever reading
-            raises. Nothing is stored then.
+        TrunklineError: No examples, or of several kinds; see `cached` for others. Nothing is stored then.
     """
     tokens = f"{family.name} {tokenizer.fingerprint}" if family and tokenizer else ""
-
-    def make(folder: Path) -> None:
-        _write(folder, iter(examples()), family, tokenizer)
-
-    return cached(f"corpus {state} {tokens}", make, Corpus)
+    key = f"corpus {state} {tokens}"
+    return cached(key, lambda folder: _write(folder, iter(examples()), family, tokenizer), Corpus)
 
 
 def cached(key: str, make: Callable[[Path], None], read: Callable[[Path], T]) -> T:
@@ -182,22 +167,19 @@ def _make(folder: Path, make: Callable[[Path], None]) -> None:
 
 def _evict(root: Path) -> None:
     """Removes the entries that were not used for longest until the rest fits, and what killed runs left half made."""
-    limit = float(os.environ.get(LIMIT_VARIABLE, LIMIT_GB)) * 2**30
-    entries, total = [], 0
+    left = float(os.environ.get(LIMIT_VARIABLE, LIMIT_GB)) * 2**30
+    entries = []
     for folder in root.iterdir():
         with suppress(OSError):  # another run may remove it at this moment
-            size = sum(file.stat().st_size for file in folder.iterdir())
             if not folder.name.startswith("."):
+                size = sum(file.stat().st_size for file in folder.iterdir())
                 entries.append(((folder / _INFO).stat().st_mtime, size, folder))
-                total += size
             elif folder.stat().st_mtime < time.time() - _ABANDONED_S:
                 shutil.rmtree(folder, ignore_errors=True)
-    for _, size, folder in sorted(entries):
-        if total <= limit:
-            break
-        if folder not in _opened:
+    for _, size, folder in sorted(entries, reverse=True):
+        left -= size
+        if left < 0 and folder not in _opened:
             shutil.rmtree(folder, ignore_errors=True)
-            total -= size
 
 
 def _write(
@@ -222,8 +204,8 @@ def _write(
                     raise TrunklineError(f"a source yields {kinds}", expected="one kind")
                 content = json.dumps([getattr(example, part.name) for part in fields(example)], default=_span)
                 digest.update(content.encode() + b"\n")
-                marks = _marks(example, labels) if isinstance(example, NerExample) else []
-                writer.write({"example": content, "units": _pack(texts[number * each : (number + 1) * each], marks)})
+                units = _pack(texts[number * each : (number + 1) * each], example, labels)
+                writer.write({"example": content, "units": units})
         writer.finalize()
     info = {"kind": type(first).__name__, "labels": list(labels), "sha256": digest.hexdigest()}
     (folder / _INFO).write_text(json.dumps({**info, "units": tokenizer is not None}), encoding="utf-8")
@@ -237,20 +219,18 @@ def _tuples(value: Any) -> Any:
     return tuple(map(_tuples, value)) if isinstance(value, list) else value
 
 
-def _marks(example: NerExample, labels: dict[str, int]) -> list[tuple[int, int]]:
-    for span in example.spans:
-        labels.setdefault(span.label, len(labels))
-    return marks_of(example, labels)
-
-
-def _pack(texts: Sequence[UnitText], marks: Sequence[tuple[int, int]]) -> npt.NDArray[np.int32]:
+def _pack(texts: Sequence[UnitText], example: Example, labels: dict[str, int]) -> Any:
     """Texts as one row of numbers: for each its four counts, then sizes, ids, tokens and units of pairs, marks."""
-    flat = np.asarray(marks, dtype=np.int32).reshape(-1)
-    parts: list[Any] = []
+    marks = np.zeros(0, dtype=np.int32)
+    if isinstance(example, NerExample):
+        for span in example.spans:
+            labels.setdefault(span.label, len(labels))
+        marks = np.asarray(marks_of(example, labels), dtype=np.int32).reshape(-1)
+    parts: list[Any] = [np.zeros(0)]
     for text in texts:
-        counts = len(text.sizes), len(text.token), text.n_units, len(flat)
-        parts += [counts, text.sizes, text.ids, text.token, text.unit, flat]
-    return np.concatenate(parts).astype(np.int32) if parts else flat
+        counts = len(text.sizes), len(text.token), text.n_units, len(marks)
+        parts += [counts, text.sizes, text.ids, text.token, text.unit, marks]
+    return np.concatenate(parts).astype(np.int32)
 
 
 def _unpack(row: IntArray) -> list[UnitText]:

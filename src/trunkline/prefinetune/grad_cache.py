@@ -26,7 +26,7 @@ def cached_losses(
     loss: Callable[[Tensor], Tensor],
     own: Iterable[Tensor] = (),
 ) -> Iterator[Tensor]:
-    """Splits the loss of a batch into one scalar for each chunk, to be back-propagated one after the other.
+    """Yields the loss of a batch as one scalar for each chunk, to be back-propagated one after the other.
 
     Every chunk is encoded without a graph, the gradient of the loss is taken with respect to the embeddings, and each
     chunk is encoded once more, with a graph and the same random numbers, for its share of the gradient. When all
@@ -39,9 +39,6 @@ def cached_losses(
             that no weight cast in the pass without a graph is left over for the pass with one.
         loss: A scalar from the embeddings of all chunks, [units of the batch, width]; called once.
         own: Parameters that the loss may use besides the embeddings; they get their gradient with the first share.
-
-    Yields:
-        A scalar for each chunk.
 
     Raises:
         TrainingError: There are no chunks, or the second encoding of a chunk is not the first.
@@ -78,15 +75,7 @@ def cached_losses(
 
 
 def chunk_slices(sizes: Sequence[int], budget: int) -> list[slice]:
-    """Cuts a batch into runs of neighbouring texts of at most `budget` tokens, at least one text each.
-
-    Args:
-        sizes: Tokens of each text.
-        budget: Most tokens of a chunk.
-
-    Returns:
-        Slices that cover all texts in order.
-    """
+    """Cuts texts of these sizes into runs of neighbours of at most `budget` tokens, at least one text each."""
     slices: list[slice] = []
     first, total = 0, 0
     for number, size in enumerate(sizes):

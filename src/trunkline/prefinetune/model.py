@@ -10,13 +10,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from trunkline.config import FamilySection, PrefinetuneRecipe
+from trunkline.config import FamilySection
 from trunkline.encoder.batch import TokenBatch
 from trunkline.encoder.encoder import Encoder
 from trunkline.encoder.lora import LoraAdapter
-from trunkline.errors import TrunklineError
 from trunkline.prefinetune.grad_cache import cached_losses, chunk_slices
-from trunkline.prefinetune.mixture import Mixture, Source
+from trunkline.prefinetune.mixture import Mixture
 from trunkline.prefinetune.objectives import get_prefinetune_family
 from trunkline.prefinetune.objectives.text import MaskedLM
 from trunkline.prefinetune.strategies import SHARED
@@ -60,7 +59,7 @@ class PrefinetuneModel(nn.Module):
         adapters: By family, or one under `SHARED`.
         objectives: By family.
         anchors: Masked-LM objectives by family, for those that have one.
-        distil_weight: Of the distance to a batch's teacher features.
+        distil_weight: Of the distance to a batch's teacher features, 1 - cosine.
     """
 
     def __init__(
@@ -72,10 +71,8 @@ class PrefinetuneModel(nn.Module):
         distil_weight: float = 0.0,
     ) -> None:
         super().__init__()
-        self.distil_weight = distil_weight
-        self.encoder = encoder
-        self.adapters = nn.ModuleDict(adapters)
-        self.objectives = nn.ModuleDict(objectives)
+        self.encoder, self.distil_weight = encoder, distil_weight
+        self.adapters, self.objectives = nn.ModuleDict(adapters), nn.ModuleDict(objectives)
         self.anchors = nn.ModuleDict(anchors or {})
 
     def adapter(self, family: str) -> LoraAdapter | None:
@@ -96,14 +93,15 @@ class PrefinetuneModel(nn.Module):
         """The family's loss in parts whose sum it is, and whose gradients add up to its own; one part a chunk."""
         if len(batch.chunks) == 1:
             yield self(family, batch)
-        else:
-            yield from cached_losses(
-                batch.chunks,
-                lambda tokens: self.features(family, tokens),
-                lambda features: self._loss(family, features, batch),
-                # Masked-LM training uses the encoder's word embeddings once more, as its output layer.
-                [*self.objectives[family].parameters(), self.encoder.embeddings.word.weight],
-            )
+            return
+        # Masked-LM training uses the encoder's word embeddings once more, as its output layer.
+        own = [*self.objectives[family].parameters(), self.encoder.embeddings.word.weight]
+        yield from cached_losses(
+            batch.chunks,
+            lambda tokens: self.features(family, tokens),
+            lambda features: self._loss(family, features, batch),
+            own,
+        )
 
     def anchor_loss(self, family: str, batch: StepBatch, step: int) -> Tensor:
         """The masked-LM loss of one chunk through the bare backbone."""
@@ -139,17 +137,9 @@ def draw_batch(
     pad_id: int,
     place: Place,
 ) -> StepBatch:
-    """Draws examples until their tokens reach the family's budget, and packs the share of this process.
+    """Draws a step's examples until their tokens reach the family's budget, and packs the share of this process.
 
-    Args:
-        family: Its name.
-        mixture: Its sources.
-        objective: Makes the targets.
-        tokenizer: For sources that are not tokenised yet.
-        step: Draws the examples.
-        section: Budget and chunks; with several processes the budget is that of all together.
-        pad_id: Token id of padding.
-        place: Where the batch goes, and of which process it is the share.
+    With several processes the budget is that of all together. `tokenizer` is for sources that are not tokenised yet.
     """
     drawn: list[tuple[int, int]] = []
     items: list[tuple[int, Any]] = []
@@ -161,24 +151,22 @@ def draw_batch(
     while size < section.tokens:
         number, index = next(stream)
         source = mixture.sources[number]
+        example = None if without and source.units is not None else source.train[index]
         if source.units is not None:
             texts = source.units[index]
-            items.append((number, texts[0] if without else source.train[index]))
         else:
-            example = source.train[index]
             texts = get_prefinetune_family(family).unit_texts([example], tokenizer)
-            items.append((number, example))
+        items.append((number, texts[0] if example is None else example))
         drawn.append((number, index))
         units.extend(texts)
         size += sum(text.size for text in texts)
     units, targets = with_targets(objective, items, units, step)
-    targets = to_device(targets, place.device)
     parts = shares([text.size for text in units], place.processes)
-    counts = tuple(sum(text.n_units for text in units[part]) for part in parts)
     own = units[parts[place.rank]]
     slices = chunk_slices([text.size for text in own], section.chunk_tokens or size)
     chunks = tuple(TokenBatch.from_packed(pack(own[part], pad_id), place.device) for part in slices)
-    return StepBatch(chunks, targets, drawn, counts=counts)
+    counts = tuple(sum(text.n_units for text in units[part]) for part in parts)
+    return StepBatch(chunks, to_device(targets, place.device), drawn, counts=counts)
 
 
 def with_targets(
@@ -196,12 +184,3 @@ def to_device(targets: Any, device: torch.device | str) -> Any:
     if isinstance(targets, Tensor):
         return targets.to(device)
     return type(targets)(*(to_device(getattr(targets, name), device) for name in targets.__slots__))
-
-
-def check_families(recipe: PrefinetuneRecipe, sources: dict[str, list[Source]]) -> None:
-    """Raises unless every family has data and NER has concepts."""
-    for family in recipe.families:
-        if not sources.get(family):
-            raise TrunklineError(f"family {family} has no source", todo="Name one under `sources`")
-    if "ner" in sources and not any(source.concepts for source in sources["ner"]):
-        raise TrunklineError("the NER sources have no entity", expected="labelled spans", todo="Choose other sources")

@@ -1,4 +1,4 @@
-"""The sources of a recipe: found, read once into the cache, cleaned of what is scored on, tokenised, counted."""
+"""The sources of a recipe: found, read once into the cache, cleaned of what is scored on, and tokenised."""
 
 from __future__ import annotations
 
@@ -25,21 +25,19 @@ from trunkline.prefinetune.objectives import get_prefinetune_family
 from trunkline.problems import nearest
 from trunkline.text.examples import Example, NerExample, PairExample, PlainExample, QaExample, TextExample
 from trunkline.text.tokens import IntArray, TextTokenizer
-from trunkline.versions import versions
 
-Say = Callable[[str], None]
-_READ_AS = {NerExample: "ner", TextExample: "classification", PairExample: "pairs", QaExample: "qa"}
+_READ_AS = {
+    NerExample: "ner",
+    TextExample: "classification",
+    QaExample: "qa",
+    PairExample: "pairs",
+    PlainExample: "plain",
+}
 
 
 @dataclass(frozen=True)
 class Found:
-    """A source that a recipe names.
-
-    Attributes:
-        card: What is known of it.
-        state: Changes whenever its examples do; the cache goes by it.
-        examples: Reads it.
-    """
+    """A source that a recipe names: its card, a `state` that changes whenever its examples do, and how to read them."""
 
     card: SourceCard
     state: str
@@ -59,11 +57,7 @@ class SourceFinder(Protocol):
     """What the names in a recipe mean."""
 
     def open(self, name: str, kind: type[Any]) -> Found:
-        """The source of a name, whose examples are to be of a kind; reads no more than a card.
-
-        Raises:
-            TrunklineError: There is none, or none of this kind.
-        """
+        """The source of a name, whose examples are to be of a kind; raises TrunklineError if there is none."""
         ...
 
     def held_out(self, names: Sequence[str]) -> HeldOutTexts:
@@ -83,22 +77,19 @@ class FileFinder:
 
     def open(self, name: str, kind: type[Any]) -> Found:
         """See `SourceFinder`; `name` may be that of the card instead of the data."""
-        path = self._existing(name)
-        card_path = path.with_suffix(".yaml")
-        if path == card_path:
-            path = self._existing(str(Path(name).with_suffix(".jsonl")))
-        family = "text" if kind is PlainExample else _READ_AS[kind].replace("pairs", "classification")
+        card_path = self._existing(name).with_suffix(".yaml")
+        path = self._existing(str(Path(name).with_suffix(".jsonl")) if Path(name).suffix == ".yaml" else name)
+        family: Any = {"pairs": "classification", "plain": "text"}.get(_READ_AS[kind], _READ_AS[kind])
+        card = SourceCard(name=path.stem, family=family, coverage="closed")
         if card_path.is_file():
             card = load_source_card(card_path)
-            if family not in (card.family, "text"):
+            if family not in (card.family, "text"):  # all kinds of data have text
                 raise TrunklineError(f"{card_path} is of family {card.family}", expected=f"a source for {family}")
-        else:
-            card = SourceCard(name=path.stem, family=family, coverage="closed")  # type: ignore[arg-type]
 
         def examples() -> Iterable[Example]:
             if path.suffix == ".jsonl" and kind in (NerExample, PairExample, QaExample):
                 return stream_source(path, family)  # spans may overlap, pairs may have groups
-            return stream_examples(path, "plain" if family == "text" else _READ_AS[kind])
+            return stream_examples(path, _READ_AS[kind])
 
         return Found(card, f"{_state(path)} as {kind.__name__}", examples)
 
@@ -124,104 +115,91 @@ class FileFinder:
         return path
 
 
-def load_sources(
-    family: str,
-    section: MixtureFamily,
-    seed: int = 0,
-    tokenizer: TextTokenizer | None = None,
-    *,
-    finder: SourceFinder | None = None,
-    clean: Decontaminator | None = None,
-    say: Say = lambda text: None,
-) -> list[Source]:
-    """The sources of a family as a mixture takes them.
-
-    Args:
-        family: Its name.
-        section: Sources with weights and caps; one of a recipe of pre-finetuning holds examples out, too.
-        seed: Divides each source into what is trained on and what is held out.
-        tokenizer: If given, texts are tokenised once and kept.
-        finder: Knows what the names mean; files by default.
-        clean: Takes out what stands in held-out texts.
-        say: Receives a line for each source.
-
-    Raises:
-        RecipeError: Sources that cannot be read, all of them listed.
-    """
-    finder = finder or FileFinder()
-    sources: list[Source] = []
-    problems: list[str] = []
-    seen: Counter[str] = Counter()
-    for name, share in section.sources.items():
-        say(f"reading {name}")
-        try:
-            source = _load(name, family, section, seed, tokenizer, finder, clean)
-        except TrunklineError as error:
-            problems.append(f"families.{family}.sources.{name}: {error}")
-            continue
-        # Files of one name in several folders are numbered, as progress is kept by name.
-        seen[source.name] += 1
-        number = f"-{seen[source.name]}" if seen[source.name] > 1 else ""
-        sources.append(replace(source, name=source.name + number, weight=share.weight * source.weight))
-    if problems:
-        raise RecipeError("recipe", problems)
-    return sources
-
-
 def recipe_sources(
     recipe: PrefinetuneRecipe | MixtureRecipe,
     tokenizer: TextTokenizer | None = None,
     *,
     finder: SourceFinder | None = None,
-    say: Say = lambda text: None,
+    say: Callable[[str], None] = lambda text: None,
 ) -> dict[str, list[Source]]:
-    """All sources of a recipe by family; problems of all sources of a family raise one RecipeError."""
-    finder = finder or FileFinder()
-    clean = Decontaminator(recipe.decontaminate, finder) if recipe.decontaminate else None
-    seed = recipe.seed if isinstance(recipe, PrefinetuneRecipe) else 0
-    return {
-        family: load_sources(family, section, seed, tokenizer, finder=finder, clean=clean, say=say)
-        for family, section in recipe.families.items()
-    }
+    """All sources of a recipe by family, as a mixture takes them.
 
+    Args:
+        recipe: Its seed divides each source into what is trained on and what is held out.
+        tokenizer: If given, texts are tokenised once and kept.
+        finder: Knows what the names mean; files by default.
+        say: Receives a line for each source.
 
-def describe_mixture(
-    recipe: MixtureRecipe, say: Say = lambda text: None, finder: SourceFinder | None = None
-) -> dict[str, Any]:
-    """Reads and cleans a mixture and counts what is in it.
-
-    Returns:
-        Plain data: `totals` (sources, examples; labelled sentences and distinct concept texts for NER) by family;
-        `sources`, one row each with `examples` as read, `removed`, `left` after the cap, `share` of the draws and
-        `licence`; `decontaminated` with the names and threshold.
+    Raises:
+        RecipeError: Sources that cannot be read, all those of a family listed.
     """
-    rows: list[dict[str, Any]] = []
-    totals: dict[str, dict[str, int]] = {}
-    for family, sources in recipe_sources(recipe, finder=finder, say=say).items():
-        whole = sum(source.weight for source in sources)
-        concepts: set[str] = set()
-        totals[family] = {"sources": len(sources), "examples": sum(len(source.train) for source in sources)}
-        for source in sources:
-            say(f"counting {source.name}")
-            facts = {key: source.facts[key] for key in ("licence", "coverage", "examples", "removed", "why")}
-            row = {"family": family, "source": source.name, **facts, "left": len(source.train)}
-            if family == "ner":
-                labels = [{span.label for span in e.spans} for e in source.train if isinstance(e, NerExample)]
-                own = {source.concepts[label] for part in labels for label in part}
-                row |= {"labelled": sum(map(bool, labels)), "concepts": len(own)}
-                concepts |= own
-            rows.append({**row, "share": source.weight / whole})
-        if family == "ner":
-            labelled = sum(row["labelled"] for row in rows if row["family"] == family)
-            totals[family] |= {"labelled": labelled, "concepts": len(concepts)}
-    report: dict[str, Any] = {"name": recipe.name, "totals": totals, "sources": rows, "versions": versions()}
-    if recipe.decontaminate:
-        names = (finder or FileFinder()).held_out(recipe.decontaminate.against).names
-        report["decontaminated"] = {"against": list(names), "threshold": recipe.decontaminate.threshold}
-    return report
+    finder = finder or FileFinder()
+    clean = _Decontaminator(recipe.decontaminate, finder) if recipe.decontaminate else None
+    seed = recipe.seed if isinstance(recipe, PrefinetuneRecipe) else 0
+    result: dict[str, list[Source]] = {}
+    for family, section in recipe.families.items():
+        sources: list[Source] = []
+        problems: list[str] = []
+        seen: Counter[str] = Counter()
+        for name, share in section.sources.items():
+            say(f"reading {name}")
+            try:
+                source = _load(name, family, section, seed, tokenizer, finder, clean)
+            except TrunklineError as error:
+                problems.append(f"families.{family}.sources.{name}: {error}")
+                continue
+            # Files of one name in several folders are numbered, as progress is kept by name.
+            seen[source.name] += 1
+            number = f"-{seen[source.name]}" if seen[source.name] > 1 else ""
+            sources.append(replace(source, name=source.name + number, weight=share.weight * source.weight))
+        if problems:
+            raise RecipeError("recipe", problems)
+        result[family] = sources
+    return result
 
 
-class Decontaminator:
+def _load(
+    name: str,
+    family: str,
+    section: MixtureFamily,
+    seed: int,
+    tokenizer: TextTokenizer | None,
+    finder: SourceFinder,
+    clean: _Decontaminator | None,
+) -> Source:
+    known = get_prefinetune_family(family)
+    found = finder.open(name, known.kind)
+    corpus, card = corpus_of(found.state, found.examples, known, tokenizer), found.card
+    if corpus.kind is not known.kind:
+        raise TrunklineError(f"{name} yields {corpus.kind.__name__}", expected=f"{known.kind.__name__} for {family}")
+    left, why = (np.arange(len(corpus)), {}) if clean is None else clean.kept(corpus)
+    if not len(left):
+        raise TrunklineError(f"nothing of {name} is left after decontamination", todo="Take it out of the recipe")
+    train, held_out = split_source(len(left), getattr(section, "held_out", 0), section.sources[name].cap, seed)
+    words = card.concept if section.descriptions else label_words
+    # What is drawn depends on the corpus and on what is left of it, which another machine with other held-out texts
+    # may have otherwise.
+    facts = {
+        "sha256": corpus.sha256,
+        "left_sha256": hashlib.sha256(left.astype("<i8").tobytes()).hexdigest(),
+        "examples": len(corpus),
+        "removed": len(corpus) - len(left),
+        "why": why,
+    }
+    return Source(
+        card.name,
+        View(corpus.example, left[train]),
+        View(corpus.example, left[held_out]),
+        {label: words(label) for label in sorted(corpus.labels)},
+        card.coverage == "closed",
+        len(train) ** (1 / section.source_temperature) if section.source_temperature else 1.0,
+        View(corpus.units, left[train]) if corpus.has_units else None,
+        corpus.labels,
+        {**card.model_dump(include={"title", "home", "licence", "coverage"}), **facts},
+    )
+
+
+class _Decontaminator:
     """Takes examples out that also stand in held-out texts; what is left of a corpus is worked out once."""
 
     def __init__(self, section: DecontaminateSection, finder: SourceFinder) -> None:
@@ -235,7 +213,7 @@ class Decontaminator:
         def make(folder: Path) -> None:
             if self._index is None:
                 self._index = OverlapIndex.build(self.held_out.texts(), self.threshold)
-            kept, removal = decontaminate(corpus.all(), self._index)
+            kept, removal = decontaminate(View(corpus.example, range(len(corpus))), self._index)
             removed = np.setdiff1d(np.arange(len(corpus)), kept).tolist()
             # The texts stay where they are: a report may be published, the data often may not.
             why = {key: value for key, value in removal.as_dict().items() if key.startswith("by_")}
@@ -246,55 +224,10 @@ class Decontaminator:
         return np.setdiff1d(np.arange(len(corpus)), found["removed"]), found["why"]
 
 
-def _load(
-    name: str,
-    family: str,
-    section: MixtureFamily,
-    seed: int,
-    tokenizer: TextTokenizer | None,
-    finder: SourceFinder,
-    clean: Decontaminator | None,
-) -> Source:
-    known = get_prefinetune_family(family)
-    found = finder.open(name, known.kind)
-    corpus, card = corpus_of(found.state, found.examples, known, tokenizer), found.card
-    if corpus.kind is not known.kind:
-        raise TrunklineError(f"{name} yields {corpus.kind.__name__}", expected=f"{known.kind.__name__} for {family}")
-    left, why = (np.arange(len(corpus)), {}) if clean is None else clean.kept(corpus)
-    if not len(left):
-        raise TrunklineError(f"nothing of {name} is left after decontamination", todo="Take it out of the recipe")
-    train, held_out = split_source(len(left), getattr(section, "held_out", 0), section.sources[name].cap, seed)
-    power = section.source_temperature
-    words = card.concept if section.descriptions else label_words
-    return Source(
-        card.name,
-        View(corpus.example, left[train]),
-        View(corpus.example, left[held_out]),
-        {label: words(label) for label in sorted(corpus.labels)},
-        card.coverage == "closed",
-        1.0 if power is None else float(len(train)) ** (1 / power),
-        View(corpus.units, left[train]) if corpus.has_units else None,
-        corpus.labels,
-        {
-            "title": card.title,
-            "home": card.home,
-            "licence": card.licence,
-            "coverage": card.coverage,
-            # What is drawn depends on the corpus and on what decontamination left of it, which another machine with
-            # other held-out texts may do otherwise.
-            "sha256": corpus.sha256,
-            "left_sha256": hashlib.sha256(left.astype("<i8").tobytes()).hexdigest(),
-            "examples": len(corpus),
-            "removed": len(corpus) - len(left),
-            "why": why,
-        },
-    )
-
-
 def _read_any(path: Path) -> list[Example]:
     """Data of whatever family they are."""
     problems = []
-    for family in (*_READ_AS.values(), "plain"):
+    for family in _READ_AS.values():
         try:
             return list(stream_examples(path, family))
         except TrunklineError as error:

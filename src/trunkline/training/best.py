@@ -24,10 +24,10 @@ def keep_best(
 
     Args:
         folder: The folder of all checkpoints of a run.
-        rules: Family -> the name of a measure in `values`.
+        rules: Family -> the name of a measure in `values`, which were measured with `module` after so many steps.
         step: Steps done.
         values: What was measured.
-        module: The weights with which it was measured, be they averaged or not.
+        module: The weights, be they averaged or not.
 
     Returns:
         The families whose best this is.

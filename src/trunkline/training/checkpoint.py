@@ -61,11 +61,11 @@ def save_checkpoint(
         folder: The folder of all checkpoints of a run.
         step: Steps done.
         module: Everything that is trained.
-        optimizer: Its optimizer, whose parameters are the module's.
+        optimizer: Its optimizer.
         extra: What the caller needs to go on, as JSON.
         keep: How many checkpoints stay.
         averages: Holds the averages of the weights, if any are kept.
-        random: The `random_state` of every process, in the order of their ranks; of this one alone by default.
+        random: The `random_state` of every process, by rank; of this one alone by default.
 
     Raises:
         TrunklineError: The disk is full or cannot be written to; earlier checkpoints are as they were.
@@ -78,13 +78,8 @@ def save_checkpoint(
         tensors |= {f"random/{rank}/{name}": tensor for name, tensor in state.items()}
     for name, parameter in module.named_parameters():
         tensors |= {f"optimizer/{name}/{key}": value for key, value in optimizer.state.get(parameter, {}).items()}
-    content = {
-        "format": FORMAT,
-        "step": step,
-        "processes": len(states),
-        "averages": averages is not None,
-        "extra": dict(extra),
-    }
+    content = {"format": FORMAT, "step": step, "processes": len(states), "extra": dict(extra)}
+    content["averages"] = averages is not None
     path = folder / f"step-{step:08d}{_SUFFIX}"
     write_tensors(path, tensors, content, "earlier checkpoints are intact")
     with write_errors(folder, f"{path.name} is complete, but an older checkpoint cannot be removed"):
@@ -101,14 +96,7 @@ def checkpoints(folder: Path) -> list[Path]:
 def load_checkpoint(
     path: Path, module: nn.Module, optimizer: torch.optim.Optimizer, averages: nn.Module | None = None, rank: int = 0
 ) -> tuple[int, dict[str, Any]]:
-    """Restores module, optimizer, averages and random state; everything is read and checked before any of it is.
-
-    Args:
-        path: One of `checkpoints`.
-        module: As it was saved.
-        optimizer: As it was saved.
-        averages: As they were saved; none if none were.
-        rank: This process's, where there are several; the random state is that of the same rank.
+    """Restores what `save_checkpoint` got, and the random state of a rank; all is read before any of it is restored.
 
     Returns:
         The steps done and the caller's `extra`.
@@ -144,17 +132,7 @@ def load_checkpoint(
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], content: Mapping[str, Any], kept: str) -> None:
-    """Writes tensors with JSON as metadata, complete or not at all.
-
-    Args:
-        path: The file; its folder is made if it is missing.
-        tensors: By name.
-        content: Plain data.
-        kept: What is intact if this fails, for the error.
-
-    Raises:
-        TrunklineError: The disk is full or cannot be written to.
-    """
+    """Writes tensors with plain data as metadata, complete or not at all; `kept` says in an error what is intact."""
     owned: dict[str, Tensor] = {}
     storages: set[int] = set()
     for name, tensor in tensors.items():
@@ -216,12 +194,8 @@ def _part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
 def _restore_optimizer(module: nn.Module, optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
     parameters = dict(module.named_parameters())
     # A count of steps lies beside the weights where the optimizer's kernel reads it, and else in main memory.
-    on_device = {
-        id(parameter)
-        for group in optimizer.param_groups
-        for parameter in group["params"]
-        if group.get("fused") or group.get("capturable")
-    }
+    fused = [group for group in optimizer.param_groups if group.get("fused") or group.get("capturable")]
+    on_device = {id(parameter) for group in fused for parameter in group["params"]}
     optimizer.state.clear()
     for key, tensor in tensors.items():
         name, _, entry = key.rpartition("/")

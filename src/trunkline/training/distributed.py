@@ -72,12 +72,11 @@ def _state() -> Any:
 
 def gather_states(state: Mapping[str, Tensor], processes: int) -> list[Mapping[str, Tensor]]:
     """The random states of all processes, in the order of their ranks; tensors of the same shapes everywhere."""
-    if processes < 2:
-        return [state]
     found: list[dict[str, Tensor]] = [{} for _ in range(processes)]
     for name, tensor in state.items():
-        parts = [torch.empty_like(tensor) for _ in range(processes)]
-        dist.all_gather(parts, tensor)
+        parts = [torch.empty_like(tensor) for _ in range(processes)] if processes > 1 else [tensor]
+        if processes > 1:
+            dist.all_gather(parts, tensor)
         for own, part in zip(found, parts, strict=True):
             own[name] = part
     return list(found)
@@ -122,10 +121,8 @@ class _Gather(torch.autograd.Function):
 @torch.no_grad()
 def mean_gradients(parameters: Iterable[nn.Parameter], processes: int) -> None:
     """Averages the gradients over the processes; a parameter without one anywhere keeps none."""
-    if processes < 2:
-        return
     trained = [parameter for parameter in parameters if parameter.requires_grad]
-    if not trained:
+    if processes < 2 or not trained:
         return
     present = torch.tensor([float(p.grad is not None) for p in trained], device=trained[0].device)
     dist.all_reduce(present)

@@ -20,15 +20,7 @@ _KEPT = "checkpoints are intact"
 
 @contextmanager
 def write_errors(path: Path, kept: str) -> Iterator[None]:
-    """Turns what the system says when a disk is full or read-only into an error that the user can act on.
-
-    Args:
-        path: What is being written.
-        kept: What is intact all the same, such as `earlier checkpoints are intact`.
-
-    Raises:
-        TrunklineError: In place of an OSError or a SafetensorError.
-    """
+    """Says of `path`, where the disk is full or read-only, what to do, and what is `kept` all the same."""
     try:
         yield
     except (OSError, SafetensorError) as error:
@@ -97,9 +89,3 @@ def write_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> int:
     lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in rows]
     write_atomic(path, "".join(lines))
     return len(lines)
-
-
-def mend_rows(path: Path) -> None:
-    """Takes a last line that was cut off out of a file of JSON lines, so that rows can be appended to it."""
-    if path.is_file() and not path.read_bytes().endswith(b"\n"):
-        write_rows(path, read_rows(path))

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import ctypes
 import math
+import platform
 import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import torch
@@ -16,8 +19,10 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from trunkline.errors import TrainingError
-from trunkline.training.allocator import keep_freed_memory
 from trunkline.training.distributed import mean_gradients
+
+
+_TRIM_THRESHOLD, _MMAP_MAX = -1, -4  # from malloc.h of glibc
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,13 +42,9 @@ class LoopSettings:
 class Hooks:
     """What the caller does at certain steps; each gets the number of steps done.
 
-    Attributes:
-        log: Receives means over the steps since the last call: losses, gradient norm, seconds a step.
-        evaluate: Returns true to stop early.
-        save: Writes a checkpoint.
-        not_finite: Writes down the step's batch for inspection; returns where.
-        stepped: Called after every step, before anything is logged, measured or saved.
-        progress: Called after every step.
+    `log` receives means over the steps since the last call (losses, gradient norm, seconds a step), `evaluate` returns
+    true to stop early, `save` writes a checkpoint, `not_finite` writes down the step's batch and returns where.
+    `stepped` is called after every step before anything is logged, measured or saved, `progress` after it.
     """
 
     log: Callable[[int, dict[str, float]], None] = lambda step, values: None
@@ -52,6 +53,22 @@ class Hooks:
     not_finite: Callable[[int], str] = lambda step: ""
     stepped: Callable[[int], None] = lambda step: None
     progress: Callable[[int], None] = lambda step: None
+
+
+@cache
+def keep_freed_memory() -> bool:
+    """Tells the C library not to give freed memory back to the system while this process runs.
+
+    By default glibc maps every block above 32 MB afresh and returns the top of its heap, so that each step pays for the
+    same pages again: the system must clear them before their first use. The peak of memory stays what it is.
+
+    Returns:
+        Whether it could be told; only glibc can.
+    """
+    if platform.libc_ver()[0] != "glibc":
+        return False
+    mallopt = ctypes.CDLL(None).mallopt
+    return bool(mallopt(_MMAP_MAX, 0) and mallopt(_TRIM_THRESHOLD, 2**31 - 1))
 
 
 class Interrupted(Exception):

@@ -13,7 +13,6 @@ from trunkline.config import FamilySection
 from trunkline.encoder.embed import embed_texts
 from trunkline.encoder.encoder import Encoder
 from trunkline.prefinetune.mixture import Source
-from trunkline.text.examples import Example
 from trunkline.text.packing import UnitText
 from trunkline.text.tokens import TextTokenizer
 
@@ -28,26 +27,6 @@ class TextEmbedder:
     def __call__(self, texts: Sequence[str]) -> Tensor:
         """Mean-pooled embeddings of texts, [texts, width] float32, without gradient."""
         return torch.from_numpy(embed_texts(self.encoder, self.tokenizer, texts))
-
-
-class Objective(Protocol):
-    """A family's pre-finetuning objective; a module, because it has parameters that are thrown away afterwards.
-
-    One that alters the texts before they are encoded has, in place of `targets`, the method
-    `masked(texts, step)`, which returns the altered texts with their units, and the targets.
-    """
-
-    def __call__(self, features: Tensor, targets: Any) -> Tensor:
-        """The loss of a step: features [units, width] and what `targets` made of the examples."""
-        ...
-
-    def targets(self, drawn: Sequence[tuple[int, Example]], step: int) -> Any:
-        """What the loss needs besides features; `drawn` are (index of the source, example)."""
-        ...
-
-    def measure(self, features: Tensor, targets: Any) -> tuple[str, Tensor]:
-        """A retrieval measure on held-out data: its name and one value in [0, 1] for each query."""
-        ...
 
 
 class PrefinetuneFamily(Protocol):
@@ -66,5 +45,11 @@ class PrefinetuneFamily(Protocol):
         ...
 
     def objective(self, recipe: FamilySection, sources: Sequence[Source], embed: TextEmbedder, seed: int) -> nn.Module:
-        """The pre-finetuning objective over these sources; satisfies `Objective`."""
+        """The objective over these sources: a module, as it has parameters that are thrown away afterwards.
+
+        Its methods: `targets(drawn, step)` makes what the loss needs of (index of the source, example); called with
+        features [units, width] and the targets it gives the loss of a step; `measure(features, targets)` gives the name
+        of a retrieval measure and one value in [0, 1] for each query. One that alters the texts before they are encoded
+        has, in place of `targets`, `masked(texts, step)`, which returns the altered texts and the targets.
+        """
         ...

@@ -29,9 +29,6 @@ def info_nce(left: Tensor, right: Tensor, temperature: float, groups: Tensor | N
         right: [pairs, width] embeddings; row i belongs to row i of `left`.
         temperature: Divides the cosines; 0.01 to 0.05 is usual.
         groups: [pairs] group of each pair; other pairs of the same group are no negatives. All are by default.
-
-    Returns:
-        The mean loss in nats, a scalar; log(pairs) is chance.
     """
     left, right = F.normalize(left, dim=-1), F.normalize(right, dim=-1)
     pairs = len(left)

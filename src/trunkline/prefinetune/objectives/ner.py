@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from trunkline.config import FamilySection
+from trunkline.errors import TrunklineError
 from trunkline.prefinetune.mixture import Source
 from trunkline.prefinetune.objectives.base import TextEmbedder
 from trunkline.text.examples import Example, NerExample
@@ -27,15 +28,12 @@ _NO_MARKS = np.zeros((0, 2), dtype=np.int64)
 
 
 def token_concept_loss(logits: Tensor, positive: Tensor, valid: Tensor) -> Tensor:
-    """Binary cross-entropy of words against concepts.
+    """Binary cross-entropy of words against concepts, summed over concepts and averaged over words with a known one.
 
     Args:
         logits: [words, concepts] similarity of a word's state and a concept's embedding, h_i . c_j.
         positive: [words, concepts] true where the word belongs to an entity of the concept.
         valid: [words, concepts] false where this is not known, as for unlabelled words of an open source.
-
-    Returns:
-        The loss summed over concepts and averaged over the words that have a known concept, a scalar.
     """
     losses = F.binary_cross_entropy_with_logits(logits, positive.to(logits.dtype), reduction="none")
     known = valid.any(-1).sum().clamp(min=1)
@@ -80,9 +78,6 @@ class TokenConceptObjective(nn.Module):
     once, behind a trained projection. Scale and bias start so that the logits are small and negatives prevail, as most
     words belong to no given concept (the start that SigLIP, arXiv 2303.15343 section 3.2, found necessary).
 
-    Attributes:
-        from_units: Targets are made of tokenised texts where these have marks, without their sentences.
-
     Args:
         sources: The NER sources; concepts with the same text are one concept.
         embed: Embeds the concept texts.
@@ -90,7 +85,7 @@ class TokenConceptObjective(nn.Module):
         seed: Draws these negatives.
     """
 
-    from_units = True
+    from_units = True  # targets are made of tokenised texts where these have marks, without their sentences
 
     def __init__(self, sources: Sequence[Source], embed: TextEmbedder, negatives: int, seed: int) -> None:
         super().__init__()
@@ -124,9 +119,7 @@ class TokenConceptObjective(nn.Module):
     def targets(self, drawn: Sequence[tuple[int, Example | UnitText]], step: int) -> ConceptTargets:
         """The concepts of the batch, some more from its closed sources, and what is known of each word.
 
-        Args:
-            drawn: The source's number, and its sentence or its tokenised text with marks.
-            step: Draws the negatives.
+        `drawn` has each source's number, and its sentence or its tokenised text with marks; `step` draws the negatives.
         """
         rows = [(source, *self._marks(source, item)) for source, item in drawn]
         counts = [count for _, count, _ in rows]
@@ -183,5 +176,7 @@ class ConceptFamily:
         return [word_units(part, split_words(e.text)) for part, e in zip(tokens, examples, strict=True)]
 
     def objective(self, recipe: FamilySection, sources: Sequence[Source], embed: TextEmbedder, seed: int) -> nn.Module:
-        """Token-concept contrast over the sources' concepts."""
+        """Token-concept contrast over the sources' concepts; raises TrunklineError where there is none."""
+        if not any(source.concepts for source in sources):
+            raise TrunklineError("the NER sources have no entity", expected="labelled spans", todo="Choose others")
         return TokenConceptObjective(sources, embed, recipe.negatives, seed)

@@ -37,8 +37,7 @@ class SpanPointerObjective(nn.Module):
 
     The scores are the products of a unit's features with two learnt vectors. The loss is the negative logarithm of the
     probability of all right starts together, averaged with that of the ends (the marginal likelihood of Clark and
-    Gardner 2018, section 3.2), so any of several answers counts. A question without an answer points at unit 0, as in
-    Devlin et al. section 4.3.
+    Gardner 2018, section 3.2), so any of several answers counts. A question without an answer points at unit 0.
     """
 
     def __init__(self, width: int) -> None:

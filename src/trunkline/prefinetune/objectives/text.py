@@ -70,15 +70,12 @@ class MaskedLM(nn.Module):
         self.bias = nn.Parameter(torch.zeros(config.vocab_size))
 
     def mask(self, ids: IntArray, step: int) -> tuple[IntArray, IntArray]:
-        """Chooses tokens; 80 % of them become the mask, 10 % a random token, 10 % stay.
+        """Chooses `SHARE` of [tokens] ids that are not special, at least one, by the seed and the step alone.
 
-        Args:
-            ids: [tokens] token ids, special ones among them.
-            step: Makes the choice, with the seed.
+        80 % of them become the mask, 10 % a random token, 10 % stay.
 
         Returns:
-            [tokens] ids to encode, and [chosen] indices of the chosen tokens, ascending: `SHARE` of those that are not
-            special, at least one.
+            [tokens] ids to encode, and [chosen] indices of the chosen tokens, ascending.
         """
         generator = np.random.default_rng([self.seed, step])
         eligible = np.flatnonzero(~np.isin(ids, self.special))
@@ -91,17 +88,15 @@ class MaskedLM(nn.Module):
         return masked, chosen
 
     def forward(self, states: Tensor, targets: Tensor, words: Tensor) -> Tensor:
-        """Cross-entropy of the chosen tokens, `AT_ONCE` positions' logits at a time.
+        """Mean cross-entropy in nats of the chosen tokens; 0 where there are none.
 
-        Where there are more, each part's logits are computed once more for the gradient, so that memory does not grow.
+        Where there are more than `AT_ONCE`, logits are computed in parts, and once more for the gradient, so that
+        memory does not grow.
 
         Args:
             states: [chosen, hidden] of the last layer, at the chosen tokens of the masked text.
             targets: [chosen] ids that the tokens had.
             words: [vocabulary, embedding] the encoder's word embeddings, which are the output layer as well.
-
-        Returns:
-            The mean loss in nats, a scalar; 0 where nothing is to be predicted.
         """
         # Under autocast states may be in bf16 while the weights are not.
         states = states.to(words.dtype)
@@ -125,14 +120,7 @@ class MaskedTextObjective(nn.Module):
     """Masked-LM loss of a batch of plain texts; each token that is to be predicted is a unit.
 
     So only the states at these tokens leave the encoder, and packing, chunks, several processes and adapters are those
-    of every family.
-
-    Attributes:
-        from_units: What is drawn are tokenised texts.
-
-    Args:
-        masked_lm: Chooses the tokens and predicts them.
-        word_embeddings: [vocabulary, embedding] of the encoder, which are the output layer, too.
+    of every family. The encoder's word embeddings [vocabulary, embedding] are the output layer, too.
     """
 
     from_units = True
@@ -144,10 +132,7 @@ class MaskedTextObjective(nn.Module):
         self._words = (word_embeddings,)
 
     def masked(self, texts: Sequence[UnitText], step: int) -> tuple[list[UnitText], Tensor]:
-        """The texts with tokens masked, and what the tokens were, [units].
-
-        Which tokens of a batch are chosen, and what becomes of them, depends on the seed and the step alone.
-        """
+        """The texts with tokens masked, and what the tokens were, [units]."""
         ids = np.concatenate([_NONE, *(text.ids for text in texts)])
         masked, chosen = self.masked_lm.mask(ids, step)
         ends = np.cumsum([text.size for text in texts])
@@ -186,11 +171,7 @@ class TextFamily:
 
 
 def even_windows(tokens: Tokens) -> UnitText:
-    """The tokens of a text in as few windows as they fit, of even lengths and without overlap.
-
-    Nothing is read off the windows' ends, so what overlap gives other families, context on both sides, would only
-    repeat tokens here.
-    """
+    """The tokens of a text in as few windows as they fit, of even lengths; overlap would only repeat tokens here."""
     if len(tokens.windows) == 1:
         ids = tokens.windows[0].ids
         return UnitText(ids, (len(ids),), _NONE, _NONE, 0)
