@@ -21,7 +21,6 @@ from torch.optim.swa_utils import AveragedModel
 from trunkline.errors import TrainingError
 from trunkline.training.distributed import mean_gradients
 
-
 _TRIM_THRESHOLD, _MMAP_MAX = -1, -4  # from malloc.h of glibc
 
 
