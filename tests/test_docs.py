@@ -15,10 +15,13 @@ from typing import Any, NamedTuple
 
 import pytest
 import typer
+import yaml
 from typer.testing import CliRunner
 
 import trunkline
 from trunkline.cli import app
+from trunkline.config import PrefinetuneRecipe, parse_recipe
+from trunkline.config.prefinetune import FamilySection
 from trunkline.encoder.embedded import INSTALL
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -154,6 +157,22 @@ def test_the_page_of_python_has_all_methods_and_parameters() -> None:
         assert [part for part in given if part] == expected, name
     properties = [name for name, value in vars(trunkline.Model).items() if isinstance(value, property)]
     assert [name for name in properties if f"`model.{name}`" not in page] == []
+
+
+def test_recipes_on_pages_parse_and_their_keys_are_those_that_are_explained() -> None:
+    shown = [block.content for page in PAGES for block in blocks(page) if block.language == "yaml"]
+    assert [parse_recipe(yaml.safe_load(one), PrefinetuneRecipe, "page").name for one in shown] == [
+        "plant",
+        "plant-text",
+    ]
+    page = (ROOT / "docs" / "own-domain.md").read_text(encoding="utf-8")
+    rows = page.partition("| key of a recipe |")[2].partition("\n\n")[0].splitlines()[2:]
+    keys = [key for row in rows for key in re.findall(r"`([\w.]+)`", row.split("|")[1])]
+    assert len(keys) > 10
+    assert {key.split(".")[0] for key in keys if not key.startswith(".")} <= set(PrefinetuneRecipe.model_fields)
+    for key in keys:
+        if key.startswith(("families.F.", ".")):
+            assert key.rpartition(".")[2] in FamilySection.model_fields, key
 
 
 def test_the_readme_installs_what_the_package_asks_for() -> None:
