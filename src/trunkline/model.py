@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from trunkline.engine.base import Predictor, chosen_tasks
 from trunkline.engine.opening import open_engine, open_source
 from trunkline.engine.rows import TextReader
 from trunkline.errors import TrunklineError
+from trunkline.extras import needs
 from trunkline.heads.fit import LabelledFeatures, fit_head
 from trunkline.results import Evaluation, FitReport, types_of
 from trunkline.tasks import get_family
@@ -135,8 +136,8 @@ class Model:
         dev_part, test_part = self._part(dev, kind, "dev"), self._part(test, kind, "test")
         warnings = check_learnable(kind, train, dev_part, test_part)
         if mode == "lora":
-            from trunkline.adapt import fit_lora
-
+            with needs("train", "mode lora"):
+                from trunkline.adapt import fit_lora
             task, chosen = fit_lora(self, name, kind, (train, dev_part), **settings)
         else:
             other = sorted(settings.keys() - {"seed"})
@@ -233,7 +234,7 @@ class Model:
         if name in self.tasks and not replace:
             raise TrunklineError(f"there is a task {name} already", todo="Pass replace=True, or take another name")
         content = source if isinstance(source, bytes) else Path(source).expanduser()
-        self._predictor.add(read_task(content, self._without_tasks(), name))
+        self._predictor.add(read_task(content, dataclasses.replace(self._bundle.manifest, tasks={}), name))
 
     def remove(self, name: str) -> None:
         """Removes a task; raises TrunklineError if there is none of this name."""
@@ -267,7 +268,7 @@ class Model:
         else:
             write_bundle(
                 path,
-                replace(manifest, name=name_of(path, manifest.name)),
+                dataclasses.replace(manifest, name=name_of(path, manifest.name)),
                 Parts(
                     tokenizer=bundle.tokenizer,
                     graphs=bundle.graphs,
@@ -287,8 +288,6 @@ class Model:
             folder: A new or empty folder.
             options: Of `trunkline.export.export_bundle`, such as `weights="int8"`.
         """
-        from trunkline.extras import needs
-
         with needs("train", "export"):
             from trunkline.export.bundle import export_model
         return export_model(self._saved_folder(), Path(folder).expanduser(), **options)
@@ -350,7 +349,7 @@ class Model:
             "engine": self.engine,
             "precision": self.precision,
         }
-        manifest = self._without_tasks()
+        manifest = dataclasses.replace(self._bundle.manifest, tasks={})
         content = task_bytes(manifest, family, labels, fitted.head, units=units, info=info)
         return read_task(content, manifest, name), fitted.record()
 
@@ -366,9 +365,6 @@ class Model:
     def _predictions(self, name: str, examples: Sequence[Any]) -> list[Any]:
         texts = (example.text for example in examples)
         return [found[name] for found in self.predict_iter(texts, [name])]
-
-    def _without_tasks(self) -> Any:
-        return replace(self._bundle.manifest, tasks={})
 
     def _saved_folder(self) -> Path:
         contents = ({n: t.content for n, t in tasks.items()} for tasks in (self._predictor.tasks, self._saved))

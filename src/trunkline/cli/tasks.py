@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -146,10 +147,10 @@ def _places(name: str, model: str | None, out: Path | None) -> tuple[str | None,
 
 def _parts(
     given: dict[str, str | None], family: str | None, columns: dict[str, str | None]
-) -> tuple[dict[str, list[object]], str]:
+) -> tuple[dict[str, Sequence[object]], str]:
     from trunkline.data.load import load_examples
 
-    parts: dict[str, list[object]] = {}
+    parts: dict[str, Sequence[object]] = {}
     for part, spec in given.items():
         if spec is not None:
             family, parts[part] = load_examples(spec, family, **columns)

@@ -1,0 +1,111 @@
+"""Several processes on one bundle at once: nobody's task is lost, and whoever is killed leaves a whole bundle."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import deployed
+import tiny_models
+import trunkline
+from trunkline.bundle.edit import add_task
+from trunkline.bundle.files import file_problems, open_bundle, read_manifest
+from trunkline.encoder.bundle_files import Loaded
+
+WRITERS = 6
+ROUNDS = 3
+
+FIT = """
+import os, random, sys, time
+import trunkline
+
+folder, number, rounds, gate = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), sys.argv[4]
+os.umask(0o027)
+words = {"name": ["ann", "bob", "carla"], "place": ["berlin", "rome", "oslo"]}
+rng = random.Random(number)
+labels = ["name", "place"] * 8
+texts = [" ".join(rng.choices(words[label], k=2)) for label in labels]
+model = trunkline.load(folder)
+model.fit(f"task-{number}-0", texts, labels)
+open(os.path.join(gate, str(number)), "w").close()
+while len(os.listdir(gate)) < int(sys.argv[5]):
+    time.sleep(0.005)
+for turn in range(rounds):
+    if turn:
+        model.fit(f"task-{number}-{turn}", texts, labels)
+    model.save(folder)
+"""
+
+EDIT = """
+import os, sys
+from pathlib import Path
+from trunkline.bundle.edit import add_task, remove_task
+folder = sys.argv[1]
+content = (Path(folder) / "tasks" / "tuned.safetensors").read_bytes()
+print("ready", flush=True)
+while True:
+    add_task(folder, "coming-and-going", content)
+    remove_task(folder, "coming-and-going")
+"""
+
+
+def processes(script: str, *arguments: object) -> subprocess.Popen[str]:
+    command = [sys.executable, "-c", script, *map(str, arguments)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def test_of_several_processes_that_add_tasks_at_once_none_loses_one(tiny: Loaded, tmp_path: Path) -> None:
+    folder, gate = deployed.deploy(tiny, tmp_path / "bundle"), tmp_path / "gate"
+    gate.mkdir()
+    writers = [processes(FIT, folder, number, ROUNDS, gate, WRITERS) for number in range(WRITERS)]
+    for writer in writers:
+        _, said = writer.communicate(timeout=120)
+        assert writer.returncode == 0, said
+    model = trunkline.load(folder)
+    assert set(model.tasks) == {f"task-{number}-{turn}" for number in range(WRITERS) for turn in range(ROUNDS)}
+    assert all(row["label"] in ("name", "place") for row in model.predict(["ann bob"])[0].values())
+    assert {path.stat().st_mode & 0o777 for path in (folder / "tasks").iterdir()} == {0o640}, "the umask's mode"
+    assert len(list((folder / "tasks").iterdir())) == WRITERS * ROUNDS
+
+
+def test_a_killed_writer_leaves_a_whole_bundle_and_no_lock(tiny: Loaded, tmp_path: Path) -> None:
+    folder = deployed.deploy(deployed.whole(tiny), tmp_path / "bundle")
+    rng, tasks = random.Random(0), set(read_manifest(folder).tasks)
+    content = (folder / "tasks" / "tuned.safetensors").read_bytes()
+    for number in range(5):
+        writer = processes(EDIT, folder)
+        assert writer.stdout is not None
+        assert writer.stdout.readline() == "ready\n"
+        time.sleep(rng.uniform(0.01, 0.08))
+        os.kill(writer.pid, signal.SIGKILL)
+        writer.communicate()
+        assert file_problems(folder, read_manifest(folder)) == []
+        assert set(open_bundle(folder).tasks) - {"coming-and-going"} == tasks
+        began = time.perf_counter()
+        add_task(folder, f"after-{number}", content)
+        assert time.perf_counter() - began < 5
+        tasks.add(f"after-{number}")
+    left = {path.name for path in folder.rglob("*") if path.name.endswith(".part")}
+    assert not left
+
+
+def test_a_reader_beside_a_writer_always_finds_a_whole_bundle(tiny: Loaded, tmp_path: Path) -> None:
+    folder = deployed.deploy(deployed.whole(tiny), tmp_path / "bundle")
+    writer = processes(EDIT, folder)
+    try:
+        assert writer.stdout is not None
+        assert writer.stdout.readline() == "ready\n"
+        seen = set()
+        for _ in range(60):
+            seen.add("coming-and-going" in open_bundle(folder).tasks)
+    finally:
+        os.kill(writer.pid, signal.SIGKILL)
+        _, said = writer.communicate()
+    assert seen == {True, False}
+    assert not said, said
+    assert trunkline.load(folder).predict([tiny_models.SENTENCES[0]])
