@@ -103,7 +103,7 @@ def whole(loaded: Loaded, qa: bool = False) -> Loaded:
 def deploy(loaded: Loaded, folder: Path, bank: bool = True, slots: Sequence[str] = tuple(SLOTS)) -> Path:
     """Writes a bundle with graphs and without a checkpoint."""
     weights = take_weights(loaded.encoder)
-    graphs = {"trunk": trunk_graph(weights), "branch": branch_graph(weights, slots=slots)}
+    graphs = {"trunk": trunk_graph(weights), "branch": branch_graph(weights, lora_targets=slots)}
     if bank:
         graphs["branch-bank"] = branch_graph(weights, "bank", slots)
     manifest = dataclasses.replace(manifest_of(loaded, "tiny"), slots=tuple(slots))

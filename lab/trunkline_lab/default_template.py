@@ -28,7 +28,7 @@ from trunkline.encoder.resolve import resolve
 from trunkline.encoder.storage import load_encoder, load_tokenizer
 from trunkline.engine import default
 from trunkline.engine.session import open_session
-from trunkline.export.graph import DEFAULT_SLOTS, branch_graph, trunk_graph
+from trunkline.export.graph import DEFAULT_LORA_TARGETS, branch_graph, trunk_graph
 from trunkline.export.layers import Attention
 from trunkline.export.quantise.kernels import PLANS, quantised_kernels
 from trunkline.export.quantise.smooth import Calibration, calibrate
@@ -122,7 +122,7 @@ def fidelity(source: Source, opened: Bundle, texts: Sequence[str]) -> npt.NDArra
     return np.concatenate(cosines)
 
 
-def write(folder: Path, slots: tuple[str, ...] = DEFAULT_SLOTS, attention: Attention = "fast") -> dict[str, int]:
+def write(folder: Path, slots: tuple[str, ...] = DEFAULT_LORA_TARGETS, attention: Attention = "fast") -> dict[str, int]:
     """Writes a template into a folder; gives the bytes of its files."""
     source = load_source()
     calibration = seen(source)
@@ -148,7 +148,9 @@ def write(folder: Path, slots: tuple[str, ...] = DEFAULT_SLOTS, attention: Atten
 
 
 def main(
-    slots: Annotated[str, typer.Option(help="LoRA inputs of the branch, divided by commas.")] = ",".join(DEFAULT_SLOTS),
+    slots: Annotated[str, typer.Option(help="LoRA inputs of the branch, divided by commas.")] = ",".join(
+        DEFAULT_LORA_TARGETS
+    ),
     attention: Annotated[str, typer.Option(help="fast, for ONNX Runtime alone, or portable.")] = "fast",
 ) -> None:
     """Makes the template of the default model."""

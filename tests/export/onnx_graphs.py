@@ -22,18 +22,18 @@ from trunkline.heads.linear import LinearHead
 from trunkline.text.tokens import TextTokenizer
 
 Array = npt.NDArray[np.float32]
-ALL_SLOTS = tuple(SLOTS)
+ALL_TARGETS = tuple(SLOTS)
 ALL_LINEARS = ("query", "key", "value", "out", "up", "down")
 
 
-def shapes_of(weights: BackboneWeights, slots: Sequence[str] = ALL_SLOTS) -> Shapes:
+def shapes_of(weights: BackboneWeights, targets: Sequence[str] = ALL_TARGETS) -> Shapes:
     config = weights.config
-    return lora_shapes(range(weights.fork, config.n_layers), config.hidden_size, config.intermediate_size, slots)
+    return lora_shapes(range(weights.fork, config.n_layers), config.hidden_size, config.intermediate_size, targets)
 
 
 def sessions(weights: BackboneWeights, **options: Any) -> tuple[Any, Any]:
     """Trunk and branch, by default with an input for every linear layer."""
-    branch = branch_graph(weights, **{"slots": ALL_SLOTS, **options})
+    branch = branch_graph(weights, **{"lora_targets": ALL_TARGETS, **options})
     return open_session(trunk_graph(weights)), open_session(branch)
 
 

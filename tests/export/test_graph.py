@@ -93,11 +93,11 @@ def test_no_adapter_and_rank_zero_are_the_backbone_bit_for_bit(
 ) -> None:
     rows = graphs.sentence_rows(base.tokenizer)
     trunk, branch = pair
-    plain = graphs.features(*graphs.sessions(weights, slots=()), rows)
+    plain = graphs.features(*graphs.sessions(weights, lora_targets=()), rows)
     assert graphs.same_bits(graphs.features(trunk, branch, rows), plain)
     zero = complete({}, graphs.shapes_of(weights), tiny_models.WIDTH)
     assert graphs.same_bits(graphs.features(trunk, branch, rows, zero), plain)
-    required = open_session(branch_graph(weights, "required", graphs.ALL_SLOTS))
+    required = open_session(branch_graph(weights, "required", graphs.ALL_TARGETS))
     assert graphs.same_bits(graphs.features(trunk, required, rows, zero), plain)
 
 
@@ -124,7 +124,7 @@ def test_required_inputs_give_the_same_as_optional_ones_and_cannot_be_left_out(
     rows = graphs.sentence_rows(base.tokenizer)
     adapter = tiny_models.random_adapter(base.encoder.config, (3,), targets=("key", "up"))
     feeds = adapter_feeds(adapter, graphs.random_head(base.encoder.config))
-    required = open_session(branch_graph(weights, "required", graphs.ALL_SLOTS))
+    required = open_session(branch_graph(weights, "required", graphs.ALL_TARGETS))
     all_feeds = complete(feeds, graphs.shapes_of(weights), tiny_models.WIDTH)
     own = {"hidden", "mask", "pool"}
     assert {item.name for item in required.get_inputs()} == own | all_feeds.keys()
@@ -149,7 +149,7 @@ def test_each_row_of_a_bank_is_what_its_adapter_gives_alone(
     choice = [1, 0, 2, 0, 1]
     head = complete({}, {}, tiny_models.WIDTH)
     feeds = bank(single, graphs.shapes_of(weights)) | head | {"adapter_ids": np.array(choice)}
-    session = open_session(branch_graph(weights, "bank", graphs.ALL_SLOTS))
+    session = open_session(branch_graph(weights, "bank", graphs.ALL_TARGETS))
     rows = graphs.sentence_rows(base.tokenizer)
     mixed = graphs.features(pair[0], session, rows, feeds)
     for row, number in enumerate(choice):
@@ -233,7 +233,7 @@ def test_the_same_encoder_gives_the_same_bytes(tiny_folder: Folders) -> None:
     def made() -> list[bytes]:
         loaded = load_any(str(tiny_folder("electra")), fork=1, max_length=60)
         weights, head = take_weights(loaded.encoder), head_linear(graphs.random_head(loaded.encoder.config))
-        branches = [branch_graph(weights, form, graphs.ALL_SLOTS) for form in ("optional", "required", "bank")]
+        branches = [branch_graph(weights, form, graphs.ALL_TARGETS) for form in ("optional", "required", "bank")]
         return [trunk_graph(weights), *branches, merged_graph(weights, head)]
 
     first = made()
@@ -245,7 +245,7 @@ def test_the_same_encoder_gives_the_same_bytes(tiny_folder: Folders) -> None:
 def test_graphs_are_valid_and_say_what_they_belong_to(fork: int, base: Loaded, weights: BackboneWeights) -> None:
     moved = dataclasses.replace(weights, fork=fork)
     forms = ("optional", "required", "bank")
-    contents = [trunk_graph(moved), *(branch_graph(moved, form, graphs.ALL_SLOTS) for form in forms)]
+    contents = [trunk_graph(moved), *(branch_graph(moved, form, graphs.ALL_TARGETS) for form in forms)]
     contents += [trunk_graph(moved, Kernels(attention="fast")), branch_graph(moved, kernels=Kernels(attention="fast"))]
     for content, part in zip(contents, ("trunk", *["branch"] * 3, "trunk", "branch"), strict=True):
         model = onnx.load_from_string(content)
@@ -297,7 +297,7 @@ def test_every_linear_layer_and_the_embedding_can_be_replaced(tiny_folder: Folde
 
     kernels = Kernels(linear, embedding, facts={"weights": "mixed"})
     trunk = trunk_graph(weights, kernels)
-    branch = branch_graph(weights, slots=graphs.ALL_SLOTS, kernels=kernels)
+    branch = branch_graph(weights, lora_targets=graphs.ALL_TARGETS, kernels=kernels)
     layers = [f"layers.{layer}.{slot}" for layer in range(3) for slot in ("qkv", "out", "up", "down")]
     assert seen == ["embeddings.word", "embeddings.project", *layers]
     session = open_session(branch)
@@ -313,7 +313,7 @@ def test_a_graph_only_has_the_inputs_it_was_asked_for(weights: BackboneWeights) 
     lora = {f"lora.{layer}.qkv.{side}" for layer in (2, 3) for side in "ab"}
     assert names == lora | {"head.weight", "head.bias"}
     with pytest.raises(MismatchError, match=r"slots \['gate'\].*qkv, out, up, down"):
-        branch_graph(weights, slots=("gate",))
+        branch_graph(weights, lora_targets=("gate",))
 
 
 def test_a_head_that_does_not_fit_is_refused(weights: BackboneWeights, base: Loaded) -> None:

@@ -51,7 +51,7 @@ def test_openvino_computes_what_torch_does(tiny: Loaded) -> None:
         "small": Adapter(tiny_models.random_adapter(config, layers, rank=4), graphs.random_head(config, 2, seed=1)),
         "all": Adapter(tiny_models.random_adapter(config, layers, rank=16, targets=graphs.ALL_LINEARS, seed=2), head),
     }
-    trunk, branch = Compiled(trunk_graph(weights)), Compiled(branch_graph(weights, "required", graphs.ALL_SLOTS))
+    trunk, branch = Compiled(trunk_graph(weights)), Compiled(branch_graph(weights, "required", graphs.ALL_TARGETS))
     run = forked(trunk, branch, graphs.feeds_of(adapters, graphs.shapes_of(weights)))
     report = check_parity(
         tiny.encoder, tiny.tokenizer, run, tiny_models.SENTENCES, adapters, tolerance=Tolerance(features=1e-4)

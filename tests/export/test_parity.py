@@ -46,7 +46,7 @@ def adapters(tiny: Loaded) -> dict[str, Adapter]:
 @pytest.fixture
 def made(tiny: Loaded) -> tuple[bytes, bytes]:
     weights = take_weights(tiny.encoder)
-    return trunk_graph(weights), branch_graph(weights, slots=tuple(SLOTS))
+    return trunk_graph(weights), branch_graph(weights, lora_targets=tuple(SLOTS))
 
 
 def run_gate(tiny: Loaded, made: tuple[bytes, bytes], adapters: dict[str, Adapter], **options: Any) -> Any:

@@ -47,7 +47,7 @@ def seen(start: Loaded, adapters: Any = (), **options: Any) -> Calibration:
 
 
 def sessions(weights: BackboneWeights, kernels: Kernels) -> tuple[Any, Any]:
-    branch = branch_graph(weights, slots=graphs.ALL_SLOTS, kernels=kernels)
+    branch = branch_graph(weights, lora_targets=graphs.ALL_TARGETS, kernels=kernels)
     return open_session(trunk_graph(weights, kernels)), open_session(branch)
 
 

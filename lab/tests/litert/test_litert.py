@@ -153,7 +153,7 @@ def test_every_tensor_of_the_backbone_is_handed_over(kind: str, tiny_folder: Fol
 def test_without_the_packages_it_says_what_to_do(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(litert, "MODULES", ("no_such_module",))
     monkeypatch.delenv(litert.PYTHON, raising=False)
-    with pytest.raises(TrunklineError, match=rf"not installed here.*docs/mobile\.md.*{litert.PYTHON}"):
+    with pytest.raises(TrunklineError, match=rf"not installed here.*lab/docs/litert\.md.*{litert.PYTHON}"):
         find_python()
     monkeypatch.setenv(litert.PYTHON, str(tmp_path / "python"))
     with pytest.raises(TrunklineError, match="is no file"):

@@ -84,7 +84,7 @@ class Setup:
     def graphs(self, plan: Plan) -> tuple[bytes, bytes]:
         """Trunk and branch, serialised."""
         weights, kernels = quantised_kernels(self.weights, plan, self.seen)
-        return trunk_graph(weights, kernels), branch_graph(weights, slots=tuple(SLOTS), kernels=kernels)
+        return trunk_graph(weights, kernels), branch_graph(weights, lora_targets=tuple(SLOTS), kernels=kernels)
 
 
 def texts_of(card: str, split: str, count: int, seed: int) -> list[str]:

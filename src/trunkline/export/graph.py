@@ -7,7 +7,7 @@
 
 Sizes: `ids` int64 and `mask` float32 (1 for tokens, 0 for padding) [rows, width]; `hidden` [rows, width, hidden];
 `pool` [rows, units, width], whose rows average the states of one unit each; `features` [rows, units, hidden]; `logits`
-[rows, units, labels]. LoRA inputs are described in `feeds.py`; `head.weight` is [hidden, labels].
+[rows, units, labels]. LoRA inputs are those of `trunkline.bundle.lora`; `head.weight` is [hidden, labels].
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from trunkline.export.weights import BackboneWeights, Linear
 FORMAT = 2
 """Of the graphs; in the first one a branch gave the states of its last layer alone."""
 
-DEFAULT_SLOTS = ("qkv",)
-"""Adapters sit on query and value unless a recipe says otherwise. Each slot costs time even if nothing is fed to it."""
+DEFAULT_LORA_TARGETS = ("qkv",)
+"""Adapters sit on query and value unless a recipe says otherwise. Each input costs time even if nothing is fed."""
 
 FLOAT32 = Kernels()
 
@@ -60,7 +60,7 @@ def trunk_graph(weights: BackboneWeights, kernels: Kernels = FLOAT32) -> bytes:
 def branch_graph(
     weights: BackboneWeights,
     form: Form = "optional",
-    slots: Sequence[str] = DEFAULT_SLOTS,
+    lora_targets: Sequence[str] = DEFAULT_LORA_TARGETS,
     kernels: Kernels = FLOAT32,
 ) -> bytes:
     """The layers from the fork up, with adapters and the head as inputs of any rank and any number of labels.
@@ -71,16 +71,16 @@ def branch_graph(
             but everything must be fed, rank 0 included, as onnxruntime-web and OpenVINO want it. `bank`: LoRA inputs
             have a leading axis of adapters, and `adapter_ids` [rows] says which one a row has; all rows have the same
             head, and everything must be fed.
-        slots: Where LoRA inputs are, some of `feeds.SLOTS`.
+        lora_targets: Where LoRA inputs are: `qkv`, which has one for all three, `out`, `up` or `down`.
         kernels: How linear layers are computed.
 
     Raises:
-        MismatchError: There is no such slot.
+        MismatchError: There is no such target.
     """
     config = weights.config
     hidden = config.hidden_size
     layers = range(weights.fork, config.n_layers)
-    lora = Lora(form, lora_shapes(layers, hidden, config.intermediate_size, slots))
+    lora = Lora(form, lora_shapes(layers, hidden, config.intermediate_size, lora_targets))
     graph = Builder()
     graph.input("hidden", ["rows", "width", hidden], doc="states from the trunk")
     _inputs(graph, "mask", "pool")
@@ -94,7 +94,8 @@ def branch_graph(
     pool_and_classify(scope, matrix(graph, "states", "hidden", hidden), weights, "head.weight", "head.bias")
     graph.output("features", ["rows", "units", hidden], "mean over the branch's layers of the units' mean states")
     graph.output("logits", ["rows", "units", "labels"], "outputs of the head")
-    facts = _facts(weights, "branch", kernels) | {"adapters": form, "slots": ",".join(s for s in slots if layers)}
+    targets = ",".join(target for target in lora_targets if layers)
+    facts = _facts(weights, "branch", kernels) | {"adapters": form, "slots": targets}
     return graph.model("branch", "The layers of an encoder that belong to one task or family", facts)
 
 

@@ -87,11 +87,11 @@ class Scope:
     lora: Lora
     size: str
 
-    def linear(self, layer: int, slot: str, x: str, weights: Linear) -> str:
+    def linear(self, layer: int, target: str, x: str, weights: Linear) -> str:
         """A linear layer with its low-rank update, [n, inputs] -> [n, outputs]."""
-        name = f"layers.{layer}.{slot}"
+        name = f"layers.{layer}.{target}"
         y = self.kernels.linear(self.graph, name, x, weights)
-        place = f"{layer}.{slot}"
+        place = f"{layer}.{target}"
         if place not in self.lora.shapes:
             return y
         a, b = f"lora.{place}.a", f"lora.{place}.b"

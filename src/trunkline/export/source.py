@@ -24,7 +24,7 @@ from trunkline.engine.base import Engine, Predictor
 from trunkline.engine.rows import TextReader
 from trunkline.engine.torch import TorchEngine
 from trunkline.errors import TrunklineError
-from trunkline.export.graph import DEFAULT_SLOTS
+from trunkline.export.graph import DEFAULT_LORA_TARGETS
 from trunkline.export.options import ExportOptions
 from trunkline.export.parity import Adapter
 from trunkline.export.vocabulary import prune_encoder, prune_vocabulary
@@ -115,7 +115,7 @@ def _manifest(bundle: Bundle, encoder: Encoder, options: ExportOptions) -> Manif
     """The bundle's, with LoRA inputs where its adapters have updates, or by default on query, key and value."""
     adapters = [part.feeds for part in bundle.primaries.values()] + [task.feeds for task in bundle.tasks.values()]
     used = {name.split(".")[2] for feeds in adapters for name in feeds if name.startswith("lora.")}
-    targets = tuple(target for target in SLOTS if target in (used | set(options.lora_targets) or DEFAULT_SLOTS))
+    targets = tuple(target for target in SLOTS if target in (used | set(options.lora_targets) or DEFAULT_LORA_TARGETS))
     manifest, config = bundle.manifest, encoder.config
     return dataclasses.replace(
         manifest,

@@ -75,7 +75,7 @@ def linear_layers(weights: BackboneWeights) -> dict[str, Linear]:
     project = weights.embeddings.project
     found = {PROJECT: project} if project is not None else {}
     for number, layer in enumerate(weights.layers):
-        found |= {f"layers.{number}.{slot}": getattr(layer, slot) for slot in SLOTS}
+        found |= {f"layers.{number}.{name}": getattr(layer, name) for name in SLOTS}
     return found
 
 
@@ -83,7 +83,7 @@ def with_linear_layers(weights: BackboneWeights, layers: Mapping[str, Linear]) -
     """The backbone with other weights in some linear layers."""
     changed = []
     for number, layer in enumerate(weights.layers):
-        own = {slot: layers.get(f"layers.{number}.{slot}", getattr(layer, slot)) for slot in SLOTS}
+        own = {name: layers.get(f"layers.{number}.{name}", getattr(layer, name)) for name in SLOTS}
         changed.append(dataclasses.replace(layer, **own))
     embeddings = dataclasses.replace(weights.embeddings, project=layers.get(PROJECT, weights.embeddings.project))
     return dataclasses.replace(weights, embeddings=embeddings, layers=tuple(changed))
