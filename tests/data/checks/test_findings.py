@@ -42,7 +42,7 @@ def test_clean_data_has_no_finding_but_the_balance() -> None:
     train = [TextExample(f"{meal} is what I would like to have", "a") for meal in MEALS]
     train += [TextExample(f"where can I buy some {meal}", "b") for meal in MEALS]
     report = check(train, test=texts("how much does it cost to stay here"))
-    assert checks(report) == {"label_balance"} and not report.leaks
+    assert checks(report) == {"label_balance"}
     assert report.counts == {"train": 10, "test": 1}
     assert find(report, "label_balance").details["ratio"] == 1
 
@@ -54,7 +54,7 @@ def test_overlap_counts_distinct_texts_by_kind() -> None:
     )
     report = check(train, test=test)
     leak = find(report, "test_in_train")
-    assert leak.severity == "leak" and leak.split == "test" and report.leaks == [leak]
+    assert leak.severity == "leak" and leak.split == "test"
     assert (leak.count, leak.share) == (4, pytest.approx(4 / 5))
     expected = {"exact": 2, "normalised": 1, "near": 1, "same": 3, "distinct": 5, "examples": 5}
     assert {key: leak.details[key] for key in expected} == expected
@@ -79,7 +79,7 @@ def test_sources_overlap_without_a_leak_and_pairs_by_both_sides() -> None:
     dev = [PairExample("How are you?", "Very well, thank you!"), PairExample("what is it", "a train")]
     report = check_splits("made_up", {"train": train, "dev": dev}, role="source")
     finding = find(report, "dev_in_train")
-    assert (finding.severity, finding.count) == ("warning", 1) and not report.leaks
+    assert (finding.severity, finding.count) == ("warning", 1)
 
 
 def test_duplicates() -> None:
@@ -95,7 +95,6 @@ def test_empty_texts() -> None:
     report = check(texts("!!", ":)", "words"))
     assert (find(report, "no_words").count, find(report, "no_words").samples) == (2, ("!!", ":)"))
     assert find(check(texts("x"), test=[]), "empty_split").severity == "error"
-    assert check(texts("x"), test=[]).leaks
 
 
 def test_conflicting_labels() -> None:

@@ -18,7 +18,6 @@ from trunkline.data.checks.overlap import (
     match_key,
     normalise,
     shingles,
-    word_count,
 )
 from trunkline.errors import TrunklineError
 
@@ -168,7 +167,3 @@ def test_a_threshold_out_of_range_is_refused() -> None:
     for threshold in (0.0, 1.5):
         with pytest.raises(TrunklineError, match="Expected a number above 0, up to 1"):
             OverlapIndex(threshold)
-
-
-def test_word_count() -> None:
-    assert [word_count(text) for text in ("", "a", "a b c")] == [0, 1, 3]

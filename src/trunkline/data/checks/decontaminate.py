@@ -22,11 +22,10 @@ _SENTENCE = re.compile(r"(?<=[.!?])\s+|\n+")
 
 @dataclass(frozen=True)
 class Removal:
-    """What decontamination removed.
+    """What decontamination removed, and how often by kind of match and by owner, such as `wnut17@test`.
 
-    `by_kind` counts examples by how they matched: `exact`, `normalised`, `near`, or `contained` (one of the text's
-    sentences is a held-out text). `by_owner` counts them by the first data set and split that has the text, such as
-    `wnut17@test`, the most frequent first. `samples` have kind, owner, similarity, the text and the held-out text.
+    Kinds are those of `Match`, and `contained`: one of the text's sentences is a held-out text. `samples` have kind,
+    owner, similarity, the text and the held-out text.
     """
 
     examined: int

@@ -9,22 +9,14 @@ from typing import Any
 
 from trunkline.data.checks.overlap import Match, OverlapIndex, normalise, text_key
 from trunkline.data.checks.report import CONTROL, SAMPLES, Finding, Report, Severity, shorten, whole_text
+from trunkline.data.records import list_names
 from trunkline.text.examples import Example, NerExample, TextExample
 
 TRAIN = "train"
-LONG = 5
-"""Words from which a text recurs hardly by chance, as headings do."""
-
-RARE = 5
-"""Training examples (entities for NER) below which a label is rare."""
-
-IMBALANCE = 100
-"""The ratio of the most to the least frequent label from which it is a warning."""
-
-NOTABLE = 0.01
-"""The share of a split's texts from which repeated ones are a warning."""
-
-_LISTED = 8
+LONG = 5  # words from which a text hardly recurs by chance, as headings do
+RARE = 5  # training examples (entities for NER) below which a label is rare
+IMBALANCE = 100  # times as frequent as the rarest label, from which the balance is a warning
+NOTABLE = 0.01  # share of a split's texts from which repeated ones are a warning
 _KINDS = ("exact", "normalised", "near")
 # UTF-8 that was read as Latin-1 or Windows-1252: a lead byte followed by its continuation bytes, as letters and signs.
 _NEXT = "[\u0080-\u00bf€‚ƒ„…†‡ˆ‰Š‹ŒŽ‘’“”•–—˜™š›œžŸ]"
@@ -70,11 +62,10 @@ def check_splits(
 def check_overlap(
     split: str, examples: Sequence[Example], other: str, index: OverlapIndex, severity: Severity
 ) -> list[Finding]:
-    """The texts of a split that an index over another one has, as the finding `SPLIT_in_OTHER`.
+    """The distinct texts of a split that an index over another one has, as the finding `SPLIT_in_OTHER`.
 
-    Counted are distinct texts (distinct after normalisation) of the split, as a share of all of them. `details` has the
-    numbers by kind, the examples that have these texts, and `long_share`: among the distinct texts of at least `LONG`
-    words (between blanks) those found exactly or normalised, because headings and the like recur without being leaks.
+    `details` has numbers by kind, the examples that have these texts, and `long_share`: among distinct texts of at
+    least `LONG` words those found exactly or normalised, because headings and the like recur without being leaks.
     """
     texts = [whole_text(example) for example in examples]
     matches = index.find(texts)
@@ -96,9 +87,7 @@ def check_overlap(
         f"nearly; of texts with {LONG} words or more {100 * long_share:.1f} % recur word for word"
     )
     longest = [max(items, key=lambda item: len(item[0])) for items in found.values() if items]
-    samples = tuple(
-        f"{m.kind}: {shorten(t)}" + (f" <- {shorten(m.text)}" if m.kind != "exact" else "") for t, m in longest
-    )
+    samples = tuple(f"{m.kind}: {shorten(t)}{f' <- {shorten(m.text)}' * (m.kind != 'exact')}" for t, m in longest)
     counts |= {"same": counts["exact"] + counts["normalised"], "distinct": len(best)}
     counts |= {"examples": sum(match is not None for match in matches)}
     counts |= {"long_same": long_same, "long_distinct": len(long), "long_share": long_share}
@@ -185,12 +174,12 @@ def check_label_sets(splits: Mapping[str, Sequence[Example]]) -> list[Finding]:
     for split, labels in counts.items():
         missing = sorted(set(labels) - set(known))
         if missing and not split.startswith(TRAIN):
-            message, share = f"labels do not occur in {TRAIN}: {_list(missing)}", len(missing) / len(labels)
+            message, share = f"labels do not occur in {TRAIN}: {list_names(missing)}", len(missing) / len(labels)
             details = {"labels": missing}
             findings.append(Finding("unseen_labels", "warning", split, len(missing), share, message, details=details))
     rare = sorted(label for label, count in known.items() if count < RARE)
     if rare:
-        message = f"labels have fewer than {RARE} training examples: {_list(rare)}"
+        message = f"labels have fewer than {RARE} training examples: {list_names(rare)}"
         findings.append(Finding("rare_labels", "warning", TRAIN, len(rare), len(rare) / len(known), message))
     (most, high), (least, low) = known.most_common(1)[0], min(known.items(), key=lambda item: (item[1], item[0]))
     ratio = high / low
@@ -209,7 +198,3 @@ def count_labels(examples: Sequence[Example]) -> Counter[str]:
         elif isinstance(example, TextExample):
             labels[example.label] += 1
     return labels
-
-
-def _list(labels: Sequence[str]) -> str:
-    return ", ".join(labels[:_LISTED]) + (f" and {len(labels) - _LISTED} more" if len(labels) > _LISTED else "")

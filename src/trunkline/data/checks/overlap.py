@@ -6,49 +6,37 @@ import re
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from operator import itemgetter
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from trunkline.errors import TrunklineError
 
-MatchKind = Literal["exact", "normalised", "near"]
-
 SHINGLE = 5
-"""Characters of a shingle.
-
-Measured on eight public sets, test against train: pairs of words miss misspelt and joined words, single words do not
-see order, and of 3, 4 and 5 characters the longest reports the fewest requests that share a template and differ in a
-value, which are no leaks, without losing a duplicate.
-"""
+"""Characters of a shingle. On eight public sets pairs of words missed misspelt and joined words, and shorter shingles
+reported more requests that share a template and differ in a value, which are no leaks."""
 
 PERMUTATIONS = 96
 BATCH = 1_000_000
 """Characters of the texts whose shingles are in memory at a time."""
 
-_RECALL = 0.99
-_SEED = 1
-
 _ASCII_WORD = re.compile(r"[a-z0-9]+")
 _SPACED = re.compile(r"(?<!\d) | (?!\d)")
 _CJK = re.compile(r"[\u3040-\u30ff\u3400-\u9fff]")
+_DRAW = np.random.default_rng(1)
+_ODD: npt.NDArray[np.uint64] = _DRAW.integers(0, 2**63, PERMUTATIONS, dtype=np.uint64) * np.uint64(2) + np.uint64(1)
+_SHIFT: npt.NDArray[np.uint64] = _DRAW.integers(0, 2**63, PERMUTATIONS, dtype=np.uint64)
 
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True)
-class Match:
-    """A text of the index that a text is the same as.
-
-    `owner` is who brought it in first, `similarity` the Jaccard similarity of the shingles (1 if exact or normalised),
-    `text` the text in the index.
-    """
+class Match(NamedTuple):
+    """The `text` of an index that a text is the same as, who brought it in first, and the similarity of shingles."""
 
     owner: str
-    kind: MatchKind
+    kind: Literal["exact", "normalised", "near"]
     similarity: float
     text: str
 
@@ -63,10 +51,8 @@ def normalise(text: str) -> str:
         return " ".join(_ASCII_WORD.findall(text.lower()))
     kept: list[str] = []
     for character in unicodedata.normalize("NFKC", text).lower():
-        if _CJK.match(character):
-            kept.append(f" {character} ")
-        elif character.isalnum():
-            kept.append(character)
+        if character.isalnum():
+            kept.append(f" {character} " if _CJK.match(character) else character)
         else:
             joins = unicodedata.category(character) in ("Mn", "Mc") and kept and kept[-1].isalnum()
             kept.append(character if joins and not "\ufe00" <= character <= "\ufe0f" else " ")
@@ -74,21 +60,13 @@ def normalise(text: str) -> str:
 
 
 def match_key(normalised: str) -> str:
-    """What two normalised texts must share to count as the same: all but blanks, so that `top-up` equals `topup`.
-
-    A blank between two digits stays: `1 23` is not `12 3`.
-    """
+    """What two normalised texts must share to count as the same: all but blanks that are not between two digits."""
     return _SPACED.sub("", normalised)
 
 
 def text_key(text: str) -> str:
     """`match_key` of a raw text, or the text itself if it has no letter or digit."""
     return match_key(normalise(text)) or text.strip()
-
-
-def word_count(normalised: str) -> int:
-    """Words of a normalised text."""
-    return normalised.count(" ") + 1 if normalised else 0
 
 
 def shingles(normalised: str) -> list[str]:
@@ -152,6 +130,9 @@ class OverlapIndex:
         index.add(named_texts)
         return index
 
+    def __len__(self) -> int:
+        return len(self._texts)
+
     def add(self, named_texts: Iterable[tuple[str, str]]) -> None:
         """Indexes more (owner, text) pairs."""
         for batch in batch_texts(named_texts, itemgetter(1)):
@@ -159,22 +140,16 @@ class OverlapIndex:
             for owner, text in batch:
                 raw = text.strip()
                 shape = normalise(raw)
-                key = match_key(shape) or raw
-                entry = self._raw.get(raw, self._keys.get(key, len(self._texts)))
-                if entry == len(self._texts):
+                entry = self._raw.setdefault(raw, self._keys.setdefault(match_key(shape) or raw, len(self)))
+                if entry == len(self):
                     self._texts.append((owner, raw))
                     self.owners[owner] += 1
-                    self._keys[key] = entry
-                    if word_count(shape) >= self.min_words:
+                    if len(shape.split()) >= self.min_words:
                         shapes[entry] = shape
-                self._raw[raw] = entry
             for band, keys in zip(self._bands, self._band_keys(list(shapes.values())), strict=True):
                 for entry, number in zip(shapes, keys, strict=True):
                     band[number].append(entry)
             self._shapes |= shapes
-
-    def __len__(self) -> int:
-        return len(self._texts)
 
     def find(self, texts: Sequence[str], *, min_exact_words: int = 0, near: bool = True) -> list[Match | None]:
         """Looks texts up; the best match of each, or None.
@@ -190,34 +165,28 @@ class OverlapIndex:
             for text in batch:
                 raw = text.strip()
                 shape = normalise(raw)
-                match = None
-                if word_count(shape) >= min_exact_words:
-                    entry = self._raw.get(raw, self._keys.get(match_key(shape) or raw))
-                    if entry is not None:
-                        owner, held = self._texts[entry]
-                        match = Match(owner, "exact" if raw in self._raw else "normalised", 1.0, held)
-                    elif near and word_count(shape) >= self.min_words:
-                        waiting[shape].append(len(found))
-                found.append(match)
-            for shape, match in self._search(list(waiting)):
+                words = len(shape.split())
+                entry = (
+                    self._raw.get(raw, self._keys.get(match_key(shape) or raw)) if words >= min_exact_words else None
+                )
+                if near and entry is None and words >= max(self.min_words, min_exact_words):
+                    waiting[shape].append(len(found))
+                found.append(self._match(entry, "exact" if raw in self._raw else "normalised", 1.0))
+            for shape, keys in zip(waiting, zip(*self._band_keys(list(waiting)), strict=True), strict=True):
+                match = self._nearest(shape, keys)
                 for position in waiting[shape]:
                     found[position] = match
         return found
 
-    def _search(self, shapes: list[str]) -> Iterator[tuple[str, Match]]:
-        known: dict[int, set[str]] = {}
-        for shape, *keys in zip(shapes, *self._band_keys(shapes), strict=True):
-            candidates = {entry for band, key in zip(self._bands, keys, strict=True) for entry in band.get(key, ())}
-            own = set(shingles(shape)) if candidates else set()
-            best, chosen = 0.0, -1
-            for entry in sorted(candidates):
-                if entry not in known:
-                    known[entry] = set(shingles(self._shapes[entry]))
-                similarity = jaccard(own, known[entry])
-                if similarity >= self.threshold and similarity > best:
-                    best, chosen = similarity, entry
-            if chosen >= 0:
-                yield shape, Match(self._texts[chosen][0], "near", best, self._texts[chosen][1])
+    def _match(self, entry: int | None, kind: Any, similarity: float) -> Match | None:
+        return None if entry is None else Match(self._texts[entry][0], kind, similarity, self._texts[entry][1])
+
+    def _nearest(self, shape: str, keys: Sequence[int]) -> Match | None:
+        candidates = {entry for band, key in zip(self._bands, keys, strict=True) for entry in band.get(key, ())}
+        own = set(shingles(shape)) if candidates else set()
+        rated = [(jaccard(own, set(shingles(self._shapes[entry]))), -entry) for entry in candidates]
+        best, entry = max(rated, default=(0.0, 0))
+        return self._match(-entry, "near", best) if rated and best >= self.threshold else None
 
     def _band_keys(self, shapes: list[str]) -> list[list[int]]:
         """For each band one number a text, which two texts share if their signatures agree in the band."""
@@ -225,11 +194,6 @@ class OverlapIndex:
         parts = sketch(shapes).reshape(len(self._bands), rows, len(shapes))
         keys: list[list[int]] = (parts * _ODD[:rows, None]).sum(axis=1, dtype=np.uint64).tolist()
         return keys
-
-
-_DRAW = np.random.default_rng(_SEED)
-_ODD: npt.NDArray[np.uint64] = _DRAW.integers(0, 2**63, PERMUTATIONS, dtype=np.uint64) * np.uint64(2) + np.uint64(1)
-_SHIFT: npt.NDArray[np.uint64] = _DRAW.integers(0, 2**63, PERMUTATIONS, dtype=np.uint64)
 
 
 def sketch(shapes: Sequence[str]) -> npt.NDArray[Any]:
@@ -241,20 +205,18 @@ def sketch(shapes: Sequence[str]) -> npt.NDArray[Any]:
         return np.zeros((PERMUTATIONS, 0), np.uint64)
     padded = [shape.ljust(SHINGLE, "\0") for shape in shapes]
     codes = np.frombuffer("".join(padded).encode("utf-32-le", "surrogatepass"), np.uint32).astype(np.uint64)
-    ends = np.cumsum([len(shape) for shape in padded])
-    counts = np.array([len(shape) - SHINGLE + 1 for shape in padded])
-    windows = np.lib.stride_tricks.sliding_window_view(codes, SHINGLE)
+    sizes = np.array([len(shape) for shape in padded])
     inside = np.ones(len(codes), bool)
     for back in range(1, SHINGLE):
-        inside[ends - back] = False  # windows that reach into the next text
+        inside[np.cumsum(sizes) - back] = False  # windows that reach into the next text
+    windows = np.lib.stride_tricks.sliding_window_view(codes, SHINGLE)
     hashes = (windows * _ODD[-SHINGLE:]).sum(axis=1, dtype=np.uint64)[inside[: len(windows)]]
     hashes ^= hashes >> np.uint64(31)
     hashes *= np.uint64(0x9E3779B97F4A7C15)
     hashes ^= hashes >> np.uint64(29)
-    starts = np.concatenate([[0], np.cumsum(counts)[:-1]])
-    return np.stack(
-        [np.minimum.reduceat((hashes * a + b) >> np.uint64(32), starts) for a, b in zip(_ODD, _SHIFT, strict=True)]
-    )
+    starts = np.concatenate([[0], np.cumsum(sizes - SHINGLE + 1)[:-1]])
+    least = [np.minimum.reduceat((hashes * a + b) >> np.uint64(32), starts) for a, b in zip(_ODD, _SHIFT, strict=True)]
+    return np.stack(least)
 
 
 def count_bands(threshold: float) -> int:
@@ -263,8 +225,5 @@ def count_bands(threshold: float) -> int:
     A pair of similarity s shares at least one of b bands of r values with the probability 1 - (1 - s^r)^b (Leskovec,
     Rajaraman, Ullman: Mining of Massive Datasets, section 3.4).
     """
-    for rows in (96, 48, 32, 24, 16, 12, 8, 6, 4, 3, 2):
-        bands = PERMUTATIONS // rows
-        if 1 - (1 - threshold**rows) ** bands >= _RECALL:
-            return bands
-    return PERMUTATIONS
+    fitting = (bands for bands in range(1, PERMUTATIONS) if PERMUTATIONS % bands == 0)
+    return next((b for b in fitting if 1 - (1 - threshold ** (PERMUTATIONS // b)) ** b >= 0.99), PERMUTATIONS)

@@ -44,11 +44,6 @@ class Report:
     counts: Mapping[str, int]
     findings: tuple[Finding, ...]
 
-    @property
-    def leaks(self) -> list[Finding]:
-        """The leaks and errors that nobody has accepted."""
-        return [item for item in self.findings if item.severity in ("leak", "error") and item.waived is None]
-
     def as_dict(self) -> dict[str, Any]:
         """Plain data, ready for JSON."""
         return asdict(self)
