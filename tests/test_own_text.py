@@ -66,14 +66,15 @@ def test_a_folder_of_text_becomes_sources_of_pre_finetuning(notes, gazetteer, tm
 
 def test_overlapping_and_open_labels_arrive(tmp_path):
     """Pre-finetuning takes all concepts of a span, and what is unlabelled as unknown."""
-    from trunkline.config import FamilySection
+    from trunkline.config import PrefinetuneRecipe, parse_recipe
     from trunkline.label import label_text
-    from trunkline.prefinetune.sources import load_sources
+    from trunkline.prefinetune.sources import recipe_sources
 
     table, out = tmp_path / "g.tsv", tmp_path / "w.jsonl"
     table.write_text("Nile\triver\nJordan\tcountry\nJordan\triver\n")
     label_text(["She saw Jordan and the Nile."] * 20, out, method="gazetteer", gazetteer=table)
-    (source,) = load_sources("ner", FamilySection(sources={str(out): {}}, held_out=2))
+    raw = {"name": "r", "families": {"ner": {"sources": {str(out): {}}, "held_out": 2}}}
+    (source,) = recipe_sources(parse_recipe(raw, PrefinetuneRecipe, "r"))["ner"]
     assert not source.closed
     assert source.concepts == {"river": "river", "country": "country"}
     assert (len(source.train), len(source.held_out)) == (18, 2)

@@ -60,7 +60,7 @@ def run(tiny_folder: Folders, tmp_path: Path) -> Run:
 def test_a_run_says_what_it_depends_on(run: Run, tmp_path: Path) -> None:
     run.write(tmp_path / "run")
     found = json.loads((tmp_path / "run" / "experiment.json").read_text())
-    assert (found["seed"], found["precision"], found["strategy"]) == (3, "fp32", "task-primary")
+    assert (found["recipe"]["seed"], found["precision"], found["recipe"]["strategy"]) == (3, "fp32", "task-primary")
     assert found["encoder"]["backbone"] == run.start.backbone
     rows = {row["source"]: row for row in found["data"]}
     assert rows.keys() == {"ner", "towns", "pairs"}
@@ -192,10 +192,10 @@ def test_a_card_without_measures_or_log_invents_none(finished: Path) -> None:
     (finished / "metrics.jsonl").unlink()
     text = card_of(finished)
     assert "Nothing: the monitor was switched off." in text
-    assert "- 10 steps, precision fp32, seed 3." in text
+    assert "Strategy task-primary, 10 steps, precision fp32, seed 3. On" in text
 
 
 def test_a_card_without_its_files_is_an_error_that_names_them(finished: Path) -> None:
-    (finished / "recipe.json").unlink()
-    with pytest.raises(EncoderError, match=r"recipe\.json"):
+    (finished / "experiment.json").unlink()
+    with pytest.raises(EncoderError, match=r"experiment\.json"):
         card_of(finished)

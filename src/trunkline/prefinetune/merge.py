@@ -4,31 +4,45 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
+from trunkline.encoder.adapter_file import AdapterFile
 from trunkline.encoder.bundle_files import Loaded, load_any, save_bundle
+from trunkline.encoder.encoder import Encoder
 from trunkline.encoder.lora import LoraAdapter
+from trunkline.encoder.storage import backbone_hash
 from trunkline.errors import MismatchError, TrunklineError
-from trunkline.prefinetune.result import START, result_of
 from trunkline.versions import versions
 
 Method = Literal["average", "ties"]
+START = "started_from"
+"""In a bundle's info: the hash of the backbone that its training began with."""
+
+
+def trained(start: Loaded, encoder: Encoder, adapters: Mapping[str, LoraAdapter], info: Mapping[str, Any]) -> Loaded:
+    """What training or merging made of `start`, on the CPU and ready to be saved; `adapters` are by family."""
+    encoder = encoder.cpu().eval()
+    backbone = backbone_hash(encoder)
+    primaries = {
+        family: AdapterFile(family, backbone, encoder.fork, adapter.cpu().eval())
+        for family, adapter in adapters.items()
+    }
+    info = {**info, "start": dict(start.info), "versions": versions(), START: start.backbone}
+    return replace(start, encoder=encoder, backbone=backbone, primaries=primaries, tasks={}, info=info)
 
 
 def merge_vectors(vectors: Sequence[Tensor], method: Method, *, density: float = 0.2) -> Tensor:
-    """One task vector out of several.
+    """One task vector [n] out of several: what training added to the shared start.
 
-    Args:
-        vectors: [n] each: what training added to the shared start.
-        method: `average` is the mean (task arithmetic, arXiv 2212.04089); `ties` keeps of each vector the share
-            `density` of largest magnitude, elects a sign for each entry by the sum, and averages the entries that have
-            this sign (TIES-Merging, arXiv 2306.01708, algorithm 1).
-        density: For `ties`, in (0, 1].
+    `average` is the mean (task arithmetic, arXiv 2212.04089). `ties` keeps of each vector the share `density` of the
+    largest entries, elects a sign for each by the sum, and averages those that have this sign (TIES-Merging, arXiv
+    2306.01708, algorithm 1).
     """
     stacked = torch.stack(list(vectors))
     if method == "average":
@@ -51,7 +65,7 @@ def merge_encoders(
             equation 1); the updates of its primary adapters are scaled with it.
         method: See `merge_vectors`.
         scale: Factor on the merged vector; a negative one goes away from what was learnt.
-        density: See `merge_vectors`.
+        density: See `merge_vectors`; in (0, 1].
 
     Raises:
         MismatchError: An encoder that did not start from the base, or windows of several lengths.
@@ -64,10 +78,9 @@ def merge_encoders(
     if not 0 < density <= 1:
         raise TrunklineError(f"the density is {density}", expected="a share above 0 and up to 1")
     for number, other in enumerate(others, 1):
-        started = str(other.info.get(START) or "an encoder that it does not name")
-        if started != base.backbone:
+        if other.info.get(START) != base.backbone:
             raise MismatchError(
-                f"bundle {number} started from {started[:40]}",
+                f"bundle {number} started from {other.info.get(START) or 'an encoder that it does not name'}",
                 expected=f"the base, {base.backbone}",
                 todo="Name the encoder that it started from with --base",
             )
@@ -82,17 +95,11 @@ def merge_encoders(
     encoder = copy.deepcopy(base.encoder)
     parts = zip(start.items(), merged.split([tensor.numel() for tensor in start.values()]), strict=True)
     encoder.load_state_dict({name: part.view_as(tensor).to(tensor.dtype) for (name, tensor), part in parts})
-    info = {
-        "merged": [other.backbone for other in others],
-        "method": method,
-        "scale": scale,
-        "density": density,
-        "start": dict(base.info),
-        "versions": versions(),
-    }
     only = others[0].primaries if len(others) == 1 else {}
     adapters = {family: _scaled(file.lora, scale) for family, file in only.items() if file.lora is not None}
-    return result_of(encoder, base, others[0].tokenizer, adapters, info)
+    info = {"merged": [other.backbone for other in others], "method": method, "scale": scale, "density": density}
+    licences = tuple(dict.fromkeys(part for loaded in (base, *others) for part in loaded.licences))
+    return trained(replace(base, tokenizer=others[0].tokenizer, licences=licences), encoder, adapters, info)
 
 
 def _scaled(adapter: LoraAdapter, scale: float) -> LoraAdapter:

@@ -131,22 +131,12 @@ def schedule(recipe: PrefinetuneRecipe, sources: Mapping[str, Sequence[Source]])
     for family, section in recipe.families.items():
         shares = Mixture(sources[family], recipe.seed).shares
         lengths = np.asarray([_mean_tokens(source) for source in sources[family]])
-        if section.one_source_a_step:
-            draws = shares * section.tokens / lengths
-        else:
-            draws = shares * section.tokens / float(shares @ lengths)
-        for source, share, length, drawn in zip(sources[family], shares, lengths, draws, strict=True):
-            examples = float(drawn) * recipe.optimizer.steps
-            rows.append(
-                {
-                    "family": family,
-                    "source": source.name,
-                    "share": float(share),
-                    "examples": round(examples),
-                    "tokens": round(examples * float(length)),
-                    "epochs": round(examples / len(source.train), 3),
-                }
-            )
+        mean = lengths if section.one_source_a_step else float(shares @ lengths)
+        drawn = (shares * section.tokens / mean * recipe.optimizer.steps).tolist()
+        for source, share, length, examples in zip(sources[family], shares.tolist(), lengths, drawn, strict=True):
+            row = {"family": family, "source": source.name, "share": share, "examples": round(examples)}
+            epochs = round(examples / len(source.train), 3)
+            rows.append({**row, "tokens": round(examples * float(length)), "epochs": epochs})
     return rows
 
 

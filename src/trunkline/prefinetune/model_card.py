@@ -20,14 +20,6 @@ _FAMILIES = {
     "qa": "extractive question answering",
     "text": "masked language modelling",
 }
-_STRATEGIES = {
-    "task-primary": "all families train the backbone, and each its own LoRA adapter (MTPF-TPL)",
-    "naive": "all families train the backbone, without adapters",
-    "individual": "one family trains the backbone, without adapters",
-    "single-adapter": "all families train the backbone and one LoRA adapter",
-    "frozen-backbone": "each family trains its own LoRA adapter on a backbone that stays as it was",
-    "pcgrad": "all families train the backbone, with conflicting gradients projected (PCGrad)",
-}
 _TEMPLATE = """\
 ---
 {{ card_data }}
@@ -35,22 +27,24 @@ _TEMPLATE = """\
 
 # {{ recipe.name }}
 
-A small text encoder, pre-finetuned for {{ families | join(" and ") }}, to be adapted to tasks from few labels.
+A small text encoder, pre-finetuned for {{ families | join(" and ") }}, to be adapted to tasks from few labels. By
+itself it has no labels and predicts nothing. In the folder that has this bundle as `bundle`:
+
+```
+trunkline fit my_task --train train.jsonl --model bundle --out my_bundle
+trunkline predict my_bundle "A text."
+```
 
 ## What it is
 
-- Base encoder: {{ encoder.name }}{{ ", by way of a bundle that was pre-finetuned before" if encoder.bundle }}; \
-licence: {{ encoder.licence or "not stated in its files" }}.
-- Strategy: {{ recipe.strategy }}, {{ strategy }}.
+- Base encoder: {{ encoder.name }}{{ ", by way of a bundle that was pre-finetuned before" if encoder.bundle }};
+  licence: {{ encoder.licence or "not stated in its files" }}.
 - Backbone: {{ "{:,}".format(weights) }} weights, SHA-256 {{ backbone[:16] }}, branches from layer {{ fork }} (counted \
 from 0), windows of up to {{ recipe.max_length }} tokens.
 {%- for family, lora in adapters.items() %}
 - Primary adapter for {{ family }}: LoRA of rank {{ lora.rank }} on {{ lora.targets | join(", ") }} of the layers \
 {{ lora.layers | join(", ") }}.
 {%- endfor %}
-{%- if recipe.optimizer.ema %}
-- Weights: their exponential moving average with decay {{ recipe.optimizer.ema }}.
-{%- endif %}
 
 ## What it was trained on
 
@@ -61,28 +55,30 @@ from 0), windows of up to {{ recipe.max_length }} tokens.
 | {{ "{:.1%}".format(row.share) }} | {{ "{:,}".format(row.examples) }} | {{ "{:,}".format(row.held_out) }} \
 | {{ row.licence }} |
 {%- endfor %}
-{%- if data | length > most %}
-
+{% if data | length > most %}
 and {{ data | length - most }} more, see `experiment.json`.
-{%- endif %}
-{%- if recipe.decontaminate %}
-
+{% endif %}
+{% if recipe.decontaminate -%}
 Texts that also stand in held-out parts of tasks were taken out before: \
 {{ "{:,}".format(data | sum(attribute="removed")) }} examples (similarity from {{ recipe.decontaminate.threshold }} on).
+{%- else -%}
+The sources were not searched for texts of the tasks' dev and test parts.
 {%- endif %}
+{%- if unknown %} The licence is not known for {{ unknown | length }} of the sources \
+({{ unknown[:8] | join(", ") }}{{ ", ..." if unknown | length > 8 }}): look before you use it.{% endif %} \
+What is wrong or one-sided in the sources, the encoder may have learned.
 
 ## How it was trained
 
-- {{ "{:,}".format(steps) }} steps{% if seconds %} over {{ "{:,.0f}".format(tokens) }} tokens in {{ seconds }}\
-{% endif %}, precision {{ experiment.precision }}, seed {{ experiment.seed }}.
-- On {{ last.hardware.accelerators | join(", ") or (last.hardware.processor or "an unknown processor") }}, \
-{{ last.hardware.cores }} cores.
-- Started {{ experiment.starts[0].at }}{% if resumed %}, interrupted and resumed {{ resumed }} times{% endif %}.
-- With {% for name, number in last.versions.items() %}{{ name }} {{ number }}{{ ", " if not loop.last else "." }}\
-{% endfor %}
-{%- if last.git and last.git.commit %}
-- Started in a repository at commit {{ last.git.commit }}{{ ", with changes" if last.git.dirty }}.
-{%- endif %}
+Strategy {{ recipe.strategy }}, {{ "{:,}".format(steps) }} steps{% if seconds %} over {{ "{:,.0f}".format(tokens) }} \
+tokens in {{ seconds }}{% endif %}, precision {{ experiment.precision }}, seed {{ recipe.seed }}\
+{% if recipe.optimizer.ema %}, weights averaged with decay {{ recipe.optimizer.ema }}{% endif %}. On \
+{{ last.hardware.accelerators | join(", ") or (last.hardware.processor or "an unknown processor") }} with \
+{{ last.hardware.cores }} cores, from {{ experiment.starts[0].at }}{% if resumed %}, interrupted and resumed \
+{{ resumed }} times{% endif %}, with {% for name, number in last.versions.items() %}{{ name }} {{ number }}\
+{{ ", " if not loop.last else "." }}{% endfor %}
+{%- if last.git and last.git.commit %} Started in a repository at commit {{ last.git.commit }}\
+{{ ", with changes" if last.git.dirty }}.{% endif %}
 
 ## What was measured meanwhile
 
@@ -99,37 +95,10 @@ chosen, too. They show progress and are no results on tests.
 Nothing: the monitor was switched off.
 {%- endif %}
 
-## What it is for
-
-A frozen encoder: adapters and heads for tasks are fitted on top of it, and several tasks share its backbone. By
-itself it has no labels and predicts nothing. In the folder that has this bundle as `bundle`:
-
-```
-trunkline fit my_task --train train.jsonl --model bundle --out my_bundle
-trunkline predict my_bundle "A text."
-```
-
-## Limits
-
-- Labels and pairs of the sources were taken as they are; what is wrong or one-sided in them, the encoder may have
-  learned.
-- Nothing was measured about languages and fields other than those of its sources.
-{%- if not recipe.decontaminate %}
-- The sources were not searched for texts of the tasks' dev and test parts.
-{%- endif %}
-{%- if unknown %}
-- The licence is not known for {{ unknown | length }} of the sources ({{ unknown[:8] | join(", ") }}\
-{{ ", ..." if unknown | length > 8 }}): look before you use it.
-{%- endif %}
-
 ## Citation
-
-The method is that of
 
 > Zhu, Ozkan, Maracani, Mutlu, Cho, Ozay: Multi-Task Pre-Finetuning of Lightweight Transformer Encoders for Text
 > Classification and NER. EMNLP 2025 Industry Track. arXiv 2510.07566.
-
-Cite the sources of the data as their homes ask for it; `experiment.json` in the run's folder has the addresses.
 """
 
 
@@ -137,7 +106,7 @@ def write_model_card(folder: Path, bundle: Path, result: Loaded) -> Path:
     """Writes `MODEL_CARD.md` into a run's folder and into its bundle.
 
     Args:
-        folder: The run's folder, with `recipe.json`, `experiment.json` and `metrics.jsonl`.
+        folder: The run's folder, with `experiment.json` and `metrics.jsonl`.
         bundle: The folder of the bundle that the run made.
         result: What it holds.
 
@@ -150,10 +119,9 @@ def write_model_card(folder: Path, bundle: Path, result: Loaded) -> Path:
     """
     from huggingface_hub import ModelCard, ModelCardData
 
-    recipe, experiment = (read_json(folder / name) for name in ("recipe.json", FILE))
-    rows = read_rows(folder / "metrics.jsonl")
-    families = [_FAMILIES.get(name, name) for name in recipe["families"]]
-    data = experiment["data"]
+    experiment, rows = read_json(folder / FILE), read_rows(folder / "metrics.jsonl")
+    recipe, data = experiment["recipe"], experiment["data"]
+    families = [_FAMILIES[name] for name in recipe["families"]]
     card = ModelCard.from_template(
         ModelCardData(library_name="trunkline", tags=[name.replace(" ", "-") for name in families]),
         template_str=_TEMPLATE,
@@ -161,7 +129,6 @@ def write_model_card(folder: Path, bundle: Path, result: Loaded) -> Path:
         experiment=experiment,
         encoder=experiment["encoder"],
         families=families,
-        strategy=_STRATEGIES[recipe["strategy"]],
         weights=sum(parameter.numel() for parameter in result.encoder.parameters()),
         backbone=result.backbone,
         fork=result.encoder.fork,
@@ -183,23 +150,19 @@ def write_model_card(folder: Path, bundle: Path, result: Loaded) -> Path:
 def _training(recipe: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Steps, tokens and time; each row of the log has the mean time over the steps since the row before."""
     logged = [row for row in rows if "seconds_per_step" in row]
-    seconds, before = 0.0, 0
-    for row in logged:
-        seconds += row["seconds_per_step"] * (row["step"] - before)
-        before = row["step"]
+    if not logged:
+        return {"steps": recipe["optimizer"]["steps"]}
+    steps = [0, *(row["step"] for row in logged)]
+    seconds = sum(row["seconds_per_step"] * (row["step"] - before) for row, before in zip(logged, steps, strict=False))
     shown = f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
-    return {
-        "steps": before or recipe["optimizer"]["steps"],
-        "tokens": logged[-1].get("tokens_seen", 0) if logged else 0,
-        "seconds": shown if logged else "",
-    }
+    return {"steps": steps[-1], "tokens": logged[-1].get("tokens_seen", 0), "seconds": shown}
 
 
 def _measures(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """The first and last values; of the dev measures the means over a family's sources."""
     measured = [row for row in rows if any(name.startswith(("dev/", "probe/")) for name in row)]
     if not measured:
-        return {"measures": []}
+        return {}
     first, last = measured[0], measured[-1]
     names = [n for n in last if n in first and (n.startswith("probe/") or (n.startswith("dev/") and n.count("/") == 2))]
     rows_of = [(name, first[name], last[name]) for name in names]

@@ -63,9 +63,8 @@ class Probe:
         finder = finder or FileFinder()
         self.name = name
         self.family = get_family(section.family)
-        train, dev = (
-            list(finder.open(part, _KINDS[section.family]).examples()) for part in (section.train, section.dev)
-        )
+        kind = _KINDS[section.family]
+        train, dev = (list(finder.open(part, kind).examples()) for part in (section.train, section.dev))
         order = np.random.default_rng([seed, len(dev)]).permutation(len(dev))
         self.dev = [dev[i] for i in order[: section.most_dev]]
         self.train = _few_labels(train, self.family, section, seed)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -11,39 +10,33 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from trunkline.config import PrefinetuneRecipe, parse_recipe
+from trunkline.bundle.manifest import MANIFEST, Licence
+from trunkline.config import PrefinetuneRecipe
 from trunkline.encoder.bundle_files import Loaded, load_any, save_bundle
 from trunkline.encoder.encoder import Encoder
 from trunkline.encoder.lora import LoraAdapter
 from trunkline.encoder.storage import write_json
 from trunkline.errors import MismatchError, TrunklineError
-from trunkline.prefinetune.experiment import data_rows, write_experiment
+from trunkline.prefinetune.experiment import check_recipe, write_experiment
+from trunkline.prefinetune.merge import trained
 from trunkline.prefinetune.mixture import Mixture, Source, schedule
-from trunkline.prefinetune.model import PrefinetuneModel, StepBatch, check_families, draw_batch
+from trunkline.prefinetune.model import PrefinetuneModel, StepBatch, draw_batch
 from trunkline.prefinetune.model_card import NAME as CARD
 from trunkline.prefinetune.model_card import write_model_card
 from trunkline.prefinetune.monitor import HeldOut, Probe, evaluate
 from trunkline.prefinetune.objectives import TextEmbedder, get_prefinetune_family
 from trunkline.prefinetune.objectives.text import MaskedLM
-from trunkline.prefinetune.result import result_of
 from trunkline.prefinetune.sources import SourceFinder, recipe_sources
 from trunkline.prefinetune.strategies import Losses, adapters_of, freeze, project_conflicts
 from trunkline.training.best import keep_best
-from trunkline.training.checkpoint import (
-    checkpoints,
-    load_checkpoint,
-    random_state,
-    save_checkpoint,
-    seed_everything,
-)
+from trunkline.training.checkpoint import checkpoints, load_checkpoint, random_state, save_checkpoint, seed_everything
 from trunkline.training.distributed import Place, gather_states, is_main_process, main_process_first
 from trunkline.training.log import MetricsLog, require_trackers, write_errors
 from trunkline.training.loop import Hooks, LoopSettings, averages_of, optimizer_for, run
 from trunkline.training.precision import attention_setting, make_accelerator, resolve_precision
 from trunkline.training.report import Report
-from trunkline.versions import versions
 
 MOST_EPOCHS = 50
 """A source that would be drawn more often than this gets a warning."""
@@ -61,7 +54,7 @@ def prefinetune(
 
     Args:
         recipe: What to do.
-        folder: The run's folder: `recipe.json`, `metrics.jsonl`, `checkpoints/` and, when it is done, `bundle/`.
+        folder: The run's folder: `experiment.json`, `metrics.jsonl`, `checkpoints/` and, when it is done, `bundle/`.
         report: How the caller follows it.
         finder: Knows what the names of sources mean; files by default.
         watch: Called in the main process with the steps done and the session, once before the first step and after
@@ -78,13 +71,12 @@ def prefinetune(
     report = report if report is not None and main else Report()
     bundle = folder / "bundle"
     with _lock(folder, main):
-        with main_process_first():
-            _claim(folder, recipe)
-            if (bundle / "manifest.json").is_file():
-                if main and not (folder / CARD).is_file():
-                    write_model_card(folder, bundle, load_any(str(bundle)))
-                report.say(f"{bundle} is complete, nothing to do")
-                return bundle
+        check_recipe(folder, recipe)
+        if (bundle / MANIFEST).is_file():
+            if main and not (folder / CARD).is_file():
+                write_model_card(folder, bundle, load_any(str(bundle)))
+            report.say(f"{bundle} is complete, nothing to do")
+            return bundle
         seed_everything(recipe.seed)
         start = load_any(recipe.encoder, fork=recipe.fork, max_length=recipe.max_length)
         if recipe.fork is not None and recipe.fork != start.encoder.fork:
@@ -94,16 +86,16 @@ def prefinetune(
             )
         with main_process_first():  # it fills the cache, the others read it
             sources = recipe_sources(recipe, start.tokenizer, finder=finder, say=report.say)
-        check_families(recipe, sources)
-        if main:
-            _write_plan(recipe, sources, folder, report)
-            write_experiment(folder, recipe, start, sources)
         session = Session(recipe, start, sources, folder, report, finder)
+        experiment: dict[str, Any] = {}
+        if main:
+            experiment = write_experiment(folder, recipe, start, sources)
+            _write_plan(recipe, sources, folder, report.say)
         session.train(watch)
         if main:
-            result = session.result()
+            result = session.result(experiment)
             with write_errors(bundle, "all checkpoints are intact"):
-                save_bundle(result, bundle)
+                save_bundle(result, bundle, recipe.name)
             write_model_card(folder, bundle, result)
             report.say(f"saved {bundle}")
         session.accelerator.wait_for_everyone()
@@ -136,42 +128,20 @@ def _lock(folder: Path, main: bool) -> Iterator[None]:
         lock.release()
 
 
-def _claim(folder: Path, recipe: PrefinetuneRecipe) -> None:
-    """Writes the resolved recipe into the run's folder, or checks that it is the one that is there."""
-    path = folder / "recipe.json"
-    ours = recipe.model_dump(mode="json")
-    if not path.is_file():
-        write_json(ours, path)
-        return
-    # A key that the file lacks has its default.
-    theirs = parse_recipe(json.loads(path.read_text(encoding="utf-8")), PrefinetuneRecipe, path).model_dump(mode="json")
-    changed = sorted(key for key in {*ours, *theirs} if ours.get(key) != theirs.get(key))
-    if changed:
-        raise MismatchError(
-            f"{folder} holds a run whose recipe differs in {', '.join(changed)}",
-            expected="the recipe that it was started with",
-            todo="Choose another folder with --out, or delete this one",
-        )
-
-
-def _write_plan(
-    recipe: PrefinetuneRecipe, sources: Mapping[str, Sequence[Source]], folder: Path, report: Report
-) -> None:
+def _write_plan(recipe: PrefinetuneRecipe, sources: Mapping[str, Sequence[Source]], folder: Path, say: Any) -> None:
     plan = schedule(recipe, sources)
     write_json(plan, folder / "schedule.json")
     for row in plan:
-        report.say(
-            f"{row['family']}: {row['source']} {row['share']:.1%}, {row['examples']} draws, {row['epochs']} epochs"
-        )
+        say(f"{row['family']}: {row['source']} {row['share']:.1%}, {row['examples']} draws, {row['epochs']} epochs")
         if row["epochs"] > MOST_EPOCHS:
-            report.say(
+            say(
                 f"warning: every example of {row['source']} would be drawn {row['epochs']:.0f} times; lower its weight "
                 "or optimizer.steps, or add data"
             )
 
 
 class Session:
-    """The moving parts of one run."""
+    """The moving parts of one run; the arguments are those of `prefinetune`, with the start and its sources loaded."""
 
     def __init__(
         self,
@@ -183,34 +153,21 @@ class Session:
         finder: SourceFinder | None = None,
     ) -> None:
         self.recipe, self.start, self.sources, self.folder, self.report = recipe, start, sources, folder, report
-        self.precision = resolve_precision(recipe.precision)
+        self.tokenizer, self.precision = start.tokenizer, resolve_precision(recipe.precision)
         self.bf16 = self.precision == "bf16"
-        trackers = require_trackers(recipe.monitor.trackers)
-        self.accelerator = make_accelerator(self.bf16, log_with=trackers or None, project_dir=str(folder))
+        trackers = require_trackers(recipe.monitor.trackers) or None
+        self.accelerator = make_accelerator(self.bf16, log_with=trackers, project_dir=str(folder))
         device = self.accelerator.device
-        self.tokenizer = start.tokenizer
-        encoder = start.encoder
-        encoder.dropout = recipe.optimizer.dropout
-        encoder.attention = attention_setting(recipe.attention, self.precision, device)
-        distil = recipe.distil
-        self.teachers: dict[str, Loaded] = {}
-        for family, path in distil.teachers.items() if distil else ():
-            self.teachers[family] = load_any(path)
-            self.teachers[family].encoder.to(device).eval()
-        self.model = PrefinetuneModel(
-            encoder,
-            adapters_of(recipe, encoder),
-            self._objectives(encoder),
-            {
-                f: MaskedLM(encoder, self.tokenizer, recipe.seed)
-                for f, section in recipe.families.items()
-                if section.anchor
-            },
-            distil.weight if distil else 0.0,
-        ).to(device)
-        freeze(encoder, recipe)
-        self.optimizer = self.accelerator.prepare(self._optimizer())
         self.place = Place(device, self.accelerator.process_index, self.accelerator.num_processes)
+        start.encoder.dropout = recipe.optimizer.dropout
+        start.encoder.attention = attention_setting(recipe.attention, self.precision, device)
+        teachers = recipe.distil.teachers if recipe.distil else {}
+        self.teachers: dict[str, Loaded] = {family: load_any(path) for family, path in teachers.items()}
+        for teacher in self.teachers.values():
+            teacher.encoder.to(device).eval()
+        self.model = self._model(start.encoder).to(device)
+        freeze(start.encoder, recipe)
+        self.optimizer = self.accelerator.prepare(self._optimizer())
         total = sum(section.weight for section in recipe.families.values())
         self.weights: dict[str, float] = {family: section.weight / total for family, section in recipe.families.items()}
         self.mixtures = {
@@ -228,72 +185,16 @@ class Session:
         self.batches: dict[str, StepBatch] = {}
         self.last: dict[str, float] = {}
 
-    @property
-    def measured(self) -> PrefinetuneModel:
-        """What is measured and exported: the averages of the weights, or the weights."""
-        found = self.model if self.averages is None else self.averages.module
-        assert isinstance(found, PrefinetuneModel)
-        return found
-
-    def train(self, watch: Callable[[int, Session], None] | None = None) -> None:
-        """Trains from the last checkpoint, or from the start, to the end; `watch` is that of `prefinetune`."""
-        recipe, main = self.recipe, self.accelerator.is_main_process
-        done = self._resume()
-        self.metrics = MetricsLog(self.folder / "metrics.jsonl", done) if main else None
-        if recipe.monitor.trackers:
-            self.accelerator.init_trackers(recipe.name, config=_flat(recipe.model_dump(mode="json")))
-        if watch is not None and main:
-            watch(done, self)
-        if done == 0 and recipe.monitor.every:
-            self._measure(0)
-        settings = LoopSettings(
-            steps=recipe.optimizer.steps,
-            warmup=recipe.optimizer.warmup,
-            floor=recipe.optimizer.floor,
-            clip=recipe.optimizer.clip,
-            log_every=recipe.monitor.log_every,
-            evaluate_every=recipe.monitor.every,
-            save_every=recipe.checkpoint.every,
-        )
-
-        def stepped(step: int) -> None:
-            if self.averages is not None:
-                self.averages.update_parameters(self.model)
-            if watch is not None and main:
-                watch(step, self)
-
-        hooks = Hooks(
-            log=self._log,
-            evaluate=self._measure,
-            save=self._save,
-            not_finite=self._keep_batch,
-            stepped=stepped,
-            progress=lambda step: self.report.progress(step, recipe.optimizer.steps, self.last),
-        )
-        run(self.model, self.optimizer, self.losses, settings, hooks, accelerator=self.accelerator, start=done)
-
-    def result(self) -> Loaded:
-        """The trained backbone with its primary adapters."""
-        info = {
-            "recipe": self.recipe.model_dump(mode="json"),
-            "start": dict(self.start.info),
-            "sources": data_rows(self.sources),
-            "versions": versions(),
-            "precision": self.precision,
-            "tokens_seen": self.tokens_seen,
+    def _model(self, encoder: Encoder) -> PrefinetuneModel:
+        recipe, embed = self.recipe, TextEmbedder(encoder, self.tokenizer)
+        objectives: dict[str, nn.Module] = {
+            family: get_prefinetune_family(family).objective(section, self.sources[family], embed, recipe.seed)
+            for family, section in recipe.families.items()
         }
-        model = self.measured
-        adapters: dict[str, LoraAdapter] = {
-            family: found for family in self.recipe.families if (found := model.adapter(family)) is not None
-        }
-        return result_of(model.encoder, self.start, self.tokenizer, adapters, info)
-
-    def _objectives(self, encoder: Encoder) -> dict[str, nn.Module]:
-        embed = TextEmbedder(encoder, self.tokenizer)
-        return {
-            family: get_prefinetune_family(family).objective(section, self.sources[family], embed, self.recipe.seed)
-            for family, section in self.recipe.families.items()
-        }
+        anchored = [family for family, section in recipe.families.items() if section.anchor]
+        anchors: dict[str, MaskedLM] = {f: MaskedLM(encoder, self.tokenizer, recipe.seed) for f in anchored}
+        weight = recipe.distil.weight if recipe.distil else 0.0
+        return PrefinetuneModel(encoder, adapters_of(recipe, encoder), objectives, anchors, weight)
 
     def _optimizer(self) -> torch.optim.Optimizer:
         model, rates = self.model, self.recipe.optimizer
@@ -304,6 +205,57 @@ class Session:
             "objectives": (thrown_away, rates.objective_rate),
         }
         return optimizer_for(groups, rates.weight_decay)
+
+    @property
+    def measured(self) -> PrefinetuneModel:
+        """What is measured and exported: the averages of the weights, or the weights."""
+        found = self.model if self.averages is None else self.averages.module
+        assert isinstance(found, PrefinetuneModel)
+        return found
+
+    def train(self, watch: Callable[[int, Session], None] | None = None) -> None:
+        """Trains from the last checkpoint, or from the start, to the end; `watch` is that of `prefinetune`."""
+        recipe, main = self.recipe, self.accelerator.is_main_process
+        rates, monitor = recipe.optimizer, recipe.monitor
+        done = self._resume()
+        self.metrics = MetricsLog(self.folder / "metrics.jsonl", done) if main else None
+        if monitor.trackers:
+            self.accelerator.init_trackers(recipe.name, config=_flat(recipe.model_dump(mode="json")))
+
+        def stepped(step: int) -> None:
+            if self.averages is not None and step > done:
+                self.averages.update_parameters(self.model)
+            if watch is not None and main:
+                watch(step, self)
+
+        stepped(done)
+        if done == 0 and monitor.every:
+            self._measure(0)
+        intervals = monitor.log_every, monitor.every, recipe.checkpoint.every
+        settings = LoopSettings(rates.steps, rates.warmup, rates.floor, rates.clip, *intervals)
+        hooks = Hooks(
+            log=self._log,
+            evaluate=self._measure,
+            save=self._save,
+            not_finite=self._keep_batch,
+            stepped=stepped,
+            progress=lambda step: self.report.progress(step, rates.steps, self.last),
+        )
+        run(self.model, self.optimizer, self.losses, settings, hooks, accelerator=self.accelerator, start=done)
+
+    def result(self, experiment: Mapping[str, Any]) -> Loaded:
+        """The trained backbone with its primary adapters; `experiment` is what `write_experiment` wrote."""
+        info = {key: experiment[key] for key in ("recipe", "encoder", "precision")}
+        rows = [(row["source"], row["licence"]) for row in experiment["data"]]
+        encoder = experiment["encoder"]
+        parts = dict([(encoder["name"], encoder["licence"]), *rows])
+        licences = tuple(Licence(str(part), str(licence or "unknown")) for part, licence in parts.items())
+        model, adapters = self.measured, dict[str, LoraAdapter]()
+        for family in self.recipe.families:
+            if (adapter := model.adapter(family)) is not None:
+                adapters[family] = adapter
+        start = replace(self.start, licences=licences)
+        return trained(start, model.encoder, adapters, {**info, "tokens_seen": self.tokens_seen})
 
     def losses(self, step: int) -> Losses:
         """Each family's name, weight and loss of a step, one after the other."""
@@ -329,23 +281,17 @@ class Session:
             self.batches[family] = batch
             self.tokens_seen += batch.n_tokens
             with self.accelerator.autocast():
-                taught = self.taught(family, batch)
-            for loss in self._parts(family, taught):
-                yield family, self.weights[family], loss
+                parts = self.model.losses(family, self.taught(family, batch))
+            while True:
+                with self.accelerator.autocast():  # left while the caller back-propagates a part
+                    part = next(parts, None)
+                if part is None:
+                    break
+                yield family, self.weights[family], part
             if section.anchor and self.model.encoder.embeddings.word.weight.requires_grad:
                 with self.accelerator.autocast():
                     loss = self.model.anchor_loss(family, batch, step)
                 yield f"{family}-anchor", self.weights[family] * section.anchor, loss
-
-    def _parts(self, family: str, batch: StepBatch) -> Iterator[Tensor]:
-        """The family's loss in parts; autocast is left while the caller back-propagates one."""
-        parts = self.model.losses(family, batch)
-        while True:
-            with self.accelerator.autocast():
-                part = next(parts, None)
-            if part is None:
-                return
-            yield part
 
     def taught(self, family: str, batch: StepBatch) -> StepBatch:
         """The batch with the features of the family's teacher, if it has one."""
@@ -376,25 +322,21 @@ class Session:
         return False
 
     def _evaluate(self, step: int) -> None:
-        model = self.measured
+        model = self.measured.eval()
         values = evaluate(model, self.held_out, self.probes, self.tokenizer, bf16=self.bf16)
         rules: dict[str, str] = {f: m for f, m in self.recipe.checkpoint.best.items() if f in self.recipe.families}
         found = keep_best(self.folder / "checkpoints", rules, step, values, model)
         self._write(step, values)
-        short = {name: value for name, value in values.items() if name.count("/") < 3}
-        self.report.say(f"step {step}: " + ", ".join(f"{name} {value:.3f}" for name, value in short.items()))
-        if found:
-            self.report.say(f"step {step}: the best so far for {' and '.join(found)}")
+        shown = ", ".join(f"{name} {value:.3f}" for name, value in values.items() if name.count("/") < 3)
+        self.report.say(f"step {step}: {shown}" + (f"; the best so far for {' and '.join(found)}" if found else ""))
 
     def _save(self, step: int) -> None:
-        extra = {
-            "mixtures": {family: mixture.state() for family, mixture in self.mixtures.items()},
-            "tokens_seen": self.tokens_seen,
-        }
+        mixtures = {family: mixture.state() for family, mixture in self.mixtures.items()}
         states = gather_states(random_state(), self.place.processes)
         if self.metrics is not None:
             self.metrics.sync()
             folder, keep = self.folder / "checkpoints", self.recipe.checkpoint.keep
+            extra = {"mixtures": mixtures, "tokens_seen": self.tokens_seen}
             save_checkpoint(folder, step, self.model, self.optimizer.optimizer, extra, keep, self.averages, states)
         self.accelerator.wait_for_everyone()
 

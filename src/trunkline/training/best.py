@@ -11,7 +11,7 @@ from torch import nn
 
 from trunkline.errors import TrunklineError
 from trunkline.problems import nearest
-from trunkline.training.checkpoint import fit_module, read_tensors, write_tensors
+from trunkline.training.checkpoint import read_tensors, write_tensors
 
 
 def keep_best(
@@ -24,10 +24,10 @@ def keep_best(
 
     Args:
         folder: The folder of all checkpoints of a run.
-        rules: Family -> the name of a measure in `values`, which were measured with `module` after so many steps.
+        rules: Family -> the name of a measure in `values`.
         step: Steps done.
         values: What was measured.
-        module: The weights, be they averaged or not.
+        module: The weights with which it was measured, be they averaged or not.
 
     Returns:
         The families whose best this is.
@@ -37,12 +37,18 @@ def keep_best(
     """
     found = []
     for family, measure in rules.items():
-        value = _value(family, measure, values)
-        if value is None or not math.isfinite(value):
+        own = f"dev/{family}/"
+        if measure not in values and measure.startswith(own) and not any(name.startswith(own) for name in values):
             continue
-        held = best_of(folder, family)
+        if measure not in values:
+            raise TrunklineError(
+                f"checkpoint.best.{family} is {measure!r}, which this run does not measure{nearest(measure, values)}",
+                expected="one of " + ", ".join(sorted(values)),
+                todo="Correct the recipe",
+            )
+        value, held = values[measure], best_of(folder, family)
         sign = -1 if measure.rpartition("/")[2] == "loss" else 1
-        if held is not None and sign * value <= sign * float(held["value"]):
+        if not math.isfinite(value) or (held is not None and sign * value <= sign * float(held["value"])):
             continue
         content = {"family": family, "measure": measure, "value": value, "step": step, "values": dict(values)}
         kept = "the last checkpoint and the best one before it are intact"
@@ -61,37 +67,5 @@ def best_of(folder: Path, family: str) -> dict[str, Any] | None:
     return read_tensors(path, only_content=True)[0] if path.is_file() else None
 
 
-def load_best(folder: Path, family: str, module: nn.Module) -> dict[str, Any]:
-    """Puts a family's best weights into a module; returns what `best_of` does.
-
-    Raises:
-        TrunklineError: There is none, or it is damaged.
-        MismatchError: It is of another module.
-    """
-    path = _path(folder, family)
-    if not path.is_file():
-        raise TrunklineError(
-            f"{folder} has no best checkpoint of {family}",
-            expected=f"a file {path.name}",
-            todo="Set monitor.every and checkpoint.best in the recipe",
-        )
-    content, tensors = read_tensors(path)
-    fit_module(module, tensors, path)
-    return content
-
-
 def _path(folder: Path, family: str) -> Path:
     return folder / f"best-{family}.safetensors"
-
-
-def _value(family: str, measure: str, values: Mapping[str, float]) -> float | None:
-    if measure in values:
-        return values[measure]
-    own = f"dev/{family}/"
-    if measure.startswith(own) and not any(name.startswith(own) for name in values):
-        return None
-    raise TrunklineError(
-        f"checkpoint.best.{family} is {measure!r}, which this run does not measure{nearest(measure, values)}",
-        expected="one of " + ", ".join(sorted(values)),
-        todo="Correct the recipe",
-    )

@@ -12,23 +12,19 @@ def resolve_precision(asked: str) -> str:
     """`bf16` or `fp32` for what a recipe asks; `auto` is bf16 where the processor has instructions for it."""
     if asked != "auto":
         return asked
-    if torch.cuda.is_available():
-        return "bf16" if torch.cuda.is_bf16_supported() else "fp32"
-    return "bf16" if cpu_has_bf16() else "fp32"
-
-
-def usual_attention(precision: str, device: torch.device | str) -> str:
-    """What attention `auto` is in a precision: in bf16 on CPUs the fused kernel's backward pass is slow."""
-    return "eager" if precision == "bf16" and torch.device(device).type == "cpu" else "sdpa"
+    fast = torch.cuda.is_bf16_supported() if torch.cuda.is_available() else cpu_has_bf16()
+    return "bf16" if fast else "fp32"
 
 
 def attention_setting(asked: str, precision: str, device: torch.device | str) -> str:
     """What `Encoder.attention` is to be in a run.
 
-    It stays `auto` where this means the same in the run's precision: passes in another one, such as that which embeds
-    the concepts, then attend as is best in theirs.
+    The usual one is sdpa, but eager in bf16 on CPUs, where the fused kernel's backward pass is slow. It stays `auto`
+    where this means the same: passes in another precision, such as that which embeds the concepts, then attend as is
+    best in theirs.
     """
-    return "auto" if asked in ("auto", usual_attention(precision, device)) else asked
+    usual = "eager" if precision == "bf16" and torch.device(device).type == "cpu" else "sdpa"
+    return "auto" if asked == usual else asked
 
 
 def make_accelerator(bf16: bool, **options: Any) -> Any:
@@ -47,5 +43,4 @@ def cpu_has_bf16() -> bool:
         flags = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
     except OSError:
         return False
-    words = set(flags.split())
-    return bool(words & {"avx512_bf16", "amx_bf16", "bf16"})
+    return not {"avx512_bf16", "amx_bf16", "bf16"}.isdisjoint(flags.split())
