@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import html
-import io
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from trunkline.data.files import decode_lines, decode_text, find_codec
+from trunkline.data.files import decode_text
 from trunkline.errors import DataError
 from trunkline.text.examples import PlainExample
 from trunkline.text.sentences import split_sentences
@@ -87,8 +86,10 @@ def _passages(path: str | Path, options: CorpusOptions) -> Iterator[PlainExample
     encoding = "latin-1" if options.fallback_encoding else options.encoding
     for name, content in read_members(path, options.members):
         where = f"{path}!{name}"
-        lines = decode_lines(io.BytesIO(content), find_codec(where, encoding), where, len(content))
-        for block in _blocks(_decoded(lines, where, options), options.split):
+        if b"\0" in content:
+            raise DataError("a NUL byte, so this is a binary file or UTF-16", path=where, expected="text")
+        lines = (line.removesuffix("\r") for line in decode_text(content, encoding, where).split("\n"))
+        for block in _blocks(_decoded(enumerate(lines, 1), where, options), options.split):
             yield from cut_text(_plain(block, options), options)
 
 
