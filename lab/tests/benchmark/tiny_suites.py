@@ -69,9 +69,8 @@ def raw_suite(encoder: Path | str, tasks: dict[str, Path], /, **changes: Any) ->
         "tasks": [str(path) for path in tasks.values()],
         "budgets": [{"per_class": 2}, {"all": True}],
         "adapt": {
-            "head": {"penalties": [0.1], "precision": "fp32", "max_length": 32},
-            "lora": {"penalties": [0.1], "precision": "fp32", "max_length": 32, "epochs": 2, "adapter": {"rank": 2}},
-            "full": {"penalties": [0.1], "precision": "fp32", "max_length": 32, "epochs": 2},
+            "head": {"precision": "fp32", "max_length": 32},
+            "lora": {"precision": "fp32", "max_length": 32, "epochs": 2, "rank": 2},
         },
         "seeds": [0],
         **changes,

@@ -70,7 +70,7 @@ def run_job(job: Job) -> Iterator[Outcome]:
         return
     repeated: dict[Any, Outcome] = {}
     for cell in job.cells:
-        # A head on all labels has no randomness, so that all seeds give the same.
+        # On all labels only the folds of cross-validation depend on the seed: a head is fitted once for all of them.
         same = (cell.method, cell.section) if cell.method == "head" and cell.budget.all else None
         if same is not None and same in repeated:
             before = repeated[same]

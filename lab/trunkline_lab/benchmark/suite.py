@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Collection, Mapping, Sequence
 from typing import Annotated, Any, Literal
 
@@ -21,6 +22,8 @@ BENCHMARKED = {"ner": "ner", "text": "classification"}
 """Kinds of cards that a suite takes, and their family."""
 
 SEED = "{seed}"
+
+_LORA = LoraSettings()
 
 
 class LabelBudget(Section):
@@ -126,14 +129,18 @@ class AdaptSection(Section):
     """How our own methods fit a task on the frozen encoder; LoRA's settings count in mode lora."""
 
     mode: Literal["head", "lora"] = "head"
-    rank: PositiveInt = LoraSettings.rank
-    targets: tuple[Target, ...] = LoraSettings.targets
-    rate: PositiveFloat = LoraSettings.rate
-    epochs: PositiveInt = LoraSettings.epochs
-    batch: PositiveInt = LoraSettings.batch
-    dropout: Fraction = LoraSettings.dropout
+    rank: PositiveInt = _LORA.rank
+    targets: tuple[Target, ...] = _LORA.targets
+    rate: PositiveFloat = _LORA.rate
+    epochs: PositiveInt = _LORA.epochs
+    batch: PositiveInt = _LORA.batch
+    dropout: Fraction = _LORA.dropout
     max_length: Annotated[int, Field(ge=8)] = 128
     precision: Literal["auto", "fp32", "bf16"] = "auto"
+
+    def fingerprint(self) -> str:
+        """A short hash of all settings; results under other settings are other results."""
+        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()[:12]
 
     def lora(self) -> LoraSettings:
         """LoRA's settings."""

@@ -1,4 +1,4 @@
-"""The command line of the research: public data sets, benchmark suites."""
+"""The command line of the research: public data sets, pre-finetuning on them, benchmarks."""
 
 from __future__ import annotations
 
@@ -7,6 +7,9 @@ import typer
 from trunkline.cli import run_app
 from trunkline_lab.cli.benchmark import benchmark_app
 from trunkline_lab.cli.data import data_app
+from trunkline_lab.cli.measure import ARGUMENTS, litert, prefinetune, quantisation, speed_app, strategies
+from trunkline_lab.conflict.command import conflict
+from trunkline_lab.size.command import size
 
 app = typer.Typer(
     name="trunkline-lab",
@@ -17,7 +20,14 @@ app = typer.Typer(
     help="The research beside trunkline.",
 )
 app.add_typer(data_app, name="data")
+app.command()(prefinetune)
+app.command(context_settings=ARGUMENTS)(strategies)
+app.command()(conflict)
 app.add_typer(benchmark_app, name="benchmark")
+app.add_typer(speed_app, name="speed")
+app.command()(size)
+app.command(context_settings=ARGUMENTS)(quantisation)
+app.command()(litert)
 
 
 def main() -> None:

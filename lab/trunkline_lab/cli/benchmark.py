@@ -15,7 +15,7 @@ benchmark_app = typer.Typer(
     no_args_is_help=True, rich_markup_mode=None, help="Many tasks, encoders, methods and label budgets: run, compare."
 )
 
-SuiteArgument = Annotated[Path, typer.Argument(help="A suite, see recipes/suites/.")]
+SuiteArgument = Annotated[Path, typer.Argument(help="A suite, see lab/recipes/suites/.")]
 FolderArgument = Annotated[Path, typer.Argument(help="A folder of results, of a run or packed.")]
 OnlyOption = Annotated[list[str] | None, typer.Option(help="Only this task; repeatable.")]
 MethodOption = Annotated[list[str] | None, typer.Option(help="Only this method: head, lora ...; repeatable.")]
@@ -43,7 +43,7 @@ def run(
 
     Exit code 1 says that cells failed; the others are finished, and the next run tries the failed ones again.
 
-    Example: trunkline-lab benchmark run recipes/suites/smoke.yaml
+    Example: trunkline-lab benchmark run lab/recipes/suites/smoke.yaml
     """
     from trunkline.config import load_recipe
     from trunkline.ui import say
@@ -69,7 +69,7 @@ def list_cells(
 ) -> None:
     """Count the cells of a suite and those that are done, task by task and method by method.
 
-    Example: trunkline-lab benchmark list recipes/suites/paper.yaml
+    Example: trunkline-lab benchmark list lab/recipes/suites/paper.yaml
     """
     from trunkline.config import load_recipe
     from trunkline_lab.benchmark.run import count_cells
@@ -115,7 +115,7 @@ def report(
 @benchmark_app.command("pack")
 def pack(
     folder: FolderArgument,
-    out: Annotated[Path, typer.Option(help="Folder to write into, such as results/NAME.")],
+    out: Annotated[Path, typer.Option(help="Folder to write into, such as lab/results/NAME.")],
     encoder: EncoderOption = None,
     method: MethodOption = None,
     complete: Annotated[
@@ -124,7 +124,7 @@ def pack(
 ) -> None:
     """Write the finished cells of a run as one JSONL file a task, without predictions; reports read these, too.
 
-    Example: trunkline-lab benchmark pack runs/benchmark/smoke --out results/smoke
+    Example: trunkline-lab benchmark pack runs/benchmark/smoke --out lab/results/smoke
     """
     from trunkline_lab.benchmark.store import PackOptions
     from trunkline_lab.benchmark.store import pack as write_packed

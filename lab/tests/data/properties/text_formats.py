@@ -30,6 +30,10 @@ def _bare_table(examples: list[TextExample]) -> Sample:
     return Sample(to_lines([f"{e.label}\t{e.text}" for e in examples], "\r\n"), options)
 
 
+def _jsonl(examples: list[TextExample]) -> Sample:
+    return Sample(to_json_lines([{"text": e.text, "label": e.label} for e in examples]))
+
+
 def _label_first(examples: list[TextExample]) -> Sample:
     return Sample(to_lines([f"{e.label} {e.text}" for e in examples]))
 
@@ -68,6 +72,7 @@ TEXT = (
     Format("table-csv", "table", some(labelled(FREE)), _table(",", csv.QUOTE_MINIMAL), expect=one_line_end),
     Format("table-tsv", "table", some(labelled(FREE)), _table("\t", csv.QUOTE_ALL), expect=one_line_end),
     Format("table-bare", "table", some(labelled(LINE)), _bare_table, rows=True),
+    Format("jsonl_text", "jsonl_text", some(labelled(FREE)), _jsonl, rows=True, json="lines"),
     Format("label_text", "label_text", some(labelled(LINE)), _label_first, rows=True),
     Format("label_text-last", "label_text", some(labelled(LINE)), _label_last, rows=True),
     Format("parallel-labels", "parallel", some(labelled(LINE)), _parallel),

@@ -67,7 +67,13 @@ _MODULES: dict[str, dict[str, tuple[Kind, ...]]] = {
     "linked_gazetteer": {"linked_gazetteer": ("ner",)},
     "tabfact": {"tabfact": ("ner",)},
     "sgd": {"sgd_spans": ("ner",), "sgd_turns": ("pair",), "sgd_same_intent": ("pair",)},
-    "texts": {"table": ("text",), "label_text": ("text",), "json_lists": ("text",), "posts": ("text",)},
+    "texts": {
+        "table": ("text",),
+        "jsonl_text": ("text",),
+        "label_text": ("text",),
+        "json_lists": ("text",),
+        "posts": ("text",),
+    },
     "pairs": {
         "pair_table": ("pair",),
         "pair_jsonl": ("pair",),

@@ -86,6 +86,8 @@ def _passages(path: str | Path, options: CorpusOptions) -> Iterator[PlainExample
     encoding = "latin-1" if options.fallback_encoding else options.encoding
     for name, content in read_members(path, options.members):
         where = f"{path}!{name}"
+        if b"\0" in content:
+            raise DataError("a NUL byte, so this is a binary file or UTF-16", path=where, expected="text")
         lines = (line.removesuffix("\r") for line in decode_text(content, encoding, where).split("\n"))
         for block in _blocks(_decoded(enumerate(lines, 1), where, options), options.split):
             yield from cut_text(_plain(block, options), options)

@@ -1,4 +1,4 @@
-"""Labelled texts: tables, lines of label and text, JSON lists, and archives of messages."""
+"""Labelled texts: tables, JSON lines, lines of label and text, JSON lists, and archives of messages."""
 
 from __future__ import annotations
 
@@ -18,7 +18,9 @@ from trunkline_lab.data.readers.base import (
     LabelOptions,
     RowsOptions,
     TextBuilder,
+    get_key,
     read_columns,
+    read_json_lines,
     require_some,
     shorten,
 )
@@ -48,6 +50,27 @@ def _table_examples(path: str | Path, options: TableOptions) -> Iterator[TextExa
         if options.skip_labels_with and options.skip_labels_with in label:
             continue
         if (example := builder.build(" ".join(text for text in texts if text), label, line)) is not None:
+            yield example
+    builder.report()
+
+
+class JsonlTextOptions(LabelOptions):
+    """Options of texts in JSON lines."""
+
+    text_key: str = "text"
+    label_key: str = "label"
+
+
+def read_jsonl_text(path: str | Path, options: JsonlTextOptions) -> Iterator[TextExample]:
+    """Yields a text a line; numbers are labels, too."""
+    return require_some(_jsonl_examples(path, options), path)
+
+
+def _jsonl_examples(path: str | Path, options: JsonlTextOptions) -> Iterator[TextExample]:
+    builder = TextBuilder(path, options)
+    for line, record in read_json_lines(path, encoding=options.encoding):
+        text, label = (get_key(record, key, path, line) for key in (options.text_key, options.label_key))
+        if (example := builder.build(text, label, line)) is not None:
             yield example
     builder.report()
 

@@ -1,17 +1,13 @@
-"""The command `trunkline-lab litert`: a bundle's backbone as LiteRT files with room for its adapters."""
+"""A bundle's backbone as LiteRT files with room for its adapters, compared with torch."""
 
 from __future__ import annotations
 
 import dataclasses
-import json
 from pathlib import Path
-from typing import Annotated, Any, Literal
-
-import typer
+from typing import Any
 
 from trunkline.atomic import write_atomic
 from trunkline.bundle.manifest import TOKENIZER
-from trunkline.cli.base import JsonFlag
 from trunkline.export.bundle import COMPARED_TEXTS, prepare_weights, spread
 from trunkline.export.options import QUANTISED_TOLERANCE, ExportOptions
 from trunkline.export.parity import Adapter, Tolerance, check_parity
@@ -22,28 +18,6 @@ from trunkline_lab.litert.layout import LENGTHS, LiteRtOptions
 
 FLOAT_TOLERANCE = Tolerance(1e-3, 1e-2, 0.9999)
 """LiteRT's kernels add up in another order than torch's."""
-
-
-def litert(
-    source: Annotated[str, typer.Argument(help="The folder of a bundle with weights for torch, or an encoder.")],
-    out: Annotated[Path, typer.Option(help="The folder to write.")],
-    weights: Annotated[Literal["float32", "int8"], typer.Option(help="How weights are stored.")] = "int8",
-    task: Annotated[list[str] | None, typer.Option(help="Only this task; repeatable.")] = None,
-    texts: Annotated[Path | None, typer.Option(help="Texts to compare on, as `trunkline predict` reads them.")] = None,
-    as_json: JsonFlag = False,
-) -> None:
-    """Write trunk.tflite, branch.tflite, litert.json and tokenizer.json, compared with torch.
-
-    LiteRT's packages are in an environment of their own; TRUNKLINE_LITERT_PYTHON names its interpreter.
-
-    Example: trunkline-lab litert support-bot --out phone
-    """
-    from trunkline.data.load import load_texts
-
-    read = () if texts is None else tuple(text for text, _ in load_texts(texts))
-    options = ExportOptions(weights=weights, tasks=tuple(task) if task else None, texts=read, gate=False)
-    record = litert_record(source, out, options)
-    typer.echo(json.dumps(record, indent=2) if as_json else f"{record['bytes'] / 1e6:.2f} MB in {out}")
 
 
 def litert_record(source: str, out: Path, options: ExportOptions) -> dict[str, Any]:

@@ -1,0 +1,5 @@
+"""`python -m trunkline_lab`."""
+
+from trunkline_lab.cli import main
+
+main()

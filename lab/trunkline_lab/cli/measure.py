@@ -1,0 +1,120 @@
+"""Commands that train or measure: pre-finetuning on cards, strategies, speed, rounding, LiteRT."""
+
+from __future__ import annotations
+
+import json
+from importlib import import_module
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from trunkline.cli.base import JsonFlag
+
+speed_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Speed and memory beside other libraries.")
+ARGUMENTS = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
+"""What follows such a command goes to the parser of its module, `--help` too."""
+
+
+def prefinetune(
+    recipe: Annotated[Path, typer.Argument(help="A recipe whose sources are cards or files, see lab/recipes/.")],
+    out: Annotated[Path | None, typer.Option(help="The run's folder; runs/NAME by default.")] = None,
+    seed: Annotated[
+        int | None, typer.Option(help="Instead of the recipe's; the default folder is runs/NAME-SEED.")
+    ] = None,
+) -> None:
+    """Pre-finetune an encoder on public data sets; run it again to go on after an interruption.
+
+    Example: trunkline-lab prefinetune lab/recipes/real-cpu.yaml
+    """
+    from trunkline.config import PrefinetuneRecipe, load_recipe
+    from trunkline.prefinetune import prefinetune as run
+    from trunkline.ui import training_bar
+    from trunkline_lab.data.finder import CardFinder
+
+    parsed = load_recipe(recipe, PrefinetuneRecipe, {} if seed is None else {"seed": seed})
+    if seed is not None:
+        parsed = parsed.model_copy(update={"name": f"{parsed.name}-{seed}"})
+    with training_bar(parsed.name) as report:
+        bundle = run(parsed, out or Path("runs") / parsed.name, report, finder=CardFinder())
+    typer.echo(f"{bundle}")
+
+
+def strategies(context: typer.Context) -> None:
+    """Compare the strategies of pre-finetuning on the same data, order, steps and seeds.
+
+    Example: trunkline-lab strategies --seeds 0 1 2 --out lab/results/strategies
+    """
+    _pass_on("strategies", context)
+
+
+def quantisation(context: typer.Context) -> None:
+    """Measure what rounded weights and a smaller vocabulary cost.
+
+    Example: trunkline-lab quantisation --bundle runs/strategies/task-primary-0/bundle
+    """
+    _pass_on("quantise.benchmark", context)
+
+
+@speed_app.command("training", context_settings=ARGUMENTS)
+def training(context: typer.Context) -> None:
+    """Training beside the Trainer of transformers and sentence-transformers.
+
+    Example: trunkline-lab speed training --out lab/results/training-speed
+    """
+    _pass_on("speed.training.__main__", context)
+
+
+@speed_app.command("deployment", context_settings=ARGUMENTS)
+def deployment(context: typer.Context) -> None:
+    """Bundles beside PyTorch, PEFT and ONNX Runtime's usual way.
+
+    Example: trunkline-lab speed deployment --out lab/results/deployment
+    """
+    _pass_on("speed.deployment.__main__", context)
+
+
+@speed_app.command("data", context_settings=ARGUMENTS)
+def data(context: typer.Context) -> None:
+    """How fast batches of pre-finetuning are made.
+
+    Example: trunkline-lab speed data --rounds 3
+    """
+    _pass_on("speed.data", context)
+
+
+@speed_app.command("near-duplicates", context_settings=ARGUMENTS)
+def near_duplicates(context: typer.Context) -> None:
+    """How long the search for near-duplicates takes, and how many planted ones it finds.
+
+    Example: trunkline-lab speed near-duplicates --sentences 100000
+    """
+    _pass_on("speed.minhash", context)
+
+
+def litert(
+    source: Annotated[str, typer.Argument(help="The folder of a bundle with weights for torch, or an encoder.")],
+    out: Annotated[Path, typer.Option(help="The folder to write.")],
+    weights: Annotated[Literal["float32", "int8"], typer.Option(help="How weights are stored.")] = "int8",
+    task: Annotated[list[str] | None, typer.Option(help="Only this task; repeatable.")] = None,
+    texts: Annotated[Path | None, typer.Option(help="Texts to compare on, as `trunkline predict` reads them.")] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Write trunk.tflite, branch.tflite, litert.json and tokenizer.json, compared with torch.
+
+    LiteRT's packages are in an environment of their own; TRUNKLINE_LITERT_PYTHON names its interpreter.
+
+    Example: trunkline-lab litert support-bot --out phone
+    """
+    from trunkline.data.load import load_texts
+    from trunkline.export.options import ExportOptions
+    from trunkline_lab.litert.record import litert_record
+
+    read = () if texts is None else tuple(text for text, _ in load_texts(texts))
+    options = ExportOptions(weights=weights, tasks=tuple(task) if task else None, texts=read, gate=False)
+    record = litert_record(source, out, options)
+    typer.echo(json.dumps(record, indent=2) if as_json else f"{record['bytes'] / 1e6:.2f} MB in {out}")
+
+
+def _pass_on(module: str, context: typer.Context) -> None:
+    import_module(f"trunkline_lab.{module}").main(context.args)
