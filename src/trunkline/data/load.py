@@ -42,16 +42,9 @@ ACCEPTED = (
 )
 
 
-def load_examples(
-    spec: str | Path,
-    family: str | None = None,
-    *,
-    text_column: str | None = None,
-    label_column: str | None = None,
-    delimiter: str | None = None,
-) -> tuple[str, list[Example]]:
+def load_examples(spec: str | Path, family: str | None = None, **columns: str | None) -> tuple[str, list[Example]]:
     """Family and examples of `read_examples`; what was left out or repaired is logged as a warning."""
-    loaded = read_examples(spec, family, text_column=text_column, label_column=label_column, delimiter=delimiter)
+    loaded = read_examples(spec, family, **columns)
     _log.info("%s: taken for %s, %d examples of %s", spec, loaded.kind, len(loaded.examples), loaded.family)
     for note in loaded.notes:
         _log.warning("%s: %s", spec, note)

@@ -19,9 +19,7 @@ def check(
     test: str | Path | None = None,
     *,
     family: str | None = None,
-    text_column: str | None = None,
-    label_column: str | None = None,
-    delimiter: str | None = None,
+    **columns: str | None,
 ) -> dict[str, Any]:
     """Checks files for leaks between them, repeated texts, conflicting, rare and unknown labels, and damage.
 
@@ -30,9 +28,7 @@ def check(
         dev: The file that settings are chosen on.
         test: The file that is scored.
         family: `classification`, `ner` or `qa`; found by content where it is not given.
-        text_column: As for `read_examples`; so are `label_column` and `delimiter`.
-        label_column: See `text_column`.
-        delimiter: See `text_column`.
+        columns: `text_column`, `label_column` and `delimiter`, as for `read_examples`.
 
     Returns:
         `name`, `family`, `kinds` (split -> what its file was taken for), `counts` (split -> examples) and `findings`,
@@ -45,8 +41,7 @@ def check(
     given = {split: spec for split, spec in (("train", train), ("dev", dev), ("test", test)) if spec is not None}
     loaded: dict[str, Loaded] = {}
     for split, spec in given.items():
-        options = {"text_column": text_column, "label_column": label_column, "delimiter": delimiter}
-        loaded[split] = read_examples(spec, family, **options)
+        loaded[split] = read_examples(spec, family, **columns)
         family = loaded[split].family
     if not given:
         raise TrunklineError("no file is named", expected="--train, and --dev and --test where there are such files")
