@@ -2,12 +2,51 @@
 
 from __future__ import annotations
 
+import os
+import socket
+import threading
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from trunkline.bundle.files import file_problems, listed, read_manifest
 from trunkline.bundle.manifest import MANIFEST, SIGNATURE
 from trunkline.errors import DataError, TrunklineError
 from trunkline.extras import needs
+
+TIMEOUT_S = 2.0
+
+
+def hub_problem() -> str:
+    """Why the hub cannot be asked, empty if it can; takes at most `TIMEOUT_S`.
+
+    The hub's client retries for minutes; one look beforehand notices an unreachable hub at once.
+    """
+    if os.environ.get("HF_HUB_OFFLINE", "").upper() in {"1", "ON", "YES", "TRUE"}:
+        return "HF_HUB_OFFLINE is set"
+    endpoint = urlsplit(os.environ.get("HF_ENDPOINT", "https://huggingface.co"))
+    proxy = os.environ.get("HTTPS_PROXY") or os.environ.get("https_proxy")
+    # Behind a proxy the hub's own name need not resolve here; the proxy is what has to answer.
+    target = urlsplit(proxy) if proxy else endpoint
+    problem = connection_problem(target.hostname or "", target.port or (80 if target.scheme == "http" else 443))
+    return problem and f"{endpoint.hostname} is unreachable: {problem}"
+
+
+def connection_problem(host: str, port: int) -> str:
+    """Why a host cannot be reached, empty if it can; takes at most `TIMEOUT_S`."""
+    outcome: list[str] = []
+
+    def connect() -> None:
+        try:
+            socket.create_connection((host, port), timeout=TIMEOUT_S).close()
+            outcome.append("")
+        except (OSError, ValueError) as error:
+            outcome.append(str(error) or type(error).__name__)
+
+    # Looking up a name knows no time limit and cannot be broken off, so it is left behind in a thread of its own.
+    thread = threading.Thread(target=connect, daemon=True)
+    thread.start()
+    thread.join(TIMEOUT_S)
+    return outcome[0] if outcome else f"no answer within {TIMEOUT_S:g} s"
 
 
 def push(folder: Path, repository: str, *, private: bool = True, token: str | None = None) -> str:
@@ -32,6 +71,8 @@ def push(folder: Path, repository: str, *, private: bool = True, token: str | No
     problems = file_problems(folder, manifest)
     if problems:
         raise DataError(listed("a bundle that is not whole is not uploaded", problems), path=folder)
+    if problem := hub_problem():
+        raise TrunklineError(problem, expected="a connection to the hub", todo="Connect, and try again")
     api = HfApi(token=token)
     try:
         address = api.create_repo(repository, private=private, exist_ok=True)
@@ -55,10 +96,11 @@ def fetch(repository: str, revision: str | None = None) -> Path:
     """
     with needs("hub", f"{repository!r} is no folder here; fetching it from the hub"):
         from huggingface_hub import hf_hub_download, snapshot_download
+    where = {"revision": revision, "local_files_only": bool(hub_problem())}
     try:
-        path = Path(hf_hub_download(repository, MANIFEST, revision=revision))
+        path = Path(hf_hub_download(repository, MANIFEST, **where))
         names = [MANIFEST, SIGNATURE, *read_manifest(path.parent).files]
-        return Path(snapshot_download(repository, revision=revision, allow_patterns=names))
+        return Path(snapshot_download(repository, allow_patterns=names, **where))
     except _errors() as error:
         raise _refused(repository, error) from error
 

@@ -14,17 +14,17 @@ from trunkline.bundle.files import Bundle, is_bundle, open_bundle, read_manifest
 from trunkline.bundle.manifest import check_name, name_of
 from trunkline.bundle.parts import Task, read_task, task_bytes
 from trunkline.data.inputs import examples_from, texts_from
-from trunkline.data.learnable import check_learnable
+from trunkline.data.learnable import check_learnable, unit_warnings
 from trunkline.engine.base import Predictor, chosen_tasks
 from trunkline.engine.opening import open_engine, open_source
 from trunkline.engine.rows import TextReader
 from trunkline.errors import TrunklineError
 from trunkline.extras import needs
 from trunkline.heads.fit import LabelledFeatures, fit_head
-from trunkline.results import Evaluation, FitReport, types_of
+from trunkline.results import Evaluation, FitReport
 from trunkline.tasks import get_family
 from trunkline.text.packing import UnitText
-from trunkline.text.tokens import TextTokenizer
+from trunkline.text.tokens import TextTokenizer, unknown_share
 
 BATCH = 256
 """Texts that are predicted on together."""
@@ -147,11 +147,14 @@ class Model:
         before = self._predictor.tasks.get(name)
         replaced = None if before is None else before.info.get("cross_validation", {}).get("scores")
         self._predictor.add(task)
+        read = self._predictor.reader.read([example.text for example in train])
+        missed = get_family(kind).unheld(train, [part.borders(task.units) for part in read])
+        unknown = unknown_share([part.tokens for part in read], self.tokenizer.unknown)
         return FitReport(
             task=name,
             family=kind,
             mode=mode,
-            labels=types_of(task),
+            labels=task.types,
             examples={"train": len(train), "dev": len(dev_part), "test": len(test_part)},
             cross_validation=chosen,
             test=get_family(kind).score(test_part, self._predictions(name, test_part)) if test_part else {},
@@ -160,7 +163,7 @@ class Model:
             bytes=len(task.content),
             seconds=round(time.perf_counter() - began, 3),
             replaced=replaced,
-            warnings=warnings,
+            warnings=[*warnings, *unit_warnings(missed, unknown)],
         )
 
     def predict(self, texts: Any, tasks: Sequence[str] | None = None) -> list[dict[str, Any]]:
@@ -221,7 +224,7 @@ class Model:
         kind = self.tasks[name]
         _, examples = examples_from(texts, labels, kind)
         predicted = self._predictions(name, examples)
-        known = types_of(self._predictor.tasks[name])
+        known = self._predictor.tasks[name].types
         return Evaluation.of(name, get_family(kind), examples, predicted, known)
 
     def add(self, name: str, source: str | Path | bytes, *, replace: bool = False) -> None:

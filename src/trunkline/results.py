@@ -9,7 +9,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from trunkline.bundle.parts import Task
 from trunkline.tasks.base import Family, Scores
 
 MAX_WRONG = 50
@@ -97,7 +96,8 @@ class Evaluation:
             if truth != guess:
                 wrong.append({"text": example.text, "gold": _plain(truth), "predicted": _plain(guess)})
         seen = {label for _, label in rows}
-        unknown = sorted({label for column, label in rows if column == "gold"} - set(labels))
+        known = set(labels) if family.name != "qa" else {label for _, label in rows}
+        unknown = sorted({label for column, label in rows if column == "gold"} - known)
         return Evaluation(
             task=name,
             family=family.name,
@@ -113,11 +113,6 @@ class Evaluation:
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON; a number that is not finite is null."""
         return finite(dataclasses.asdict(self))
-
-
-def types_of(task: Task) -> list[str]:
-    """The labels of a task as a user knows them: entity types for NER."""
-    return sorted({label[2:] for label in task.labels if label != "O"}) if task.family == "ner" else list(task.labels)
 
 
 def finite(value: Any) -> Any:

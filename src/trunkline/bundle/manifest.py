@@ -15,7 +15,7 @@ from typing import Any
 
 from trunkline.bundle.lora import SLOTS, Shapes, lora_shapes
 from trunkline.bundle.schema import FORMAT, NAME, SCHEMA, VERSION, problems_of
-from trunkline.errors import DataError, MismatchError
+from trunkline.errors import DataError, MismatchError, TrunklineError
 
 MANIFEST = "manifest.json"
 SIGNATURE = "signature.json"
@@ -198,10 +198,10 @@ def parse_manifest(content: bytes, path: str | Path = MANIFEST) -> Manifest:
 
 
 def check_name(name: object) -> str:
-    """A name of a task, a family or a bundle; raises DataError for anything else."""
+    """A name of a task, a family or a bundle; raises TrunklineError for anything else."""
     problem = next(problems_of(name, {"type": "string", "pattern": NAME}, "the name"), None)
     if problem is not None:
-        raise DataError(problem, path=MANIFEST, todo="Take letters, digits, '.', '_' and '-'")
+        raise TrunklineError(problem, todo="Take letters, digits, '.', '_' and '-'")
     return str(name)
 
 
@@ -209,7 +209,7 @@ def name_of(folder: Path, default: str) -> str:
     """The name of a bundle that is written here: the folder's, where that is a name."""
     try:
         return check_name(folder.name)
-    except DataError:
+    except TrunklineError:
         return default
 
 

@@ -73,6 +73,11 @@ class Task:
     info: Mapping[str, Any] = field(default_factory=dict)
 
     @property
+    def types(self) -> list[str]:
+        """The labels as a user knows them: entity types for NER."""
+        return sorted({label[2:] for label in self.labels if label != "O"}) if self.family == "ner" else [*self.labels]
+
+    @property
     def head(self) -> Head:
         """Its head."""
         return Head(self.feeds["head.weight"], self.feeds["head.bias"], self.transitions)

@@ -26,7 +26,7 @@ def describe_bundle(folder: Path) -> dict[str, Any]:
     for name, task in sorted(bundle.tasks.items()):
         tasks[name] = {
             "family": task.family,
-            "labels": list(task.labels),
+            "labels": task.types,
             "units": task.units,
             "lora": task.own_lora,
             "bytes": len(task.content),

@@ -31,7 +31,7 @@ app = typer.Typer(
     name="trunkline",
     cls=Ordered,
     no_args_is_help=True,
-    rich_markup_mode=None,
+    rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
     add_completion=False,
     help="One small encoder, many language features. Start with: trunkline quickstart",
@@ -76,7 +76,7 @@ def settings_of(given: list[str] | None, known: dict[str, Any]) -> dict[str, Any
         if not sign or name not in known:
             raise TrunklineError(
                 f"--set {item}" + (nearest(name, known) if sign else ""),
-                expected="NAME=VALUE with one of " + ", ".join(sorted(known)),
+                expected="NAME=VALUE with one of " + (", ".join(sorted(known)) or "(none)"),
             )
         import yaml
 

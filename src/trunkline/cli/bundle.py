@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,7 +11,9 @@ import typer
 from trunkline.cli.base import JsonFlag, app, print_json
 
 bundle_app = typer.Typer(
-    no_args_is_help=True, rich_markup_mode=None, help="Look at bundles, and change, sign, verify and convert them."
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+    help="Look at bundles, and change, sign, verify and convert them.",
 )
 app.add_typer(bundle_app, name="bundle")
 
@@ -86,8 +89,9 @@ def sign_command(
             todo="Leave --new-key out to sign with it" if new_key else "Check the name, or make a key with --new-key",
         )
     if new_key:
+        made = new_private_key()
         key.touch(mode=0o600)
-        key.write_text(new_private_key() + "\n", encoding="ascii")
+        key.write_text(made + "\n", encoding="ascii")
     private = _key(key) or b""
     sign_bundle(bundle, private)
     typer.echo(public_half(private))
@@ -107,7 +111,9 @@ def verify(
     from trunkline.bundle.files import open_bundle
     from trunkline.engine.session import open_session
 
-    key: Any = _key(Path(public_key)) if public_key is not None and Path(public_key).is_file() else public_key
+    key: Any = public_key
+    if public_key is not None and not re.fullmatch("[0-9a-fA-F]{64}", public_key):
+        key = _key(Path(public_key))
     opened = open_bundle(bundle, public_key=key)
     for graph in opened.graphs.values():
         open_session(graph)

@@ -12,7 +12,7 @@ from trunkline.cli.base import JsonFlag, SetOption, app, print_json, settings_of
 from trunkline.problems import nearest
 
 label_app = typer.Typer(
-    no_args_is_help=True, rich_markup_mode=None, help="Label text, or mine pairs, for pre-finetuning."
+    no_args_is_help=True, rich_markup_mode="markdown", help="Label text, or mine pairs, for pre-finetuning."
 )
 app.add_typer(label_app, name="label")
 

@@ -9,6 +9,9 @@ from typing import Any
 from trunkline.errors import TrunklineError
 from trunkline.text.examples import NerExample, QaExample
 
+UNKNOWN = 0.05
+"""Share of unknown tokens above which a task is likely to be in another language than the encoder."""
+
 FEW = 4
 """Examples of a class below which its quality is hardly known."""
 
@@ -53,6 +56,23 @@ def check_learnable(family: str, train: Sequence[Any], dev: Sequence[Any] = (), 
         if unknown:
             warnings.append(f"{part} has labels that train lacks, which count as misses: {_listed(unknown)}")
     return warnings
+
+
+def unit_warnings(missed: Sequence[str], unknown: float) -> list[str]:
+    """Warnings of what an encoder cannot tell apart in examples.
+
+    Args:
+        missed: Labelled spans that no prediction can hit, from `Family.unheld`.
+        unknown: The share of tokens that the encoder does not know.
+    """
+    found = []
+    if missed:
+        found.append(
+            f"{len(missed)} labelled spans do not begin and end where words do, and count as misses: {_listed(missed)}"
+        )
+    if unknown > UNKNOWN:
+        found.append(f"the encoder does not know {unknown:.0%} of the tokens: take one for this language")
+    return found
 
 
 def _labels(example: Any) -> set[str]:

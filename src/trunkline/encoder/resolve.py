@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import logging
-import os
-import socket
-import threading
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from trunkline.encoder.embedded import DEFAULT_ENCODER, INSTALL, find_embedded
 from trunkline.errors import EncoderError
+from trunkline.hub import hub_problem
 
 log = logging.getLogger(__name__)
 
-HUB_TIMEOUT_S = 2.0
 FILES = ("config.json", "*.safetensors", "*.safetensors.index.json", "tokenizer*", "vocab*", "merges.txt", "special_*")
 
 
@@ -87,35 +83,8 @@ def _cache(name: str) -> tuple[Path | None, str]:
 
 
 def _hub(name: str) -> tuple[Path | None, str]:
-    if os.environ.get("HF_HUB_OFFLINE", "").upper() in {"1", "ON", "YES", "TRUE"}:
-        return None, "HF_HUB_OFFLINE is set"
-    endpoint = urlsplit(os.environ.get("HF_ENDPOINT", "https://huggingface.co"))
-    proxy = os.environ.get("HTTPS_PROXY") or os.environ.get("https_proxy")
-    # Behind a proxy the hub's own name need not resolve here; the proxy is what has to answer.
-    target = urlsplit(proxy) if proxy else endpoint
-    # The hub client retries for minutes; one look beforehand notices an unreachable hub at once.
-    problem = _connection_problem(target.hostname or "", target.port or (80 if target.scheme == "http" else 443))
-    if problem:
-        return None, f"{endpoint.hostname} is unreachable: {problem}"
-    return _snapshot(name, local_files_only=False)
-
-
-def _connection_problem(host: str, port: int) -> str:
-    """Why a host cannot be reached, empty if it can; takes at most `HUB_TIMEOUT_S`."""
-    outcome: list[str] = []
-
-    def connect() -> None:
-        try:
-            socket.create_connection((host, port), timeout=HUB_TIMEOUT_S).close()
-            outcome.append("")
-        except (OSError, ValueError) as error:
-            outcome.append(str(error) or type(error).__name__)
-
-    # Looking up a name knows no time limit and cannot be broken off, so it is left behind in a thread of its own.
-    thread = threading.Thread(target=connect, daemon=True)
-    thread.start()
-    thread.join(HUB_TIMEOUT_S)
-    return outcome[0] if outcome else f"no answer within {HUB_TIMEOUT_S:g} s"
+    problem = hub_problem()
+    return (None, problem) if problem else _snapshot(name, local_files_only=False)
 
 
 def _snapshot(name: str, *, local_files_only: bool) -> tuple[Path | None, str]:

@@ -303,14 +303,14 @@ def check_texts(texts: Sequence[str]) -> None:
 
 
 def chosen_tasks(names: Sequence[str] | None, known: Iterable[str]) -> list[str]:
-    """The tasks that are meant, all of them in alphabetical order by default.
+    """The tasks that are meant, in the order in which they are asked for; all of them by default.
 
     Raises:
         TrunklineError: One string instead of a list, or a task that is not in the bundle.
     """
     if isinstance(names, str):
         raise TrunklineError(f"tasks={names!r}", expected=f"a list of names, such as [{names!r}]")
-    there = sorted(known)
+    there = list(known)
     unknown = sorted({str(name) for name in names or ()} - set(there))
     if unknown:
         raise TrunklineError(

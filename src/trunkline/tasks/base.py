@@ -60,6 +60,10 @@ class Family(Protocol):
         """What gets a label in a task of these examples: `words`, `pieces`, the `text`, or words of a `question`."""
         ...
 
+    def unheld(self, examples: Sequence[Any], borders: Sequence[Words]) -> list[str]:
+        """Labelled spans that no prediction can hit, as their borders are not those of units: `'Rom' in 'Romtown'`."""
+        ...
+
     def units(self, text: str, words: Words, tokens: Tokens) -> UnitText:
         """The units of a tokenised text: what gets a feature vector and a label."""
         ...

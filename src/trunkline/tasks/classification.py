@@ -25,6 +25,10 @@ class Classification:
         """The text."""
         return "text"
 
+    def unheld(self, examples: Sequence[TextExample], borders: Sequence[Words]) -> list[str]:
+        """None: a text has no parts."""
+        return []
+
     def units(self, text: str, words: Words, tokens: Tokens) -> UnitText:
         """The text as one unit."""
         return text_unit(tokens)

@@ -40,6 +40,14 @@ class Ner:
         """Words, or pieces where these hold more of the entities; see `choose_units`."""
         return choose_units(examples, tokenizer)
 
+    def unheld(self, examples: Sequence[NerExample], borders: Sequence[Words]) -> list[str]:
+        """The entities that begin or end inside a unit, or overlap others."""
+        return [
+            f"{example.text[span.start : span.end]!r} in {example.text[:60]!r}"
+            for example, own in zip(examples, borders, strict=True)
+            for span in unheld_spans(example, own)
+        ]
+
     def units(self, text: str, words: Words, tokens: Tokens) -> UnitText:
         """The words, or pieces, as units."""
         return word_units(tokens, words)

@@ -43,6 +43,10 @@ class Qa:
         """The words of the context."""
         return "question"
 
+    def unheld(self, examples: Sequence[QaExample], borders: Sequence[Words]) -> list[str]:
+        """None: an answer that cuts a word is taken for the word."""
+        return []
+
     def units(self, text: str, words: Words, tokens: Tokens) -> UnitText:
         """Unit 0 and the words of the context; see `question_windows`."""
         return question_units(text, words, tokens)

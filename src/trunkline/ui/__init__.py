@@ -24,7 +24,7 @@ _COLOURS = ("cyan", "magenta", "green", "yellow", "blue", "red", "bright_cyan", 
 
 def say(text: str) -> None:
     """A line of progress, on stderr so that results can be piped."""
-    notes.print(text, highlight=False, style="dim")
+    notes.print(text, highlight=False, style="dim", markup=False, soft_wrap=True)
 
 
 @contextmanager
@@ -47,7 +47,7 @@ def training_bar(name: str) -> Iterator[Report]:
             )
             bar.update(task, total=steps, completed=done, note=losses)
 
-        yield Report(say=lambda text: notes.print(text, highlight=False, style="dim"), progress=progress)
+        yield Report(say=say, progress=progress)
 
 
 def encoder_table(rows: Sequence[Mapping[str, str]]) -> None:
@@ -71,7 +71,7 @@ def print_fit(record: Mapping[str, Any]) -> None:
         table.add_row("test", str(record["examples"]["test"]), measure, _percent(value))
     console.print(table)
     for warning in record["warnings"]:
-        notes.print(f"warning: {warning}", style="yellow", highlight=False, soft_wrap=True)
+        notes.print(f"warning: {warning}", markup=False, style="yellow", highlight=False, soft_wrap=True)
     if record["replaced"]:
         before = ", ".join(f"{name} {_percent(value)}" for name, value in record["replaced"].items())
         console.print(f"the task that it replaces had {before}", highlight=False)
@@ -88,12 +88,13 @@ def print_evaluation(record: Mapping[str, Any], most: int = 10) -> None:
     for label, row in record["labels"].items():
         cells = (_percent(row[name]) for name in ("precision", "recall", "f1"))
         table.add_row(Text(label), *cells, str(row["support"]))
-    console.print(table)
+    if record["labels"]:
+        console.print(table)
     mixed = [(n, gold, guess) for gold, row in record["confusion"].items() for guess, n in row.items() if gold != guess]
     for count, gold, guess in sorted(mixed, key=lambda item: -item[0])[:most]:
         console.print(f"{count} x {gold!r} taken for {guess!r}", highlight=False)
     for warning in record["warnings"]:
-        notes.print(f"warning: {warning}", style="yellow", highlight=False, soft_wrap=True)
+        notes.print(f"warning: {warning}", markup=False, style="yellow", highlight=False, soft_wrap=True)
     if record["n_wrong"]:
         console.print(f"\n{record['n_wrong']} wrong, for example:", style="bold")
     for example in record["wrong"][:most]:

@@ -12,7 +12,6 @@ from rich.text import Text
 
 from trunkline.ui import console
 
-WIDTH = 100
 _STYLES = {"leak": "bold red", "error": "bold red", "warning": "", "info": "dim"}
 
 
@@ -26,16 +25,16 @@ def print_checks(reports: Sequence[Mapping[str, Any]], *, full: bool = False, to
         to: Where to print.
     """
     for report in reports:
-        to.print(_title(report), width=WIDTH, highlight=False)
+        to.print(_title(report), highlight=False)
         for quirk in report.get("quirks", ()):
-            to.print(Padding(Text(quirk, style="italic dim"), (0, 0, 0, 2)), width=WIDTH)
+            to.print(Padding(Text(quirk, style="italic dim"), (0, 0, 0, 2)))
         shown = [item for item in report["findings"] if full or item["severity"] != "info"]
         if shown:
-            to.print(_table(shown, full), width=WIDTH)
+            to.print(_table(shown, full))
         if hidden := len(report["findings"]) - len(shown):
-            to.print(f"  and {hidden} note{'s' if hidden != 1 else ''}", style="dim", width=WIDTH, highlight=False)
+            to.print(f"  and {hidden} note{'s' if hidden != 1 else ''}", style="dim", highlight=False)
         to.print()
-    to.print(_summary(reports), width=WIDTH, highlight=False)
+    to.print(_summary(reports), highlight=False)
 
 
 def _title(report: Mapping[str, Any]) -> Text:
