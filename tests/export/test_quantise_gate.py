@@ -70,7 +70,7 @@ def test_weights_that_cost_nothing_pass(tiny: Loaded, examples: list[Any], tmp_p
     source = fitted(tiny, tmp_path / "bundle", examples)
     report = quality_gate(source.predictor(), rounded(source, PLANS["int8"]), {"names": examples[50:]}, 3.0)
     (task,) = report.tasks
-    assert task.before > 0.7 and abs(task.drop) <= 3.0 and report.failed == []
+    assert task.float32 > 0.7 and abs(task.drop) <= 3.0 and report.failed == []
     assert task.examples == 40 and task.agreement > 0.9
     assert "names: f1" in str(task)
 
@@ -81,7 +81,7 @@ def test_the_scores_are_those_that_evaluation_prints(tiny: Loaded, examples: lis
     report = export_bundle(tmp_path / "bundle", tmp_path / "out", options)
     assert report.gate is not None
     (task,) = report.gate.tasks
-    for folder, score in ((tmp_path / "bundle", task.before), (tmp_path / "out", task.after)):
+    for folder, score in ((tmp_path / "bundle", task.float32), (tmp_path / "out", task.rounded)):
         assert load(folder).evaluate("names", examples[50:]).scores[task.metric] == score
     assert open_bundle(tmp_path / "out").manifest.weights["gate"] == report.gate.record()
 
@@ -90,7 +90,7 @@ def test_float32_graphs_are_scored_like_torch(tiny: Loaded, examples: list[Any],
     source = fitted(tiny, tmp_path / "bundle", examples)
     after = rounded(source, PLANS["float32"])
     report = quality_gate(source.predictor(), after, {"names": examples[50:]}, 0.0)
-    assert report.tasks[0].before == report.tasks[0].after and report.tasks[0].agreement == 1
+    assert report.tasks[0].float32 == report.tasks[0].rounded and report.tasks[0].agreement == 1
 
 
 def test_what_spoils_a_task_is_refused_and_smoothing_mends_it(

@@ -1,4 +1,4 @@
-"""What `report-size` shows: bytes, memory and milliseconds of deployed bundles, and a plot of several."""
+"""What `trunkline-lab size` shows: bytes, memory and milliseconds of deployed bundles, and a plot of several."""
 
 from __future__ import annotations
 

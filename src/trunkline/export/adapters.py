@@ -18,9 +18,6 @@ from trunkline.errors import TrunklineError
 from trunkline.export.weights import Linear
 from trunkline.heads.linear import LinearHead
 
-ADAPTER_VERSION = 1
-"""Written into `.onnx_adapter` files."""
-
 
 def head_linear(head: LinearHead) -> Linear:
     """A head in the layout of the graphs."""
@@ -56,13 +53,11 @@ def export_onnx_adapters(source: str | Path, out: str | Path, tasks: tuple[str, 
     bundle = open_bundle(source)
     chosen = sorted(bundle.tasks if tasks is None else tasks)
     unknown = [name for name in chosen if name not in bundle.tasks]
-    feeds = {name: bundle.feeds(name) for name in chosen if name not in unknown}
+    if unknown or not (bundle.tasks or bundle.primaries):
+        given = f"{source} has no task {', '.join(unknown)}" if unknown else f"{source} has no adapters"
+        raise TrunklineError(given, expected="some of " + (", ".join(bundle.tasks) or "a bundle's tasks"))
+    feeds = {name: bundle.feeds(name) for name in chosen}
     feeds |= {f"{family}.primary": part.feeds for family, part in bundle.primaries.items()}
-    if unknown or not feeds:
-        raise TrunklineError(
-            f"{source} has no task {', '.join(unknown)}" if unknown else f"{source} has no adapters",
-            expected="some of " + ", ".join(bundle.tasks) if bundle.tasks else "a bundle with tasks",
-        )
     sizes = {}
     for name, part in sorted(feeds.items()):
         path = Path(out).expanduser() / f"{check_name(name)}.onnx_adapter"
@@ -89,7 +84,7 @@ def write_onnx_adapter(path: Path, feeds: Mapping[str, FloatArray], model_versio
     if not kept:
         raise TrunklineError("an adapter without any update and without a head", expected="at least one of them")
     adapter = onnxruntime.AdapterFormat()
-    adapter.set_adapter_version(ADAPTER_VERSION)
+    adapter.set_adapter_version(1)
     adapter.set_model_version(model_version)
     adapter.set_parameters(
         {name: onnxruntime.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(v)) for name, v in kept.items()}

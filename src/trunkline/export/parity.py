@@ -74,14 +74,10 @@ class CaseResult:
 
     def within(self, tolerance: Tolerance) -> bool:
         """Whether it is within the tolerance; a value that is not finite never is."""
-        large = all(self.found.get(name, 0.0) <= getattr(tolerance, name) for name in ("features", "probabilities"))
-        return large and self.found.get("cosine", 1.0) >= tolerance.cosine
-
-    @property
-    def badness(self) -> tuple[bool, float, float]:
-        """The larger, the worse."""
-        finite = bool(np.isfinite(list(self.found.values())).all())
-        return not finite, self.found.get("features", 0.0), self.found.get("probabilities", 0.0)
+        return all(
+            value >= tolerance.cosine if name == "cosine" else value <= getattr(tolerance, name)
+            for name, value in self.found.items()
+        )
 
     def __str__(self) -> str:
         said = ", ".join(f"{name} {value:.6g}" for name, value in self.found.items())
@@ -90,25 +86,15 @@ class CaseResult:
 
 @dataclass(frozen=True, slots=True)
 class ParityReport:
-    """The result of every run, and the tolerance they were held to. What no run could compare is None."""
+    """The result of every run, and the tolerance they were held to."""
 
     cases: tuple[CaseResult, ...]
     tolerance: Tolerance
 
-    @property
-    def features(self) -> float | None:
-        """The largest difference of a feature in all runs."""
-        return max(self._all("features"), default=None)
-
-    @property
-    def probabilities(self) -> float | None:
-        """The largest difference of a probability in all runs."""
-        return max(self._all("probabilities"), default=None)
-
-    @property
-    def cosine(self) -> float | None:
-        """The least mean cosine of a run."""
-        return min(self._all("cosine"), default=None)
+    def worst(self, name: str) -> float | None:
+        """The largest difference of `features` or `probabilities`, the least `cosine`; None if no run could compare."""
+        values = [case.found[name] for case in self.cases if name in case.found]
+        return (min if name == "cosine" else max)(values, default=None)
 
     def record(self) -> dict[str, Any]:
         """As JSON: what was compared in how many runs, the largest differences, and those allowed."""
@@ -116,14 +102,11 @@ class ParityReport:
         return {
             "runs": len(self.cases),
             "adapters": list(dict.fromkeys(case.adapter for case in self.cases)),
-            "largest_feature_difference": self.features,
-            "largest_probability_difference": self.probabilities,
-            "least_cosine": self.cosine,
+            "largest_feature_difference": self.worst("features"),
+            "largest_probability_difference": self.worst("probabilities"),
+            "least_cosine": self.worst("cosine"),
             "allowed": {name: value if np.isfinite(value) else None for name, value in allowed.items()},
         }
-
-    def _all(self, name: str) -> list[float]:
-        return [case.found[name] for case in self.cases if name in case.found]
 
 
 def check_parity(
@@ -167,7 +150,8 @@ def check_parity(
             cases.append(CaseResult(", ".join(dict.fromkeys(names)), len(chosen), width, padding, found))
     outside = [case for case in cases if not case.within(tolerance)]
     if outside:
-        worst = max(outside, key=lambda case: case.badness)
+        # What is no number is worse than any.
+        worst = max(outside, key=lambda case: (not np.isfinite([*case.found.values()]).all(), max(case.found.values())))
         raise TrunklineError(
             f"the graphs differ from torch in {len(outside)} of {len(cases)} runs; the worst: {worst}",
             expected=f"features within {tolerance.features:g}, probabilities within {tolerance.probabilities:g}, "
@@ -184,8 +168,8 @@ def forked(trunk: Any, branch: Any, feeds: Mapping[str, Feeds]) -> Run:
     def run(rows: Rows, names: Sequence[str]) -> Outputs:
         key = rows["ids"].shape, rows["ids"].tobytes(), rows["mask"].tobytes()
         if last[0] != key:
-            last[:] = key, _states(trunk, rows)
-        given = {**_of_branch(rows, last[1]), **feeds[names[0]]}
+            last[:] = key, trunk.run(["hidden"], {"ids": rows["ids"], "mask": rows["mask"]})[0]
+        given = {"hidden": last[1], "mask": rows["mask"], "pool": rows["pool"], **feeds[names[0]]}
         return dict(zip(("features", "logits"), branch.run(["features", "logits"], given), strict=True))
 
     return run
@@ -195,12 +179,13 @@ def banked(trunk: Any, branch: Any, feeds: Mapping[str, Feeds], shapes: Shapes) 
     """Sessions of a trunk and a bank graph; heads are left out, as all rows have the same."""
     place = {name: number for number, name in enumerate(feeds)}
     hidden = int(branch.get_inputs()[0].shape[2])
-    stacked = bank(list(feeds.values()), shapes)
     head = {"head.weight": np.zeros((hidden, 0), np.float32), "head.bias": np.zeros(0, np.float32)}
+    stacked = {**bank(list(feeds.values()), shapes), **head}
 
     def run(rows: Rows, names: Sequence[str]) -> Outputs:
+        states = trunk.run(["hidden"], {"ids": rows["ids"], "mask": rows["mask"]})[0]
         chosen = np.array([place[name] for name in names], dtype=np.int64)
-        given = {**_of_branch(rows, _states(trunk, rows)), "adapter_ids": chosen, **stacked, **head}
+        given = {"hidden": states, "mask": rows["mask"], "pool": rows["pool"], "adapter_ids": chosen, **stacked}
         return {"features": branch.run(["features"], given)[0]}
 
     return run
@@ -209,15 +194,6 @@ def banked(trunk: Any, branch: Any, feeds: Mapping[str, Feeds], shapes: Shapes) 
 def merged(session: Any) -> Run:
     """A session of a merged graph; it has one adapter, that of the task, and gives no features."""
     return lambda rows, names: {"logits": session.run(["logits"], dict(rows))[0]}
-
-
-def _states(trunk: Any, rows: Rows) -> FloatArray:
-    hidden: FloatArray = trunk.run(["hidden"], {"ids": rows["ids"], "mask": rows["mask"]})[0]
-    return hidden
-
-
-def _of_branch(rows: Rows, hidden: FloatArray) -> dict[str, Any]:
-    return {"hidden": hidden, "mask": rows["mask"], "pool": rows["pool"]}
 
 
 def _rows_of(tokenizer: TextTokenizer, texts: Sequence[str]) -> list[IntArray]:

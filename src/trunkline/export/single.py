@@ -16,16 +16,13 @@ from trunkline.bundle.parts import Task
 from trunkline.engine.base import Branch, Logits
 from trunkline.engine.rows import Pooling, ReadText, padded, pool_of, rows_of
 from trunkline.engine.session import open_session
-from trunkline.errors import TrunklineError
-from trunkline.export.adapters import head_linear
 from trunkline.export.bundle import COMPARED_TEXTS, prepare_weights, spread, weight_facts
 from trunkline.export.graph import merged_graph
 from trunkline.export.options import ExportOptions, ExportReport
 from trunkline.export.parity import check_parity, merged
 from trunkline.export.quantise.gate import quality_gate
 from trunkline.export.source import load_source
-
-MODEL, TASK = "model.onnx", "task.json"
+from trunkline.export.weights import Linear
 
 
 def export_merged(source: str | Path, task: str, out: str | Path, options: ExportOptions | None = None) -> ExportReport:
@@ -50,16 +47,12 @@ def export_merged(source: str | Path, task: str, out: str | Path, options: Expor
     options = dataclasses.replace(options, tasks=(task,), examples=examples)
     found = load_source(source, options)
     own, adapter = found.bundle.tasks[task], found.adapters[task]
-    if adapter.head is None:
-        raise TrunklineError(f"task {task} has no head", expected="a task that predicts")
     weights, kernels, tokens = prepare_weights(found, options, adapter.lora, merged=True)
-    content = merged_graph(weights, head_linear(adapter.head), own.labels, kernels)
-    session = open_session(content)
-    texts = spread(found.texts, COMPARED_TEXTS)
+    content = merged_graph(weights, Linear(own.head.weight, own.head.bias), own.labels, kernels)
+    session, texts, gate = open_session(content), spread(found.texts, COMPARED_TEXTS), None
     parity = check_parity(
         found.encoder, found.tokenizer, merged(session), texts, {task: adapter}, tolerance=options.allowed
     )
-    gate = None
     if options.judged:
         after = found.predictor(MergedEngine(session, own, found.encoder.config.pad_id))
         gate = quality_gate(found.predictor(), after, examples, options.max_drop)
@@ -76,9 +69,9 @@ def export_merged(source: str | Path, task: str, out: str | Path, options: Expor
         "weights": facts,
     }
     files = {
-        MODEL: content,
+        "model.onnx": content,
         TOKENIZER: found.tokenizer.tokenizer.to_str(pretty=False).encode("utf-8"),
-        TASK: (json.dumps(about, indent=1, sort_keys=True, ensure_ascii=False) + "\n").encode("utf-8"),
+        "task.json": (json.dumps(about, indent=1, sort_keys=True, ensure_ascii=False) + "\n").encode("utf-8"),
     }
     with new_folder(out) as folder:
         for name, part in files.items():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -24,28 +25,27 @@ class TaskResult:
         name: Of the task.
         metric: What the scores are, both in [0, 1]: the family's main score of what is predicted.
         examples: How many were scored.
-        before: The score by torch in float32.
-        after: The score by the graphs.
-        agreement: The share of examples with the same prediction before and after, its probabilities aside.
+        float32: The score by torch.
+        rounded: The score by the graphs.
+        agreement: The share of examples with the same prediction by both, its probabilities aside.
     """
 
     name: str
     metric: str
     examples: int
-    before: float
-    after: float
+    float32: float
+    rounded: float
     agreement: float
 
     @property
     def drop(self) -> float:
         """Points of a hundred that are lost; negative for a gain."""
-        return 100 * (self.before - self.after)
+        return 100 * (self.float32 - self.rounded)
 
     def __str__(self) -> str:
-        return (
-            f"{self.name}: {self.metric} {100 * self.before:.2f} -> {100 * self.after:.2f} ({-self.drop:+.2f} points, "
-            f"{self.examples} examples, {100 * self.agreement:.1f} % with the same prediction)"
-        )
+        scores = f"{self.metric} {100 * self.float32:.2f} -> {100 * self.rounded:.2f} ({-self.drop:+.2f} points"
+        same = f"{self.examples} examples, {100 * self.agreement:.1f} % with the same prediction)"
+        return f"{self.name}: {scores}, {same}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,17 +62,8 @@ class GateReport:
 
     def record(self) -> dict[str, Any]:
         """As JSON, for the manifest and reports."""
-        rows = {
-            task.name: {
-                "metric": task.metric,
-                "examples": task.examples,
-                "float32": task.before,
-                "rounded": task.after,
-                "agreement": task.agreement,
-            }
-            for task in self.tasks
-        }
-        return {"allowed_points": self.allowed, "tasks": rows}
+        rows = [dataclasses.asdict(task) for task in self.tasks]
+        return {"allowed_points": self.allowed, "tasks": {row.pop("name"): row for row in rows}}
 
 
 class QualityError(TrunklineError):
@@ -102,10 +93,9 @@ def quality_gate(before: Predictor, after: Predictor, examples: Examples, max_dr
     few = min(task.examples for task in report.failed)
     # So few that the gate tells nothing from a single prediction that has changed.
     single = f". One example of {few} is {100 / few:.1f} points" if 100 / few > max_drop else ""
+    failed = "; ".join(map(str, report.failed)) + single
     raise QualityError(
-        f"{len(report.failed)} of {len(report.tasks)} tasks lose too much: "
-        + "; ".join(map(str, report.failed))
-        + single,
+        f"{len(report.failed)} of {len(report.tasks)} tasks lose too much: {failed}",
         expected=f"a drop of at most {max_drop:g} points",
         todo="Judge by more examples, choose finer weights, allow a larger drop (`--max-drop`), or export with "
         "`--no-gate` and fit the tasks again on the exported bundle",
