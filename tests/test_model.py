@@ -216,7 +216,9 @@ def test_results_are_json_without_nan(family: str, model: Model) -> None:
     make = labelled if family == "classification" else entities
     one = (["a b", "c d"], ["x", "y"]) if family == "classification" else (["ann met", "bob"], [[(0, 3, "x")], []])
     for texts, labels in (make(30, 1), one):
-        report = model.fit("task", texts, labels, test=(["nothing"], ["y"] if family == "classification" else [[]]), replace=True).to_dict()
+        report = model.fit(
+            "task", texts, labels, test=(["nothing"], ["y"] if family == "classification" else [[]]), replace=True
+        ).to_dict()
         evaluation = model.evaluate("task", texts[:1], labels[:1]).to_dict()
         for record in (report, evaluation):
             assert json.loads(json.dumps(record, allow_nan=False)).keys() == record.keys()
