@@ -33,6 +33,7 @@ from trunkline.text.examples import NerExample, Span, TextExample
 from trunkline.text.words import split_words
 
 needs_package = pytest.mark.skipif(find_embedded()[0] is None, reason="the default encoder is not installed")
+KNOWN = {"company", "person", "place"}
 KINDS = (("place", tiny_models.PLACES), ("name", tiny_models.NAMES), ("org", tiny_models.ORGS))
 
 
@@ -197,6 +198,22 @@ def test_a_dev_part_is_chosen_on_and_not_trained_on(model: Model) -> None:
     assert task != alone, "what is chosen depends on it"
     model.fit("kinds", *(a + b for a, b in zip(labelled(30, 1), dev, strict=True)), replace=True)
     assert model._predictor.tasks["kinds"].content not in (task, alone)
+
+
+@pytest.mark.parametrize("mode", ["head", "lora"])
+@pytest.mark.parametrize("family", ["classification", "ner"])
+def test_labels_that_only_dev_has_move_no_other(family: str, mode: str, model: Model) -> None:
+    make = labelled if family == "classification" else entities
+    texts, labels = make(12, 5)
+    settings = {"epochs": 1} if mode == "lora" else {}
+    model.fit("known", *make(30, 1), dev=(texts, labels), mode=mode, **settings)
+    other: Any = ["about", *labels[1:]] if family == "classification" else [[(0, 3, "about")], *labels[1:]]
+    report = model.fit("more", *make(30, 1), dev=(["all " + texts[0], *texts[1:]], other), mode=mode, **settings)
+    assert report.labels == sorted({"name", "org", "place"} if family == "classification" else KNOWN)
+    assert "about" in report.warnings[0]
+    found, again = model.evaluate("known", *make(30, 2)).scores, model.evaluate("more", *make(30, 2)).scores
+    measure = get_family(family).main_score
+    assert again[measure] > found[measure] - 0.2
 
 
 def test_warnings_name_what_is_rare_or_not_known(model: Model) -> None:

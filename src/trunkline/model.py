@@ -22,7 +22,7 @@ from trunkline.errors import TrunklineError
 from trunkline.extras import needs
 from trunkline.heads.fit import LabelledFeatures, fit_head
 from trunkline.results import Evaluation, FitReport
-from trunkline.tasks import get_family
+from trunkline.tasks import Labels, get_family
 from trunkline.text.packing import UnitText
 from trunkline.text.tokens import TextTokenizer, unknown_share
 
@@ -311,24 +311,23 @@ class Model:
         return push(self._saved_folder(), repository, private=private, token=token)
 
     @property
-    def tokenizer(self) -> TextTokenizer:
-        """The encoder's tokenizer with its windows."""
-        return self._predictor.reader.tokenizer
-
-    @property
     def bundle(self) -> Bundle:
         """The bundle that was opened or saved last."""
         return self._bundle
 
+    @property
+    def tokenizer(self) -> TextTokenizer:
+        """The encoder's tokenizer with its windows."""
+        return self._predictor.reader.tokenizer
+
     def labelled(
-        self, examples: Sequence[Any], family: str, units: str, *, features: bool = False
+        self, examples: Sequence[Any], family: str, units: str, labels: Labels, *, features: bool = False
     ) -> tuple[LabelledFeatures, list[UnitText]]:
         """What fitting needs of examples: texts with the borders of their units, targets, features; and their units.
 
-        Features are left empty where they are not asked for.
+        Targets count in `labels`, which may lack some of dev. Features are left empty where they are not asked for.
         """
-        kind = get_family(family)
-        labels, read = kind.labels(examples), self._predictor.reader.read([example.text for example in examples])
+        kind, read = get_family(family), self._predictor.reader.read([example.text for example in examples])
         borders = [part.borders(units) for part in read]
         targets = [kind.unit_targets(e, labels, b) for e, b in zip(examples, borders, strict=True)]
         texts = [(part.text, own) for part, own in zip(read, borders, strict=True)]
@@ -341,9 +340,8 @@ class Model:
         self, name: str, family: str, train: Sequence[Any], dev: Sequence[Any], seed: int
     ) -> tuple[Task, dict[str, Any]]:
         kind = get_family(family)
-        units = kind.choose_units(train, self.tokenizer)
-        labels = kind.labels(train)
-        data, _ = self.labelled([*train, *dev], family, units, features=True)
+        units, labels = kind.choose_units(train, self.tokenizer), kind.labels(train)
+        data, _ = self.labelled([*train, *dev], family, units, labels, features=True)
         fitted = fit_head(kind, data, labels, n_dev=len(dev), seed=seed)
         info = {
             "mode": "head",

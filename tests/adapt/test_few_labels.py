@@ -71,8 +71,8 @@ def tuned(
 ) -> TunedLora:
     save_bundle(loaded, folder := Path(_scratch()) / "bundle")
     model, kind = trunkline.load(folder), get_family(family)
-    data, units = model.labelled(examples, family, "text" if family == "classification" else "words")
     labels = kind.labels(examples[: len(examples) - n_dev])
+    data, units = model.labelled(examples, family, "text" if family == "classification" else "words", labels)
     return tune_lora(loaded.encoder, primary, kind, data, units, labels, n_dev=n_dev, settings=settings)
 
 
@@ -145,7 +145,7 @@ def test_the_start_is_the_head_alone(tiny: Loaded, monkeypatch: pytest.MonkeyPat
     held_out = [set(range(24)) - set(rows) for rows, _, _ in folds]
     assert sorted(number for rows in held_out for number in rows) == list(range(24))
     save_bundle(tiny, folder := Path(_scratch()) / "bundle")
-    data, units = trunkline.load(folder).labelled(examples, "classification", "text")
+    data, units = trunkline.load(folder).labelled(examples, "classification", "text", ("name", "org", "place"))
     frozen = branch_features(tiny.encoder, [Branch(units)])[0]
     known = LabelledFeatures(data.examples, data.texts, frozen, data.targets)
     penalty = fit_head(get_family("classification"), known, ("name", "org", "place")).penalty
@@ -248,7 +248,7 @@ def short(tiny_folder: Callable[[str], Path]) -> Loaded:
 
 def _units(start: Loaded) -> list[UnitText]:
     save_bundle(start, folder := Path(_scratch()) / "bundle")
-    return trunkline.load(folder).labelled(_mixed(25), "classification", "text")[1]
+    return trunkline.load(folder).labelled(_mixed(25), "classification", "text", ("name", "org", "place"))[1]
 
 
 def test_states_are_those_of_the_trunk_whatever_the_batch(short: Loaded) -> None:

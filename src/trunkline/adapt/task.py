@@ -49,7 +49,7 @@ def fit_lora(
     encoder, labels = _encoder(model), kind.labels(parts[0])
     primary = model.bundle.primaries.get(family)
     lora = None if primary is None else lora_from_arrays(primary.lora_arrays(), primary.alpha, encoder.config)
-    data, texts = model.labelled(examples, family, units)
+    data, texts = model.labelled(examples, family, units, labels)
     tuned = tune_lora(encoder, lora, kind, data, texts, labels, n_dev=len(parts[1]), settings=LoraSettings(**settings))
     chosen = {**tuned.fitted.record(), "epochs": tuned.epochs, **settings}
     info = {"mode": "lora", "examples": len(parts[0]), "cross_validation": chosen, "engine": "torch"}

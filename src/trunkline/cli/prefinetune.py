@@ -12,7 +12,7 @@ from trunkline.cli.base import app
 prefinetune_app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode="markdown",
-    help="Pre-finetune an encoder on your own text, and merge encoders.",
+    help="Pre-finetune an encoder on your own text; merge encoders.",
 )
 app.add_typer(prefinetune_app, name="prefinetune")
 
