@@ -15,7 +15,6 @@ import pytest
 
 import tiny_models
 from trunkline.prefinetune import Report, prefinetune
-from trunkline.training.best import best_of
 from trunkline.training.checkpoint import checkpoints
 from trunkline.training.log import read_rows
 
@@ -83,7 +82,6 @@ def content(folder: Path) -> dict[str, Any]:
     return {
         "rows": [{key: value for key, value in row.items() if key != "seconds_per_step"} for row in rows],
         "names": [path.name for path in checkpoints(folder / "checkpoints")],
-        "best": [best_of(folder / "checkpoints", family) for family in ("ner", "classification")],
     }
 
 
@@ -108,4 +106,4 @@ def test_a_run_that_is_killed_again_and_again_ends_like_one_that_was_not(
         tensors = [tiny_models.bundle_tensors(folder / part) for folder in (run, reference)]
         assert tiny_models.same_bits(*tensors)
     left = {path.name.split("-")[0] for path in (run / "checkpoints").iterdir()}
-    assert left <= {"step", "best"}, "nothing half-written stays"
+    assert left == {"step"}, "nothing half-written stays"

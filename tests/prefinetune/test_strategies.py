@@ -131,23 +131,6 @@ def test_projected_gradients_are_those_of_the_paper(vectors, expected):
     assert own.grad.tolist() == [len(vectors)] * 2, "parameters that are not shared keep their sum"
 
 
-def test_a_teacher_draws_the_features_to_its_own(tiny_folder, data, tmp_path):
-    base = tiny_models.recipe_of(tiny_folder("bert"), data)
-    teacher = prefinetune(changed(base, strategy="naive", optimizer={"steps": 3}), tmp_path / "teacher")
-    plain, taught = (
-        changed(base, **more) for more in ({}, {"distil": {"teachers": {"ner": str(teacher)}, "weight": 2.0}})
-    )
-    values = []
-    for recipe in (plain, taught):
-        session = make_session(recipe, tmp_path / "x")
-        values.append({name: float(loss.detach()) for name, _, loss in session.losses(0)})
-        assert all(
-            not p.requires_grad or p.grad is None for t in session.teachers.values() for p in t.encoder.parameters()
-        )
-    assert values[0]["classification"] == pytest.approx(values[1]["classification"])
-    assert values[0]["ner"] < values[1]["ner"] <= values[0]["ner"] + 4.0
-
-
 def test_merged_vectors_are_those_of_the_papers():
     one, two = torch.tensor([4.0, 1.0, -3.0, 0.5]), torch.tensor([-1.0, 2.0, -5.0, 0.0])
     assert merge_vectors([one, two], "average").tolist() == [1.5, 1.5, -4.0, 0.25]

@@ -35,10 +35,7 @@ class ConflictWatch:
             self._log = ConflictLog(session.folder / FILE, step)
             with torch.random.fork_rng():
                 drawn = draw_batches(session.recipe, session.sources, session.model, session.tokenizer)
-                self._compared = [
-                    {family: session.taught(family, batch) for family, batch in batches.items()}
-                    for batches in islice(drawn, self.batches)
-                ]
+                self._compared = list(islice(drawn, self.batches))
             if step:
                 return  # of the run that goes on, this step is measured already
         if step % self.every == 0:

@@ -17,8 +17,7 @@ class FamilySection(MixtureFamily):
 
     `weight` is its share of the loss, `tokens` those of a step's batch, which are encoded `chunk_tokens` at a time
     (GradCache) so that memory does not limit them; `held_out` examples of each source are for the monitor.
-    `temperature` is that of InfoNCE, `negatives` the most concepts that are added to those of a batch, and `anchor` the
-    weight of masked-LM training on the family's texts, against forgetting.
+    `temperature` is that of InfoNCE, `negatives` the most concepts that are added to those of a batch.
     """
 
     weight: PositiveFloat = 1.0
@@ -28,7 +27,6 @@ class FamilySection(MixtureFamily):
     held_out: PositiveInt = 200
     temperature: PositiveFloat = 0.05
     negatives: Annotated[int, Field(ge=0)] = 64
-    anchor: Annotated[float, Field(ge=0)] = 0.0
 
 
 class OptimizerSection(Section):
@@ -49,13 +47,6 @@ class OptimizerSection(Section):
     dropout: Fraction = 0.0
     ema: Fraction = 0.0
     frozen_layers: Annotated[int, Field(ge=0)] = 0
-
-
-class DistilSection(Section):
-    """Distillation from encoders that were pre-finetuned for one family each: features are drawn to theirs."""
-
-    teachers: dict[FamilyName, str] = Field(min_length=1)
-    weight: PositiveFloat = 1.0
 
 
 class ProbeSection(Section):
@@ -91,21 +82,10 @@ class MonitorSection(Section):
 
 
 class CheckpointSection(Section):
-    """How often the run is saved, how many of the last checkpoints are kept, and which weights besides.
-
-    `best` names for a family what the monitor measures; the weights that are best by it are kept in `best-FAMILY`.
-    Higher is better, but of a `loss`. A family that it does not name has no best.
-    """
+    """How often the run is saved, and how many of the last checkpoints are kept."""
 
     every: PositiveInt = 200
     keep: PositiveInt = 2
-    best: dict[FamilyName, str] = Field(
-        default={
-            "ner": "dev/ner/recall_at_1",
-            "classification": "dev/classification/mrr",
-            "qa": "dev/qa/exact_match",
-        }
-    )
 
 
 class PrefinetuneRecipe(Section):
@@ -124,7 +104,6 @@ class PrefinetuneRecipe(Section):
     families: dict[FamilyName, FamilySection] = Field(min_length=1)
     decontaminate: DecontaminateSection | None = None
     optimizer: OptimizerSection = OptimizerSection()
-    distil: DistilSection | None = None
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     attention: Literal["auto", "sdpa", "eager"] = "auto"
     monitor: MonitorSection = MonitorSection()
@@ -137,11 +116,7 @@ class PrefinetuneRecipe(Section):
             raise ValueError(f"strategy individual trains one family, {len(self.families)} are given")
         if self.strategy in ("task-primary", "single-adapter", "frozen-backbone") and self.adapter.rank == 0:
             raise ValueError(f"strategy {self.strategy} needs adapters, adapter.rank is 0")
-        if self.distil is not None and (strangers := sorted(set(self.distil.teachers) - set(self.families))):
-            raise ValueError(f"distil.teachers names {', '.join(strangers)}, which the recipe does not train")
         for name, family in self.families.items():
             if family.tokens < self.max_length:
                 raise ValueError(f"families.{name}.tokens {family.tokens} is less than max_length {self.max_length}")
-            if name == "text" and family.anchor:
-                raise ValueError("families.text.anchor is given, and masked-LM training is what the family does anyway")
         return self

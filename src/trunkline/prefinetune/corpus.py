@@ -121,13 +121,8 @@ def corpus_of(
 def cached(key: str, make: Callable[[Path], None], read: Callable[[Path], T]) -> T:
     """Reads an entry of the cache, made before if it is not there.
 
-    Args:
-        key: All that the content depends on, but `FORMAT`.
-        make: Writes the entry's files, `info.json` among them, into an empty folder.
-        read: Reads them; a FileNotFoundError means that there is no entry.
-
-    Raises:
-        TrunklineError: The cache cannot be written; whatever `make` raises.
+    `key` is all that the content depends on, but `FORMAT`. `make` writes the entry's files, `info.json` among them,
+    into an empty folder; `read` reads them. Raises TrunklineError if the cache cannot be written.
     """
     folder = cache_folder() / "prefinetune" / hashlib.sha256(f"{FORMAT} {key}".encode()).hexdigest()[:32]
     try:

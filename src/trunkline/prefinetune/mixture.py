@@ -48,11 +48,7 @@ class Source:
 def split_source(
     count: int, held_out: int, cap: int | None, seed: int, *, share: float = 0.1
 ) -> tuple[IntArray, IntArray]:
-    """Shuffles indices by seed; sets `held_out` of them (at most a share of all) aside and caps the rest.
-
-    Returns:
-        Indices to train on, and those set aside.
-    """
+    """Indices to train on, at most `cap`, and `held_out` (at most a share of all) that are set aside, by the seed."""
     order = np.random.default_rng([seed, count]).permutation(count)
     aside = min(held_out, int(count * share))
     return order[aside:] if cap is None else order[aside : aside + cap], order[:aside]
@@ -107,11 +103,7 @@ class Mixture:
         return {source.name: drawn for source, drawn in zip(self.sources, self.drawn, strict=True)}
 
     def restore(self, state: Mapping[str, int]) -> None:
-        """Goes on from a `state`.
-
-        Raises:
-            TrunklineError: The state is of other sources.
-        """
+        """Goes on from a `state`; raises TrunklineError if it is of other sources."""
         names = [source.name for source in self.sources]
         if sorted(names) != sorted(state):
             raise TrunklineError(

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from trunkline.config import FamilySection
 from trunkline.encoder.batch import TokenBatch
@@ -17,7 +16,6 @@ from trunkline.encoder.lora import LoraAdapter
 from trunkline.prefinetune.grad_cache import cached_losses, chunk_slices
 from trunkline.prefinetune.mixture import Mixture
 from trunkline.prefinetune.objectives import get_prefinetune_family
-from trunkline.prefinetune.objectives.text import MaskedLM
 from trunkline.prefinetune.strategies import SHARED
 from trunkline.text.packing import UnitText, pack
 from trunkline.text.tokens import TextTokenizer
@@ -32,14 +30,12 @@ class StepBatch:
         chunks: The texts, packed; several where a batch is too large for one pass (GradCache).
         targets: What the family's objective made of the examples.
         drawn: (number of the source, index into what it trains on).
-        teacher: [units, width] features to distil from, if there is a teacher.
-        counts: Units that each process encodes; `chunks` and `teacher` are this one's, `targets` are of all.
+        counts: Units that each process encodes; `chunks` are this one's, `targets` are of all.
     """
 
     chunks: tuple[TokenBatch, ...]
     targets: Any
     drawn: Sequence[tuple[int, int]]
-    teacher: Tensor | None = None
     counts: tuple[int, ...] = ()
 
     @property
@@ -58,22 +54,12 @@ class PrefinetuneModel(nn.Module):
         encoder: The backbone.
         adapters: By family, or one under `SHARED`.
         objectives: By family.
-        anchors: Masked-LM objectives by family, for those that have one.
-        distil_weight: Of the distance to a batch's teacher features, 1 - cosine.
     """
 
-    def __init__(
-        self,
-        encoder: Encoder,
-        adapters: dict[str, LoraAdapter],
-        objectives: dict[str, nn.Module],
-        anchors: dict[str, MaskedLM] | None = None,
-        distil_weight: float = 0.0,
-    ) -> None:
+    def __init__(self, encoder: Encoder, adapters: dict[str, LoraAdapter], objectives: dict[str, nn.Module]) -> None:
         super().__init__()
-        self.encoder, self.distil_weight = encoder, distil_weight
+        self.encoder = encoder
         self.adapters, self.objectives = nn.ModuleDict(adapters), nn.ModuleDict(objectives)
-        self.anchors = nn.ModuleDict(anchors or {})
 
     def adapter(self, family: str) -> LoraAdapter | None:
         """The adapter that the family's batches go through, if the strategy has one."""
@@ -103,26 +89,11 @@ class PrefinetuneModel(nn.Module):
             own,
         )
 
-    def anchor_loss(self, family: str, batch: StepBatch, step: int) -> Tensor:
-        """The masked-LM loss of one chunk through the bare backbone."""
-        anchor, tokens = self.anchors[family], batch.chunks[step % len(batch.chunks)]
-        ids = tokens.input_ids.flatten()
-        real = (tokens.segments.flatten() >= 0).nonzero()[:, 0]
-        masked, chosen = anchor.mask(ids[real].cpu().numpy(), step)  # type: ignore[operator]
-        altered, places = ids.clone(), real[torch.from_numpy(chosen).to(ids.device)]
-        altered[real] = torch.from_numpy(masked).to(ids.device)
-        states = self.encoder(replace(tokens, input_ids=altered.view_as(tokens.input_ids))).flatten(0, 1)
-        loss: Tensor = anchor(states[places], ids[places], self.encoder.embeddings.word.weight)
-        return loss
-
     def _loss(self, family: str, features: Tensor, batch: StepBatch) -> Tensor:
         # In bf16 the cosines of InfoNCE are too coarse at small temperatures, and this part costs next to nothing.
         with torch.autocast(features.device.type, enabled=False):
             features = gather_units(features, batch.counts)
             loss: Tensor = self.objectives[family](features, batch.targets)
-            if batch.teacher is not None:
-                teacher = gather_units(batch.teacher, batch.counts).detach()
-                loss = loss + self.distil_weight * (1 - F.cosine_similarity(features, teacher, dim=-1)).mean()
             return loss
 
 

@@ -103,19 +103,10 @@ Nothing: the monitor was switched off.
 
 
 def write_model_card(folder: Path, bundle: Path, result: Loaded) -> Path:
-    """Writes `MODEL_CARD.md` into a run's folder and into its bundle.
-
-    Args:
-        folder: The run's folder, with `experiment.json` and `metrics.jsonl`.
-        bundle: The folder of the bundle that the run made.
-        result: What it holds.
-
-    Returns:
-        The card in the run's folder.
+    """Writes `MODEL_CARD.md` into a run's folder and into the bundle that it made, and returns the former.
 
     Raises:
-        EncoderError: One of these files cannot be read.
-        TrunklineError: The disk is full.
+        EncoderError: `experiment.json` of the run cannot be read.
     """
     from huggingface_hub import ModelCard, ModelCardData
 

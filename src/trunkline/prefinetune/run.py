@@ -27,10 +27,8 @@ from trunkline.prefinetune.model_card import NAME as CARD
 from trunkline.prefinetune.model_card import write_model_card
 from trunkline.prefinetune.monitor import HeldOut, Probe, evaluate
 from trunkline.prefinetune.objectives import TextEmbedder, get_prefinetune_family
-from trunkline.prefinetune.objectives.text import MaskedLM
 from trunkline.prefinetune.sources import SourceFinder, recipe_sources
 from trunkline.prefinetune.strategies import Losses, adapters_of, freeze, project_conflicts
-from trunkline.training.best import keep_best
 from trunkline.training.checkpoint import checkpoints, load_checkpoint, random_state, save_checkpoint, seed_everything
 from trunkline.training.distributed import Place, gather_states, is_main_process, main_process_first
 from trunkline.training.log import MetricsLog, require_trackers, write_errors
@@ -161,10 +159,6 @@ class Session:
         self.place = Place(device, self.accelerator.process_index, self.accelerator.num_processes)
         start.encoder.dropout = recipe.optimizer.dropout
         start.encoder.attention = attention_setting(recipe.attention, self.precision, device)
-        teachers = recipe.distil.teachers if recipe.distil else {}
-        self.teachers: dict[str, Loaded] = {family: load_any(path) for family, path in teachers.items()}
-        for teacher in self.teachers.values():
-            teacher.encoder.to(device).eval()
         self.model = self._model(start.encoder).to(device)
         freeze(start.encoder, recipe)
         self.optimizer = self.accelerator.prepare(self._optimizer())
@@ -191,18 +185,14 @@ class Session:
             family: get_prefinetune_family(family).objective(section, self.sources[family], embed, recipe.seed)
             for family, section in recipe.families.items()
         }
-        anchored = [family for family, section in recipe.families.items() if section.anchor]
-        anchors: dict[str, MaskedLM] = {f: MaskedLM(encoder, self.tokenizer, recipe.seed) for f in anchored}
-        weight = recipe.distil.weight if recipe.distil else 0.0
-        return PrefinetuneModel(encoder, adapters_of(recipe, encoder), objectives, anchors, weight)
+        return PrefinetuneModel(encoder, adapters_of(recipe, encoder), objectives)
 
     def _optimizer(self) -> torch.optim.Optimizer:
         model, rates = self.model, self.recipe.optimizer
-        thrown_away = [*model.objectives.parameters(), *model.anchors.parameters()]
         groups: dict[str, tuple[list[nn.Parameter], float]] = {
             "backbone": (list(model.encoder.parameters()), rates.backbone_rate),
             "adapters": (list(model.adapters.parameters()), rates.adapter_rate),
-            "objectives": (thrown_away, rates.objective_rate),
+            "objectives": (list(model.objectives.parameters()), rates.objective_rate),
         }
         return optimizer_for(groups, rates.weight_decay)
 
@@ -280,28 +270,13 @@ class Session:
             )
             self.batches[family] = batch
             self.tokens_seen += batch.n_tokens
-            with self.accelerator.autocast():
-                parts = self.model.losses(family, self.taught(family, batch))
+            parts = self.model.losses(family, batch)
             while True:
                 with self.accelerator.autocast():  # left while the caller back-propagates a part
                     part = next(parts, None)
                 if part is None:
                     break
                 yield family, self.weights[family], part
-            if section.anchor and self.model.encoder.embeddings.word.weight.requires_grad:
-                with self.accelerator.autocast():
-                    loss = self.model.anchor_loss(family, batch, step)
-                yield f"{family}-anchor", self.weights[family] * section.anchor, loss
-
-    def taught(self, family: str, batch: StepBatch) -> StepBatch:
-        """The batch with the features of the family's teacher, if it has one."""
-        teacher = self.teachers.get(family)
-        if teacher is None:
-            return batch
-        with torch.no_grad():
-            adapter = teacher.primary(family)
-            features = torch.cat([chunk.pool(teacher.encoder(chunk, adapter)) for chunk in batch.chunks])
-        return replace(batch, teacher=features)
 
     def _log(self, step: int, values: dict[str, float]) -> None:
         self.last = values
@@ -324,11 +299,9 @@ class Session:
     def _evaluate(self, step: int) -> None:
         model = self.measured.eval()
         values = evaluate(model, self.held_out, self.probes, self.tokenizer, bf16=self.bf16)
-        rules: dict[str, str] = {f: m for f, m in self.recipe.checkpoint.best.items() if f in self.recipe.families}
-        found = keep_best(self.folder / "checkpoints", rules, step, values, model)
         self._write(step, values)
         shown = ", ".join(f"{name} {value:.3f}" for name, value in values.items() if name.count("/") < 3)
-        self.report.say(f"step {step}: {shown}" + (f"; the best so far for {' and '.join(found)}" if found else ""))
+        self.report.say(f"step {step}: {shown}")
 
     def _save(self, step: int) -> None:
         mixtures = {family: mixture.state() for family, mixture in self.mixtures.items()}

@@ -64,7 +64,7 @@ def project_conflicts(
         losses: Name, weight and loss of each family.
         shared: The parameters whose gradients are projected; others keep their sum.
         rng: Draws the order of the projections.
-        processes: How many share the batch; what is projected are the gradients of all.
+        processes: How many share the batch.
     """
     found: dict[str, list[Tensor | None]] = {}
     for name, weight, loss in losses:

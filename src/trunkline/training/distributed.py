@@ -32,11 +32,7 @@ class Place:
 
 
 def shares(sizes: Sequence[int], processes: int) -> list[slice]:
-    """Contiguous parts of texts of these sizes, about equal in tokens, at least one text for each process.
-
-    Raises:
-        TrainingError: Fewer texts than processes.
-    """
+    """Contiguous parts of texts of these sizes, about equal in tokens, at least one text for each process."""
     if len(sizes) < processes:
         raise TrainingError(
             f"a step has {len(sizes)} texts for {processes} processes",
@@ -83,14 +79,9 @@ def gather_states(state: Mapping[str, Tensor], processes: int) -> list[Mapping[s
 
 
 def gather_units(local: Tensor, counts: Sequence[int]) -> Tensor:
-    """The features of all processes, in the order of their ranks; their gradients reach the process they came from.
+    """[units, width] features of all processes by rank; their gradients reach the process that they came from.
 
-    Args:
-        local: [own units, width] of this process.
-        counts: Units of each process; for one process, or none named, `local` is returned.
-
-    Returns:
-        [units, width].
+    `local` is [own units, width], `counts` has the units of each process.
     """
     if len(counts) < 2:
         return local

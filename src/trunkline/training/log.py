@@ -31,12 +31,7 @@ def write_errors(path: Path, kept: str) -> Iterator[None]:
 
 
 class MetricsLog:
-    """Appends one JSON object a line to `metrics.jsonl`; steps after a resume replace those that were lost.
-
-    Args:
-        path: The file.
-        done: Steps that the run has behind it; later lines are of an interrupted attempt and are dropped.
-    """
+    """Appends one JSON object a line to a file; lines of steps after `done` are of an interrupted attempt and go."""
 
     def __init__(self, path: Path, done: int = 0) -> None:
         self.path = path
@@ -57,11 +52,7 @@ class MetricsLog:
 
 
 def require_trackers(names: Sequence[str]) -> list[str]:
-    """The names of the trackers, all of whose packages are there.
-
-    Raises:
-        TrunklineError: One is not installed.
-    """
+    """The names of the trackers; raises TrunklineError if a package of one is not there."""
     missing = [name for name in names if importlib.util.find_spec(name) is None]
     if missing:
         raise TrunklineError(

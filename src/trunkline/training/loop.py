@@ -59,10 +59,7 @@ def keep_freed_memory() -> bool:
     """Tells the C library not to give freed memory back to the system while this process runs.
 
     By default glibc maps every block above 32 MB afresh and returns the top of its heap, so that each step pays for the
-    same pages again: the system must clear them before their first use. The peak of memory stays what it is.
-
-    Returns:
-        Whether it could be told; only glibc can.
+    same pages again: the system must clear them before their first use. Returns whether it could be told.
     """
     if platform.libc_ver()[0] != "glibc":
         return False
@@ -88,7 +85,7 @@ def run(
     accelerator: Any,
     start: int = 0,
 ) -> int:
-    """Trains from step `start` to `settings.steps`.
+    """Trains from step `start` to `settings.steps` and returns the steps done.
 
     Args:
         module: Its trainable parameters are clipped together.
@@ -99,9 +96,6 @@ def run(
         hooks: The caller's part.
         accelerator: An `accelerate.Accelerator`.
         start: Steps already done.
-
-    Returns:
-        The steps done.
 
     Raises:
         TrainingError: A loss or the gradient is not finite; weights and checkpoints are those before this step.
@@ -215,16 +209,14 @@ def optimizer_for(groups: dict[str, tuple[list[nn.Parameter], float]], weight_de
 
 @contextmanager
 def _stop_signal() -> Iterator[threading.Event]:
-    """An event that Ctrl-C and SIGTERM set, so that a step is never left half done; a Ctrl-C after either aborts.
-
-    A second SIGTERM does not: launchers and schedulers send several, and follow with SIGKILL when they mean it.
-    """
+    """An event that Ctrl-C and SIGTERM set, so that a step is never left half done; a Ctrl-C after either aborts."""
     event = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield event
         return
 
     def handle(number: int, frame: Any) -> None:
+        # Launchers send several SIGTERM, and follow with SIGKILL when they mean it.
         if event.is_set() and number == signal.SIGINT:
             raise KeyboardInterrupt
         event.set()
@@ -242,10 +234,6 @@ def averages_of(module: nn.Module, decay: float) -> AveragedModel:
 
     `update_parameters(module)` after a step moves an average a towards the weight w, to d a + (1 - d) w with
     d = min(decay, (1 + t) / (10 + t)) after t updates, so that the start counts little in short runs.
-
-    Args:
-        module: What is trained.
-        decay: Above 0 and below 1; 0.999 averages about the last thousand steps.
     """
 
     @torch.no_grad()

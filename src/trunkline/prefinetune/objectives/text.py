@@ -1,7 +1,6 @@
 """Plain text: masked-language-model training (Devlin et al. 2019, section 3.1), to bring an encoder to a domain.
 
-The same masked-LM objective serves as an anchor against forgetting beside other families. Encoders that were made for
-features come without an output layer, so it has a small one of its own.
+Encoders that were made for features come without an output layer, so the objective has a small one of its own.
 """
 
 from __future__ import annotations
@@ -34,20 +33,23 @@ MASK_NAMES = ("[MASK]", "<mask>")
 _NONE = np.zeros(0, dtype=np.int64)
 
 
-class MaskedLM(nn.Module):
-    """Chooses tokens and predicts them from an encoder's states, with the encoder's own word embeddings as output.
+class MaskedTextObjective(nn.Module):
+    """Masked-LM loss of a batch of plain texts; each token that is to be predicted is a unit.
 
-    The transform is BERT's (dense, GELU, layer norm, output bias). It starts at random, is trained along and thrown
-    away afterwards.
+    So only the states at these tokens leave the encoder, and packing, chunks, several processes and adapters are those
+    of every family. The output layer is the encoder's word embeddings behind BERT's transform (dense, GELU, layer norm,
+    output bias), which starts at random, is trained along and thrown away afterwards.
 
     Args:
-        encoder: Gives the sizes.
+        encoder: Gives the sizes and the word embeddings.
         tokenizer: Gives the mask token and those that are never predicted: opening, closing, padding.
         seed: Chooses the tokens, with the step.
 
     Raises:
         EncoderError: The tokenizer has no mask token.
     """
+
+    from_units = True
 
     def __init__(self, encoder: Encoder, tokenizer: TextTokenizer, seed: int) -> None:
         super().__init__()
@@ -57,17 +59,17 @@ class MaskedLM(nn.Module):
             raise EncoderError(
                 "the tokenizer has no mask token",
                 expected=" or ".join(MASK_NAMES),
-                todo="Leave out `anchor` and the family text, or choose an encoder trained as a masked language model",
+                todo="Leave out the family text, or choose an encoder that was trained as a masked language model",
             )
         self.mask_id, self.seed = int(found[0]), seed
         self.special = np.asarray(sorted({tokenizer.opening, tokenizer.closing, config.pad_id, self.mask_id}))
         self.ordinary = np.setdiff1d(np.arange(config.vocab_size), self.special)
-        self.transform = nn.Sequential(
-            nn.Linear(config.hidden_size, config.embedding_size),
-            nn.GELU(),
-            nn.LayerNorm(config.embedding_size, eps=1e-12),
-        )
+        width = config.embedding_size
+        norm = nn.LayerNorm(width, eps=1e-12)
+        self.transform = nn.Sequential(nn.Linear(config.hidden_size, width), nn.GELU(), norm)
         self.bias = nn.Parameter(torch.zeros(config.vocab_size))
+        # In a tuple, as the encoder's parameter is not to be registered here a second time.
+        self._words = (encoder.embeddings.word.weight,)
 
     def mask(self, ids: IntArray, step: int) -> tuple[IntArray, IntArray]:
         """Chooses `SHARE` of [tokens] ids that are not special, at least one, by the seed and the step alone.
@@ -87,71 +89,40 @@ class MaskedLM(nn.Module):
         masked[chosen] = np.where(fate < 0.8, self.mask_id, np.where(fate < 0.9, drawn, ids[chosen]))
         return masked, chosen
 
-    def forward(self, states: Tensor, targets: Tensor, words: Tensor) -> Tensor:
-        """Mean cross-entropy in nats of the chosen tokens; 0 where there are none.
-
-        Where there are more than `AT_ONCE`, logits are computed in parts, and once more for the gradient, so that
-        memory does not grow.
-
-        Args:
-            states: [chosen, hidden] of the last layer, at the chosen tokens of the masked text.
-            targets: [chosen] ids that the tokens had.
-            words: [vocabulary, embedding] the encoder's word embeddings, which are the output layer as well.
-        """
-        # Under autocast states may be in bf16 while the weights are not.
-        states = states.to(words.dtype)
-
-        def part(states: Tensor, targets: Tensor) -> Tensor:
-            return F.cross_entropy(F.linear(self.transform(states), words, self.bias), targets, reduction="sum")
-
-        if len(targets) <= AT_ONCE:
-            return part(states, targets) / max(len(targets), 1)
-        parts = zip(states.split(AT_ONCE), targets.split(AT_ONCE), strict=True)
-        return torch.stack([checkpoint(part, *some, use_reentrant=False) for some in parts]).sum() / len(targets)
-
-    def measure(self, states: Tensor, targets: Tensor, words: Tensor) -> tuple[str, Tensor]:
-        """Whether the most probable token of each chosen position is the right one."""
-        parts = states.to(words.dtype).split(AT_ONCE)
-        best = [F.linear(self.transform(part), words, self.bias).argmax(-1) for part in parts]
-        return "masked_accuracy", (torch.cat(best) == targets).float()
-
-
-class MaskedTextObjective(nn.Module):
-    """Masked-LM loss of a batch of plain texts; each token that is to be predicted is a unit.
-
-    So only the states at these tokens leave the encoder, and packing, chunks, several processes and adapters are those
-    of every family. The encoder's word embeddings [vocabulary, embedding] are the output layer, too.
-    """
-
-    from_units = True
-
-    def __init__(self, masked_lm: MaskedLM, word_embeddings: Tensor) -> None:
-        super().__init__()
-        self.masked_lm = masked_lm
-        # In a tuple, as the encoder's parameter is not to be registered here a second time.
-        self._words = (word_embeddings,)
-
     def masked(self, texts: Sequence[UnitText], step: int) -> tuple[list[UnitText], Tensor]:
         """The texts with tokens masked, and what the tokens were, [units]."""
         ids = np.concatenate([_NONE, *(text.ids for text in texts)])
-        masked, chosen = self.masked_lm.mask(ids, step)
+        masked, chosen = self.mask(ids, step)
         ends = np.cumsum([text.size for text in texts])
         parts = np.split(chosen, np.searchsorted(chosen, ends[:-1]))
         result = []
         for text, end, part in zip(texts, ends, parts, strict=True):
-            begin = end - text.size
-            units = np.arange(len(part))
+            begin, units = end - text.size, np.arange(len(part))
             result.append(replace(text, ids=masked[begin:end], token=part - begin, unit=units, n_units=len(part)))
         return result, torch.from_numpy(ids[chosen])
 
     def forward(self, features: Tensor, targets: Tensor) -> Tensor:
-        """The mean loss in nats of [units, width] features."""
-        loss: Tensor = self.masked_lm(features, targets, self._words[0])
-        return loss
+        """Mean cross-entropy in nats of [units, width] features against [units] ids; 0 where there are none.
+
+        Where there are more than `AT_ONCE`, logits are computed in parts, and once more for the gradient, so that
+        memory does not grow.
+        """
+
+        def part(states: Tensor, targets: Tensor) -> Tensor:
+            return F.cross_entropy(self._logits(states), targets, reduction="sum")
+
+        if len(targets) <= AT_ONCE:
+            return part(features, targets) / max(len(targets), 1)
+        parts = zip(features.split(AT_ONCE), targets.split(AT_ONCE), strict=True)
+        return torch.stack([checkpoint(part, *some, use_reentrant=False) for some in parts]).sum() / len(targets)
 
     def measure(self, features: Tensor, targets: Tensor) -> tuple[str, Tensor]:
         """Whether the most probable token is the right one."""
-        return self.masked_lm.measure(features, targets, self._words[0])
+        best = [self._logits(part).argmax(-1) for part in features.split(AT_ONCE)]
+        return "masked_accuracy", (torch.cat(best) == targets).float()
+
+    def _logits(self, states: Tensor) -> Tensor:
+        return F.linear(self.transform(states), self._words[0], self.bias)
 
 
 class TextFamily:
@@ -166,8 +137,7 @@ class TextFamily:
 
     def objective(self, recipe: FamilySection, sources: Sequence[Source], embed: TextEmbedder, seed: int) -> nn.Module:
         """Masked-LM training with the encoder's word embeddings as output layer."""
-        masked_lm = MaskedLM(embed.encoder, embed.tokenizer, seed)
-        return MaskedTextObjective(masked_lm, embed.encoder.embeddings.word.weight)
+        return MaskedTextObjective(embed.encoder, embed.tokenizer, seed)
 
 
 def even_windows(tokens: Tokens) -> UnitText:
