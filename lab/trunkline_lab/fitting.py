@@ -136,7 +136,7 @@ def fit(
         settings = replace(lora or LoraSettings(), seed=seed)
         tuned = tune_lora(start.encoder, primary, family, data, units, labels, n_dev=len(task.dev), settings=settings)
         updates, fitted, chosen = tuned.lora, tuned.fitted, {**tuned.fitted.record(), "epochs": tuned.epochs}
-        test_features = compute(task.test, updates)
+        test_features: Sequence[Features] = compute(task.test, updates)
     else:
         known = features or {part: compute(getattr(task, part), primary) for part in ("train", "dev", "test")}
         data = labelled(family, examples, [*known["train"], *known["dev"]], labels)

@@ -17,7 +17,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -132,7 +132,7 @@ def measure(
     return name, run_strategy(recipe_of(name, options, seed), runs, options.conflict)
 
 
-def summarise(rows: Sequence[dict[str, Any]], families: dict[str, str]) -> list[dict[str, Any]]:
+def summarise(rows: Sequence[dict[str, Any]], families: Mapping[str, str]) -> list[dict[str, Any]]:
     """Mean and 95 % t-interval over seeds of each measure and of the mean probe of each family, by strategy.
 
     `over` holds the same of the differences to other strategies. They are paired, as a seed draws the same data and the
@@ -183,7 +183,7 @@ def _cell(row: dict[str, Any], over: str | None) -> str:
     return f"{100 * row['mean']:{'+' if over else ''}.1f}{spread}"
 
 
-def write_tables(summary: Sequence[dict[str, Any]], families: dict[str, str], out: Path) -> None:
+def write_tables(summary: Sequence[dict[str, Any]], families: Mapping[str, str], out: Path) -> None:
     """Writes table.md: all measures, then the paired differences to each strategy of `REFERENCES`."""
     shown = [*MEASURES, "probes/ner", "probes/classification", *(f"probe/{probe}" for probe in families)]
     parts = [table(summary, shown)]

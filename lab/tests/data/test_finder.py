@@ -81,5 +81,5 @@ def test_a_run_learns_from_cards(tiny_folder: Callable[[str], Path], tmp_path: P
     }
     bundle = prefinetune(parse_recipe(raw, PrefinetuneRecipe, "r"), tmp_path, finder=CardFinder())
     assert (bundle / "manifest.json").is_file()
-    content = json.dumps(json.loads((tmp_path / "recipe.json").read_text("utf-8")))
+    content = json.dumps(json.loads((tmp_path / "experiment.json").read_text("utf-8")))
     assert "sample_sentences" in content

@@ -79,5 +79,5 @@ def test_every_public_data_set_says_which_files_its_numbers_came_from() -> None:
         if card.home.startswith("http"):
             assert card.published, name
             named = {ref.path for refs in card.files.values() for ref in refs}
-            lost = {"downstream/tc/tweeteval/datasets/sentiment/train_text.txt"}
+            lost = {"downstream/tc/tweeteval/sentiment/train_text.txt"}
             assert named <= card.published.keys() | lost, name

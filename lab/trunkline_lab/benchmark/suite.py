@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Collection, Mapping, Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, cast
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
@@ -130,7 +130,7 @@ class AdaptSection(Section):
 
     mode: Literal["head", "lora"] = "head"
     rank: PositiveInt = _LORA.rank
-    targets: tuple[Target, ...] = _LORA.targets
+    targets: tuple[Target, ...] = cast(tuple[Target, ...], _LORA.targets)
     rate: PositiveFloat = _LORA.rate
     epochs: PositiveInt = _LORA.epochs
     batch: PositiveInt = _LORA.batch

@@ -99,26 +99,23 @@ def check_data(
     sources: Annotated[
         bool, typer.Option(help="With --all the sources, too; compare sources with the tasks' dev and test parts.")
     ] = False,
-    encoder: Annotated[str, typer.Option(help="Whose tokens are counted; none estimates them.")] = "default",
     full: Annotated[
         bool, typer.Option("--full", help="Show notes and texts, too; without it --out and --json have no texts.")
     ] = False,
     out: Annotated[Path | None, typer.Option(help="Write the reports here as JSON lines, one a data set.")] = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Check public data sets for leaks, duplicates, conflicting labels, truncation, damage; exit code 1 on a leak.
+    """Check public data sets for leaks, duplicates, conflicting labels, damage; exit code 1 on a leak.
 
     Example: trunkline-lab data check banking77 wnut17
     """
-    from trunkline.cli.data import token_counter
     from trunkline.training.log import write_rows
     from trunkline.ui import say
     from trunkline.ui.checks import print_checks
     from trunkline_lab.data.checks import check_data as run
     from trunkline_lab.data.checks import exit_code
 
-    count = token_counter(encoder, say)
-    reports = run(names or [], all_cards=all_cards, sources=sources, count_tokens=count, say=say)
+    reports = run(names or [], all_cards=all_cards, sources=sources, say=say)
     for finding in (item for report in reports for item in report["findings"]):
         finding["samples"] = finding["samples"] if full else []
     if out is not None:

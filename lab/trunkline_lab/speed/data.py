@@ -16,21 +16,20 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
 import torch
 
 from trunkline.atomic import write_atomic
-from trunkline.config import PrefinetuneRecipe, parse_recipe
+from trunkline.config import FamilyName, PrefinetuneRecipe, parse_recipe
 from trunkline.encoder.bundle_files import load_any
-from trunkline.encoder.embed import embed_texts
 from trunkline.prefinetune.mixture import Mixture
 from trunkline.prefinetune.model import StepBatch, draw_batch
+from trunkline.prefinetune.objectives import TextEmbedder, get_prefinetune_family
 from trunkline.prefinetune.run import Session
 from trunkline.prefinetune.sources import recipe_sources
-from trunkline.tasks import get_family
 from trunkline.training.distributed import Place
 from trunkline.training.report import Report
 from trunkline.versions import versions
@@ -62,18 +61,14 @@ def ours(
 ) -> Callable[[int], StepBatch]:
     """Draws, reads, tokenises or looks up, packs and makes the targets of a step (which collation does not)."""
     start = load_any("default", max_length=recipe.max_length)
-    objective = get_family(family).objective(
-        recipe.families[family],
-        sources,
-        lambda texts: torch.from_numpy(embed_texts(start.encoder, tokenizer, texts)),
-        0,
-    )
+    section = recipe.families[cast(FamilyName, family)]
+    embedder = TextEmbedder(start.encoder, tokenizer)
+    objective: Any = get_prefinetune_family(family).objective(section, sources, embedder, 0)
     if not targets:
-        objective.targets = lambda drawn, step: torch.zeros(0)  # type: ignore[assignment]
+        objective.targets = lambda drawn, step: torch.zeros(0)
     mixture = Mixture(sources, 0)
 
     def make(step: int) -> StepBatch:
-        section = recipe.families[family]
         return draw_batch(family, mixture, objective, tokenizer, step=step, section=section, pad_id=0, place=Place())
 
     return make

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from trunkline.encoder.bundle_files import Loaded, load_any
+from trunkline.prefinetune.objectives import get_prefinetune_family
 from trunkline.tasks import get_family
 from trunkline.text.words import split_words
 from trunkline.training.loop import Hooks, LoopSettings, optimizer_for, run
@@ -49,8 +50,8 @@ def sentences(options: Options, start: Loaded) -> tuple[list[Any], list[Any], li
     chosen = _order(len(examples), options)[: 2 * sum(trainer_plan(options))]
     units = fitting.example_units(family, [examples[i] for i in chosen], start.tokenizer)
     kept = [number for number, text in enumerate(units) if len(text.sizes) == 1]
-    kept_examples = [examples[chosen[number]] for number in kept]
-    targets = [np.asarray(family.unit_targets(e, tuple(labels), split_words(e.text))) for e in kept_examples]
+    kept_examples: list[Any] = [examples[chosen[number]] for number in kept]
+    targets: list[Any] = [np.asarray(family.unit_targets(e, tuple(labels), split_words(e.text))) for e in kept_examples]
     return [units[number] for number in kept], targets, labels
 
 
@@ -58,7 +59,7 @@ def pairs(options: Options, start: Loaded, count: int) -> tuple[list[Any], list[
     """So many pairs of texts of one window each, and their tokens; always in the same order."""
     examples = load_card(options.pairs).load("train")
     chosen = [examples[i] for i in _order(len(examples), options)[: count + count // 4 + 64]]
-    texts = get_family("classification").unit_texts(chosen, start.tokenizer)
+    texts = get_prefinetune_family("classification").unit_texts(chosen, start.tokenizer)
     both = [texts[2 * i : 2 * i + 2] for i in range(len(chosen))]
     kept = [i for i, (left, right) in enumerate(both) if len(left.sizes) == len(right.sizes) == 1]
     kept = [kept[i % len(kept)] for i in range(count)]

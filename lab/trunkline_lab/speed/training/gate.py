@@ -64,7 +64,7 @@ class Gate:
 
     def add(self, **counts: float) -> None:
         """Counts work of the current part, such as `tokens`, `computed` (with padding), `pairs`, `waited` (seconds)."""
-        self.counts.update(counts)  # type: ignore[arg-type]
+        self.counts.update(counts)
 
     def step(self, *_: Any) -> None:
         """To be called after each step."""

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator
-from typing import IO, Any
+from typing import IO, Any, cast
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from trunkline.adapt.lora import TaskModel, starting_lora
 
-from trunkline.config import AdaptSection
+from trunkline.config import AdapterSection
 from trunkline.encoder.batch import TokenBatch
 from trunkline.encoder.encoder import Encoder
+from trunkline.encoder.lora import LoraAdapter, lora_config
 from trunkline.encoder.resolve import resolve
-from trunkline.heads.linear import LinearHead
 from trunkline.text.packing import UnitText, pack
 from trunkline_lab.speed.side_by_side import Missing
 from trunkline_lab.speed.training.cases import TRAINER_BATCH, Options
@@ -34,6 +33,23 @@ from trunkline_lab.speed.training.common import (
 from trunkline_lab.speed.training.flops import step_flops
 from trunkline_lab.speed.training.gate import Gate
 
+LORA = AdapterSection(rank=8, alpha=16.0, targets=("query", "value"))
+
+
+class LoraTagger(nn.Module):
+    """LoRA on the branch and a linear head, trained on a frozen encoder."""
+
+    def __init__(self, encoder: Encoder, labels: int) -> None:
+        super().__init__()
+        self.lora = LoraAdapter(lora_config(LORA, encoder.config, encoder.fork), encoder.config)
+        self.head = nn.Linear(encoder.config.hidden_size, labels)
+
+    def forward(self, encoder: Encoder, batch: TokenBatch, dropout: float) -> Tensor:
+        """[words, labels] logits."""
+        with torch.no_grad():
+            states = encoder.trunk(batch)
+        return self.head(F.dropout(batch.pool(encoder.read(states, batch, self.lora)), dropout, self.training))
+
 
 class Tagger(nn.Module):
     """An encoder and a linear head, both trained."""
@@ -49,7 +65,7 @@ class Tagger(nn.Module):
 
 
 def tagger(options: Options, channel: IO[str], *, lora: bool, batch: int | None) -> None:
-    """Our loop, as `trunkline adapt --mode lora` trains, or with the whole encoder trained."""
+    """Our loop with LoRA on the frozen encoder, or with the whole encoder trained."""
     start = start_of(options)
     texts, targets, labels = sentences(options, start)
     accelerator, precision = accelerator_of()
@@ -58,10 +74,7 @@ def tagger(options: Options, channel: IO[str], *, lora: bool, batch: int | None)
     model: nn.Module
     if lora:
         encoder.requires_grad_(False).eval()
-        head = LinearHead(
-            np.zeros((len(labels), encoder.config.hidden_size), np.float32), np.zeros(len(labels), np.float32)
-        )
-        model = TaskModel(starting_lora(start, "ner", AdaptSection().adapter), head)
+        model = LoraTagger(encoder, len(labels))
     else:
         encoder.dropout = rate
         model = Tagger(encoder, len(labels))
@@ -126,7 +139,7 @@ def trainer(options: Options, channel: IO[str], *, bf16: bool, lora: bool) -> No
 
     class InOrder(transformers.Trainer):
         def _get_train_sampler(self, *arguments: Any, **keywords: Any) -> Any:
-            return torch.utils.data.SequentialSampler(self.train_dataset)
+            return torch.utils.data.SequentialSampler(cast(Any, self.train_dataset))
 
     with tempfile.TemporaryDirectory() as output:
         arguments = transformers.TrainingArguments(
@@ -153,10 +166,9 @@ def _with_peft(model: Any, encoder: Encoder) -> Any:
         from peft import LoraConfig, TaskType, get_peft_model
     except ImportError as error:
         raise Missing(f"peft is not installed ({error}); `pip install 'trunkline-lab[peers]'`") from error
-    section = AdaptSection().adapter
     config = LoraConfig(
-        r=section.rank,
-        lora_alpha=section.alpha,
+        r=LORA.rank,
+        lora_alpha=int(LORA.alpha),
         target_modules=["query", "value"],
         layers_to_transform=list(range(encoder.fork, encoder.config.n_layers)),
         task_type=TaskType.TOKEN_CLS,
