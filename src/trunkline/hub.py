@@ -96,11 +96,12 @@ def fetch(repository: str, revision: str | None = None) -> Path:
     """
     with needs("hub", f"{repository!r} is no folder here; fetching it from the hub"):
         from huggingface_hub import hf_hub_download, snapshot_download
-    where = {"revision": revision, "local_files_only": bool(hub_problem())}
+    local = bool(hub_problem())
     try:
-        path = Path(hf_hub_download(repository, MANIFEST, **where))
+        path = Path(hf_hub_download(repository, MANIFEST, revision=revision, local_files_only=local))
         names = [MANIFEST, SIGNATURE, *read_manifest(path.parent).files]
-        return Path(snapshot_download(repository, allow_patterns=names, **where))
+        folder = snapshot_download(repository, revision=revision, allow_patterns=names, local_files_only=local)
+        return Path(str(folder))
     except _errors() as error:
         raise _refused(repository, error) from error
 

@@ -115,8 +115,7 @@ class Model:
             dev: `(texts, labels)` on which settings are chosen, instead of by cross-validation; not trained on.
             test: `(texts, labels)` that are only scored.
             replace: Whether a task of this name may be there already.
-            settings: `seed` of the folds, and of mode `lora` also of its start and the order of batches; mode `lora`
-                has besides `rank`, `epochs`, `rate` and `batch`, see `trunkline.adapt.LoraSettings`.
+            settings: `seed` of the folds; mode `lora` has those of `trunkline.adapt.LoraSettings`.
 
         Returns:
             The numbers of examples, the cross-validated scores, those on test, and what was chosen.

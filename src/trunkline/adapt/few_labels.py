@@ -183,7 +183,7 @@ def _starting(shared: _Setting) -> LoraAdapter:
     if shared.primary is not None:
         return copy.deepcopy(shared.primary).requires_grad_(True)
     rank, targets = shared.settings.rank, shared.settings.targets
-    section = AdapterSection(rank=rank, alpha=2.0 * rank, targets=targets)
+    section = AdapterSection.model_validate({"rank": rank, "alpha": 2.0 * rank, "targets": targets})
     return LoraAdapter(lora_config(section, shared.encoder.config, shared.encoder.fork), shared.encoder.config)
 
 

@@ -88,8 +88,9 @@ def write_bundle(folder: Path, manifest: Manifest, parts: Parts, key: str | byte
         named[file] = content
     with new_folder(folder) as temporary:
         files = {file: _put(temporary / file, source) for file, source in named.items()}
-        places = {"graphs": graphs, "checkpoint": checkpoint, "adapters": adapters}
-        written = dataclasses.replace(manifest, **places, tasks={}, files=files)
+        written = dataclasses.replace(
+            manifest, graphs=graphs, checkpoint=checkpoint, adapters=adapters, tasks={}, files=files
+        )
         for family, file in adapters.items():
             read_primary(temporary / file, written, family)
         families = {name: read_task(temporary / file, written, name).family for name, file in tasks.items()}

@@ -35,7 +35,7 @@ def rows_of(
         raise TrunklineError("texts were given as arguments and by --file", expected="one of both")
     if file is not None:
         return iter(load_texts(file, text_column=text_column, delimiter=delimiter))
-    given = [(_whole(text), {}) for text in texts]
+    given: list[Row] = [(_whole(text), {}) for text in texts]
     if not given and stdin is not None:
         return ((_whole(line.rstrip("\n")), {}) for line in stdin if line.strip())
     if not given:

@@ -21,7 +21,7 @@ TEXTS = "a list, tuple, generator, numpy array, pandas or polars Series, or colu
 _FAMILIES: dict[str, type] = {"classification": TextExample, "ner": NerExample, "qa": QaExample}
 
 
-def examples_from(texts: Any, labels: Any = None, family: str | None = None) -> tuple[str, list[Example]]:
+def examples_from(texts: Any, labels: Any = None, family: str | None = None) -> tuple[str, list[Any]]:
     """Texts and labels as examples.
 
     Args:
@@ -66,7 +66,7 @@ def examples_from(texts: Any, labels: Any = None, family: str | None = None) -> 
     return found, [build_example(row, f"labels[{n}]") for n, row in enumerate(rows)]
 
 
-def _checked(items: list[Any], family: str | None) -> tuple[str, list[Example]]:
+def _checked(items: list[Any], family: str | None) -> tuple[str, list[Any]]:
     """Examples with their family."""
     found = next((name for name, kind in _FAMILIES.items() if items and isinstance(items[0], kind)), family)
     if found is None or not all(isinstance(item, _FAMILIES[found]) for item in items):
