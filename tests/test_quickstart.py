@@ -1,49 +1,66 @@
 """The whole way on the shipped sample, with a tiny encoder and few steps; the numbers mean nothing here."""
 
-import json
+import subprocess
+import sys
 
 import pytest
 import yaml
 
 import trunkline
-from trunkline.quickstart import RECIPES, quickstart
+from trunkline import quickstart as module
+from trunkline.quickstart import TASKS, quickstart
 
 
 @pytest.fixture
-def small(tmp_path, tiny_folder):
-    recipes = tmp_path / "recipes"
-    recipes.mkdir()
-    run = yaml.safe_load((RECIPES / "quickstart.yaml").read_text("utf-8"))
-    run |= {"encoder": str(tiny_folder("bert")), "fork": 2, "monitor": {"every": 3}, "checkpoint": {"every": 2}}
-    run["adapter"] = {"rank": 4, "alpha": 8}
-    run["optimizer"]["steps"] = 4
-    for family in run["families"].values():
+def small(tmp_path, tiny_folder, monkeypatch):
+    """A recipe of four steps, and a tiny encoder in place of the default one."""
+    recipe = yaml.safe_load(module.RECIPE.read_text("utf-8"))
+    recipe |= {"encoder": str(tiny_folder("bert")), "fork": 2, "monitor": {"every": 3}, "checkpoint": {"every": 2}}
+    recipe["adapter"] = {"rank": 4, "alpha": 8}
+    recipe["optimizer"]["steps"] = 4
+    for family in recipe["families"].values():
         family["tokens"] = 128
         family["held_out"] = 10
-    sweep = yaml.safe_load((RECIPES / "quickstart-sweep.yaml").read_text("utf-8"))
-    sweep["encoders"]["none"] = str(tiny_folder("bert"))
-    sweep["seeds"] = [0, 1]
-    (recipes / "quickstart.yaml").write_text(yaml.safe_dump(run), "utf-8")
-    (recipes / "quickstart-sweep.yaml").write_text(yaml.safe_dump(sweep), "utf-8")
-    return recipes
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe), "utf-8")
+    monkeypatch.setattr(module, "RECIPE", tmp_path / "recipe.yaml")
+    monkeypatch.setattr(module, "load", lambda source=None: trunkline.load(source or tiny_folder("bert")))
 
 
-def test_quickstart_makes_a_bundle_that_predicts_and_skips_what_is_done(small, tmp_path, capsys):
+def test_quickstart_makes_bundles_that_predict_and_skips_what_is_done(small, tmp_path, capsys):
     folder = tmp_path / "out"
-    quickstart(folder, small)
+    quickstart(folder)
     shown = capsys.readouterr().out
-    assert "average ner" in shown
-    assert shown.count("  trunkline ") == 3
-    summary = [json.loads(line) for line in (folder / "comparison.jsonl").read_text("utf-8").splitlines()]
-    assert {row["encoder"] for row in summary} == {"none", "task-primary"}
-    assert all(row["interval"][0] <= row["mean"] <= row["interval"][1] for row in summary)
-    results = (folder / "results.jsonl").read_text("utf-8")
-    assert len(results.splitlines()) == 4 * 2 * 2
-    bundle = trunkline.load(folder / "run" / "bundle")
-    assert set(bundle.tasks) == {"events", "orders", "intents", "triage"}
-    text = "Lunch with Ana at one"
-    (found,) = bundle.predict([text])
-    assert found["intents"]["label"] in found["intents"]["probabilities"]
-    assert all(text[entity["start"] : entity["end"]] == entity["text"] for entity in found["events"])
-    quickstart(folder, small)
-    assert (folder / "results.jsonl").read_text("utf-8") == results, "finished cells are not run again"
+    assert "default encoder" in shown and "pre-finetuned" in shown
+    assert shown.count(" predict ") == shown.count(" evaluate ") == shown.count(" fit ") == 1
+    for name in ("few-labels", "pre-finetuned"):
+        model = trunkline.load(folder / name)
+        assert list(model.tasks) == sorted(TASKS)
+        text = "Lunch with Ana at one"
+        (found,) = model.predict([text])
+        assert found["intents"]["label"] in found["intents"]["probabilities"]
+        assert all(text[entity["start"] : entity["end"]] == entity["text"] for entity in found["events"])
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*.safetensors")}
+    quickstart(folder)
+    assert {path: path.stat().st_mtime_ns for path in folder.rglob("*.safetensors")} == before
+
+
+def test_the_commands_at_the_end_work_in_the_users_shell(tmp_path, monkeypatch):
+    monkeypatch.setattr(module.shutil, "which", lambda name: None)
+    monkeypatch.setattr(sys, "argv", ["something"])
+    command = [*module._program().split(), "--version"]
+    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip() == trunkline.__version__
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1500)
+def test_pre_finetuning_gains_on_average_in_each_family(tmp_path):
+    quickstart(tmp_path)
+    scores = {}
+    for name in ("few-labels", "pre-finetuned"):
+        model = trunkline.load(tmp_path / name)
+        for task, ending in TASKS.items():
+            _, test = module.load_examples(module.SAMPLES / "tasks" / f"{task}-test.{ending}")
+            scores[name, task] = next(iter(model.evaluate(task, test).scores.values()))
+    for tasks in (("events", "orders"), ("intents", "triage")):
+        gains = [scores["pre-finetuned", task] - scores["few-labels", task] for task in tasks]
+        assert sum(gains) > 0, gains

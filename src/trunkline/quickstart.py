@@ -15,6 +15,7 @@ from trunkline.model import Model, load
 
 HERE = Path(__file__).parent
 SAMPLES = HERE / "samples"
+RECIPE = HERE / "recipes" / "quickstart.yaml"
 TASKS = {"events": "jsonl", "orders": "jsonl", "intents": "csv", "triage": "csv"}
 """Name -> ending of the sample's files."""
 
@@ -71,7 +72,7 @@ def _prefinetuned(folder: Path) -> Path:
     from trunkline.config import PrefinetuneRecipe, load_recipe
     from trunkline.prefinetune import FileFinder, prefinetune
 
-    recipe = load_recipe(HERE / "recipes" / "quickstart.yaml", PrefinetuneRecipe)
+    recipe = load_recipe(RECIPE, PrefinetuneRecipe)
     with ui.training_bar(recipe.name) as report:
         return prefinetune(recipe, folder / "run", report, finder=FileFinder(SAMPLES))
 
