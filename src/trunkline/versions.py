@@ -6,7 +6,7 @@ import os
 import platform
 import subprocess
 from collections.abc import Sequence
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +15,14 @@ _GIT_TIMEOUT_S = 5.0
 
 
 def versions() -> dict[str, str]:
-    """Python's version and those of the packages that results depend on."""
-    return {"python": platform.python_version(), **{package: version(package) for package in PACKAGES}}
+    """Python's version and those of the packages that results depend on, as far as they are installed."""
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
 
 
 def git_state(folder: Path | None = None) -> dict[str, Any] | None:
