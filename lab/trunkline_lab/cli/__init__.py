@@ -7,7 +7,7 @@ import typer
 from trunkline.cli import run_app
 from trunkline_lab.cli.benchmark import benchmark_app
 from trunkline_lab.cli.data import data_app
-from trunkline_lab.cli.measure import ARGUMENTS, litert, prefinetune, quantisation, speed_app, strategies
+from trunkline_lab.cli.measure import ARGUMENTS, litert, plot, prefinetune, quantisation, speed_app, strategies
 from trunkline_lab.conflict.command import conflict
 from trunkline_lab.size.command import size
 
@@ -21,6 +21,7 @@ app = typer.Typer(
 )
 app.add_typer(data_app, name="data")
 app.command()(prefinetune)
+app.command()(plot)
 app.command(context_settings=ARGUMENTS)(strategies)
 app.command()(conflict)
 app.add_typer(benchmark_app, name="benchmark")

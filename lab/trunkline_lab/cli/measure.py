@@ -40,6 +40,20 @@ def prefinetune(
     typer.echo(f"{bundle}")
 
 
+def plot(run: Annotated[Path, typer.Argument(help="A run's folder, with its metrics.jsonl.")]) -> None:
+    """Draw the losses, dev scores, probes and course of a run of pre-finetuning, finished or not.
+
+    Example: trunkline-lab plot runs/real-cpu
+    """
+    from trunkline.extras import needs
+
+    with needs("plots", "plotting a run"):
+        from trunkline_lab.ui.training_plots import plot_run
+
+        for path in plot_run(run):
+            typer.echo(f"{path}")
+
+
 def strategies(context: typer.Context) -> None:
     """Compare the strategies of pre-finetuning on the same data, order, steps and seeds.
 

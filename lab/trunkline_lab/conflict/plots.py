@@ -12,9 +12,9 @@ from rich.text import Text
 
 from trunkline.encoder.storage import write_json
 from trunkline.ui import console
-from trunkline.ui.plots import _INK, _SOFT, _save, _title
 from trunkline_lab.conflict.measure import WHOLE
 from trunkline_lab.conflict.report import levels, summarise_conflict
+from trunkline_lab.ui.plots import _INK, _SOFT, _save, _title
 
 WIDTH = 100
 _GRID = "#e4e7eb"

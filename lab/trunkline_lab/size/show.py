@@ -9,7 +9,7 @@ from typing import Any
 from rich.table import Table
 
 from trunkline.ui import console
-from trunkline.ui.plots import _INK, _SOFT, _save, _shorten, _title
+from trunkline_lab.ui.plots import _INK, _SOFT, _save, _shorten, _title
 
 _BEST, _OTHER = "#2a7f9e", "#c3cbd3"
 

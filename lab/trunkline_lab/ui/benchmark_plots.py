@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from trunkline.ui.plots import _INK, _SOFT, _save, _shorten, _title
 from trunkline_lab.ui.benchmark_markdown import by_family, family_title, over_baseline, plot_name, points
+from trunkline_lab.ui.plots import _INK, _SOFT, _save, _shorten, _title
 
 _GRID = "#e4e7eb"
 _BASE = "#5f6b7a"

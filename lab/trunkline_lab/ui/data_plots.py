@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from trunkline.errors import TrunklineError
-from trunkline.ui.plots import _INK, _SOFT, _save, _shorten, _title
+from trunkline_lab.ui.plots import _INK, _SOFT, _save, _shorten, _title
 
 MOST_LABELS = 40
 SKEWED = 30.0

@@ -40,14 +40,9 @@ def run(
     parsed = load_recipe(recipe, PrefinetuneRecipe, {} if seed is None else {"seed": seed})
     if seed is not None:
         parsed = parsed.model_copy(update={"name": f"{parsed.name}-{seed}"})
-    folder = out or Path("runs") / parsed.name
     with training_bar(parsed.name) as report:
-        bundle = prefinetune(parsed, folder, report)
+        bundle = prefinetune(parsed, out or Path("runs") / parsed.name, report)
     if is_main_process():
-        with needs("plots", "the run is done; plotting it"):
-            from trunkline.ui.training_plots import plot_run
-
-            plot_run(folder)
         typer.echo(f"{bundle}")
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from trunkline.ui.plots import _save
+from trunkline_lab.ui.plots import _save
 
 _INK, _SOFT, _OURS, _PEER = "#1f2933", "#7b8794", "#2a7f9e", "#c3cbd3"
 

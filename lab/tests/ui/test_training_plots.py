@@ -12,7 +12,7 @@ import pytest
 
 from trunkline.errors import TrunklineError
 from trunkline.training.log import write_rows
-from trunkline.ui.training_plots import _smooth, _spread, plot_run
+from trunkline_lab.ui.training_plots import _smooth, _spread, plot_run
 
 
 def log(folder: Path, steps: int, *, sources: int = 3, probes: int = 1) -> Path:
