@@ -211,6 +211,17 @@ def test_equal_settings_give_equal_bits_and_each_of_them_counts(change: dict[str
     assert not tiny_models.same_bits(tensors(first.lora), tensors(other.lora))
 
 
+def test_the_seed_is_that_of_the_folds_too(tiny: Loaded, monkeypatch: pytest.MonkeyPatch) -> None:
+    from dataclasses import replace
+
+    seen: list[list[int]] = []
+    monkeypatch.setattr(few_labels, "_by_epoch", lambda shared, folds, fold, start: seen.append(folds.held_out[fold]))
+    for seed in (0, 0, 1):
+        with pytest.raises(TypeError):
+            tuned(tiny, "classification", text_examples(24, 4), replace(QUICK, seed=seed))
+    assert seen[:3] == seen[3:6] != seen[6:]
+
+
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
