@@ -1,102 +1,186 @@
-"""The commands, run as a user runs them, on the tiny encoder."""
+"""The commands, run as a user runs them, on a tiny encoder."""
 
+from __future__ import annotations
+
+import gzip
 import json
+import os
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner
 
+import deployed
+import tiny_models
+import trunkline
 from trunkline.cli import app
-from trunkline.encoder.bundle_files import load_bundle
+from trunkline.cli.base import ORDER
+from trunkline.cli.predicting import predict_rows, rows_of, write_rows
+from trunkline.encoder.bundle_files import load_any
+from trunkline.errors import TrunklineError
 
 runner = CliRunner()
-ROWS = [("call me back", "call"), ("ring her at noon", "call"), ("buy milk", "shop"), ("order bread and eggs", "shop")]
 
 
-@pytest.fixture
-def table(tmp_path):
-    path = tmp_path / "train.csv"
-    path.write_text("text,label\n" + "".join(f"{text},{label}\n" for text, label in ROWS * 3), encoding="utf-8")
-    return path
+def run(*arguments: object, stdin: str = "") -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "trunkline.cli", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, input=stdin)
 
 
-def run(*arguments):
-    return subprocess.run([sys.executable, "-m", "trunkline.cli", *map(str, arguments)], capture_output=True, text=True)
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory, tiny_folder: Callable[[str], Path]) -> Path:
+    """A bundle with tasks; treat it as read-only."""
+    loaded = deployed.whole(load_any(str(tiny_folder("bert")), fork=2, max_length=40))
+    return deployed.deploy(loaded, tmp_path_factory.mktemp("cli") / "bundle")
 
 
-def test_every_command_has_help_with_an_example():
-    names = [command.name or command.callback.__name__ for command in app.registered_commands]
-    assert {"encoders", "prefinetune", "adapt", "predict", "sweep", "quickstart"} <= set(names)
+def test_every_command_has_help_with_an_example_and_none_is_cut_off() -> None:
+    shown = runner.invoke(app, ["--help"])
+    assert shown.exit_code == 0
+    lines = [line.strip("│ ") for line in shown.output.splitlines() if line.startswith(("│", "  "))]
+    listed = [line.split()[0] for line in lines if line and line.split()[0] in ORDER]
+    assert listed == list(ORDER)
+    assert not any(line.endswith(("...", "…")) for line in lines)
+    groups = {group.name for group in app.registered_groups}
+    names = [command.name or command.callback.__name__ for command in app.registered_commands]  # type: ignore[union-attr]
+    assert {"fit", "predict", "evaluate"} <= set(names)
+    assert "bundle" in groups
     for name in names:
         result = runner.invoke(app, [name, "--help"])
         assert result.exit_code == 0
         assert "Example: trunkline" in " ".join(result.output.split())
+        options = {word.rstrip(",") for word in result.output.split() if word.startswith("--")}
+        assert len(options) <= 24, name
 
 
-def test_adapt_then_predict(tiny_folder, table, tmp_path):
-    bundle = tmp_path / "bundle"
-    options = ("--family", "classification", "--train", table, "--dev", table, "--test", table)
-    made = run("adapt", "kind", *options, "--encoder", tiny_folder("bert"), "--out", bundle, "--json")
-    assert made.returncode == 0, made.stderr
-    scores = json.loads(made.stdout)
-    assert scores["examples"] == {"train": 12, "dev": 12, "test": 12}
-    assert scores["bytes"] < 100_000
-    shown = run("predict", bundle, "buy eggs", "ring me", "--json")
-    rows = [json.loads(line) for line in shown.stdout.splitlines()]
-    assert [row["text"] for row in rows] == ["buy eggs", "ring me"]
-    assert all(set(row["tasks"]["kind"]["probabilities"]) == {"call", "shop"} for row in rows)
+def test_predictions_of_arguments_stdin_and_files_are_those_of_python(bundle: Path, tmp_path: Path) -> None:
+    texts = ["ann lives in berlin", "the old river"]
+    expected = trunkline.load(bundle).predict(texts, ["names", "topic"])
+    rows = [{"text": text, "tasks": row} for text, row in zip(texts, expected, strict=True)]
+    asked = ("--task", "names", "--task", "topic", "--json")
+    given = run("predict", bundle, *texts, *asked)
+    assert [json.loads(line) for line in given.stdout.splitlines()] == rows, given.stderr
+    piped = run("predict", bundle, *asked, stdin="\n".join(texts) + "\n\n")
+    assert piped.stdout == given.stdout
+    records = [{"id": 7, "text": texts[0], "nested": {"a": [1]}}, {"id": 8, "text": texts[1]}]
+    file = tiny_models.write_jsonl(tmp_path / "in.jsonl", records)
+    read = run("predict", bundle, "--file", file, *asked)
+    found = [json.loads(line) for line in read.stdout.splitlines()]
+    assert found == [{**record, **row} for record, row in zip(records, rows, strict=True)], "other keys are kept"
+    packed = tmp_path / "in.jsonl.gz"
+    packed.write_bytes(gzip.compress(file.read_bytes()))
+    assert run("predict", bundle, "--file", packed, *asked).stdout == read.stdout
+    plain = tmp_path / "in.txt"
+    plain.write_text("\n".join(texts) + "\n", encoding="utf-8")
+    assert run("predict", bundle, "--file", plain, *asked).stdout == given.stdout
 
 
-def test_a_task_is_adapted_on_the_rounded_backbone_and_exported_with_it(tiny_folder, table, tmp_path):
-    bundle, out, texts = tmp_path / "bundle", tmp_path / "deployed", tmp_path / "texts.txt"
-    texts.write_text("".join(f"{text}\n" for text, _ in ROWS), encoding="utf-8")
-    options = ("kind", "--family", "classification", "--train", table, "--dev", table, "--encoder", tiny_folder("bert"))
-    rounding = ("--weights", "int4", "--texts", texts)
-    made = run("adapt", *options, *rounding, "--mode", "lora", "--out", bundle, "--json")
-    assert made.returncode == 0, made.stderr
-    scores = json.loads(made.stdout)
-    assert scores["float32"]["dev"].keys() == scores["dev"].keys()
-    (adapter,) = load_bundle(bundle).tasks.values()
-    assert adapter.info["quantised"]["weights"] == "int4"
-    # What is deployed is what the task was scored on.
-    exported = run("export", bundle, "--out", out, *rounding, "--dev", f"kind={table}", "--json")
-    assert exported.returncode == 0, exported.stderr
-    judged = json.loads(exported.stdout)["weights"]["gate"]["tasks"]["kind"]
-    assert judged["rounded"] == pytest.approx(scores["dev"]["accuracy"], abs=1 / 12 + 1e-6)
-    plain = run("adapt", *options, "--mode", "lora", "--out", tmp_path / "plain", "--json")
-    assert json.loads(plain.stdout)["dev"] == scores["float32"]["dev"]
-    assert "float32" not in json.loads(plain.stdout)
-    (exact,) = load_bundle(tmp_path / "plain").tasks.values()
-    assert "quantised" not in exact.info
-    assert (exact.head.weight != adapter.head.weight).any()
+def test_tables_for_predictions_have_their_header_left_out(bundle: Path, tmp_path: Path) -> None:
+    for name, delimiter in (("in.csv", ";"), ("in.tsv", "\t")):
+        path = tmp_path / name
+        path.write_text(f"number{delimiter}satz\n1{delimiter}ann, bob\n2{delimiter}rome\n", encoding="utf-8")
+        options = ("--text-column", "satz", "--delimiter", "tab" if delimiter == "\t" else delimiter)
+        done = run("predict", bundle, "--file", path, "--task", "topic", "--json", *options)
+        found = [json.loads(line) for line in done.stdout.splitlines()]
+        assert [row["text"] for row in found] == ["ann, bob", "rome"], done.stderr
+        assert [row["number"] for row in found] == ["1", "2"]
 
 
-def test_predict_reads_files_and_stdin_and_writes_lines(tiny_folder, table, tmp_path):
-    bundle, texts, out = tmp_path / "bundle", tmp_path / "in.jsonl", tmp_path / "out.jsonl"
-    options = ("--family", "classification", "--train", table, "--encoder", tiny_folder("bert"), "--out", bundle)
-    assert run("adapt", "kind", *options).returncode == 0
-    texts.write_text('{"text": "buy milk"}\n{"text": "ring"}\n', encoding="utf-8")
-    assert run("predict", bundle, "--file", texts, "--out", out).returncode == 0
-    assert len(out.read_text(encoding="utf-8").splitlines()) == 2
-    texts.write_text('{"text": "buy milk"}\n{"words": "ring"}\n', encoding="utf-8")
-    refused = run("predict", bundle, "--file", texts)
-    assert refused.returncode == 2
-    assert f"{texts}:2" in refused.stderr
+def test_predictions_go_to_a_file_that_is_whole_or_not_there(bundle: Path, tmp_path: Path) -> None:
+    file, out = tmp_path / "in.jsonl", tmp_path / "deep" / "out.jsonl"
+    file.write_text('{"text": "buy milk"}\n{"text": "ring"}\n', encoding="utf-8")
+    assert run("predict", bundle, "--file", file, "--out", out).returncode == 0
+    assert [json.loads(line)["text"] for line in out.read_text(encoding="utf-8").splitlines()] == ["buy milk", "ring"]
+    before = out.read_bytes()
+    file.write_text('{"text": "buy milk"}\n{"words": "ring"}\n', encoding="utf-8")
+    for options in ((), ("--out", out)):
+        refused = run("predict", bundle, "--file", file, *options)
+        assert refused.returncode == 2
+        assert f"{file}:2" in refused.stderr
+        assert "Traceback" not in refused.stderr
+    assert out.read_bytes() == before
+    assert [path.name for path in out.parent.iterdir()] == ["out.jsonl"]
+    for place, said in (
+        (tmp_path, "is a folder"),
+        (file / "x", "cannot be written to"),
+        ("/dev/null", "no plain file"),
+    ):
+        file.write_text('{"text": "buy milk"}\n', encoding="utf-8")
+        refused = run("predict", bundle, "--file", file, "--out", place)
+        assert refused.returncode == 2
+        assert said in refused.stderr
+
+
+def test_files_of_any_length_are_predicted_on_in_bounded_memory(bundle: Path, tmp_path: Path) -> None:
+    model, taken, ahead = trunkline.load(bundle), 0, []
+
+    def endless() -> Iterator[tuple[str, dict[str, Any]]]:
+        nonlocal taken
+        for number in range(3000):
+            taken += 1
+            yield tiny_models.WORDS[number % 90], {"number": number}
+
+    for number, row in enumerate(predict_rows(model, endless(), ["topic"])):
+        assert row["number"] == number
+        ahead.append(taken - number)
+    assert taken == 3000
+    assert max(ahead) <= 257
+    rows = rows_of([], None, ["one\n", "\n", "two\n"])
+    assert write_rows(tmp_path / "out.jsonl", predict_rows(model, rows, ["topic"])) == 2
+
+
+def test_people_are_shown_tables_that_are_not_cut_when_piped(bundle: Path, tmp_path: Path) -> None:
+    rows = tiny_models.write_jsonl(
+        tmp_path / "rows.jsonl", [{"text": "ann", "label": "a"}, {"text": "rome", "label": "b"}]
+    )
+    long = "x" * 300
+    shown = run("predict", bundle, f"ann met {long}", "--task", "topic")
+    assert long in shown.stdout.replace("\n", "")
+    assert "topic" in shown.stdout
+    table = run("evaluate", bundle, "--task", "topic", "--data", rows)
+    assert table.returncode == 0, table.stderr
+    assert "accuracy" in table.stdout
+    assert "…" not in table.stdout
+    record = json.loads(run("evaluate", bundle, "--task", "topic", "--data", rows, "--json").stdout)
+    assert record["examples"] == 2
+
+
+def test_bytes_that_are_no_text_are_shown_as_question_marks(bundle: Path) -> None:
+    command = [sys.executable, "-m", "trunkline.cli", "predict", str(bundle), "--task", "topic"]
+    done = subprocess.run([*command, b"ann \xff bob"], capture_output=True, env=os.environ | {"PYTHONUTF8": "1"})
+    assert done.returncode == 0, done.stderr
+    assert b"ann ? bob" in done.stdout
 
 
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
         (["prefinetune", "nowhere.yaml"], ["nowhere.yaml"]),
-        (["predict", "nowhere", "hello"], ["nowhere", "manifest.json"]),
-        (["adapt", "a", "--family", "verbs", "--train", "x.csv"], ["verbs", "ner", "classification"]),
-        (["adapt", "../a", "--family", "ner", "--train", "x.conll"], ["../a", "letters"]),
-        (["adapt", "a", "--family", "ner", "--train", "x.conll", "--mode", "heads"], ["heads", "lora"]),
+        (["predict", "nowhere", "hello"], ["nowhere"]),
+        (["predict", "{bundle}", "a", "--file", "x.txt"], ["one of both"]),
+        (["predict", "{bundle}", "a", "--task", "nmaes"], ["nmaes", "names"]),
+        (["predict", "{bundle}", "--file", "x.txt"], ["x.txt"]),
+        (["evaluate", "{bundle}", "--task", "nmaes", "--data", "x.csv"], ["nmaes"]),
+        (["evaluate", "{bundle}", "--task", "topic", "--data", "x.csv"], ["x.csv"]),
+        (["bundle", "remove", "{bundle}", "nmaes"], ["no task nmaes"]),
+        (["bundle", "show", "nowhere"], ["nowhere", "manifest.json"]),
+        (["fti", "a"], ["fti", "fit"]),
     ],
 )
-def test_mistakes_end_in_one_message_and_exit_code_two(arguments, words):
-    result = run(*arguments)
+def test_mistakes_end_in_one_message_and_exit_code_two(arguments: list[str], words: list[str], bundle: Path) -> None:
+    result = run(*(argument.format(bundle=bundle) for argument in arguments))
     assert result.returncode == 2
     assert "Traceback" not in result.stderr
     assert all(word in result.stderr for word in words), result.stderr
+
+
+def test_what_predict_reads_comes_from_one_place(tmp_path: Path) -> None:
+    with pytest.raises(TrunklineError, match="one of both"):
+        rows_of(["a"], tmp_path / "x.txt", None)
+    with pytest.raises(TrunklineError, match="no text to predict on"):
+        rows_of([], None, None)
+    assert list(rows_of(["a \udcff"], None, ["never read"])) == [("a ?", {})]
