@@ -21,6 +21,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import typer
+
 from trunkline.atomic import write_atomic
 from trunkline.errors import TrunklineError
 from trunkline.versions import git_state, hardware, versions
@@ -32,7 +34,7 @@ PACKAGES = ("onnx", "onnxruntime")
 
 def say(text: str) -> None:
     """Shows what goes on."""
-    print(text, flush=True)
+    typer.echo(text)
 
 
 def measure(name: str, setup: Setup) -> Found:
