@@ -39,10 +39,7 @@ from trunkline_lab.data.finder import CardFinder
 RECIPE = {
     "name": "data-speed",
     "max_length": 128,
-    "families": {
-        "ner": {"sources": {"sample_sentences": {}}},
-        "classification": {"sources": {"sample_pairs": {}}},
-    },
+    "families": {"ner": {"sources": {"sample_sentences": {}}}, "classification": {"sources": {"sample_pairs": {}}}},
     "monitor": {"every": 0},
 }
 
