@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import typer
 from scipy import stats
 
 from trunkline.atomic import write_atomic
@@ -275,7 +276,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         pooled = pool_conflict(options.runs, options.seeds)
         write_atomic(options.out / "conflict.json", json.dumps(pooled, indent=2) + "\n")
         write_atomic(options.out / "conflict.md", conflict_table(pooled))
-    print((options.out / "table.md").read_text(encoding="utf-8"))
+    typer.echo((options.out / "table.md").read_text(encoding="utf-8"))
 
 
 if __name__ == "__main__":

@@ -9,11 +9,10 @@ import numpy as np
 import pytest
 
 from trunkline_lab.speed.deployment import torch_workers, workers
-from trunkline_lab.speed.deployment.cases import Case, Part, Ratio, parts
+from trunkline_lab.speed.deployment.cases import Case, Options, Part, Ratio, parts
 from trunkline_lab.speed.deployment.measure import best_round
-from trunkline_lab.speed.deployment.options import Options
 from trunkline_lab.speed.deployment.report import page, summarise
-from trunkline_lab.speed.deployment.rows import _cut
+from trunkline_lab.speed.deployment.rows import cut
 
 
 def results(**milliseconds: list[float]) -> dict[str, Any]:
@@ -70,12 +69,12 @@ def test_what_is_not_met_stands_out() -> None:
 
 def test_rank_grows_by_joining_and_zero_leaves_the_adapter_out() -> None:
     feeds = {"lora.0.qkv.a": np.ones((4, 2)), "lora.0.qkv.b": np.ones((2, 12)), "head.bias": np.ones(3)}
-    twice = workers._times(feeds, 2)
+    twice = workers.times_rank(feeds, 2)
     assert twice["lora.0.qkv.a"].shape == (4, 4)
     assert twice["lora.0.qkv.b"].shape == (4, 12)
-    assert set(workers._times(feeds, 0)) == {"head.bias"}
+    assert set(workers.times_rank(feeds, 0)) == {"head.bias"}
     with pytest.raises(SystemExit, match="measure nothing"):
-        workers._check_rank(workers._times(feeds, 0), 1)
+        workers.check_rank(workers.times_rank(feeds, 0), 1)
 
 
 def test_time_is_that_of_the_processor() -> None:
@@ -93,4 +92,4 @@ class Words:
 def test_rows_have_exactly_the_length() -> None:
     words = ["lengthy", "of", "extraordinary", "and"] * 10
     for length in range(8, 20):
-        assert len(Words().encode(_cut(Words(), words, length)).ids) == length
+        assert len(Words().encode(cut(Words(), words, length)).ids) == length

@@ -189,11 +189,7 @@ def _on_ray(jobs: Sequence[Job], workers: Workers) -> Iterator[Event]:
         here: dict[str, Any] = {} if address else {"num_cpus": workers.count * workers.threads}
         variables = {DATA_VARIABLE: str(data_folder().resolve()), "PYTHONPATH": str(Path(__file__).parents[2])}
         ray.init(
-            address=address,
-            include_dashboard=False,
-            log_to_driver=False,
-            runtime_env={"env_vars": variables},
-            **here,
+            address=address, include_dashboard=False, log_to_driver=False, runtime_env={"env_vars": variables}, **here
         )
     try:
         yield from _ray_events(ray, jobs, workers.threads)

@@ -109,12 +109,7 @@ def _prepare(job: Job) -> tuple[dict[str, Drawn], Shared]:
     def features(part: Sequence[Any], indices: set[int]) -> Part:
         order = sorted(indices)
         found = fitting.example_features(
-            family,
-            [part[i] for i in order],
-            start.encoder,
-            start.tokenizer,
-            start.primary(first.family),
-            bf16=bf16,
+            family, [part[i] for i in order], start.encoder, start.tokenizer, start.primary(first.family), bf16=bf16
         )
         return dict(zip(order, found, strict=True))
 
@@ -134,11 +129,7 @@ def _run_cell(cell: Cell, drawn: Drawn, shared: Shared) -> Outcome:
     began = time.perf_counter()
     whole = shared.task
     task = TaskData(
-        whole.name,
-        whole.family,
-        [whole.train[i] for i in drawn.train],
-        [whole.dev[i] for i in drawn.dev],
-        whole.test,
+        whole.name, whole.family, [whole.train[i] for i in drawn.train], [whole.dev[i] for i in drawn.dev], whole.test
     )
     run = _peer if cell.section is None else _adapted
     values, predictions, info = run(cell, task, drawn, shared)

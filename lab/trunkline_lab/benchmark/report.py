@@ -37,11 +37,7 @@ _DIGITS = 6
 
 
 def make_report(
-    results: Sequence[Result],
-    baseline: str,
-    pairs: Sequence[tuple[str, str]] = (),
-    *,
-    resamples: int = RESAMPLES,
+    results: Sequence[Result], baseline: str, pairs: Sequence[tuple[str, str]] = (), *, resamples: int = RESAMPLES
 ) -> Row:
     """Computes a report.
 

@@ -24,11 +24,7 @@ _REPAIRS = re.compile(r"(?P<path>.*): (?P<count>\d+) tags broke the rules of (?P
 
 
 def check_data(
-    names: Sequence[str],
-    *,
-    all_cards: bool = False,
-    sources: bool = False,
-    say: Say = lambda text: None,
+    names: Sequence[str], *, all_cards: bool = False, sources: bool = False, say: Say = lambda text: None
 ) -> list[dict[str, Any]]:
     """Checks data sets by their cards.
 

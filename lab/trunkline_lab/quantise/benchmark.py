@@ -21,6 +21,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import typer
+
 from trunkline.atomic import write_atomic
 from trunkline.errors import TrunklineError
 from trunkline.versions import git_state, hardware, versions
@@ -32,7 +34,7 @@ PACKAGES = ("onnx", "onnxruntime")
 
 def say(text: str) -> None:
     """Shows what goes on."""
-    print(text, flush=True)
+    typer.echo(text)
 
 
 def measure(name: str, setup: Setup) -> Found:
@@ -130,16 +132,7 @@ def _gate(found: Found) -> list[str]:
         counts = [row["train"], row["judged_on"]]
         rows.append([row["task"], row["metric"], *counts, f"{row['float32']:.2f}", *own, *same])
     rows.append(["mean", "", "", "", "", *(gain(mean) for mean in found["mean"].values()), "", ""])
-    head = [
-        "task",
-        "score",
-        "trained on",
-        "judged on",
-        "float32",
-        *found["mean"],
-        "same, int8",
-        "same, int4",
-    ]
+    head = ["task", "score", "trained on", "judged on", "float32", *found["mean"], "same, int8", "same, int4"]
     return [
         "Heads fitted in float32, or on the export that they are scored with. Points gained over float32,",
         "with 95 % intervals of the paired bootstrap over examples; the share of examples that are predicted as by",

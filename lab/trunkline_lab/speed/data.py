@@ -21,6 +21,7 @@ from typing import Any, cast
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
 import torch
+import typer
 
 from trunkline.atomic import write_atomic
 from trunkline.config import FamilyName, PrefinetuneRecipe, parse_recipe
@@ -38,10 +39,7 @@ from trunkline_lab.data.finder import CardFinder
 RECIPE = {
     "name": "data-speed",
     "max_length": 128,
-    "families": {
-        "ner": {"sources": {"sample_sentences": {}}},
-        "classification": {"sources": {"sample_pairs": {}}},
-    },
+    "families": {"ner": {"sources": {"sample_sentences": {}}}, "classification": {"sources": {"sample_pairs": {}}}},
     "monitor": {"every": 0},
 }
 
@@ -167,7 +165,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     result = measure(options.rounds, options.steps, options.out.parent)
     write_atomic(options.out, json.dumps(result, indent=2) + "\n")
     for name, value in {**result["ratios"], **{f"padding, {k}": v for k, v in result["padding"].items()}}.items():
-        print(f"{name}: {value:.3g}")
+        typer.echo(f"{name}: {value:.3g}")
 
 
 if __name__ == "__main__":

@@ -94,8 +94,7 @@ def _by_length(inputs: list[dict[str, Any]], places: list[list[tuple[int, int] |
     order = sorted(range(len(inputs)), key=lambda row: len(inputs[row]["input_ids"]))
     moved = {row: number for number, row in enumerate(order)}
     return Rows(
-        [inputs[row] for row in order],
-        [[spot and (moved[spot[0]], spot[1]) for spot in spots] for spots in places],
+        [inputs[row] for row in order], [[spot and (moved[spot[0]], spot[1]) for spot in spots] for spots in places]
     )
 
 

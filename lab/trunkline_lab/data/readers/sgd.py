@@ -147,10 +147,7 @@ def _kind(record: dict[str, Any], options: SgdSameIntentOptions, path: str | Pat
     spans = get_key(record, "spans", path, line)
     if not isinstance(spans, list) or not all(isinstance(item, list) and len(item) >= 3 for item in spans):
         raise DataError(
-            f"the spans are {shorten(spans)}",
-            path=path,
-            line=line,
-            expected="a list of [start, end, slot, service]",
+            f"the spans are {shorten(spans)}", path=path, line=line, expected="a list of [start, end, slot, service]"
         )
     slots = sorted({str(item[2]) for item in spans})
     return f"{kind} {'+'.join(sorted(set(acts)))} {'+'.join(slots)}" if slots else ""

@@ -81,9 +81,7 @@ class LabelTextOptions(LabelOptions):
     separator: str = Field(default=" ", min_length=1)
     label_first: bool = True
     label_until: str | None = Field(
-        default=None,
-        min_length=1,
-        description="The label ends before this, so that `NUM:date` is read as `NUM`.",
+        default=None, min_length=1, description="The label ends before this, so that `NUM:date` is read as `NUM`."
     )
     skip_lines: int = Field(default=0, ge=0, description="Lines of a header.")
 

@@ -1,11 +1,11 @@
-"""Speed, memory, size and fidelity of deployed bundles beside peers, as ratios in one run.
+"""Speed, memory and size of bundles beside peers, as ratios in one run.
 
     trunkline-lab speed deployment --out lab/results/deployment --litert-python /path/to/an/environment/bin/python
 
 Sections: `one` task with its adapter, `eight` tasks on one text, a `mixed` batch of eight rows, `twenty` tasks on disk
-and in memory, `costs` of bundles by format and fork, `fidelity` of rounded weights. All bundles and models are made out
-of the backbone of --bundle, in --work, and used again by the next run. Peers are in the extra `peers`; LiteRT is in an
-environment of its own (docs/mobile.md). Without the data sets of the cards, fidelity is measured on the shipped sample.
+and in memory. All bundles and models are made out of the backbone of --bundle, in --work, and used again by the next
+run; another backbone needs another folder. Peers are in the extra `peers`; LiteRT is in an environment of its own
+(lab/docs/litert.md). `trunkline-lab size` breaks a bundle down, `trunkline-lab quantisation` says what rounding costs.
 """
 
 from __future__ import annotations
@@ -14,26 +14,26 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, fields
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from trunkline_lab.speed.deployment.cases import parts
-from trunkline_lab.speed.deployment.measure import work
-from trunkline_lab.speed.deployment.options import Options
-from trunkline_lab.speed.deployment.report import page, summarise
-from trunkline_lab.speed.deployment.runner import run_part
+import typer
 
-SECTIONS = ("one", "eight", "mixed", "twenty", "costs", "fidelity")
+from trunkline_lab.speed.deployment.cases import Options, parts
+from trunkline_lab.speed.deployment.measure import run_part, work
+from trunkline_lab.speed.deployment.report import page, summarise
+
+SECTIONS = ("one", "eight", "mixed", "twenty")
 PACKAGES = ("onnx", "onnxruntime", "transformers", "peft")
 
 
 def say(text: str) -> None:
     """Shows what goes on."""
-    print(text, flush=True)
+    typer.echo(text)
 
 
 def measure(name: str, options: Options) -> dict[str, Any]:
@@ -56,14 +56,6 @@ def _section(name: str, options: Options) -> dict[str, Any]:
         from trunkline_lab.speed.deployment.twenty import measure_twenty
 
         return measure_twenty(options, say)
-    if name == "costs":
-        from trunkline_lab.speed.deployment.costs import measure_costs
-
-        return measure_costs(options, say)
-    if name == "fidelity":
-        from trunkline_lab.speed.deployment.fidelity import measure_fidelity
-
-        return measure_fidelity(options, say)
     part = parts(options)[name]
     results = run_part(part, options, say)
     return {"cases": results, **summarise(results, part.ratios)}
@@ -81,15 +73,6 @@ def _versions() -> dict[str, str]:
     return found
 
 
-def _prepare(options: Options, say: Callable[[str], None]) -> dict[str, str]:
-    from trunkline_lab.speed.deployment.make import make_all
-    from trunkline_lab.speed.deployment.rows import write_rows
-
-    missing = make_all(options, say)
-    write_rows(options)
-    return missing
-
-
 def main(arguments: Sequence[str] | None = None) -> None:
     """Makes what is missing, runs sections and writes results.json, table.md and deployment.png."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -99,8 +82,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         kind = {"int": int, "float": float}.get(str(field.type), str)
         parser.add_argument(f"--{field.name.replace('_', '-')}", type=kind, default=field.default)
     given = parser.parse_args(arguments)
+    from trunkline_lab.speed.deployment.make import make_all
+
     options = Options(**{field.name: getattr(given, field.name) for field in fields(Options)})
-    for name, why in _prepare(options, say).items():
+    for name, why in make_all(options, say).items():
         say(f"{name} is left out: {why}")
     from trunkline.atomic import write_atomic
     from trunkline.versions import git_state, hardware
@@ -116,10 +101,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
         write_atomic(given.out / "table.md", page(content, parts(options)))
     if "one" in content["parts"]:
         plot(content, given.out / "deployment.png")
-    if "costs" in content["parts"]:
-        from trunkline_lab.speed.deployment.costs import plot_costs
-
-        plot_costs(content["parts"]["costs"], given.out / "costs.png")
     say((given.out / "table.md").read_text(encoding="utf-8"))
 
 

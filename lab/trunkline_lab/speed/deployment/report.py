@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from trunkline_lab.speed.deployment.cases import Part, Ratio
-from trunkline_lab.speed.deployment.costs import costs_lines
 from trunkline_lab.speed.side_by_side import judged, summary
 
 Found = Mapping[str, Any]
@@ -35,7 +34,7 @@ def page(content: Found, parts: Mapping[str, Part]) -> str:
     where = f"{machine['cores']} cores of {machine['processor']}, {machine['memory_bytes'] / 2**30:.0f} GiB"
     versions = ", ".join(f"{name} {number}" for name, number in content["versions"].items())
     lines = [
-        "# Speed, memory and size of deployed bundles",
+        "# Speed, memory and size of bundles",
         "",
         f"On {where}; {versions}.",
         "",
@@ -49,16 +48,6 @@ def page(content: Found, parts: Mapping[str, Part]) -> str:
             lines += ["", *_timed(part, found[name])]
     if "twenty" in found:
         lines += ["", *_twenty(found["twenty"])]
-    if "costs" in found:
-        lines += ["", "## `trunkline report-size` of bundles with eight tasks", "", _when(found["costs"]), ""]
-        lines += [
-            "Milliseconds of one text. A branch is a pass without an adapter; separate are eight models.",
-            "On disk, bundles with fork 0 hold twenty tasks, and that with fork 4 sixteen and the bank graph.",
-            "",
-        ]
-        lines += costs_lines(found["costs"])
-    if "fidelity" in found:
-        lines += ["", *_fidelity(found["fidelity"])]
     return "\n".join(lines) + "\n"
 
 
@@ -80,33 +69,6 @@ def _twenty(found: Found) -> list[str]:
     for name, row in found["rows"].items():
         memory = f"{_spread(row['resident'])} | {_spread(row['peak'])}"
         lines.append(f"| {row['tasks']} tasks, {name} | {row['disk']:.1f} | {row['a task']:.3f} | {memory} |")
-    return [*lines, "", *_ratios(found["ratios"])]
-
-
-def _fidelity(found: Found) -> list[str]:
-    kind = "Real tasks" if found["real"] else "The shipped sample (TRUNKLINE_DATA names no folder with the real tasks)"
-    lines = ["## Rounded weights beside float32", "", _when(found), ""]
-    lines += [
-        f"{kind}: {', '.join(found['data'])}. Calibrated on {found['calibration_texts']} texts of their training",
-        f"parts; cosine of tokens on {found['compared_texts']} texts of their dev parts; heads on the family's",
-        "adapter, scored on dev by torch in float32 and by the rounded graphs.",
-        "",
-        "| cosine of tokens | without adapter | " + " | ".join(sorted(set(found["cosine"]["int8"]) - {""})) + " |",
-        "|---" * (1 + len(found["cosine"]["int8"])) + "|",
-    ]
-    for name, row in found["cosine"].items():
-        values = [row.get(key) for key in ("", *sorted(set(found["cosine"]["int8"]) - {""}))]
-        lines.append(f"| {name} | " + " | ".join("" if v is None else f"{v:.4f}" for v in values) + " |")
-    lines += [
-        "",
-        "| task | metric, examples | float32 | weights | rounded | points | same predictions |",
-        "|---|---|---|---|---|---|---|",
-    ]
-    lines += [
-        f"| {row['task']} | {row['metric']}, {row['examples']} | {100 * row['float32']:.2f} | {row['weights']} | "
-        f"{100 * row['rounded']:.2f} | {row['points']:+.2f} | {row['agreement']:.1%} |"
-        for row in found["tasks"]
-    ]
     return [*lines, "", *_ratios(found["ratios"])]
 
 

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
-from trunkline_lab.speed.deployment.options import EIGHT, Options
+from trunkline_lab.speed.deployment.cases import EIGHT, Options
 from trunkline_lab.speed.deployment.rows import read_rows
 from trunkline_lab.speed.side_by_side import Missing
 
@@ -58,7 +57,7 @@ def _model(options: Options) -> Any:
     except ImportError as error:
         raise Missing(f"transformers is not installed ({error}); `pip install 'trunkline-lab[peers]'`") from error
     torch.set_num_threads(1)
-    return AutoModel.from_pretrained(Path(options.bundle).expanduser() / "backbone", dtype=torch.float32).eval()
+    return AutoModel.from_pretrained(options.place("base") / "encoder", dtype=torch.float32).eval()
 
 
 def _peft(options: Options, folder: str) -> tuple[Any, list[str]]:

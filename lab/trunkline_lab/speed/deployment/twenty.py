@@ -9,7 +9,7 @@ from typing import Any
 
 from trunkline.bundle.files import read_manifest
 from trunkline_lab.size.report import part_sizes, run_worker
-from trunkline_lab.speed.deployment.options import TWENTY, Options
+from trunkline_lab.speed.deployment.cases import TWENTY, Options
 from trunkline_lab.speed.side_by_side import QUIET, summary
 
 MB = 1e6

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import atexit
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from itertools import cycle
 from typing import Any
 
 import numpy as np
-from trunkline.engine.predictor import load
 
-from trunkline.bundle.files import Deployed, open_bundle, read_task
-from trunkline.bundle.lora import bank
+from trunkline.bundle.files import Bundle, open_bundle
+from trunkline.bundle.lora import bank as banked
+from trunkline.bundle.parts import read_task
 from trunkline.engine.session import open_session
-from trunkline_lab.speed.deployment.options import EIGHT, Options
+from trunkline.errors import TrunklineError
+from trunkline.model import load
+from trunkline_lab.speed.deployment.cases import EIGHT, Options
 from trunkline_lab.speed.deployment.rows import read_rows
+from trunkline_lab.speed.side_by_side import Missing
 
 Call = Callable[[], Any]
 FORKED, LOW_BANK = "forked-int8", "low-bank"
@@ -21,10 +26,10 @@ FORKED, LOW_BANK = "forked-int8", "low-bank"
 
 def passes(options: Options, *, bundle: str, task: str, lora: int = 1) -> Call:
     """Trunk and branch of one row; `lora` times the task's rank."""
-    deployed, trunk, branch = _sessions(options, bundle)
+    opened, trunk, branch = _sessions(options, bundle)
     rows = _rows(options)
-    feeds = _times(deployed.feeds(task), lora)
-    _check_rank(feeds, lora)
+    feeds = times_rank(opened.feeds(task), lora)
+    check_rank(feeds, lora)
     pool = _words(rows)
 
     def call() -> Any:
@@ -36,12 +41,12 @@ def passes(options: Options, *, bundle: str, task: str, lora: int = 1) -> Call:
 
 def heads(options: Options) -> Call:
     """Eight heads on one text: a trunk, and a branch a family with its heads side by side."""
-    deployed, trunk, branch = _sessions(options, FORKED)
+    opened, trunk, branch = _sessions(options, FORKED)
     rows = _rows(options)
     groups: list[dict[str, Any]] = []
     for family, pool in (("ner", _words(rows)), ("classification", _whole(rows))):
-        tasks = [deployed.tasks[f"head-{n}"] for n in range(EIGHT) if deployed.tasks[f"head-{n}"].family == family]
-        groups.append({**deployed.primaries[family], **_joined([task.feeds for task in tasks]), "pool": pool})
+        tasks = [opened.tasks[f"head-{n}"] for n in range(EIGHT) if opened.tasks[f"head-{n}"].family == family]
+        groups.append({**opened.primaries[family].feeds, **_joined([task.feeds for task in tasks]), "pool": pool})
 
     def call() -> Any:
         hidden = trunk.run(["hidden"], rows)[0]
@@ -52,9 +57,9 @@ def heads(options: Options) -> Call:
 
 def loras(options: Options, *, bank: bool) -> Call:
     """Eight tasks with LoRA of their own on one text, a branch each, or as rows of the bank graph."""
-    deployed, trunk, branch = _sessions(options, FORKED)
+    opened, trunk, branch = _sessions(options, FORKED)
     rows = _rows(options)
-    tasks = [deployed.tasks[f"lora-{n}"] for n in range(EIGHT)]
+    tasks = [opened.tasks[f"lora-{n}"] for n in range(EIGHT)]
     pools = [_words(rows) if task.family == "ner" else _whole(rows) for task in tasks]
     if not bank:
         feeds = [{**task.feeds, "pool": pool} for task, pool in zip(tasks, pools, strict=True)]
@@ -67,20 +72,20 @@ def loras(options: Options, *, bank: bool) -> Call:
     most = max(pool.shape[1] for pool in pools)
     pool = np.concatenate([np.pad(part, ((0, 0), (0, most - part.shape[1]), (0, 0))) for part in pools])
     units = [part.shape[1] for part in pools]
-    run = _banked(deployed, [f"lora-{n}" for n in range(EIGHT)], units)
+    run = _banked(opened, [f"lora-{n}" for n in range(EIGHT)], units)
     mask = np.repeat(rows["mask"], EIGHT, axis=0)
     return lambda: run(np.repeat(trunk.run(["hidden"], rows)[0], EIGHT, axis=0), mask, pool)
 
 
 def rows(options: Options, *, adapters: int) -> Call:
     """Eight rows with no, one or eight adapters; these through the bank graph, each with its own head."""
-    deployed, trunk, branch = _sessions(options, LOW_BANK)
+    opened, trunk, branch = _sessions(options, LOW_BANK)
     given = _rows(options, EIGHT)
     pool, mask = _words(given), given["mask"]
     if adapters > 1:
-        run = _banked(deployed, [f"task-{n:02}" for n in range(EIGHT)], [pool.shape[1]] * EIGHT)
+        run = _banked(opened, [f"task-{n:02}" for n in range(EIGHT)], [pool.shape[1]] * EIGHT)
         return lambda: run(trunk.run(["hidden"], given)[0], mask, pool)
-    feeds = _times(deployed.feeds("task-00"), adapters)
+    feeds = times_rank(opened.feeds("task-00"), adapters)
 
     def call() -> Any:
         hidden = trunk.run(["hidden"], given)[0]
@@ -112,9 +117,9 @@ def standard(options: Options, *, count: int = 1) -> Call:
 
 def switch(options: Options) -> Call:
     """Reading a task's file, of eight in turn, up to what the branch is fed."""
-    deployed, _, _ = _sessions(options, "low-int8")
-    manifest = deployed.manifest
-    places = cycle((deployed.folder / entry.file, name) for name, entry in sorted(manifest.tasks.items())[:EIGHT])
+    opened = open_bundle(options.place("low-int8"), verify=False)
+    manifest = opened.manifest
+    places = cycle((opened.folder / entry.file, name) for name, entry in sorted(manifest.tasks.items())[:EIGHT])
 
     def call() -> Any:
         path, name = next(places)
@@ -123,32 +128,49 @@ def switch(options: Options) -> Call:
     return call
 
 
-def switch_file(options: Options) -> Call:
-    """ONNX Runtime's own reading of an `.onnx_adapter` file, of eight in turn, into the options of a run."""
-    import onnxruntime
-
-    places = cycle(str(path) for path in sorted(options.place("onnx-adapters").iterdir())[:EIGHT])
-
-    def call() -> Any:
-        adapter = onnxruntime.LoraAdapter()
-        adapter.Load(next(places))
-        run = onnxruntime.RunOptions()
-        run.add_active_adapter(adapter)
-        return adapter, run
-
-    return call
-
-
 def predict(options: Options, *, tasks: Sequence[str]) -> Call:
-    """The runtime from text to predictions."""
-    runtime = load(options.place(FORKED))
+    """The model from text to predictions."""
+    model = load(options.place(FORKED))
     _, texts = read_rows(options)
-    return lambda: runtime.predict(texts, tasks)
+    return lambda: model.predict(texts, tasks)
 
 
-def _sessions(options: Options, bundle: str) -> tuple[Deployed, Any, Any]:
-    deployed = open_bundle(options.place(bundle), verify=False)
-    return deployed, open_session(deployed.graphs["trunk"]), open_session(deployed.graphs["branch"])
+def litert(options: Options) -> Callable[[], float]:
+    """Milliseconds of trunk and branch: as `best_round`, measured in the process that has LiteRT."""
+    if not options.place("litert").is_dir():
+        raise Missing("no LiteRT files were made (--litert-python)")
+    from trunkline_lab.litert.export import open_litert
+
+    stack = ExitStack()
+    atexit.register(stack.close)
+    try:
+        process = stack.enter_context(open_litert(options.place("litert"), python=options.litert_python or None))
+    except TrunklineError as error:
+        raise Missing(str(error)) from error
+    process.seconds(options.length, 20)
+    return lambda: 1000 * sum(process.seconds(options.length, 50).values())
+
+
+def times_rank(feeds: dict[str, Any], lora: int) -> dict[str, Any]:
+    """The feeds with a rank so many times as high; 0 leaves the adapter out."""
+    found = {}
+    for name, value in feeds.items():
+        if not name.startswith("lora."):
+            found[name] = value
+        elif lora:
+            found[name] = np.ascontiguousarray(np.concatenate([value] * lora, axis=1 if name.endswith(".a") else 0))
+    return found
+
+
+def check_rank(feeds: dict[str, Any], lora: int) -> None:
+    """Raises SystemExit where a case with LoRA has none, or the other way round."""
+    if bool(lora) != any(name.startswith("lora.") for name in feeds):
+        raise SystemExit("the task has no LoRA, so that this would measure nothing")
+
+
+def _sessions(options: Options, bundle: str) -> tuple[Bundle, Any, Any]:
+    opened = open_bundle(options.place(bundle), verify=False)
+    return opened, open_session(opened.graphs["trunk"]), open_session(opened.graphs["branch"])
 
 
 def _rows(options: Options, count: int = 1) -> dict[str, Any]:
@@ -168,22 +190,6 @@ def _whole(rows: dict[str, Any]) -> Any:
     return np.full((count, 1, width), 1 / width, np.float32)
 
 
-def _times(feeds: dict[str, Any], lora: int) -> dict[str, Any]:
-    """The feeds with a rank so many times as high; 0 leaves the adapter out."""
-    found = {}
-    for name, value in feeds.items():
-        if not name.startswith("lora."):
-            found[name] = value
-        elif lora:
-            found[name] = np.ascontiguousarray(np.concatenate([value] * lora, axis=1 if name.endswith(".a") else 0))
-    return found
-
-
-def _check_rank(feeds: dict[str, Any], lora: int) -> None:
-    if bool(lora) != any(name.startswith("lora.") for name in feeds):
-        raise SystemExit("the task has no LoRA, so that this would measure nothing")
-
-
 def _joined(feeds: Sequence[dict[str, Any]]) -> dict[str, Any]:
     return {
         "head.weight": np.concatenate([part["head.weight"] for part in feeds], axis=1),
@@ -191,14 +197,13 @@ def _joined(feeds: Sequence[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-def _banked(deployed: Deployed, names: Sequence[str], units: Sequence[int]) -> Callable[[Any, Any, Any], Any]:
+def _banked(opened: Bundle, names: Sequence[str], units: Sequence[int]) -> Callable[[Any, Any, Any], Any]:
     """The bank graph, a row an adapter, and each row's head behind it."""
-    session = open_session(deployed.graphs["branch-bank"])
-    tasks = [deployed.tasks[name] for name in names]
-    hidden = deployed.manifest.encoder.hidden_size
-    feeds: dict[str, Any] = bank(
-        [{k: v for k, v in task.feeds.items() if k.startswith("lora.")} for task in tasks], deployed.manifest.shapes
-    )
+    session = open_session(opened.graphs["branch-bank"])
+    tasks = [opened.tasks[name] for name in names]
+    hidden = opened.manifest.encoder.hidden_size
+    adapters = [{key: value for key, value in task.feeds.items() if key.startswith("lora.")} for task in tasks]
+    feeds: dict[str, Any] = banked(adapters, opened.manifest.shapes)
     feeds |= {"head.weight": np.zeros((hidden, 0), np.float32), "head.bias": np.zeros(0, np.float32)}
     feeds["adapter_ids"] = np.arange(len(tasks))
 

@@ -20,6 +20,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import typer
+
 from trunkline.atomic import write_atomic
 from trunkline.versions import git_state, hardware, versions
 from trunkline_lab.data.cards import load_card
@@ -33,7 +35,7 @@ SAMPLES = {"sentences": "sample_events", "pairs": "sample_pairs"}
 
 def say(text: str) -> None:
     """Shows what goes on."""
-    print(text, flush=True)
+    typer.echo(text)
 
 
 def options_of(arguments: argparse.Namespace) -> Options:
