@@ -288,11 +288,12 @@ class Model:
 
         Args:
             folder: A new or empty folder.
-            options: Of `trunkline.export.export_bundle`, such as `weights="int8"`.
+            options: Of `trunkline.export.options.ExportOptions`, such as `weights="int8"`.
         """
         with needs("train", "export"):
-            from trunkline.export.bundle import export_model
-        return export_model(self._saved_folder(), Path(folder).expanduser(), **options)
+            from trunkline.export.bundle import export_bundle
+            from trunkline.export.options import ExportOptions
+        return export_bundle(self._saved_folder(), folder, ExportOptions(**options))
 
     def push_to_hub(self, repository: str, *, private: bool = True, token: str | None = None) -> str:
         """Uploads the saved bundle to a model repository of the Hugging Face hub; needs the extra `[hub]`.

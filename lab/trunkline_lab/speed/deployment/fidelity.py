@@ -8,20 +8,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from trunkline.export.quantise.plan import PLANS
 
 from trunkline.bundle.lora import SLOTS, fuse
 from trunkline.config import AdaptSection
 from trunkline.encoder.bundle_files import Loaded, load_bundle
 from trunkline.engine.session import open_session
-from trunkline.export.adapters import adapter_tensors, to_half
-from trunkline.export.graph import branch_graph, trunk_graph
-from trunkline.export.layers import Kernels
-from trunkline.export.quantise.kernels import quantised_kernels
-from trunkline.export.quantise.smooth import calibrate
+from trunkline.export.graph import Kernels, branch_graph, trunk_graph
+from trunkline.export.quantise import PLANS, calibrate, quantised_kernels
 from trunkline.export.weights import take_weights
 from trunkline.text.examples import Example
 from trunkline_lab.data.cards import load_card
+from trunkline_lab.deployment_formats import adapter_tensors, to_half
 from trunkline_lab.fitting import TaskData
 from trunkline_lab.quantise.measure import Check, compare, mean_cosine, reference
 from trunkline_lab.quantise.simulate import quantised_encoder

@@ -26,11 +26,10 @@ from trunkline.encoder.encoder import Encoder
 from trunkline.encoder.lora import LoraAdapter, LoraConfig
 from trunkline.encoder.peft_format import export_peft
 from trunkline.errors import TrunklineError
-from trunkline.export.bundle import export_bundle
+from trunkline.export.bundle import export_bundle, sample_texts
 from trunkline.export.options import ExportOptions
-from trunkline.export.single import export_merged, export_onnx_adapters
-from trunkline.export.source import sample_texts
 from trunkline_lab.data.cards import load_card
+from trunkline_lab.deployment_formats import export_merged, export_onnx_adapters
 from trunkline_lab.fitting import TaskData
 from trunkline_lab.litert.export import PYTHON
 from trunkline_lab.speed.deployment.options import EIGHT, FORK, RANK, TARGETS, TWENTY, WIDE, Options
