@@ -28,12 +28,9 @@ from trunkline.encoder.resolve import resolve
 from trunkline.encoder.storage import load_encoder, load_tokenizer
 from trunkline.engine import default
 from trunkline.engine.session import open_session
-from trunkline.export.graph import DEFAULT_LORA_TARGETS, branch_graph, trunk_graph
-from trunkline.export.layers import Attention
-from trunkline.export.quantise.kernels import PLANS, quantised_kernels
-from trunkline.export.quantise.smooth import Calibration, calibrate
-from trunkline.export.vocabulary import shorten_positions
-from trunkline.export.weights import BackboneWeights, take_weights
+from trunkline.export.graph import DEFAULT_LORA_TARGETS, Attention, branch_graph, trunk_graph
+from trunkline.export.quantise import PLANS, Calibration, calibrate, quantised_kernels
+from trunkline.export.weights import BackboneWeights, shorten_positions, take_weights
 from trunkline.text.packing import pack, text_unit
 from trunkline.text.tokens import TextTokenizer
 

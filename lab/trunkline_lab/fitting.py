@@ -135,7 +135,7 @@ def fit(
         data = labelled(family, examples, [], labels)
         settings = replace(lora or LoraSettings(), seed=seed)
         tuned = tune_lora(start.encoder, primary, family, data, units, labels, n_dev=len(task.dev), settings=settings)
-        updates, fitted, chosen = tuned.lora, tuned.fitted, {**tuned.fitted.record(), "epochs": tuned.epochs}
+        updates, fitted, chosen = tuned.lora, tuned.fitted, tuned.fitted.record()
         test_features: Sequence[Features] = compute(task.test, updates)
     else:
         known = features or {part: compute(getattr(task, part), primary) for part in ("train", "dev", "test")}

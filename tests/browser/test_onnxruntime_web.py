@@ -7,15 +7,14 @@ from typing import Any, Literal
 import numpy as np
 import pytest
 from chromium import missing, run_graphs
+from trunkline.export.adapters import adapter_feeds
 
 import tiny_models
 from trunkline.bundle.lora import SLOTS, complete, lora_shapes
 from trunkline.encoder.bundle_files import Loaded
 from trunkline.engine.session import open_session
-from trunkline.export.adapters import adapter_feeds
 from trunkline.export.graph import branch_graph, trunk_graph
-from trunkline.export.quantise.kernels import Plan, quantised_kernels
-from trunkline.export.quantise.smooth import calibrate
+from trunkline.export.quantise import Plan, calibrate, quantised_kernels
 from trunkline.export.weights import take_weights
 from trunkline.heads.linear import LinearHead
 

@@ -1,4 +1,4 @@
-"""`trunkline export`, from a bundle with weights for torch to a signed one with graphs, and to other formats."""
+"""`trunkline export`, from a bundle with weights for torch to a signed one with graphs."""
 
 from __future__ import annotations
 
@@ -62,19 +62,6 @@ def test_rounded_weights_are_judged_on_dev(source: Path, tmp_path: Path) -> None
     assert record["weights"]["kind"] == "int8"
     with pytest.raises(TrunklineError, match="without examples to judge them by"):
         run("export", source, "--out", tmp_path / "x", "--weights", "int8", "--texts", texts)
-
-
-def test_other_formats(source: Path, tmp_path: Path) -> None:
-    texts = tmp_path / "texts.txt"
-    done = run("export", source, "--out", tmp_path / "one", "--format", "merged", "--task", "people", "--texts", texts)
-    assert (tmp_path / "one" / "model.onnx").is_file()
-    said = next(line for line in done.output.splitlines() if line.startswith("merged beside torch"))
-    assert "with people: probabilities by" in said and "features" not in said
-    done = run("export", source, "--out", tmp_path / "files", "--format", "onnx-adapter", "--json")
-    assert "people.onnx_adapter" in json.loads(done.output)["files"]
-    for extra in ((), ("--task", "people", "--task", "topics"), ("--task", "people", "--sign", texts)):
-        with pytest.raises(TrunklineError, match=r"--task|--sign"):
-            run("export", source, "--out", tmp_path / "x", "--format", "merged", *extra)
 
 
 @pytest.mark.parametrize("pair", ["people", "=x", "people=", "nothing=file.jsonl"])

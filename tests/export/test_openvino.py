@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import onnx_graphs as graphs
 import pytest
 
+import onnx_graphs as graphs
 import tiny_models
 from trunkline.encoder.bundle_files import Loaded
 from trunkline.export.graph import branch_graph, trunk_graph
@@ -53,8 +53,4 @@ def test_openvino_computes_what_torch_does(tiny: Loaded) -> None:
     }
     trunk, branch = Compiled(trunk_graph(weights)), Compiled(branch_graph(weights, "required", graphs.ALL_TARGETS))
     run = forked(trunk, branch, graphs.feeds_of(adapters, graphs.shapes_of(weights)))
-    report = check_parity(
-        tiny.encoder, tiny.tokenizer, run, tiny_models.SENTENCES, adapters, tolerance=Tolerance(features=1e-4)
-    )
-    assert {case.adapter for case in report.cases} == adapters.keys()
-    assert max(case.rows for case in report.cases) > 1
+    check_parity(tiny.encoder, tiny.tokenizer, run, tiny_models.SENTENCES, adapters, tolerance=Tolerance(features=1e-4))

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from trunkline.export.adapters import adapter_feeds
 from trunkline.export.parity import Adapter, Outputs, Rows, Run, Tolerance
+from trunkline_lab.deployment_formats import adapter_inputs
 from trunkline_lab.litert.export import LiteRtProcess
 
 FLOAT32 = Tolerance(features=1e-4)
@@ -17,7 +17,7 @@ INT8 = Tolerance(features=0.5, probabilities=0.5, cosine=0.99)
 
 def litert_run(process: LiteRtProcess, adapters: Mapping[str, Adapter]) -> Run:
     """What `check_parity` calls; rows are run one by one."""
-    feeds = {name: adapter_feeds(adapter.lora, adapter.head) for name, adapter in adapters.items()}
+    feeds = {name: adapter_inputs(adapter.lora, adapter.head) for name, adapter in adapters.items()}
 
     def run(rows: Rows, names: Sequence[str]) -> Outputs:
         found = []

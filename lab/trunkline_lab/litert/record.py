@@ -8,10 +8,9 @@ from typing import Any
 
 from trunkline.atomic import write_atomic
 from trunkline.bundle.manifest import TOKENIZER
-from trunkline.export.bundle import COMPARED_TEXTS, prepare_weights, spread
+from trunkline.export.bundle import COMPARED_TEXTS, Source, load_source, prepare_weights, spread
 from trunkline.export.options import QUANTISED_TOLERANCE, ExportOptions
 from trunkline.export.parity import Adapter, Tolerance, check_parity
-from trunkline.export.source import Source, load_source
 from trunkline_lab.litert.export import export_litert, open_litert
 from trunkline_lab.litert.gate import litert_run
 from trunkline_lab.litert.layout import LENGTHS, LiteRtOptions

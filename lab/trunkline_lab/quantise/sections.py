@@ -22,12 +22,10 @@ from trunkline.bundle.lora import SLOTS
 from trunkline.encoder.bundle_files import Loaded, load_any, save_bundle
 from trunkline.engine.rounding import round_table_int8
 from trunkline.engine.session import open_session
-from trunkline.export.adapters import adapter_feeds
 from trunkline.export.bundle import export_bundle
 from trunkline.export.graph import branch_graph, trunk_graph
 from trunkline.export.options import ExportOptions
-from trunkline.export.quantise.kernels import PLANS, Plan, quantised_kernels
-from trunkline.export.quantise.smooth import Calibration, calibrate
+from trunkline.export.quantise import PLANS, Calibration, Plan, calibrate, quantised_kernels
 from trunkline.export.vocabulary import prune_vocabulary
 from trunkline.export.weights import BackboneWeights, take_weights
 from trunkline.model import Model, load
@@ -36,6 +34,7 @@ from trunkline.text.packing import UnitText, text_unit
 from trunkline_lab.benchmark.inputs import load_task
 from trunkline_lab.data.cards import load_card
 from trunkline_lab.data.sample import draw
+from trunkline_lab.deployment_formats import adapter_inputs
 from trunkline_lab.resampling import interval, resample
 
 Found = dict[str, Any]
@@ -117,7 +116,7 @@ def measure_cosine(setup: Setup, say: Callable[[str], None]) -> Found:
     kinds = {name: [text_unit(t) for t in start.tokenizer.encode(texts)] for name, texts in (("s", short), ("l", long))}
     units = {"short": kinds["s"], "long": [unit for unit in kinds["l"] if len(unit.sizes) > 1][: amounts.texts]}
     feeds: dict[str, Mapping[str, Any]] = {"no adapter": {}} | {
-        name: adapter_feeds(file.lora) for name, file in start.primaries.items()
+        name: adapter_inputs(file.lora) for name, file in start.primaries.items()
     }
     cases = [(kind, adapter) for kind in units for adapter in feeds]
     exact: dict[tuple[str, str], Any] = {}

@@ -14,6 +14,7 @@ from trunkline.encoder.adapter_tensors import adapter_arrays, lora_from_arrays
 from trunkline.encoder.bundle_files import bundle_encoder, load_any
 from trunkline.encoder.encoder import Encoder
 from trunkline.errors import TrunklineError
+from trunkline.heads.fit import FittedHead
 from trunkline.tasks import get_family
 
 if TYPE_CHECKING:
@@ -21,7 +22,13 @@ if TYPE_CHECKING:
 
 
 def fit_lora(
-    model: Model, name: str, family: str, parts: tuple[Sequence[Any], Sequence[Any]], **settings: Any
+    model: Model,
+    name: str,
+    family: str,
+    parts: tuple[Sequence[Any], Sequence[Any]],
+    *,
+    only_if_better: bool = False,
+    **settings: Any,
 ) -> tuple[Task, dict[str, Any]]:
     """Trains LoRA and a head for a task of a model.
 
@@ -30,6 +37,7 @@ def fit_lora(
         name: The task's name.
         family: Its family.
         parts: Train and dev examples.
+        only_if_better: Whether the LoRA is kept only if it has less held-out log loss than the head alone.
         settings: Of `LoraSettings`.
 
     Returns:
@@ -51,7 +59,10 @@ def fit_lora(
     lora = None if primary is None else lora_from_arrays(primary.lora_arrays(), primary.alpha, encoder.config)
     data, texts = model.labelled(examples, family, units, labels)
     tuned = tune_lora(encoder, lora, kind, data, texts, labels, n_dev=len(parts[1]), settings=LoraSettings(**settings))
-    chosen = {**tuned.fitted.record(), "epochs": tuned.epochs, **settings}
+    if only_if_better and tuned.before.log_loss <= tuned.fitted.log_loss:
+        task, chosen = model.fit_head(name, family, parts, LoraSettings(**settings).seed)
+        return task, {**chosen, "lora": _summary(tuned.fitted)}
+    chosen = {**tuned.fitted.record(), "head": _summary(tuned.before), **settings}
     info = {"mode": "lora", "examples": len(parts[0]), "cross_validation": chosen, "engine": "torch"}
     content = task_bytes(
         manifest,
@@ -64,6 +75,11 @@ def fit_lora(
         info=info,
     )
     return read_task(content, manifest, name), chosen
+
+
+def _summary(fitted: FittedHead) -> dict[str, Any]:
+    record = fitted.record()
+    return {"log_loss": record["log_loss"], "scores": record["scores"]}
 
 
 def _encoder(model: Model) -> Encoder:

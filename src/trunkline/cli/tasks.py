@@ -39,11 +39,11 @@ def fit(
     delimiter: Delimiter = None,
     mode: Annotated[
         str,
-        typer.Option(help="head (no torch) or lora (extra [train]).", rich_help_panel="Learning"),
+        typer.Option(help="head (no torch), or with [train] lora or auto.", rich_help_panel="Learning"),
     ] = "head",
     seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Of the folds.", rich_help_panel="Learning")] = 0,
     rank: Annotated[int | None, typer.Option(min=1, help="Of LoRA.", rich_help_panel="Learning")] = None,
-    epochs: Annotated[int | None, typer.Option(min=1, help="Most epochs of LoRA.", rich_help_panel="Learning")] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="Of training LoRA.", rich_help_panel="Learning")] = None,
     settings: SetOption = None,
     as_json: JsonFlag = False,
 ) -> None:
@@ -61,8 +61,9 @@ def fit(
     check_target(target, opened.bundle.manifest, [name], replace)
     columns = {"text_column": text_column, "label_column": label_column, "delimiter": delimiter}
     parts, found = _parts({"train": train, "dev": dev, "test": test}, family, columns)
-    lora = {key: value for key, value in (("seed", seed), ("rank", rank), ("epochs", epochs)) if value is not None}
-    lora |= settings_of(settings, {"rate": 0.001, "batch": 16, "dropout": 0.1} if mode == "lora" else {})
+    lora = {key: value for key, value in (("seed", seed), ("rank", rank), ("steps", steps)) if value is not None}
+    rarer = {"rate": 0.001, "batch": 16, "dropout": 0.1, "contrast": 1.0}
+    lora |= settings_of(settings, rarer if mode != "head" else {})
     dev_part, test_part = parts.get("dev"), parts.get("test")
     report = opened.fit(
         name, parts["train"], family=found, mode=mode, dev=dev_part, test=test_part, replace=replace, **lora

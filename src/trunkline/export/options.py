@@ -9,9 +9,9 @@ from typing import Any, Literal, get_args
 
 from trunkline.bundle.lora import SLOTS
 from trunkline.errors import TrunklineError
-from trunkline.export.layers import Attention
+from trunkline.export.gate import GateReport
+from trunkline.export.graph import Attention
 from trunkline.export.parity import ParityReport, Tolerance
-from trunkline.export.quantise.gate import GateReport
 
 WeightKind = Literal["float32", "int8", "int4"]
 Variant = Literal["required", "bank"]
@@ -91,7 +91,7 @@ class ExportReport:
     """What was written and how it compares.
 
     Attributes:
-        folder: The bundle, or that of a single task.
+        folder: The bundle.
         sizes: Bytes of every file.
         weights: What the manifest says of the weights.
         parity: Graph -> its comparison with torch.

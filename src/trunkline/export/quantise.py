@@ -1,18 +1,24 @@
-"""Rounded weights: the plan, the weights after smoothing and rounding, and the kernels that graphs are built with."""
+"""Rounded weights: what linear layers receive on real text, the plan, and the kernels that graphs are built with."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from types import MappingProxyType
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
+import torch
 from onnx import TensorProto
+from torch import Tensor, nn
 
-from trunkline.bundle.lora import SLOTS
+from trunkline.bundle.lora import SLOTS, FloatArray
+from trunkline.encoder.batch import TokenBatch
+from trunkline.encoder.encoder import Encoder
+from trunkline.encoder.lora import Deltas
 from trunkline.engine.rounding import (
     Int8Table,
     Int8Weight,
@@ -23,8 +29,8 @@ from trunkline.engine.rounding import (
 )
 from trunkline.errors import MismatchError, TrunklineError
 from trunkline.export.builder import Builder
-from trunkline.export.layers import Kernels, gather, gemm
-from trunkline.export.quantise.int4 import (
+from trunkline.export.graph import Kernels, gather, gemm
+from trunkline.export.int4 import (
     Int4Table,
     Int4Weight,
     int4_embedding,
@@ -33,8 +39,129 @@ from trunkline.export.quantise.int4 import (
     round_int4,
     round_table_int4,
 )
-from trunkline.export.quantise.smooth import Calibration
-from trunkline.export.weights import BackboneWeights, FloatArray, Linear, linear_layers, with_linear_layers
+from trunkline.export.weights import PROJECT, BackboneWeights, Linear, linear_layers, with_linear_layers
+from trunkline.text.packing import ROW_WIDTH, by_budget, pack, text_unit
+from trunkline.text.tokens import TextTokenizer
+
+BUDGET = 2048
+"""Tokens a batch."""
+
+_MODULES = ("out", "up", "down")
+"""Linear layers that are called as modules; query, key and value receive what their transformer layer does."""
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """What was seen of the inputs of linear layers, by the names of `plan.linear_layers`.
+
+    Attributes:
+        largest: The largest absolute value of each channel, [inputs].
+        moments: Mean products of pairs of channels, [inputs, inputs]; empty unless they were asked for.
+        tokens: Tokens that were read.
+    """
+
+    largest: Mapping[str, FloatArray]
+    moments: Mapping[str, FloatArray]
+    tokens: int
+
+    def of(self, name: str, inputs: int) -> FloatArray:
+        """The largest values of a layer's inputs; raises MismatchError if they are not known."""
+        found = self.largest.get(name, np.zeros(0, np.float32))
+        if len(found) != inputs:
+            raise MismatchError(
+                f"the calibration knows {len(found)} inputs of {name}",
+                expected=f"its {inputs} inputs",
+                todo="Calibrate with the encoder that is quantised",
+            )
+        return found
+
+
+@torch.inference_mode()
+def calibrate(
+    encoder: Encoder,
+    tokenizer: TextTokenizer,
+    texts: Sequence[str],
+    adapters: Sequence[Deltas] = (),
+    *,
+    moments: bool = False,
+) -> Calibration:
+    """Runs texts through an encoder and keeps what its linear layers receive.
+
+    Args:
+        encoder: The encoder in float32; it is not changed.
+        tokenizer: Its tokenizer.
+        texts: Such as the device will read; a hundred or two of different kinds are enough.
+        adapters: Every text is read without an adapter and through each of these.
+        moments: Whether to keep mean products of channels, with which 4-bit weights are rounded better.
+
+    Raises:
+        TrunklineError: There is no token in the texts.
+    """
+    units = [text_unit(tokens) for tokens in tokenizer.encode(texts)]
+    if not any(unit.size > 2 * len(unit.sizes) for unit in units):
+        raise TrunklineError(
+            f"{len(texts)} texts without any token for calibration",
+            expected="real text of the kind that will be read",
+            todo="Give a file of texts, one a line",
+        )
+    seen: dict[str, _Seen] = {}
+    real: list[Tensor] = []
+
+    def look(name: str, value: Tensor) -> None:
+        rows = value.reshape(-1, value.shape[-1])[real[0]].float()
+        seen.setdefault(name, _Seen(rows.shape[1], moments)).add(rows)
+
+    was_training = encoder.training
+    encoder.eval()
+    with _watched(encoder, look):
+        for chosen in by_budget(units, BUDGET):
+            packed = pack([units[i] for i in chosen], encoder.config.pad_id, ROW_WIDTH)
+            batch = TokenBatch.from_packed(packed, next(encoder.parameters()).device)
+            real[:] = [batch.segments.reshape(-1) >= 0]
+            hidden = encoder.trunk(batch)
+            for adapter in (None, *adapters):
+                encoder.branch(hidden, batch, adapter)
+    encoder.train(was_training)
+    products = {name: (item.products, max(1, item.count)) for name, item in seen.items()}
+    return Calibration(
+        {name: item.largest.numpy() for name, item in seen.items()},
+        {name: (total / count).numpy() for name, (total, count) in products.items() if total is not None},
+        sum(unit.size for unit in units),
+    )
+
+
+class _Seen:
+    def __init__(self, inputs: int, moments: bool) -> None:
+        self.largest = torch.zeros(inputs)
+        self.products = torch.zeros(inputs, inputs) if moments else None
+        self.count = 0
+
+    def add(self, rows: Tensor) -> None:
+        self.largest = torch.maximum(self.largest, rows.abs().amax(dim=0).cpu())
+        if self.products is not None:
+            self.products += (rows.T @ rows).cpu()
+        self.count += len(rows)
+
+
+@contextmanager
+def _watched(encoder: Encoder, look: Callable[[str, Tensor], None]) -> Iterator[None]:
+    """While this lasts, `look` is given the input of every linear layer, [..., inputs]."""
+
+    def hook(name: str) -> Callable[[nn.Module, tuple[Any, ...]], None]:
+        return lambda module, inputs: look(name, inputs[0])
+
+    modules: dict[str, nn.Module] = {}
+    for number, layer in enumerate(encoder.layers):
+        modules |= {f"layers.{number}.qkv": layer, **{f"layers.{number}.{m}": getattr(layer, m) for m in _MODULES}}
+    if encoder.embeddings.project is not None:
+        modules[PROJECT] = encoder.embeddings.project
+    handles = [module.register_forward_pre_hook(hook(name)) for name, module in modules.items()]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
 
 Scheme = Literal["float32", "int8", "int4"]
 """`int8`: a step for each output of a layer or row of the embedding; inputs of layers in 8 bits with one step a run.
@@ -83,13 +210,10 @@ PLANS: Mapping[str, Plan] = MappingProxyType(
 
 @dataclass(frozen=True, slots=True)
 class Rounded:
-    """A rounded linear layer.
+    """A linear layer, rounded after its rows were multiplied by `smooth`, by which its inputs are divided.
 
-    Attributes:
-        weight: After its rows were multiplied by `smooth`.
-        smooth: [inputs]; inputs are divided by it before they are rounded.
-        least: The least number that a token's inputs are divided by before they are rounded; None if all tokens have
-            the same step.
+    With `least`, each token's inputs have a step of their own: they are divided by the largest, or by this if it is
+    less, before they are rounded.
     """
 
     weight: Int8Weight | Int4Weight
@@ -97,37 +221,22 @@ class Rounded:
     least: float | None = None
 
 
-def quantise(weights: BackboneWeights, plan: Plan, calibration: Calibration | None) -> dict[str, Rounded]:
-    """Rounds every linear layer of a backbone as a plan says; none in float32. Errors as for `quantised_kernels`."""
-    if plan.linear == "float32":
-        return {}
-    return {name: _rounded(name, linear.weight, plan, calibration) for name, linear in linear_layers(weights).items()}
-
-
 def quantised_kernels(
-    weights: BackboneWeights, plan: Plan, calibration: Calibration | None, adapted: range | None = None
+    weights: BackboneWeights, plan: Plan, calibration: Calibration | None
 ) -> tuple[BackboneWeights, Kernels]:
-    """The weights and kernels for `trunk_graph`, `branch_graph` and `merged_graph`.
+    """The weights and kernels for `trunk_graph` and `branch_graph`, which are to be built with both or with neither.
 
     Smoothing costs a node that divides the inputs of a layer, except where the layer that makes these inputs can do it:
     the values of attention for `out`, and `up` for `down` where the activation is relu. That is left alone in layers
-    whose LoRA is an input of the graph, as its updates know nothing of the factors.
-
-    Args:
-        weights: The backbone, its fork in its final place.
-        plan: What is computed how.
-        calibration: Of this backbone; None will do for a plan without smoothing.
-        adapted: Layers with LoRA inputs, by default those from the fork up; `range(0)` for a merged graph.
-
-    Returns:
-        Weights and kernels that belong together: graphs are to be built with both or with neither.
+    from the fork up, whose LoRA is an input of the graph, as its updates know nothing of the factors.
 
     Raises:
         MismatchError: The calibration is of another encoder, or there is none and the plan needs it.
     """
-    rounded, linears = quantise(weights, plan, calibration), linear_layers(weights)
-    adapted = range(weights.fork, weights.config.n_layers) if adapted is None else adapted
-    folded = _folded(weights, rounded, adapted) if rounded else {}
+    linears, rounded = linear_layers(weights), {}
+    if plan.linear != "float32":
+        rounded = {name: _rounded(name, linear.weight, plan, calibration) for name, linear in linears.items()}
+    folded = _folded(weights, rounded) if rounded else {}
     done = {consumer for consumer, _ in folded}
     divisors = {producer: divisor for (_, producer), divisor in folded.items()}
     for name, divisor in divisors.items():
@@ -146,15 +255,11 @@ def quantised_kernels(
             return int8_linear(graph, name, x, weight, given.bias, layer.least)
         return int4_linear(graph, name, x, weight, given.bias, layer.least)
 
-    kernels = Kernels(linear, partial(_embedding, round_table(weights, plan)), facts=plan.facts())
+    word, table = weights.embeddings.word, None
+    if plan.embedding != "float32":
+        table = round_table_int8(word) if plan.embedding == "int8" else round_table_int4(word, plan.block)
+    kernels = Kernels(linear, partial(_embedding, table), facts=plan.facts())
     return with_linear_layers(weights, linears), kernels
-
-
-def round_table(weights: BackboneWeights, plan: Plan) -> Int8Table | Int4Table | None:
-    """The word embedding as a plan stores it; None in float32."""
-    if plan.embedding == "int4":
-        return round_table_int4(weights.embeddings.word, plan.block)
-    return round_table_int8(weights.embeddings.word) if plan.embedding == "int8" else None
 
 
 def _embedding(table: Int8Table | Int4Table | None, graph: Builder, name: str, ids: str, given: FloatArray) -> str:
@@ -178,15 +283,11 @@ def _rounded(name: str, weight: FloatArray, plan: Plan, calibration: Calibration
     return Rounded(round_int4(weight * smooth[:, None], plan.block, even), smooth, least)
 
 
-def _folded(
-    weights: BackboneWeights, layers: Mapping[str, Rounded], adapted: range
-) -> dict[tuple[str, str], FloatArray]:
+def _folded(weights: BackboneWeights, layers: Mapping[str, Rounded]) -> dict[tuple[str, str], FloatArray]:
     """(layer, the layer that makes its inputs) -> what the outputs of the latter are to be divided by."""
     found = {}
     hidden = weights.config.hidden_size
-    for number in range(weights.config.n_layers):
-        if number in adapted:
-            continue
+    for number in range(weights.fork):
         name = f"layers.{number}"
         value = np.concatenate([np.ones(2 * hidden, np.float32), layers[f"{name}.out"].smooth])
         found[f"{name}.out", f"{name}.qkv"] = value
@@ -198,18 +299,7 @@ def _folded(
 def int8_linear(
     graph: Builder, name: str, x: str, weight: Int8Weight, bias: FloatArray, least: float | None = None
 ) -> str:
-    """Nodes of a linear layer, [n, inputs] -> [n, outputs].
-
-    The operator rounds its input to 8 bits with one step for the whole run, and multiplies whole numbers.
-
-    Args:
-        graph: Receives the nodes.
-        name: Of the layer.
-        x: The input.
-        weight: The rounded weight.
-        bias: [outputs].
-        least: With it, each token is divided by its largest input, or by this if that is less, before it is rounded.
-    """
+    """Nodes of a linear layer, [n, inputs] -> [n, outputs]; see `multiply_int8`."""
     values = graph.constant(f"{name}.weight", weight.values)
     return multiply_int8(graph, name, (x, values), weight.scale, bias, least)
 

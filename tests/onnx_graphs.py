@@ -10,11 +10,11 @@ import numpy.typing as npt
 import torch
 
 import tiny_models
-from trunkline.bundle.lora import SLOTS, Shapes, complete, lora_shapes
+from trunkline.bundle.lora import SLOTS, Shapes, complete, fuse, lora_shapes
+from trunkline.encoder.adapter_tensors import adapter_arrays
 from trunkline.encoder.architectures import EncoderConfig
 from trunkline.encoder.encoder import Encoder
 from trunkline.engine.session import open_session
-from trunkline.export.adapters import adapter_feeds
 from trunkline.export.graph import branch_graph, trunk_graph
 from trunkline.export.parity import Adapter
 from trunkline.export.weights import BackboneWeights
@@ -51,9 +51,17 @@ def read_states(
     return [part.numpy() for part in tiny_models.states_of(mean, batch)]
 
 
+def adapter_inputs(lora: Any, head: LinearHead | None = None) -> dict[str, Any]:
+    """The inputs of the branch graph for an adapter and a head, in full float32 precision."""
+    found: dict[str, Any] = {} if lora is None else fuse(adapter_arrays(lora))
+    if head is not None:
+        found |= {"head.weight": np.ascontiguousarray(head.weight.T), "head.bias": np.asarray(head.bias)}
+    return found
+
+
 def feeds_of(adapters: Mapping[str, Adapter], required: Shapes | None = None) -> dict[str, Any]:
     """What graphs are fed for adapters, in full precision; with shapes, for a graph that must be fed everything."""
-    feeds = {name: adapter_feeds(adapter.lora, adapter.head) for name, adapter in adapters.items()}
+    feeds = {name: adapter_inputs(adapter.lora, adapter.head) for name, adapter in adapters.items()}
     if required is None:
         return feeds
     return {name: complete(feed, required, tiny_models.WIDTH) for name, feed in feeds.items()}
