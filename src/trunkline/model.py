@@ -344,13 +344,8 @@ class Model:
         units, labels = kind.choose_units(train, self.tokenizer), kind.labels(train)
         data, _ = self.labelled([*train, *dev], family, units, labels, features=True)
         fitted = fit_head(kind, data, labels, n_dev=len(dev), seed=seed)
-        info = {
-            "mode": "head",
-            "examples": len(train),
-            "cross_validation": fitted.record(),
-            "engine": self.engine,
-            "precision": self.precision,
-        }
+        info = {"mode": "head", "examples": len(train), "cross_validation": fitted.record()}
+        info |= {"engine": self.engine, "precision": self.precision}
         manifest = dataclasses.replace(self._bundle.manifest, tasks={})
         content = task_bytes(manifest, family, labels, fitted.head, units=units, info=info)
         return read_task(content, manifest, name), fitted.record()

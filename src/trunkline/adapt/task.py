@@ -59,7 +59,8 @@ def fit_lora(
     lora = None if primary is None else lora_from_arrays(primary.lora_arrays(), primary.alpha, encoder.config)
     data, texts = model.labelled(examples, family, units, labels)
     tuned = tune_lora(encoder, lora, kind, data, texts, labels, n_dev=len(parts[1]), settings=LoraSettings(**settings))
-    if only_if_better and tuned.before.log_loss <= tuned.fitted.log_loss:
+    before, after = tuned.before.log_loss, tuned.fitted.log_loss
+    if only_if_better and (before is None or after is None or before <= after):
         task, chosen = model.fit_head(name, family, parts, LoraSettings(**settings).seed)
         return task, {**chosen, "lora": _summary(tuned.fitted)}
     chosen = {**tuned.fitted.record(), "head": _summary(tuned.before), **settings}
