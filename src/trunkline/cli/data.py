@@ -28,11 +28,10 @@ def check(
 
     Example: trunkline check --train train.csv --test test.csv
     """
-    from trunkline.data.checks.command import check as run
-    from trunkline.data.checks.command import exit_code
+    from trunkline.data import checks
     from trunkline.ui.checks import print_checks
 
     columns = {"text_column": text_column, "label_column": label_column, "delimiter": delimiter}
-    report = run(train, dev, test, family=family, **columns)
+    report = checks.check(train, dev, test, family=family, **columns)
     print_json(report) if as_json else print_checks([report], full=full)
-    raise typer.Exit(exit_code([report]))
+    raise typer.Exit(checks.exit_code([report]))

@@ -32,7 +32,7 @@ class MixtureFamily(Section):
 class DecontaminateSection(Section):
     """Takes out of all sources what also stands in the dev and test files `against`.
 
-    A text is the same from a Jaccard similarity of `threshold` on, see `trunkline.data.checks.overlap`.
+    A text is the same from a Jaccard similarity of `threshold` on, see `trunkline.data.overlap`.
     """
 
     against: tuple[str, ...] = Field(min_length=1)
