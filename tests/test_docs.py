@@ -21,7 +21,7 @@ from typer.testing import CliRunner
 import trunkline
 from trunkline.cli import app
 from trunkline.config import PrefinetuneRecipe, parse_recipe
-from trunkline.config.prefinetune import FamilySection
+from trunkline.config.recipes import FamilySection
 from trunkline.encoder.embedded import INSTALL
 
 ROOT = Path(__file__).resolve().parents[1]

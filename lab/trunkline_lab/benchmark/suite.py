@@ -10,7 +10,7 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from trunkline.adapt.settings import LoraSettings
 from trunkline.config import FamilyName, Fraction, PositiveFloat, PositiveInt, Section, Seed
-from trunkline.config.base import Target
+from trunkline.config.recipes import Target
 from trunkline.errors import TrunklineError
 from trunkline.problems import nearest
 from trunkline_lab.benchmark.peers import PEERS

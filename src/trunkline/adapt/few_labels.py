@@ -19,7 +19,7 @@ from torch.nn import functional as F
 
 from trunkline.adapt.settings import LoraSettings
 from trunkline.bundle.parts import Head
-from trunkline.config.base import AdapterSection
+from trunkline.config.recipes import AdapterSection
 from trunkline.encoder.batch import TokenBatch
 from trunkline.encoder.encoder import Encoder
 from trunkline.encoder.features import Branch, TrunkStates, branch_features

@@ -8,8 +8,8 @@ from typing import Any
 
 from trunkline.errors import EncoderError, TrunklineError
 from trunkline.extras import needs
+from trunkline.label.gazetteer import normalise_type
 from trunkline.label.options import TeacherOptions
-from trunkline.label.sentences import normalise_type
 from trunkline.problems import nearest
 from trunkline.text.examples import Span
 from trunkline.text.tags import decode_with_repairs

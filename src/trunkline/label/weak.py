@@ -12,11 +12,9 @@ from typing import Any
 
 from trunkline.errors import TrunklineError
 from trunkline.label.chat import label_chat
-from trunkline.label.documents import read_documents, split_passages
-from trunkline.label.gazetteer import SurfaceIndex, read_gazetteer
+from trunkline.label.files import card_path, open_atomic, read_documents, split_passages, write_card
+from trunkline.label.gazetteer import SurfaceIndex, iterate_sentences, normalise_type, read_gazetteer
 from trunkline.label.options import TEXT_METHODS, ChatOptions, GazetteerOptions, TeacherOptions, check_options
-from trunkline.label.output import card_path, open_atomic, write_card
-from trunkline.label.sentences import iterate_sentences, normalise_type
 from trunkline.label.teacher import label_teacher
 from trunkline.text.examples import Span
 
