@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from safetensors.torch import save
 
 from trunkline import __version__
@@ -16,14 +17,76 @@ from trunkline.bundle.edit import Parts, with_primaries, write_bundle
 from trunkline.bundle.files import Bundle, open_bundle
 from trunkline.bundle.lora import SLOTS
 from trunkline.bundle.manifest import MANIFEST, EncoderFacts, Licence, Manifest
+from trunkline.bundle.parts import Head, PrimaryAdapter, Task, primary_bytes, task_bytes
 from trunkline.cache import cache_folder
-from trunkline.encoder.adapter_file import AdapterFile, primary_file, primary_in_torch, task_file, task_in_torch
+from trunkline.encoder.architectures import EncoderConfig
 from trunkline.encoder.encoder import Encoder
-from trunkline.encoder.lora import LoraAdapter
+from trunkline.encoder.features import Features, embed_texts
+from trunkline.encoder.lora import LoraAdapter, adapter_arrays, lora_from_arrays
 from trunkline.encoder.resolve import resolve
 from trunkline.encoder.storage import backbone_hash, load_encoder, load_tokenizer, read_json, stored_tensors
 from trunkline.errors import MismatchError, TrunklineError
+from trunkline.heads.linear import LinearHead
 from trunkline.text.tokens import TextTokenizer
+
+
+@dataclass(frozen=True)
+class AdapterFile:
+    """A primary adapter (LoRA only) or a task (a head, with LoRA of its own or on its family's primary adapter).
+
+    Attributes:
+        family: The family whose units and decoding apply.
+        backbone: `backbone_hash` of the backbone it was trained on.
+        fork: First layer of the branches.
+        lora: The low-rank updates, if any.
+        head: The linear head, if any.
+        labels: The head's outputs.
+        units: As in `trunkline.bundle.parts.Task`.
+        info: How it was made: task, scores, versions; for people, nothing depends on it.
+    """
+
+    family: str
+    backbone: str
+    fork: int
+    lora: LoraAdapter | None = None
+    head: LinearHead | None = None
+    labels: tuple[str, ...] = ()
+    units: str = "words"
+    info: Mapping[str, Any] = field(default_factory=dict)
+
+
+def primary_file(adapter: AdapterFile) -> bytes:
+    """The file of a primary adapter; raises MismatchError if it has no LoRA, or values that float16 cannot hold."""
+    if adapter.lora is None:
+        raise MismatchError(f"a primary adapter of {adapter.family} without LoRA", expected="one with LoRA")
+    arrays = adapter_arrays(adapter.lora)
+    return primary_bytes(adapter.family, adapter.backbone, adapter.fork, arrays, adapter.lora.config.alpha)
+
+
+def task_file(task: AdapterFile, manifest: Manifest) -> bytes:
+    """The file of a task for a bundle; raises MismatchError if it has no head, or values that float16 cannot hold."""
+    if task.head is None:
+        raise MismatchError(f"a task of {task.family} without a head", expected="a task, not a primary adapter")
+    head = Head(np.ascontiguousarray(task.head.weight.T), task.head.bias, task.head.transitions)
+    lora = None if task.lora is None else adapter_arrays(task.lora)
+    alpha = 0.0 if task.lora is None else task.lora.config.alpha
+    return task_bytes(
+        manifest, task.family, task.labels, head, units=task.units, lora=lora, alpha=alpha, info=task.info
+    )
+
+
+def primary_in_torch(primary: PrimaryAdapter, manifest: Manifest, encoder: EncoderConfig) -> AdapterFile:
+    """A bundle's primary adapter in torch."""
+    lora = lora_from_arrays(primary.lora_arrays(), primary.alpha, encoder)
+    return AdapterFile(primary.family, manifest.backbone, manifest.encoder.fork, lora)
+
+
+def task_in_torch(task: Task, manifest: Manifest, encoder: EncoderConfig) -> AdapterFile:
+    """A bundle's task in torch."""
+    lora = lora_from_arrays(task.lora_arrays(), task.alpha, encoder) if task.own_lora else None
+    head = LinearHead(np.ascontiguousarray(task.head.weight.T), task.head.bias, task.transitions)
+    place = manifest.backbone, manifest.encoder.fork
+    return AdapterFile(task.family, *place, lora, head, task.labels, task.units, task.info)
 
 
 @dataclass(frozen=True)
@@ -171,3 +234,9 @@ def manifest_of(loaded: Loaded, name: str = "bundle") -> Manifest:
         licences=loaded.licences,
         info=loaded.info,
     )
+
+
+def embedder(name: str, max_length: int = 128) -> Callable[[Sequence[str]], Features]:
+    """A function that embeds texts by an encoder or bundle; a bundle's classification adapter is used if it has one."""
+    loaded = load_any(name, max_length=max_length)
+    return lambda texts: embed_texts(loaded.encoder, loaded.tokenizer, texts, loaded.primary("classification"))

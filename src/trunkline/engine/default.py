@@ -31,7 +31,7 @@ from trunkline.bundle.manifest import MANIFEST, TOKENIZER, EncoderFacts, FileEnt
 from trunkline.bundle.schema import VERSION
 from trunkline.cache import cache_folder
 from trunkline.encoder.architectures import ARCHITECTURES, EncoderConfig, weights_hash
-from trunkline.encoder.embedded import DEFAULT_ENCODER, EMBEDDED_SHA256, INSTALL, TOKENIZER_SHA256, find_embedded
+from trunkline.encoder.resolve import DEFAULT_ENCODER, EMBEDDED_SHA256, INSTALL, TOKENIZER_SHA256, find_embedded
 from trunkline.engine.rounding import FloatArray, least_of_tokens, round_int8, round_table_int8, smoothing
 from trunkline.errors import EncoderError, TrunklineError
 from trunkline.text.tokens import TextTokenizer
