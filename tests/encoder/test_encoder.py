@@ -7,6 +7,7 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -18,11 +19,17 @@ from trunkline.encoder.bundle_files import Loaded
 from trunkline.encoder.encoder import Encoder
 from trunkline.encoder.features import Branch, branch_features, embed_texts
 from trunkline.encoder.lora import LoraAdapter, LoraConfig
-from trunkline.encoder.storage import backbone_hash, load_encoder, load_tokenizer, read_json, save_encoder
+from trunkline.encoder.storage import backbone_hash, checkpoint_files, load_encoder, load_tokenizer, read_json
 from trunkline.errors import EncoderError, MismatchError
 
 Folders = Callable[[str], Path]
 SENTENCES = tiny_models.SENTENCES
+
+
+def save_encoder(encoder: Encoder, folder: Path, raw_config: Any) -> None:
+    folder.mkdir()
+    for name, file in (("config", "config.json"), ("weights", "model.safetensors")):
+        (folder / file).write_bytes(checkpoint_files(encoder, raw_config)[name])
 
 
 def copied(folder: Path, target: Path) -> Path:

@@ -358,7 +358,7 @@ import sys
 
 class Blocked:
     def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] in {"torch", "transformers", "pydantic", "safetensors", "onnx", "scipy", "sklearn",
+        if name.split(".")[0] in {"torch", "transformers", "pydantic", "onnx", "scipy", "sklearn",
                                   "datasets", "accelerate", "huggingface_hub", "typer", "rich", "yaml"}:
             raise ImportError("blocked: " + name)
 

@@ -3,28 +3,26 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors.torch import save
 
 from trunkline import __version__
 from trunkline.bundle.edit import Parts, with_primaries, write_bundle
 from trunkline.bundle.files import Bundle, open_bundle
 from trunkline.bundle.lora import SLOTS
-from trunkline.bundle.manifest import MANIFEST, EncoderFacts, Licence, Manifest
+from trunkline.bundle.manifest import MANIFEST, Licence, Manifest
 from trunkline.bundle.parts import Head, PrimaryAdapter, Task, primary_bytes, task_bytes
 from trunkline.cache import cache_folder
-from trunkline.encoder.architectures import EncoderConfig
+from trunkline.encoder.architectures import EncoderConfig, encoder_facts
 from trunkline.encoder.encoder import Encoder
 from trunkline.encoder.features import Features, embed_texts
 from trunkline.encoder.lora import LoraAdapter, adapter_arrays, lora_from_arrays
 from trunkline.encoder.resolve import resolve
-from trunkline.encoder.storage import backbone_hash, load_encoder, load_tokenizer, read_json, stored_tensors
+from trunkline.encoder.storage import backbone_hash, checkpoint_files, load_encoder, load_tokenizer, read_json
 from trunkline.errors import MismatchError, TrunklineError
 from trunkline.heads.linear import LinearHead
 from trunkline.text.tokens import TextTokenizer
@@ -34,15 +32,8 @@ from trunkline.text.tokens import TextTokenizer
 class AdapterFile:
     """A primary adapter (LoRA only) or a task (a head, with LoRA of its own or on its family's primary adapter).
 
-    Attributes:
-        family: The family whose units and decoding apply.
-        backbone: `backbone_hash` of the backbone it was trained on.
-        fork: First layer of the branches.
-        lora: The low-rank updates, if any.
-        head: The linear head, if any.
-        labels: The head's outputs.
-        units: As in `trunkline.bundle.parts.Task`.
-        info: How it was made: task, scores, versions; for people, nothing depends on it.
+    `backbone` is the hash of the backbone that it was trained on, `labels` are the head's outputs, `units` as in
+    `trunkline.bundle.parts.Task`; `info` says how it was made, for people.
     """
 
     family: str
@@ -85,8 +76,8 @@ def task_in_torch(task: Task, manifest: Manifest, encoder: EncoderConfig) -> Ada
     """A bundle's task in torch."""
     lora = lora_from_arrays(task.lora_arrays(), task.alpha, encoder) if task.own_lora else None
     head = LinearHead(np.ascontiguousarray(task.head.weight.T), task.head.bias, task.transitions)
-    place = manifest.backbone, manifest.encoder.fork
-    return AdapterFile(task.family, *place, lora, head, task.labels, task.units, task.info)
+    fork = manifest.encoder.fork
+    return AdapterFile(task.family, manifest.backbone, fork, lora, head, task.labels, task.units, task.info)
 
 
 @dataclass(frozen=True)
@@ -110,10 +101,7 @@ class Loaded:
 def load_any(name: str, *, fork: int | None = None, max_length: int = 256) -> Loaded:
     """Loads a bundle's folder, or a plain encoder by folder or name.
 
-    Args:
-        name: A folder, a hub id or `default`.
-        fork: First layer of the branches for a plain encoder; a bundle has its own.
-        max_length: Longest window in tokens for a plain encoder.
+    A bundle has its own fork and longest window; without a fork a plain encoder forks in the middle.
 
     Raises:
         EncoderError: Not found, not supported, or damaged.
@@ -188,9 +176,6 @@ def cached_bundle(name: str) -> Path:
 def save_bundle(loaded: Loaded, folder: Path, name: str = "bundle") -> Manifest:
     """Writes a bundle with a checkpoint into a new folder; errors as for `write_bundle`."""
     manifest = manifest_of(loaded, name)
-    weights = save(stored_tensors(loaded.encoder), {"format": "pt"})
-    # The weights are float32 whatever they came as; transformers would round them to a type named here.
-    config = {key: value for key, value in loaded.config.items() if key not in ("dtype", "torch_dtype")}
     adapters = {family: primary_file(adapter) for family, adapter in loaded.primaries.items()}
     with_adapters = with_primaries(manifest, adapters)
     return write_bundle(
@@ -198,10 +183,7 @@ def save_bundle(loaded: Loaded, folder: Path, name: str = "bundle") -> Manifest:
         manifest,
         Parts(
             tokenizer=loaded.tokenizer.tokenizer.to_str(pretty=True).encode(),
-            checkpoint={
-                "config": (json.dumps(config, indent=2, ensure_ascii=False) + "\n").encode(),
-                "weights": weights,
-            },
+            checkpoint=checkpoint_files(loaded.encoder, loaded.config),
             adapters=adapters,
             tasks={name: task_file(task, with_adapters) for name, task in loaded.tasks.items()},
         ),
@@ -210,24 +192,10 @@ def save_bundle(loaded: Loaded, folder: Path, name: str = "bundle") -> Manifest:
 
 def manifest_of(loaded: Loaded, name: str = "bundle") -> Manifest:
     """The manifest of an encoder, without files."""
-    config, tokenizer = loaded.encoder.config, loaded.tokenizer
-    facts = EncoderFacts(
-        model_type=config.model_type,
-        hidden_size=config.hidden_size,
-        intermediate_size=config.intermediate_size,
-        n_layers=config.n_layers,
-        n_heads=config.n_heads,
-        fork=loaded.encoder.fork,
-        max_length=tokenizer.max_length,
-        overlap=tokenizer.overlap,
-        pad_id=config.pad_id,
-        activation=config.activation,
-        vocabulary_size=config.vocab_size,
-    )
     return Manifest(
         name=name,
         trunkline=__version__,
-        encoder=facts,
+        encoder=encoder_facts(loaded.encoder.config, loaded.encoder.fork, loaded.tokenizer),
         backbone=loaded.backbone,
         weights={"kind": "float32"},
         slots=tuple(SLOTS),

@@ -55,18 +55,12 @@ class TokenBatch:
         def move(array: object) -> Tensor:
             return torch.as_tensor(array, dtype=torch.long).to(device, non_blocking=True)
 
-        return cls(
-            input_ids=move(packed.input_ids),
-            positions=move(packed.positions),
-            segments=move(packed.segments),
-            unit_tokens=move(packed.unit_tokens),
-            unit_ids=move(packed.unit_ids),
-            n_units=packed.n_units,
-        )
+        rows = move(packed.input_ids), move(packed.positions), move(packed.segments)
+        return cls(*rows, move(packed.unit_tokens), move(packed.unit_ids), packed.n_units)
 
     @property
     def n_tokens(self) -> int:
-        """Real tokens, padding not counted."""
+        """Tokens without padding."""
         return int((self.segments >= 0).sum())
 
     def attention_mask(self) -> Tensor:
@@ -74,14 +68,7 @@ class TokenBatch:
         return (self.segments[:, :, None] == self.segments[:, None, :])[:, None]
 
     def pool(self, hidden: Tensor) -> Tensor:
-        """Mean of the token states of each unit.
-
-        Args:
-            hidden: [rows, width, hidden] states.
-
-        Returns:
-            [units, hidden] in float32.
-        """
+        """Mean of the token states of each unit, [rows, width, hidden] -> [units, hidden] in float32."""
         flat = hidden.reshape(-1, hidden.shape[-1]).float()
         sums = flat.new_zeros(self.n_units, flat.shape[-1])
         sums.index_add_(0, self.unit_ids, flat[self.unit_tokens])

@@ -121,7 +121,7 @@ class LoraAdapter(nn.Module):
 
     def part(self, layer: int, target: str) -> LowRank:
         """The update of a target in one of the adapter's layers."""
-        return self.parts[str(layer)][target]  # type: ignore[index, no-any-return]
+        return self.parts[str(layer)][target]  # type: ignore[index]
 
 
 def adapter_arrays(lora: LoraAdapter) -> dict[str, FloatArray]:

@@ -11,12 +11,14 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
+from safetensors.torch import save
 from torch import Tensor
 
+from trunkline.atomic import write_atomic
 from trunkline.encoder.architectures import ARCHITECTURES, LINEARS, EncoderConfig
 from trunkline.encoder.bundle_files import AdapterFile, load_any, load_bundle, save_bundle
 from trunkline.encoder.lora import LoraAdapter, lora_from_arrays
-from trunkline.encoder.storage import read_json, read_tensors, write_json, write_tensors
+from trunkline.encoder.storage import read_json, read_tensors, write_json
 from trunkline.errors import MismatchError
 
 log = logging.getLogger(__name__)
@@ -54,9 +56,9 @@ def export_peft(adapter: LoraAdapter, encoder: EncoderConfig, folder: str | Path
     for layer, target in product(config.layers, config.targets):
         part, module = adapter.part(layer, target), architecture.module_name(layer, target)
         modules.append(module)
-        tensors[f"base_model.model.{module}.lora_A.weight"] = part.a
-        tensors[f"base_model.model.{module}.lora_B.weight"] = part.b
-    write_tensors(tensors, Path(folder) / "adapter_model.safetensors", {"format": "pt"})
+        tensors[f"base_model.model.{module}.lora_A.weight"] = part.a.detach().cpu()
+        tensors[f"base_model.model.{module}.lora_B.weight"] = part.b.detach().cpu()
+    write_atomic(Path(folder) / "adapter_model.safetensors", save(tensors, {"format": "pt"}))
     write_json(
         {
             "peft_type": "LORA",

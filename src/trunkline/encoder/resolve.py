@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import logging
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,17 +37,14 @@ class Found:
 
 
 def resolve(name: str = DEFAULT_ENCODER) -> Found:
-    """Finds an encoder's folder.
-
-    Args:
-        name: A folder, a bundle's folder, a hub id, or `default` for the embedded encoder.
+    """Finds an encoder by its folder, a bundle's folder, a hub id, or `default` for the embedded one.
 
     Raises:
         EncoderError: Found nowhere; the message lists what was tried.
     """
     name = DEFAULT_ENCODER if name == "default" else name
     tried = []
-    for origin, look in (("folder", _folder), ("cache", _cache), ("hub", _hub), ("embedded", _embedded)):
+    for origin, look in (("folder", _folder), ("cache", _snapshot), ("hub", _hub), ("embedded", _embedded)):
         found, reason = look(name)
         if found is not None:
             log.info("encoder %s: %s (%s)", name, origin, found)
@@ -64,22 +60,17 @@ def resolve(name: str = DEFAULT_ENCODER) -> Found:
 
 def usable_here() -> list[Found]:
     """Every encoder that needs no network: those in the local hub cache and the verified embedded default."""
-    found = []
-    embedded, _ = _embedded(DEFAULT_ENCODER)
-    if embedded:
-        found.append(Found(DEFAULT_ENCODER, "embedded", embedded))
     from huggingface_hub import scan_cache_dir
     from huggingface_hub.errors import CacheNotFound
 
+    embedded, _ = find_embedded()
+    found = [Found(DEFAULT_ENCODER, "embedded", embedded)] if embedded else []
     try:
-        repositories = scan_cache_dir().repos
+        names = [each.repo_id for each in scan_cache_dir().repos if each.repo_type == "model"]
     except CacheNotFound:
         return found
-    for repository in repositories:
-        folder, _ = _cache(repository.repo_id) if repository.repo_type == "model" else (None, "")
-        if folder:
-            found.append(Found(repository.repo_id, "cache", folder))
-    return found
+    folders = {name: _snapshot(name)[0] for name in names}
+    return found + [Found(name, "cache", folder) for name, folder in folders.items() if folder]
 
 
 def _folder(name: str) -> tuple[Path | None, str]:
@@ -90,16 +81,12 @@ def _folder(name: str) -> tuple[Path | None, str]:
     return None, "has no config.json" if folder.is_dir() else "no such folder"
 
 
-def _cache(name: str) -> tuple[Path | None, str]:
-    return _snapshot(name, local_files_only=True)
-
-
 def _hub(name: str) -> tuple[Path | None, str]:
     problem = hub_problem()
     return (None, problem) if problem else _snapshot(name, local_files_only=False)
 
 
-def _snapshot(name: str, *, local_files_only: bool) -> tuple[Path | None, str]:
+def _snapshot(name: str, *, local_files_only: bool = True) -> tuple[Path | None, str]:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
@@ -127,7 +114,10 @@ def find_embedded() -> tuple[Path | None, str]:
     """The folder of the default encoder, or none and why; its weights are read once for their hash."""
     reasons = []
     for package in EMBEDDED_PACKAGES:
-        for weights in _weights_of(package):
+        # find_spec of a top-level name locates a package without running any of its code.
+        spec = importlib.util.find_spec(package)
+        locations = (spec.submodule_search_locations or []) if spec else []
+        for weights in sorted(path for place in locations for path in Path(place).rglob("model.safetensors")):
             if verified(weights):
                 return weights.parent, ""
             reasons.append(f"{weights} has another SHA-256 and is refused")
@@ -138,10 +128,3 @@ def verified(weights: Path) -> bool:
     """Whether a file is byte for byte the default encoder's `model.safetensors`."""
     with weights.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest() == EMBEDDED_SHA256
-
-
-def _weights_of(package: str) -> Iterator[Path]:
-    # find_spec of a top-level name locates a package without running any of its code.
-    spec = importlib.util.find_spec(package)
-    for location in (spec.submodule_search_locations or []) if spec else []:
-        yield from sorted(Path(location).rglob("model.safetensors"))
