@@ -14,8 +14,7 @@ import tiny_models
 from trunkline.bundle.edit import Parts, with_primaries, write_bundle
 from trunkline.bundle.files import open_bundle
 from trunkline.bundle.lora import SLOTS
-from trunkline.encoder.adapter_file import AdapterFile, primary_file, task_file
-from trunkline.encoder.bundle_files import Loaded, manifest_of, save_bundle
+from trunkline.encoder.bundle_files import AdapterFile, Loaded, manifest_of, primary_file, save_bundle, task_file
 from trunkline.encoder.lora import LoraAdapter
 from trunkline.engine.base import Predictor
 from trunkline.export.graph import branch_graph, trunk_graph

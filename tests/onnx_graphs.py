@@ -11,9 +11,9 @@ import torch
 
 import tiny_models
 from trunkline.bundle.lora import SLOTS, Shapes, complete, fuse, lora_shapes
-from trunkline.encoder.adapter_tensors import adapter_arrays
 from trunkline.encoder.architectures import EncoderConfig
 from trunkline.encoder.encoder import Encoder
+from trunkline.encoder.lora import adapter_arrays
 from trunkline.engine.session import open_session
 from trunkline.export.graph import branch_graph, trunk_graph
 from trunkline.export.parity import Adapter

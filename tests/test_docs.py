@@ -22,7 +22,7 @@ import trunkline
 from trunkline.cli import app
 from trunkline.config import PrefinetuneRecipe, parse_recipe
 from trunkline.config.recipes import FamilySection
-from trunkline.encoder.embedded import INSTALL
+from trunkline.encoder.resolve import INSTALL
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = sorted((ROOT / "docs").glob("*.md"))

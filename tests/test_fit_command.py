@@ -23,7 +23,7 @@ from trunkline.bundle.parts import Task
 from trunkline.bundle.tensors import tensors_of
 from trunkline.cli import app
 from trunkline.encoder.bundle_files import load_any
-from trunkline.encoder.embedded import find_embedded
+from trunkline.encoder.resolve import find_embedded
 from trunkline.errors import TrunklineError
 from trunkline.model import Model
 

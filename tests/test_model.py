@@ -24,7 +24,7 @@ import trunkline
 from trunkline.bundle.edit import add_task, remove_task
 from trunkline.bundle.files import open_bundle
 from trunkline.encoder.bundle_files import Loaded, load_any
-from trunkline.encoder.embedded import find_embedded
+from trunkline.encoder.resolve import find_embedded
 from trunkline.engine.torch import TorchEngine
 from trunkline.errors import MismatchError, TrunklineError
 from trunkline.model import Model

@@ -22,8 +22,7 @@ import typer
 
 import trunkline.samples
 from trunkline.bundle.files import Bundle, open_bundle
-from trunkline.encoder.batch import TokenBatch
-from trunkline.encoder.encoder import Encoder
+from trunkline.encoder.encoder import Encoder, TokenBatch
 from trunkline.encoder.resolve import resolve
 from trunkline.encoder.storage import load_encoder, load_tokenizer
 from trunkline.engine import default

@@ -18,9 +18,8 @@ from trunkline.bundle.files import open_bundle
 from trunkline.bundle.lora import Feeds, FloatArray, fuse
 from trunkline.bundle.manifest import TOKENIZER, check_name
 from trunkline.bundle.parts import Task
-from trunkline.encoder.adapter_tensors import adapter_arrays
 from trunkline.encoder.encoder import Encoder
-from trunkline.encoder.lora import LoraAdapter
+from trunkline.encoder.lora import LoraAdapter, adapter_arrays
 from trunkline.engine.base import Branch, Logits
 from trunkline.engine.rows import Pooling, ReadText, padded, pool_of, rows_of
 from trunkline.engine.session import open_session
@@ -116,8 +115,7 @@ def merged_encoder(encoder: Encoder, lora: LoraAdapter | None) -> Encoder:
         for layer in lora.config.layers:
             for target in lora.config.targets:
                 part = lora.part(layer, target)
-                if part is not None:
-                    getattr(other.layers[layer], target).weight += part.scale * (part.b @ part.a)
+                getattr(other.layers[layer], target).weight += part.scale * (part.b @ part.a)
     return other
 
 

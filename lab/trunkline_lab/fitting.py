@@ -13,8 +13,7 @@ import numpy as np
 
 from trunkline.adapt import LoraSettings, tune_lora
 from trunkline.bundle.parts import Head
-from trunkline.encoder.adapter_file import AdapterFile, task_file
-from trunkline.encoder.bundle_files import Loaded, manifest_of
+from trunkline.encoder.bundle_files import AdapterFile, Loaded, manifest_of, task_file
 from trunkline.encoder.encoder import Encoder
 from trunkline.encoder.features import Branch, Features, branch_features
 from trunkline.encoder.lora import Deltas

@@ -17,8 +17,8 @@ import trunkline
 from trunkline.adapt import LoraSettings, few_labels, tune_lora
 from trunkline.adapt.few_labels import TunedLora
 from trunkline.encoder import features
-from trunkline.encoder.batch import TokenBatch
 from trunkline.encoder.bundle_files import Loaded, load_any, save_bundle
+from trunkline.encoder.encoder import TokenBatch
 from trunkline.encoder.features import Branch, TrunkStates, branch_features
 from trunkline.encoder.lora import LoraAdapter
 from trunkline.errors import TrunklineError

@@ -17,8 +17,16 @@ from trunkline.bundle.edit import with_primaries
 from trunkline.bundle.files import open_bundle, read_manifest
 from trunkline.bundle.manifest import FileEntry
 from trunkline.bundle.parts import read_primary, read_task
-from trunkline.encoder.adapter_file import primary_file, task_file
-from trunkline.encoder.bundle_files import Loaded, cached_bundle, load_any, load_bundle, manifest_of, save_bundle
+from trunkline.encoder.bundle_files import (
+    Loaded,
+    cached_bundle,
+    load_any,
+    load_bundle,
+    manifest_of,
+    primary_file,
+    save_bundle,
+    task_file,
+)
 from trunkline.engine.base import Predictor
 from trunkline.engine.rows import TextReader
 from trunkline.engine.torch import TorchEngine

@@ -14,7 +14,7 @@ import pytest
 
 from trunkline import cache
 from trunkline.bundle.files import open_bundle
-from trunkline.encoder import embedded
+from trunkline.encoder import resolve as embedded
 from trunkline.engine import default
 from trunkline.engine.session import open_session
 from trunkline.errors import EncoderError

@@ -22,8 +22,7 @@ import trunkline
 from deployed import NER_LABELS, QUESTIONS, TEXTS
 from trunkline.bundle.files import read_manifest
 from trunkline.cli import app
-from trunkline.encoder.adapter_file import AdapterFile, task_file
-from trunkline.encoder.bundle_files import Loaded, load_any
+from trunkline.encoder.bundle_files import AdapterFile, Loaded, load_any, task_file
 from trunkline.encoder.encoder import Encoder
 from trunkline.engine import base, onnx
 from trunkline.errors import MismatchError, TrunklineError
@@ -359,7 +358,7 @@ import sys
 
 class Blocked:
     def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] in {"torch", "transformers", "pydantic", "safetensors", "onnx", "scipy", "sklearn",
+        if name.split(".")[0] in {"torch", "transformers", "pydantic", "onnx", "scipy", "sklearn",
                                   "datasets", "accelerate", "huggingface_hub", "typer", "rich", "yaml"}:
             raise ImportError("blocked: " + name)
 

@@ -12,9 +12,8 @@ import torch
 import onnx_graphs as graphs
 import tiny_models
 from trunkline.bundle.lora import bank, check_feeds, complete, fuse, lora_shapes
-from trunkline.encoder.adapter_tensors import adapter_arrays
 from trunkline.encoder.bundle_files import Loaded
-from trunkline.encoder.lora import LoraAdapter, LoraConfig
+from trunkline.encoder.lora import adapter_arrays
 from trunkline.encoder.peft_format import export_peft, import_peft
 from trunkline.errors import MismatchError
 from trunkline.export.weights import take_weights
@@ -42,23 +41,12 @@ def test_query_key_and_value_become_one_pair(tiny: Loaded) -> None:
     assert feeds["lora.3.qkv.a"].shape == (32, 10)
     update = feeds["lora.3.qkv.a"] @ feeds["lora.3.qkv.b"]
     for place, target in enumerate(("query", "key", "value")):
-        part = adapter.part(3, target)
         with torch.no_grad():
-            wanted = np.zeros((32, 32), np.float32) if part is None else (part.scale * part.b @ part.a).T.numpy()
+            wanted = np.zeros((32, 32), np.float32)
+            if target in adapter.config.targets:
+                part = adapter.part(3, target)
+                wanted = (part.scale * part.b @ part.a).T.numpy()
         assert graphs.largest(update[:, place * 32 : (place + 1) * 32], wanted) < 1e-5
-
-
-def test_layers_may_have_ranks_of_their_own(tiny: Loaded) -> None:
-    config = LoraConfig(5, 8.0, ("query", "value"), (2, 3), (2, 8))
-    adapter = LoraAdapter(config, tiny.encoder.config)
-    with torch.no_grad():
-        for parameter in adapter.parameters():
-            parameter.normal_(std=0.3)
-    feeds = graphs.adapter_inputs(adapter)
-    assert [feeds[f"lora.{layer}.qkv.a"].shape[1] for layer in (2, 3)] == [4, 16]
-    found = graphs.features(*graphs.sessions(take_weights(tiny.encoder)), graphs.sentence_rows(tiny.tokenizer), feeds)
-    for row, wanted in enumerate(graphs.read_states(tiny.encoder, tiny.tokenizer, deltas=adapter)):
-        assert graphs.largest(found[row, : len(wanted)], wanted) < 1e-4
 
 
 def test_an_adapter_in_half_precision_stays_close(tiny: Loaded) -> None:

@@ -20,8 +20,7 @@ from torch.nn import functional as F
 from trunkline.adapt.settings import LoraSettings
 from trunkline.bundle.parts import Head
 from trunkline.config.recipes import AdapterSection
-from trunkline.encoder.batch import TokenBatch
-from trunkline.encoder.encoder import Encoder
+from trunkline.encoder.encoder import Encoder, TokenBatch
 from trunkline.encoder.features import Branch, TrunkStates, branch_features
 from trunkline.encoder.lora import LoraAdapter, lora_config
 from trunkline.heads.fit import FittedHead, LabelledFeatures, convex_head, cross_validate, finish, fit_head

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 from trunkline.adapt.few_labels import tune_lora
 from trunkline.adapt.settings import LoraSettings
 from trunkline.bundle.parts import Task, read_task, task_bytes
-from trunkline.encoder.adapter_tensors import adapter_arrays, lora_from_arrays
 from trunkline.encoder.bundle_files import bundle_encoder, load_any
 from trunkline.encoder.encoder import Encoder
+from trunkline.encoder.lora import adapter_arrays, lora_from_arrays
 from trunkline.errors import TrunklineError
 from trunkline.heads.fit import FittedHead
 from trunkline.tasks import get_family

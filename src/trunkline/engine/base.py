@@ -216,7 +216,7 @@ class Predictor:
         chosen = chosen_tasks(names, self._tasks)
         check_texts([text for text, _ in requests])
         numbers = {text: number for number, text in enumerate(dict.fromkeys(text for text, _ in requests))}
-        branches = self._branches(sorted(set(chosen)))
+        branches = self._branches(chosen)
         owner = {task.name: branch for branch in branches for task in branch.tasks}
         wanted: list[dict[Branch, None]] = [{} for _ in numbers]
         for text, name in requests:
@@ -236,7 +236,7 @@ class Predictor:
 
     def _branches(self, names: Iterable[str]) -> tuple[Branch, ...]:
         """The branches of tasks, each with all of the tasks that share it."""
-        asked = tuple(dict.fromkeys(names))
+        asked = tuple(sorted(set(names)))
         # A plan of tasks that change meanwhile goes with the dict that it is put into.
         plans = self._plans
         plan = plans.get(asked)

@@ -27,11 +27,11 @@ import numpy.typing as npt
 from trunkline import __version__
 from trunkline.atomic import locked, new_folder, write_atomic
 from trunkline.bundle.files import file_problems, read_manifest
-from trunkline.bundle.manifest import MANIFEST, TOKENIZER, EncoderFacts, FileEntry, Licence, Manifest, parse_manifest
+from trunkline.bundle.manifest import MANIFEST, TOKENIZER, FileEntry, Licence, Manifest, parse_manifest
 from trunkline.bundle.schema import VERSION
 from trunkline.cache import cache_folder
-from trunkline.encoder.architectures import ARCHITECTURES, EncoderConfig, weights_hash
-from trunkline.encoder.embedded import DEFAULT_ENCODER, EMBEDDED_SHA256, INSTALL, TOKENIZER_SHA256, find_embedded
+from trunkline.encoder.architectures import ARCHITECTURES, EncoderConfig, encoder_facts, weights_hash
+from trunkline.encoder.resolve import DEFAULT_ENCODER, EMBEDDED_SHA256, INSTALL, TOKENIZER_SHA256, find_embedded
 from trunkline.engine.rounding import FloatArray, least_of_tokens, round_int8, round_table_int8, smoothing
 from trunkline.errors import EncoderError, TrunklineError
 from trunkline.text.tokens import TextTokenizer
@@ -170,23 +170,10 @@ def read_facts() -> tuple[dict[str, Any], EncoderConfig]:
 
 def _manifest(backbone: str, tokenizer: TextTokenizer, files: Mapping[str, FileEntry]) -> bytes:
     facts, config = read_facts()
-    encoder = EncoderFacts(
-        model_type=config.model_type,
-        hidden_size=config.hidden_size,
-        intermediate_size=config.intermediate_size,
-        n_layers=config.n_layers,
-        n_heads=config.n_heads,
-        fork=facts["fork"],
-        max_length=tokenizer.max_length,
-        overlap=tokenizer.overlap,
-        pad_id=config.pad_id,
-        activation=config.activation,
-        vocabulary_size=config.vocab_size,
-    )
     manifest = Manifest(
         name=DEFAULT_ENCODER.rpartition("/")[2],
         trunkline=__version__,
-        encoder=encoder,
+        encoder=encoder_facts(config, facts["fork"], tokenizer),
         backbone=backbone,
         weights=facts["weights"],
         slots=tuple(facts["slots"]),

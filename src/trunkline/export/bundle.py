@@ -20,8 +20,7 @@ from trunkline.bundle.edit import Parts, write_bundle
 from trunkline.bundle.files import Bundle, open_bundle
 from trunkline.bundle.lora import SLOTS, Feeds, complete
 from trunkline.bundle.manifest import MANIFEST, Licence, Manifest
-from trunkline.encoder.adapter_file import primary_in_torch, task_in_torch
-from trunkline.encoder.bundle_files import bundle_encoder, cached_bundle
+from trunkline.encoder.bundle_files import bundle_encoder, cached_bundle, primary_in_torch, task_in_torch
 from trunkline.encoder.encoder import Encoder
 from trunkline.encoder.storage import load_tokenizer
 from trunkline.engine.base import Engine, Predictor

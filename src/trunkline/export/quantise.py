@@ -16,8 +16,7 @@ from onnx import TensorProto
 from torch import Tensor, nn
 
 from trunkline.bundle.lora import SLOTS, FloatArray
-from trunkline.encoder.batch import TokenBatch
-from trunkline.encoder.encoder import Encoder
+from trunkline.encoder.encoder import Encoder, TokenBatch
 from trunkline.encoder.lora import Deltas
 from trunkline.engine.rounding import (
     Int8Table,

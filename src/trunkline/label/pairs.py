@@ -87,7 +87,7 @@ def _consistent(
 ) -> tuple[list[PairExample], dict[str, Any]]:
     """The pairs that pass the consistency filter, and its report."""
     if isinstance(encoder, str):
-        from trunkline.encoder.embed import embedder
+        from trunkline.encoder.bundle_files import embedder
 
         encoder = embedder(encoder)
     keep, report = filter_consistent(found, encoder, top_k=given.top_k, pool=given.pool, seed=given.seed)

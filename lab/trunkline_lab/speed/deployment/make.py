@@ -16,8 +16,7 @@ from typing import Any
 
 import torch
 
-from trunkline.encoder.adapter_file import AdapterFile
-from trunkline.encoder.bundle_files import Loaded, load_any, load_bundle, save_bundle
+from trunkline.encoder.bundle_files import AdapterFile, Loaded, load_any, load_bundle, save_bundle
 from trunkline.encoder.encoder import Encoder
 from trunkline.encoder.lora import LoraAdapter, LoraConfig
 from trunkline.encoder.peft_format import export_peft
