@@ -1,10 +1,9 @@
-"""Sizes: bytes add up to the folder, memory and times come from a process of its own, and costs are compared."""
+"""Sizes: bytes add up to the folder, memory and times come from a process of its own."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 import typer
@@ -14,11 +13,10 @@ import tiny_deployed
 from trunkline.bundle.files import open_bundle
 from trunkline.encoder.bundle_files import Loaded
 from trunkline.engine.rows import TextReader
-from trunkline.errors import DataError, TrunklineError
+from trunkline.errors import TrunklineError
 from trunkline_lab.size import worker as size_worker
 from trunkline_lab.size.command import size
-from trunkline_lab.size.report import SizeOptions, pareto, read_scores, report_size, run_worker
-from trunkline_lab.size.show import pareto_plot
+from trunkline_lab.size.report import SizeOptions, report_size, run_worker
 
 app = typer.Typer(add_completion=False)
 app.command()(size)
@@ -30,11 +28,6 @@ FEW = SizeOptions(lengths=(8, 16, 10_000), repeats=2)
 def bundle(tiny: Loaded, tmp_path: Path) -> Path:
     tiny_deployed.exported(tiny, tmp_path)
     return tmp_path / "deployed"
-
-
-def record(name: str, milliseconds: float, megabytes: float, scores: dict[str, float] | None = None) -> dict[str, Any]:
-    times = {"32": {"total": milliseconds}}
-    return {"name": name, "times": times, "bytes": {"total": 1e6 * megabytes}, "scores": scores or {}}
 
 
 def test_report_adds_up_and_stands_beside_separate_models(bundle: Path) -> None:
@@ -106,61 +99,14 @@ def test_errors_of_the_worker_come_through(tmp_path: Path) -> None:
         run_worker({"kind": "bundle"})
 
 
-def test_pareto_keeps_what_nothing_beats_in_everything() -> None:
-    rows = pareto([record("a", 1, 20), record("b", 2, 10), record("c", 2, 20), record("d", 1, 20)], 32)
-    assert {row["name"]: row["best"] for row in rows} == {"a": True, "b": True, "c": False, "d": True}
-
-
-def test_pareto_counts_scores_where_there_are() -> None:
-    records = [record("a", 1, 10, {"x": 0.5, "y": 0.7}), record("b", 2, 20), record("c", 2, 30, {"x": 0.4})]
-    rows = pareto(records, 32, {"b": 0.9})
-    assert [row["score"] for row in rows] == pytest.approx([0.6, 0.9, 0.4])
-    assert [row["best"] for row in rows] == [True, True, False]
-
-
-def test_pareto_refuses_what_does_not_belong() -> None:
-    with pytest.raises(TrunklineError, match="bundle b"):
-        pareto([record("a", 1, 1)], 32, {"b": 0.9})
-    with pytest.raises(TrunklineError, match="64 tokens"):
-        pareto([record("a", 1, 1)], 64)
-
-
-@pytest.mark.parametrize("content", ['{"a": 2}', "[0.5]", '{"a": "x"}', "{"])
-def test_scores_must_be_scores(tmp_path: Path, content: str) -> None:
-    path = tmp_path / "scores.json"
-    path.write_text(content, encoding="utf-8")
-    with pytest.raises(TrunklineError, match=r"scores\.json"):
-        read_scores(path)
-    path.write_text('{"a": 0.5, "b": 1}', encoding="utf-8")
-    assert read_scores(path) == {"a": 0.5, "b": 1.0}
-    with pytest.raises(DataError):
-        read_scores(tmp_path / "missing.json")
-
-
-@pytest.mark.parametrize("scores", [None, {"a": 0.8, "b": 0.9}])
-def test_plot_is_a_picture(tmp_path: Path, scores: dict[str, float] | None) -> None:
-    rows = pareto([record("a", 1, 10), record("b", 2, 20), record("c", 3, 30)], 32, scores)
-    path = pareto_plot(rows, 32, tmp_path / "plot.png")
-    assert path.read_bytes().startswith(b"\x89PNG")
-
-
 def test_command(bundle: Path, tmp_path: Path) -> None:
     out = tmp_path / "sizes.json"
-    arguments = [
-        str(bundle),
-        "--length",
-        "8",
-        "--plot",
-        str(tmp_path / "plot.png"),
-        "--report",
-        str(out),
-    ]
+    arguments = [str(bundle), "--length", "8", "--report", str(out)]
     done = CliRunner().invoke(app, arguments)
     assert done.exit_code == 0, done.output
     assert "3 separate models" in done.output
     assert "tokenizer on disk" in done.output
     assert json.loads(out.read_text(encoding="utf-8"))[0]["name"] == "tiny"
-    assert (tmp_path / "plot.png").is_file()
 
 
 def test_command_as_json(bundle: Path) -> None:

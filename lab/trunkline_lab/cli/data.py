@@ -74,22 +74,17 @@ def show_data(
 def stats_data(
     name: Annotated[str, typer.Argument(help="A card's name, or the path of one.")],
     split: Annotated[str | None, typer.Option(help="Only this split.")] = None,
-    plot: Annotated[Path | None, typer.Option(help="Draw the distribution of the labels into this PNG.")] = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Count texts, words, labels and entities of a data set.
 
-    Example: trunkline-lab data stats sample_events --plot labels.png
+    Example: trunkline-lab data stats sample_events
     """
     from trunkline_lab.data.describe import stats
     from trunkline_lab.ui.data import print_stats
 
     found = stats(name, split)
     typer.echo(json.dumps(found, indent=2, ensure_ascii=False)) if as_json else print_stats(found)
-    if plot is not None:
-        from trunkline_lab.ui.data_plots import label_distribution
-
-        typer.echo(f"{label_distribution(found, plot)}", err=True)
 
 
 @data_app.command("check")

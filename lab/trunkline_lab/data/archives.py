@@ -1,39 +1,28 @@
-"""Reading the files of .zip and .tar archives, as public data sets come; a damaged or hostile one is refused."""
+"""Reading the files of .zip and .tar archives, as public data sets come."""
 
 from __future__ import annotations
 
 import fnmatch
-import gzip
 import hashlib
 import lzma
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, TypeVar
+from typing import IO
 
 from trunkline.atomic import write_atomic
 from trunkline.cache import cache_folder
 from trunkline.errors import DataError
-from trunkline_lab.data.tar_entry import TarEntry
 
 DEFAULT_LIMIT = 2 * 1024**3
 """Bytes of all members that are read before an archive is taken for a bomb."""
 
 ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 
-_CORRUPT = (
-    zipfile.BadZipFile,
-    gzip.BadGzipFile,
-    tarfile.TarError,
-    zlib.error,
-    lzma.LZMAError,
-    EOFError,
-    NotImplementedError,
-)
-
-T = TypeVar("T")
+_BROKEN = (zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, OSError, NotImplementedError)
 
 
 def is_archive(path: str | Path) -> bool:
@@ -57,18 +46,19 @@ def read_members(path: str | Path, pattern: str, *, limit: int | None = None) ->
     members = _zip_members if Path(path).name.lower().endswith(".zip") else _tar_members
     found = False
     most = left = DEFAULT_LIMIT if limit is None else limit
-    for name, stream in members(path, pattern):
-        found = True
-        with stream:
-            content = _guarded(f"{path}!{name}", lambda: stream.read(left + 1))  # noqa: B023
-        left -= len(content)
-        if left < 0:
-            raise DataError(
-                f"more than {most} bytes when unpacked",
-                path=f"{path}!{name}",
-                expected="a file within the size limit, which guards against archive bombs",
-            )
-        yield name, content
+    with _whole(path):
+        for name, stream in members(path, pattern):
+            found = True
+            with stream:
+                content = stream.read(left + 1)
+            left -= len(content)
+            if left < 0:
+                raise DataError(
+                    f"more than {most} bytes when unpacked",
+                    path=f"{path}!{name}",
+                    expected="a file within the size limit, which guards against archive bombs",
+                )
+            yield name, content
     if not found:
         raise DataError(
             f"no file in the archive matches {pattern!r}",
@@ -99,47 +89,29 @@ def glob_of(name: str) -> str:
 
 
 def _tar_members(path: str | Path, pattern: str) -> Iterator[tuple[str, IO[bytes]]]:
-    with _guarded(path, lambda: tarfile.open(path, "r:*", tarinfo=TarEntry)) as archive:
-        while (entry := _guarded(path, archive.next)) is not None:
-            archive.members = []  # type: ignore[attr-defined]  # would hold the entries of a bomb, and is not used here
-            name = _plain(entry.name)
+    with tarfile.open(path, "r:*") as archive:
+        for entry in archive:
+            name = entry.name.removeprefix("./")
             if entry.isfile() and fnmatch.fnmatchcase(name, pattern) and (stream := archive.extractfile(entry)):
                 yield name, stream
-        # Reads on to the end, so that the checksum, if there is one, is compared.
-        while _guarded(path, lambda: archive.fileobj.read(1024**2)):
-            pass
 
 
 def _zip_members(path: str | Path, pattern: str) -> Iterator[tuple[str, IO[bytes]]]:
-    with _guarded(path, lambda: zipfile.ZipFile(path)) as archive:
+    with zipfile.ZipFile(path) as archive:
         for entry in archive.infolist():
-            name = _plain(entry.filename)
+            name = entry.filename.removeprefix("./")
             if not entry.is_dir() and fnmatch.fnmatchcase(name, pattern):
-                yield name, _open_entry(path, archive, entry.filename)
+                yield name, archive.open(entry)
 
 
-def _open_entry(path: str | Path, archive: zipfile.ZipFile, name: str) -> IO[bytes]:
+@contextmanager
+def _whole(path: str | Path) -> Iterator[None]:
     try:
-        return _guarded(path, lambda: archive.open(name))
-    except RuntimeError:
-        raise DataError(
-            f"the member {name!r} is encrypted", path=path, expected="an archive without a password"
-        ) from None
-
-
-def _plain(name: str) -> str:
-    return name.removeprefix("./")
-
-
-def _guarded(where: str | Path, action: Callable[[], T]) -> T:
-    try:
-        return action()
-    except _CORRUPT as error:
+        yield
+    except _BROKEN as error:
         raise DataError(
             f"the archive is damaged ({error or type(error).__name__})",
-            path=where,
+            path=path,
             expected="a complete .zip or .tar file",
             todo="Get the file again",
         ) from error
-    except OSError as error:
-        raise DataError(f"the file cannot be read ({error.strerror or error})", path=where) from error

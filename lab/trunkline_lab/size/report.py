@@ -13,12 +13,10 @@ from typing import Any
 
 from trunkline.bundle.files import open_bundle
 from trunkline.bundle.manifest import TOKENIZER, Manifest
-from trunkline.data.files import read_bytes
 from trunkline.errors import TrunklineError
 
 LENGTHS = (16, 32, 64, 128)
 WORKER = "trunkline_lab.size.worker"
-MAX_SCORES_BYTES = 2**20
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,71 +133,6 @@ def run_worker(request: Mapping[str, Any]) -> dict[str, Any]:
             todo="Try --no-separate, or fewer tasks",
         )
     return answer
-
-
-def pareto(
-    records: Sequence[Mapping[str, Any]], length: int, scores: Mapping[str, float] | None = None
-) -> list[dict[str, Any]]:
-    """What each bundle costs and how well it does, with whether another one is at least as good in everything.
-
-    Args:
-        records: From `report_size`.
-        length: Tokens of a text; one that all records have.
-        scores: Bundle -> score in [0, 1]; by default the mean of what the gate measured, where it did.
-
-    Returns:
-        `name`, `milliseconds` of all tasks on a text, `megabytes`, `score` (or None) and `best`, for each bundle.
-
-    Raises:
-        TrunklineError: A record without this length, or scores of a bundle that is not there.
-    """
-    unknown = sorted(set(scores or ()) - {record["name"] for record in records})
-    if unknown:
-        raise TrunklineError(
-            f"a score of bundle {unknown[0]}", expected="one of " + ", ".join(record["name"] for record in records)
-        )
-    rows: list[dict[str, Any]] = []
-    for record in records:
-        if str(length) not in record["times"]:
-            raise TrunklineError(
-                f"{record['name']} has no times for {length} tokens", expected="one of " + ", ".join(record["times"])
-            )
-        known = list(record.get("scores", {}).values())
-        usual = sum(known) / len(known) if known else None
-        rows.append(
-            {
-                "name": record["name"],
-                "milliseconds": record["times"][str(length)]["total"],
-                "megabytes": record["bytes"]["total"] / 1e6,
-                "score": (scores or {}).get(record["name"], usual),
-            }
-        )
-    return [{**row, "best": not any(_better(other, row) for other in rows)} for row in rows]
-
-
-def read_scores(path: Path) -> dict[str, float]:
-    """A JSON file with a score in [0, 1] for each bundle.
-
-    Raises:
-        TrunklineError: It is something else.
-    """
-    try:
-        raw = json.loads(read_bytes(path, limit=MAX_SCORES_BYTES))
-    except ValueError as error:
-        raise TrunklineError(f"{path} is no JSON ({error})", expected='{"BUNDLE": 0.91}') from error
-    if not isinstance(raw, dict) or not all(
-        isinstance(value, int | float) and 0 <= value <= 1 for value in raw.values()
-    ):
-        raise TrunklineError(f"{path} has something that is no score", expected='{"BUNDLE": 0.91}, from 0 to 1')
-    return {name: float(value) for name, value in raw.items()}
-
-
-def _better(other: Mapping[str, Any], row: Mapping[str, Any]) -> bool:
-    """Whether another bundle is nowhere worse and somewhere better; scores count where both have one."""
-    costs = [(other[key], row[key]) for key in ("milliseconds", "megabytes")]
-    if other["score"] is not None and row["score"] is not None:
-        costs.append((-other["score"], -row["score"]))
-    return all(theirs <= own for theirs, own in costs) and any(theirs < own for theirs, own in costs)
 
 
 def _tasks(manifest: Manifest, wanted: Sequence[str] | None) -> list[str]:

@@ -1,17 +1,13 @@
-"""What `trunkline-lab size` shows: bytes, memory and milliseconds of deployed bundles, and a plot of several."""
+"""What `trunkline-lab size` shows: bytes, memory and milliseconds of deployed bundles."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
 from rich.table import Table
 
 from trunkline.ui import console
-from trunkline_lab.ui.plots import _INK, _SOFT, _save, _shorten, _title
-
-_BEST, _OTHER = "#2a7f9e", "#c3cbd3"
 
 
 def print_sizes(record: Mapping[str, Any]) -> None:
@@ -47,60 +43,6 @@ def print_sizes(record: Mapping[str, Any]) -> None:
         "an adapter, `branches` are those of all tasks.",
         style="dim",
     )
-
-
-def pareto_plot(rows: Sequence[Mapping[str, Any]], length: int, path: str | Path) -> Path:
-    """Draws bundles by what they cost; those that no other one beats in everything are in colour and joined.
-
-    With scores, one panel against milliseconds and one against megabytes; without, megabytes against milliseconds.
-
-    Args:
-        rows: From `trunkline_lab.size.report.pareto`; rows without a score are left out where others have one.
-        length: Tokens of the text that was timed.
-        path: The PNG to write.
-    """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-    from matplotlib.layout_engine import ConstrainedLayoutEngine
-
-    scored = [row for row in rows if row["score"] is not None]
-    shown = scored or list(rows)
-    height = 4.2
-    layout = ConstrainedLayoutEngine(rect=(0.012, 0.02, 0.976, (height - 0.8) / height))
-    figure = Figure(figsize=(12 if scored else 8.5, height), layout=layout, facecolor="white")
-    FigureCanvasAgg(figure)
-    cost = f"milliseconds of all tasks on a text of {length} tokens"
-    if scored:
-        left, right = figure.subplots(1, 2, sharey=True)
-        _panel(left, shown, ("milliseconds", "score"), (cost, "score, %"))
-        _panel(right, shown, ("megabytes", "score"), ("megabytes on disk", ""))
-    else:
-        _panel(figure.subplots(), shown, ("milliseconds", "megabytes"), (cost, "megabytes on disk"))
-    names = figure.axes[-1].get_legend_handles_labels()
-    figure.legend(*names, loc="outside right upper", frameon=False, fontsize=8.5, labelcolor=_INK, markerscale=0.5)
-    left_out = len(rows) - len(shown)
-    below = f"{len(shown)} bundles" + (f"; {left_out} without a score left out" if left_out else "")
-    _title(figure, "What deployed bundles cost", f"{below}; in colour those that no other one beats in everything")
-    return _save(figure, Path(path))
-
-
-def _panel(axes: Any, rows: Sequence[Mapping[str, Any]], keys: tuple[str, str], names: tuple[str, str]) -> None:
-    factor = 100 if keys[1] == "score" else 1
-    for number, row in enumerate(rows, 1):
-        x, y = row[keys[0]], factor * row[keys[1]]
-        colour, ink = (_BEST, "white") if row["best"] else (_OTHER, _INK)
-        axes.scatter(x, y, s=170, color=colour, label=f"{number}  {_shorten(row['name'])}", zorder=2)
-        axes.annotate(str(number), (x, y), size=8, color=ink, ha="center", va="center_baseline", zorder=3)
-    best = sorted((row[keys[0]], factor * row[keys[1]]) for row in rows if row["best"])
-    axes.plot(*zip(*best, strict=True), color=_BEST, linewidth=1, zorder=1)
-    axes.margins(x=0.1, y=0.15)
-    axes.set_xlabel(names[0], color=_SOFT, size=9)
-    axes.set_ylabel(names[1], color=_SOFT, size=9)
-    axes.tick_params(colors=_SOFT, labelsize=8, length=0)
-    axes.grid(color="#e4e7eb", linewidth=0.8)
-    axes.set_axisbelow(True)
-    for spine in axes.spines.values():
-        spine.set_visible(False)
 
 
 def _mb(size: float) -> str:

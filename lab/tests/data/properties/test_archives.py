@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tarfile
 from pathlib import Path
 
 import pytest
@@ -10,12 +9,10 @@ from hypothesis import given, settings
 
 from properties.checks import read_or_refuse
 from properties.damage import altered, truncated
-from properties.disk import ARCHIVES, TARS, make_tar, pack, squeeze
+from properties.disk import ARCHIVES, pack
 from properties.form import Format
 from properties.formats import FORMATS
-from trunkline.errors import DataError
 from trunkline.text.examples import PairExample
-from trunkline_lab.data.readers import READERS
 
 pytestmark = pytest.mark.slow
 
@@ -61,26 +58,3 @@ def test_altered_archives(folder: Path, format_: Format, examples: list, packing
         assert packing == ".tar" or found in (None, examples)
 
     run()
-
-
-@pytest.mark.parametrize("packing", TARS)
-def test_a_damaged_header_is_not_the_end_of_an_archive(folder: Path, packing: str) -> None:
-    tar = bytearray(make_tar({f"{n}.xml": XML.encode([pair]).content for n, pair in enumerate(PAIRS[:3])}))
-    path = folder / f"main{packing}"
-    path.write_bytes(squeeze(bytes(tar), packing))
-    assert list(READERS["medquad"].read(path)) == PAIRS[:3]
-    whole = bytes(tar)
-    tar[tar.index(b"1.xml")] ^= 1
-    for damaged in (bytes(tar), whole[: whole.index(b"1.xml")], whole[: whole.index(b"1.xml") + 100]):
-        path.write_bytes(squeeze(damaged, packing))
-        with pytest.raises(DataError, match="the archive is damaged"):
-            list(READERS["medquad"].read(path))
-
-
-def test_a_negative_size_does_not_lead_back_for_ever(folder: Path) -> None:
-    entry = tarfile.TarInfo("1.xml")
-    entry.size = -512
-    path = folder / "main.tar"
-    path.write_bytes(entry.tobuf(tarfile.GNU_FORMAT) + bytes(1024))
-    with pytest.raises(DataError, match="the archive is damaged"):
-        list(READERS["medquad"].read(path))
