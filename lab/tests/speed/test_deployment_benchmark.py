@@ -8,15 +8,19 @@ from typing import Any
 import numpy as np
 import pytest
 
+from trunkline_lab.size.worker import best_round
 from trunkline_lab.speed.deployment import torch_workers, workers
-from trunkline_lab.speed.deployment.cases import Case, Options, Part, Ratio, parts
-from trunkline_lab.speed.deployment.measure import best_round
+from trunkline_lab.speed.deployment.cases import Options, _ratio, parts
 from trunkline_lab.speed.deployment.report import page, summarise
 from trunkline_lab.speed.deployment.rows import cut
+from trunkline_lab.speed.side_by_side import Case, Part
 
 
 def results(**milliseconds: list[float]) -> dict[str, Any]:
-    return {name: {"says": f"what {name} is", "milliseconds": values} for name, values in milliseconds.items()}
+    return {
+        name: {"says": f"what {name} is", "repeats": [{"milliseconds": value} for value in values]}
+        for name, values in milliseconds.items()
+    }
 
 
 def test_every_case_has_a_worker_and_every_ratio_its_cases() -> None:
@@ -30,7 +34,7 @@ def test_every_case_has_a_worker_and_every_ratio_its_cases() -> None:
 
 
 def test_ratios_are_paired_by_repeat() -> None:
-    found = summarise(results(a=[2.0, 9.0, 8.0], b=[1.0, 3.0, 2.0]), [Ratio("a / b", "a", "b", at_least=3.5)])
+    found = summarise(results(a=[2.0, 9.0, 8.0], b=[1.0, 3.0, 2.0]), [_ratio("a / b", "a", "b", at_least=3.5)])
     (row,) = found["ratios"]
     assert row["median"] == 3.0  # of 2, 3 and 4; the medians' own ratio would be 4
     assert row["met"] is False
@@ -39,14 +43,14 @@ def test_ratios_are_paired_by_repeat() -> None:
 
 @pytest.mark.parametrize(("most", "met"), [(0.06, True), (0.04, False), (None, None)])
 def test_milliseconds_alone_can_be_asked_for(most: float | None, met: bool | None) -> None:
-    (row,) = summarise(results(a=[0.05, 0.05]), [Ratio("ms", "a", at_most=most)])["ratios"]
+    (row,) = summarise(results(a=[0.05, 0.05]), [_ratio("ms", "a", at_most=most)])["ratios"]
     assert (row["median"], row["met"]) == (0.05, met)
 
 
 def test_a_case_that_cannot_run_has_no_ratio_and_says_why() -> None:
     given = results(a=[1.0], b=[])
     given["b"]["missing"] = "is not installed"
-    part = Part("A part", (Case("a", "passes", "x"), Case("b", "litert", "y")), (Ratio("a / b", "a", "b"),))
+    part = Part("A part", (Case("a", "passes", "x"), Case("b", "litert", "y")), (_ratio("a / b", "a", "b"),))
     found = summarise(given, part.ratios)
     assert found["ratios"] == []
     when = {"at": "now", "minutes": 1.0, "load": 0.5}
@@ -59,12 +63,12 @@ def test_a_case_that_cannot_run_has_no_ratio_and_says_why() -> None:
 
 
 def test_what_is_not_met_stands_out() -> None:
-    part = Part("A part", (Case("a", "passes", "x"),), (Ratio("ms", "a", at_most=1),))
+    part = Part("A part", (Case("a", "passes", "x"),), (_ratio("ms", "a", at_most=1),))
     given = results(a=[2.0])
     record = {"cases": given, **summarise(given, part.ratios), "at": "now", "minutes": 1.0, "load": 0.5}
     machine = {"cores": 2, "processor": "P", "memory_bytes": 2**30}
     shown = page({"machine": machine, "versions": {}, "parts": {"one": record}}, {"one": part})
-    assert "| ms | 2 | at most 1 | **no** |" in shown
+    assert "| ms | milliseconds | 2 | at most 1 | **no** |" in shown
 
 
 def test_rank_grows_by_joining_and_zero_leaves_the_adapter_out() -> None:

@@ -16,11 +16,12 @@ from torch.utils.flop_counter import FlopCounterMode
 import tiny_models
 from trunkline.encoder.resolve import resolve
 from trunkline.errors import EncoderError
-from trunkline_lab.speed.training import gate as gates
-from trunkline_lab.speed.training.cases import Options, Ratio, parts
+from trunkline_lab.speed import gate as gates
+from trunkline_lab.speed.side_by_side import Ratio
+from trunkline_lab.speed.training.cases import Options, parts
 from trunkline_lab.speed.training.common import cut, cut_by_tokens
 from trunkline_lab.speed.training.flops import step_flops
-from trunkline_lab.speed.training.report import measures, page, ratio, summarise
+from trunkline_lab.speed.training.report import measures, page, ratios, summarise
 
 
 @pytest.mark.parametrize("kind", ["bert", "electra"])
@@ -89,13 +90,13 @@ def test_ratios_are_paired_by_repeat_and_judged_by_their_median():
     # Each pair of repeats has the ratio 4, though the second pair ran while the machine was busy.
     results = {"fast": result([1, 10, 1], tokens=80), "slow": result([2, 20, 2], tokens=40)}
     asked = Ratio("fast / slow", "tokens_per_second", "fast", "slow", at_least=4)
-    found = ratio(asked, results)
+    (found,) = ratios([asked], results)
     assert found["median"] == found["least"] == found["most"] == 4 and found["met"] is True
-    slower = ratio(Ratio("slow / fast", "seconds_per_token", "slow", "fast", at_most=3.9), results)
+    (slower,) = ratios([Ratio("slow / fast", "seconds_per_token", "slow", "fast", at_most=3.9)], results)
     assert slower["median"] == 4 and slower["met"] is False
-    assert ratio(Ratio("memory", "peak", "fast", "slow"), results)["median"] == 1
+    assert ratios([Ratio("memory", "peak", "fast", "slow")], results)[0]["median"] == 1
     missing = {**results, "slow": {"says": "", "repeats": [], "missing": "not installed"}}
-    assert ratio(asked, missing) is None
+    assert ratios([asked], missing) == []
 
 
 def test_measures_of_a_repeat():
@@ -111,9 +112,9 @@ def test_every_ratio_is_of_cases_of_its_section_and_shown():
     found = {}
     for name, part in parts(options).items():
         cases = {case.name: result([1.0, 2.0], tokens=80, computed=100, pairs=4, flops=8) for case in part.cases}
-        ratios = [ratio(asked, cases) for asked in part.ratios]
-        assert None not in ratios and len({case.name for case in part.cases}) == len(part.cases)
-        found[name] = {"cases": cases, "summary": summarise(cases), "ratios": ratios, "threads": 2, "load": 0.1}
+        compared = ratios(part.ratios, cases)
+        assert len(compared) == len(part.ratios) and len({case.name for case in part.cases}) == len(part.cases)
+        found[name] = {"cases": cases, "summary": summarise(cases), "ratios": compared, "threads": 2, "load": 0.1}
     found["pairs"]["cases"]["sentence-transformers fp32, 8 pairs"] = {"says": "", "repeats": [], "missing": "not here"}
     found["pairs"]["summary"] = summarise(found["pairs"]["cases"])
     shown = page({"machine": machine, "parts": found}, parts(options))

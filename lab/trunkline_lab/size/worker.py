@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import gc
 import json
-import re
 import statistics
 import sys
 import time
@@ -26,24 +25,10 @@ from trunkline.errors import TrunklineError
 from trunkline.model import load
 from trunkline.tasks import FAMILIES
 from trunkline.tasks.base import Scored, softmax
+from trunkline_lab.speed.gate import memory
 
 TEXT = "Please send the second invoice for our order from Lisbon to Maria Alvarez before Friday, the 3rd of May. "
 ROUNDS = 5
-_MEMORY = {"resident": "VmRSS", "peak": "VmHWM"}
-
-
-def memory() -> dict[str, int]:
-    """Bytes that the process has, and had at most."""
-    try:
-        status = Path("/proc/self/status").read_text(encoding="utf-8")
-    except OSError:
-        import resource
-
-        # Only the most that there was is known; in kilobytes but on macOS.
-        most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-        return dict.fromkeys(_MEMORY, most)
-    found = {name: re.search(rf"^{key}:\s+(\d+) kB", status, flags=re.M) for name, key in _MEMORY.items()}
-    return {name: int(match[1]) * 1024 if match else 0 for name, match in found.items()}
 
 
 def used_memory(make: Callable[[], Callable[[], Any]]) -> tuple[dict[str, int], Any]:
@@ -138,10 +123,10 @@ def _calls(
     }
 
 
-def best_round(call: Callable[[], Any], repeats: int) -> float:
+def best_round(call: Callable[[], Any], repeats: int, rounds: int = ROUNDS) -> float:
     """The least of several rounds' medians, in milliseconds of processor time; other work on the machine only adds."""
     best = float("inf")
-    for _ in range(ROUNDS):
+    for _ in range(rounds):
         taken = []
         for _ in range(repeats):
             began = time.process_time()

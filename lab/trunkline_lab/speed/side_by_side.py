@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import statistics
@@ -9,95 +10,146 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, Protocol
+from dataclasses import asdict, dataclass, field, fields
+from datetime import UTC, datetime
+from typing import Any, TypeVar
+
+import typer
+
+from trunkline_lab.speed.gate import open_channel
 
 QUIET = {"TOKENIZERS_PARALLELISM": "false", "HF_HUB_DISABLE_TELEMETRY": "1"}
+Result = dict[str, Any]
+OptionsT = TypeVar("OptionsT")
 
 
 class Missing(Exception):
     """A case cannot run here; the text says why."""
 
 
-class WorkerProcess:
-    """A process that measures a case whenever it is told to, and answers in lines of JSON.
+@dataclass(frozen=True)
+class Case:
+    """One case: `kind` is the function that runs it, `settings` are its keywords; `says` is what it does."""
+
+    name: str
+    kind: str
+    says: str
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    repeats: int = 5
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """`measure` of one case over that of another (or itself, without `under`), paired by repeat, and what is asked."""
+
+    what: str
+    measure: str
+    over: str
+    under: str = ""
+    at_least: float | None = None
+    at_most: float | None = None
+
+
+@dataclass(frozen=True)
+class Part:
+    """A section: its cases take turns, repeat by repeat."""
+
+    title: str
+    cases: tuple[Case, ...]
+    ratios: tuple[Ratio, ...]
+
+
+class Worker:
+    """A case in a process of its own, which runs a module's `work` and measures whenever it is told to.
 
     Args:
-        name: The case's, for errors.
-        program: The module that Python runs.
-        request: What it is told at its start, as JSON.
+        module: What Python runs with `--worker` and, as JSON, the case and the options.
+        case: The case.
+        options: A dataclass.
         env: Beside this process's environment.
-        alone: Whether it gets a session of its own, which has its own share of a busy machine.
+
+    Attributes:
+        result: `says`, `repeats`, memory when `ready` and at its `peak`, and what else the case says; or `missing`.
     """
 
-    def __init__(self, name: str, program: str, request: Any, env: Mapping[str, str], *, alone: bool = False) -> None:
-        self.name = name
+    def __init__(self, module: str, case: Case, options: Any, env: Mapping[str, str]) -> None:
+        self.name, self.repeats = case.name, case.repeats
+        self.result: Result = {"says": case.says, "repeats": []}
         self._log = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")  # noqa: SIM115 (closed in `close`)
+        # A session of its own has its own share of a busy machine.
         self._process = subprocess.Popen(
-            [sys.executable, "-m", program, "--worker", json.dumps(request)],
+            [sys.executable, "-m", module, "--worker", json.dumps([asdict(case), asdict(options)])],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._log,
             text=True,
             env={**os.environ, **QUIET, **env},
-            start_new_session=alone,
+            start_new_session=True,
         )
+        self._messages = self._answers()
 
-    def go(self) -> None:
-        """Has it measure once."""
+    def ready(self) -> bool:
+        """Waits for the end of the warm-up; false where the case cannot run here, which its result says."""
+        return "ready" in self._next("ready")
+
+    def repeat(self) -> None:
+        """Has the case run once, and takes its result; with the last repeat its peak of memory."""
         assert self._process.stdin is not None
         try:
             self._process.stdin.write("go\n")
             self._process.stdin.flush()
         except BrokenPipeError:
-            self.fail()
+            self._fail()
+        self.result["repeats"].append(self._next("seconds"))
+        if len(self.result["repeats"]) == self.repeats:
+            self._next("peak")
 
-    def messages(self) -> Iterator[dict[str, Any]]:
-        """What it answers; its end is an error, as long as anything is waited for."""
+    def close(self) -> None:
+        """Ends the process, and takes what the case says at its end."""
+        assert self._process.stdin is not None and self._process.stdout is not None
+        self._process.stdin.close()
+        for line in self._process.stdout:
+            self.result |= json.loads(line).get("extra", {})
+        if self._process.wait():
+            self._fail()
+        self._log.close()
+
+    def _next(self, key: str) -> dict[str, Any]:
+        """The next message that has a key, or says that the case cannot run; what comes before is kept."""
+        for message in self._messages:
+            if key in ("ready", "peak") or "missing" in message:
+                self.result |= {name: message[name] for name in ("ready", "peak", "missing") if name in message}
+            self.result |= message.get("extra", {})
+            if key in message or "missing" in message:
+                return message
+        raise AssertionError
+
+    def _answers(self) -> Iterator[dict[str, Any]]:
         assert self._process.stdout is not None
         for line in self._process.stdout:
             yield json.loads(line)
-        self.fail()
+        self._fail()
 
-    def close(self) -> list[dict[str, Any]]:
-        """Ends it; returns what it says at last."""
-        assert self._process.stdin is not None and self._process.stdout is not None
-        self._process.stdin.close()
-        last = [json.loads(line) for line in self._process.stdout]
-        if self._process.wait():
-            self.fail()
-        self._log.close()
-        return last
-
-    def fail(self) -> None:
-        """Ends the run with what the process wrote last.
-
-        Raises:
-            SystemExit: Always.
-        """
+    def _fail(self) -> None:
+        """Ends the run (SystemExit) with what the process wrote last."""
         self._process.wait()
         self._log.seek(0)
         tail = "".join(self._log.readlines()[-25:])
         raise SystemExit(f"{self.name} ended with code {self._process.returncode}:\n{tail}")
 
 
-class Worker(Protocol):
-    """A case at work."""
-
-    name: str
-    repeats: int
-    result: dict[str, Any]
-
-    def ready(self) -> bool:
-        """Waits until it can measure; false where it cannot here, which `result["missing"]` says."""
-
-    def repeat(self) -> None:
-        """Has it measured once, and keeps what it found."""
-
-    def close(self) -> None:
-        """Ends it."""
+def work(content: str, options: type[OptionsT], run: Callable[[dict[str, Any], OptionsT, Any], None]) -> None:
+    """The worker's side: runs a case, or says why it cannot; `content` is what `Worker` gives after `--worker`."""
+    channel = open_channel()
+    case, raw = json.loads(content)
+    try:
+        run(case, options(**raw), channel)
+    except Missing as error:
+        channel.write(json.dumps({"missing": str(error)}) + "\n")
+        channel.flush()
 
 
-def take_turns(starts: Sequence[Callable[[], Worker]], say: Callable[[str], None]) -> dict[str, dict[str, Any]]:
+def take_turns(starts: Sequence[Callable[[], Worker]], say: Callable[[str], None]) -> dict[str, Result]:
     """Measures all cases, repeat by repeat in turn, each round in the other direction than the last.
 
     Returns:
@@ -124,29 +176,68 @@ def take_turns(starts: Sequence[Callable[[], Worker]], say: Callable[[str], None
     return {worker.name: worker.result for worker in workers}
 
 
+def say(text: str) -> None:
+    """Shows what goes on."""
+    typer.echo(text)
+
+
+def add_options(parser: argparse.ArgumentParser, options: Any) -> None:
+    """An option for each field of a dataclass of numbers and texts."""
+    for item in fields(options):
+        kind = {"int": int, "float": float}.get(str(item.type).partition(" ")[0], str)
+        parser.add_argument(f"--{item.name.replace('_', '-')}", type=kind, default=item.default)
+
+
+def timed(measure: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """What is measured, with when and under what load."""
+    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else float("nan")
+    began = datetime.now(UTC)
+    found = measure()
+    minutes = (datetime.now(UTC) - began).total_seconds() / 60
+    return {"at": began.isoformat(timespec="seconds"), "minutes": minutes, "load": load, **found}
+
+
 def summary(values: Sequence[float]) -> dict[str, float]:
     """Median, quartiles and extremes."""
-    low, high = (values[0],) * 2 if len(values) < 2 else _quartiles(values)
+    quartiles = statistics.quantiles(values, n=4, method="inclusive") if len(values) > 1 else [values[0]] * 3
     return {
         "median": statistics.median(values),
-        "lower_quartile": low,
-        "upper_quartile": high,
+        "lower_quartile": quartiles[0],
+        "upper_quartile": quartiles[2],
         "least": min(values),
         "most": max(values),
     }
 
 
-def _quartiles(values: Sequence[float]) -> tuple[float, float]:
-    found = statistics.quantiles(values, n=4, method="inclusive")
-    return found[0], found[2]
+def ratio(asked: Ratio, over: Sequence[float], under: Sequence[float]) -> dict[str, Any] | None:
+    """`summary` of a ratio over repeats, with what is asked of its median; none where a case is missing."""
+    if not over or (asked.under and not under):
+        return None
+    found = summary([a / b for a, b in zip(over, under, strict=False)] if asked.under else over)
+    return {"what": asked.what, "measure": asked.measure, **found, **judged(found["median"], asked)}
 
 
-def judged(values: Sequence[float], at_least: float | None, at_most: float | None) -> dict[str, Any]:
-    """`summary` of a ratio over repeats, with what is asked of its median and whether it is met."""
-    found = summary(values)
+def judged(median: float, asked: Ratio) -> dict[str, Any]:
+    """What is asked of a median, and whether it is met."""
     met = None
-    if at_least is not None:
-        met = found["median"] >= at_least
-    if at_most is not None:
-        met = found["median"] <= at_most
-    return {**found, "at_least": at_least, "at_most": at_most, "met": met}
+    if asked.at_least is not None or asked.at_most is not None:
+        met = (asked.at_least or median) <= median <= (asked.at_most or median)
+    return {"at_least": asked.at_least, "at_most": asked.at_most, "met": met}
+
+
+def ratio_table(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Ratios as lines of Markdown."""
+    lines = ["| compared | measure | median | asked | met |", "|---|---|---|---|---|"]
+    for row in rows:
+        asked = f"at least {row['at_least']}" if row["at_least"] is not None else ""
+        asked = f"at most {row['at_most']}" if row["at_most"] is not None else asked
+        met = {None: "", True: "yes", False: "**no**"}[row["met"]]
+        lines.append(f"| {row['what']} | {row['measure'].replace('_', ' ')} | {spread(row)} | {asked} | {met} |")
+    return lines
+
+
+def spread(values: Mapping[str, float], form: str = "") -> str:
+    """A median with its quartiles in brackets, where they differ from it."""
+    keys = ("median", "lower_quartile", "upper_quartile")
+    shown = [format(values[key], form or (".3g" if values[key] < 100 else ".0f")) for key in keys if key in values]
+    return shown[0] if len(set(shown)) == 1 else f"{shown[0]} ({shown[1]} to {shown[2]})"

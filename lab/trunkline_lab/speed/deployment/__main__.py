@@ -12,53 +12,35 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, fields
-from datetime import UTC, datetime
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import typer
-
 from trunkline_lab.speed.deployment.cases import Options, parts
-from trunkline_lab.speed.deployment.measure import run_part, work
 from trunkline_lab.speed.deployment.report import page, summarise
+from trunkline_lab.speed.deployment.timing import ONE_THREAD, run_case
+from trunkline_lab.speed.side_by_side import Worker, add_options, say, take_turns, timed, work
 
 SECTIONS = ("one", "eight", "mixed", "twenty")
 PACKAGES = ("onnx", "onnxruntime", "transformers", "peft")
 
 
-def say(text: str) -> None:
-    """Shows what goes on."""
-    typer.echo(text)
-
-
 def measure(name: str, options: Options) -> dict[str, Any]:
-    """A section's results with when and under what load they were taken."""
-    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else float("nan")
-    began = datetime.now(UTC)
-    found = _section(name, options)
-    return {
-        "at": began.isoformat(timespec="seconds"),
-        "minutes": (datetime.now(UTC) - began).total_seconds() / 60,
-        "load": load,
-        # Where an environment lies says nothing about a result.
-        "options": {key: value for key, value in asdict(options).items() if key != "litert_python"},
-        **found,
-    }
-
-
-def _section(name: str, options: Options) -> dict[str, Any]:
+    """A section's results."""
+    # Where an environment lies says nothing about a result.
+    given = {"options": {key: value for key, value in asdict(options).items() if key != "litert_python"}}
     if name == "twenty":
         from trunkline_lab.speed.deployment.twenty import measure_twenty
 
-        return measure_twenty(options, say)
+        return {**given, **measure_twenty(options, say)}
     part = parts(options)[name]
-    results = run_part(part, options, say)
-    return {"cases": results, **summarise(results, part.ratios)}
+    env = {**ONE_THREAD, "HF_HUB_OFFLINE": "1"}
+    results = take_turns([partial(Worker, __package__ or "", case, options, env) for case in part.cases], say)
+    return {**given, "cases": results, **summarise(results, part.ratios)}
 
 
 def _versions() -> dict[str, str]:
@@ -78,25 +60,22 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("lab/results/deployment"))
     parser.add_argument("--sections", nargs="*", choices=SECTIONS, default=list(SECTIONS))
-    for field in fields(Options):
-        kind = {"int": int, "float": float}.get(str(field.type), str)
-        parser.add_argument(f"--{field.name.replace('_', '-')}", type=kind, default=field.default)
+    add_options(parser, Options)
     given = parser.parse_args(arguments)
+    from trunkline.atomic import write_atomic
+    from trunkline.versions import git_state, hardware
     from trunkline_lab.speed.deployment.make import make_all
+    from trunkline_lab.speed.deployment.plot import plot
 
     options = Options(**{field.name: getattr(given, field.name) for field in fields(Options)})
     for name, why in make_all(options, say).items():
         say(f"{name} is left out: {why}")
-    from trunkline.atomic import write_atomic
-    from trunkline.versions import git_state, hardware
-    from trunkline_lab.speed.deployment.plot import plot
-
     path = given.out / "results.json"
     content: dict[str, Any] = {"parts": json.loads(path.read_text("utf-8"))["parts"] if path.is_file() else {}}
     content |= {"machine": hardware(), "versions": _versions(), "git": git_state()}
     for name in given.sections:
         say(f"section {name}")
-        content["parts"][name] = measure(name, options)
+        content["parts"][name] = timed(partial(measure, name, options))
         write_atomic(path, json.dumps(content, indent=2) + "\n")
         write_atomic(given.out / "table.md", page(content, parts(options)))
     if "one" in content["parts"]:
@@ -106,6 +85,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["--worker"]:
-        work(sys.argv[2])
+        work(sys.argv[2], Options, run_case)
     else:
         main()

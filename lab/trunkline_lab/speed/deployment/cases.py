@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from trunkline_lab.speed.side_by_side import Case, Part, Ratio
+
 RANK = 8
 TARGETS = ("query", "value")
-WIDE = ("query", "key", "value", "out", "up", "down")
 EIGHT, TWENTY = 8, 20
 FORK = 4
 
@@ -41,42 +42,8 @@ class Options:
         return Path(self.work) / name
 
 
-@dataclass(frozen=True)
-class Case:
-    """One case: `kind` is a function of `workers.py` or `torch_workers.py`, `settings` are its keywords."""
-
-    name: str
-    kind: str
-    says: str
-    settings: Mapping[str, Any] = field(default_factory=dict)
-
-    def as_dict(self) -> dict[str, Any]:
-        """Plain data."""
-        return asdict(self)
-
-
 Row = tuple[str, str, str, Mapping[str, Any]]
 """What a case is made of."""
-
-
-@dataclass(frozen=True)
-class Ratio:
-    """The time of one case over that of another, paired by repeat; without `under` the milliseconds themselves."""
-
-    what: str
-    over: str
-    under: str = ""
-    at_least: float | None = None
-    at_most: float | None = None
-
-
-@dataclass(frozen=True)
-class Part:
-    """A section."""
-
-    title: str
-    cases: tuple[Case, ...]
-    ratios: tuple[Ratio, ...]
 
 
 def parts(options: Options) -> dict[str, Part]:
@@ -101,18 +68,18 @@ def _one(options: Options) -> Part:
         ("switch, ours", "switch", "a task's file from disk to what the graph is fed, checks included", {}),
     )
     ratios = (
-        Ratio("PyTorch + PEFT / ours int8", "PyTorch + PEFT", "ours int8", at_least=7),
-        Ratio("PyTorch + PEFT / LiteRT int8", "PyTorch + PEFT", "LiteRT int8", at_least=10),
-        Ratio("PyTorch / ours int8", "PyTorch", "ours int8"),
-        Ratio("quantize_dynamic / ours int8 with its adapter", "ORT, quantize_dynamic", "ours int8"),
-        Ratio("ours float32 / ours int8", "ours float32", "ours int8"),
-        Ratio("adapter of rank 8 / none", "ours int8", "ours int8, no adapter", at_most=1.07),
-        Ratio("adapter of rank 16 / none", "ours int8, rank 16", "ours int8, no adapter"),
-        Ratio("an adapter as input / merged", "ours int8", "ours int8, merged"),
-        Ratio("milliseconds of a switch from disk", "switch, ours", at_most=0.05),
-        Ratio("switch, PEFT / ours from disk", "switch, PEFT", "switch, ours"),
+        _ratio("PyTorch + PEFT / ours int8", "PyTorch + PEFT", "ours int8", at_least=7),
+        _ratio("PyTorch + PEFT / LiteRT int8", "PyTorch + PEFT", "LiteRT int8", at_least=10),
+        _ratio("PyTorch / ours int8", "PyTorch", "ours int8"),
+        _ratio("quantize_dynamic / ours int8 with its adapter", "ORT, quantize_dynamic", "ours int8"),
+        _ratio("ours float32 / ours int8", "ours float32", "ours int8"),
+        _ratio("adapter of rank 8 / none", "ours int8", "ours int8, no adapter", at_most=1.07),
+        _ratio("adapter of rank 16 / none", "ours int8, rank 16", "ours int8, no adapter"),
+        _ratio("an adapter as input / merged", "ours int8", "ours int8, merged"),
+        _ratio("milliseconds of a switch from disk", "switch, ours", at_most=0.05),
+        _ratio("switch, PEFT / ours from disk", "switch, PEFT", "switch, ours"),
     )
-    return Part(f"One task with its adapter, {options.length} tokens", _cases(rows), ratios)
+    return Part(f"One task with its adapter, {options.length} tokens", _cases(rows, options), ratios)
 
 
 def _eight(options: Options) -> Part:
@@ -138,17 +105,17 @@ def _eight(options: Options) -> Part:
     )
     dynamic, ours = "eight models of quantize_dynamic", "eight merged models of ours"
     ratios = (
-        Ratio("heads / a plain pass", "ours, heads", "a plain int8 pass", at_most=1.6),
-        Ratio("LoRA / a plain pass", "ours, LoRA", "a plain int8 pass", at_most=3.6),
-        Ratio("LoRA in a bank / a plain pass", "ours, LoRA in a bank", "a plain int8 pass", at_most=3.6),
-        Ratio(f"{dynamic} / heads", dynamic, "ours, heads", at_least=5),
-        Ratio(f"{ours} / heads", ours, "ours, heads", at_least=5),
-        Ratio("PEFT, switching / heads", "PEFT, switching", "ours, heads", at_least=40),
-        Ratio("PEFT, switching / LoRA", "PEFT, switching", "ours, LoRA"),
-        Ratio("text to predictions, eight heads / one", "predict, heads", "predict, one task"),
-        Ratio("text to predictions, eight LoRA / one head", "predict, LoRA", "predict, one task"),
+        _ratio("heads / a plain pass", "ours, heads", "a plain int8 pass", at_most=1.6),
+        _ratio("LoRA / a plain pass", "ours, LoRA", "a plain int8 pass", at_most=3.6),
+        _ratio("LoRA in a bank / a plain pass", "ours, LoRA in a bank", "a plain int8 pass", at_most=3.6),
+        _ratio(f"{dynamic} / heads", dynamic, "ours, heads", at_least=5),
+        _ratio(f"{ours} / heads", ours, "ours, heads", at_least=5),
+        _ratio("PEFT, switching / heads", "PEFT, switching", "ours, heads", at_least=40),
+        _ratio("PEFT, switching / LoRA", "PEFT, switching", "ours, LoRA"),
+        _ratio("text to predictions, eight heads / one", "predict, heads", "predict, one task"),
+        _ratio("text to predictions, eight LoRA / one head", "predict, LoRA", "predict, one task"),
     )
-    return Part(f"Eight tasks on one text, {options.length} tokens", _cases(rows), ratios)
+    return Part(f"Eight tasks on one text, {options.length} tokens", _cases(rows, options), ratios)
 
 
 def _mixed(options: Options) -> Part:
@@ -160,13 +127,17 @@ def _mixed(options: Options) -> Part:
         ("PEFT, eight adapters", "torch_rows", f"{EIGHT} rows, adapter_names", {"adapters": EIGHT}),
     )
     ratios = (
-        Ratio("eight adapters / one", "eight adapters", "one adapter", at_most=1.10),
-        Ratio("PEFT, eight adapters / ours", "PEFT, eight adapters", "eight adapters", at_least=6),
-        Ratio("PEFT, eight adapters / one", "PEFT, eight adapters", "PEFT, one adapter"),
+        _ratio("eight adapters / one", "eight adapters", "one adapter", at_most=1.10),
+        _ratio("PEFT, eight adapters / ours", "PEFT, eight adapters", "eight adapters", at_least=6),
+        _ratio("PEFT, eight adapters / one", "PEFT, eight adapters", "PEFT, one adapter"),
     )
     title = f"A batch of eight rows, {options.length} tokens each, adapters in all layers"
-    return Part(title, _cases(rows), ratios)
+    return Part(title, _cases(rows, options), ratios)
 
 
-def _cases(rows: tuple[Row, ...]) -> tuple[Case, ...]:
-    return tuple(Case(*row) for row in rows)
+def _cases(rows: tuple[Row, ...], options: Options) -> tuple[Case, ...]:
+    return tuple(Case(*row, options.repeats) for row in rows)
+
+
+def _ratio(what: str, over: str, under: str = "", at_least: float | None = None, at_most: float | None = None) -> Ratio:
+    return Ratio(what, "milliseconds", over, under, at_least, at_most)

@@ -10,7 +10,7 @@ from typing import Any
 from trunkline.bundle.files import read_manifest
 from trunkline_lab.size.report import part_sizes, run_worker
 from trunkline_lab.speed.deployment.cases import TWENTY, Options
-from trunkline_lab.speed.side_by_side import QUIET, summary
+from trunkline_lab.speed.side_by_side import QUIET, Ratio, judged, summary
 
 MB = 1e6
 BUNDLES = {
@@ -47,20 +47,20 @@ def measure_twenty(options: Options, say: Callable[[str], None]) -> dict[str, An
         size = path.stat().st_size + _tokenizer(options)
         rows[name] = {"tasks": TWENTY, "disk": TWENTY * size / MB, "a task": size / MB, **_sessions(path, options)}
         say(f"{name}: {rows[name]['disk']:.1f} MB")
-    asked = []
+    ours, asked = rows["ours int8"], []
     for name, (disk, memory) in TARGETS.items():
-        asked += [{"what": f"{name}, MB on disk", "median": rows[name]["disk"], "at_most": disk}]
+        asked.append(_asked(f"{name}, MB on disk", {"median": rows[name]["disk"]}, disk))
         if memory is not None:
-            asked += [{"what": f"{name}, MB in memory", "at_most": memory, **rows[name]["resident"]}]
+            asked.append(_asked(f"{name}, MB in memory", rows[name]["resident"], memory))
     for name in models:
-        ours = rows["ours int8"]
+        asked.append(_asked(f"{name} / ours int8, on disk", {"median": rows[name]["disk"] / ours["disk"]}))
         ratio = rows[name]["resident"]["median"] / ours["resident"]["median"]
-        asked += [{"what": f"{name} / ours int8, on disk", "median": rows[name]["disk"] / ours["disk"]}]
-        asked += [{"what": f"{name} / ours int8, in memory", "median": ratio}]
-    for row in asked:
-        most = row.get("at_most")
-        row["met"] = None if most is None else row["median"] <= most
+        asked.append(_asked(f"{name} / ours int8, in memory", {"median": ratio}))
     return {"rows": rows, "ratios": asked}
+
+
+def _asked(what: str, found: dict[str, float], most: float | None = None) -> dict[str, Any]:
+    return {"what": what, "measure": "MB", **found, **judged(found["median"], Ratio(what, "MB", what, at_most=most))}
 
 
 def _sessions(path: Path, options: Options) -> dict[str, Any]:

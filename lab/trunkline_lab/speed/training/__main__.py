@@ -12,30 +12,32 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, fields
-from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import typer
+import torch
 
 from trunkline.atomic import write_atomic
 from trunkline.versions import git_state, hardware, versions
 from trunkline_lab.data.cards import load_card
-from trunkline_lab.speed.training.cases import Options, Part, parts
-from trunkline_lab.speed.training.report import page, ratio, summarise
-from trunkline_lab.speed.training.runner import run_part
-from trunkline_lab.speed.training.workers import work
+from trunkline_lab.speed.side_by_side import Part, Worker, add_options, say, take_turns, timed, work
+from trunkline_lab.speed.training import joint, pair_cases, token_cases
+from trunkline_lab.speed.training.cases import Options, parts
+from trunkline_lab.speed.training.report import page, ratios, summarise
 
+Kind = Callable[..., None]
 SAMPLES = {"sentences": "sample_events", "pairs": "sample_pairs"}
-
-
-def say(text: str) -> None:
-    """Shows what goes on."""
-    typer.echo(text)
+REPEATED: dict[str, Kind] = {"text_pairs": pair_cases.text_pairs, "joint": joint.joint, "matmul": joint.matmul}
+"""Cases that are told how often they are measured; the others' work is sized by the options."""
+OTHERS: dict[str, Kind] = {
+    "trainer": token_cases.trainer,
+    "tagger": token_cases.tagger,
+    "sentence_transformers": pair_cases.sentence_transformers,
+}
 
 
 def options_of(arguments: argparse.Namespace) -> Options:
@@ -50,25 +52,26 @@ def options_of(arguments: argparse.Namespace) -> Options:
 
 def measure(part: Part, options: Options) -> dict[str, Any]:
     """A section's results, their summary and ratios."""
-    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else float("nan")
-    began = datetime.now(UTC)
-    results = run_part(part, options, say)
+    results = take_turns([partial(Worker, __package__ or "", case, options, {}) for case in part.cases], say)
     return {
-        "at": began.isoformat(timespec="seconds"),
-        "minutes": (datetime.now(UTC) - began).total_seconds() / 60,
-        "load": load,
-        "threads": _threads(options),
+        "threads": options.threads or torch.get_num_threads(),
         "options": asdict(options),
         "cases": results,
         "summary": summarise(results),
-        "ratios": [found for asked in part.ratios if (found := ratio(asked, results))],
+        "ratios": ratios(part.ratios, results),
     }
 
 
-def _threads(options: Options) -> int:
-    import torch
-
-    return options.threads or torch.get_num_threads()
+def run_case(case: dict[str, Any], options: Options, channel: Any) -> None:
+    """Runs a case in its process."""
+    if options.threads is not None:
+        torch.set_num_threads(options.threads)
+    torch.manual_seed(options.seed)
+    settings, kind = case["settings"], case["kind"]
+    if kind in REPEATED:
+        REPEATED[kind](options, channel, **{**settings, "repeats": case["repeats"]})
+    else:
+        OTHERS[kind](options, channel, **settings)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -77,9 +80,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, default=Path("lab/results/training-speed"))
     known = tuple(parts(Options()))
     parser.add_argument("--sections", nargs="+", choices=known, default=list(known))
-    for field in fields(Options):
-        kind = {"int": int, "int | None": int, "float | None": float}.get(str(field.type), str)
-        parser.add_argument(f"--{field.name.replace('_', '-')}", type=kind, default=field.default)
+    add_options(parser, Options)
     given = parser.parse_args(arguments)
     options = options_of(given)
     sections = parts(options)
@@ -88,7 +89,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     content |= {"machine": hardware(), "versions": versions(), "git": git_state()}
     for name in given.sections:
         say(f"{name}: {', '.join(case.name for case in sections[name].cases)}")
-        content["parts"][name] = measure(sections[name], options)
+        content["parts"][name] = timed(partial(measure, sections[name], options))
         write_atomic(path, json.dumps(content, indent=2) + "\n")
         # The names of cases say their sizes, so a section that was run in another size is shown by its own options.
         shown = {key: parts(Options(**found["options"]))[key] for key, found in content["parts"].items()}
@@ -98,6 +99,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["--worker"]:
-        work(sys.argv[2])
+        work(sys.argv[2], Options, run_case)
     else:
         main()

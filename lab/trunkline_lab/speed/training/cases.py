@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from dataclasses import dataclass
+
+from trunkline_lab.speed.side_by_side import Case, Part, Ratio
 
 TRAINER_BATCH = 8
 """Examples of a batch by default, in the trainers of transformers and of sentence-transformers."""
@@ -44,42 +44,6 @@ class Options:
     def scale(self) -> float:
         """The size of the work against that of a real run."""
         return min(1.0, self.steps / 32)
-
-
-@dataclass(frozen=True)
-class Case:
-    """One case: `kind` is a function of `workers.py`, `settings` are its keywords; `says` is what it does."""
-
-    name: str
-    kind: str
-    says: str
-    settings: Mapping[str, Any] = field(default_factory=dict)
-    repeats: int = 5
-
-    def as_dict(self) -> dict[str, Any]:
-        """Plain data."""
-        return asdict(self)
-
-
-@dataclass(frozen=True)
-class Ratio:
-    """`measure` of one case over that of another, paired by repeat, and what is asked of its median."""
-
-    what: str
-    measure: str
-    over: str
-    under: str
-    at_least: float | None = None
-    at_most: float | None = None
-
-
-@dataclass(frozen=True)
-class Part:
-    """A section: its cases take turns, repeat by repeat."""
-
-    title: str
-    cases: tuple[Case, ...]
-    ratios: tuple[Ratio, ...]
 
 
 def parts(options: Options) -> dict[str, Part]:

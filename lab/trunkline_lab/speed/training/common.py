@@ -18,8 +18,8 @@ from trunkline.training.loop import Hooks, LoopSettings, optimizer_for, run
 from trunkline.training.precision import make_accelerator, resolve_precision
 from trunkline_lab import fitting
 from trunkline_lab.data.cards import load_card
+from trunkline_lab.speed.gate import Gate
 from trunkline_lab.speed.training.cases import TRAINER_BATCH, Options
-from trunkline_lab.speed.training.gate import Gate
 
 Batches = list[list[int]]
 

@@ -15,10 +15,10 @@ from trunkline.prefinetune import run
 from trunkline.prefinetune.sources import recipe_sources
 from trunkline.training.report import Report
 from trunkline_lab.data.finder import CardFinder
+from trunkline_lab.speed.gate import Gate
 from trunkline_lab.speed.training.cases import Options
 from trunkline_lab.speed.training.common import Stopwatch, start_of, top_operations, train
 from trunkline_lab.speed.training.flops import step_flops
-from trunkline_lab.speed.training.gate import Gate
 
 _MATMUL_FLOPS = 3e11  # of a repeat
 

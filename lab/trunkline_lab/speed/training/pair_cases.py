@@ -17,10 +17,10 @@ from trunkline.prefinetune.grad_cache import chunk_slices
 from trunkline.prefinetune.model import PrefinetuneModel, StepBatch, to_device
 from trunkline.prefinetune.objectives.classification import TextPairObjective
 from trunkline.text.packing import pack
+from trunkline_lab.speed.gate import Gate
 from trunkline_lab.speed.side_by_side import Missing
 from trunkline_lab.speed.training.cases import TRAINER_BATCH, Options
 from trunkline_lab.speed.training.common import Stopwatch, accelerator_of, cut, dropout_of, pairs, start_of, train
-from trunkline_lab.speed.training.gate import Gate
 
 FAMILY = "classification"
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from trunkline_lab.speed.side_by_side import judged, summary
-from trunkline_lab.speed.training.cases import Part, Ratio
+from trunkline_lab.speed.side_by_side import Part, Ratio, ratio, ratio_table, spread, summary
 
 Result = Mapping[str, Any]
 _PER = ("tokens", "pairs", "flops", "real_flops")
@@ -41,13 +40,12 @@ def summarise(results: Mapping[str, Result]) -> dict[str, dict[str, dict[str, fl
     return found
 
 
-def ratio(asked: Ratio, results: Mapping[str, Result]) -> dict[str, Any] | None:
-    """A ratio over repeats, whether its median is what is asked; none where a case is missing."""
-    over, under = (_values(results.get(name), asked.measure) for name in (asked.over, asked.under))
-    if not over or not under:
-        return None
-    values = [a / b for a, b in zip(over, under, strict=False)]
-    return {"what": asked.what, "measure": asked.measure, **judged(values, asked.at_least, asked.at_most)}
+def ratios(asked: Sequence[Ratio], results: Mapping[str, Result]) -> list[dict[str, Any]]:
+    """The ratios of the cases that there are."""
+    found = [
+        ratio(item, *(_values(results.get(name), item.measure) for name in (item.over, item.under))) for item in asked
+    ]
+    return [row for row in found if row is not None]
 
 
 def _values(result: Result | None, measure: str) -> list[float]:
@@ -84,14 +82,7 @@ def _section(part: Part, found: Mapping[str, Any]) -> list[str]:
     for case in part.cases:
         if case.name in results:
             lines.append(_row(case.name, results[case.name], summaries[case.name]))
-    lines += ["", "| ratio | measure | median | asked | met |", "|---|---|---|---|---|"]
-    for row in found["ratios"]:
-        asked = f"at least {row['at_least']}" if row["at_least"] is not None else ""
-        asked = f"at most {row['at_most']}" if row["at_most"] is not None else asked
-        met = {None: "", True: "yes", False: "no"}[row["met"]]
-        lines.append(
-            f"| {row['what']} | {row['measure'].replace('_', ' ')} | {_spread(row, '.3g')} | {asked} | {met} |"
-        )
+    lines += ["", *ratio_table(found["ratios"])]
     for name, result in results.items():
         if result.get("operations"):
             shown = ", ".join(f"{row['operation']} {row['share']:.0%}" for row in result["operations"][:10])
@@ -106,7 +97,7 @@ def _row(name: str, result: Result, found: Mapping[str, Mapping[str, float]]) ->
     cells = []
     for per in ("second", "cpu_second"):
         units = [unit for unit in ("pairs", "tokens") if f"{unit}_per_{per}" in found]
-        shown = [f"{_spread(found[f'{unit}_per_{per}'], ',.0f')} {unit}" for unit in units]
+        shown = [f"{spread(found[f'{unit}_per_{per}'], ',.0f')} {unit}" for unit in units]
         if "flops" in result["repeats"][0]:
             shown.append(f"{found[f'flops_per_{per}']['median'] / 1e9:,.0f} GFLOP")
         cells.append("; ".join(shown))
@@ -114,11 +105,6 @@ def _row(name: str, result: Result, found: Mapping[str, Mapping[str, float]]) ->
         cells.append(f"{found[share]['median']:.1%}" if share in found else "")
     cells.append(f"{result['ready'] / _MIB:,.0f}, {result['peak'] / _MIB:,.0f}")
     return f"| {name} | " + " | ".join(cells) + " |"
-
-
-def _spread(values: Mapping[str, float], form: str) -> str:
-    shown = [format(values[key], form) for key in ("median", "lower_quartile", "upper_quartile")]
-    return shown[0] if len(set(shown)) == 1 else f"{shown[0]} ({shown[1]} to {shown[2]})"
 
 
 def _details(result: Result) -> str:

@@ -16,6 +16,7 @@ from trunkline.encoder.encoder import Encoder, TokenBatch
 from trunkline.encoder.lora import LoraAdapter, lora_config
 from trunkline.encoder.resolve import resolve
 from trunkline.text.packing import UnitText, pack
+from trunkline_lab.speed.gate import Gate
 from trunkline_lab.speed.side_by_side import Missing
 from trunkline_lab.speed.training.cases import TRAINER_BATCH, Options
 from trunkline_lab.speed.training.common import (
@@ -30,7 +31,6 @@ from trunkline_lab.speed.training.common import (
     trainer_plan,
 )
 from trunkline_lab.speed.training.flops import step_flops
-from trunkline_lab.speed.training.gate import Gate
 
 LORA = AdapterSection(rank=8, alpha=16.0, targets=("query", "value"))
 

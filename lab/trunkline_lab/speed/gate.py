@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, Any
 
-_MEMORY = {"rss": "VmRSS", "peak": "VmHWM"}
+_MEMORY = {"resident": "VmRSS", "peak": "VmHWM"}
 
 
 def open_channel() -> IO[str]:
@@ -25,21 +25,26 @@ def open_channel() -> IO[str]:
     return channel
 
 
-def memory(kind: str) -> int:
-    """Bytes of memory that the process has (`rss`), or had at most (`peak`); on a GPU those of its tensors."""
-    import torch
-
-    if torch.cuda.is_available():
-        return int(torch.cuda.memory_allocated() if kind == "rss" else torch.cuda.max_memory_allocated())
+def memory() -> dict[str, int]:
+    """Bytes of memory that the process has (`resident`), and had at most (`peak`)."""
     try:
         status = Path("/proc/self/status").read_text(encoding="utf-8")
     except OSError:
         import resource
 
-        # Kilobytes but on macOS; counted from the start of the process that started this one.
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-    found = re.search(rf"^{_MEMORY[kind]}:\s+(\d+) kB", status, flags=re.M)
-    return int(found[1]) * 1024 if found else 0
+        # Only the most that there was is known; in kilobytes but on macOS.
+        most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+        return dict.fromkeys(_MEMORY, most)
+    found = {name: re.search(rf"^{key}:\s+(\d+) kB", status, flags=re.M) for name, key in _MEMORY.items()}
+    return {name: int(match[1]) * 1024 if match else 0 for name, match in found.items()}
+
+
+def _bytes(kind: str) -> int:
+    """Of `memory`; on a GPU, if torch is loaded, of its tensors."""
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available():
+        return int(torch.cuda.memory_allocated() if kind == "resident" else torch.cuda.max_memory_allocated())
+    return memory()[kind]
 
 
 class Gate:
@@ -72,7 +77,7 @@ class Gate:
         if self.done not in self.ends:
             return
         if self.done == self.ends[0]:
-            self._send({"ready": memory("rss")})
+            self._send({"ready": _bytes("resident")})
         else:
             _wait_for_device()
             seconds, cpu = (now - then for now, then in zip(_clocks(), self._began, strict=True))
@@ -80,7 +85,7 @@ class Gate:
         if self.done < self.total:
             self._pause()
         else:
-            self._send({"peak": memory("peak")})
+            self._send({"peak": _bytes("peak")})
 
     def say(self, **content: Any) -> None:
         """Sends what else a case found; kept with its result."""
@@ -103,7 +108,6 @@ def _clocks() -> tuple[float, float]:
 
 
 def _wait_for_device() -> None:
-    import torch
-
-    if torch.cuda.is_available():
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available():
         torch.cuda.synchronize()
