@@ -44,22 +44,22 @@ def source(tiny: Loaded, tmp_path: Path) -> str:
 
 
 @pytest.fixture
-def feeds(tiny: Loaded) -> dict[str, Any]:
+def inputs(tiny: Loaded) -> dict[str, Any]:
     adapter = tiny_models.random_adapter(tiny.encoder.config, (2, 3), rank=5, targets=("query", "value", "down"))
     return adapter_inputs(adapter, graphs.random_head(tiny.encoder.config))
 
 
-def outputs(branch: Any, rows: dict[str, Any], hidden: Any, feeds: dict[str, Any], options: Any = None) -> list[Any]:
-    given = {"hidden": hidden, "mask": rows["mask"], "pool": graphs.mean_pool(rows["mask"]), **feeds}
+def outputs(branch: Any, rows: dict[str, Any], hidden: Any, inputs: dict[str, Any], options: Any = None) -> list[Any]:
+    given = {"hidden": hidden, "mask": rows["mask"], "pool": graphs.mean_pool(rows["mask"]), **inputs}
     return list(branch.run(None, given, options))
 
 
 def logits(folder: Path, task: str, rows: dict[str, Any], graph: str = "branch") -> Any:
     """What a bundle's graphs say of whole rows for a task, from its files alone."""
     opened = open_bundle(folder)
-    feeds = opened.feeds(task)
+    inputs = opened.inputs(task)
     hidden = open_session(opened.graphs["trunk"]).run(["hidden"], rows)[0]
-    given = {"hidden": hidden, "mask": rows["mask"], "pool": graphs.mean_pool(rows["mask"]), **feeds}
+    given = {"hidden": hidden, "mask": rows["mask"], "pool": graphs.mean_pool(rows["mask"]), **inputs}
     return open_session(opened.graphs[graph]).run(["logits"], given)[0]
 
 
@@ -107,27 +107,27 @@ def test_a_head_that_does_not_fit_is_refused(tiny: Loaded) -> None:
 
 
 def test_a_file_of_onnx_runtime_gives_the_same_as_feeds_bit_for_bit(
-    tiny: Loaded, feeds: dict[str, Any], tmp_path: Path
+    tiny: Loaded, inputs: dict[str, Any], tmp_path: Path
 ) -> None:
     trunk, branch = graphs.sessions(take_weights(tiny.encoder))
     rows = graphs.sentence_rows(tiny.tokenizer)
     hidden = trunk.run(None, rows)[0]
-    write_onnx_adapter(tmp_path / "task.onnx_adapter", feeds, model_version=3)
+    write_onnx_adapter(tmp_path / "task.onnx_adapter", inputs, model_version=3)
     adapter = onnxruntime.LoraAdapter()
     adapter.Load(str(tmp_path / "task.onnx_adapter"))
     options = onnxruntime.RunOptions()
     options.add_active_adapter(adapter)
     by_file = outputs(branch, rows, hidden, {}, options)
-    by_feeds = outputs(branch, rows, hidden, feeds)
+    by_feeds = outputs(branch, rows, hidden, inputs)
     assert all(graphs.same_bits(left, right) for left, right in zip(by_file, by_feeds, strict=True))
     assert by_file[1].shape == (5, 1, 5)
     assert not graphs.same_bits(by_file[0], outputs(branch, rows, hidden, {})[0])
     assert onnxruntime.AdapterFormat.read_adapter(str(tmp_path / "task.onnx_adapter")).get_model_version() == 3
 
 
-def test_the_same_adapter_gives_the_same_file(feeds: dict[str, Any], tmp_path: Path) -> None:
-    write_onnx_adapter(tmp_path / "a", feeds)
-    write_onnx_adapter(tmp_path / "b", dict(reversed(feeds.items())))
+def test_the_same_adapter_gives_the_same_file(inputs: dict[str, Any], tmp_path: Path) -> None:
+    write_onnx_adapter(tmp_path / "a", inputs)
+    write_onnx_adapter(tmp_path / "b", dict(reversed(inputs.items())))
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
 
 

@@ -15,7 +15,7 @@ import torch
 
 from trunkline.atomic import check_free, new_folder, write_atomic
 from trunkline.bundle.files import open_bundle
-from trunkline.bundle.lora import Feeds, FloatArray, fuse
+from trunkline.bundle.lora import FloatArray, Inputs, fuse
 from trunkline.bundle.manifest import TOKENIZER, check_name
 from trunkline.bundle.parts import Task
 from trunkline.encoder.encoder import Encoder
@@ -39,7 +39,7 @@ def head_linear(head: LinearHead) -> Linear:
     return Linear(np.ascontiguousarray(head.weight.T, np.float32), np.asarray(head.bias, np.float32))
 
 
-def adapter_inputs(lora: LoraAdapter | None, head: LinearHead | None = None) -> Feeds:
+def adapter_inputs(lora: LoraAdapter | None, head: LinearHead | None = None) -> Inputs:
     """The inputs of the branch graph for an adapter and a head, in full float32 precision."""
     found = {} if lora is None else fuse(adapter_arrays(lora))
     if head is not None:
@@ -71,8 +71,8 @@ def export_onnx_adapters(source: str | Path, out: str | Path, tasks: tuple[str, 
     if unknown or not (bundle.tasks or bundle.primaries):
         given = f"{source} has no task {', '.join(unknown)}" if unknown else f"{source} has no adapters"
         raise TrunklineError(given, expected="some of " + (", ".join(bundle.tasks) or "a bundle's tasks"))
-    parts = {name: bundle.feeds(name) for name in chosen}
-    parts |= {f"{family}.primary": part.feeds for family, part in bundle.primaries.items()}
+    parts = {name: bundle.inputs(name) for name in chosen}
+    parts |= {f"{family}.primary": part.inputs for family, part in bundle.primaries.items()}
     sizes = {}
     for name, part in sorted(parts.items()):
         path = Path(out).expanduser() / f"{check_name(name)}.onnx_adapter"
@@ -224,7 +224,7 @@ class MergedEngine:
 
     def __init__(self, session: Any, task: Task, pad_id: int) -> None:
         self._session = session
-        self._bias = task.feeds["head.bias"]
+        self._bias = task.inputs["head.bias"]
         self._pad_id = pad_id
 
     def forget_adapters(self) -> None:
@@ -240,9 +240,9 @@ class MergedEngine:
                 ids, mask = padded(rows, self._pad_id)
                 pool = pool_of([(pooling, row.window) for row in rows], ids.shape[1])
                 logits = self._session.run(["logits"], {"ids": ids, "mask": mask, "pool": pool})[0]
-                total = np.zeros((pooling.n_slots, len(self._bias)), np.float32)
+                total = np.zeros((pooling.n_rows, len(self._bias)), np.float32)
                 # A unit's windows add up; the bias, which every window's part has, is added once by the predictor.
                 for row, part in zip(rows, logits - self._bias, strict=True):
-                    total[pooling.slots[row.window]] += part[: len(pooling.slots[row.window])]
-                found[number, branch] = total if pooling.slot_of is None else total[pooling.slot_of]
+                    total[pooling.rows[row.window]] += part[: len(pooling.rows[row.window])]
+                found[number, branch] = total if pooling.row_of is None else total[pooling.row_of]
         return found

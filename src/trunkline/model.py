@@ -49,7 +49,7 @@ class Model:
         self._threads = threads
         computes = open_engine(bundle, engine, threads)
         reader = TextReader.open(bundle.tokenizer, bundle.manifest.encoder, threads)
-        primaries = {family: adapter.feeds for family, adapter in bundle.primaries.items()}
+        primaries = {family: adapter.inputs for family, adapter in bundle.primaries.items()}
         self._predictor = Predictor(reader, computes, primaries, bundle.tasks.values())
         self._saved: dict[str, Task] = dict(bundle.tasks)
 

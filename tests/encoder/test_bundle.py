@@ -43,7 +43,7 @@ def in_memory(loaded: Loaded) -> Predictor:
     """What predicts with an encoder and tasks that were never written."""
     adapters = {family: primary_file(adapter) for family, adapter in loaded.primaries.items()}
     manifest = with_primaries(manifest_of(loaded), adapters)
-    primaries = {family: read_primary(content, manifest, family).feeds for family, content in adapters.items()}
+    primaries = {family: read_primary(content, manifest, family).inputs for family, content in adapters.items()}
     tasks = [read_task(task_file(task, manifest), manifest, name) for name, task in loaded.tasks.items()]
     return Predictor(TextReader(loaded.tokenizer, Path()), TorchEngine(loaded.encoder), primaries, tasks)
 

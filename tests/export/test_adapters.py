@@ -11,7 +11,7 @@ import torch
 
 import onnx_graphs as graphs
 import tiny_models
-from trunkline.bundle.lora import bank, check_feeds, complete, fuse, lora_shapes
+from trunkline.bundle.lora import bank, check_inputs, complete, fuse, lora_shapes
 from trunkline.encoder.bundle_files import Loaded
 from trunkline.encoder.lora import adapter_arrays
 from trunkline.encoder.peft_format import export_peft, import_peft
@@ -21,8 +21,8 @@ from trunkline.export.weights import take_weights
 QKV = lora_shapes(range(2, 4), 32, 48, ("qkv",))
 
 
-def outputs(branch: Any, rows: dict[str, Any], hidden: Any, feeds: dict[str, Any], options: Any = None) -> list[Any]:
-    given = {"hidden": hidden, "mask": rows["mask"], "pool": graphs.mean_pool(rows["mask"]), **feeds}
+def outputs(branch: Any, rows: dict[str, Any], hidden: Any, inputs: dict[str, Any], options: Any = None) -> list[Any]:
+    given = {"hidden": hidden, "mask": rows["mask"], "pool": graphs.mean_pool(rows["mask"]), **inputs}
     return list(branch.run(None, given, options))
 
 
@@ -37,9 +37,9 @@ def test_query_key_and_value_become_one_pair(tiny: Loaded) -> None:
         "lora.3.up.a": (32, 5),
         "lora.3.up.b": (5, 48),
     }
-    feeds = fuse(tensors)
-    assert feeds["lora.3.qkv.a"].shape == (32, 10)
-    update = feeds["lora.3.qkv.a"] @ feeds["lora.3.qkv.b"]
+    inputs = fuse(tensors)
+    assert inputs["lora.3.qkv.a"].shape == (32, 10)
+    update = inputs["lora.3.qkv.a"] @ inputs["lora.3.qkv.b"]
     for place, target in enumerate(("query", "key", "value")):
         with torch.no_grad():
             wanted = np.zeros((32, 32), np.float32)
@@ -71,8 +71,8 @@ def test_an_adapter_of_peft_runs_in_the_graph(tiny: Loaded, tmp_path: Path) -> N
 
 def test_an_adapter_that_has_no_place_in_the_graph_is_refused(tiny: Loaded) -> None:
     config = tiny.encoder.config
-    with pytest.raises(MismatchError, match=r"lora\.2\.up\.a.*2\.qkv, 3\.qkv.*slot"):
-        check_feeds(graphs.adapter_inputs(tiny_models.random_adapter(config, (2,), targets=("query", "up"))), QKV)
+    with pytest.raises(MismatchError, match=r"lora\.2\.up\.a.*2\.qkv, 3\.qkv.*target"):
+        check_inputs(graphs.adapter_inputs(tiny_models.random_adapter(config, (2,), targets=("query", "up"))), QKV)
     with pytest.raises(MismatchError, match=r"lora\.1\.qkv\.a.*lower fork"):
         complete(graphs.adapter_inputs(tiny_models.random_adapter(config, (1, 2))), QKV, 32)
     wide = {"lora.2.qkv.a": np.zeros((40, 2), np.float32), "lora.2.qkv.b": np.zeros((2, 96), np.float32)}

@@ -45,11 +45,11 @@ def files_of(folder: Path) -> dict[str, bytes]:
 def logits(folder: Path, task: str, rows: dict[str, Any], graph: str = "branch") -> Any:
     """What a bundle's graphs say of whole rows for a task, from its files alone."""
     opened = open_bundle(folder)
-    feeds = opened.feeds(task)
+    inputs = opened.inputs(task)
     if graph == "branch-required":
-        feeds = complete(feeds, opened.manifest.shapes, opened.manifest.encoder.hidden_size)
+        inputs = complete(inputs, opened.manifest.shapes, opened.manifest.encoder.hidden_size)
     hidden = open_session(opened.graphs["trunk"]).run(["hidden"], rows)[0]
-    given = {"hidden": hidden, "mask": rows["mask"], "pool": graphs.mean_pool(rows["mask"]), **feeds}
+    given = {"hidden": hidden, "mask": rows["mask"], "pool": graphs.mean_pool(rows["mask"]), **inputs}
     return open_session(opened.graphs[graph]).run(["logits"], given)[0]
 
 
@@ -63,7 +63,7 @@ def test_a_bundle_is_whole_and_says_what_was_compared(source: str, tmp_path: Pat
     report = export_bundle(source, tmp_path / "out", dataclasses.replace(FAST, variants=("required", "bank")))
     opened = open_bundle(tmp_path / "out")
     assert report.sizes == {name: len(content) for name, content in files_of(tmp_path / "out").items()}
-    assert opened.manifest.slots == ("qkv", "down") and opened.manifest.checkpoint == {}
+    assert opened.manifest.lora_targets == ("qkv", "down") and opened.manifest.checkpoint == {}
     assert set(opened.graphs) == {"trunk", "branch", "branch-required", "branch-bank"} == {"trunk", *report.parity}
     record = report.record()
     assert set(record["parity"]["branch"]["adapters"]) == {"(none)", "ner adapter", "own", "people", "topics"}
@@ -172,7 +172,7 @@ def test_missing_examples_are_said_before_any_work(
 def test_a_plain_encoder_and_samples_for_texts(tiny_folder: Any, tmp_path: Path) -> None:
     report = export_bundle(str(tiny_folder("roberta")), tmp_path / "plain", ExportOptions(attention="fast"))
     manifest = open_bundle(tmp_path / "plain").manifest
-    assert manifest.slots == ("qkv",) and not manifest.tasks
+    assert manifest.lora_targets == ("qkv",) and not manifest.tasks
     assert manifest.licences[0].licence == "unknown"
     assert report.parity["branch"].record()["adapters"] == ["(none)"]
 

@@ -38,7 +38,7 @@ def test_from_export_to_a_bundle_that_takes_tasks(source: Path, tmp_path: Path) 
     assert "MB in" in done.output
     assert "branch beside torch" in done.output and "branch-bank beside torch" in done.output
     opened = open_bundle(out)
-    assert (opened.manifest.name, opened.manifest.slots) == ("small", ("qkv", "down"))
+    assert (opened.manifest.name, opened.manifest.lora_targets) == ("small", ("qkv", "down"))
     run("bundle", "add", out, "own", source / "tasks" / "own.safetensors")
     run("bundle", "add", out, "topics", source / "tasks" / "topics.safetensors")
     assert set(open_bundle(out).tasks) == {"own", "people", "topics"}
@@ -70,7 +70,7 @@ def test_pairs_that_are_none(source: Path, tmp_path: Path, pair: str) -> None:
         run("export", source, "--out", tmp_path / "out", "--weights", "int8", "--dev", pair)
 
 
-@pytest.mark.parametrize("setting", ["slots=qkv", "attention=slow", "lora_targets=query"])
+@pytest.mark.parametrize("setting", ["variants=bank", "attention=slow", "lora_targets=query"])
 def test_settings_that_are_none(source: Path, tmp_path: Path, setting: str) -> None:
     with pytest.raises(TrunklineError, match=setting.split("=")[0]):
         run("export", source, "--out", tmp_path / "out", "--set", setting)

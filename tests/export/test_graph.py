@@ -56,7 +56,7 @@ def test_every_architecture_computes_what_torch_does(kind: str, tiny_folder: Fol
         "one": Adapter(tiny_models.random_adapter(config, (2,), rank=1, targets=("down",), seed=1)),
         "all": Adapter(tiny_models.random_adapter(config, (1, 2), rank=7, targets=graphs.ALL_LINEARS, seed=2), head),
     }
-    run = forked(trunk, branch, graphs.feeds_of(adapters))
+    run = forked(trunk, branch, graphs.inputs_of(adapters))
     assert check_parity(loaded.encoder, loaded.tokenizer, run, tiny_models.SENTENCES, adapters).runs > len(adapters)
 
 
@@ -66,7 +66,7 @@ def test_fast_attention_computes_what_torch_does_with_and_without_padding(
     kernels = Kernels(attention="fast")
     adapters = {"some": Adapter(tiny_models.random_adapter(base.encoder.config, (2, 3)))}
     trunk, branch = (open_session(made(weights, kernels=kernels)) for made in (trunk_graph, branch_graph))
-    run = forked(trunk, branch, graphs.feeds_of(adapters))
+    run = forked(trunk, branch, graphs.inputs_of(adapters))
     check_parity(base.encoder, base.tokenizer, run, tiny_models.SENTENCES, adapters)
 
 
@@ -75,7 +75,7 @@ def test_every_activation_computes_what_torch_does(activation: str, base: Loaded
     encoder = graphs.with_activation(base.encoder, activation)
     trunk, branch = graphs.sessions(take_weights(encoder))
     adapters = {"none": Adapter()}
-    run = forked(trunk, branch, graphs.feeds_of(adapters))
+    run = forked(trunk, branch, graphs.inputs_of(adapters))
     check_parity(encoder, base.tokenizer, run, tiny_models.SENTENCES, adapters)
     with pytest.raises(TrunklineError, match="differ from torch"):
         check_parity(base.encoder, base.tokenizer, run, tiny_models.SENTENCES, adapters)
@@ -116,17 +116,17 @@ def test_required_inputs_give_the_same_as_optional_ones_and_cannot_be_left_out(
 ) -> None:
     rows = graphs.sentence_rows(base.tokenizer)
     adapter = tiny_models.random_adapter(base.encoder.config, (3,), targets=("key", "up"))
-    feeds = graphs.adapter_inputs(adapter, graphs.random_head(base.encoder.config))
+    inputs = graphs.adapter_inputs(adapter, graphs.random_head(base.encoder.config))
     required = open_session(branch_graph(weights, "required", graphs.ALL_TARGETS))
-    all_feeds = complete(feeds, graphs.shapes_of(weights), tiny_models.WIDTH)
+    all_feeds = complete(inputs, graphs.shapes_of(weights), tiny_models.WIDTH)
     own = {"hidden", "mask", "pool"}
     assert {item.name for item in required.get_inputs()} == own | all_feeds.keys()
     assert {item.name for item in pair[1].get_inputs()} == own
     assert {item.name for item in pair[1].get_overridable_initializers()} == all_feeds.keys()
     given = graphs.features(pair[0], required, rows, all_feeds)
-    assert graphs.same_bits(given, graphs.features(*pair, rows, feeds))
+    assert graphs.same_bits(given, graphs.features(*pair, rows, inputs))
     with pytest.raises(ValueError, match=r"lora\.2\.out\.a"):
-        graphs.features(pair[0], required, rows, feeds)
+        graphs.features(pair[0], required, rows, inputs)
 
 
 def test_each_row_of_a_bank_is_what_its_adapter_gives_alone(
@@ -141,10 +141,10 @@ def test_each_row_of_a_bank_is_what_its_adapter_gives_alone(
     single = [graphs.adapter_inputs(adapter) for adapter in adapters]
     choice = [1, 0, 2, 0, 1]
     head = complete({}, {}, tiny_models.WIDTH)
-    feeds = bank(single, graphs.shapes_of(weights)) | head | {"adapter_ids": np.array(choice)}
+    inputs = bank(single, graphs.shapes_of(weights)) | head | {"adapter_ids": np.array(choice)}
     session = open_session(branch_graph(weights, "bank", graphs.ALL_TARGETS))
     rows = graphs.sentence_rows(base.tokenizer)
-    mixed = graphs.features(pair[0], session, rows, feeds)
+    mixed = graphs.features(pair[0], session, rows, inputs)
     for row, number in enumerate(choice):
         alone = graphs.features(*pair, rows, single[number])
         assert graphs.largest(mixed[row], alone[row]) < 1e-5
@@ -284,7 +284,7 @@ def test_a_graph_only_has_the_inputs_it_was_asked_for(weights: BackboneWeights) 
     names = {item.name for item in open_session(branch_graph(weights)).get_overridable_initializers()}
     lora = {f"lora.{layer}.qkv.{side}" for layer in (2, 3) for side in "ab"}
     assert names == lora | {"head.weight", "head.bias"}
-    with pytest.raises(MismatchError, match=r"slots \['gate'\].*qkv, out, up, down"):
+    with pytest.raises(MismatchError, match=r"targets \['gate'\].*qkv, out, up, down"):
         branch_graph(weights, lora_targets=("gate",))
 
 

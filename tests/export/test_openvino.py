@@ -52,5 +52,5 @@ def test_openvino_computes_what_torch_does(tiny: Loaded) -> None:
         "all": Adapter(tiny_models.random_adapter(config, layers, rank=16, targets=graphs.ALL_LINEARS, seed=2), head),
     }
     trunk, branch = Compiled(trunk_graph(weights)), Compiled(branch_graph(weights, "required", graphs.ALL_TARGETS))
-    run = forked(trunk, branch, graphs.feeds_of(adapters, graphs.shapes_of(weights)))
+    run = forked(trunk, branch, graphs.inputs_of(adapters, graphs.shapes_of(weights)))
     check_parity(tiny.encoder, tiny.tokenizer, run, tiny_models.SENTENCES, adapters, tolerance=Tolerance(features=1e-4))

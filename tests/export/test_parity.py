@@ -11,7 +11,7 @@ from onnx import numpy_helper
 
 import onnx_graphs as graphs
 import tiny_models
-from trunkline.bundle.lora import SLOTS
+from trunkline.bundle.lora import LORA_TARGETS
 from trunkline.encoder.bundle_files import Loaded
 from trunkline.engine.session import open_session
 from trunkline.errors import TrunklineError
@@ -45,11 +45,11 @@ def adapters(tiny: Loaded) -> dict[str, Adapter]:
 @pytest.fixture
 def made(tiny: Loaded) -> tuple[bytes, bytes]:
     weights = take_weights(tiny.encoder)
-    return trunk_graph(weights), branch_graph(weights, lora_targets=tuple(SLOTS))
+    return trunk_graph(weights), branch_graph(weights, lora_targets=tuple(LORA_TARGETS))
 
 
 def run_gate(tiny: Loaded, made: tuple[bytes, bytes], adapters: dict[str, Adapter], **options: Any) -> Any:
-    run = forked(open_session(made[0]), open_session(made[1]), graphs.feeds_of(adapters))
+    run = forked(open_session(made[0]), open_session(made[1]), graphs.inputs_of(adapters))
     return check_parity(tiny.encoder, tiny.tokenizer, run, TEXTS, adapters, **options)
 
 
@@ -57,7 +57,7 @@ def test_the_report_covers_lengths_batches_paddings_and_adapters(
     tiny: Loaded, made: tuple[bytes, bytes], adapters: dict[str, Adapter]
 ) -> None:
     seen: list[tuple[int, int, bool, str]] = []
-    run = forked(open_session(made[0]), open_session(made[1]), graphs.feeds_of(adapters))
+    run = forked(open_session(made[0]), open_session(made[1]), graphs.inputs_of(adapters))
 
     def watched(rows: Any, names: Any) -> Any:
         seen.append((*rows["ids"].shape, bool((rows["mask"] == 0).any()), names[0]))
@@ -103,7 +103,7 @@ def test_an_adapter_in_place_of_another_is_refused(
     tiny: Loaded, made: tuple[bytes, bytes], adapters: dict[str, Adapter]
 ) -> None:
     swapped = dict(zip(adapters, [adapters["none"], adapters["large"], adapters["small"]], strict=True))
-    run = forked(open_session(made[0]), open_session(made[1]), graphs.feeds_of(swapped))
+    run = forked(open_session(made[0]), open_session(made[1]), graphs.inputs_of(swapped))
     with pytest.raises(TrunklineError, match=r"the worst: adapter (small|large)"):
         check_parity(tiny.encoder, tiny.tokenizer, run, TEXTS, adapters)
 
@@ -113,7 +113,9 @@ def test_mixed_rows_of_a_bank_and_required_inputs_pass(
 ) -> None:
     weights = take_weights(tiny.encoder)
     shapes, trunk = graphs.shapes_of(weights), open_session(made[0])
-    run = banked(trunk, open_session(branch_graph(weights, "bank", tuple(SLOTS))), graphs.feeds_of(adapters), shapes)
+    run = banked(
+        trunk, open_session(branch_graph(weights, "bank", tuple(LORA_TARGETS))), graphs.inputs_of(adapters), shapes
+    )
     assert "probabilities" not in check_parity(tiny.encoder, tiny.tokenizer, run, TEXTS, adapters, mixed=True).worst
     first = next(iter(adapters))
     with pytest.raises(TrunklineError, match="differ from torch"):
@@ -126,14 +128,14 @@ def test_mixed_rows_of_a_bank_and_required_inputs_pass(
             adapters,
             mixed=True,
         )
-    required = open_session(branch_graph(weights, "required", tuple(SLOTS)))
+    required = open_session(branch_graph(weights, "required", tuple(LORA_TARGETS)))
     check_parity(
-        tiny.encoder, tiny.tokenizer, forked(trunk, required, graphs.feeds_of(adapters, shapes)), TEXTS, adapters
+        tiny.encoder, tiny.tokenizer, forked(trunk, required, graphs.inputs_of(adapters, shapes)), TEXTS, adapters
     )
 
 
 def test_nothing_to_compare_is_refused(tiny: Loaded, made: tuple[bytes, bytes], adapters: dict[str, Adapter]) -> None:
-    run = forked(open_session(made[0]), open_session(made[1]), graphs.feeds_of(adapters))
+    run = forked(open_session(made[0]), open_session(made[1]), graphs.inputs_of(adapters))
     with pytest.raises(TrunklineError, match="0 texts"):
         check_parity(tiny.encoder, tiny.tokenizer, run, [], adapters)
     with pytest.raises(TrunklineError, match="0 adapters"):
@@ -147,7 +149,7 @@ def test_differences_are_shares_of_the_largest_feature(tiny: Loaded) -> None:
 
     def run_with(factor: float) -> Any:
         trunk, branch = graphs.sessions(take_weights(tiny.encoder))
-        plain = forked(trunk, branch, graphs.feeds_of(adapters))
+        plain = forked(trunk, branch, graphs.inputs_of(adapters))
 
         def run(rows: Any, names: Any) -> Any:
             return {"features": plain(rows, names)["features"] * np.float32(factor)}

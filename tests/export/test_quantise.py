@@ -56,12 +56,12 @@ def sessions(weights: BackboneWeights, kernels: Kernels) -> tuple[Any, Any]:
     return open_session(trunk_graph(weights, kernels)), open_session(branch)
 
 
-def states(sessions: tuple[Any, Any], start: Loaded, feeds: Any = None) -> Array:
+def states(sessions: tuple[Any, Any], start: Loaded, inputs: Any = None) -> Array:
     """[tokens, hidden] of all sentences, one run each."""
     found = []
     for tokens in start.tokenizer.encode(TEXTS):
         rows = graphs.rows_of([tokens.windows[0].ids], start.encoder.config.pad_id)
-        found.append(graphs.features(*sessions, rows, feeds)[0])
+        found.append(graphs.features(*sessions, rows, inputs)[0])
     return np.concatenate(found)
 
 

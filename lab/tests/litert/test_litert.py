@@ -108,12 +108,12 @@ def test_the_modules_that_are_converted_compute_what_torch_does(fork: int, tiny:
 def test_an_adapter_is_filled_with_zeros_and_one_without_room_is_refused(tiny: Loaded) -> None:
     layout = tiny_layout(tiny, labels=4)
     config = tiny.encoder.config
-    feeds = adapter_inputs(tiny_models.random_adapter(config, (3,), rank=2), random_head(tiny, 3))
-    filled = layout.fill(feeds)
+    inputs = adapter_inputs(tiny_models.random_adapter(config, (3,), rank=2), random_head(tiny, 3))
+    filled = layout.fill(inputs)
     assert {name: value.shape for name, value in filled.items()} == {
         name: shape for name, shape in layout.inputs("branch", 8).items() if name.startswith(("lora.", "head."))
     }
-    np.testing.assert_array_equal(filled["lora.3.qkv.a"][:, :4], feeds["lora.3.qkv.a"])
+    np.testing.assert_array_equal(filled["lora.3.qkv.a"][:, :4], inputs["lora.3.qkv.a"])
     assert not filled["lora.3.qkv.a"][:, 4:].any()
     assert not filled["lora.2.out.b"].any()
     with pytest.raises(MismatchError, match=r"head\.weight has shape .* Export with a higher rank, or with more"):
@@ -219,12 +219,12 @@ def test_lengths_agree_and_an_adapter_of_zeros_is_none(opened: LiteRtProcess, ba
     assert np.abs(opened.run(ids, pool, adapter, 8)["features"] - short).max() > 0.01
 
 
-def token_cosines(loaded: Loaded, opened: LiteRtProcess, feeds: Mapping[str, Any]) -> np.ndarray:
+def token_cosines(loaded: Loaded, opened: LiteRtProcess, inputs: Mapping[str, Any]) -> np.ndarray:
     expected = read_states(loaded)
     found = []
     for text, wanted in zip(loaded.tokenizer.encode(tiny_models.SENTENCES), expected, strict=True):
         ids = text.windows[0].ids
-        own, states = opened.run(ids, np.eye(len(ids), dtype=np.float32), feeds)["features"], wanted
+        own, states = opened.run(ids, np.eye(len(ids), dtype=np.float32), inputs)["features"], wanted
         found.append((own * states).sum(-1) / np.linalg.norm(own, axis=-1) / np.linalg.norm(states, axis=-1))
     return np.concatenate(found)
 

@@ -53,10 +53,10 @@ def litert_record(source: str, out: Path, options: ExportOptions) -> dict[str, A
 def litert_options(source: Source, weights: str) -> LiteRtOptions:
     """Room for every adapter and head of a bundle, and signatures up to its window."""
     bundle = source.bundle
-    ranks = {target: 16 if target == "qkv" else 1 for target in source.manifest.slots}
-    adapters = [part.feeds for part in bundle.primaries.values()] + [task.feeds for task in bundle.tasks.values()]
-    for feeds in adapters:
-        for name, value in feeds.items():
+    ranks = {target: 16 if target == "qkv" else 1 for target in source.manifest.lora_targets}
+    adapters = [part.inputs for part in bundle.primaries.values()] + [task.inputs for task in bundle.tasks.values()]
+    for inputs in adapters:
+        for name, value in inputs.items():
             if name.startswith("lora.") and name.endswith(".a"):
                 target = name.split(".")[2]
                 ranks[target] = max(ranks[target], value.shape[1])

@@ -13,7 +13,7 @@ import numpy as np
 from trunkline import __version__
 from trunkline.bundle.edit import Parts, with_primaries, write_bundle
 from trunkline.bundle.files import Bundle, open_bundle
-from trunkline.bundle.lora import SLOTS
+from trunkline.bundle.lora import LORA_TARGETS
 from trunkline.bundle.manifest import MANIFEST, Licence, Manifest
 from trunkline.bundle.parts import Head, PrimaryAdapter, Task, primary_bytes, task_bytes
 from trunkline.cache import cache_folder
@@ -198,7 +198,7 @@ def manifest_of(loaded: Loaded, name: str = "bundle") -> Manifest:
         encoder=encoder_facts(loaded.encoder.config, loaded.encoder.fork, loaded.tokenizer),
         backbone=loaded.backbone,
         weights={"kind": "float32"},
-        slots=tuple(SLOTS),
+        lora_targets=tuple(LORA_TARGETS),
         licences=loaded.licences,
         info=loaded.info,
     )

@@ -18,7 +18,7 @@ from trunkline import __version__
 from trunkline.atomic import check_free
 from trunkline.bundle.edit import Parts, write_bundle
 from trunkline.bundle.files import Bundle, open_bundle
-from trunkline.bundle.lora import SLOTS, Feeds, complete
+from trunkline.bundle.lora import LORA_TARGETS, Inputs, complete
 from trunkline.bundle.manifest import MANIFEST, Licence, Manifest
 from trunkline.encoder.bundle_files import bundle_encoder, cached_bundle, primary_in_torch, task_in_torch
 from trunkline.encoder.encoder import Encoder
@@ -84,7 +84,7 @@ class Source:
         """The tasks on an engine of what is exported; by default on torch, with the whole vocabulary."""
         encoder, tokenizer = self.whole if engine is None else (self.encoder, self.tokenizer)
         reader = TextReader(tokenizer, self.bundle.tokenizer)
-        primaries = {family: primary.feeds for family, primary in self.bundle.primaries.items()}
+        primaries = {family: primary.inputs for family, primary in self.bundle.primaries.items()}
         return Predictor(reader, engine or TorchEngine(encoder), primaries, self.bundle.tasks.values())
 
 
@@ -181,15 +181,17 @@ def _opened(source: str | Path, options: ExportOptions) -> Bundle:
 
 def _manifest(bundle: Bundle, encoder: Encoder, options: ExportOptions) -> Manifest:
     """The bundle's, with LoRA inputs where its adapters have updates, or by default on query, key and value."""
-    adapters = [part.feeds for part in bundle.primaries.values()] + [task.feeds for task in bundle.tasks.values()]
-    used = {name.split(".")[2] for feeds in adapters for name in feeds if name.startswith("lora.")}
-    targets = tuple(target for target in SLOTS if target in (used | set(options.lora_targets) or DEFAULT_LORA_TARGETS))
+    adapters = [part.inputs for part in bundle.primaries.values()] + [task.inputs for task in bundle.tasks.values()]
+    used = {name.split(".")[2] for inputs in adapters for name in inputs if name.startswith("lora.")}
+    targets = tuple(
+        target for target in LORA_TARGETS if target in (used | set(options.lora_targets) or DEFAULT_LORA_TARGETS)
+    )
     manifest, config = bundle.manifest, encoder.config
     return dataclasses.replace(
         manifest,
         trunkline=__version__,
         encoder=dataclasses.replace(manifest.encoder, vocabulary_size=config.vocab_size, pad_id=config.pad_id),
-        slots=targets,
+        lora_targets=targets,
         licences=manifest.licences or (Licence(str(manifest.info.get("encoder", "encoder"))[:1000], "unknown"),),
     )
 
@@ -226,7 +228,7 @@ def make_graphs(source: Source, options: ExportOptions, weights: BackboneWeights
     for name in ("branch", *sorted(f"branch-{variant}" for variant in options.variants)):
         # The runtimes that want all inputs compute the If of fast attention wrongly.
         own = dataclasses.replace(kernels, attention="portable") if name == "branch-required" else kernels
-        graphs[name] = branch_graph(weights, _FORMS[name], source.manifest.slots, own)
+        graphs[name] = branch_graph(weights, _FORMS[name], source.manifest.lora_targets, own)
     return graphs
 
 
@@ -239,19 +241,19 @@ def weight_facts(kernels: Kernels, gate: GateReport | None) -> dict[str, Any]:
 def compare(source: Source, graphs: Mapping[str, bytes], options: ExportOptions) -> dict[str, ParityReport]:
     """Compares graphs with torch, with what the bundle's files hold as inputs; errors as for `check_parity`."""
     bundle, shapes, hidden = source.bundle, source.manifest.shapes, source.encoder.config.hidden_size
-    primaries: dict[str, Feeds] = {"(none)": {}}
-    primaries |= {f"{family} adapter": primary.feeds for family, primary in bundle.primaries.items()}
-    feeds = primaries | {name: bundle.feeds(name) for name in spread(sorted(bundle.tasks), COMPARED_TASKS)}
+    primaries: dict[str, Inputs] = {"(none)": {}}
+    primaries |= {f"{family} adapter": primary.inputs for family, primary in bundle.primaries.items()}
+    inputs = primaries | {name: bundle.inputs(name) for name in spread(sorted(bundle.tasks), COMPARED_TASKS)}
     trunk, reports = open_session(graphs["trunk"]), {}
     for name in sorted(graphs.keys() - {"trunk"}):
-        branch, chosen = open_session(graphs[name]), feeds
+        branch, chosen = open_session(graphs[name]), inputs
         if name == "branch-bank":
             chosen = primaries
             run = banked(trunk, branch, primaries, shapes)
         elif name == "branch-required":
-            run = forked(trunk, branch, {key: complete(part, shapes, hidden) for key, part in feeds.items()})
+            run = forked(trunk, branch, {key: complete(part, shapes, hidden) for key, part in inputs.items()})
         else:
-            run = forked(trunk, branch, feeds)
+            run = forked(trunk, branch, inputs)
         reports[name] = check_parity(
             source.encoder,
             source.tokenizer,

@@ -295,7 +295,7 @@ def branch_graph(
     graph.output("features", ["rows", "units", hidden], "mean over the branch's layers of the units' mean states")
     graph.output("logits", ["rows", "units", "labels"], "outputs of the head")
     targets = ",".join(target for target in lora_targets if layers)
-    facts = facts_of(weights, "branch", kernels) | {"adapters": form, "slots": targets}
+    facts = facts_of(weights, "branch", kernels) | {"adapters": form, "lora_targets": targets}
     return graph.model("branch", "The layers of an encoder that belong to one task or family", facts)
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from trunkline.bundle.lora import SLOTS
+from trunkline.bundle.lora import LORA_TARGETS
 from trunkline.errors import TrunklineError
 from trunkline.export.gate import GateReport
 from trunkline.export.graph import Attention
@@ -63,7 +63,7 @@ class ExportOptions:
             ("weights", {self.weights}, get_args(WeightKind)),
             ("variants", set(self.variants), get_args(Variant)),
             ("attention", {self.attention}, get_args(Attention)),
-            ("lora_targets", set(self.lora_targets), tuple(SLOTS)),
+            ("lora_targets", set(self.lora_targets), tuple(LORA_TARGETS)),
         ):
             if not given <= set(known):
                 raise TrunklineError(f"{name} {', '.join(sorted(given - set(known)))}", expected=", ".join(known))

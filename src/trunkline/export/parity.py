@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from trunkline.bundle.lora import Feeds, FloatArray, Shapes, bank
+from trunkline.bundle.lora import FloatArray, Inputs, Shapes, bank
 from trunkline.encoder.encoder import Encoder
 from trunkline.encoder.features import Branch, branch_features
 from trunkline.encoder.lora import LoraAdapter
@@ -141,7 +141,7 @@ def check_parity(
     return ParityReport(len(found), tuple(names), largest, tolerance)
 
 
-def forked(trunk: Any, branch: Any, inputs: Mapping[str, Feeds]) -> Run:
+def forked(trunk: Any, branch: Any, inputs: Mapping[str, Inputs]) -> Run:
     """Sessions of a trunk and a branch graph with the inputs of each adapter; all rows of a run have the same."""
 
     def run(rows: Rows, names: Sequence[str]) -> Outputs:
@@ -151,7 +151,7 @@ def forked(trunk: Any, branch: Any, inputs: Mapping[str, Feeds]) -> Run:
     return run
 
 
-def banked(trunk: Any, branch: Any, inputs: Mapping[str, Feeds], shapes: Shapes) -> Run:
+def banked(trunk: Any, branch: Any, inputs: Mapping[str, Inputs], shapes: Shapes) -> Run:
     """Sessions of a trunk and a bank graph; heads are left out, as all rows have the same."""
     places = {name: number for number, name in enumerate(inputs)}
     hidden = int(branch.get_inputs()[0].shape[2])

@@ -15,7 +15,7 @@ import torch
 from onnx import TensorProto
 from torch import Tensor, nn
 
-from trunkline.bundle.lora import SLOTS, FloatArray
+from trunkline.bundle.lora import LORA_TARGETS, FloatArray
 from trunkline.encoder.encoder import Encoder, TokenBatch
 from trunkline.encoder.lora import Deltas
 from trunkline.engine.rounding import (
@@ -190,7 +190,9 @@ class Plan:
 
     def __post_init__(self) -> None:
         known = {*get_args(Scheme)}
-        if not ({self.linear, self.embedding} <= known and {*self.per_token} <= {*SLOTS} and 0 <= self.alpha < 1):
+        if not (
+            {self.linear, self.embedding} <= known and {*self.per_token} <= {*LORA_TARGETS} and 0 <= self.alpha < 1
+        ):
             raise TrunklineError(f"a plan with {self}", expected="known schemes and layers, an alpha from 0 to below 1")
 
     def facts(self) -> dict[str, str]:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor, nn
 
-from trunkline.bundle.lora import SLOTS, FloatArray
+from trunkline.bundle.lora import LORA_TARGETS, FloatArray
 from trunkline.encoder.architectures import EncoderConfig
 from trunkline.encoder.encoder import Embeddings, Encoder
 from trunkline.encoder.storage import backbone_hash
@@ -73,7 +73,7 @@ def linear_layers(weights: BackboneWeights) -> dict[str, Linear]:
     project = weights.embeddings.project
     found = {PROJECT: project} if project is not None else {}
     for number, layer in enumerate(weights.layers):
-        found |= {f"layers.{number}.{name}": getattr(layer, name) for name in SLOTS}
+        found |= {f"layers.{number}.{name}": getattr(layer, name) for name in LORA_TARGETS}
     return found
 
 
@@ -81,7 +81,7 @@ def with_linear_layers(weights: BackboneWeights, layers: Mapping[str, Linear]) -
     """The backbone with other weights in all of its linear layers."""
     changed = []
     for number, layer in enumerate(weights.layers):
-        own: dict[str, Any] = {name: layers[f"layers.{number}.{name}"] for name in SLOTS}
+        own: dict[str, Any] = {name: layers[f"layers.{number}.{name}"] for name in LORA_TARGETS}
         changed.append(dataclasses.replace(layer, **own))
     embeddings = dataclasses.replace(weights.embeddings, project=layers.get(PROJECT))
     return dataclasses.replace(weights, embeddings=embeddings, layers=tuple(changed))
