@@ -111,9 +111,7 @@ def _with_settings(given: Mapping[str, Any], settings: list[str] | None, methods
 
 
 prefinetune_app = typer.Typer(
-    no_args_is_help=True,
-    rich_markup_mode="markdown",
-    help="Pre-finetune an encoder on your own text; merge encoders.",
+    no_args_is_help=True, rich_markup_mode="markdown", help="Pre-finetune an encoder on your own text; merge encoders."
 )
 app.add_typer(prefinetune_app, name="prefinetune")
 

@@ -41,8 +41,7 @@ def fit(
     label_column: LabelColumn = None,
     delimiter: Delimiter = None,
     mode: Annotated[
-        str,
-        typer.Option(help="head (no torch) or lora (extra [train]).", rich_help_panel="Learning"),
+        str, typer.Option(help="head (no torch) or lora (extra [train]).", rich_help_panel="Learning")
     ] = "head",
     seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Of the folds.", rich_help_panel="Learning")] = 0,
     rank: Annotated[int | None, typer.Option(min=1, help="Of LoRA.", rich_help_panel="Learning")] = None,
