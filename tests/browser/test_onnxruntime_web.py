@@ -7,11 +7,11 @@ from typing import Any, Literal
 import numpy as np
 import pytest
 from chromium import missing, run_graphs
-from trunkline.export.adapters import adapter_feeds
 
 import tiny_models
-from trunkline.bundle.lora import LORA_TARGETS, complete, lora_shapes
+from trunkline.bundle.lora import LORA_TARGETS, complete, fuse, lora_shapes
 from trunkline.encoder.bundle_files import Loaded
+from trunkline.encoder.lora import adapter_arrays
 from trunkline.engine.session import open_session
 from trunkline.export.graph import branch_graph, trunk_graph
 from trunkline.export.quantise import Plan, calibrate, quantised_kernels
@@ -68,7 +68,8 @@ def test_a_branch_with_adapters_of_any_rank_gives_in_a_browser_what_it_gives_in_
     branch = open_session(branch_graph(weights, "optional", lora_targets, kernels))
     states = {"hidden": hidden, "mask": mask, "pool": pool}
 
-    inputs = {rank: adapter_feeds(adapter, head) for rank, adapter in adapters.items()}
+    own = {"head.weight": head.weight.T.copy(), "head.bias": head.bias}
+    inputs = {rank: {**fuse(adapter_arrays(adapter)), **own} for rank, adapter in adapters.items()}
     expected = {rank: branch.run(["features", "logits"], states | inputs[rank]) for rank in RANKS}
     plain = branch.run(["features"], states)[0]
 

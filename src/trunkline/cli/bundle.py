@@ -57,9 +57,7 @@ def add(
 
 @bundle_app.command("remove")
 def remove(
-    bundle: BundleArgument,
-    name: Annotated[str, typer.Argument(help="The task's name.")],
-    sign: SignOption = None,
+    bundle: BundleArgument, name: Annotated[str, typer.Argument(help="The task's name.")], sign: SignOption = None
 ) -> None:
     """Take a task out of a bundle.
 

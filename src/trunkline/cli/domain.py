@@ -25,7 +25,7 @@ TextColumnOption = Annotated[str | None, typer.Option(help="The texts of a table
 @label_app.command("weak")
 def label_weak(
     source: Annotated[str, typer.Argument(help="Text: .txt, .md, a folder of them, or .csv, .tsv or .jsonl.")],
-    method: Annotated[str, typer.Option(help="gazetteer, chat or teacher.")],
+    method: Annotated[str, typer.Option(help="gazetteer or chat.")],
     out: OutOption,
     text_column: TextColumnOption = None,
     limit: Annotated[int | None, typer.Option(help="Label only the first so many sentences.")] = None,
@@ -38,9 +38,6 @@ def label_weak(
     prices: Annotated[str | None, typer.Option(metavar="IN,OUT", help="chat: of a million tokens each.")] = None,
     cache: Annotated[Path | None, typer.Option(help="chat: file of the answers; beside the output.")] = None,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="chat: send requests without asking.")] = False,
-    teacher: Annotated[str | None, typer.Option(help="teacher: token classifier, a folder or hub id.")] = None,
-    rename: Annotated[list[str] | None, typer.Option(metavar="LABEL=CONCEPT", help="teacher: repeatable.")] = None,
-    threshold: Annotated[float | None, typer.Option(help="teacher: lowest probability of an entity.")] = None,
     settings: SetOption = None,
     as_json: JsonFlag = False,
 ) -> None:
@@ -114,9 +111,7 @@ def _with_settings(given: Mapping[str, Any], settings: list[str] | None, methods
 
 
 prefinetune_app = typer.Typer(
-    no_args_is_help=True,
-    rich_markup_mode="markdown",
-    help="Pre-finetune an encoder on your own text; merge encoders.",
+    no_args_is_help=True, rich_markup_mode="markdown", help="Pre-finetune an encoder on your own text; merge encoders."
 )
 app.add_typer(prefinetune_app, name="prefinetune")
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import re
 import sqlite3
 import threading
@@ -53,7 +54,6 @@ class Endpoint:
     def __init__(self, options: ChatOptions, key: str) -> None:
         with needs("label", "a chat endpoint"):
             import httpx
-            import tenacity
         self.stop, self.tokens = threading.Event(), [0, 0]
         self._options, self._key = options, key
         self._lock, self._next_start = threading.Lock(), time.monotonic()
@@ -66,14 +66,6 @@ class Endpoint:
             trust_env=options.base_url.startswith("https:"),
         )
         self._failures = (httpx.TransportError, httpx.DecodingError, httpx.InvalidURL)
-        backoff = tenacity.wait_exponential_jitter(initial=1.0, max=_LONGEST_BACKOFF)
-        self._retrying = tenacity.Retrying(
-            stop=tenacity.stop_after_attempt(options.retries + 1),
-            wait=lambda state: max(backoff(state), state.outcome.exception().args[1]),  # type: ignore[union-attr]
-            retry=tenacity.retry_if_exception_type(_Busy),
-            sleep=tenacity.sleep_using_event(self.stop),
-            reraise=True,
-        )
         self.close = self._client.close
 
     def ask(self, messages: Sequence[Mapping[str, str]]) -> str:
@@ -87,11 +79,7 @@ class Endpoint:
         limits = {"max_completion_tokens": options.max_tokens}
         if not options.reasoning:
             limits = {"max_tokens": options.max_tokens, "temperature": 0}
-        body = {"model": options.model, "messages": list(messages), **limits}
-        try:
-            content = self._retrying.copy()(self._send, body)
-        except _Busy as error:
-            raise self._unusable(error.args[0]) from None
+        content = self._repeat({"model": options.model, "messages": list(messages), **limits})
         if len(content) > MAX_ANSWER:
             raise InvalidAnswer("answer is too large")
         try:
@@ -106,6 +94,18 @@ class Endpoint:
         if cut_off or not isinstance(text, str):
             raise InvalidAnswer("answer is cut off by max_tokens" if cut_off else "answer has no text")
         return text
+
+    def _repeat(self, body: Mapping[str, Any]) -> bytes:
+        attempt = 0
+        while True:
+            try:
+                return self._send(body)
+            except _Busy as error:
+                problem, pause = error.args
+            if attempt == self._options.retries:
+                raise self._unusable(problem)
+            self.stop.wait(max(min(2 ** min(attempt, 9) + random.random(), _LONGEST_BACKOFF), pause))
+            attempt += 1
 
     def _send(self, body: Mapping[str, Any]) -> bytes:
         with self._lock:  # requests are spaced evenly over all threads
