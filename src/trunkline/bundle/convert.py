@@ -17,7 +17,7 @@ import numpy as np
 
 from trunkline import __version__
 from trunkline.bundle.edit import Parts, write_bundle
-from trunkline.bundle.lora import SLOTS, FloatArray
+from trunkline.bundle.lora import LORA_TARGETS, FloatArray
 from trunkline.bundle.manifest import (
     MANIFEST,
     MAX_ADAPTER_BYTES,
@@ -75,7 +75,7 @@ def convert_bundle(old: Path, new: Path) -> Path:
         encoder=_facts(config, raw),
         backbone=raw["backbone"],
         weights={"kind": "float32"},
-        slots=tuple(SLOTS),
+        lora_targets=tuple(LORA_TARGETS),
         info={**raw["info"], "converted_from": 1, **({"tasks_left_out": left} if left else {})},
     )
     checkpoint: dict[str, bytes | Path] = {"config": place / "config.json", "weights": place / "model.safetensors"}
