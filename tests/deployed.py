@@ -13,9 +13,8 @@ import torch
 import tiny_models
 from trunkline.bundle.edit import Parts, with_primaries, write_bundle
 from trunkline.bundle.files import open_bundle
-from trunkline.bundle.lora import SLOTS
-from trunkline.encoder.adapter_file import AdapterFile, primary_file, task_file
-from trunkline.encoder.bundle_files import Loaded, manifest_of, save_bundle
+from trunkline.bundle.lora import LORA_TARGETS
+from trunkline.encoder.bundle_files import AdapterFile, Loaded, manifest_of, primary_file, save_bundle, task_file
 from trunkline.encoder.lora import LoraAdapter
 from trunkline.engine.base import Predictor
 from trunkline.export.graph import branch_graph, trunk_graph
@@ -100,13 +99,13 @@ def whole(loaded: Loaded, qa: bool = False) -> Loaded:
     return dataclasses.replace(loaded, primaries=primaries, tasks=tasks)
 
 
-def deploy(loaded: Loaded, folder: Path, bank: bool = True, slots: Sequence[str] = tuple(SLOTS)) -> Path:
+def deploy(loaded: Loaded, folder: Path, bank: bool = True, lora_targets: Sequence[str] = tuple(LORA_TARGETS)) -> Path:
     """Writes a bundle with graphs and without a checkpoint."""
     weights = take_weights(loaded.encoder)
-    graphs = {"trunk": trunk_graph(weights), "branch": branch_graph(weights, lora_targets=slots)}
+    graphs = {"trunk": trunk_graph(weights), "branch": branch_graph(weights, lora_targets=lora_targets)}
     if bank:
-        graphs["branch-bank"] = branch_graph(weights, "bank", slots)
-    manifest = dataclasses.replace(manifest_of(loaded, "tiny"), slots=tuple(slots))
+        graphs["branch-bank"] = branch_graph(weights, "bank", lora_targets)
+    manifest = dataclasses.replace(manifest_of(loaded, "tiny"), lora_targets=tuple(lora_targets))
     adapters = {family: primary_file(adapter) for family, adapter in loaded.primaries.items()}
     on_these = with_primaries(manifest, adapters)
     write_bundle(

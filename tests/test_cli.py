@@ -19,9 +19,7 @@ import tiny_models
 import trunkline
 from trunkline.cli import app
 from trunkline.cli.base import ORDER
-from trunkline.cli.predicting import predict_rows, rows_of, write_rows
 from trunkline.encoder.bundle_files import load_any
-from trunkline.errors import TrunklineError
 
 runner = CliRunner()
 
@@ -124,13 +122,12 @@ def test_files_of_any_length_are_predicted_on_in_bounded_memory(bundle: Path, tm
             taken += 1
             yield tiny_models.WORDS[number % 90], {"number": number}
 
-    for number, row in enumerate(predict_rows(model, endless(), ["topic"])):
-        assert row["number"] == number
+    for number, _ in enumerate(model.predict_iter((text for text, _ in endless()), ["topic"])):
         ahead.append(taken - number)
     assert taken == 3000
     assert max(ahead) <= 257
-    rows = rows_of([], None, ["one\n", "\n", "two\n"])
-    assert write_rows(tmp_path / "out.jsonl", predict_rows(model, rows, ["topic"])) == 2
+    done = run("predict", bundle, "--task", "topic", "--out", tmp_path / "out.jsonl", stdin="one\n\ntwo\n")
+    assert done.stdout.startswith("2 predictions")
 
 
 def test_people_are_shown_tables_that_are_not_cut_when_piped(bundle: Path, tmp_path: Path) -> None:
@@ -178,9 +175,7 @@ def test_mistakes_end_in_one_message_and_exit_code_two(arguments: list[str], wor
     assert all(word in result.stderr for word in words), result.stderr
 
 
-def test_what_predict_reads_comes_from_one_place(tmp_path: Path) -> None:
-    with pytest.raises(TrunklineError, match="one of both"):
-        rows_of(["a"], tmp_path / "x.txt", None)
-    with pytest.raises(TrunklineError, match="no text to predict on"):
-        rows_of([], None, None)
-    assert list(rows_of(["a \udcff"], None, ["never read"])) == [("a ?", {})]
+def test_what_predict_reads_comes_from_one_place(bundle: Path, tmp_path: Path) -> None:
+    done = run("predict", bundle, "a", "--file", tmp_path / "x.txt")
+    assert done.returncode == 2
+    assert "one of both" in done.stderr

@@ -21,8 +21,8 @@ from typer.testing import CliRunner
 import trunkline
 from trunkline.cli import app
 from trunkline.config import PrefinetuneRecipe, parse_recipe
-from trunkline.config.prefinetune import FamilySection
-from trunkline.encoder.embedded import INSTALL
+from trunkline.config.recipes import FamilySection
+from trunkline.encoder.resolve import INSTALL
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = sorted((ROOT / "docs").glob("*.md"))

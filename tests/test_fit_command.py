@@ -23,7 +23,7 @@ from trunkline.bundle.parts import Task
 from trunkline.bundle.tensors import tensors_of
 from trunkline.cli import app
 from trunkline.encoder.bundle_files import load_any
-from trunkline.encoder.embedded import find_embedded
+from trunkline.encoder.resolve import find_embedded
 from trunkline.errors import TrunklineError
 from trunkline.model import Model
 
@@ -119,7 +119,7 @@ def test_each_part_is_used_for_what_it_is(mode: str, model: Path, tmp_path: Path
     train = table(tmp_path / "train.csv", pairs(36))
     dev = table(tmp_path / "dev.csv", [(text, turned[label]) for text, label in pairs(15, 1)])
     test = table(tmp_path / "test.csv", [(text, turned[label]) for text, label in pairs(9, 2)])
-    lora = ("--mode", "lora", "--epochs", 1, "--set", "rate=0.0001") if mode == "lora" else ()
+    lora = ("--mode", "lora", "--steps", 1, "--set", "rate=0.0001") if mode == "lora" else ()
     parts = ("--dev", dev, "--test", test, "--model", model)
     record = fit("kinds", train, *parts, *lora, "--out", tmp_path / "a")
     assert record["examples"] == {"train": 36, "dev": 15, "test": 9}
@@ -149,7 +149,7 @@ def test_the_seed_counts_and_equal_seeds_give_equal_bytes(mode: str, model: Path
     rng = random.Random(0)
     noisy = [(text, rng.choice(["place", "name", "org", label])) for text, label in pairs(40)]
     train = table(tmp_path / "train.csv", noisy)
-    lora = ("--mode", "lora", "--epochs", 1) if mode == "lora" else ()
+    lora = ("--mode", "lora", "--steps", 1) if mode == "lora" else ()
     made = []
     for number, seed in enumerate((0, 0, 1)):
         fit("kinds", train, "--model", model, "--seed", seed, *lora, "--out", tmp_path / str(number))
@@ -161,23 +161,23 @@ def test_the_seed_counts_and_equal_seeds_give_equal_bytes(mode: str, model: Path
 @pytest.mark.parametrize(
     "options",
     [
-        ("--rank", 2), ("--epochs", 1), ("--set", "dropout=0.5"), ("--set", "dropout=0.0"), ("--set", "rate=0.002"),
+        ("--rank", 2), ("--steps", 1), ("--set", "dropout=0.5"), ("--set", "dropout=0.0"), ("--set", "rate=0.002"),
         ("--set", "batch=4"),
     ],
     ids=str,
 )  # fmt: skip
 def test_each_setting_of_lora_counts(options: Sequence[object], bare: Path, tmp_path: Path) -> None:
     train = table(tmp_path / "train.csv", pairs(16))
-    given = [*([] if "--epochs" in options else ["--epochs", 2]), *options]
+    given = [*([] if "--steps" in options else ["--steps", 2]), *options]
     record = fit("kinds", train, "--model", bare, "--mode", "lora", *given, "--out", tmp_path / "other")
-    fit("kinds", train, "--model", bare, "--mode", "lora", "--epochs", 2, "--out", tmp_path / "plain")
+    fit("kinds", train, "--model", bare, "--mode", "lora", "--steps", 2, "--out", tmp_path / "plain")
     plain, other = (task_of(tmp_path / name, "kinds") for name in ("plain", "other"))
     assert plain.own_lora
     assert numbers(plain) != numbers(other)
     if "--rank" in options:
         assert {a.shape[1] for name, a in other.lora_arrays().items() if name.endswith(".a")} == {2}
-    if "--epochs" in options:
-        assert record["cross_validation"]["epochs"] == 1
+    if "--steps" in options:
+        assert record["cross_validation"]["steps"] == 1
 
 
 @pytest.mark.parametrize("seed", range(4))

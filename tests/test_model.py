@@ -24,7 +24,7 @@ import trunkline
 from trunkline.bundle.edit import add_task, remove_task
 from trunkline.bundle.files import open_bundle
 from trunkline.encoder.bundle_files import Loaded, load_any
-from trunkline.encoder.embedded import find_embedded
+from trunkline.encoder.resolve import find_embedded
 from trunkline.engine.torch import TorchEngine
 from trunkline.errors import MismatchError, TrunklineError
 from trunkline.model import Model
@@ -205,7 +205,7 @@ def test_a_dev_part_is_chosen_on_and_not_trained_on(model: Model) -> None:
 def test_labels_that_only_dev_has_move_no_other(family: str, mode: str, model: Model) -> None:
     make = labelled if family == "classification" else entities
     texts, labels = make(12, 5)
-    settings = {"epochs": 1} if mode == "lora" else {}
+    settings = {"steps": 1} if mode == "lora" else {}
     model.fit("known", *make(30, 1), dev=(texts, labels), mode=mode, **settings)
     other: Any = ["about", *labels[1:]] if family == "classification" else [[(0, 3, "about")], *labels[1:]]
     report = model.fit("more", *make(30, 1), dev=(["all " + texts[0], *texts[1:]], other), mode=mode, **settings)
@@ -532,7 +532,7 @@ def test_the_default_model_fits_predicts_and_keeps_what_it_learnt(tmp_path: Path
 def test_lora_is_trained_on_the_default_encoder_for_its_graphs(tmp_path: Path) -> None:
     model = trunkline.load()
     train, test = labelled(30, 1), labelled(20, 2)
-    report = model.fit("kinds", *train, mode="lora", test=test, epochs=1)
+    report = model.fit("kinds", *train, mode="lora", test=test, steps=1)
     assert report.engine == "onnx"
     assert report.test == model.evaluate("kinds", *test).scores
     assert trunkline.load(model.save(tmp_path / "bot")).bundle.tasks["kinds"].own_lora

@@ -110,8 +110,8 @@ def test_help_fits(name):
         (("weak", "x.txt", "--method", "chat", "--set", "retrys=3"), "did you mean 'retries'"),
         (("weak", "x.txt", "--method", "chat", "--set", "retries"), "NAME=VALUE"),
         (
-            ("weak", "x.txt", "--method", "gazetteer", "--gazetteer", "g.tsv", "--threshold", "0.5"),
-            "threshold: unknown key",
+            ("weak", "x.txt", "--method", "gazetteer", "--gazetteer", "g.tsv", "--model", "m"),
+            "model: unknown key",
         ),
         (("pairs", "x.txt", "--method", "columns"), "left_column: is missing"),
         (("pairs", "x.txt", "--method", "adjacent", "--set", "passages=line"), "passages"),

@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 
 import tiny_models
-from trunkline.encoder.adapter_file import AdapterFile
-from trunkline.encoder.bundle_files import Loaded, save_bundle
+from trunkline.encoder.bundle_files import AdapterFile, Loaded, save_bundle
 from trunkline.export.bundle import export_bundle
 from trunkline.export.options import ExportOptions, ExportReport
 from trunkline.heads.linear import LinearHead

@@ -13,8 +13,7 @@ from torch import Tensor
 
 from trunkline.config import PrefinetuneRecipe, parse_recipe
 from trunkline.encoder.architectures import EncoderConfig
-from trunkline.encoder.batch import TokenBatch
-from trunkline.encoder.encoder import Encoder
+from trunkline.encoder.encoder import Encoder, TokenBatch
 from trunkline.encoder.lora import Deltas, LoraAdapter, LoraConfig
 from trunkline.text.packing import ROW_WIDTH, pack, text_unit
 from trunkline.text.tokens import TextTokenizer
@@ -110,7 +109,7 @@ def random_adapter(
     """An adapter whose B is not zero, as after training."""
     torch.manual_seed(seed)
     alpha, targets = options.get("alpha", 8.0), options.get("targets", ("query", "value"))
-    adapter = LoraAdapter(LoraConfig(rank, alpha, targets, tuple(layers), options.get("rank_pattern", ())), config)
+    adapter = LoraAdapter(LoraConfig(rank, alpha, targets, tuple(layers)), config)
     with torch.no_grad():
         for parameter in adapter.parameters():
             parameter.normal_(std=0.3)

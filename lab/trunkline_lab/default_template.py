@@ -22,18 +22,14 @@ import typer
 
 import trunkline.samples
 from trunkline.bundle.files import Bundle, open_bundle
-from trunkline.encoder.batch import TokenBatch
-from trunkline.encoder.encoder import Encoder
+from trunkline.encoder.encoder import Encoder, TokenBatch
 from trunkline.encoder.resolve import resolve
 from trunkline.encoder.storage import load_encoder, load_tokenizer
 from trunkline.engine import default
 from trunkline.engine.session import open_session
-from trunkline.export.graph import DEFAULT_LORA_TARGETS, branch_graph, trunk_graph
-from trunkline.export.layers import Attention
-from trunkline.export.quantise.kernels import PLANS, quantised_kernels
-from trunkline.export.quantise.smooth import Calibration, calibrate
-from trunkline.export.vocabulary import shorten_positions
-from trunkline.export.weights import BackboneWeights, take_weights
+from trunkline.export.graph import DEFAULT_LORA_TARGETS, Attention, branch_graph, trunk_graph
+from trunkline.export.quantise import PLANS, Calibration, calibrate, quantised_kernels
+from trunkline.export.weights import BackboneWeights, shorten_positions, take_weights
 from trunkline.text.packing import pack, text_unit
 from trunkline.text.tokens import TextTokenizer
 
@@ -83,14 +79,16 @@ def stored(folder: Path = default.TEMPLATE) -> Calibration:
         return Calibration({name: file[name].astype(np.float32) for name in file.files}, {}, 0)
 
 
-def graphs(source: Source, calibration: Calibration, slots: tuple[str, ...], attention: Attention) -> dict[str, bytes]:
+def graphs(
+    source: Source, calibration: Calibration, lora_targets: tuple[str, ...], attention: Attention
+) -> dict[str, bytes]:
     """The whole graphs, weights and all, as an export makes them."""
     weights, kernels = quantised_kernels(source.weights, PLAN, calibration)
     kernels = dataclasses.replace(kernels, attention=attention)
     return {
         "trunk": trunk_graph(weights, kernels),
-        "branch": branch_graph(weights, "optional", slots, kernels),
-        "branch-bank": branch_graph(weights, "bank", slots, kernels),
+        "branch": branch_graph(weights, "optional", lora_targets, kernels),
+        "branch-bank": branch_graph(weights, "bank", lora_targets, kernels),
     }
 
 
@@ -122,7 +120,9 @@ def fidelity(source: Source, opened: Bundle, texts: Sequence[str]) -> npt.NDArra
     return np.concatenate(cosines)
 
 
-def write(folder: Path, slots: tuple[str, ...] = DEFAULT_LORA_TARGETS, attention: Attention = "fast") -> dict[str, int]:
+def write(
+    folder: Path, lora_targets: tuple[str, ...] = DEFAULT_LORA_TARGETS, attention: Attention = "fast"
+) -> dict[str, int]:
     """Writes a template into a folder; gives the bytes of its files."""
     source = load_source()
     calibration = seen(source)
@@ -131,7 +131,7 @@ def write(folder: Path, slots: tuple[str, ...] = DEFAULT_LORA_TARGETS, attention
         "encoder": dataclasses.asdict(source.encoder.config),
         "fork": FORK,
         "max_length": source.tokenizer.max_length,
-        "slots": list(slots),
+        "lora_targets": list(lora_targets),
         "attention": attention,
         "alpha": PLAN.alpha,
         "per_token": list(PLAN.per_token),
@@ -139,7 +139,7 @@ def write(folder: Path, slots: tuple[str, ...] = DEFAULT_LORA_TARGETS, attention
         "calibration_tokens": calibration.tokens,
     }
     folder.mkdir(parents=True, exist_ok=True)
-    for name, model in graphs(source, calibration, slots, attention).items():
+    for name, model in graphs(source, calibration, lora_targets, attention).items():
         (folder / f"{name}.onnx").write_bytes(stripped(model))
     (folder / default.FACTS).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     halves: dict[str, Any] = {name: value.astype(np.float16) for name, value in calibration.largest.items()}
@@ -148,14 +148,14 @@ def write(folder: Path, slots: tuple[str, ...] = DEFAULT_LORA_TARGETS, attention
 
 
 def main(
-    slots: Annotated[str, typer.Option(help="LoRA inputs of the branch, divided by commas.")] = ",".join(
+    lora_targets: Annotated[str, typer.Option(help="LoRA inputs of the branch, divided by commas.")] = ",".join(
         DEFAULT_LORA_TARGETS
     ),
     attention: Annotated[str, typer.Option(help="fast, for ONNX Runtime alone, or portable.")] = "fast",
 ) -> None:
     """Makes the template of the default model."""
     chosen: Attention = "fast" if attention == "fast" else "portable"
-    for name, size in write(default.TEMPLATE, tuple(slots.split(",")), chosen).items():
+    for name, size in write(default.TEMPLATE, tuple(lora_targets.split(",")), chosen).items():
         typer.echo(f"{size:8} {name}")
     texts = sample_texts("test")
     with tempfile.TemporaryDirectory() as folder:

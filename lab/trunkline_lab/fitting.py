@@ -13,8 +13,7 @@ import numpy as np
 
 from trunkline.adapt import LoraSettings, tune_lora
 from trunkline.bundle.parts import Head
-from trunkline.encoder.adapter_file import AdapterFile, task_file
-from trunkline.encoder.bundle_files import Loaded, manifest_of
+from trunkline.encoder.bundle_files import AdapterFile, Loaded, manifest_of, task_file
 from trunkline.encoder.encoder import Encoder
 from trunkline.encoder.features import Branch, Features, branch_features
 from trunkline.encoder.lora import Deltas
@@ -135,7 +134,7 @@ def fit(
         data = labelled(family, examples, [], labels)
         settings = replace(lora or LoraSettings(), seed=seed)
         tuned = tune_lora(start.encoder, primary, family, data, units, labels, n_dev=len(task.dev), settings=settings)
-        updates, fitted, chosen = tuned.lora, tuned.fitted, {**tuned.fitted.record(), "epochs": tuned.epochs}
+        updates, fitted, chosen = tuned.lora, tuned.fitted, tuned.fitted.record()
         test_features: Sequence[Features] = compute(task.test, updates)
     else:
         known = features or {part: compute(getattr(task, part), primary) for part in ("train", "dev", "test")}

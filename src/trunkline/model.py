@@ -13,8 +13,7 @@ from trunkline.bundle.edit import Parts, change_tasks, check_backbone, write_bun
 from trunkline.bundle.files import Bundle, is_bundle, open_bundle, read_manifest
 from trunkline.bundle.manifest import check_name, name_of
 from trunkline.bundle.parts import Task, read_task, task_bytes
-from trunkline.data.inputs import examples_from, texts_from
-from trunkline.data.learnable import check_learnable, unit_warnings
+from trunkline.data.inputs import check_learnable, examples_from, texts_from, unit_warnings
 from trunkline.engine.base import Predictor, chosen_tasks
 from trunkline.engine.opening import open_engine, open_source
 from trunkline.engine.rows import TextReader
@@ -29,7 +28,7 @@ from trunkline.text.tokens import TextTokenizer, unknown_share
 BATCH = 256
 """Texts that are predicted on together."""
 
-MODES = ("head", "lora")
+MODES = ("head", "lora", "auto")
 
 
 class Model:
@@ -50,7 +49,7 @@ class Model:
         self._threads = threads
         computes = open_engine(bundle, engine, threads)
         reader = TextReader.open(bundle.tokenizer, bundle.manifest.encoder, threads)
-        primaries = {family: adapter.feeds for family, adapter in bundle.primaries.items()}
+        primaries = {family: adapter.inputs for family, adapter in bundle.primaries.items()}
         self._predictor = Predictor(reader, computes, primaries, bundle.tasks.values())
         self._saved: dict[str, Task] = dict(bundle.tasks)
 
@@ -110,8 +109,8 @@ class Model:
             labels: For each text a label (classification) or a list of spans (start, end, label) with character
                 offsets, end exclusive (NER).
             family: `ner` or `classification`; only needed where the labels do not tell, as where all are empty.
-            mode: `head` fits a linear head on frozen features; `lora` trains low-rank updates besides, and needs the
-                extra `[train]`.
+            mode: `head` fits a linear head on frozen features; `lora` trains low-rank updates besides; `auto` takes the
+                one of less cross-validated log loss. The last two need the extra `[train]`.
             dev: `(texts, labels)` on which settings are chosen, instead of by cross-validation; not trained on.
             test: `(texts, labels)` that are only scored.
             replace: Whether a task of this name may be there already.
@@ -134,15 +133,15 @@ class Model:
         kind, train = examples_from(texts, labels, family)
         dev_part, test_part = self._part(dev, kind, "dev"), self._part(test, kind, "test")
         warnings = check_learnable(kind, train, dev_part, test_part)
-        if mode == "lora":
-            with needs("train", "mode lora"):
+        if mode != "head":
+            with needs("train", f"mode {mode}"):
                 from trunkline.adapt import fit_lora
-            task, chosen = fit_lora(self, name, kind, (train, dev_part), **settings)
+            task, chosen = fit_lora(self, name, kind, (train, dev_part), only_if_better=mode == "auto", **settings)
         else:
             other = sorted(settings.keys() - {"seed"})
             if other:
                 raise TrunklineError(f"mode head has no setting {other[0]!r}", expected="seed", todo="Use mode='lora'")
-            task, chosen = self._fit_head(name, kind, train, dev_part, settings.get("seed", 0))
+            task, chosen = self.fit_head(name, kind, (train, dev_part), settings.get("seed", 0))
         before = self._predictor.tasks.get(name)
         replaced = None if before is None else before.info.get("cross_validation", {}).get("scores")
         self._predictor.add(task)
@@ -152,7 +151,7 @@ class Model:
         return FitReport(
             task=name,
             family=kind,
-            mode=mode,
+            mode=task.info["mode"],
             labels=task.types,
             examples={"train": len(train), "dev": len(dev_part), "test": len(test_part)},
             cross_validation=chosen,
@@ -288,11 +287,12 @@ class Model:
 
         Args:
             folder: A new or empty folder.
-            options: Of `trunkline.export.export_bundle`, such as `weights="int8"`.
+            options: Of `trunkline.export.options.ExportOptions`, such as `weights="int8"`.
         """
         with needs("train", "export"):
-            from trunkline.export.bundle import export_model
-        return export_model(self._saved_folder(), Path(folder).expanduser(), **options)
+            from trunkline.export.bundle import export_bundle
+            from trunkline.export.options import ExportOptions
+        return export_bundle(self._saved_folder(), folder, ExportOptions(**options))
 
     def push_to_hub(self, repository: str, *, private: bool = True, token: str | None = None) -> str:
         """Uploads the saved bundle to a model repository of the Hugging Face hub; needs the extra `[hub]`.
@@ -335,20 +335,16 @@ class Model:
         tokenised = [kind.units(part.text, own, part.tokens) for part, own in zip(read, borders, strict=True)]
         return LabelledFeatures(examples, texts, [], targets), tokenised
 
-    def _fit_head(
-        self, name: str, family: str, train: Sequence[Any], dev: Sequence[Any], seed: int
+    def fit_head(
+        self, name: str, family: str, parts: tuple[Sequence[Any], Sequence[Any]], seed: int
     ) -> tuple[Task, dict[str, Any]]:
-        kind = get_family(family)
+        """A task with a head on frozen features, from train and dev examples, and how it was chosen; see `fit`."""
+        (train, dev), kind = parts, get_family(family)
         units, labels = kind.choose_units(train, self.tokenizer), kind.labels(train)
         data, _ = self.labelled([*train, *dev], family, units, labels, features=True)
         fitted = fit_head(kind, data, labels, n_dev=len(dev), seed=seed)
-        info = {
-            "mode": "head",
-            "examples": len(train),
-            "cross_validation": fitted.record(),
-            "engine": self.engine,
-            "precision": self.precision,
-        }
+        info = {"mode": "head", "examples": len(train), "cross_validation": fitted.record()}
+        info |= {"engine": self.engine, "precision": self.precision}
         manifest = dataclasses.replace(self._bundle.manifest, tasks={})
         content = task_bytes(manifest, family, labels, fitted.head, units=units, info=info)
         return read_task(content, manifest, name), fitted.record()

@@ -1,4 +1,4 @@
-"""LoRA from few labels: it learns, from the primary adapter, for as many epochs as held-out log loss asks for."""
+"""LoRA from few labels: it starts at the head and the primary adapter, is judged on held-out labels, ends on all."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ import trunkline
 from trunkline.adapt import LoraSettings, few_labels, tune_lora
 from trunkline.adapt.few_labels import TunedLora
 from trunkline.encoder import features
-from trunkline.encoder.batch import TokenBatch
 from trunkline.encoder.bundle_files import Loaded, load_any, save_bundle
+from trunkline.encoder.encoder import TokenBatch
 from trunkline.encoder.features import Branch, TrunkStates, branch_features
 from trunkline.encoder.lora import LoraAdapter
 from trunkline.errors import TrunklineError
@@ -43,7 +43,7 @@ def ner_examples(count: int, seed: int) -> list[NerExample]:
 
 
 EXAMPLES: dict[str, Callable[[int, int], list[Any]]] = {"classification": text_examples, "ner": ner_examples}
-QUICK = LoraSettings(rank=4, epochs=4, rate=5e-3, batch=8, dropout=0.0)
+QUICK = LoraSettings(rank=4, targets=("query", "value"), steps=12, rate=5e-3, batch=8, dropout=0.0)
 
 
 @pytest.fixture(autouse=True)
@@ -95,7 +95,7 @@ def test_an_easy_task_is_learnt_and_predicted_as_it_was_scored(
         save_bundle(tiny, folder := tmp_path / "bare")
     model, make = trunkline.load(folder), EXAMPLES[family]
     test = make(30, 3)
-    report = model.fit("easy", make(60, 1), mode="lora", test=test, rank=4, epochs=4, rate=5e-3)
+    report = model.fit("easy", make(60, 1), mode="lora", test=test, rank=4, steps=30, rate=5e-3)
     measure = get_family(family).main_score
     assert report.test[measure] > 0.7
     assert report.cross_validation["scores"][measure] > 0.6
@@ -111,7 +111,7 @@ def test_an_easy_task_is_learnt_and_predicted_as_it_was_scored(
 def test_updates_start_at_a_copy_of_the_primary_adapter_and_leave_it_and_the_backbone_alone(tiny: Loaded) -> None:
     primary = deployed.half_adapter(tiny.encoder.config, (2, 3), seed=5)
     before, backbone = tensors(primary), tensors(tiny.encoder)  # type: ignore[arg-type]
-    still = tuned(tiny, "ner", ner_examples(9, 9), LoraSettings(epochs=1, rate=1e-30, dropout=0.0), primary)
+    still = tuned(tiny, "ner", ner_examples(9, 9), LoraSettings(steps=2, rate=0.0, dropout=0.0), primary)
     assert tiny_models.same_bits(tensors(still.lora), before)
     moved = tuned(tiny, "ner", ner_examples(9, 9), primary=primary)
     assert moved.lora.config == primary.config
@@ -121,83 +121,145 @@ def test_updates_start_at_a_copy_of_the_primary_adapter_and_leave_it_and_the_bac
 
 
 def test_without_a_primary_adapter_updates_start_at_nothing(tiny: Loaded) -> None:
-    settings = LoraSettings(rank=2, targets=("up",), epochs=1, rate=1e-30, dropout=0.0)
+    settings = LoraSettings(rank=2, targets=("up",), steps=2, rate=0.0, dropout=0.0)
     lora = tuned(tiny, "classification", text_examples(12, 1), settings).lora
     assert (lora.config.rank, lora.config.layers, lora.config.targets) == (2, (2, 3), ("up",))
-    assert all(tensor.abs().max() < 1e-20 for name, tensor in lora.state_dict().items() if name.endswith(".b"))
+    assert all(not tensor.any() for name, tensor in lora.state_dict().items() if name.endswith(".b"))
 
 
-def test_the_start_is_the_head_alone(tiny: Loaded, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def trainings(monkeypatch: pytest.MonkeyPatch) -> list[tuple[list[int], Any]]:
+    """What is trained on, and the head that it starts from, of every training."""
+    seen: list[tuple[list[int], Any]] = []
+    original = few_labels._train
+
+    def watched(task: Any, chosen: Any, start: Any) -> Any:
+        seen.append((list(chosen), start))
+        return original(task, chosen, start)
+
+    monkeypatch.setattr(few_labels, "_train", watched)
+    return seen
+
+
+def test_it_starts_at_the_head_and_ends_on_all_labels(tiny: Loaded, trainings: list[tuple[list[int], Any]]) -> None:
     from trunkline.heads.fit import LabelledFeatures, convex_head, fit_head
 
-    examples, seen = text_examples(24, 4), []
-    original = few_labels._train
-
-    def watched(shared: Any, chosen: Any, start: Any, epochs: int, *rest: Any) -> Any:
-        seen.append((list(chosen), start, epochs))
-        return original(shared, chosen, start, epochs, *rest)
-
-    monkeypatch.setattr(few_labels, "_train", watched)
+    examples = text_examples(24, 4)
     found = tuned(tiny, "classification", examples)
-    folds, (chosen, start, epochs) = seen[:-1], seen[-1]
-    assert chosen == list(range(24)), "in the end all labels are used"
-    assert epochs == found.epochs
-    held_out = [set(range(24)) - set(rows) for rows, _, _ in folds]
+    folds, (chosen, start) = trainings[:-1], trainings[-1]
+    assert chosen == list(range(24))
+    held_out = [set(range(24)) - set(rows) for rows, _ in folds]
     assert sorted(number for rows in held_out for number in rows) == list(range(24))
     save_bundle(tiny, folder := Path(_scratch()) / "bundle")
-    data, units = trunkline.load(folder).labelled(examples, "classification", "text", ("name", "org", "place"))
-    frozen = branch_features(tiny.encoder, [Branch(units)])[0]
-    known = LabelledFeatures(data.examples, data.texts, frozen, data.targets)
-    penalty = fit_head(get_family("classification"), known, ("name", "org", "place")).penalty
-    assert start.weight == pytest.approx(convex_head(known, range(24), 3, penalty).weight, abs=1e-5)
-
-
-@pytest.mark.parametrize(("losses", "epochs"), [((5, 4, 1, 3, 2), 2), ((1, 4, 3, 2, 2), 3), ((9, 8, 7, 6, 5), 4)])
-def test_it_is_trained_for_the_epochs_of_the_least_held_out_log_loss(
-    losses: tuple[int, ...], epochs: int, tiny: Loaded, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    scripted, trained, judged = iter(losses), [], []
-    original = few_labels._train
-
-    def watched(shared: Any, chosen: Any, start: Any, most: int, *rest: Any) -> Any:
-        trained.append(most)
-        return original(shared, chosen, start, most, *rest)
-
-    def scored(self: Any, logits: Any, targets: Any) -> float:
-        judged.append(logits)
-        return float(next(scripted))
-
-    monkeypatch.setattr(few_labels, "_train", watched)
-    monkeypatch.setattr(few_labels.CrossValidation, "log_loss", scored)
-    found = tuned(tiny, "classification", text_examples(24, 6))
-    assert found.epochs == epochs
-    assert trained == [4, 4, 4, epochs]
-    # What is said of held-out folds is what was said of them after that epoch.
-    highest = [part.argmax() for fold in judged[epochs].values() for part in fold]
-    order = [row["label"] for row in found.fitted.predictions]
     labels = ("name", "org", "place")
-    assert sorted(labels[number] for number in highest) == sorted(order)
-    assert not np.array_equal(judged[epochs][0][0], judged[epochs - 1][0][0])
+    data, units = trunkline.load(folder).labelled(examples, "classification", "text", labels)
+    frozen, after = (branch_features(tiny.encoder, [Branch(units, lora)])[0] for lora in (None, found.lora))
+    known = LabelledFeatures(data.examples, data.texts, frozen, data.targets)
+    penalty = fit_head(get_family("classification"), known, labels).penalty
+    assert start.weight == pytest.approx(convex_head(known, range(24), 3, penalty).weight, abs=1e-5)
+    for rows, head in folds:
+        assert head.weight == pytest.approx(convex_head(known, rows, 3, penalty).weight, abs=1e-5)
+    # The head that is kept is the convex one on the tuned features.
+    refitted = convex_head(LabelledFeatures(data.examples, data.texts, after, data.targets), range(24), 3, penalty)
+    assert found.fitted.head.weight * found.fitted.temperature == pytest.approx(refitted.weight, rel=5e-3, abs=2e-3)
 
 
-def test_a_dev_part_is_chosen_on_and_not_trained_on(tiny: Loaded, monkeypatch: pytest.MonkeyPatch) -> None:
-    train, dev, seen = text_examples(20, 1), text_examples(10, 2), []
-    original = few_labels._train
+def test_it_is_judged_on_what_it_was_not_trained_on(tiny: Loaded) -> None:
+    # The labels are noise: what was seen would be known by heart.
+    rng = random.Random(0)
+    noise = [TextExample(example.text, rng.choice(["place", "name"])) for example in text_examples(30, 6)]
+    found = tuned(tiny, "classification", noise, LoraSettings(rank=8, steps=60, rate=2e-2, dropout=0.0))
+    assert found.fitted.scores["accuracy"] < 0.75
+    assert found.before.scores["accuracy"] < 0.75
+    assert found.fitted.log_loss is not None
+    assert found.fitted.log_loss > 0.5
 
-    def watched(shared: Any, chosen: Any, *rest: Any) -> Any:
-        seen.append(list(chosen))
-        return original(shared, chosen, *rest)
 
-    monkeypatch.setattr(few_labels, "_train", watched)
+def test_a_dev_part_is_judged_on_and_not_trained_on(tiny: Loaded, trainings: list[tuple[list[int], Any]]) -> None:
+    train, dev = text_examples(20, 1), text_examples(10, 2)
     found = tuned(tiny, "classification", [*train, *dev], n_dev=10)
-    assert seen == [list(range(20))] * 2
+    assert [rows for rows, _ in trainings] == [list(range(20))] * 2
     assert found.fitted.predictions[:20] == [None] * 20
     kept = [prediction["label"] for prediction in found.fitted.predictions[20:]]
     right = sum(label == example.label for label, example in zip(kept, dev, strict=True))
     assert found.fitted.scores["accuracy"] == pytest.approx(right / 10)
 
 
-@pytest.mark.parametrize("change", [{"dropout": 0.5}, {"seed": 1}, {"batch": 4}, {"rate": 4e-3}, {"rank": 2}])
+@pytest.mark.parametrize(("before", "after", "mode"), [(0.5, 0.4, "lora"), (0.4, 0.5, "head"), (0.4, 0.4, "head")])
+def test_auto_keeps_the_one_of_less_held_out_log_loss(
+    before: float, after: float, mode: str, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from dataclasses import replace
+
+    from trunkline.adapt import task
+
+    def judged(*arguments: Any, **options: Any) -> TunedLora:
+        found = tune_lora(*arguments, **options)
+        return replace(
+            found, before=replace(found.before, log_loss=before), fitted=replace(found.fitted, log_loss=after)
+        )
+
+    monkeypatch.setattr(task, "tune_lora", judged)
+    model = trunkline.load(folder)
+    report = model.fit("kinds", text_examples(24, 1), mode="auto", steps=3)
+    assert report.mode == mode
+    alone = trunkline.load(folder)
+    alone.fit("kinds", text_examples(24, 1))
+    same = model._predictor.tasks["kinds"].feeds["head.weight"] == alone._predictor.tasks["kinds"].feeds["head.weight"]
+    assert same.all() == (mode == "head")
+    assert report.cross_validation["lora" if mode == "head" else "head"].keys() == {"log_loss", "scores"}
+
+
+def test_auto_of_one_example_of_each_class_is_a_head(folder: Path) -> None:
+    report = trunkline.load(folder).fit(
+        "kinds", ["ann", "rome", "acme"], ["name", "place", "org"], mode="auto", steps=2
+    )
+    assert report.mode == "head"
+
+
+def test_contrast_is_that_of_pairs_one_by_one() -> None:
+    rng = np.random.default_rng(0)
+    rows, labels = rng.normal(size=(7, 5)).astype(np.float32), [0, 1, 0, 2, 1, 0, 3]
+    unit = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+    losses = []
+    for i, own in enumerate(labels):
+        right = [j for j, other in enumerate(labels) if other == own and j != i]
+        if right:
+            scores = [float(np.exp(unit[i] @ unit[j] / few_labels.TEMPERATURE)) for j in range(7)]
+            whole = sum(score for j, score in enumerate(scores) if j != i)
+            losses.append(-np.mean([np.log(scores[j] / whole) for j in right]))
+    found = few_labels.supervised_contrast(torch.from_numpy(rows), torch.tensor(labels))
+    assert float(found) == pytest.approx(np.mean(losses), rel=1e-4)
+    alone = few_labels.supervised_contrast(torch.from_numpy(rows[:2]).requires_grad_(), torch.tensor([0, 1]))
+    alone.backward()
+    assert float(alone) == 0
+
+
+@pytest.mark.parametrize(
+    ("counts", "batch"), [((9, 9, 9), 6), ((1, 20), 16), ((2,) * 30, 16), ((1, 1), 2), ((40, 3), 8)]
+)
+def test_batches_have_two_of_a_label_where_there_are_and_bring_all_in_turn(
+    counts: tuple[int, ...], batch: int, tiny: Loaded
+) -> None:
+    targets = [[label] for label, count in enumerate(counts) for _ in range(count)]
+    data = few_labels.LabelledFeatures([], [], [], targets)
+    task = few_labels._Task(tiny.encoder, None, data, [], None, len(counts), LoraSettings(batch=batch), False)
+    batches, chosen = few_labels._Batches(task, range(len(targets))), set()
+    for step in range(300):
+        rows = batches.at(step)
+        assert rows == batches.at(step)
+        assert 1 <= len(rows) <= batch
+        assert len(set(rows)) == len(rows)
+        chosen |= set(rows)
+        for row in rows:
+            own = targets[row][0]
+            assert counts[own] == 1 or sum(targets[other][0] == own for other in rows) > 1
+    assert chosen == set(range(len(targets)))
+
+
+@pytest.mark.parametrize(
+    "change", [{"dropout": 0.5}, {"seed": 1}, {"batch": 4}, {"rate": 4e-3}, {"rank": 2}, {"steps": 11}]
+)
 def test_equal_settings_give_equal_bits_and_each_of_them_counts(change: dict[str, Any], tiny: Loaded) -> None:
     from dataclasses import replace
 
@@ -211,23 +273,23 @@ def test_equal_settings_give_equal_bits_and_each_of_them_counts(change: dict[str
     assert not tiny_models.same_bits(tensors(first.lora), tensors(other.lora))
 
 
-def test_the_seed_is_that_of_the_folds_too(tiny: Loaded, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_seed_is_that_of_the_folds_too(tiny: Loaded, trainings: list[tuple[list[int], Any]]) -> None:
     from dataclasses import replace
 
-    seen: list[list[int]] = []
-    monkeypatch.setattr(few_labels, "_by_epoch", lambda shared, folds, fold, start: seen.append(folds.held_out[fold]))
     for seed in (0, 0, 1):
-        with pytest.raises(TypeError):
-            tuned(tiny, "classification", text_examples(24, 4), replace(QUICK, seed=seed))
-    assert seen[:3] == seen[3:6] != seen[6:]
+        tuned(tiny, "classification", text_examples(24, 4), replace(QUICK, seed=seed, steps=1))
+    rows = [chosen for chosen, _ in trainings]
+    assert rows[:4] == rows[4:8] != rows[8:]
 
 
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
         ({"rank": 0}, "rank=0.*whole number from 1"),
-        ({"epochs": 1.5}, r"epochs=1\.5"),
-        ({"rate": 0.0}, r"rate=0\.0"),
+        ({"steps": 1.5}, r"steps=1\.5"),
+        ({"rate": 1.5}, r"rate=1\.5"),
+        ({"batch": 1}, "batch=1.*from 2"),
+        ({"contrast": -1.0}, "contrast=-1"),
         ({"dropout": 1.0}, r"dropout=1\.0"),
         ({"patience": 3}, "no setting 'patience'.*rank"),
     ],
@@ -242,7 +304,7 @@ def test_a_task_of_another_family_can_be_replaced(folder: Path) -> None:
     model.fit("a", ner_examples(12, 1))
     model.save(folder)
     model = trunkline.load(folder)
-    model.fit("a", text_examples(12, 1), mode="lora", replace=True, epochs=1)
+    model.fit("a", text_examples(12, 1), mode="lora", replace=True, steps=1)
     assert model.tasks == {"a": "classification"}
 
 
@@ -295,6 +357,5 @@ def test_training_on_kept_states_is_training_on_the_trunk(short: Loaded, monkeyp
     monkeypatch.setattr(features, "MOST_STATES", 0)
     computed = tuned(short, "classification", examples)
     assert len(calls) > 10
-    assert kept.epochs == computed.epochs
     for one, other in zip(kept.lora.parameters(), computed.lora.parameters(), strict=True):
         torch.testing.assert_close(one, other, atol=1e-4, rtol=1e-3)

@@ -38,7 +38,7 @@ SECONDS = 180
 
 Arrays = Mapping[str, npt.NDArray[Any]]
 Run = tuple[str, str, Arrays]
-"""Name of the run, name of the graph, feeds."""
+"""Name of the run, name of the graph, inputs."""
 
 
 def missing() -> str:
@@ -63,8 +63,8 @@ def run_graphs(graphs: Mapping[str, bytes], runs: Sequence[Run]) -> dict[str, di
         RuntimeError: An error inside the page, or no answer in time.
     """
     work = [
-        {"name": name, "graph": graph, "feeds": {key: _encode(value) for key, value in feeds.items()}}
-        for name, graph, feeds in runs
+        {"name": name, "graph": graph, "inputs": {key: _encode(value) for key, value in inputs.items()}}
+        for name, graph, inputs in runs
     ]
     pages = {"/work.json": json.dumps({"graphs": list(graphs), "runs": work}).encode()}
     pages |= {f"/graphs/{name}.onnx": content for name, content in graphs.items()}

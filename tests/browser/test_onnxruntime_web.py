@@ -9,13 +9,12 @@ import pytest
 from chromium import missing, run_graphs
 
 import tiny_models
-from trunkline.bundle.lora import SLOTS, complete, lora_shapes
+from trunkline.bundle.lora import LORA_TARGETS, complete, fuse, lora_shapes
 from trunkline.encoder.bundle_files import Loaded
+from trunkline.encoder.lora import adapter_arrays
 from trunkline.engine.session import open_session
-from trunkline.export.adapters import adapter_feeds
 from trunkline.export.graph import branch_graph, trunk_graph
-from trunkline.export.quantise.kernels import Plan, quantised_kernels
-from trunkline.export.quantise.smooth import calibrate
+from trunkline.export.quantise import Plan, calibrate, quantised_kernels
 from trunkline.export.weights import take_weights
 from trunkline.heads.linear import LinearHead
 
@@ -48,9 +47,9 @@ def test_a_branch_with_adapters_of_any_rank_gives_in_a_browser_what_it_gives_in_
     )
     # A number on the border between two steps of 8 bits may be rounded to either.
     near = {"float32": 1e-4, "int8": 0.05}[linear]
-    slots = tuple(SLOTS)
+    lora_targets = tuple(LORA_TARGETS)
     layers = range(weights.fork, config.n_layers)
-    shapes = lora_shapes(layers, config.hidden_size, config.intermediate_size, slots)
+    shapes = lora_shapes(layers, config.hidden_size, config.intermediate_size, lora_targets)
     rng = np.random.default_rng(0)
     head = LinearHead(
         rng.normal(size=(LABELS, config.hidden_size)).astype(np.float32), rng.normal(size=LABELS).astype(np.float32)
@@ -63,17 +62,18 @@ def test_a_branch_with_adapters_of_any_rank_gives_in_a_browser_what_it_gives_in_
     mask, pool = rows["mask"], rows["pool"]
     graphs = {
         "trunk": trunk_graph(weights, kernels),
-        "branch-required": branch_graph(weights, "required", slots, kernels),
+        "branch-required": branch_graph(weights, "required", lora_targets, kernels),
     }
     hidden = open_session(graphs["trunk"]).run(None, {"ids": rows["ids"], "mask": mask})[0]
-    branch = open_session(branch_graph(weights, "optional", slots, kernels))
+    branch = open_session(branch_graph(weights, "optional", lora_targets, kernels))
     states = {"hidden": hidden, "mask": mask, "pool": pool}
 
-    feeds = {rank: adapter_feeds(adapter, head) for rank, adapter in adapters.items()}
-    expected = {rank: branch.run(["features", "logits"], states | feeds[rank]) for rank in RANKS}
+    own = {"head.weight": head.weight.T.copy(), "head.bias": head.bias}
+    inputs = {rank: {**fuse(adapter_arrays(adapter)), **own} for rank, adapter in adapters.items()}
+    expected = {rank: branch.run(["features", "logits"], states | inputs[rank]) for rank in RANKS}
     plain = branch.run(["features"], states)[0]
 
-    given = {f"rank {rank}": states | complete(feeds[rank], shapes, config.hidden_size) for rank in RANKS}
+    given = {f"rank {rank}": states | complete(inputs[rank], shapes, config.hidden_size) for rank in RANKS}
     given["nothing"] = states | complete({}, shapes, config.hidden_size)
     found = run_graphs(
         graphs,

@@ -73,8 +73,8 @@ def test_parts_are_those_that_were_written_in_half_precision(folder: Path, _tiny
         wanted = source.tasks[name]
         assert wanted.head is not None
         assert (task.family, task.labels, task.own_lora) == (wanted.family, wanted.labels, wanted.lora is not None)
-        assert (task.feeds["head.weight"] == wanted.head.weight.T).all()
-        assert (task.feeds["head.bias"] == wanted.head.bias).all()
+        assert (task.inputs["head.weight"] == wanted.head.weight.T).all()
+        assert (task.inputs["head.bias"] == wanted.head.bias).all()
         assert (task.transitions is None) == (wanted.head.transitions is None)
         if task.transitions is not None:
             assert (task.transitions == wanted.head.transitions).all()
@@ -102,7 +102,7 @@ def test_a_bundle_for_torch_is_the_one_that_was_written_bit_for_bit(_made: Path,
 
 def test_what_is_kept_of_a_task_is_its_feeds_alone(folder: Path) -> None:
     for task in open_bundle(folder).tasks.values():
-        kept = [*task.feeds.values(), *([] if task.transitions is None else [task.transitions])]
+        kept = [*task.inputs.values(), *([] if task.transitions is None else [task.transitions])]
         assert all(tensor.base is None or tensor.base.nbytes <= tensor.nbytes for tensor in kept), task.name
 
 
@@ -235,8 +235,8 @@ def test_a_task_must_fit_the_graphs(folder: Path) -> None:
     manifest = read_manifest(folder)
     path = folder / "tasks" / "topic.tuned.safetensors"
     with pytest.raises(MismatchError, match="for which the graph has no input"):
-        read_task(path, dataclasses.replace(manifest, slots=("qkv",)), "topic.tuned")
-    assert read_task(path, dataclasses.replace(manifest, slots=("qkv", "down")), "topic.tuned").own_lora
+        read_task(path, dataclasses.replace(manifest, lora_targets=("qkv",)), "topic.tuned")
+    assert read_task(path, dataclasses.replace(manifest, lora_targets=("qkv", "down")), "topic.tuned").own_lora
     wider = dataclasses.replace(manifest.encoder, hidden_size=64)
     with pytest.raises(MismatchError, match="the width of the encoder"):
         read_task(path, dataclasses.replace(manifest, encoder=wider), "topic.tuned")
@@ -285,8 +285,8 @@ def test_fused_plans_do_not_mix_adapters_of_one_shape() -> None:
     rng = np.random.default_rng(0)
     for _ in range(2):
         tensors = {name: rng.normal(size=shape).astype(np.float32) for name, shape in shapes.items()}
-        feeds = fuse(tensors)
-        update = feeds["lora.1.qkv.a"] @ feeds["lora.1.qkv.b"]
+        inputs = fuse(tensors)
+        update = inputs["lora.1.qkv.a"] @ inputs["lora.1.qkv.b"]
         for place, target in ((0, "query"), (2, "value")):
             wanted = tensors[f"lora.1.{target}.a"] @ tensors[f"lora.1.{target}.b"]
             assert np.allclose(update[:, place * 4 : place * 4 + 4], wanted, atol=1e-6)

@@ -24,7 +24,7 @@ def made(**changes: Any) -> Manifest:
         "encoder": EncoderFacts("bert", 32, 48, 4, 4, 2, 64, 31, 0, "gelu", 100),
         "backbone": "a" * 64,
         "weights": {"kind": "float32"},
-        "slots": ("qkv",),
+        "lora_targets": ("qkv",),
         "graphs": {"trunk": "trunk.onnx", "branch": "branch.onnx"},
         "adapters": {"ner": "adapters/ner.safetensors"},
         "tasks": {"people": TaskEntry("ner", "tasks/people.safetensors")},
@@ -57,11 +57,18 @@ def test_all_problems_are_reported_at_once(raw: Any) -> None:
     raw["encoder"]["hidden_size"] = "32"
     raw["backbone"] = "xyz"
     raw["extra"] = 1
-    del raw["slots"]
+    del raw["lora_targets"]
     raw["tasks"]["../up"] = {"family": "ner", "file": "/etc/passwd"}
     with pytest.raises(DataError) as caught:
         parsed(raw)
-    for said in ("encoder.hidden_size", "backbone", "extra is an unknown key", "slots is missing", "../up", "passwd"):
+    for said in (
+        "encoder.hidden_size",
+        "backbone",
+        "extra is an unknown key",
+        "lora_targets is missing",
+        "../up",
+        "passwd",
+    ):
         assert said in str(caught.value)
     assert "has 6 problems" in str(caught.value)
 
@@ -78,8 +85,8 @@ def test_all_problems_are_reported_at_once(raw: Any) -> None:
         (("encoder", "pad_id"), 100, "vocabulary_size"),
         (("weights",), {"kind": "int2"}, "float32, int8, int4"),
         (("weights",), {}, "weights.kind is missing"),
-        (("slots",), ["qkv", "qkv"], "twice"),
-        (("slots",), ["out", "qkv"], "the order"),
+        (("lora_targets",), ["qkv", "qkv"], "twice"),
+        (("lora_targets",), ["out", "qkv"], "the order"),
         (("graphs", "trunk"), "other.onnx", "not among files"),
         (("graphs", "trunk"), "branch.onnx", "stands for 2 parts"),
         (("graphs", "branch-other"), "x.onnx", "unknown key"),

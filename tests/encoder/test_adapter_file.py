@@ -12,8 +12,15 @@ import deployed
 import tiny_models
 from trunkline.bundle.edit import with_primaries
 from trunkline.bundle.parts import read_primary, read_task
-from trunkline.encoder.adapter_file import AdapterFile, primary_file, primary_in_torch, task_file, task_in_torch
-from trunkline.encoder.bundle_files import Loaded, manifest_of
+from trunkline.encoder.bundle_files import (
+    AdapterFile,
+    Loaded,
+    manifest_of,
+    primary_file,
+    primary_in_torch,
+    task_file,
+    task_in_torch,
+)
 from trunkline.encoder.lora import LoraAdapter
 from trunkline.errors import MismatchError
 from trunkline.heads.linear import LinearHead

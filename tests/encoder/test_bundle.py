@@ -17,8 +17,16 @@ from trunkline.bundle.edit import with_primaries
 from trunkline.bundle.files import open_bundle, read_manifest
 from trunkline.bundle.manifest import FileEntry
 from trunkline.bundle.parts import read_primary, read_task
-from trunkline.encoder.adapter_file import primary_file, task_file
-from trunkline.encoder.bundle_files import Loaded, cached_bundle, load_any, load_bundle, manifest_of, save_bundle
+from trunkline.encoder.bundle_files import (
+    Loaded,
+    cached_bundle,
+    load_any,
+    load_bundle,
+    manifest_of,
+    primary_file,
+    save_bundle,
+    task_file,
+)
 from trunkline.engine.base import Predictor
 from trunkline.engine.rows import TextReader
 from trunkline.engine.torch import TorchEngine
@@ -35,7 +43,7 @@ def in_memory(loaded: Loaded) -> Predictor:
     """What predicts with an encoder and tasks that were never written."""
     adapters = {family: primary_file(adapter) for family, adapter in loaded.primaries.items()}
     manifest = with_primaries(manifest_of(loaded), adapters)
-    primaries = {family: read_primary(content, manifest, family).feeds for family, content in adapters.items()}
+    primaries = {family: read_primary(content, manifest, family).inputs for family, content in adapters.items()}
     tasks = [read_task(task_file(task, manifest), manifest, name) for name, task in loaded.tasks.items()]
     return Predictor(TextReader(loaded.tokenizer, Path()), TorchEngine(loaded.encoder), primaries, tasks)
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from trunkline.encoder import resolve
-from trunkline.encoder.batch import TokenBatch
 from trunkline.encoder.bundle_files import load_any
+from trunkline.encoder.encoder import TokenBatch
 from trunkline.text.packing import pack, text_unit
 
 TEXTS = ["Lunch with Ana on Friday at 1 pm?", "the parcel has not come yet", "Zoë's café — 7 €"]

@@ -19,6 +19,7 @@ from trunkline.encoder.peft_format import export_peft, import_peft
 from trunkline.errors import EncoderError, MismatchError
 
 Folders = Callable[[str], Path]
+LAYER_2, LAYER_3 = "encoder.layer.2.attention.self", "encoder.layer.3.attention.self"
 NAMES = {
     "bert": ["query", "value", "intermediate.dense"],
     "roberta": ["query", "key", "attention.output.dense"],
@@ -80,54 +81,33 @@ def test_export_then_import_is_the_same_adapter(tiny: Loaded, tmp_path: Path) ->
     assert tiny_models.same_bits(again.state_dict(), adapter.state_dict())
 
 
-@pytest.mark.parametrize("kind", ["bert", "distilbert", "roberta"])
-def test_an_exported_adapter_with_ranks_by_layer_gives_the_same_states_in_peft(
-    kind: str, tiny_folder: Folders, tmp_path: Path
-) -> None:
-    from peft import PeftModel
-
-    loaded = load(tiny_folder(kind))
-    adapter = tiny_models.random_adapter(
-        loaded.encoder.config, (0, 1, 2), rank=4, targets=LINEARS, alpha=5.0, rank_pattern=(2, 4, 6)
-    )
-    export_peft(adapter, loaded.encoder.config, tmp_path / "peft", str(tiny_folder(kind)))
-    written = json.loads((tmp_path / "peft" / "adapter_config.json").read_text())
-    assert written["r"] == 4
-    assert sorted(written["rank_pattern"].values()) == [2] * len(LINEARS) + [6] * len(LINEARS)
-    theirs = PeftModel.from_pretrained(auto_model(tiny_folder(kind)), str(tmp_path / "peft")).eval()
-    ours = tiny_models.states(loaded.encoder, loaded.tokenizer, deltas=adapter)
-    assert tiny_models.difference(ours, tiny_models.hugging_face_states(theirs, loaded.tokenizer)) < 1e-5
-    again = import_peft(tmp_path / "peft", loaded.encoder.config)
-    assert again.config == adapter.config
-    assert tiny_models.same_bits(again.state_dict(), adapter.state_dict())
-
-
-def test_an_adapter_of_one_rank_is_exported_without_a_pattern(tiny: Loaded, tmp_path: Path) -> None:
-    export_peft(tiny_models.random_adapter(tiny.encoder.config, (2, 3)), tiny.encoder.config, tmp_path)
-    assert not {"rank_pattern", "alpha_pattern"} & set(json.loads((tmp_path / "adapter_config.json").read_text()))
-
-
-LAYER_2, LAYER_3 = "encoder.layer.2.attention.self", "encoder.layer.3.attention.self"
-
-
 @pytest.mark.parametrize(
-    ("options", "ranks"),
+    ("options", "rank"),
     [
-        ({"rank_pattern": {r"layer\.[01]\..*": 2, f"^{LAYER_3}.(query|value)": 7}}, (2, 2, 4, 7)),
-        ({"rank_pattern": {".*": 5}}, ()),
-        ({"rank_pattern": {"layer.0.attention.self.(query|value)": 1}, "use_rslora": True}, (1, 4, 4, 4)),
-        ({"alpha_pattern": {f"{LAYER_2}.query": 9, "value": 3, f"^{LAYER_3}.query$": 1}}, ()),
-        ({"alpha_pattern": {"alue": 20, r"layer\.1\.attention\.self\.value": 0, "^self.query": 50}}, ()),
+        ({"rank_pattern": {r"layer\.[01]\..*": 2, f"^{LAYER_3}.(query|value)": 7}}, 7),
+        ({"rank_pattern": {".*": 5}}, 5),
+        ({"rank_pattern": {"query": 2}}, 4),
+        ({"rank_pattern": {"layer.0.attention.self.(query|value)": 1}, "use_rslora": True}, 4),
+        ({"alpha_pattern": {f"{LAYER_2}.query": 9, "value": 3, f"^{LAYER_3}.query$": 1}}, 4),
+        ({"alpha_pattern": {"alue": 20, r"layer\.1\.attention\.self\.value": 0, "^self.query": 50}}, 4),
         (
             {"rank_pattern": {f"{LAYER_3}.(query|value)": 8}, "alpha_pattern": {"query": 2}, "use_rslora": True},
-            (4, 4, 4, 8),
+            8,
         ),
     ],
-    ids=["ranks", "one rank", "rank-stabilised", "alphas", "keys that name nothing", "all of it"],
+    ids=[
+        "ranks",
+        "one rank",
+        "ranks within a layer",
+        "rank-stabilised",
+        "alphas",
+        "keys that name nothing",
+        "all of it",
+    ],
 )
 @pytest.mark.parametrize("task_model", [False, True], ids=["encoder", "task model"])
 def test_patterns_of_peft_give_the_same_states_here(
-    options: dict[str, Any], ranks: tuple[int, ...], task_model: bool, tiny_folder: Folders, tmp_path: Path
+    options: dict[str, Any], rank: int, task_model: bool, tiny_folder: Folders, tmp_path: Path
 ) -> None:
     from transformers import AutoModelForTokenClassification
 
@@ -140,7 +120,7 @@ def test_patterns_of_peft_give_the_same_states_here(
     assert tiny_models.difference(ours, tiny_models.hugging_face_states(under, loaded.tokenizer)) < 1e-5
     # An anchored path begins at the model that PEFT wrapped, so under a task model it names nothing.
     anchored = any(key.startswith("^") for key in options.get("rank_pattern", {}))
-    assert adapter.config.rank_pattern == ((2, 2, 4, 4) if task_model and anchored else ranks)
+    assert adapter.config.rank == (4 if task_model and anchored else rank)
 
 
 @pytest.mark.parametrize("rslora", [False, True], ids=["alpha / r", "alpha / sqrt(r)"])
@@ -175,14 +155,34 @@ def test_an_adapter_trained_under_a_task_model_is_read(tiny_folder: Folders, tmp
     assert tiny_models.difference(ours, under) < 1e-5
 
 
-def test_a_trained_classifier_in_the_file_is_refused_not_dropped(
-    tiny_folder: Folders, tmp_path: Path, tiny: Loaded
+@pytest.mark.parametrize("task_type", ["SEQ_CLS", "TOKEN_CLS"])
+def test_a_trained_classifier_in_the_file_is_left_out_with_a_message(
+    task_type: str, tiny_folder: Folders, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    from transformers import AutoModelForSequenceClassification
+    from transformers import AutoModelForSequenceClassification, AutoModelForTokenClassification
 
-    model = AutoModelForSequenceClassification.from_pretrained(str(tiny_folder("bert")))
-    peft_adapter(tiny_folder("bert"), tmp_path, model, task_type="SEQ_CLS")
-    with pytest.raises(MismatchError, match=r"2 tensors are no LoRA.*classifier.*without modules_to_save"):
+    kinds = {"SEQ_CLS": AutoModelForSequenceClassification, "TOKEN_CLS": AutoModelForTokenClassification}
+    model = kinds[task_type].from_pretrained(str(tiny_folder("bert"))).eval()
+    theirs = peft_adapter(tiny_folder("bert"), tmp_path, model, task_type=task_type)
+    loaded = load(tiny_folder("bert"))
+    ours = tiny_models.states(loaded.encoder, loaded.tokenizer, deltas=import_peft(tmp_path, loaded.encoder.config))
+    under = tiny_models.hugging_face_states(theirs.base_model.model.bert, loaded.tokenizer)
+    assert tiny_models.difference(ours, under) < 1e-5
+    assert "the classifier (base_model.model.classifier.bias" in caplog.text and "trunkline fit" in caplog.text
+
+
+def test_other_tensors_are_refused_not_dropped(tiny: Loaded, tmp_path: Path) -> None:
+    export_peft(tiny_models.random_adapter(tiny.encoder.config, (2, 3)), tiny.encoder.config, tmp_path)
+    path = tmp_path / "adapter_model.safetensors"
+    save_file({**load_file(path), "base_model.model.pooler.dense.weight": torch.zeros(2, 2)}, path)
+    with pytest.raises(MismatchError, match=r"1 tensors are no LoRA.*pooler.*without modules_to_save"):
+        import_peft(tmp_path, tiny.encoder.config)
+
+
+def test_an_activated_lora_is_refused_by_name(tiny: Loaded, tmp_path: Path) -> None:
+    export_peft(tiny_models.random_adapter(tiny.encoder.config, (2, 3)), tiny.encoder.config, tmp_path)
+    changed_config(tmp_path, alora_invocation_tokens=[7, 8])
+    with pytest.raises(MismatchError, match=r"uses aLoRA.*plain LoRA"):
         import_peft(tmp_path, tiny.encoder.config)
 
 
@@ -208,8 +208,6 @@ def test_what_is_no_plain_lora_is_refused_by_name(
 @pytest.mark.parametrize(
     ("options", "changes", "message"),
     [
-        ({"rank_pattern": {"query": 2}}, {}, r"ranks \[2, 4\] on query, value.*one rank within a layer"),
-        ({"rank_pattern": {".*layer.3.*": 2}}, {"r": None}, "has r None.*whole number"),
         ({}, {"alpha_pattern": {"(a+)+$": 2}}, "regular expression.*names of modules.*Write the names"),
         ({}, {"alpha_pattern": {"query": "2"}}, "has query '2'.*a number"),
         ({}, {"alpha_pattern": [2]}, r"alpha_pattern \[2\].*an alpha for each"),
@@ -254,10 +252,10 @@ def test_tensors_of_other_sizes_missing_halves_and_other_encoders_are_refused(
     path = tmp_path / "adapter_model.safetensors"
     whole = load_file(path)
     save_file({name: tensor[:, :20].contiguous() for name, tensor in whole.items()}, path)
-    with pytest.raises(MismatchError, match="does not fit the encoder"):
+    with pytest.raises(MismatchError, match=r"\[32, rank\]"):
         import_peft(tmp_path, tiny.encoder.config)
     save_file({name: tensor for name, tensor in whole.items() if "lora_A" in name}, path)
-    with pytest.raises(MismatchError, match="the same targets in every layer"):
+    with pytest.raises(MismatchError, match="is alone"):
         import_peft(tmp_path, tiny.encoder.config)
     save_file(whole, path)
     with pytest.raises(MismatchError, match="no LoRA of a distilbert encoder"):

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from trunkline.encoder import embedded as module
+from trunkline.encoder import resolve as module
 from trunkline.encoder.bundle_files import Loaded, load_any, save_bundle
 from trunkline.encoder.resolve import DEFAULT_ENCODER, resolve, usable_here
 from trunkline.encoder.storage import backbone_hash

@@ -14,7 +14,7 @@ import pytest
 
 from trunkline import cache
 from trunkline.bundle.files import open_bundle
-from trunkline.encoder import embedded
+from trunkline.encoder import resolve as embedded
 from trunkline.engine import default
 from trunkline.engine.session import open_session
 from trunkline.errors import EncoderError
@@ -129,7 +129,7 @@ def test_graphs_equal_those_of_an_export_bit_for_bit(bundle, exported):
     template, source, calibration = exported
     facts, config = default.read_facts()
     assert config == source.encoder.config
-    whole = template.graphs(source, calibration, tuple(facts["slots"]), facts["attention"])
+    whole = template.graphs(source, calibration, tuple(facts["lora_targets"]), facts["attention"])
     assert whole.keys() == set(default.GRAPHS)
     for name, content in whole.items():
         ours, theirs = onnx.load(bundle / f"{name}.onnx"), onnx.load_from_string(content)
@@ -148,7 +148,7 @@ def test_graphs_equal_those_of_an_export_bit_for_bit(bundle, exported):
 def test_answers_equal_those_of_an_export(bundle, exported):
     template, source, calibration = exported
     facts, _ = default.read_facts()
-    whole = template.graphs(source, calibration, tuple(facts["slots"]), facts["attention"])
+    whole = template.graphs(source, calibration, tuple(facts["lora_targets"]), facts["attention"])
     np.testing.assert_array_equal(features(open_bundle(bundle).graphs, TEXTS), features(whole, TEXTS))
 
 

@@ -22,8 +22,7 @@ import trunkline
 from deployed import NER_LABELS, QUESTIONS, TEXTS
 from trunkline.bundle.files import read_manifest
 from trunkline.cli import app
-from trunkline.encoder.adapter_file import AdapterFile, task_file
-from trunkline.encoder.bundle_files import Loaded, load_any
+from trunkline.encoder.bundle_files import AdapterFile, Loaded, load_any, task_file
 from trunkline.encoder.encoder import Encoder
 from trunkline.engine import base, onnx
 from trunkline.errors import MismatchError, TrunklineError
@@ -116,9 +115,9 @@ def test_the_trunk_runs_once_and_heads_of_a_family_share_a_branch(folder: Path, 
     calls: list[tuple[str, int]] = []
     original = onnx.run_session
 
-    def counted(session: Any, output: str, feeds: Any) -> Any:
-        calls.append((output, len(feeds["mask"])))
-        return original(session, output, feeds)
+    def counted(session: Any, output: str, inputs: Any) -> Any:
+        calls.append((output, len(inputs["mask"])))
+        return original(session, output, inputs)
 
     monkeypatch.setattr(onnx, "run_session", counted)
     bundle = trunkline.load(folder)
@@ -346,8 +345,8 @@ def test_values_that_are_not_finite_are_an_error(folder: Path, monkeypatch: pyte
     bundle = trunkline.load(folder)
 
     class Broken:
-        def run(self, names: list[str], feeds: Any) -> list[Any]:
-            return [np.full((*feeds["ids"].shape, tiny_models.WIDTH), np.nan, np.float32)]
+        def run(self, names: list[str], inputs: Any) -> list[Any]:
+            return [np.full((*inputs["ids"].shape, tiny_models.WIDTH), np.nan, np.float32)]
 
     monkeypatch.setattr(bundle._predictor.engine, "_trunk", Broken())
     with pytest.raises(TrunklineError, match="hidden has values that are not finite"):
@@ -359,7 +358,7 @@ import sys
 
 class Blocked:
     def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] in {"torch", "transformers", "pydantic", "safetensors", "onnx", "scipy", "sklearn",
+        if name.split(".")[0] in {"torch", "transformers", "pydantic", "onnx", "scipy", "sklearn",
                                   "datasets", "accelerate", "huggingface_hub", "typer", "rich", "yaml"}:
             raise ImportError("blocked: " + name)
 

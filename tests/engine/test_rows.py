@@ -34,13 +34,13 @@ def naive(units: UnitText, states: np.ndarray) -> np.ndarray:
 
 def pooled(units: UnitText, states: np.ndarray) -> np.ndarray:
     pooling, rows = Pooling(units), rows_of(0, units)
-    found = np.zeros((pooling.n_slots, states.shape[1]), np.float32)
+    found = np.zeros((pooling.n_rows, states.shape[1]), np.float32)
     begins = np.cumsum([0, *units.sizes])
     for row in rows:
         pool = pool_of([(pooling, row.window)], len(row.ids))[0]
-        slots = pooling.slots[row.window]
-        found[slots] += (pool @ states[begins[row.window] : begins[row.window + 1]])[: len(slots)]
-    return found if pooling.slot_of is None else found[pooling.slot_of]
+        rows = pooling.rows[row.window]
+        found[rows] += (pool @ states[begins[row.window] : begins[row.window + 1]])[: len(rows)]
+    return found if pooling.row_of is None else found[pooling.row_of]
 
 
 @pytest.mark.parametrize("kind", ["words", "text", "question"])
@@ -70,7 +70,7 @@ def test_symbols_that_the_tokenizer_drops_are_computed_once(tiny: Loaded) -> Non
     text = "\ufffd" * 5000 + " ann"
     units = word_units(tiny.tokenizer.encode([text])[0], split_words(text))
     pooling = Pooling(units)
-    assert (units.n_units, pooling.n_slots) == (5001, 2)
+    assert (units.n_units, pooling.n_rows) == (5001, 2)
 
 
 @settings(max_examples=60, deadline=None)

@@ -1,4 +1,4 @@
-"""`trunkline export`, from a bundle with weights for torch to a signed one with graphs, and to other formats."""
+"""`trunkline export`, from a bundle with weights for torch to a signed one with graphs."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_from_export_to_a_bundle_that_takes_tasks(source: Path, tmp_path: Path) 
     assert "MB in" in done.output
     assert "branch beside torch" in done.output and "branch-bank beside torch" in done.output
     opened = open_bundle(out)
-    assert (opened.manifest.name, opened.manifest.slots) == ("small", ("qkv", "down"))
+    assert (opened.manifest.name, opened.manifest.lora_targets) == ("small", ("qkv", "down"))
     run("bundle", "add", out, "own", source / "tasks" / "own.safetensors")
     run("bundle", "add", out, "topics", source / "tasks" / "topics.safetensors")
     assert set(open_bundle(out).tasks) == {"own", "people", "topics"}
@@ -64,26 +64,13 @@ def test_rounded_weights_are_judged_on_dev(source: Path, tmp_path: Path) -> None
         run("export", source, "--out", tmp_path / "x", "--weights", "int8", "--texts", texts)
 
 
-def test_other_formats(source: Path, tmp_path: Path) -> None:
-    texts = tmp_path / "texts.txt"
-    done = run("export", source, "--out", tmp_path / "one", "--format", "merged", "--task", "people", "--texts", texts)
-    assert (tmp_path / "one" / "model.onnx").is_file()
-    said = next(line for line in done.output.splitlines() if line.startswith("merged beside torch"))
-    assert "with people: probabilities by" in said and "features" not in said
-    done = run("export", source, "--out", tmp_path / "files", "--format", "onnx-adapter", "--json")
-    assert "people.onnx_adapter" in json.loads(done.output)["files"]
-    for extra in ((), ("--task", "people", "--task", "topics"), ("--task", "people", "--sign", texts)):
-        with pytest.raises(TrunklineError, match=r"--task|--sign"):
-            run("export", source, "--out", tmp_path / "x", "--format", "merged", *extra)
-
-
 @pytest.mark.parametrize("pair", ["people", "=x", "people=", "nothing=file.jsonl"])
 def test_pairs_that_are_none(source: Path, tmp_path: Path, pair: str) -> None:
     with pytest.raises(TrunklineError, match="--dev"):
         run("export", source, "--out", tmp_path / "out", "--weights", "int8", "--dev", pair)
 
 
-@pytest.mark.parametrize("setting", ["slots=qkv", "attention=slow", "lora_targets=query"])
+@pytest.mark.parametrize("setting", ["variants=bank", "attention=slow", "lora_targets=query"])
 def test_settings_that_are_none(source: Path, tmp_path: Path, setting: str) -> None:
     with pytest.raises(TrunklineError, match=setting.split("=")[0]):
         run("export", source, "--out", tmp_path / "out", "--set", setting)

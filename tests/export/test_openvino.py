@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import onnx_graphs as graphs
 import pytest
 
+import onnx_graphs as graphs
 import tiny_models
 from trunkline.encoder.bundle_files import Loaded
 from trunkline.export.graph import branch_graph, trunk_graph
@@ -52,9 +52,5 @@ def test_openvino_computes_what_torch_does(tiny: Loaded) -> None:
         "all": Adapter(tiny_models.random_adapter(config, layers, rank=16, targets=graphs.ALL_LINEARS, seed=2), head),
     }
     trunk, branch = Compiled(trunk_graph(weights)), Compiled(branch_graph(weights, "required", graphs.ALL_TARGETS))
-    run = forked(trunk, branch, graphs.feeds_of(adapters, graphs.shapes_of(weights)))
-    report = check_parity(
-        tiny.encoder, tiny.tokenizer, run, tiny_models.SENTENCES, adapters, tolerance=Tolerance(features=1e-4)
-    )
-    assert {case.adapter for case in report.cases} == adapters.keys()
-    assert max(case.rows for case in report.cases) > 1
+    run = forked(trunk, branch, graphs.inputs_of(adapters, graphs.shapes_of(weights)))
+    check_parity(tiny.encoder, tiny.tokenizer, run, tiny_models.SENTENCES, adapters, tolerance=Tolerance(features=1e-4))

@@ -6,18 +6,17 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnx_graphs as graphs
 import pytest
 from onnx import numpy_helper
 
+import onnx_graphs as graphs
 import tiny_models
-from trunkline.bundle.lora import SLOTS
+from trunkline.bundle.lora import LORA_TARGETS
 from trunkline.encoder.bundle_files import Loaded
 from trunkline.engine.session import open_session
 from trunkline.errors import TrunklineError
-from trunkline.export.adapters import head_linear
-from trunkline.export.graph import branch_graph, merged_graph, trunk_graph
-from trunkline.export.parity import Adapter, Tolerance, banked, check_parity, forked, merged
+from trunkline.export.graph import branch_graph, trunk_graph
+from trunkline.export.parity import Adapter, Tolerance, banked, check_parity, forked
 from trunkline.export.weights import take_weights
 
 TEXTS = tiny_models.SENTENCES
@@ -46,26 +45,31 @@ def adapters(tiny: Loaded) -> dict[str, Adapter]:
 @pytest.fixture
 def made(tiny: Loaded) -> tuple[bytes, bytes]:
     weights = take_weights(tiny.encoder)
-    return trunk_graph(weights), branch_graph(weights, lora_targets=tuple(SLOTS))
+    return trunk_graph(weights), branch_graph(weights, lora_targets=tuple(LORA_TARGETS))
 
 
 def run_gate(tiny: Loaded, made: tuple[bytes, bytes], adapters: dict[str, Adapter], **options: Any) -> Any:
-    run = forked(open_session(made[0]), open_session(made[1]), graphs.feeds_of(adapters))
+    run = forked(open_session(made[0]), open_session(made[1]), graphs.inputs_of(adapters))
     return check_parity(tiny.encoder, tiny.tokenizer, run, TEXTS, adapters, **options)
 
 
 def test_the_report_covers_lengths_batches_paddings_and_adapters(
     tiny: Loaded, made: tuple[bytes, bytes], adapters: dict[str, Adapter]
 ) -> None:
-    report = run_gate(tiny, made, adapters)
-    assert {case.adapter for case in report.cases} == set(adapters)
-    alone = {case.width for case in report.cases if case.rows == 1 and case.adapter == "none"}
-    assert alone >= {2, 3, 4, 5, 7, 8, 9, 15, 16, 17, 31, 32, 33, 63, 64}
-    assert {case.rows for case in report.cases} > {1, 8}
-    assert any(case.padding > case.width for case in report.cases)
-    assert 0 < report.worst("features") <= Tolerance().features
-    assert 0 < report.worst("probabilities") <= Tolerance().probabilities
-    assert 0.99999 < report.worst("cosine") <= 1.0001
+    seen: list[tuple[int, int, bool, str]] = []
+    run = forked(open_session(made[0]), open_session(made[1]), graphs.inputs_of(adapters))
+
+    def watched(rows: Any, names: Any) -> Any:
+        seen.append((*rows["ids"].shape, bool((rows["mask"] == 0).any()), names[0]))
+        return run(rows, names)
+
+    report = check_parity(tiny.encoder, tiny.tokenizer, watched, TEXTS, adapters)
+    assert report.adapters == tuple(adapters) and {name for *_, name in seen} == set(adapters)
+    assert {width for rows, width, _, name in seen if rows == 1 and name == "none"} >= {2, 3, 8, 17, 64}
+    assert any(padding for rows, _, padding, _ in seen if rows > 1) and report.runs == len(seen)
+    assert 0 < report.worst["features"] <= Tolerance().features
+    assert 0 < report.worst["probabilities"] <= Tolerance().probabilities
+    assert 0.99999 < report.worst["cosine"] <= 1.0001
 
 
 @pytest.mark.parametrize(
@@ -99,21 +103,9 @@ def test_an_adapter_in_place_of_another_is_refused(
     tiny: Loaded, made: tuple[bytes, bytes], adapters: dict[str, Adapter]
 ) -> None:
     swapped = dict(zip(adapters, [adapters["none"], adapters["large"], adapters["small"]], strict=True))
-    run = forked(open_session(made[0]), open_session(made[1]), graphs.feeds_of(swapped))
+    run = forked(open_session(made[0]), open_session(made[1]), graphs.inputs_of(swapped))
     with pytest.raises(TrunklineError, match=r"the worst: adapter (small|large)"):
         check_parity(tiny.encoder, tiny.tokenizer, run, TEXTS, adapters)
-
-
-def test_a_merged_task_is_held_to_its_probabilities(tiny: Loaded, adapters: dict[str, Adapter]) -> None:
-    task = adapters["small"]
-    assert task.head is not None
-    content = merged_graph(take_weights(tiny.encoder, task.lora), head_linear(task.head))
-    case = {"task": task}
-    report = check_parity(tiny.encoder, tiny.tokenizer, merged(open_session(content)), TEXTS, case)
-    assert report.worst("features") is None and report.worst("probabilities") > 0
-    wrong = merged_graph(take_weights(tiny.encoder), head_linear(task.head))
-    with pytest.raises(TrunklineError, match="probabilities 0"):
-        check_parity(tiny.encoder, tiny.tokenizer, merged(open_session(wrong)), TEXTS, case)
 
 
 def test_mixed_rows_of_a_bank_and_required_inputs_pass(
@@ -121,9 +113,10 @@ def test_mixed_rows_of_a_bank_and_required_inputs_pass(
 ) -> None:
     weights = take_weights(tiny.encoder)
     shapes, trunk = graphs.shapes_of(weights), open_session(made[0])
-    run = banked(trunk, open_session(branch_graph(weights, "bank", tuple(SLOTS))), graphs.feeds_of(adapters), shapes)
-    report = check_parity(tiny.encoder, tiny.tokenizer, run, TEXTS, adapters, mixed=True)
-    assert any(case.adapter.count(",") == 2 for case in report.cases)
+    run = banked(
+        trunk, open_session(branch_graph(weights, "bank", tuple(LORA_TARGETS))), graphs.inputs_of(adapters), shapes
+    )
+    assert "probabilities" not in check_parity(tiny.encoder, tiny.tokenizer, run, TEXTS, adapters, mixed=True).worst
     first = next(iter(adapters))
     with pytest.raises(TrunklineError, match="differ from torch"):
         # The bank's first adapter for every row.
@@ -135,14 +128,14 @@ def test_mixed_rows_of_a_bank_and_required_inputs_pass(
             adapters,
             mixed=True,
         )
-    required = open_session(branch_graph(weights, "required", tuple(SLOTS)))
+    required = open_session(branch_graph(weights, "required", tuple(LORA_TARGETS)))
     check_parity(
-        tiny.encoder, tiny.tokenizer, forked(trunk, required, graphs.feeds_of(adapters, shapes)), TEXTS, adapters
+        tiny.encoder, tiny.tokenizer, forked(trunk, required, graphs.inputs_of(adapters, shapes)), TEXTS, adapters
     )
 
 
 def test_nothing_to_compare_is_refused(tiny: Loaded, made: tuple[bytes, bytes], adapters: dict[str, Adapter]) -> None:
-    run = forked(open_session(made[0]), open_session(made[1]), graphs.feeds_of(adapters))
+    run = forked(open_session(made[0]), open_session(made[1]), graphs.inputs_of(adapters))
     with pytest.raises(TrunklineError, match="0 texts"):
         check_parity(tiny.encoder, tiny.tokenizer, run, [], adapters)
     with pytest.raises(TrunklineError, match="0 adapters"):
@@ -156,7 +149,7 @@ def test_differences_are_shares_of_the_largest_feature(tiny: Loaded) -> None:
 
     def run_with(factor: float) -> Any:
         trunk, branch = graphs.sessions(take_weights(tiny.encoder))
-        plain = forked(trunk, branch, graphs.feeds_of(adapters))
+        plain = forked(trunk, branch, graphs.inputs_of(adapters))
 
         def run(rows: Any, names: Any) -> Any:
             return {"features": plain(rows, names)["features"] * np.float32(factor)}
@@ -165,5 +158,5 @@ def test_differences_are_shares_of_the_largest_feature(tiny: Loaded) -> None:
             tiny.encoder, tiny.tokenizer, run, TEXTS, adapters, tolerance=Tolerance(features=1.0, cosine=0.9)
         )
 
-    assert run_with(1.01).worst("features") == pytest.approx(0.01, rel=0.01)
-    assert run_with(1.01).worst("cosine") == pytest.approx(1.0, abs=1e-6)
+    assert run_with(1.01).worst["features"] == pytest.approx(0.01, rel=0.01)
+    assert run_with(1.01).worst["cosine"] == pytest.approx(1.0, abs=1e-6)

@@ -9,21 +9,26 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnx_graphs as graphs
 import pytest
 
+import onnx_graphs as graphs
 import tiny_models
 from trunkline.encoder.bundle_files import Loaded, load_any
 from trunkline.engine.rounding import round_int8, round_table_int8, smoothing
 from trunkline.engine.session import open_session
 from trunkline.errors import MismatchError, TrunklineError
-from trunkline.export.adapters import adapter_feeds
 from trunkline.export.builder import Builder
-from trunkline.export.graph import branch_graph, trunk_graph
-from trunkline.export.layers import Kernels
-from trunkline.export.quantise.int4 import int4_embedding, int4_linear, round_int4, round_table_int4
-from trunkline.export.quantise.kernels import PLANS, Plan, int8_embedding, int8_linear, quantised_kernels
-from trunkline.export.quantise.smooth import Calibration, calibrate
+from trunkline.export.graph import Kernels, branch_graph, trunk_graph
+from trunkline.export.int4 import int4_embedding, int4_linear, round_int4, round_table_int4
+from trunkline.export.quantise import (
+    PLANS,
+    Calibration,
+    Plan,
+    calibrate,
+    int8_embedding,
+    int8_linear,
+    quantised_kernels,
+)
 from trunkline.export.weights import BackboneWeights, linear_layers, take_weights
 
 TEXTS = tiny_models.SENTENCES
@@ -51,18 +56,18 @@ def sessions(weights: BackboneWeights, kernels: Kernels) -> tuple[Any, Any]:
     return open_session(trunk_graph(weights, kernels)), open_session(branch)
 
 
-def states(sessions: tuple[Any, Any], start: Loaded, feeds: Any = None) -> Array:
+def states(sessions: tuple[Any, Any], start: Loaded, inputs: Any = None) -> Array:
     """[tokens, hidden] of all sentences, one run each."""
     found = []
     for tokens in start.tokenizer.encode(TEXTS):
         rows = graphs.rows_of([tokens.windows[0].ids], start.encoder.config.pad_id)
-        found.append(graphs.features(*sessions, rows, feeds)[0])
+        found.append(graphs.features(*sessions, rows, inputs)[0])
     return np.concatenate(found)
 
 
 def quantised_states(start: Loaded, plan: Plan, adapter: Any = None) -> Array:
     kernels = quantised_kernels(take_weights(start.encoder), plan, seen(start, [adapter] if adapter else []))
-    return states(sessions(*kernels), start, adapter_feeds(adapter) if adapter else None)
+    return states(sessions(*kernels), start, graphs.adapter_inputs(adapter) if adapter else None)
 
 
 def torch_states(start: Loaded, adapter: Any = None) -> Array:
@@ -105,9 +110,9 @@ def test_an_int4_weight_is_at_once_an_int8_weight() -> None:
 
 def test_int4_takes_the_largest_block_that_divides_the_inputs_and_refuses_odd_ones() -> None:
     assert round_int4(random_matrix(48, 3), 32).block == 24
-    with pytest.raises(TrunklineError, match="33 inputs"):
+    with pytest.raises(TrunklineError, match="width 33"):
         round_int4(random_matrix(33, 3), 32)
-    with pytest.raises(TrunklineError, match="size 33"):
+    with pytest.raises(TrunklineError, match="width 33"):
         round_table_int4(random_matrix(3, 33), 32)
     with pytest.raises(TrunklineError, match="float16"):
         round_table_int4(random_matrix(4, 32) * 1e6, 32)
@@ -191,10 +196,11 @@ def test_factors_are_folded_only_where_no_adapter_comes_in_between(tiny: Loaded)
     assert "layers.0.out.smoothed" not in trunk and "layers.0.down.smoothed" in trunk
     assert "layers.2.out.smoothed" in branch
     adapter = tiny_models.random_adapter(tiny.encoder.config, (2, 3), targets=("value", "out"))
-    everywhere = sessions(*quantised_kernels(weights, Plan(), seen(tiny), range(0)))
+    folded, other = quantised_kernels(dataclasses.replace(weights, fork=4), Plan(), seen(tiny))
+    everywhere = sessions(dataclasses.replace(folded, fork=weights.fork), other)
     wanted = torch_states(tiny, adapter)
     assert cosine(states(everywhere, tiny), torch_states(tiny)) > 0.995
-    assert cosine(states(everywhere, tiny, adapter_feeds(adapter)), wanted) < 0.99
+    assert cosine(states(everywhere, tiny, graphs.adapter_inputs(adapter)), wanted) < 0.99
     assert cosine(quantised_states(tiny, Plan(), adapter), wanted) > 0.995
 
 

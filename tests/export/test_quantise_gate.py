@@ -18,12 +18,10 @@ from trunkline.encoder.storage import backbone_hash
 from trunkline.engine.base import Predictor
 from trunkline.engine.onnx import OnnxEngine
 from trunkline.errors import TrunklineError
-from trunkline.export.bundle import export_bundle, make_graphs
+from trunkline.export.bundle import Source, export_bundle, load_source, make_graphs
+from trunkline.export.gate import QualityError, quality_gate
 from trunkline.export.options import ExportOptions
-from trunkline.export.quantise.gate import QualityError, quality_gate
-from trunkline.export.quantise.kernels import PLANS, Plan, quantised_kernels
-from trunkline.export.quantise.smooth import calibrate
-from trunkline.export.source import Source, load_source
+from trunkline.export.quantise import PLANS, Plan, calibrate, quantised_kernels
 from trunkline.export.weights import take_weights
 from trunkline.model import load
 
@@ -50,7 +48,8 @@ def fitted(start: Loaded, folder: Path, examples: list[Any]) -> Source:
 
 def rounded(source: Source, plan: Plan) -> Predictor:
     """The tasks on graphs of this plan."""
-    calibration = calibrate(source.encoder, source.tokenizer, source.texts, source.loras, moments=True)
+    loras = [adapter.lora for adapter in source.adapters.values() if adapter.lora is not None]
+    calibration = calibrate(source.encoder, source.tokenizer, source.texts, loras, moments=True)
     graphs = make_graphs(source, OPTIONS, *quantised_kernels(take_weights(source.encoder), plan, calibration))
     return source.predictor(OnnxEngine(graphs, source.manifest.shapes, source.encoder.config.pad_id))
 
@@ -115,7 +114,7 @@ def test_scores_that_are_no_numbers_are_refused(
     tiny: Loaded, examples: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source = fitted(tiny, tmp_path / "bundle", examples)
-    from trunkline.export.quantise import gate
+    from trunkline.export import gate
 
     family = gate.get_family("ner")
     monkeypatch.setattr(type(family), "score", lambda *parts: {family.main_score: np.nan})

@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 import tiny_models
 from trunkline.encoder.bundle_files import Loaded, load_any
 from trunkline.errors import TrunklineError
-from trunkline.export.vocabulary import Vocabulary, prune_encoder, prune_vocabulary, shorten_positions
-from trunkline.export.weights import take_weights
+from trunkline.export.vocabulary import Vocabulary, prune_encoder, prune_vocabulary
+from trunkline.export.weights import shorten_positions, take_weights
 from trunkline.text.tokens import TextTokenizer
 
 CORPUS = [row["text"] for row in tiny_models.ner_rows(60)]

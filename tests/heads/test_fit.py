@@ -13,7 +13,7 @@ from sklearn.preprocessing import StandardScaler
 import tiny_models
 import trunkline
 from trunkline.bundle.parts import Head
-from trunkline.encoder.embedded import find_embedded
+from trunkline.encoder.resolve import find_embedded
 from trunkline.heads import fit
 from trunkline.heads.fit import PENALTIES, LabelledFeatures, best_temperature, cross_validate, fit_head
 from trunkline.heads.linear import head_path

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from trunkline.errors import DataError
-from trunkline.label.output import AnswerCache
+from trunkline.label.chat import AnswerCache
 
 
 def test_answers_come_back(tmp_path: Path) -> None:

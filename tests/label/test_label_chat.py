@@ -16,10 +16,9 @@ import pytest
 from chat_server import Asked, ChatServer, Response, completion, entities_of, good, serve
 
 from trunkline.errors import TrunklineError
-from trunkline.label import endpoint as endpoint_module
+from trunkline.label import chat as endpoint_module
 from trunkline.label import label_text
-from trunkline.label.chat import locate, parse_answer
-from trunkline.label.endpoint import InvalidAnswer, retry_after
+from trunkline.label.chat import InvalidAnswer, locate, parse_answer, retry_after
 
 TEXTS = ["Ann went to Oslo.", "Acme hired Ann.", "Nothing here.", "Oslo, Oslo and Osloers.", "Ann left Acme."]
 

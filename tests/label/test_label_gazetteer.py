@@ -13,9 +13,8 @@ from hypothesis import strategies as st
 
 from trunkline.atomic import write_atomic
 from trunkline.errors import DataError
-from trunkline.label.gazetteer import SurfaceIndex, read_gazetteer, word_keys
+from trunkline.label.gazetteer import SurfaceIndex, is_whole, read_gazetteer, word_keys
 from trunkline.label.options import GazetteerOptions
-from trunkline.label.sentences import is_whole
 from trunkline.text.examples import Span
 
 

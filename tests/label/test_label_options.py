@@ -95,13 +95,8 @@ def test_urls(url: str) -> None:
 
 
 def test_lists_come_as_text_too() -> None:
-    raw = {"teacher": "x", "drop": "a, b"}
-    for rename in ("PER=person,MISC=", ["PER=person", "MISC="], {"PER": "person", "MISC": ""}):
-        options: Any = check_options("teacher", raw | {"rename": rename}, TEXT_METHODS)
-        assert (options.rename, options.drop) == ({"PER": "person", "MISC": ""}, ("a", "b"))
-    for wrong in ("PER", "=x", ["PER=a", "x"]):
-        with pytest.raises(RecipeError, match="expected LABEL=concept"):
-            check_options("teacher", raw | {"rename": wrong}, TEXT_METHODS)
+    drop: Any = check_options("gazetteer", {"gazetteer": "g.tsv", "drop": "a, b"}, TEXT_METHODS)
+    assert drop.drop == ("a", "b")
     chat: Any = check_options("chat", CHAT | {"prices": "0.15,0.60", "cache": None}, TEXT_METHODS)
     assert (chat.prices, chat.cache) == ((0.15, 0.6), None)
     assert chat == ChatOptions(**CHAT, prices=(0.15, 0.6))  # type: ignore[arg-type]

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trunkline.label.documents import split_passages
-from trunkline.label.sentences import find_all, is_whole, iterate_sentences, normalise_type
+from trunkline.label.files import split_passages
+from trunkline.label.gazetteer import find_all, is_whole, iterate_sentences, normalise_type
 
 
 def test_sentences_of_a_document() -> None:

@@ -11,7 +11,7 @@ import pytest
 from trunkline.data.source_card import load_source_card
 from trunkline.errors import DataError, TrunklineError
 from trunkline.label import label_text
-from trunkline.label.output import open_atomic
+from trunkline.label.files import open_atomic
 
 TEXTS = ["The Nile is long. Nobody knows why.", "She saw Jordan and the Nile."]
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from trunkline.label.cleaning import Candidate, clean, count_words, normalise
+from trunkline.label.filters import Candidate, clean, count_words, normalise
 from trunkline.label.options import DocumentOptions
 from trunkline.text.examples import PairExample
 

@@ -13,8 +13,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from trunkline.errors import DataError
-from trunkline.label.cleaning import Candidate
-from trunkline.label.documents import split_passages, without_code
+from trunkline.label.files import split_passages, without_code
+from trunkline.label.filters import Candidate
 from trunkline.label.options import PAIR_METHODS, check_options
 from trunkline.label.pairs import find_candidates
 

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 import tiny_models
-from trunkline.encoder.batch import TokenBatch
 from trunkline.encoder.bundle_files import Loaded
+from trunkline.encoder.encoder import TokenBatch
 from trunkline.encoder.lora import LoraAdapter
 from trunkline.errors import TrainingError
 from trunkline.prefinetune.grad_cache import cached_losses, chunk_slices

@@ -15,8 +15,8 @@ from torch import Tensor
 
 import tiny_models
 from trunkline.config import PrefinetuneRecipe, parse_recipe
-from trunkline.encoder.batch import TokenBatch
 from trunkline.encoder.bundle_files import Loaded, load_any
+from trunkline.encoder.encoder import TokenBatch
 from trunkline.errors import EncoderError, RecipeError, TrunklineError
 from trunkline.model import load
 from trunkline.prefinetune import Report, prefinetune

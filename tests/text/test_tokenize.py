@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import tiny_models
-from trunkline.encoder.batch import TokenBatch
+from trunkline.encoder.encoder import TokenBatch
 from trunkline.errors import EncoderError, TrunklineError
 from trunkline.text.packing import pack, text_unit, unit_borders, word_units
 from trunkline.text.tokens import TextTokenizer, unknown_share

@@ -21,8 +21,7 @@ import yaml
 
 import tiny_models
 from trunkline.config import load_recipe
-from trunkline.encoder.adapter_file import AdapterFile
-from trunkline.encoder.bundle_files import load_any, save_bundle
+from trunkline.encoder.bundle_files import AdapterFile, load_any, save_bundle
 from trunkline.errors import DataError, MismatchError, TrunklineError
 from trunkline.tasks import get_family
 from trunkline.text.examples import TextExample

@@ -15,8 +15,7 @@ import yaml
 
 import tiny_models
 from trunkline.config import load_recipe
-from trunkline.encoder.adapter_file import AdapterFile
-from trunkline.encoder.bundle_files import load_any, save_bundle
+from trunkline.encoder.bundle_files import AdapterFile, load_any, save_bundle
 from trunkline.errors import RecipeError, TrunklineError
 from trunkline_lab.benchmark import cells as cells_module
 from trunkline_lab.benchmark.cells import Cell, expand, group_jobs

@@ -200,6 +200,7 @@ def test_benchmark_index_takes_held_out_splits_only(tmp_path: Path) -> None:
     divided = write_parts(tmp_path, "divided", {"train": lines}, {"dev": {"from": "train", "fraction": 0.34}})
     index = benchmark_index([published, divided])
     assert index.owners == {"published@test": 1, "divided@dev": 2}
-    found = index.find([HELD_OUT, "learnt from this text", "a few of them", *lines], near=False)
+    asked = [HELD_OUT, "learnt from this text", "a few of them", *lines]
+    found = [index.find(text, near=False) for text in asked]
     assert [match is not None for match in found[:3]] == [True, False, False]
     assert sum(match is not None for match in found[3:]) == 2

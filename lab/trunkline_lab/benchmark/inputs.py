@@ -11,8 +11,7 @@ from typing import Any
 
 import torch
 
-from trunkline.encoder.adapter_file import primary_file
-from trunkline.encoder.bundle_files import Loaded, load_any
+from trunkline.encoder.bundle_files import Loaded, load_any, primary_file
 from trunkline.errors import DataError, MismatchError, TrunklineError
 from trunkline.tasks import get_family
 from trunkline.text.tokens import TextTokenizer

@@ -10,7 +10,7 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from trunkline.adapt.settings import LoraSettings
 from trunkline.config import FamilyName, Fraction, PositiveFloat, PositiveInt, Section, Seed
-from trunkline.config.base import Target
+from trunkline.config.recipes import Target
 from trunkline.errors import TrunklineError
 from trunkline.problems import nearest
 from trunkline_lab.benchmark.peers import PEERS
@@ -132,7 +132,8 @@ class AdaptSection(Section):
     rank: PositiveInt = _LORA.rank
     targets: tuple[Target, ...] = cast(tuple[Target, ...], _LORA.targets)
     rate: PositiveFloat = _LORA.rate
-    epochs: PositiveInt = _LORA.epochs
+    steps: PositiveInt = _LORA.steps
+    contrast: float = _LORA.contrast
     batch: PositiveInt = _LORA.batch
     dropout: Fraction = _LORA.dropout
     max_length: Annotated[int, Field(ge=8)] = 128
@@ -144,7 +145,8 @@ class AdaptSection(Section):
 
     def lora(self) -> LoraSettings:
         """LoRA's settings."""
-        return LoraSettings(self.rank, self.targets, self.epochs, self.rate, self.batch, self.dropout)
+        names = ("rank", "targets", "steps", "rate", "batch", "dropout", "contrast")
+        return LoraSettings(**{name: getattr(self, name) for name in names})
 
 
 class ModesSection(Section):

@@ -103,7 +103,7 @@ def near_duplicates(context: typer.Context) -> None:
 
     Example: trunkline-lab speed near-duplicates --sentences 100000
     """
-    _pass_on("speed.minhash", context)
+    _pass_on("speed.near_duplicates", context)
 
 
 def litert(

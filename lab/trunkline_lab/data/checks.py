@@ -10,10 +10,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from trunkline.data.checks.decontaminate import decontaminate
-from trunkline.data.checks.findings import TRAIN, check_overlap, check_splits, index_split
-from trunkline.data.checks.overlap import OverlapIndex
-from trunkline.data.checks.report import SAMPLES, Finding, Report, example_texts
+from trunkline.data.checks import SAMPLES, TRAIN, Finding, Report, check_overlap, check_splits, index_split
+from trunkline.data.overlap import OverlapIndex, decontaminate, example_texts
 from trunkline.errors import TrunklineError
 from trunkline.text.examples import Example
 from trunkline_lab.data.cards import Card, list_cards, load_card

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from trunkline.data.checks.report import example_texts
+from trunkline.data.overlap import example_texts
 from trunkline.errors import TrunklineError
 from trunkline.text.examples import Example, PlainExample
 from trunkline_lab.data.readers.plain import Passages, cut_text

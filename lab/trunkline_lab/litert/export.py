@@ -122,7 +122,7 @@ class LiteRtProcess:
         Args:
             ids: Token ids [tokens], special ones included.
             pool: For each unit the share of each token, [units, tokens].
-            feeds: An adapter as `runtime.feeds.fuse` gives it, of any rank that fits.
+            feeds: An adapter as `runtime.inputs.fuse` gives it, of any rank that fits.
             length: Which signature; the shortest that fits by default.
 
         Returns:

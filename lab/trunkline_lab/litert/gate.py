@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from trunkline.export.adapters import adapter_feeds
 from trunkline.export.parity import Adapter, Outputs, Rows, Run, Tolerance
+from trunkline_lab.deployment_formats import adapter_inputs
 from trunkline_lab.litert.export import LiteRtProcess
 
 FLOAT32 = Tolerance(features=1e-4)
@@ -17,13 +17,13 @@ INT8 = Tolerance(features=0.5, probabilities=0.5, cosine=0.99)
 
 def litert_run(process: LiteRtProcess, adapters: Mapping[str, Adapter]) -> Run:
     """What `check_parity` calls; rows are run one by one."""
-    feeds = {name: adapter_feeds(adapter.lora, adapter.head) for name, adapter in adapters.items()}
+    inputs = {name: adapter_inputs(adapter.lora, adapter.head) for name, adapter in adapters.items()}
 
     def run(rows: Rows, names: Sequence[str]) -> Outputs:
         found = []
         for ids, mask, pool, name in zip(rows["ids"], rows["mask"], rows["pool"], names, strict=True):
             tokens = int(mask.sum())
-            found.append(process.run(ids[:tokens], pool[:, :tokens], feeds[name]))
+            found.append(process.run(ids[:tokens], pool[:, :tokens], inputs[name]))
         return {name: np.stack([outputs[name] for outputs in found]) for name in found[0]}
 
     return run

@@ -22,7 +22,7 @@ LAYOUT = "litert.json"
 FILES = {"trunk": "trunk.tflite", "branch": "branch.tflite"}
 LENGTHS = (16, 32, 64, 128)
 SLOTS = ("qkv", "out", "up", "down")
-"""As in `runtime.feeds`, which the converter's environment cannot be sure to import."""
+"""As in `runtime.inputs`, which the converter's environment cannot be sure to import."""
 
 FloatArray = npt.NDArray[np.float32]
 Weights = Literal["int8", "float32"]
@@ -116,7 +116,7 @@ class Layout:
         """An adapter's feeds with zeros up to the sizes of the inputs; what it does not have is all zeros.
 
         Args:
-            feeds: LoRA and head tensors as `runtime.feeds.fuse` gives them, of any rank up to that of the files.
+            feeds: LoRA and head tensors as `runtime.inputs.fuse` gives them, of any rank up to that of the files.
 
         Raises:
             MismatchError: A tensor that has no input, or is larger than its input.

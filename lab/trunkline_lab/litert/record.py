@@ -8,10 +8,9 @@ from typing import Any
 
 from trunkline.atomic import write_atomic
 from trunkline.bundle.manifest import TOKENIZER
-from trunkline.export.bundle import COMPARED_TEXTS, prepare_weights, spread
+from trunkline.export.bundle import COMPARED_TEXTS, Source, load_source, prepare_weights, spread
 from trunkline.export.options import QUANTISED_TOLERANCE, ExportOptions
 from trunkline.export.parity import Adapter, Tolerance, check_parity
-from trunkline.export.source import Source, load_source
 from trunkline_lab.litert.export import export_litert, open_litert
 from trunkline_lab.litert.gate import litert_run
 from trunkline_lab.litert.layout import LENGTHS, LiteRtOptions
@@ -54,10 +53,10 @@ def litert_record(source: str, out: Path, options: ExportOptions) -> dict[str, A
 def litert_options(source: Source, weights: str) -> LiteRtOptions:
     """Room for every adapter and head of a bundle, and signatures up to its window."""
     bundle = source.bundle
-    ranks = {target: 16 if target == "qkv" else 1 for target in source.manifest.slots}
-    adapters = [part.feeds for part in bundle.primaries.values()] + [task.feeds for task in bundle.tasks.values()]
-    for feeds in adapters:
-        for name, value in feeds.items():
+    ranks = {target: 16 if target == "qkv" else 1 for target in source.manifest.lora_targets}
+    adapters = [part.inputs for part in bundle.primaries.values()] + [task.inputs for task in bundle.tasks.values()]
+    for inputs in adapters:
+        for name, value in inputs.items():
             if name.startswith("lora.") and name.endswith(".a"):
                 target = name.split(".")[2]
                 ranks[target] = max(ranks[target], value.shape[1])

@@ -18,16 +18,14 @@ from typing import Any
 
 import numpy as np
 
-from trunkline.bundle.lora import SLOTS
+from trunkline.bundle.lora import LORA_TARGETS
 from trunkline.encoder.bundle_files import Loaded, load_any, save_bundle
 from trunkline.engine.rounding import round_table_int8
 from trunkline.engine.session import open_session
-from trunkline.export.adapters import adapter_feeds
 from trunkline.export.bundle import export_bundle
 from trunkline.export.graph import branch_graph, trunk_graph
 from trunkline.export.options import ExportOptions
-from trunkline.export.quantise.kernels import PLANS, Plan, quantised_kernels
-from trunkline.export.quantise.smooth import Calibration, calibrate
+from trunkline.export.quantise import PLANS, Calibration, Plan, calibrate, quantised_kernels
 from trunkline.export.vocabulary import prune_vocabulary
 from trunkline.export.weights import BackboneWeights, take_weights
 from trunkline.model import Model, load
@@ -36,6 +34,7 @@ from trunkline.text.packing import UnitText, text_unit
 from trunkline_lab.benchmark.inputs import load_task
 from trunkline_lab.data.cards import load_card
 from trunkline_lab.data.sample import draw
+from trunkline_lab.deployment_formats import adapter_inputs
 from trunkline_lab.resampling import interval, resample
 
 Found = dict[str, Any]
@@ -84,7 +83,7 @@ class Setup:
     def graphs(self, plan: Plan) -> tuple[bytes, bytes]:
         """Trunk and branch, serialised."""
         weights, kernels = quantised_kernels(self.weights, plan, self.seen)
-        return trunk_graph(weights, kernels), branch_graph(weights, lora_targets=tuple(SLOTS), kernels=kernels)
+        return trunk_graph(weights, kernels), branch_graph(weights, lora_targets=tuple(LORA_TARGETS), kernels=kernels)
 
 
 def texts_of(card: str, split: str, count: int, seed: int) -> list[str]:
@@ -116,10 +115,10 @@ def measure_cosine(setup: Setup, say: Callable[[str], None]) -> Found:
     long = texts_of(LONG, "train", 10 * amounts.texts, 1)
     kinds = {name: [text_unit(t) for t in start.tokenizer.encode(texts)] for name, texts in (("s", short), ("l", long))}
     units = {"short": kinds["s"], "long": [unit for unit in kinds["l"] if len(unit.sizes) > 1][: amounts.texts]}
-    feeds: dict[str, Mapping[str, Any]] = {"no adapter": {}} | {
-        name: adapter_feeds(file.lora) for name, file in start.primaries.items()
+    inputs: dict[str, Mapping[str, Any]] = {"no adapter": {}} | {
+        name: adapter_inputs(file.lora) for name, file in start.primaries.items()
     }
-    cases = [(kind, adapter) for kind in units for adapter in feeds]
+    cases = [(kind, adapter) for kind in units for adapter in inputs]
     exact: dict[tuple[str, str], Any] = {}
     opened, rows = {}, []
     for name, plan in COSINE_PLANS.items():
@@ -127,7 +126,7 @@ def measure_cosine(setup: Setup, say: Callable[[str], None]) -> Found:
         opened[name] = trunk, branch = open_session(graphs[0]), open_session(graphs[1])
         row: Found = {"plan": name, "facts": plan.facts(), "bytes": sum(map(len, graphs)), "cosine": {}}
         for case in cases:
-            features = [token_features(trunk, branch, text, feeds[case[1]]) for text in units[case[0]]]
+            features = [token_features(trunk, branch, text, inputs[case[1]]) for text in units[case[0]]]
             row["cosine"][" / ".join(case)] = cosines(exact.setdefault(case, features), features)
         rows.append(row)
         say(f"{name}: {row['bytes'] / 1e6:.2f} MB, {row['cosine']}")
@@ -157,13 +156,13 @@ def run_times(opened: Mapping[str, tuple[Any, Any]], ids: Any, rounds: int) -> d
     return {name: dict(zip(("q1", "median", "q3"), map(float, q), strict=True)) for name, q in quartiles.items()}
 
 
-def token_features(trunk: Any, branch: Any, text: UnitText, feeds: Mapping[str, Any]) -> Any:
+def token_features(trunk: Any, branch: Any, text: UnitText, inputs: Mapping[str, Any]) -> Any:
     """Features [tokens, hidden] of every token by graphs, a window at a time."""
     found, begin = [], 0
     for size in text.sizes:
         mask = np.ones((1, size), np.float32)
         states = trunk.run(["hidden"], {"ids": text.ids[None, begin : begin + size], "mask": mask})[0]
-        given = {"hidden": states, "mask": mask, "pool": np.eye(size, dtype=np.float32)[None], **feeds}
+        given = {"hidden": states, "mask": mask, "pool": np.eye(size, dtype=np.float32)[None], **inputs}
         found.append(branch.run(["features"], given)[0][0])
         begin += size
     return np.concatenate(found)

@@ -111,13 +111,13 @@ def _calls(
     states = {"hidden": trunk.run(["hidden"], rows)[0], "mask": rows["mask"]}
     given = [{**states, "pool": _pool(group, length), **group.lora, **group.heads} for group in groups]
     plain = {**states, "pool": _mean(length)}
-    outputs = [branch.run(["features", "logits"], feeds) for feeds in given]
+    outputs = [branch.run(["features", "logits"], inputs) for inputs in given]
     pairs = list(zip(groups, outputs, strict=True))
     return {
         "tokenizer": lambda: reader.read([text]),
         "trunk": lambda: trunk.run(["hidden"], rows),
         "branch": lambda: branch.run(["features"], plain),
-        "branches": lambda: [branch.run(["logits"], feeds) for feeds in given],
+        "branches": lambda: [branch.run(["logits"], inputs) for inputs in given],
         "heads": lambda: [features[0] @ group.heads["head.weight"] for group, (features, _) in pairs],
         "decoding": lambda: [_decode(group, logits[0], read) for group, (_, logits) in pairs],
     }
@@ -143,7 +143,7 @@ def branches(opened: Bundle, tasks: Sequence[str]) -> list[Branch]:
         task = opened.tasks[name]
         adapter = f"task/{name}" if task.own_lora else task.family
         groups.setdefault((adapter, task.family, task.units), []).append(task)
-    return [Branch(*key, _lora(opened.feeds(members[0].name)), tuple(members)) for key, members in groups.items()]
+    return [Branch(*key, _lora(opened.inputs(members[0].name)), tuple(members)) for key, members in groups.items()]
 
 
 def sized(reader: TextReader, length: int) -> str:
@@ -166,8 +166,8 @@ def _tokens(reader: TextReader, words: Sequence[str]) -> int:
     return len(reader.read([" ".join(words)])[0].tokens.offsets) + 2
 
 
-def _lora(feeds: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in feeds.items() if name.startswith("lora.")}
+def _lora(inputs: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in inputs.items() if name.startswith("lora.")}
 
 
 def _decode(group: Branch, logits: Any, read: Any) -> Any:
@@ -176,7 +176,7 @@ def _decode(group: Branch, logits: Any, read: Any) -> Any:
         begin, end = group.columns[task.name]
         borders = read.borders(task.units)
         units = max(1, len(borders)) if group.family == "ner" else 1
-        part = softmax(logits[:units, begin:end] + task.feeds["head.bias"])
+        part = softmax(logits[:units, begin:end] + task.inputs["head.bias"])
         scored.append(Scored([part], [(read.text, borders[: len(part)])], task.labels, task.transitions))
     return FAMILIES[group.family].decode(scored)
 

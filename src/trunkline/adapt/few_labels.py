@@ -1,69 +1,61 @@
-"""LoRA from few labels: low-rank updates and a head, trained together on the frozen encoder.
+"""LoRA from few labels: low-rank updates are trained on the frozen encoder, then a convex head is fitted on them.
 
-The head starts at its convex fit on frozen features, so that the updates are not pulled by a random head (LP-FT, Kumar
-et al. 2022, arXiv 2202.10054). How long is trained is chosen by cross-validation among the labels; then all are used.
+Texts of one label are pulled together by a supervised contrastive loss (Khosla et al. 2020, arXiv 2004.11362) beside
+cross-entropy, whose head starts at its convex fit on frozen features, so that the updates are not pulled by a random
+head (LP-FT, Kumar et al. 2022, arXiv 2202.10054). Cross-validation among the labels says what the whole is worth.
 """
 
 from __future__ import annotations
 
 import copy
-import logging
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from trunkline.adapt.settings import LoraSettings
 from trunkline.bundle.parts import Head
-from trunkline.config.base import AdapterSection
-from trunkline.encoder.batch import TokenBatch
-from trunkline.encoder.encoder import Encoder
+from trunkline.config.recipes import AdapterSection
+from trunkline.encoder.encoder import Encoder, TokenBatch
 from trunkline.encoder.features import Branch, TrunkStates, branch_features
 from trunkline.encoder.lora import LoraAdapter, lora_config
-from trunkline.heads.fit import (
-    CrossValidation,
-    FittedHead,
-    LabelledFeatures,
-    convex_head,
-    cross_validate,
-    finish,
-    fit_head,
-)
+from trunkline.heads.fit import FittedHead, LabelledFeatures, convex_head, cross_validate, finish, fit_head
 from trunkline.tasks import Family, Labels
 from trunkline.text.packing import UnitText, pack
 from trunkline.training.checkpoint import seed_everything
 from trunkline.training.loop import Hooks, LoopSettings, optimizer_for, run
 from trunkline.training.precision import make_accelerator, resolve_precision
 
-log = logging.getLogger(__name__)
-
 FOLDS = 3
 """Of cross-validation: each costs a training."""
+
+TEMPERATURE = 0.1
+"""Divides the cosines of the contrastive loss."""
 
 
 @dataclass(frozen=True, slots=True)
 class TunedLora:
-    """Trained updates with their head, and how they were chosen."""
+    """Trained updates with their head, beside the head on frozen features, both judged on the same held-out folds."""
 
     lora: LoraAdapter
     fitted: FittedHead
-    epochs: int
+    before: FittedHead
 
 
 @dataclass(frozen=True)
-class _Setting:
-    """What all trainings of a task share."""
+class _Task:
+    """What all trainings of a task share; features of `data` are those of the frozen branch."""
 
     encoder: Encoder
-    units: Sequence[UnitText]
-    targets: Sequence[Sequence[int]]
-    states: TrunkStates | None
     primary: LoraAdapter | None
-    labels: Labels
+    data: LabelledFeatures
+    units: Sequence[UnitText]
+    states: TrunkStates | None
+    n_labels: int
     settings: LoraSettings
     bf16: bool
 
@@ -88,107 +80,120 @@ def tune_lora(
         data: All labelled examples, those of dev last; their features are replaced by those of torch.
         units: Their units, tokenised.
         labels: The head's outputs.
-        n_dev: Examples of dev, on which the number of epochs is chosen instead of by cross-validation.
-        settings: Rank, epochs, rate, batch, seed; equal seeds give equal results.
+        n_dev: Examples of dev, which judge instead of cross-validation, and are not trained on.
+        settings: Rank, steps, rate, batch, seed; equal seeds give equal results.
     """
     settings = settings or LoraSettings()
-    seed = settings.seed
     encoder.requires_grad_(False).eval()
     bf16 = resolve_precision("auto") == "bf16"
     states = TrunkStates.of(encoder, units, bf16=bf16)
-    shared = _Setting(encoder, units, data.targets, states, primary, labels, settings, bf16)
-    n_train = len(units) - n_dev
     frozen = branch_features(encoder, [Branch(units, primary)], bf16=bf16, states=states)[0]
-    before = fit_head(family, _with(data, frozen), labels, n_dev=n_dev, seed=seed)
-    folds = cross_validate(family, data, n_dev, folds=FOLDS, seed=seed)
-    known = _with(data, frozen)
-    starts = {fold: convex_head(known, folds.trained(fold), len(labels), before.penalty) for fold in folds.held_out}
-    logits = {fold: _by_epoch(shared, folds, fold, starts[fold]) for fold in folds.held_out}
-    losses = [
-        folds.log_loss({fold: parts[epoch] for fold, parts in logits.items()}, data.targets)
-        for epoch in range(settings.epochs + 1)
-    ]
-    # Epoch 0 is the head alone; a LoRA that was asked for is trained for one epoch at least.
-    epochs = 1 + int(np.argmin(losses[1:]))
-    log.info("LoRA: held-out log loss %.4f after %d epochs, %.4f before", losses[epochs], epochs, losses[0])
-    start = convex_head(known, range(n_train), len(labels), before.penalty)
-    lora, head = _train(shared, range(n_train), start, epochs)
-    chosen = {fold: parts[epochs] for fold, parts in logits.items()}
-    return TunedLora(lora, finish(family, data, labels, folds, chosen, head, before.penalty, n_dev), epochs)
+    known = replace(data, features=frozen)
+    penalty = fit_head(family, known, labels, n_dev=n_dev, seed=settings.seed).penalty
+    folds = cross_validate(family, known, n_dev, folds=FOLDS, seed=settings.seed)
+    task = _Task(encoder, primary, known, units, states, len(labels), settings, bf16)
+    before, after = {}, {}
+    for fold, held_out in folds.held_out.items():
+        train = folds.trained(fold)
+        head = convex_head(known, train, len(labels), penalty)
+        before[fold] = [frozen[number] @ head.weight + head.bias for number in held_out]
+        lora = _train(task, train, head)
+        features = _features(task, lora)
+        head = convex_head(replace(known, features=features), train, len(labels), penalty)
+        after[fold] = [features[number] @ head.weight + head.bias for number in held_out]
+    everything = range(len(units) - n_dev)
+    start = convex_head(known, everything, len(labels), penalty)
+    lora = _train(task, everything, start)
+    tuned = replace(known, features=_features(task, lora))
+    head = convex_head(tuned, everything, len(labels), penalty)
+    return TunedLora(
+        lora,
+        finish(family, tuned, labels, folds, after, head, penalty, n_dev),
+        finish(family, known, labels, folds, before, start, penalty, n_dev),
+    )
 
 
-def _by_epoch(shared: _Setting, folds: CrossValidation, fold: int, start: Head) -> list[list[np.ndarray[Any, Any]]]:
-    """Logits of the held-out examples of a fold after each epoch, the start first; trained on the other folds."""
-    train, held_out = folds.trained(fold), folds.held_out[fold]
-    found: list[list[np.ndarray[Any, Any]]] = []
+def supervised_contrast(features: Tensor, labels: Tensor) -> Tensor:
+    """The mean loss of [texts, width] features: each text against the others, those of its label being right.
 
-    def look(lora: LoraAdapter, head: Head) -> None:
-        found.append(_logits(shared, held_out, lora, head))
+    Texts whose label no other text of the batch has are not counted.
+    """
+    unit = F.normalize(features, dim=1)
+    itself = torch.eye(len(unit), dtype=torch.bool, device=unit.device)
+    scores = (unit @ unit.T / TEMPERATURE).masked_fill(itself, float("-inf"))
+    right = (labels[:, None] == labels[None]) & ~itself
+    counts = right.sum(dim=1)
+    likelihood = scores.log_softmax(dim=1).masked_fill(~right, 0.0).sum(dim=1)
+    paired = counts > 0
+    return -(likelihood[paired] / counts[paired]).sum() / paired.sum().clamp(min=1)
 
-    _train(shared, train, start, shared.settings.epochs, look)
-    return found
 
-
-def _train(
-    shared: _Setting,
-    chosen: Sequence[int],
-    start: Head,
-    epochs: int,
-    look: Callable[[LoraAdapter, Head], None] = lambda lora, head: None,
-) -> tuple[LoraAdapter, Head]:
-    """Trains on some of the examples; `look` sees adapter and head before and after each epoch."""
-    settings, encoder, seed = shared.settings, shared.encoder, shared.settings.seed
-    seed_everything(seed)
-    lora = _starting(shared)
-    model = _TaskModel(lora, start)
-    groups = {"lora": (list(lora.parameters()), settings.rate), "head": ([model.weight, model.bias], settings.rate)}
-    accelerator = make_accelerator(shared.bf16)
+def _train(task: _Task, chosen: Sequence[int], start: Head) -> LoraAdapter:
+    """Trains on some of the examples."""
+    settings, encoder = task.settings, task.encoder
+    seed_everything(settings.seed)
+    model = _TaskModel(_starting(task), start)
+    groups = {"lora": (list(model.lora.parameters()), settings.rate)}
+    groups["head"] = ([model.weight, model.bias], settings.rate)
+    accelerator = make_accelerator(task.bf16)
     encoder.to(accelerator.device)
     model.to(accelerator.device)
     prepared, optimizer = accelerator.prepare(model, optimizer_for(groups, weight_decay=0.01))
-    per_epoch = max(1, -(-len(chosen) // settings.batch))
+    order = _Batches(task, chosen)
+    single = all(unit.n_units == 1 for unit in task.units)
 
     def losses(step: int) -> Iterator[tuple[str, float, Tensor]]:
-        epoch, number = divmod(step, per_epoch)
-        order = np.random.default_rng([seed, epoch]).permutation(len(chosen))
-        rows = [chosen[i] for i in np.array_split(order, per_epoch)[number]]
-        batch = TokenBatch.from_packed(pack([shared.units[i] for i in rows], encoder.config.pad_id), accelerator.device)
-        wanted = torch.tensor([label for i in rows for label in shared.targets[i]], device=accelerator.device)
+        rows = order.at(step)
+        batch = TokenBatch.from_packed(pack([task.units[i] for i in rows], encoder.config.pad_id), accelerator.device)
+        wanted = torch.tensor([label for i in rows for label in task.data.targets[i]], device=accelerator.device)
         with accelerator.autocast():
-            states = shared.states.rows(batch, rows) if shared.states is not None else encoder.trunk(batch)
-            logits = prepared(encoder, batch, states, settings.dropout)
-        yield "task", 1.0, F.cross_entropy(logits.float(), wanted, ignore_index=-1)
+            states = task.states.rows(batch, rows) if task.states is not None else encoder.trunk(batch)
+            features = prepared(encoder, batch, states).float()
+        logits = F.linear(F.dropout(features, settings.dropout, model.training), model.weight, model.bias)
+        loss = F.cross_entropy(logits, wanted, ignore_index=-1)
+        if single and settings.contrast:
+            loss = loss + settings.contrast * supervised_contrast(features, wanted)
+        yield "task", 1.0, loss
 
-    def evaluate(step: int) -> bool:
-        look(lora, model.head())
-        return False
-
-    look(lora, model.head())
-    loop = LoopSettings(steps=epochs * per_epoch, log_every=per_epoch, evaluate_every=per_epoch)
-    run(prepared, optimizer, losses, loop, Hooks(evaluate=evaluate), accelerator=accelerator)
-    return lora.cpu().eval().requires_grad_(False), model.cpu().head()
+    run(prepared, optimizer, losses, LoopSettings(steps=settings.steps, warmup=0.1), Hooks(), accelerator=accelerator)
+    return model.lora.cpu().eval().requires_grad_(False)
 
 
-def _logits(shared: _Setting, chosen: Sequence[int], lora: LoraAdapter, head: Head) -> list[np.ndarray[Any, Any]]:
-    units = [shared.units[i] for i in chosen]
-    states = None if shared.states is None else shared.states.some(chosen)
-    lora.eval()
-    features = branch_features(shared.encoder, [Branch(units, lora)], bf16=shared.bf16, states=states)[0]
-    lora.train()
-    return [part @ head.weight + head.bias for part in features]
+class _Batches:
+    """Examples for each step: of tasks with a label a text two or more of each label, otherwise by turns."""
+
+    def __init__(self, task: _Task, chosen: Sequence[int]) -> None:
+        self.chosen, self.settings = np.asarray(chosen), task.settings
+        self.by_label: list[npt.NDArray[np.int64]] = []
+        if all(len(task.data.targets[i]) == 1 for i in chosen):
+            label = np.asarray([task.data.targets[i][0] for i in chosen])
+            self.by_label = [self.chosen[label == own] for own in np.unique(label)]
+
+    def at(self, step: int) -> list[int]:
+        """The examples of a step."""
+        rng = np.random.default_rng([self.settings.seed, step])
+        size = min(self.settings.batch, max(2, len(self.chosen)))
+        if not self.by_label:
+            return [int(i) for i in rng.choice(self.chosen, min(size, len(self.chosen)), replace=False)]
+        groups = min(len(self.by_label), max(1, size // 2))
+        rows: list[int] = []
+        for group in rng.choice(len(self.by_label), groups, replace=False):
+            own = self.by_label[group]
+            rows += [int(i) for i in rng.choice(own, min(size // groups, len(own)), replace=False)]
+        return rows
 
 
-def _starting(shared: _Setting) -> LoraAdapter:
+def _features(task: _Task, lora: LoraAdapter) -> list[npt.NDArray[np.float32]]:
+    return branch_features(task.encoder, [Branch(task.units, lora)], bf16=task.bf16, states=task.states)[0]
+
+
+def _starting(task: _Task) -> LoraAdapter:
     """A copy of the primary adapter, or a new adapter that changes nothing yet."""
-    if shared.primary is not None:
-        return copy.deepcopy(shared.primary).requires_grad_(True)
-    rank, targets = shared.settings.rank, shared.settings.targets
+    if task.primary is not None:
+        return copy.deepcopy(task.primary).requires_grad_(True)
+    rank, targets, config = task.settings.rank, task.settings.targets, task.encoder.config
     section = AdapterSection.model_validate({"rank": rank, "alpha": 2.0 * rank, "targets": targets})
-    return LoraAdapter(lora_config(section, shared.encoder.config, shared.encoder.fork), shared.encoder.config)
-
-
-def _with(data: LabelledFeatures, features: Sequence[np.ndarray[Any, Any]]) -> LabelledFeatures:
-    return LabelledFeatures(data.examples, data.texts, features, data.targets)
+    return LoraAdapter(lora_config(section, config, task.encoder.fork), config)
 
 
 class _TaskModel(nn.Module):
@@ -200,12 +205,6 @@ class _TaskModel(nn.Module):
         self.weight = nn.Parameter(torch.from_numpy(np.ascontiguousarray(head.weight.T)))
         self.bias = nn.Parameter(torch.from_numpy(head.bias.copy()))
 
-    def forward(self, encoder: Encoder, batch: TokenBatch, states: Tensor, dropout: float) -> Tensor:
-        """[units, labels] logits from the states at the fork."""
-        features = batch.pool(encoder.read(states, batch, self.lora))
-        return F.linear(F.dropout(features, dropout, self.training), self.weight, self.bias)
-
-    def head(self) -> Head:
-        """The head as arrays."""
-        weight, bias = (part.detach().cpu().numpy() for part in (self.weight, self.bias))
-        return Head(np.ascontiguousarray(weight.T), bias.copy())
+    def forward(self, encoder: Encoder, batch: TokenBatch, states: Tensor) -> Tensor:
+        """[units, width] features from the states at the fork."""
+        return batch.pool(encoder.read(states, batch, self.lora))

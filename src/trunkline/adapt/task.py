@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 from trunkline.adapt.few_labels import tune_lora
 from trunkline.adapt.settings import LoraSettings
+from trunkline.bundle.lora import LORA_TARGETS
 from trunkline.bundle.parts import Task, read_task, task_bytes
-from trunkline.encoder.adapter_tensors import adapter_arrays, lora_from_arrays
 from trunkline.encoder.bundle_files import bundle_encoder, load_any
 from trunkline.encoder.encoder import Encoder
+from trunkline.encoder.lora import adapter_arrays, lora_from_arrays
 from trunkline.errors import TrunklineError
+from trunkline.heads.fit import FittedHead
 from trunkline.tasks import get_family
 
 if TYPE_CHECKING:
@@ -21,7 +23,13 @@ if TYPE_CHECKING:
 
 
 def fit_lora(
-    model: Model, name: str, family: str, parts: tuple[Sequence[Any], Sequence[Any]], **settings: Any
+    model: Model,
+    name: str,
+    family: str,
+    parts: tuple[Sequence[Any], Sequence[Any]],
+    *,
+    only_if_better: bool = False,
+    **settings: Any,
 ) -> tuple[Task, dict[str, Any]]:
     """Trains LoRA and a head for a task of a model.
 
@@ -30,6 +38,7 @@ def fit_lora(
         name: The task's name.
         family: Its family.
         parts: Train and dev examples.
+        only_if_better: Whether the LoRA is kept only if it has less held-out log loss than the head alone.
         settings: Of `LoraSettings`.
 
     Returns:
@@ -42,6 +51,15 @@ def fit_lora(
     unknown = sorted(settings.keys() - set(known))
     if unknown:
         raise TrunklineError(f"mode lora has no setting {unknown[0]!r}", expected="some of " + ", ".join(known))
+    chosen_settings = LoraSettings(**settings)
+    there = {target for place in model.bundle.manifest.lora_targets for target in LORA_TARGETS[place]}
+    missing = set(chosen_settings.targets) - there
+    if missing:
+        raise TrunklineError(
+            f"LoRA on {', '.join(sorted(missing))}",
+            expected=f"some of {', '.join(sorted(there))}, for which the bundle's graphs have inputs",
+            todo="Name these as targets, or export the bundle with more LoRA targets",
+        )
     examples, kind = [*parts[0], *parts[1]], get_family(family)
     # One task more, or another one of this name, maybe of another family.
     manifest = replace(model.bundle.manifest, tasks={})
@@ -50,8 +68,12 @@ def fit_lora(
     primary = model.bundle.primaries.get(family)
     lora = None if primary is None else lora_from_arrays(primary.lora_arrays(), primary.alpha, encoder.config)
     data, texts = model.labelled(examples, family, units, labels)
-    tuned = tune_lora(encoder, lora, kind, data, texts, labels, n_dev=len(parts[1]), settings=LoraSettings(**settings))
-    chosen = {**tuned.fitted.record(), "epochs": tuned.epochs, **settings}
+    tuned = tune_lora(encoder, lora, kind, data, texts, labels, n_dev=len(parts[1]), settings=chosen_settings)
+    before, after = tuned.before.log_loss, tuned.fitted.log_loss
+    if only_if_better and (before is None or after is None or before <= after):
+        task, chosen = model.fit_head(name, family, parts, chosen_settings.seed)
+        return task, {**chosen, "lora": _summary(tuned.fitted)}
+    chosen = {**tuned.fitted.record(), "head": _summary(tuned.before), **settings}
     info = {"mode": "lora", "examples": len(parts[0]), "cross_validation": chosen, "engine": "torch"}
     content = task_bytes(
         manifest,
@@ -64,6 +86,11 @@ def fit_lora(
         info=info,
     )
     return read_task(content, manifest, name), chosen
+
+
+def _summary(fitted: FittedHead) -> dict[str, Any]:
+    record = fitted.record()
+    return {"log_loss": record["log_loss"], "scores": record["scores"]}
 
 
 def _encoder(model: Model) -> Encoder:

@@ -64,7 +64,7 @@ def write_bundle(folder: Path, manifest: Manifest, parts: Parts, key: str | byte
 
     Args:
         folder: A new or empty folder.
-        manifest: Name, encoder, backbone, weights, slots, licences and info; what it says of files is replaced.
+        manifest: Name, encoder, backbone, weights, LoRA targets, licences and info; what it says of files is replaced.
         parts: The files.
         key: An Ed25519 private key that signs the bundle.
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from trunkline.bundle.lora import Feeds
+from trunkline.bundle.lora import Inputs
 from trunkline.bundle.manifest import (
     MANIFEST,
     MAX_MANIFEST_BYTES,
@@ -50,11 +50,11 @@ class Bundle:
         """The graphs' files: `trunk`, `branch` and the variants."""
         return {name: self.folder / file for name, file in self.manifest.graphs.items()}
 
-    def feeds(self, name: str) -> Feeds:
-        """What the branch graph is fed with for a task: its head, and LoRA of its own or of its family."""
+    def inputs(self, name: str) -> Inputs:
+        """The inputs of the branch graph for a task: its head, and LoRA of its own or of its family."""
         task = self.tasks[name]
         primary = self.primaries.get(task.family)
-        return {**({} if task.own_lora or primary is None else primary.feeds), **task.feeds}
+        return {**({} if task.own_lora or primary is None else primary.inputs), **task.inputs}
 
 
 def open_bundle(folder: str | Path, verify: bool = True, public_key: str | bytes | None = None) -> Bundle:

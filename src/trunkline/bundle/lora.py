@@ -3,7 +3,8 @@
 An adapter file has, for each adapted linear layer, `lora.LAYER.TARGET.a` [inputs, rank] and `lora.LAYER.TARGET.b`
 [rank, outputs]; the update of the layer's output is `x a b`, all factors included. A graph computes query, key and
 value as one product, so that it has one pair of inputs for all three, `lora.LAYER.qkv.a` and `.b`: with it, an update
-costs two operations a layer, not six. The places of a graph where updates go in are its slots.
+costs two operations a layer, not six. The places of a graph where
+updates go in are its LoRA targets.
 """
 
 from __future__ import annotations
@@ -20,44 +21,44 @@ import numpy.typing as npt
 from trunkline.errors import MismatchError
 
 FloatArray = npt.NDArray[np.float32]
-Feeds = dict[str, FloatArray]
+Inputs = dict[str, FloatArray]
 Shapes = Mapping[str, tuple[int, int]]
 
-SLOTS: dict[str, tuple[str, ...]] = {
+LORA_TARGETS: dict[str, tuple[str, ...]] = {
     "qkv": ("query", "key", "value"),
     "out": ("out",),
     "up": ("up",),
     "down": ("down",),
 }
-"""Slot -> the linear layers whose updates go in there."""
+"""LoRA target of a graph -> the linear layers whose updates go in there."""
 
-_TARGETS = frozenset(target for targets in SLOTS.values() for target in targets)
+_TARGETS = frozenset(target for targets in LORA_TARGETS.values() for target in targets)
 _LAYER = re.compile(r"0|[1-9][0-9]{0,3}")
 
 HEAD = ("head.weight", "head.bias")
 """Inputs of the head. What else a file says of a head is for decoding, and no graph has an input for it."""
 
 
-def lora_shapes(layers: range, hidden: int, intermediate: int, slots: Sequence[str]) -> dict[str, tuple[int, int]]:
-    """`LAYER.SLOT` -> (inputs, outputs) of every pair of LoRA inputs of a graph.
+def lora_shapes(layers: range, hidden: int, intermediate: int, chosen: Sequence[str]) -> dict[str, tuple[int, int]]:
+    """`LAYER.TARGET` -> (inputs, outputs) of every pair of LoRA inputs of a graph.
 
     Raises:
-        MismatchError: There is no such slot.
+        MismatchError: There is no such target.
     """
-    unknown = sorted(set(slots) - SLOTS.keys())
+    unknown = sorted(set(chosen) - LORA_TARGETS.keys())
     if unknown:
-        raise MismatchError(f"LoRA slots {unknown}", expected="some of " + ", ".join(SLOTS))
+        raise MismatchError(f"LoRA targets {unknown}", expected="some of " + ", ".join(LORA_TARGETS))
     sizes = {
         "qkv": (hidden, 3 * hidden),
         "out": (hidden, hidden),
         "up": (hidden, intermediate),
         "down": (intermediate, hidden),
     }
-    return {f"{layer}.{slot}": sizes[slot] for layer in layers for slot in SLOTS if slot in slots}
+    return {f"{layer}.{name}": sizes[name] for layer in layers for name in LORA_TARGETS if name in chosen}
 
 
-def fuse(tensors: Mapping[str, npt.NDArray[Any]]) -> Feeds:
-    """The feeds of the branch graph from the tensors of an adapter file, in float32.
+def fuse(tensors: Mapping[str, npt.NDArray[Any]]) -> Inputs:
+    """The inputs of the branch graph from the tensors of an adapter file, in float32.
 
     Args:
         tensors: As in the file, in any float type; what is float32 may be shared with the result.
@@ -69,17 +70,17 @@ def fuse(tensors: Mapping[str, npt.NDArray[Any]]) -> Feeds:
     Raises:
         MismatchError: A tensor is missing, unknown or of another shape than its partner.
     """
-    feeds: Feeds = {name: tensors[name].astype(np.float32, copy=False) for name in HEAD if name in tensors}
+    inputs: Inputs = {name: tensors[name].astype(np.float32, copy=False) for name in HEAD if name in tensors}
     layout = tuple((name, tensor.shape) for name, tensor in tensors.items() if not name.startswith("head."))
     for step in _plan(layout):
         if len(step.parts) == 1 and tensors[step.parts[0][0]].shape == step.shape:
-            feeds[step.name] = tensors[step.parts[0][0]].astype(np.float32, copy=False)
+            inputs[step.name] = tensors[step.parts[0][0]].astype(np.float32, copy=False)
             continue
         joined = np.zeros(step.shape, np.float32)
         for name, place in step.parts:
             joined[place] = tensors[name]
-        feeds[step.name] = joined
-    return feeds
+        inputs[step.name] = joined
+    return inputs
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,22 +98,22 @@ def _plan(layout: tuple[tuple[str, tuple[int, ...]], ...]) -> tuple[_Step, ...]:
     pairs = _pairs(dict(layout))
     steps: list[_Step] = []
     for layer in sorted({layer for layer, _ in pairs}):
-        for slot, targets in SLOTS.items():
+        for name, targets in LORA_TARGETS.items():
             present = {place: pairs[layer, t] for place, t in enumerate(targets) if (layer, t) in pairs}
             if present:
                 names = {place: f"lora.{layer}.{targets[place]}" for place in present}
-                steps += _side_by_side(f"lora.{layer}.{slot}", names, present, len(targets))
+                steps += _side_by_side(f"lora.{layer}.{name}", names, present, len(targets))
     return tuple(steps)
 
 
 def _side_by_side(
-    slot: str, names: Mapping[int, str], pairs: Mapping[int, tuple[int, int, int]], places: int
+    target: str, names: Mapping[int, str], pairs: Mapping[int, tuple[int, int, int]], places: int
 ) -> tuple[_Step, _Step]:
-    """The two steps of a slot from the (inputs, rank, outputs) of its pairs."""
+    """The two steps of a LoRA target from the (inputs, rank, outputs) of its pairs."""
     inputs, outputs = {pair[0] for pair in pairs.values()}, {pair[2] for pair in pairs.values()}
     if len(inputs) > 1 or len(outputs) > 1:
         raise MismatchError(
-            f"LoRA of query, key and value in {slot} with inputs {sorted(inputs)} and outputs {sorted(outputs)}",
+            f"LoRA of query, key and value in {target} with inputs {sorted(inputs)} and outputs {sorted(outputs)}",
             expected="the same for all three",
         )
     height, width = inputs.pop(), outputs.pop()
@@ -122,7 +123,7 @@ def _side_by_side(
         a.append((f"{names[place]}.a", (slice(None), ranks)))
         b.append((f"{names[place]}.b", (ranks, slice(place * width, (place + 1) * width))))
         row += rank
-    return _Step(f"{slot}.a", (height, row), tuple(a)), _Step(f"{slot}.b", (row, width * places), tuple(b))
+    return _Step(f"{target}.a", (height, row), tuple(a)), _Step(f"{target}.b", (row, width * places), tuple(b))
 
 
 def _pairs(shapes: Mapping[str, tuple[int, ...]]) -> dict[tuple[int, str], tuple[int, int, int]]:
@@ -144,9 +145,9 @@ def _pairs(shapes: Mapping[str, tuple[int, ...]]) -> dict[tuple[int, str], tuple
     return pairs
 
 
-def check_feeds(feeds: Mapping[str, FloatArray], shapes: Shapes) -> None:
+def check_inputs(given: Mapping[str, FloatArray], shapes: Shapes) -> None:
     """Raises MismatchError unless an adapter's updates have a place in the graph and the right sizes."""
-    for name, value in feeds.items():
+    for name, value in given.items():
         if name.startswith("head."):
             continue
         place, side = name.removeprefix("lora.").rsplit(".", 1)
@@ -154,7 +155,7 @@ def check_feeds(feeds: Mapping[str, FloatArray], shapes: Shapes) -> None:
             raise MismatchError(
                 f"the adapter has updates {name}, for which the graph has no input",
                 expected="updates of " + (", ".join(shapes) or "no layer"),
-                todo="Export the bundle with a lower fork or with this slot",
+                todo="Export the bundle with a lower fork or with this LoRA target",
             )
         inputs, outputs = shapes[place]
         found, wanted = (value.shape[0], inputs) if side == "a" else (value.shape[1], outputs)
@@ -162,10 +163,10 @@ def check_feeds(feeds: Mapping[str, FloatArray], shapes: Shapes) -> None:
             raise MismatchError(f"{name} has shape {value.shape}", expected=f"{wanted}, the width of the encoder there")
 
 
-def complete(feeds: Mapping[str, FloatArray], shapes: Shapes, hidden: int) -> Feeds:
-    """Feeds for a graph whose inputs are all required: rank 0 where the adapter has nothing, no labels for no head."""
-    check_feeds(feeds, shapes)
-    result = dict(feeds)
+def complete(given: Mapping[str, FloatArray], shapes: Shapes, hidden: int) -> Inputs:
+    """Inputs for a graph whose inputs are all required: rank 0 where the adapter has nothing, no labels for no head."""
+    check_inputs(given, shapes)
+    result = dict(given)
     for place, (inputs, outputs) in shapes.items():
         result.setdefault(f"lora.{place}.a", np.zeros((inputs, 0), np.float32))
         result.setdefault(f"lora.{place}.b", np.zeros((0, outputs), np.float32))
@@ -174,11 +175,11 @@ def complete(feeds: Mapping[str, FloatArray], shapes: Shapes, hidden: int) -> Fe
     return result
 
 
-def bank(adapters: Sequence[Mapping[str, FloatArray]], shapes: Shapes) -> Feeds:
-    """The LoRA feeds of the bank graph, [adapters, inputs, rank] and [adapters, rank, outputs]; heads are left out.
+def bank(adapters: Sequence[Mapping[str, FloatArray]], shapes: Shapes) -> Inputs:
+    """The LoRA inputs of the bank graph, [adapters, inputs, rank] and [adapters, rank, outputs]; heads are left out.
 
     Args:
-        adapters: Feeds of each adapter, from `fuse`; an empty one changes nothing. Lower ranks are filled with zeros.
+        adapters: Inputs of each adapter, from `fuse`; an empty one changes nothing. Lower ranks are filled with zeros.
         shapes: The graph's LoRA inputs, from `lora_shapes`.
 
     Raises:
@@ -187,8 +188,8 @@ def bank(adapters: Sequence[Mapping[str, FloatArray]], shapes: Shapes) -> Feeds:
     if not adapters:
         raise MismatchError("a bank of no adapters", expected="at least one; an empty one stands for no adapter")
     for adapter in adapters:
-        check_feeds(adapter, shapes)
-    result: Feeds = {}
+        check_inputs(adapter, shapes)
+    result: Inputs = {}
     for place, (inputs, outputs) in shapes.items():
         ranks = [adapter[f"lora.{place}.a"].shape[1] if f"lora.{place}.a" in adapter else 0 for adapter in adapters]
         a = np.zeros((len(adapters), inputs, max(ranks)), np.float32)

@@ -87,7 +87,7 @@ SCHEMA: dict[str, Any] = {
                 "properties": {"kind": {"enum": ["float32", "int8", "int4"]}},
                 "additionalProperties": True,
             },
-            "slots": {"type": "array", "items": {"enum": ["qkv", "out", "up", "down"]}, "uniqueItems": True},
+            "lora_targets": {"type": "array", "items": {"enum": ["qkv", "out", "up", "down"]}, "uniqueItems": True},
             "graphs": _record({}, {"trunk": _FILE, "branch": _FILE, "branch-required": _FILE, "branch-bank": _FILE}),
             "checkpoint": _record({}, {"config": _FILE, "weights": _FILE}),
             "adapters": _table(_FILE),

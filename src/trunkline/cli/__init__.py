@@ -7,13 +7,7 @@ from typing import Any
 
 import typer
 
-from trunkline.cli import bundle as _bundle  # noqa: F401 (joins the application)
-from trunkline.cli import data as _data  # noqa: F401 (joins the application)
-from trunkline.cli import export as _export  # noqa: F401 (joins the application)
-from trunkline.cli import label as _label  # noqa: F401 (joins the application)
-from trunkline.cli import prefinetune as _prefinetune  # noqa: F401 (joins the application)
-from trunkline.cli import start as _start  # noqa: F401 (joins the application)
-from trunkline.cli import tasks as _tasks  # noqa: F401 (joins the application)
+from trunkline.cli import bundle, domain, export, tasks  # noqa: F401 (join the application)
 from trunkline.cli.base import app
 from trunkline.errors import TrunklineError
 

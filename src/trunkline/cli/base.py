@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import sys
 from typing import Annotated, Any
 
 import typer
@@ -87,8 +86,3 @@ def settings_of(given: list[str] | None, known: dict[str, Any]) -> dict[str, Any
             raise TrunklineError(f"--set {item}", expected=f"{name} as {type(default).__name__}, such as {default!r}")
         found[name] = value
     return found
-
-
-def stdin_or_none() -> Any:
-    """Standard input, unless it is a terminal."""
-    return None if sys.stdin is None or sys.stdin.isatty() else sys.stdin

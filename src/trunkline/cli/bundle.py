@@ -9,6 +9,8 @@ from typing import Annotated, Any
 import typer
 
 from trunkline.cli.base import JsonFlag, app, print_json
+from trunkline.errors import TrunklineError
+from trunkline.extras import needs
 
 bundle_app = typer.Typer(
     no_args_is_help=True,
@@ -55,9 +57,7 @@ def add(
 
 @bundle_app.command("remove")
 def remove(
-    bundle: BundleArgument,
-    name: Annotated[str, typer.Argument(help="The task's name.")],
-    sign: SignOption = None,
+    bundle: BundleArgument, name: Annotated[str, typer.Argument(help="The task's name.")], sign: SignOption = None
 ) -> None:
     """Take a task out of a bundle.
 
@@ -81,7 +81,6 @@ def sign_command(
     """
     from trunkline.bundle.edit import sign_bundle
     from trunkline.bundle.signature import new_private_key, public_half
-    from trunkline.errors import TrunklineError
 
     if key.exists() == new_key:
         raise TrunklineError(
@@ -145,8 +144,6 @@ def import_peft_command(
 
     Example: trunkline bundle import-peft base ner my-peft-adapter --out tuned
     """
-    from trunkline.extras import needs
-
     with needs("train", "bundle import-peft"):
         from trunkline.encoder.peft_format import with_peft
     typer.echo(f"{with_peft(bundle.expanduser(), family, folder, out)}")
@@ -162,8 +159,6 @@ def export_peft_command(
 
     Example: trunkline bundle export-peft tuned ner --out my-peft-adapter
     """
-    from trunkline.extras import needs
-
     with needs("train", "bundle export-peft"):
         from trunkline.encoder.peft_format import primary_to_peft
     typer.echo(f"{primary_to_peft(bundle.expanduser(), family, out)}")

@@ -1,4 +1,4 @@
-"""The command of deployment: a bundle with weights for torch becomes one with graphs, or what other runtimes take."""
+"""The command of deployment: a bundle with weights for torch becomes one with graphs."""
 
 from __future__ import annotations
 
@@ -12,10 +12,6 @@ from trunkline.cli.base import JsonFlag, SetOption, app, print_json, settings_of
 from trunkline.cli.tasks import Delimiter, LabelColumn, TextColumn
 from trunkline.errors import TrunklineError
 
-Form = Annotated[
-    Literal["bundle", "merged", "onnx-adapter"],
-    typer.Option("--format", help="A bundle; one --task as an ordinary model; or adapters for ONNX Runtime."),
-]
 Dev = Annotated[
     list[str] | None,
     typer.Option(
@@ -46,7 +42,6 @@ Pieces = Annotated[
 def export(
     source: Annotated[str, typer.Argument(help="The folder of a bundle with weights for torch, or an encoder.")],
     out: Annotated[Path, typer.Option(help="A new or empty folder.")],
-    form: Form = "bundle",
     weights: Annotated[Literal["float32", "int8", "int4"], typer.Option(help="How weights are stored.")] = "float32",
     task: Annotated[list[str] | None, typer.Option(help="Only this task; repeatable.")] = None,
     name: Annotated[str, typer.Option(help="The bundle's name; that of the source's folder else.")] = "",
@@ -72,10 +67,13 @@ def export(
 
     Example: trunkline export support-bot --weights int8 --dev intents=dev.csv --out deployed
     """
+    from trunkline.bundle.tensors import read_file
     from trunkline.data.load import load_texts
     from trunkline.extras import needs
+    from trunkline.ui import say
 
     with needs("train", "export"):
+        from trunkline.export.bundle import export_bundle
         from trunkline.export.options import ExportOptions
     more = settings_of(settings, {"attention": "portable", "lora_targets": "qkv"})
     targets = tuple(part for part in str(more.pop("lora_targets", "")).split(",") if part)
@@ -94,31 +92,9 @@ def export(
         max_drop=max_drop,
         **more,
     )
-    record = _export(form, source, out, options, sign)
+    key = None if sign is None else read_file(sign, 2**16)
+    record = export_bundle(source, out, options, key=key, say=say).record()
     print_json(record) if as_json else typer.echo(_said(record, out))
-
-
-def _export(form: str, source: str, out: Path, options: Any, sign: Path | None) -> dict[str, Any]:
-    from trunkline.bundle.tensors import read_file
-    from trunkline.ui import say
-
-    if form == "bundle":
-        from trunkline.export.bundle import export_bundle
-
-        key = None if sign is None else read_file(sign, 2**16)
-        return export_bundle(source, out, options, key=key, say=say).record()
-    if sign is not None:
-        raise TrunklineError(f"--sign with --format {form}", expected="--format bundle; only bundles are signed")
-    if form == "merged":
-        from trunkline.export.single import export_merged
-
-        if options.tasks is None or len(options.tasks) != 1:
-            raise TrunklineError("--format merged without one --task", expected="the task that is merged")
-        return export_merged(source, options.tasks[0], out, options).record()
-    from trunkline.export.adapters import export_onnx_adapters
-
-    files = export_onnx_adapters(source, out, options.tasks)
-    return {"folder": out.name, "bytes": sum(files.values()), "files": files}
 
 
 def _examples(source: str, given: Sequence[str], columns: dict[str, str | None]) -> dict[str, Any]:

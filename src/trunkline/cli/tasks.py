@@ -1,14 +1,17 @@
-"""The commands of the main job: fit, predict, evaluate."""
+"""The commands of the main job: fit, predict, evaluate, check; and the first ones: quickstart, encoders."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from itertools import tee
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from trunkline.cli.base import JsonFlag, SetOption, app, print_json, settings_of, stdin_or_none
+from trunkline.cli.base import JsonFlag, SetOption, app, print_json, settings_of
 from trunkline.errors import TrunklineError
 
 ModelOption = Annotated[
@@ -39,11 +42,11 @@ def fit(
     delimiter: Delimiter = None,
     mode: Annotated[
         str,
-        typer.Option(help="head (no torch) or lora (extra [train]).", rich_help_panel="Learning"),
+        typer.Option(help="head (no torch), or with [train] lora or auto.", rich_help_panel="Learning"),
     ] = "head",
     seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Of the folds.", rich_help_panel="Learning")] = 0,
     rank: Annotated[int | None, typer.Option(min=1, help="Of LoRA.", rich_help_panel="Learning")] = None,
-    epochs: Annotated[int | None, typer.Option(min=1, help="Most epochs of LoRA.", rich_help_panel="Learning")] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="Of training LoRA.", rich_help_panel="Learning")] = None,
     settings: SetOption = None,
     as_json: JsonFlag = False,
 ) -> None:
@@ -61,8 +64,9 @@ def fit(
     check_target(target, opened.bundle.manifest, [name], replace)
     columns = {"text_column": text_column, "label_column": label_column, "delimiter": delimiter}
     parts, found = _parts({"train": train, "dev": dev, "test": test}, family, columns)
-    lora = {key: value for key, value in (("seed", seed), ("rank", rank), ("epochs", epochs)) if value is not None}
-    lora |= settings_of(settings, {"rate": 0.001, "batch": 16, "dropout": 0.1} if mode == "lora" else {})
+    lora = {key: value for key, value in (("seed", seed), ("rank", rank), ("steps", steps)) if value is not None}
+    rarer = {"rate": 0.001, "batch": 16, "dropout": 0.1, "contrast": 1.0}
+    lora |= settings_of(settings, rarer if mode != "head" else {})
     dev_part, test_part = parts.get("dev"), parts.get("test")
     report = opened.fit(
         name, parts["train"], family=found, mode=mode, dev=dev_part, test=test_part, replace=replace, **lora
@@ -88,22 +92,47 @@ def predict(
 
     Example: trunkline predict support-bot "Where is my parcel?"
     """
-    from trunkline.cli.predicting import predict_rows, rows_of, write_rows
     from trunkline.model import load
+    from trunkline.ui import counted, print_predictions
 
-    rows = rows_of(texts or [], file, stdin_or_none(), text_column=text_column, delimiter=delimiter)
-    found = predict_rows(load(bundle), rows, task or None)
-    if out is not None:
-        typer.echo(f"{write_rows(out, found)} predictions in {out}")
-    elif as_json:
-        import json
-
-        for row in found:
-            typer.echo(json.dumps(row, ensure_ascii=False, allow_nan=False))
-    else:
-        from trunkline.ui import print_predictions
-
+    asked, kept = tee(_rows(texts or [], file, text_column, delimiter))
+    predictions = load(bundle).predict_iter((text for text, _ in asked), task or None)
+    pairs = zip(kept, predictions, strict=True)
+    found = ({**other, "text": text, "tasks": prediction} for (text, other), prediction in pairs)
+    if out is None and not as_json:
         print_predictions(found)
+        return
+    lines = (json.dumps(row, ensure_ascii=False, allow_nan=False) for row in found)
+    if out is None:
+        for line in lines:
+            typer.echo(line)
+        return
+    from trunkline.atomic import check_writable
+    from trunkline.label.files import open_atomic
+
+    check_writable(out)
+    number = 0
+    with open_atomic(out) as stream:
+        for number, line in enumerate(counted(lines, "predicting"), start=1):  # noqa: B007
+            stream.write(line + "\n")
+    typer.echo(f"{number} predictions in {out}")
+
+
+def _rows(
+    texts: list[str], file: Path | None, text_column: str | None, delimiter: str | None
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Texts with the other keys of their records: arguments, the records of a file, or lines of stdin."""
+    from trunkline.data.load import load_texts
+
+    if texts and file:
+        raise TrunklineError("texts were given as arguments and by --file", expected="one of both")
+    if file is not None:
+        return load_texts(file, text_column=text_column, delimiter=delimiter)
+    if not texts and (sys.stdin is None or sys.stdin.isatty()):
+        raise TrunklineError("there is no text to predict on", expected="texts as arguments, --file or lines on stdin")
+    given = texts or (line.rstrip("\n") for line in sys.stdin if line.strip())
+    # `?` for halves of surrogate pairs, which stand for bytes that are no UTF-8, and which nothing can print.
+    return ((text.encode("utf-8", "replace").decode("utf-8"), {}) for text in given)
 
 
 @app.command()
@@ -157,3 +186,56 @@ def _parts(
     if family is None:
         raise TrunklineError("no data was named", expected="--train FILE")
     return parts, family
+
+
+@app.command()
+def check(
+    train: Annotated[str | None, typer.Option(help="Labelled examples, as for `fit`.")] = None,
+    dev: Annotated[str | None, typer.Option(help="As --train.")] = None,
+    test: Annotated[str | None, typer.Option(help="As --train.")] = None,
+    family: FamilyOption = None,
+    text_column: TextColumn = None,
+    label_column: LabelColumn = None,
+    delimiter: Delimiter = None,
+    full: Annotated[bool, typer.Option("--full", help="Show notes, and some of the texts.")] = False,
+    as_json: JsonFlag = False,
+) -> None:
+    """Check data for leaks, duplicates, conflicting and rare labels, and damage.
+
+    The exit code is 1 if a text of dev or test is in train, or a file has no example.
+
+    Example: trunkline check --train train.csv --test test.csv
+    """
+    from trunkline.data import checks
+    from trunkline.ui.checks import print_checks
+
+    columns = {"text_column": text_column, "label_column": label_column, "delimiter": delimiter}
+    report = checks.check(train, dev, test, family=family, **columns)
+    print_json(report) if as_json else print_checks([report], full=full)
+    raise typer.Exit(checks.exit_code([report]))
+
+
+@app.command()
+def encoders(as_json: JsonFlag = False) -> None:
+    """List the encoders that are usable here without a network.
+
+    Example: trunkline encoders
+    """
+    from trunkline.encoder.resolve import usable_here
+    from trunkline.ui import encoder_table
+
+    rows = [{"name": item.name, "origin": item.origin, "folder": str(item.folder)} for item in usable_here()]
+    print_json(rows) if as_json else encoder_table(rows)
+
+
+@app.command()
+def quickstart(
+    out: Annotated[Path, typer.Option(help="Folder of the bundles and of the run.")] = Path("runs/quickstart"),
+) -> None:
+    """Learn four tasks of the shipped sample, pre-finetune on it, learn them again, and show predictions.
+
+    Example: trunkline quickstart
+    """
+    from trunkline.quickstart import quickstart as run
+
+    run(out)

@@ -10,9 +10,7 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import ValidationError
 
-from trunkline.config.base import Section
-from trunkline.config.mixture import MixtureRecipe
-from trunkline.config.prefinetune import PrefinetuneRecipe
+from trunkline.config.recipes import MixtureRecipe, PrefinetuneRecipe, Section
 from trunkline.errors import RecipeError
 from trunkline.problems import list_problems
 

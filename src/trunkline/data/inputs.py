@@ -6,7 +6,8 @@ Duck typing throughout, so that neither pandas nor polars nor datasets is import
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from math import isnan
 from typing import Any
 
@@ -14,6 +15,72 @@ from trunkline.data.records import shorten
 from trunkline.data.spans import Row, build_example, check_borders, parse_entities
 from trunkline.errors import TrunklineError
 from trunkline.text.examples import Example, NerExample, QaExample, TextExample
+
+UNKNOWN = 0.05
+"""Share of unknown tokens above which a task is likely to be in another language than the encoder."""
+
+FEW = 4
+"""Examples of a class below which its quality is hardly known."""
+
+
+def check_learnable(family: str, train: Sequence[Any], dev: Sequence[Any] = (), test: Sequence[Any] = ()) -> list[str]:
+    """Checks the labels of a task before anything is fitted.
+
+    Returns:
+        Warnings: rare classes, and labels of dev or test that train lacks.
+
+    Raises:
+        TrunklineError: There is nothing to learn: no example, a single class, no entity, no answer.
+    """
+    seen = Counter(label for example in train for label in _labels(example))
+    given, expected, todo = "", "", "Add texts of another label"
+    if not train:
+        given, expected, todo = "there are no examples", "at least two texts with their labels", ""
+    elif family == "qa" and not seen:
+        given, expected, todo = "no question has an answer", "some answers", "Check the answers' key"
+    elif family == "ner" and not seen:
+        given, expected = (
+            f"none of the {len(train)} sentences has an entity",
+            "a labelled entity of each type",
+        )
+        todo = "Check the labels; about 8 of each type make a useful task"
+    elif family == "classification" and len(seen) < 2:
+        given, expected = f"all {len(train)} texts have the label {next(iter(seen), '')!r}", "at least two labels"
+    elif family != "qa" and len({" ".join(example.text.split()) for example in train}) < 2:
+        given, expected, todo = "all examples have one text", "different texts", "Add more texts"
+    if given:
+        raise TrunklineError(given, expected=expected, todo=todo)
+    warnings: list[str] = []
+    if family == "qa":
+        return warnings
+    if rare := sorted(label for label, count in seen.items() if count < FEW):
+        warnings.append(f"fewer than {FEW} examples of {_listed(rare)}: scores of these say little; 8 or more would do")
+    for part, examples in (("dev", dev), ("test", test)):
+        if unknown := sorted({label for example in examples for label in _labels(example)} - seen.keys()):
+            warnings.append(f"{part} has labels that train lacks, which count as misses: {_listed(unknown)}")
+    return warnings
+
+
+def unit_warnings(missed: Sequence[str], unknown: float) -> list[str]:
+    """Warnings of labelled spans that no prediction can hit (`missed`), and of a high share of `unknown` tokens."""
+    found = []
+    if missed:
+        what = f"{len(missed)} labelled spans do not begin and end where words do, and count as misses"
+        found.append(f"{what}: {_listed(missed)}")
+    if unknown > UNKNOWN:
+        found.append(f"the encoder does not know {unknown:.0%} of the tokens: take one for this language")
+    return found
+
+
+def _labels(example: Any) -> set[str]:
+    if isinstance(example, NerExample):
+        return {span.label for span in example.spans}
+    return {"answer" for _ in example.answers} if isinstance(example, QaExample) else {example.label}
+
+
+def _listed(labels: Sequence[str]) -> str:
+    return ", ".join(labels[:10]) + (f" and {len(labels) - 10} more" if len(labels) > 10 else "")
+
 
 _log = logging.getLogger("trunkline.data")
 
@@ -67,7 +134,6 @@ def examples_from(texts: Any, labels: Any = None, family: str | None = None) -> 
 
 
 def _checked(items: list[Any], family: str | None) -> tuple[str, list[Any]]:
-    """Examples with their family."""
     found = next((name for name, kind in _FAMILIES.items() if items and isinstance(items[0], kind)), family)
     if found is None or not all(isinstance(item, _FAMILIES[found]) for item in items):
         raise TrunklineError("no labels were given", expected="a label for each text, or one dict {label: [texts]}")
@@ -113,13 +179,8 @@ def _items(values: Any, what: str, expected: str = "") -> Iterator[Any]:
     if problem:
         todo = "Put a single text into a list: [text]" if isinstance(values, str) else ""
         raise TrunklineError(problem, expected=expected, todo=todo)
-    names = getattr(getattr(values, "features", None), "names", None)
-    convert: Callable[[Any], Any] = _namer(names) if names else _plain
-    return map(convert, values)
-
-
-def _namer(names: Sequence[str]) -> Callable[[Any], Any]:
-    return lambda value: names[value] if isinstance(value, int) and 0 <= value < len(names) else value
+    names = getattr(getattr(values, "features", None), "names", None) or ()
+    return (names[v] if isinstance(v, int) and 0 <= v < len(names) else _plain(v) for v in values)
 
 
 def _plain(value: Any) -> Any:
@@ -141,11 +202,9 @@ def _text(value: Any, where: str, *, blank: bool = True) -> str:
     try:
         text.encode()
     except UnicodeEncodeError as error:
-        raise TrunklineError(
-            f"{where} has half of a surrogate pair at {error.start}: {shorten(value)}",
-            expected="valid Unicode",
-            todo="Mend it, for instance by text.encode('utf-8', 'replace').decode()",
-        ) from None
+        given = f"{where} has half of a surrogate pair at {error.start}: {shorten(value)}"
+        todo = "Mend it, for instance by text.encode('utf-8', 'replace').decode()"
+        raise TrunklineError(given, expected="valid Unicode", todo=todo) from None
     return text
 
 
@@ -167,11 +226,8 @@ def _label(value: Any, where: str) -> str:
             todo="Fit one task a label, each with the labels yes and no",
         )
     number = (hasattr(value, "__index__") or isinstance(value, float)) and not _is_missing(value)
-    raise TrunklineError(
-        f"{where} is {_described(value)}",
-        expected="a label as a string that is not blank",
-        todo="Map numbers to names, for instance by [names[label] for label in labels]" if number else "",
-    )
+    todo = "Map numbers to names, for instance by [names[label] for label in labels]" if number else ""
+    raise TrunklineError(f"{where} is {_described(value)}", expected="a label as a string that is not blank", todo=todo)
 
 
 def _family_of(marks: Sequence[Any], family: str | None) -> str:
@@ -182,20 +238,15 @@ def _family_of(marks: Sequence[Any], family: str | None) -> str:
         return family
     kinds: dict[str, int] = {}
     for number, mark in enumerate(marks):
-        if isinstance(mark, list | tuple):
-            if mark and all(isinstance(one, str) for one in mark):
-                _label(mark, f"labels[{number}]")
-            kinds.setdefault("ner" if mark else "empty", number)
-        else:
-            kinds.setdefault("classification", number)
+        kind = ("ner" if mark else "empty") if isinstance(mark, list | tuple) else "classification"
+        if kind == "ner" and all(isinstance(one, str) for one in mark):
+            _label(mark, f"labels[{number}]")
+        kinds.setdefault(kind, number)
     if kinds.keys() in ({"ner"}, {"ner", "empty"}, {"classification"}):
         return max(kinds.keys() - {"empty"})
     given = "all labels are empty" if marks else "there are no texts"
     if len(kinds) > 1:
         first, second = sorted(kinds.values())[:2]
         given = f"labels[{first}] is {shorten(marks[first])} and labels[{second}] is {shorten(marks[second])}"
-    raise TrunklineError(
-        given,
-        expected="strings for classification, or lists of (start, end, label) for ner",
-        todo="Pass family='classification' or family='ner' if these are its labels" if len(kinds) == 1 else "",
-    )
+    todo = "Pass family='classification' or family='ner' if these are its labels" if len(kinds) == 1 else ""
+    raise TrunklineError(given, expected="strings for classification, lists of (start, end, label) for ner", todo=todo)

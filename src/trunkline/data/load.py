@@ -1,10 +1,10 @@
-"""What the commands accept as data: files whose form is found by content, and `hub:NAME@SPLIT`."""
+"""What the commands accept as data: files whose form is found by content, folders of text, and `hub:NAME@SPLIT`."""
 
 from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -12,15 +12,123 @@ from typing import Any
 from trunkline.data.annotations import choose_text, find_name
 from trunkline.data.conll import decode_sentences, read_conll
 from trunkline.data.files import data_error, read_lines
-from trunkline.data.hub import hub_records
-from trunkline.data.labelled import LabelledRecords, Loaded, join_texts
-from trunkline.data.passages import TEXT_FILES, cut_text, read_passages
-from trunkline.data.questions import read_questions
-from trunkline.data.records import Records, get_key, parse_json, read_json_records, require_some, shorten
+from trunkline.data.labelled import LabelledRecords, Loaded, join_texts, read_questions
+from trunkline.data.records import Record, Records, get_key, parse_json, read_json_records, require_some, shorten
 from trunkline.data.spans import Row, build_example, parse_entities
 from trunkline.data.table import find_delimiter, read_table
 from trunkline.errors import DataError, TrunklineError
 from trunkline.text.examples import Example, PairExample, PlainExample, join_tokens
+from trunkline.text.sentences import split_sentences
+
+
+def hub_records(spec: str, *, revision: str | None = None) -> Iterator[tuple[int, Record]]:
+    """Yields the rows of a split with their numbers, counted from 1; code that comes with a data set is never run.
+
+    Numbers of a ClassLabel become its names. Values of CSV files are text as it stands, `001` and `NA` too.
+
+    Args:
+        spec: `hub:NAME@SPLIT` or `hub:NAME:CONFIG@SPLIT`, where NAME is a hub id or a local folder in hub layout, and
+            SPLIT such as `train` or `train[:1000]`.
+        revision: A branch, tag or commit of the hub repository.
+
+    Raises:
+        TrunklineError: A data set that cannot be loaded, with what was tried; or `datasets` is not installed.
+    """
+    name, at, split = spec.removeprefix("hub:").rpartition("@")
+    if not at or not name or not split:
+        raise TrunklineError(f"{spec!r} does not say which split", expected="hub:NAME@SPLIT or hub:NAME:CONFIG@SPLIT")
+    data = _load(name, split, revision)
+    # Of a ClassLabel, and of lists of them, whose feature older versions of datasets have as a list of one.
+    inner = {key: part[0] if isinstance(part, list) else part for key, part in data.features.items()}
+    names = {key: getattr(getattr(part, "feature", part), "names", None) or () for key, part in inner.items()}
+    for row, record in enumerate(data, start=1):
+        yield row, {key: _named(value, names[key]) if names[key] else value for key, value in record.items()}
+
+
+def _named(value: Any, names: Sequence[str]) -> Any:
+    if isinstance(value, list):
+        return [_named(one, names) for one in value]
+    return names[value] if isinstance(value, int) and 0 <= value < len(names) else value
+
+
+def _load(spec: str, split: str, revision: str | None) -> Any:
+    try:
+        import datasets
+    except ImportError:
+        todo = "Run `pip install 'trunkline[train]'`"
+        raise TrunklineError("the package datasets is not installed", expected="it for hub: names", todo=todo) from None
+    name, _, config = ("", "", "") if Path(spec).exists() else spec.rpartition(":")
+    name, config = (name, config) if name and config else (spec, "")
+    options: dict[str, Any] = {"split": split, "revision": revision}
+    try:
+        data = datasets.load_dataset(name, config or None, **options)
+        if data.info.builder_name == "csv":
+            text = datasets.Features({column: datasets.Value("string") for column in data.features})
+            data = datasets.load_dataset(name, config or None, features=text, keep_default_na=False, **options)
+    except (OSError, ValueError, RuntimeError, KeyError, datasets.exceptions.DatasetsError) as error:
+        where = "the local folder" if Path(name).exists() else "the hub (no local folder has this name)"
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise TrunklineError(
+            f"the data set {name!r}{f' ({config})' if config else ''}, split {split!r}, could not be loaded from "
+            f"{where}: {reason}",
+            expected="a hub id such as user/name or a local folder in hub layout, with data files and no script",
+            todo="Check name, configuration, split and network (HF_HUB_OFFLINE=1 uses only what was fetched before)",
+        ) from error
+    return data
+
+
+TEXT_FILES = (".txt", ".md")
+MAX_WORDS = 200
+"""Words of a passage; longer texts are cut, at sentence ends where there are any."""
+
+_BLOCK_WORDS = 50_000
+
+
+def read_passages(path: Path) -> Iterator[PlainExample]:
+    """Yields the passages of a file, or of the text files of a folder in alphabetical order; a blank line ends a text.
+
+    Raises:
+        DataError: No such file or folder, or no text in it.
+    """
+    files = [path]
+    if path.is_dir():
+        inside = sorted(file for file in path.rglob("*") if file.suffix.lower() in TEXT_FILES and file.is_file())
+        files = [file for file in inside if not any(part.startswith(".") for part in file.relative_to(path).parts)]
+    if not files:
+        raise data_error(path, None, "no file in the folder is text", f"files that end in {' or '.join(TEXT_FILES)}")
+    for file in files:
+        for block in _blocks(line for _, line in read_lines(file)):
+            yield from cut_text(block)
+
+
+def cut_text(text: str) -> Iterator[PlainExample]:
+    """Cuts a text into passages of as many whole sentences as fit, with every run of blanks as one."""
+    plain = " ".join(text.split())
+    held: list[str] = []
+    for start, end in split_sentences(plain, [], MAX_WORDS):
+        words = plain[start:end].split()
+        if held and len(held) + len(words) > MAX_WORDS:
+            yield PlainExample(" ".join(held))
+            held = []
+        held += words
+    if held:
+        yield PlainExample(" ".join(held))
+
+
+def _blocks(lines: Iterable[str]) -> Iterator[str]:
+    """Joins lines up to a blank one, or up to so many words that the memory stays bounded."""
+    held: list[str] = []
+    words = 0
+    for line in lines:
+        words += len(line.split())
+        if line.strip():
+            held.append(line)
+        if held and (not line.strip() or words >= _BLOCK_WORDS):
+            yield "\n".join(held)
+            held, words = [], 0
+    if held:
+        yield "\n".join(held)
+
 
 _log = logging.getLogger("trunkline.data")
 

@@ -18,6 +18,7 @@ DOCUMENT_LIMIT = 256 * 1024**2
 _LISTS = (("rasa_nlu_data", "common_examples"), ("data",), ("examples",), ("records",), ("rows",))
 """Keys that lead to the list of records of a JSON document that is an object."""
 
+_BETWEEN = re.compile(r"[ \t\r\n]*")
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 _SHORT = reprlib.Repr()
 _SHORT.maxstring = _SHORT.maxlong = _SHORT.maxother = 80
@@ -149,44 +150,33 @@ def read_json_items(
         given = f"the file is not JSON ({message})"
         raise data_error(path, at, given, "one JSON document, or one object a line") from None
     keys = _list_keys(value) if keys is None else keys
-    position = _skip(text, 0)
     for key in keys:
-        there = isinstance(value, dict)
-        if not there or key not in value:
-            found = f"; the keys are {list_names(value)}" if there else f", because this is a {type(value).__name__}"
-            raise data_error(path, _line(text, position), f"no key {key!r}{found}", f"a list at {'.'.join(keys)}")
-        value, position = value[key], dict(_members(text, position, "}"))[key]
+        if not isinstance(value, dict) or key not in value:
+            there = (
+                f"; the keys are {list_names(value)}" if isinstance(value, dict) else f" in a {type(value).__name__}"
+            )
+            raise data_error(path, None, f"no key {key!r}{there}", f"a list at {'.'.join(keys)}")
+        value = value[key]
     if not isinstance(value, list):
         given = f"{'.'.join(keys) or 'the document'} is a {type(value).__name__}"
-        raise data_error(path, _line(text, position), given, f"a list, or one at {', '.join(map('.'.join, _LISTS))}")
-    line, counted = _line(text, position), position
-    for item, (_, begin) in zip(value, _members(text, position, "]"), strict=True):
-        line, counted = line + text.count("\n", counted, begin), begin
-        yield line, item
+        raise data_error(path, None, given, f"a list, or one at {', '.join(map('.'.join, _LISTS))}")
+    yield from zip(_item_lines(text, keys, value), value, strict=True)
 
 
-def _members(text: str, position: int, end: str) -> Iterator[tuple[Any, int]]:
-    """Key (None in lists) and position of the values in the JSON object or list that begins at `position`."""
-    decoder, key = json.JSONDecoder(), None
-    position = _skip(text, position + 1)
-    while text[position] != end:
-        if end == "}":
-            key, position = decoder.raw_decode(text, position)
-            position = _skip(text, _skip(text, position) + 1)
-        yield key, position
-        position = _skip(text, decoder.raw_decode(text, position)[1])
-        if text[position] == ",":
-            position = _skip(text, position + 1)
-
-
-def _line(text: str, position: int) -> int:
-    return text.count("\n", 0, position) + 1
-
-
-def _skip(text: str, position: int) -> int:
-    while position < len(text) and text[position] in " \t\r\n":
-        position += 1
-    return position
+def _item_lines(text: str, keys: Sequence[str], items: Sequence[Any]) -> Iterator[int]:
+    """The lines on which the items of a list of a JSON document begin; the list is found by its last key."""
+    decoder, line, counted = json.JSONDecoder(), 1, 0
+    named = re.finditer(rf"{re.escape(json.dumps(keys[-1]))}\s*:\s*(?=\[)", text) if keys else re.finditer("", text)
+    starts = (text.index("[", match.end()) for match in named)
+    position = next((start for start in starts if len(decoder.raw_decode(text, start)[0]) == len(items)), None)
+    if position is None:  # the key is written with escapes
+        yield from (1 for _ in items)
+        return
+    for _ in items:
+        position = _BETWEEN.match(text, position + 1).end()  # type: ignore[union-attr]
+        line, counted = line + text.count("\n", counted, position), position
+        yield line
+        position = _BETWEEN.match(text, decoder.raw_decode(text, position)[1]).end()  # type: ignore[union-attr]
 
 
 def _list_keys(value: Any) -> tuple[str, ...]:

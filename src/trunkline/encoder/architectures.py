@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from trunkline.bundle.manifest import EncoderFacts
 from trunkline.errors import EncoderError
+from trunkline.text.tokens import TextTokenizer
 
 LINEARS = ("query", "key", "value", "out", "up", "down")
 """The linear layers of a transformer layer, by our names; LoRA can sit on each of them."""
@@ -118,24 +120,14 @@ _DISTILBERT_LAYER = {
 }
 
 
-def _bert_like(prefix: str, **changes: Any) -> Architecture:
-    parts: dict[str, Any] = {
-        "keys": _BERT_KEYS,
-        "embeddings": _EMBEDDINGS,
-        "layer": "encoder.layer.{}",
-        "layer_parts": _BERT_LAYER,
-    }
-    return Architecture(prefix=prefix, **{**parts, **changes})
-
-
+_BERT = Architecture("bert", _BERT_KEYS, _EMBEDDINGS, "encoder.layer.{}", _BERT_LAYER)
+_ROBERTA = replace(_BERT, prefix="roberta", positions_after_padding=True)
 ARCHITECTURES: dict[str, Architecture] = {
-    "bert": _bert_like("bert"),
-    "roberta": _bert_like("roberta", positions_after_padding=True),
-    "xlm-roberta": _bert_like("roberta", positions_after_padding=True),
-    "electra": _bert_like("electra", embeddings={**_EMBEDDINGS, "embeddings.project": "embeddings_project"}),
-    "distilbert": _bert_like(
-        "distilbert", keys=_DISTILBERT_KEYS, layer="transformer.layer.{}", layer_parts=_DISTILBERT_LAYER
-    ),
+    "bert": _BERT,
+    "roberta": _ROBERTA,
+    "xlm-roberta": _ROBERTA,
+    "electra": replace(_BERT, prefix="electra", embeddings=_EMBEDDINGS | {"embeddings.project": "embeddings_project"}),
+    "distilbert": Architecture("distilbert", _DISTILBERT_KEYS, _EMBEDDINGS, "transformer.layer.{}", _DISTILBERT_LAYER),
 }
 ACTIVATIONS = ("gelu", "gelu_new", "gelu_pytorch_tanh", "relu", "silu")
 
@@ -160,10 +152,8 @@ def read_config(raw: Mapping[str, Any], where: str) -> EncoderConfig:
         )
     try:
         sizes = {ours: raw[theirs] for ours, theirs in architecture.keys.items()}
-        # transformers' own defaults, for configurations that leave it out.
-        pad_id = (
-            int(raw.get("pad_token_id") or 0) if "pad_token_id" in raw else int(architecture.positions_after_padding)
-        )
+        # As in transformers where a configuration leaves it out.
+        pad_id = int(raw.get("pad_token_id", architecture.positions_after_padding) or 0)
         config = EncoderConfig(
             model_type=model_type,
             vocab_size=int(raw["vocab_size"]),
@@ -188,16 +178,29 @@ def read_config(raw: Mapping[str, Any], where: str) -> EncoderConfig:
 
 
 def weights_hash(config: EncoderConfig, tensors: Mapping[str, npt.NDArray[np.float32]]) -> str:
-    """SHA-256 over the sizes, names and float32 bytes of a backbone, independent of how it is stored.
+    """SHA-256 over the sizes, names and float32 bytes of a backbone's tensors by our names, however they are stored.
 
     An adapter carries it, so that it is refused on any other backbone.
-
-    Args:
-        config: The sizes.
-        tensors: All of the backbone's, by our names.
     """
     digest = hashlib.sha256(repr(config).encode())
     for name, tensor in sorted(tensors.items()):
         digest.update(f"{name}{tuple(tensor.shape)}".encode())
         digest.update(np.ascontiguousarray(tensor, np.float32).data)
     return digest.hexdigest()
+
+
+def encoder_facts(config: EncoderConfig, fork: int, tokenizer: TextTokenizer) -> EncoderFacts:
+    """What a bundle's manifest says of an encoder."""
+    return EncoderFacts(
+        model_type=config.model_type,
+        hidden_size=config.hidden_size,
+        intermediate_size=config.intermediate_size,
+        n_layers=config.n_layers,
+        n_heads=config.n_heads,
+        fork=fork,
+        max_length=tokenizer.max_length,
+        overlap=tokenizer.overlap,
+        pad_id=config.pad_id,
+        activation=config.activation,
+        vocabulary_size=config.vocab_size,
+    )

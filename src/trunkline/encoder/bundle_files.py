@@ -3,27 +3,81 @@
 from __future__ import annotations
 
 import hashlib
-import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import save
+import numpy as np
 
 from trunkline import __version__
 from trunkline.bundle.edit import Parts, with_primaries, write_bundle
 from trunkline.bundle.files import Bundle, open_bundle
-from trunkline.bundle.lora import SLOTS
-from trunkline.bundle.manifest import MANIFEST, EncoderFacts, Licence, Manifest
+from trunkline.bundle.lora import LORA_TARGETS
+from trunkline.bundle.manifest import MANIFEST, Licence, Manifest
+from trunkline.bundle.parts import Head, PrimaryAdapter, Task, primary_bytes, task_bytes
 from trunkline.cache import cache_folder
-from trunkline.encoder.adapter_file import AdapterFile, primary_file, primary_in_torch, task_file, task_in_torch
+from trunkline.encoder.architectures import EncoderConfig, encoder_facts
 from trunkline.encoder.encoder import Encoder
-from trunkline.encoder.lora import LoraAdapter
+from trunkline.encoder.features import Features, embed_texts
+from trunkline.encoder.lora import LoraAdapter, adapter_arrays, lora_from_arrays
 from trunkline.encoder.resolve import resolve
-from trunkline.encoder.storage import backbone_hash, load_encoder, load_tokenizer, read_json, stored_tensors
+from trunkline.encoder.storage import backbone_hash, checkpoint_files, load_encoder, load_tokenizer, read_json
 from trunkline.errors import MismatchError, TrunklineError
+from trunkline.heads.linear import LinearHead
 from trunkline.text.tokens import TextTokenizer
+
+
+@dataclass(frozen=True)
+class AdapterFile:
+    """A primary adapter (LoRA only) or a task (a head, with LoRA of its own or on its family's primary adapter).
+
+    `backbone` is the hash of the backbone that it was trained on, `labels` are the head's outputs, `units` as in
+    `trunkline.bundle.parts.Task`; `info` says how it was made, for people.
+    """
+
+    family: str
+    backbone: str
+    fork: int
+    lora: LoraAdapter | None = None
+    head: LinearHead | None = None
+    labels: tuple[str, ...] = ()
+    units: str = "words"
+    info: Mapping[str, Any] = field(default_factory=dict)
+
+
+def primary_file(adapter: AdapterFile) -> bytes:
+    """The file of a primary adapter; raises MismatchError if it has no LoRA, or values that float16 cannot hold."""
+    if adapter.lora is None:
+        raise MismatchError(f"a primary adapter of {adapter.family} without LoRA", expected="one with LoRA")
+    arrays = adapter_arrays(adapter.lora)
+    return primary_bytes(adapter.family, adapter.backbone, adapter.fork, arrays, adapter.lora.config.alpha)
+
+
+def task_file(task: AdapterFile, manifest: Manifest) -> bytes:
+    """The file of a task for a bundle; raises MismatchError if it has no head, or values that float16 cannot hold."""
+    if task.head is None:
+        raise MismatchError(f"a task of {task.family} without a head", expected="a task, not a primary adapter")
+    head = Head(np.ascontiguousarray(task.head.weight.T), task.head.bias, task.head.transitions)
+    lora = None if task.lora is None else adapter_arrays(task.lora)
+    alpha = 0.0 if task.lora is None else task.lora.config.alpha
+    return task_bytes(
+        manifest, task.family, task.labels, head, units=task.units, lora=lora, alpha=alpha, info=task.info
+    )
+
+
+def primary_in_torch(primary: PrimaryAdapter, manifest: Manifest, encoder: EncoderConfig) -> AdapterFile:
+    """A bundle's primary adapter in torch."""
+    lora = lora_from_arrays(primary.lora_arrays(), primary.alpha, encoder)
+    return AdapterFile(primary.family, manifest.backbone, manifest.encoder.fork, lora)
+
+
+def task_in_torch(task: Task, manifest: Manifest, encoder: EncoderConfig) -> AdapterFile:
+    """A bundle's task in torch."""
+    lora = lora_from_arrays(task.lora_arrays(), task.alpha, encoder) if task.own_lora else None
+    head = LinearHead(np.ascontiguousarray(task.head.weight.T), task.head.bias, task.transitions)
+    fork = manifest.encoder.fork
+    return AdapterFile(task.family, manifest.backbone, fork, lora, head, task.labels, task.units, task.info)
 
 
 @dataclass(frozen=True)
@@ -47,10 +101,7 @@ class Loaded:
 def load_any(name: str, *, fork: int | None = None, max_length: int = 256) -> Loaded:
     """Loads a bundle's folder, or a plain encoder by folder or name.
 
-    Args:
-        name: A folder, a hub id or `default`.
-        fork: First layer of the branches for a plain encoder; a bundle has its own.
-        max_length: Longest window in tokens for a plain encoder.
+    A bundle has its own fork and longest window; without a fork a plain encoder forks in the middle.
 
     Raises:
         EncoderError: Not found, not supported, or damaged.
@@ -125,9 +176,6 @@ def cached_bundle(name: str) -> Path:
 def save_bundle(loaded: Loaded, folder: Path, name: str = "bundle") -> Manifest:
     """Writes a bundle with a checkpoint into a new folder; errors as for `write_bundle`."""
     manifest = manifest_of(loaded, name)
-    weights = save(stored_tensors(loaded.encoder), {"format": "pt"})
-    # The weights are float32 whatever they came as; transformers would round them to a type named here.
-    config = {key: value for key, value in loaded.config.items() if key not in ("dtype", "torch_dtype")}
     adapters = {family: primary_file(adapter) for family, adapter in loaded.primaries.items()}
     with_adapters = with_primaries(manifest, adapters)
     return write_bundle(
@@ -135,10 +183,7 @@ def save_bundle(loaded: Loaded, folder: Path, name: str = "bundle") -> Manifest:
         manifest,
         Parts(
             tokenizer=loaded.tokenizer.tokenizer.to_str(pretty=True).encode(),
-            checkpoint={
-                "config": (json.dumps(config, indent=2, ensure_ascii=False) + "\n").encode(),
-                "weights": weights,
-            },
+            checkpoint=checkpoint_files(loaded.encoder, loaded.config),
             adapters=adapters,
             tasks={name: task_file(task, with_adapters) for name, task in loaded.tasks.items()},
         ),
@@ -147,27 +192,19 @@ def save_bundle(loaded: Loaded, folder: Path, name: str = "bundle") -> Manifest:
 
 def manifest_of(loaded: Loaded, name: str = "bundle") -> Manifest:
     """The manifest of an encoder, without files."""
-    config, tokenizer = loaded.encoder.config, loaded.tokenizer
-    facts = EncoderFacts(
-        model_type=config.model_type,
-        hidden_size=config.hidden_size,
-        intermediate_size=config.intermediate_size,
-        n_layers=config.n_layers,
-        n_heads=config.n_heads,
-        fork=loaded.encoder.fork,
-        max_length=tokenizer.max_length,
-        overlap=tokenizer.overlap,
-        pad_id=config.pad_id,
-        activation=config.activation,
-        vocabulary_size=config.vocab_size,
-    )
     return Manifest(
         name=name,
         trunkline=__version__,
-        encoder=facts,
+        encoder=encoder_facts(loaded.encoder.config, loaded.encoder.fork, loaded.tokenizer),
         backbone=loaded.backbone,
         weights={"kind": "float32"},
-        slots=tuple(SLOTS),
+        lora_targets=tuple(LORA_TARGETS),
         licences=loaded.licences,
         info=loaded.info,
     )
+
+
+def embedder(name: str, max_length: int = 128) -> Callable[[Sequence[str]], Features]:
+    """A function that embeds texts by an encoder or bundle; a bundle's classification adapter is used if it has one."""
+    loaded = load_any(name, max_length=max_length)
+    return lambda texts: embed_texts(loaded.encoder, loaded.tokenizer, texts, loaded.primary("classification"))

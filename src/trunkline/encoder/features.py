@@ -10,10 +10,10 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from trunkline.encoder.batch import TokenBatch
-from trunkline.encoder.encoder import Encoder
+from trunkline.encoder.encoder import Encoder, TokenBatch
 from trunkline.encoder.lora import Deltas
-from trunkline.text.packing import ROW_WIDTH, UnitText, by_budget, pack
+from trunkline.text.packing import ROW_WIDTH, UnitText, by_budget, pack, text_unit
+from trunkline.text.tokens import TextTokenizer
 
 Features = npt.NDArray[np.float32]
 
@@ -119,3 +119,17 @@ def branch_features(
         progress(len(chosen))
     encoder.train(was_training)
     return results
+
+
+def embed_texts(
+    encoder: Encoder,
+    tokenizer: TextTokenizer,
+    texts: Sequence[str],
+    deltas: Deltas | None = None,
+    *,
+    bf16: bool = False,
+) -> Features:
+    """Mean-pooled, unnormalised embeddings of texts, [texts, width] float32."""
+    units = [text_unit(tokens) for tokens in tokenizer.encode(texts)]
+    parts = branch_features(encoder, [Branch(units, deltas)], bf16=bf16, last=True)[0]
+    return np.stack([part[0] for part in parts]) if parts else np.zeros((0, encoder.config.hidden_size), np.float32)

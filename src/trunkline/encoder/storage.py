@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from trunkline.atomic import write_atomic
@@ -23,11 +23,7 @@ MAX_JSON_BYTES = 16 * 2**20
 
 
 def read_json(path: Path) -> Any:
-    """Reads a JSON file of bounded size.
-
-    Raises:
-        EncoderError: It is missing, too large or not JSON.
-    """
+    """Reads a JSON file of bounded size; raises EncoderError if it is missing, too large or not JSON."""
     try:
         if path.stat().st_size > MAX_JSON_BYTES:
             raise EncoderError(f"{path} has {path.stat().st_size} bytes", expected=f"at most {MAX_JSON_BYTES}")
@@ -37,11 +33,7 @@ def read_json(path: Path) -> Any:
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
-    """Reads a safetensors file.
-
-    Raises:
-        EncoderError: It is missing, truncated or not a safetensors file.
-    """
+    """Reads a safetensors file; raises EncoderError if it is missing or damaged."""
     try:
         with safe_open(str(path), framework="pt") as file:
             return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
@@ -49,32 +41,8 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         raise EncoderError(f"{path} cannot be read as safetensors ({error})") from error
 
 
-def read_metadata(path: Path) -> dict[str, str]:
-    """Reads the text metadata of a safetensors file; same errors as `read_tensors`."""
-    try:
-        with safe_open(str(path), framework="pt") as file:
-            return file.metadata() or {}
-    except (OSError, SafetensorError) as error:
-        raise EncoderError(f"{path} cannot be read as safetensors ({error})") from error
-
-
-def write_tensors(tensors: Mapping[str, Tensor], path: Path, metadata: Mapping[str, str] | None = None) -> None:
-    """Writes a safetensors file under a temporary name and renames it, so that no reader sees half of it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".tmp")
-    try:
-        save_file({k: v.detach().contiguous().cpu() for k, v in tensors.items()}, temporary, dict(metadata or {}))
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
 def load_encoder(folder: Path, fork: int | None = None) -> Encoder:
-    """Loads an encoder from a folder in Hugging Face layout (`config.json`, `model.safetensors`).
-
-    Args:
-        folder: The folder.
-        fork: First layer of the branches; half of the layers by default.
+    """Loads an encoder from a folder in Hugging Face layout; it forks in the middle by default.
 
     Raises:
         EncoderError: Not supported, incomplete, or weights that are not safetensors.
@@ -127,25 +95,19 @@ def _canonical(tensors: Mapping[str, Tensor], config: EncoderConfig, folder: Pat
     return {ours: cleaned[theirs].float() for ours, theirs in names.items()}
 
 
-def save_encoder(encoder: Encoder, folder: Path, raw_config: Mapping[str, Any]) -> None:
-    """Writes an encoder so that both `load_encoder` and `transformers.AutoModel` read it.
+def checkpoint_files(encoder: Encoder, raw_config: Mapping[str, Any]) -> dict[str, bytes]:
+    """`config.json` and `model.safetensors`, as `load_encoder` and `transformers.AutoModel` read them.
 
     Args:
         encoder: The encoder; adapters are not part of it.
-        folder: Where `config.json` and `model.safetensors` go.
         raw_config: The Hugging Face configuration that it came with.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    write_tensors(stored_tensors(encoder), folder / "model.safetensors", {"format": "pt"})
+    names, state = ARCHITECTURES[encoder.config.model_type].weight_names(encoder.config), encoder.state_dict()
+    tensors = {theirs: state[ours].detach().contiguous().cpu() for ours, theirs in names.items()}
     # The weights are float32 whatever they came as; transformers would round them to a type named here.
-    write_json({k: v for k, v in raw_config.items() if k not in ("dtype", "torch_dtype")}, folder / "config.json")
-
-
-def stored_tensors(encoder: Encoder) -> dict[str, Tensor]:
-    """The weights of an encoder by the names of its architecture in `transformers`, contiguous and on the CPU."""
-    names = ARCHITECTURES[encoder.config.model_type].weight_names(encoder.config)
-    state = encoder.state_dict()
-    return {theirs: state[ours].detach().contiguous().cpu() for ours, theirs in names.items()}
+    config = {key: value for key, value in raw_config.items() if key not in ("dtype", "torch_dtype")}
+    content = json.dumps(config, indent=2, ensure_ascii=False) + "\n"
+    return {"config": content.encode(), "weights": save(tensors, {"format": "pt"})}
 
 
 def write_json(content: Any, path: Path) -> None:

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from trunkline.bundle.lora import Feeds, FloatArray
+from trunkline.bundle.lora import FloatArray, Inputs
 from trunkline.bundle.parts import Task
 from trunkline.engine.rows import ReadText, TextReader
 from trunkline.errors import TrunklineError
@@ -36,7 +36,7 @@ class Branch:
         adapter: Names the adapter: a family's, or a task's own.
         family: Says what the units are.
         units: As in `trunkline.bundle.parts.Task`.
-        lora: Feeds of the adapter; empty for the backbone as it is.
+        lora: Inputs of the adapter; empty for the backbone as it is.
         tasks: The tasks; none if features are asked for.
         heads: `head.weight` [hidden, labels of all tasks] and `head.bias`, which is zero: as a unit may be the sum of
             parts from several windows, each task's bias is added once, in the end.
@@ -46,16 +46,16 @@ class Branch:
     adapter: str
     family: str
     units: str
-    lora: Feeds
+    lora: Inputs
     tasks: tuple[Task, ...] = ()
-    heads: Feeds = field(init=False)
+    heads: Inputs = field(init=False)
     columns: dict[str, tuple[int, int]] = field(init=False)
 
     def __post_init__(self) -> None:
-        heads: Feeds = {}
+        heads: Inputs = {}
         columns: dict[str, tuple[int, int]] = {}
         if self.tasks:
-            weight = np.concatenate([task.feeds["head.weight"] for task in self.tasks], axis=1, dtype=np.float32)
+            weight = np.concatenate([task.inputs["head.weight"] for task in self.tasks], axis=1, dtype=np.float32)
             heads = {"head.weight": weight, "head.bias": np.zeros(weight.shape[1], np.float32)}
             ends = np.cumsum([len(task.labels) for task in self.tasks]).tolist()
             bounds = zip(self.tasks, [0, *ends[:-1]], ends, strict=True)
@@ -110,7 +110,7 @@ class Engine(Protocol):
         ...
 
 
-def features_of(engine: Engine, texts: Sequence[ReadText], family: str, units: str, lora: Feeds) -> list[FloatArray]:
+def features_of(engine: Engine, texts: Sequence[ReadText], family: str, units: str, lora: Inputs) -> list[FloatArray]:
     """Features [units, hidden] of texts through one adapter: the mean of the branch's layers over a unit's tokens."""
     branch = Branch(family, family, units, lora)
     found = engine.run(texts, [(branch,)] * len(texts))
@@ -123,12 +123,12 @@ class Predictor:
     Args:
         reader: Splits texts into words and tokens.
         engine: Computes.
-        primaries: Feeds of the families' primary adapters.
+        primaries: Inputs of the families' primary adapters.
         tasks: The tasks.
     """
 
     def __init__(
-        self, reader: TextReader, engine: Engine, primaries: Mapping[str, Feeds], tasks: Iterable[Task]
+        self, reader: TextReader, engine: Engine, primaries: Mapping[str, Inputs], tasks: Iterable[Task]
     ) -> None:
         self.reader = reader
         self.engine = engine
@@ -156,7 +156,7 @@ class Predictor:
         self._forget()
 
     def features(
-        self, read: Sequence[ReadText], family: str, units: str, lora: Feeds | None = None
+        self, read: Sequence[ReadText], family: str, units: str, lora: Inputs | None = None
     ) -> list[FloatArray]:
         """Features [units, hidden] of texts through a LoRA, or the family's primary adapter by default."""
         return features_of(self.engine, read, family, units, self._primaries.get(family, {}) if lora is None else lora)
@@ -216,7 +216,7 @@ class Predictor:
         chosen = chosen_tasks(names, self._tasks)
         check_texts([text for text, _ in requests])
         numbers = {text: number for number, text in enumerate(dict.fromkeys(text for text, _ in requests))}
-        branches = self._branches(sorted(set(chosen)))
+        branches = self._branches(chosen)
         owner = {task.name: branch for branch in branches for task in branch.tasks}
         wanted: list[dict[Branch, None]] = [{} for _ in numbers]
         for text, name in requests:
@@ -236,7 +236,7 @@ class Predictor:
 
     def _branches(self, names: Iterable[str]) -> tuple[Branch, ...]:
         """The branches of tasks, each with all of the tasks that share it."""
-        asked = tuple(dict.fromkeys(names))
+        asked = tuple(sorted(set(names)))
         # A plan of tasks that change meanwhile goes with the dict that it is put into.
         plans = self._plans
         plan = plans.get(asked)
@@ -251,9 +251,9 @@ class Predictor:
             plans[asked] = plan
         return plan
 
-    def _lora(self, task: Task) -> Feeds:
-        feeds = task.feeds if task.own_lora else self._primaries.get(task.family, {})
-        return {name: value for name, value in feeds.items() if name.startswith("lora.")}
+    def _lora(self, task: Task) -> Inputs:
+        inputs = task.inputs if task.own_lora else self._primaries.get(task.family, {})
+        return {name: value for name, value in inputs.items() if name.startswith("lora.")}
 
     def _decode(
         self,
@@ -268,7 +268,7 @@ class Predictor:
             for task in branch.tasks:
                 numbers = asked[task.name]
                 begin, end = branch.columns[task.name]
-                bias = task.feeds["head.bias"]
+                bias = task.inputs["head.bias"]
                 probabilities = [softmax(logits[number, branch][:, begin:end] + bias) for number in numbers]
                 worded = [(read[number].text, read[number].borders(task.units)) for number in numbers]
                 found = Scored(probabilities, worded, task.labels, task.transitions)

@@ -27,11 +27,11 @@ import numpy.typing as npt
 from trunkline import __version__
 from trunkline.atomic import locked, new_folder, write_atomic
 from trunkline.bundle.files import file_problems, read_manifest
-from trunkline.bundle.manifest import MANIFEST, TOKENIZER, EncoderFacts, FileEntry, Licence, Manifest, parse_manifest
+from trunkline.bundle.manifest import MANIFEST, TOKENIZER, FileEntry, Licence, Manifest, parse_manifest
 from trunkline.bundle.schema import VERSION
 from trunkline.cache import cache_folder
-from trunkline.encoder.architectures import ARCHITECTURES, EncoderConfig, weights_hash
-from trunkline.encoder.embedded import DEFAULT_ENCODER, EMBEDDED_SHA256, INSTALL, TOKENIZER_SHA256, find_embedded
+from trunkline.encoder.architectures import ARCHITECTURES, EncoderConfig, encoder_facts, weights_hash
+from trunkline.encoder.resolve import DEFAULT_ENCODER, EMBEDDED_SHA256, INSTALL, TOKENIZER_SHA256, find_embedded
 from trunkline.engine.rounding import FloatArray, least_of_tokens, round_int8, round_table_int8, smoothing
 from trunkline.errors import EncoderError, TrunklineError
 from trunkline.text.tokens import TextTokenizer
@@ -170,26 +170,13 @@ def read_facts() -> tuple[dict[str, Any], EncoderConfig]:
 
 def _manifest(backbone: str, tokenizer: TextTokenizer, files: Mapping[str, FileEntry]) -> bytes:
     facts, config = read_facts()
-    encoder = EncoderFacts(
-        model_type=config.model_type,
-        hidden_size=config.hidden_size,
-        intermediate_size=config.intermediate_size,
-        n_layers=config.n_layers,
-        n_heads=config.n_heads,
-        fork=facts["fork"],
-        max_length=tokenizer.max_length,
-        overlap=tokenizer.overlap,
-        pad_id=config.pad_id,
-        activation=config.activation,
-        vocabulary_size=config.vocab_size,
-    )
     manifest = Manifest(
         name=DEFAULT_ENCODER.rpartition("/")[2],
         trunkline=__version__,
-        encoder=encoder,
+        encoder=encoder_facts(config, facts["fork"], tokenizer),
         backbone=backbone,
         weights=facts["weights"],
-        slots=tuple(facts["slots"]),
+        lora_targets=tuple(facts["lora_targets"]),
         graphs={name: f"{name}.onnx" for name in GRAPHS},
         files=files,
         licences=(Licence(DEFAULT_ENCODER, LICENCE),),
@@ -235,13 +222,13 @@ def layer_initializers(
     Args:
         tensors: The backbone's, by our names; linear weights are [outputs, inputs].
         number: Of the layer.
-        largest: `layers.NUMBER.SLOT` -> the largest absolute value of each input, [inputs].
+        largest: `layers.NUMBER.NAME` -> the largest absolute value of each input, [inputs].
         adapted: Whether the layer has LoRA inputs. In one that has none, the values of attention are divided in
             advance by the factors of `out`, whose inputs they are.
-        facts: `alpha` of the smoothing, and `per_token`: slots whose inputs have a step for each token.
+        facts: `alpha` of the smoothing, and `per_token`: layers whose inputs have a step for each token.
     """
     layer = f"layers.{number}"
-    parts = {slot: (slot,) for slot in ("out", "up", "down")} | {"qkv": ("query", "key", "value")}
+    parts = {name: (name,) for name in ("out", "up", "down")} | {"qkv": ("query", "key", "value")}
     weights = {s: np.concatenate([tensors[f"{layer}.{p}.weight"] for p in names]).T for s, names in parts.items()}
     smooth = {s: smoothing(weight, largest[f"{layer}.{s}"], facts["alpha"]) for s, weight in weights.items()}
     found: Arrays = {
@@ -249,18 +236,18 @@ def layer_initializers(
         for norm in ("attention_norm", "output_norm")
         for kind in ("weight", "bias")
     }
-    for slot, weight in weights.items():
-        name = f"{layer}.{slot}"
-        rounded = round_int8(weight * smooth[slot][:, None])
-        scale, bias = rounded.scale, np.concatenate([tensors[f"{layer}.{part}.bias"] for part in parts[slot]])
-        if slot == "qkv" and not adapted:
+    for linear, weight in weights.items():
+        name = f"{layer}.{linear}"
+        rounded = round_int8(weight * smooth[linear][:, None])
+        scale, bias = rounded.scale, np.concatenate([tensors[f"{layer}.{part}.bias"] for part in parts[linear]])
+        if linear == "qkv" and not adapted:
             divisor = np.concatenate([np.ones(2 * len(weight), np.float32), smooth["out"]])
             scale, bias = scale / divisor, bias / divisor
         found |= {f"{name}.weight": rounded.values, f"{name}.scale": scale, f"{name}.bias": bias}
-        if adapted or slot != "out":
-            found[f"{name}.smooth"] = 1 / smooth[slot]
-        if slot in facts["per_token"]:
-            found[f"{name}.least"] = np.array([least_of_tokens(largest[name], smooth[slot])], np.float32)
+        if adapted or linear != "out":
+            found[f"{name}.smooth"] = 1 / smooth[linear]
+        if linear in facts["per_token"]:
+            found[f"{name}.least"] = np.array([least_of_tokens(largest[name], smooth[linear])], np.float32)
     return found
 
 

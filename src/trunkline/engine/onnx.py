@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from trunkline.bundle.lora import Feeds, FloatArray, Shapes, bank
+from trunkline.bundle.lora import FloatArray, Inputs, Shapes, bank
 from trunkline.engine.base import Branch, Logits
 from trunkline.engine.rows import Pooling, ReadText, Row, batches, padded, pool_of, rows_of
 from trunkline.engine.session import _ERRORS, open_session
@@ -50,8 +50,8 @@ class OnnxEngine:
         self._branch = open_session(graphs["branch"], threads)
         self._bank_file = graphs.get("branch-bank")
         self._bank: Any = None
-        self._adapters: dict[str, Feeds] = {}
-        self._stacked: tuple[dict[str, int], Feeds] = ({}, {})
+        self._adapters: dict[str, Inputs] = {}
+        self._stacked: tuple[dict[str, int], Inputs] = ({}, {})
         self._lock = Lock()
 
     def forget_adapters(self) -> None:
@@ -97,8 +97,8 @@ class OnnxEngine:
                 self._run_branch(members, states, poolings, found)
         for (number, branch), part in found.items():
             pooling = poolings.get((number, branch.pooling))
-            if pooling is not None and pooling.slot_of is not None:
-                found[number, branch] = part[pooling.slot_of]
+            if pooling is not None and pooling.row_of is not None:
+                found[number, branch] = part[pooling.row_of]
 
     def _run_branch(
         self,
@@ -121,19 +121,19 @@ class OnnxEngine:
         found: Logits,
     ) -> None:
         """Rows of several branches. As the graph has one head for all rows, heads are applied here."""
-        places, feeds = self._banked({branch.adapter: branch.lora for _, _, branch in members})
-        given = _inputs(members, states, poolings) | feeds
+        places, inputs = self._banked({branch.adapter: branch.lora for _, _, branch in members})
+        given = _inputs(members, states, poolings) | inputs
         given["adapter_ids"] = np.asarray([places[branch.adapter] for _, _, branch in members], dtype=np.int64)
         width = states[0].shape[2]
         given |= {"head.weight": np.zeros((width, 0), np.float32), "head.bias": np.zeros(0, np.float32)}
         for member, part in zip(members, run_session(self._bank, "features", given), strict=True):
             row, _, branch = member
-            slots = poolings[row.text, branch.pooling].slots[row.window]
-            features = part[: len(slots)]
+            rows = poolings[row.text, branch.pooling].rows[row.window]
+            features = part[: len(rows)]
             _add(member, features @ branch.heads["head.weight"] if branch.tasks else features, poolings, found)
 
-    def _banked(self, adapters: dict[str, Feeds]) -> tuple[Mapping[str, int], Feeds]:
-        """The place of each adapter in the bank, and the feeds of the bank, which is kept for the next call."""
+    def _banked(self, adapters: dict[str, Inputs]) -> tuple[Mapping[str, int], Inputs]:
+        """The place of each adapter in the bank, and the inputs of the bank, which is kept for the next call."""
         with self._lock:
             if self._bank is None and self._bank_file is not None:
                 self._bank = open_session(self._bank_file, self._threads)
@@ -145,14 +145,14 @@ class OnnxEngine:
             return self._stacked
 
 
-def run_session(session: Any, output: str, feeds: Mapping[str, Any]) -> FloatArray:
+def run_session(session: Any, output: str, inputs: Mapping[str, Any]) -> FloatArray:
     """One output of a session.
 
     Raises:
         TrunklineError: ONNX Runtime refuses, or the output is not finite.
     """
     try:
-        result: FloatArray = session.run([output], feeds)[0]
+        result: FloatArray = session.run([output], inputs)[0]
     except _refusals() as error:
         raise TrunklineError(
             f"ONNX Runtime cannot compute {output} ({' '.join(str(error).split())[:300]})",
@@ -190,14 +190,14 @@ def _inputs(
 
 
 def _add(member: Member, part: FloatArray, poolings: Mapping[_Pooled, Pooling], found: Logits) -> None:
-    """Adds what one window says of its units, [at least its slots, labels], to its text's."""
+    """Adds what one window says of its units, [at least its rows, labels], to its text's."""
     row, _, branch = member
     pooling = poolings[row.text, branch.pooling]
-    slots = pooling.slots[row.window]
-    if len(pooling.slots) == 1:
-        found[row.text, branch] = part[: len(slots)]
+    rows = pooling.rows[row.window]
+    if len(pooling.rows) == 1:
+        found[row.text, branch] = part[: len(rows)]
         return
     total = found.get((row.text, branch))
     if total is None:
-        total = found[row.text, branch] = np.zeros((pooling.n_slots, part.shape[1]), np.float32)
-    total[slots] += part[: len(slots)]
+        total = found[row.text, branch] = np.zeros((pooling.n_rows, part.shape[1]), np.float32)
+    total[rows] += part[: len(rows)]

@@ -134,32 +134,32 @@ class Pooling:
     stand for the opening token, costs no more than another.
 
     Attributes:
-        n_slots: Rows to compute for the text.
-        slots: For each window the rows that it has a part in.
-        slot_of: [units] the row of each unit; None where these are the same.
+        n_rows: Rows to compute for the text.
+        rows: For each window the rows that it has a part in.
+        row_of: [units] the row of each unit; None where these are the same.
     """
 
-    __slots__ = ("_places", "n_slots", "slot_of", "slots")
+    __slots__ = ("_places", "n_rows", "row_of", "rows")
 
     def __init__(self, units: UnitText) -> None:
         token, unit = units.token, units.unit
-        self.n_slots = units.n_units
-        self.slot_of: IntArray | None = None
+        self.n_rows = units.n_units
+        self.row_of: IntArray | None = None
         share = (1 / np.maximum(np.bincount(unit, minlength=units.n_units), 1)).astype(np.float32)
         if units.n_units > units.size:
             token, unit, share = self._merge_singles(token, unit, share)
         if len(units.sizes) == 1:
-            self.slots: list[IntArray] = [np.arange(self.n_slots)]
+            self.rows: list[IntArray] = [np.arange(self.n_rows)]
             self._places = [(unit, token, share[unit])]
             return
         ends = np.cumsum(units.sizes)
         window = np.searchsorted(ends, token, side="right")
         order = np.argsort(window, kind="stable")
         cuts = np.searchsorted(window[order], np.arange(1, len(ends)))
-        self.slots, self._places = [], []
+        self.rows, self._places = [], []
         for pairs, begin in zip(np.split(order, cuts), ends - units.sizes, strict=True):
-            slots, place = np.unique(unit[pairs], return_inverse=True)
-            self.slots.append(slots)
+            rows, place = np.unique(unit[pairs], return_inverse=True)
+            self.rows.append(rows)
             self._places.append((place, token[pairs] - begin, share[unit[pairs]]))
 
     def _merge_singles(
@@ -168,15 +168,15 @@ class Pooling:
         """One row for all units of the same single token."""
         single = share[unit] == 1
         _, first, which = np.unique(token[single], return_index=True, return_inverse=True)
-        owner = np.arange(self.n_slots)
+        owner = np.arange(self.n_rows)
         owner[unit[single]] = unit[single][first][which]
-        kept, slot_of = np.unique(owner, return_inverse=True)
-        self.n_slots, self.slot_of = len(kept), slot_of
+        kept, row_of = np.unique(owner, return_inverse=True)
+        self.n_rows, self.row_of = len(kept), row_of
         pairs = np.concatenate((np.flatnonzero(~single), np.flatnonzero(single)[first]))
-        return token[pairs], slot_of[unit[pairs]], share[kept]
+        return token[pairs], row_of[unit[pairs]], share[kept]
 
     def fill(self, pool: FloatArray, window: int) -> None:
-        """Writes the shares of a window's tokens into zeros, [at least its slots, at least its tokens]."""
+        """Writes the shares of a window's tokens into zeros, [at least its rows, at least its tokens]."""
         place, token, share = self._places[window]
         pool[place, token] = share
 
@@ -226,7 +226,7 @@ def padded(rows: Sequence[Row], pad_id: int) -> tuple[IntArray, FloatArray]:
 
 def pool_of(rows: Sequence[tuple[Pooling, int]], width: int) -> FloatArray:
     """`pool` [rows, units, width] of a batch, from the pooling and the window of each row."""
-    most = max(len(pooling.slots[window]) for pooling, window in rows)
+    most = max(len(pooling.rows[window]) for pooling, window in rows)
     pool = np.zeros((len(rows), most, width), np.float32)
     for number, (pooling, window) in enumerate(rows):
         pooling.fill(pool[number], window)

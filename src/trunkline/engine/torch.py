@@ -8,7 +8,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from trunkline.bundle.lora import SLOTS, Feeds
+from trunkline.bundle.lora import LORA_TARGETS, Inputs
 from trunkline.encoder.encoder import Encoder
 from trunkline.encoder.features import Branch as TorchBranch
 from trunkline.encoder.features import branch_features
@@ -25,7 +25,7 @@ class TorchEngine:
 
     def __init__(self, encoder: Encoder) -> None:
         self.encoder = encoder
-        self._adapters: dict[int, tuple[Feeds, _Fused]] = {}
+        self._adapters: dict[int, tuple[Inputs, _Fused]] = {}
 
     def forget_adapters(self) -> None:
         """See `Engine`."""
@@ -56,28 +56,28 @@ class TorchEngine:
             for number, part in zip(numbers, features, strict=True):
                 found[number, branch] = part @ branch.heads["head.weight"] if branch.tasks else part
 
-    def _lora(self, feeds: Feeds) -> _Fused | None:
-        """The adapter of feeds, kept as long as these are the same object."""
-        if not feeds:
+    def _lora(self, inputs: Inputs) -> _Fused | None:
+        """The adapter of inputs, kept as long as these are the same object."""
+        if not inputs:
             return None
-        known = self._adapters.get(id(feeds))
-        if known is None or known[0] is not feeds:
+        known = self._adapters.get(id(inputs))
+        if known is None or known[0] is not inputs:
             if len(self._adapters) >= PLANS:
                 self._adapters = {}
-            known = feeds, _Fused(feeds)
-            self._adapters[id(feeds)] = known
+            known = inputs, _Fused(inputs)
+            self._adapters[id(inputs)] = known
         return known[1]
 
 
 class _Fused:
-    """An adapter from feeds, whose query, key and value share a pair: each takes its columns of `b`."""
+    """An adapter from inputs, whose query, key and value share a pair: each takes its columns of `b`."""
 
-    def __init__(self, feeds: Feeds) -> None:
+    def __init__(self, inputs: Inputs) -> None:
         self._layers: dict[int, dict[str, Delta]] = {}
-        for name in [name for name in feeds if name.startswith("lora.") and name.endswith(".a")]:
-            _, layer, slot, _ = name.split(".")
-            a, b = torch.from_numpy(feeds[name]), torch.from_numpy(feeds[f"lora.{layer}.{slot}.b"])
-            for target, columns in zip(SLOTS[slot], b.chunk(len(SLOTS[slot]), 1), strict=True):
+        for name in [name for name in inputs if name.startswith("lora.") and name.endswith(".a")]:
+            _, layer, place, _ = name.split(".")
+            a, b = torch.from_numpy(inputs[name]), torch.from_numpy(inputs[f"lora.{layer}.{place}.b"])
+            for target, columns in zip(LORA_TARGETS[place], b.chunk(len(LORA_TARGETS[place]), 1), strict=True):
                 self._layers.setdefault(int(layer), {})[target] = partial(_added, a, columns)
 
     def layer(self, index: int) -> Mapping[str, Delta]:

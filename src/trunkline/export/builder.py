@@ -15,12 +15,9 @@ from trunkline.errors import TrunklineError
 OPSET = 17
 """The first with LayerNormalization; ONNX Runtime from 1.20, onnxruntime-web and OpenVINO all read it."""
 
-IR_VERSION = 9
-"""That of ONNX 1.14; the runtimes above read it."""
-
+IR_VERSION = 9  # of ONNX 1.14, which the runtimes above read
 CONTRIB = "com.microsoft"
 """Domain of the operators that are not in ONNX but in all three runtimes."""
-
 MAX_BYTES = 2**31 - 1
 """A protobuf message cannot be larger."""
 
@@ -90,7 +87,7 @@ class Builder:
         return self.add(name, "If", [condition], then_branch=branches[0], else_branch=branches[1])
 
     def has(self, name: str) -> bool:
-        """Whether there is a value of this name."""
+        """Whether there is such a value."""
         return name in self._values
 
     def output(self, name: str, shape: Sequence[int | str], doc: str = "") -> None:
@@ -98,12 +95,7 @@ class Builder:
         self._outputs.append(helper.make_tensor_value_info(name, _KINDS["float32"], list(shape), doc_string=doc))
 
     def model(self, name: str, doc: str, facts: Mapping[str, str]) -> bytes:
-        """The finished model, serialised.
-
-        Args:
-            name: Of the graph.
-            doc: What it computes.
-            facts: Text that readers find in the model's metadata.
+        """The finished model, serialised, with `facts` as its metadata.
 
         Raises:
             TrunklineError: The weights take more than the 2 GiB that one ONNX file can hold.

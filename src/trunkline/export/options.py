@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from trunkline.bundle.lora import SLOTS
+from trunkline.bundle.lora import LORA_TARGETS
 from trunkline.errors import TrunklineError
-from trunkline.export.layers import Attention
+from trunkline.export.gate import GateReport
+from trunkline.export.graph import Attention
 from trunkline.export.parity import ParityReport, Tolerance
-from trunkline.export.quantise.gate import GateReport
 
 WeightKind = Literal["float32", "int8", "int4"]
 Variant = Literal["required", "bank"]
@@ -63,7 +63,7 @@ class ExportOptions:
             ("weights", {self.weights}, get_args(WeightKind)),
             ("variants", set(self.variants), get_args(Variant)),
             ("attention", {self.attention}, get_args(Attention)),
-            ("lora_targets", set(self.lora_targets), tuple(SLOTS)),
+            ("lora_targets", set(self.lora_targets), tuple(LORA_TARGETS)),
         ):
             if not given <= set(known):
                 raise TrunklineError(f"{name} {', '.join(sorted(given - set(known)))}", expected=", ".join(known))
@@ -91,7 +91,7 @@ class ExportReport:
     """What was written and how it compares.
 
     Attributes:
-        folder: The bundle, or that of a single task.
+        folder: The bundle.
         sizes: Bytes of every file.
         weights: What the manifest says of the weights.
         parity: Graph -> its comparison with torch.

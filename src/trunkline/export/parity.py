@@ -1,32 +1,37 @@
-"""The parity gate: exported graphs against torch, over lengths, batches, paddings and adapters, on the caller's texts.
+"""Exported graphs against torch: a handful of lengths and batches, every adapter, within a tolerance.
 
-Torch computes rows as in training, packed, without padding in between; graphs compute each alone, and beside others
+Torch computes rows as in training, packed, without padding in between; graphs compute each alone, and short beside long
 with padding behind it. Compared are the features of each token and of the whole row, and what the head makes of them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 
-from trunkline.bundle.lora import Feeds, FloatArray, Shapes, bank
+from trunkline.bundle.lora import FloatArray, Inputs, Shapes, bank
 from trunkline.encoder.encoder import Encoder
 from trunkline.encoder.features import Branch, branch_features
 from trunkline.encoder.lora import LoraAdapter
+from trunkline.engine.rows import Pooling, Row, padded, pool_of
 from trunkline.errors import TrunklineError
 from trunkline.heads.linear import LinearHead
 from trunkline.tasks.base import softmax
 from trunkline.text.packing import UnitText
 from trunkline.text.tokens import IntArray, TextTokenizer
 
+LENGTHS = (2, 3, 8, 17, 64)
+"""Tokens of the rows that are cut out of the texts, beside one as long as a window."""
 BATCH = 8
-"""Rows of the batches that are compared."""
 
-EXTRA_PADDING = 5
-"""Columns of padding behind the longest row of every other batch."""
+Rows = Mapping[str, Any]
+Outputs = Mapping[str, FloatArray]
+Run = Callable[[Rows, Sequence[str]], Outputs]
+"""Runs graphs on `ids` [rows, width], `mask` [rows, width] and `pool` [rows, units, width] with the adapter named for
+each row, and gives `features` [rows, units, hidden], `logits` [rows, units, labels] or both."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,16 +42,6 @@ class Adapter:
     head: LinearHead | None = None
 
 
-Rows = Mapping[str, Any]
-"""The inputs of a run: `ids` [rows, width], `mask` [rows, width], `pool` [rows, units, width]."""
-
-Outputs = Mapping[str, FloatArray]
-"""Some of `features` [rows, units, hidden] and `logits` [rows, units, labels]."""
-
-Run = Callable[[Rows, Sequence[str]], Outputs]
-"""Runs graphs on rows; receives the name of each row's adapter."""
-
-
 @dataclass(frozen=True, slots=True)
 class Tolerance:
     """How far graphs may be from torch; float32 differs by a thirtieth of this in the default encoder.
@@ -54,58 +49,36 @@ class Tolerance:
     Attributes:
         features: The largest absolute difference of a feature, as a share of the largest feature where that is above 1.
         probabilities: The largest absolute difference of a label's probability.
-        cosine: The least mean cosine of a case's features.
+        cosine: The least mean cosine of a run's features.
     """
 
     features: float = 2e-5
     probabilities: float = 5e-4
     cosine: float = 0.99999
 
-
-@dataclass(frozen=True, slots=True)
-class CaseResult:
-    """What differs in one run: of `features`, `probabilities` and `cosine` those that could be compared."""
-
-    adapter: str
-    rows: int
-    width: int
-    padding: int
-    found: Mapping[str, float]
-
-    def within(self, tolerance: Tolerance) -> bool:
-        """Whether it is within the tolerance; a value that is not finite never is."""
-        return all(
-            value >= tolerance.cosine if name == "cosine" else value <= getattr(tolerance, name)
-            for name, value in self.found.items()
-        )
-
-    def __str__(self) -> str:
-        said = ", ".join(f"{name} {value:.6g}" for name, value in self.found.items())
-        return f"adapter {self.adapter}, {self.rows} rows of {self.width} tokens ({self.padding} padding): {said}"
+    def allows(self, name: str, value: float) -> bool:
+        """Whether a value is allowed; one that is not finite never is."""
+        return value >= self.cosine if name == "cosine" else value <= getattr(self, name)
 
 
 @dataclass(frozen=True, slots=True)
 class ParityReport:
-    """The result of every run, and the tolerance they were held to."""
+    """The largest differences of `features` and `probabilities` and the least `cosine`, where they were compared."""
 
-    cases: tuple[CaseResult, ...]
+    runs: int
+    adapters: tuple[str, ...]
+    worst: Mapping[str, float]
     tolerance: Tolerance
 
-    def worst(self, name: str) -> float | None:
-        """The largest difference of `features` or `probabilities`, the least `cosine`; None if no run could compare."""
-        values = [case.found[name] for case in self.cases if name in case.found]
-        return (min if name == "cosine" else max)(values, default=None)
-
     def record(self) -> dict[str, Any]:
-        """As JSON: what was compared in how many runs, the largest differences, and those allowed."""
-        allowed = {name: getattr(self.tolerance, name) for name in ("features", "probabilities", "cosine")}
+        """As JSON."""
         return {
-            "runs": len(self.cases),
-            "adapters": list(dict.fromkeys(case.adapter for case in self.cases)),
-            "largest_feature_difference": self.worst("features"),
-            "largest_probability_difference": self.worst("probabilities"),
-            "least_cosine": self.worst("cosine"),
-            "allowed": {name: value if np.isfinite(value) else None for name, value in allowed.items()},
+            "runs": self.runs,
+            "adapters": list(self.adapters),
+            "largest_feature_difference": self.worst.get("features"),
+            "largest_probability_difference": self.worst.get("probabilities"),
+            "least_cosine": self.worst.get("cosine"),
+            "allowed": {name: value if np.isfinite(value) else None for name, value in asdict(self.tolerance).items()},
         }
 
 
@@ -119,13 +92,13 @@ def check_parity(
     mixed: bool = False,
     tolerance: Tolerance | None = None,
 ) -> ParityReport:
-    """Compares graphs with torch.
+    """Compares graphs, run by `forked` or `banked`, with the encoder that they were made of.
 
     Args:
-        encoder: The encoder that was exported.
-        tokenizer: Its tokenizer; the longest window is the longest row.
-        run: The graphs, from `forked`, `banked` or `merged`.
-        texts: Real text. Rows are its windows, and pieces of it of every length that is at or next to a power of two.
+        encoder: The encoder.
+        tokenizer: Its tokenizer.
+        run: The graphs.
+        texts: Real text; rows are its windows, and pieces of it of a few lengths.
         adapters: By name; each is compared. `Adapter()` stands for the backbone as it is.
         mixed: Whether rows of one batch have different adapters, which only `banked` can.
         tolerance: What is allowed.
@@ -135,79 +108,77 @@ def check_parity(
     """
     if not texts or not adapters:
         raise TrunklineError(f"parity on {len(texts)} texts and {len(adapters)} adapters", expected="at least one each")
-    tokens, tolerance = _rows_of(tokenizer, texts), tolerance or Tolerance()
+    tokens, tolerance, names = _rows_of(tokenizer, texts), tolerance or Tolerance(), list(adapters)
     units = [_units(ids) for ids in tokens]
     wanted = branch_features(encoder, [Branch(units, adapter.lora) for adapter in adapters.values()])
-    features = dict(zip(adapters, wanted, strict=True))
-    cases = []
-    for chosen, extra in _batches([len(ids) for ids in tokens], tokenizer.max_length):
-        for names in _choices(list(adapters), len(chosen), mixed):
-            rows = _padded([tokens[i] for i in chosen], extra, encoder.config.pad_id)
-            expected = [features[name][i] for name, i in zip(names, chosen, strict=True)]
-            heads = [adapters[name].head for name in names]
-            found = _compare(expected, heads, run(rows, names))
-            width, padding = rows["ids"].shape[1], int((rows["mask"] == 0).sum())
-            cases.append(CaseResult(", ".join(dict.fromkeys(names)), len(chosen), width, padding, found))
-    outside = [case for case in cases if not case.within(tolerance)]
+    features = dict(zip(names, wanted, strict=True))
+    everyone, step = list(range(len(tokens))), -(-len(tokens) // BATCH)
+    found: list[tuple[str, dict[str, float]]] = []
+    for chosen in [[row] for row in everyone] + [everyone[first::step] for first in range(step)]:
+        ids, mask = padded([Row(i, 0, tokens[i]) for i in chosen], encoder.config.pad_id)
+        rows = {"ids": ids, "mask": mask, "pool": pool_of([(Pooling(units[i]), 0) for i in chosen], ids.shape[1])}
+        for first, name in enumerate(names):
+            own = [names[(first + row) % len(names)] if mixed else name for row in range(len(chosen))]
+            expected = [features[name][i] for name, i in zip(own, chosen, strict=True)]
+            differences = _compare(expected, [adapters[name].head for name in own], run(rows, own))
+            said = ", ".join(f"{name} {value:.6g}" for name, value in differences.items())
+            of = f"adapter {', '.join(dict.fromkeys(own))}, {len(chosen)} rows of {ids.shape[1]} tokens"
+            found.append((f"{of}: {said}", differences))
+    outside = [run for run in found if not all(tolerance.allows(*item) for item in run[1].items())]
     if outside:
         # What is no number is worse than any.
-        worst = max(outside, key=lambda case: (not np.isfinite([*case.found.values()]).all(), max(case.found.values())))
+        worst = max(outside, key=lambda run: (not np.isfinite([*run[1].values()]).all(), max(run[1].values())))
         raise TrunklineError(
-            f"the graphs differ from torch in {len(outside)} of {len(cases)} runs; the worst: {worst}",
+            f"the graphs differ from torch in {len(outside)} of {len(found)} runs; the worst: {worst[0]}",
             expected=f"features within {tolerance.features:g}, probabilities within {tolerance.probabilities:g}, "
             f"a mean cosine of at least {tolerance.cosine:g}",
             todo="Export again; if it stays, this encoder or this version of ONNX Runtime cannot be used",
         )
-    return ParityReport(tuple(cases), tolerance)
+    compared = [run[1] for run in found]
+    extremes = {"features": max, "probabilities": max, "cosine": min}
+    values = {name: [part[name] for part in compared if name in part] for name in extremes}
+    largest = {name: extremes[name](part) for name, part in values.items() if part}
+    return ParityReport(len(found), tuple(names), largest, tolerance)
 
 
-def forked(trunk: Any, branch: Any, feeds: Mapping[str, Feeds]) -> Run:
-    """Sessions of a trunk and a branch graph, fed with what each adapter has; neighbouring equal rows share a trunk."""
-    last: list[Any] = [None, None]
+def forked(trunk: Any, branch: Any, inputs: Mapping[str, Inputs]) -> Run:
+    """Sessions of a trunk and a branch graph with the inputs of each adapter; all rows of a run have the same."""
 
     def run(rows: Rows, names: Sequence[str]) -> Outputs:
-        key = rows["ids"].shape, rows["ids"].tobytes(), rows["mask"].tobytes()
-        if last[0] != key:
-            last[:] = key, trunk.run(["hidden"], {"ids": rows["ids"], "mask": rows["mask"]})[0]
-        given = {"hidden": last[1], "mask": rows["mask"], "pool": rows["pool"], **feeds[names[0]]}
+        given = _states(trunk, rows) | inputs[names[0]]
         return dict(zip(("features", "logits"), branch.run(["features", "logits"], given), strict=True))
 
     return run
 
 
-def banked(trunk: Any, branch: Any, feeds: Mapping[str, Feeds], shapes: Shapes) -> Run:
+def banked(trunk: Any, branch: Any, inputs: Mapping[str, Inputs], shapes: Shapes) -> Run:
     """Sessions of a trunk and a bank graph; heads are left out, as all rows have the same."""
-    place = {name: number for number, name in enumerate(feeds)}
+    places = {name: number for number, name in enumerate(inputs)}
     hidden = int(branch.get_inputs()[0].shape[2])
     head = {"head.weight": np.zeros((hidden, 0), np.float32), "head.bias": np.zeros(0, np.float32)}
-    stacked = {**bank(list(feeds.values()), shapes), **head}
+    stacked = {**bank(list(inputs.values()), shapes), **head}
 
     def run(rows: Rows, names: Sequence[str]) -> Outputs:
-        states = trunk.run(["hidden"], {"ids": rows["ids"], "mask": rows["mask"]})[0]
-        chosen = np.array([place[name] for name in names], dtype=np.int64)
-        given = {"hidden": states, "mask": rows["mask"], "pool": rows["pool"], "adapter_ids": chosen, **stacked}
-        return {"features": branch.run(["features"], given)[0]}
+        chosen = np.array([places[name] for name in names], dtype=np.int64)
+        return {"features": branch.run(["features"], _states(trunk, rows) | stacked | {"adapter_ids": chosen})[0]}
 
     return run
 
 
-def merged(session: Any) -> Run:
-    """A session of a merged graph; it has one adapter, that of the task, and gives no features."""
-    return lambda rows, names: {"logits": session.run(["logits"], dict(rows))[0]}
+def _states(trunk: Any, rows: Rows) -> dict[str, Any]:
+    hidden = trunk.run(["hidden"], {"ids": rows["ids"], "mask": rows["mask"]})[0]
+    return {"hidden": hidden, "mask": rows["mask"], "pool": rows["pool"]}
 
 
 def _rows_of(tokenizer: TextTokenizer, texts: Sequence[str]) -> list[IntArray]:
     """Windows of the texts, then pieces of all of them one after the other, of rising length."""
     windows = [window.ids for tokens in tokenizer.encode(texts) for window in tokens.windows]
-    body = np.concatenate([window[1:-1] for window in windows])
+    body, longest = np.concatenate([window[1:-1] for window in windows]), tokenizer.max_length
     if not len(body):
         raise TrunklineError("the texts for the parity check have no tokens", expected="real text")
-    longest = tokenizer.max_length
-    powers = [2**power for power in range(longest.bit_length())]
-    lengths = sorted({n for power in powers for n in (power - 1, power, power + 1) if 2 <= n <= longest} | {longest})
     opening, closing = [tokenizer.opening], [tokenizer.closing]
-    pieces = [np.concatenate((opening, np.resize(body, n - 2), closing)).astype(np.int64) for n in lengths]
-    return windows + pieces
+    lengths = [n for n in LENGTHS if n < longest] + [longest]
+    return windows + [np.concatenate((opening, np.resize(body, n - 2), closing)).astype(np.int64) for n in lengths]
 
 
 def _units(ids: IntArray) -> UnitText:
@@ -217,44 +188,15 @@ def _units(ids: IntArray) -> UnitText:
     return UnitText(ids, (n,), token, unit, n + 1)
 
 
-def _batches(lengths: Sequence[int], longest: int) -> list[tuple[list[int], int]]:
-    """Rows that are run together, and their extra padding: each one alone, then neighbours, then short beside long."""
-    everyone = list(range(len(lengths)))
-    together = [everyone[i : i + BATCH] for i in range(0, len(everyone), BATCH)]
-    step = max(1, -(-len(everyone) // BATCH))
-    apart = [everyone[i::step] for i in range(step)] if step > 1 else []
-    fitting = [(rows, min(EXTRA_PADDING, longest - max(lengths[i] for i in rows))) for rows in together]
-    return [([i], 0) for i in everyone] + fitting + [(rows, 0) for rows in apart]
-
-
-def _choices(names: Sequence[str], rows: int, mixed: bool) -> list[list[str]]:
-    if not mixed:
-        return [[name] * rows for name in names]
-    return [[names[(row + first) % len(names)] for row in range(rows)] for first in range(len(names))]
-
-
-def _padded(tokens: Sequence[IntArray], extra: int, pad_id: int) -> Rows:
-    width = max(map(len, tokens)) + extra
-    ids = np.full((len(tokens), width), pad_id, dtype=np.int64)
-    mask = np.zeros((len(tokens), width), np.float32)
-    pool = np.zeros((len(tokens), width + 1, width), np.float32)
-    for row, own in enumerate(tokens):
-        n = len(own)
-        ids[row, :n], mask[row, :n] = own, 1
-        pool[row, range(n), range(n)] = 1
-        pool[row, n, :n] = 1 / n
-    return {"ids": ids, "mask": mask, "pool": pool}
-
-
 def _compare(expected: Sequence[FloatArray], heads: Sequence[LinearHead | None], outputs: Outputs) -> dict[str, float]:
     """The largest differences of a run's rows, and the mean cosine of their features."""
     found: dict[str, list[Any]] = {}
     for row, (wanted, head) in enumerate(zip(expected, heads, strict=True)):
         if "features" in outputs:
             own = outputs["features"][row, : len(wanted)]
-            largest = max(1.0, float(np.abs(wanted).max()))
-            found.setdefault("features", []).append(_largest(own, wanted) / largest)
-            found.setdefault("cosine", []).append(_cosines(own, wanted))
+            found.setdefault("features", []).append(_largest(own, wanted) / max(1.0, float(np.abs(wanted).max())))
+            norms = np.linalg.norm(own, axis=-1) * np.linalg.norm(wanted, axis=-1)
+            found.setdefault("cosine", []).append((own * wanted).sum(-1) / np.maximum(norms, 1e-30))
         if "logits" in outputs and head is not None:
             own = outputs["logits"][row, : len(wanted)]
             own = softmax(own) if own.size else own
@@ -265,9 +207,3 @@ def _compare(expected: Sequence[FloatArray], heads: Sequence[LinearHead | None],
 def _largest(left: Any, right: Any) -> float:
     """The largest difference; infinite if one has more labels than the other."""
     return float(np.abs(left - right).max()) if left.shape == right.shape else float("inf")
-
-
-def _cosines(left: FloatArray, right: FloatArray) -> Any:
-    x, y = left.astype(np.float64), right.astype(np.float64)
-    norms = np.linalg.norm(x, axis=-1) * np.linalg.norm(y, axis=-1)
-    return (x * y).sum(-1) / np.maximum(norms, 1e-30)

@@ -20,7 +20,6 @@ import torch
 
 from trunkline.encoder.encoder import Encoder
 from trunkline.errors import TrunklineError
-from trunkline.export.weights import BackboneWeights
 from trunkline.text.tokens import IntArray, TextTokenizer
 
 
@@ -95,21 +94,6 @@ def prune_encoder(encoder: Encoder, vocabulary: Vocabulary) -> Encoder:
     state["embeddings.word.weight"] = state["embeddings.word.weight"][torch.from_numpy(vocabulary.rows)]
     small.load_state_dict(state)
     return small.train(encoder.training).requires_grad_(False).to(next(encoder.parameters()).device)
-
-
-def shorten_positions(weights: BackboneWeights, max_length: int) -> BackboneWeights:
-    """A backbone without the positions behind a window of `max_length` tokens, which nothing ever reads.
-
-    Raises:
-        TrunklineError: The encoder has fewer.
-    """
-    if not 2 < max_length <= weights.config.max_length:
-        raise TrunklineError(f"windows of {max_length} tokens", expected=f"3 to {weights.config.max_length}")
-    end = max_length + weights.config.position_offset
-    config = dataclasses.replace(weights.config, max_positions=end)
-    position = np.ascontiguousarray(weights.embeddings.position[:end])
-    embeddings = dataclasses.replace(weights.embeddings, position=position)
-    return dataclasses.replace(weights, config=config, embeddings=embeddings)
 
 
 def _chosen(

@@ -5,20 +5,18 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
-from torch import nn
+from torch import Tensor, nn
 
-from trunkline.bundle.lora import SLOTS
+from trunkline.bundle.lora import LORA_TARGETS, FloatArray
 from trunkline.encoder.architectures import EncoderConfig
-from trunkline.encoder.encoder import Embeddings, Encoder, Layer
-from trunkline.encoder.lora import LoraAdapter, LowRank
+from trunkline.encoder.encoder import Embeddings, Encoder
 from trunkline.encoder.storage import backbone_hash
 from trunkline.errors import EncoderError
 
 PROJECT = "embeddings.project"
-FloatArray = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +59,7 @@ class LayerWeights:
 
 @dataclass(frozen=True, slots=True)
 class BackboneWeights:
-    """All that a graph needs of an encoder. `hash` is that of the backbone before anything was merged into it."""
+    """All that a graph needs of an encoder; `hash` is that of the whole encoder."""
 
     config: EncoderConfig
     fork: int
@@ -75,33 +73,22 @@ def linear_layers(weights: BackboneWeights) -> dict[str, Linear]:
     project = weights.embeddings.project
     found = {PROJECT: project} if project is not None else {}
     for number, layer in enumerate(weights.layers):
-        found |= {f"layers.{number}.{name}": getattr(layer, name) for name in SLOTS}
+        found |= {f"layers.{number}.{name}": getattr(layer, name) for name in LORA_TARGETS}
     return found
 
 
 def with_linear_layers(weights: BackboneWeights, layers: Mapping[str, Linear]) -> BackboneWeights:
-    """The backbone with other weights in some linear layers."""
+    """The backbone with other weights in all of its linear layers."""
     changed = []
     for number, layer in enumerate(weights.layers):
-        own = {name: layers.get(f"layers.{number}.{name}", getattr(layer, name)) for name in SLOTS}
+        own: dict[str, Any] = {name: layers[f"layers.{number}.{name}"] for name in LORA_TARGETS}
         changed.append(dataclasses.replace(layer, **own))
-    embeddings = dataclasses.replace(weights.embeddings, project=layers.get(PROJECT, weights.embeddings.project))
+    embeddings = dataclasses.replace(weights.embeddings, project=layers.get(PROJECT))
     return dataclasses.replace(weights, embeddings=embeddings, layers=tuple(changed))
 
 
-def take_weights(encoder: Encoder, lora: LoraAdapter | None = None) -> BackboneWeights:
-    """Copies the weights out of an encoder.
-
-    Args:
-        encoder: The encoder; it is not changed.
-        lora: Is merged into the weights, `W + alpha / rank * B A` (Hu et al. 2022, section 4.1).
-
-    Raises:
-        EncoderError: A weight is not finite.
-        MismatchError: The adapter does not fit the encoder.
-    """
-    if lora is not None:
-        lora.config.check(encoder.config, 0)
+def take_weights(encoder: Encoder) -> BackboneWeights:
+    """Copies the weights out of an encoder; raises EncoderError where one is not finite."""
     wrong = [name for name, tensor in encoder.state_dict().items() if not tensor.isfinite().all()]
     if wrong:
         raise EncoderError(
@@ -114,23 +101,31 @@ def take_weights(encoder: Encoder, lora: LoraAdapter | None = None) -> BackboneW
         fork=encoder.fork,
         hash=backbone_hash(encoder),
         embeddings=_embeddings(encoder.embeddings),
-        layers=tuple(_layer(layer, number, lora) for number, layer in enumerate(_layers(encoder))),
+        layers=tuple(_layer(layer) for layer in encoder.layers),
     )
 
 
-def _layers(encoder: Encoder) -> list[Layer]:
-    return [layer for layer in encoder.layers if isinstance(layer, Layer)]
+def shorten_positions(weights: BackboneWeights, max_length: int) -> BackboneWeights:
+    """A backbone without the positions behind a window of `max_length` tokens, which nothing ever reads.
+
+    Raises:
+        EncoderError: The encoder has fewer.
+    """
+    if not 2 < max_length <= weights.config.max_length:
+        raise EncoderError(f"windows of {max_length} tokens", expected=f"3 to {weights.config.max_length}")
+    end = max_length + weights.config.position_offset
+    position = np.ascontiguousarray(weights.embeddings.position[:end])
+    embeddings = dataclasses.replace(weights.embeddings, position=position)
+    config = dataclasses.replace(weights.config, max_positions=end)
+    return dataclasses.replace(weights, config=config, embeddings=embeddings)
 
 
-def _array(tensor: object) -> FloatArray:
-    return np.ascontiguousarray(tensor.detach().to("cpu").float().numpy())  # type: ignore[attr-defined]
+def _array(tensor: Tensor) -> FloatArray:
+    return np.ascontiguousarray(tensor.detach().to("cpu").float().numpy())
 
 
-def _linear(layer: nn.Linear, part: LowRank | None = None) -> Linear:
-    weight = layer.weight.detach()
-    if part is not None:
-        weight = weight + part.scale * (part.b.detach() @ part.a.detach())
-    return Linear(_array(weight.T), _array(layer.bias))
+def _linear(layer: nn.Linear) -> Linear:
+    return Linear(_array(layer.weight.T), _array(layer.bias))
 
 
 def _norm(norm: nn.LayerNorm) -> Norm:
@@ -138,29 +133,19 @@ def _norm(norm: nn.LayerNorm) -> Norm:
 
 
 def _embeddings(embeddings: Embeddings) -> EmbeddingWeights:
-    position = embeddings.position.weight.detach()
+    position, project = embeddings.position.weight.detach(), embeddings.project
     if embeddings.kind is not None:
         position = position + embeddings.kind.weight.detach()[0]
     return EmbeddingWeights(
         word=_array(embeddings.word.weight),
         position=_array(position),
         norm=_norm(embeddings.norm),
-        project=None if embeddings.project is None else _linear(embeddings.project),
+        project=None if project is None else _linear(project),
     )
 
 
-def _layer(layer: Layer, number: int, lora: LoraAdapter | None) -> LayerWeights:
-    def linear(name: str) -> Linear:
-        return _linear(getattr(layer, name), None if lora is None else lora.part(number, name))
-
-    parts = [linear(name) for name in ("query", "key", "value")]
-    return LayerWeights(
-        qkv=Linear(
-            np.concatenate([part.weight for part in parts], axis=1), np.concatenate([part.bias for part in parts])
-        ),
-        out=linear("out"),
-        up=linear("up"),
-        down=linear("down"),
-        attention_norm=_norm(layer.attention_norm),
-        output_norm=_norm(layer.output_norm),
-    )
+def _layer(layer: Any) -> LayerWeights:
+    parts = [_linear(getattr(layer, name)) for name in ("query", "key", "value")]
+    qkv = Linear(np.concatenate([p.weight for p in parts], axis=1), np.concatenate([p.bias for p in parts]))
+    out, up, down = (_linear(getattr(layer, name)) for name in ("out", "up", "down"))
+    return LayerWeights(qkv, out, up, down, _norm(layer.attention_norm), _norm(layer.output_norm))

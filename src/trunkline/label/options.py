@@ -20,13 +20,6 @@ def _by_commas(value: Any) -> Any:
     return tuple(part.strip() for part in value.split(",")) if isinstance(value, str) else value
 
 
-def _by_label(value: Any) -> Any:
-    items = value.items() if isinstance(value, Mapping) else [item.split("=", 1) for item in _by_commas(value)]
-    if not all(len(item) == 2 and item[0] for item in items):
-        raise ValueError("expected LABEL=concept, also several with commas between them")
-    return dict(items)
-
-
 def _endpoint_url(value: str) -> str:
     if not _URL.fullmatch(value):
         raise ValueError("expected https://HOST/v1 or, here, http://localhost:PORT/v1, without password, `?` and `#`")
@@ -100,18 +93,6 @@ class ChatOptions(TextOptions):
     cache: Path | None = None
 
 
-class TeacherOptions(TextOptions):
-    """A Hugging Face token classifier, by folder or hub id, that reads `batch` sentences at a time.
-
-    `rename` gives a label's concept, an empty one leaves it out. `threshold` is the lowest probability of an entity.
-    """
-
-    teacher: Name
-    rename: Annotated[dict[str, str], BeforeValidator(_by_label)] = {}
-    threshold: Fraction = 0.5
-    batch: Positive = 32
-
-
 class PairOptions(Options):
     """What all methods of `mine_pairs` have.
 
@@ -175,11 +156,7 @@ class QuestionOptions(DocumentOptions):
     answer_marks: Names = ("A", "Answer")
 
 
-TEXT_METHODS: dict[str, type[TextOptions]] = {
-    "gazetteer": GazetteerOptions,
-    "chat": ChatOptions,
-    "teacher": TeacherOptions,
-}
+TEXT_METHODS: dict[str, type[TextOptions]] = {"gazetteer": GazetteerOptions, "chat": ChatOptions}
 PAIR_METHODS: dict[str, type[PairOptions]] = {
     "columns": ColumnOptions,
     "adjacent": AdjacentOptions,

@@ -13,11 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from trunkline.errors import TrunklineError
-from trunkline.label import documents
-from trunkline.label.cleaning import Candidate, clean
-from trunkline.label.consistency import Embed, filter_consistent
+from trunkline.label import files
+from trunkline.label.files import card_path, open_atomic, write_card
+from trunkline.label.filters import Candidate, Embed, clean, filter_consistent
 from trunkline.label.options import PAIR_METHODS, check_options
-from trunkline.label.output import card_path, open_atomic, write_card
 from trunkline.text.examples import PairExample
 
 _EARLIER = 32
@@ -88,7 +87,7 @@ def _consistent(
 ) -> tuple[list[PairExample], dict[str, Any]]:
     """The pairs that pass the consistency filter, and its report."""
     if isinstance(encoder, str):
-        from trunkline.encoder.embed import embedder
+        from trunkline.encoder.bundle_files import embedder
 
         encoder = embedder(encoder)
     keep, report = filter_consistent(found, encoder, top_k=given.top_k, pool=given.pool, seed=given.seed)
@@ -117,7 +116,7 @@ def find_candidates(sources: Iterable[Path], method: str, options: Any) -> Itera
     """Yields what the method finds, document by document and in the order of the sources; errors of `read_columns`."""
     if method == "columns":
         names = [name for name in (options.left_column, options.right_column, options.group_column) if name is not None]
-        rows = enumerate(documents.read_columns(sources, names))
+        rows = enumerate(files.read_columns(sources, names))
         return (Candidate(number, *values) for number, (_, values) in rows)
     if method == "duplicates":
         return _duplicates(sources, options)
@@ -126,7 +125,7 @@ def find_candidates(sources: Iterable[Path], method: str, options: Any) -> Itera
     find = {"question-answer": question_answer, "title-body": title_body}.get(method, adjacent)
     return (
         Candidate(number, left, right, str(number) if options.group_documents else "")
-        for number, lines in enumerate(documents.read_documents(sources, options.text_column))
+        for number, lines in enumerate(files.read_documents(sources, options.text_column))
         for left, right in find(lines, options)
     )
 
@@ -135,7 +134,7 @@ def _duplicates(sources: Iterable[Path], options: Any) -> Iterator[Candidate]:
     """Pairs each row with a draw from the rows of its group before it, of which the last are remembered."""
     draw = random.Random(options.seed)
     remembered: dict[str, deque[str]] = defaultdict(lambda: deque(maxlen=_EARLIER))
-    for _, (group, text) in documents.read_columns(sources, (options.group_column, options.text_column)):
+    for _, (group, text) in files.read_columns(sources, (options.group_column, options.text_column)):
         if group and text:
             earlier = remembered[group]
             for left in draw.sample(earlier, min(options.per_row, len(earlier))):
@@ -144,7 +143,7 @@ def _duplicates(sources: Iterable[Path], options: Any) -> Iterator[Candidate]:
 
 
 def _turns(sources: Iterable[Path], options: Any) -> Iterator[Candidate]:
-    rows = documents.read_columns(sources, (options.conversation_column, options.text_column or "text"))
+    rows = files.read_columns(sources, (options.conversation_column, options.text_column or "text"))
     for number, ((_, name), turns) in enumerate(groupby(rows, key=lambda row: (row[0], row[1][0]))):
         for (_, (_, left)), (_, (_, right)) in pairwise(turns) if name else ():
             yield Candidate(number, left, right, str(number) if options.group_documents else "")
@@ -152,7 +151,7 @@ def _turns(sources: Iterable[Path], options: Any) -> Iterator[Candidate]:
 
 def adjacent(lines: Iterable[str], options: Any) -> Iterator[tuple[str, str]]:
     """Each passage of a document with the next one."""
-    return pairwise(documents.split_passages(lines, options.passages))
+    return pairwise(files.split_passages(lines, options.passages))
 
 
 def question_answer(lines: Iterable[str], options: Any) -> Iterator[tuple[str, str]]:
@@ -168,30 +167,30 @@ def question_answer(lines: Iterable[str], options: Any) -> Iterator[tuple[str, s
     )
 
     def starts(line: str) -> object:
-        text = documents.without_marks(line)
-        return documents.heading(line) or asks.match(text) or answers.match(text)
+        text = files.without_marks(line)
+        return files.heading(line) or asks.match(text) or answers.match(text)
 
     def ends(line: str) -> object:
-        return documents.heading(line) or documents.is_question(line)
+        return files.heading(line) or files.is_question(line)
 
     question = ""
-    for passage in documents.split_passages(lines, options.passages, starts=starts, ends=ends):
-        text = documents.without_marks(passage)
+    for passage in files.split_passages(lines, options.passages, starts=starts, ends=ends):
+        text = files.without_marks(passage)
         asked, answered = asks.match(text), answers.match(text)
-        if asked or (not answered and documents.is_question(text)):
+        if asked or (not answered and files.is_question(text)):
             question = asked.group(1) if asked else text
             continue
-        if question and not documents.heading(passage):
+        if question and not files.heading(passage):
             yield question, answered.group(1) if answered else text
         question = ""
 
 
 def title_body(lines: Iterable[str], options: Any) -> Iterator[tuple[str, str]]:
     """The first line of a document, and each Markdown heading, with the passage after it."""
-    how, rest = documents.find_separation(lines, options.passages)
-    title = documents.without_marks(next((line for line in rest if line), ""))
-    for passage in documents.split_passages(rest, how, starts=documents.heading, ends=documents.heading):
-        found = documents.heading(passage)
+    how, rest = files.find_separation(lines, options.passages)
+    title = files.without_marks(next((line for line in rest if line), ""))
+    for passage in files.split_passages(rest, how, starts=files.heading, ends=files.heading):
+        found = files.heading(passage)
         if title and not found:
             yield title, passage
         title = found

@@ -1,4 +1,4 @@
-"""Weak labels for one's own text, by a gazetteer, a chat model or a teacher model: `trunkline label weak`."""
+"""Weak labels for one's own text, by a gazetteer or a chat model: `trunkline label weak`."""
 
 from __future__ import annotations
 
@@ -12,12 +12,9 @@ from typing import Any
 
 from trunkline.errors import TrunklineError
 from trunkline.label.chat import label_chat
-from trunkline.label.documents import read_documents, split_passages
-from trunkline.label.gazetteer import SurfaceIndex, read_gazetteer
-from trunkline.label.options import TEXT_METHODS, ChatOptions, GazetteerOptions, TeacherOptions, check_options
-from trunkline.label.output import card_path, open_atomic, write_card
-from trunkline.label.sentences import iterate_sentences, normalise_type
-from trunkline.label.teacher import label_teacher
+from trunkline.label.files import card_path, open_atomic, read_documents, split_passages, write_card
+from trunkline.label.gazetteer import SurfaceIndex, iterate_sentences, normalise_type, read_gazetteer
+from trunkline.label.options import TEXT_METHODS, ChatOptions, GazetteerOptions, check_options
 from trunkline.text.examples import Span
 
 TOP = 20
@@ -40,7 +37,7 @@ def label_text(
     Args:
         source: A text file, a table with a column of texts, a folder of text files, or texts (each one a document).
         out: A `.jsonl` file; what was there is replaced.
-        method: `gazetteer`, `chat` or `teacher`.
+        method: `gazetteer` or `chat`.
         say: Takes lines of progress.
         confirm: Asked before anything is sent to a chat endpoint; without it nothing is sent.
         options: Those of the method, see `trunkline.label.options`.
@@ -72,8 +69,6 @@ def label_text(
     elif isinstance(given, ChatOptions):
         cache = given.cache or out.with_suffix(".cache.sqlite")
         rows = label_chat(given, sentences, cache, report, say=say, confirm=confirm)
-    elif isinstance(given, TeacherOptions):
-        rows = label_teacher(given, sentences)
     dropped = {normalise_type(name) for name in given.drop}
     rows = ((text, [span for span in spans if span.label not in dropped]) for text, spans in rows)
     written = _write(out, rows)

@@ -12,8 +12,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from trunkline.encoder.adapter_file import AdapterFile
-from trunkline.encoder.bundle_files import Loaded, load_any, save_bundle
+from trunkline.encoder.bundle_files import AdapterFile, Loaded, load_any, save_bundle
 from trunkline.encoder.encoder import Encoder
 from trunkline.encoder.lora import LoraAdapter
 from trunkline.encoder.storage import backbone_hash

@@ -10,8 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from trunkline.config import FamilySection
-from trunkline.encoder.batch import TokenBatch
-from trunkline.encoder.encoder import Encoder
+from trunkline.encoder.encoder import Encoder, TokenBatch
 from trunkline.encoder.lora import LoraAdapter
 from trunkline.prefinetune.grad_cache import cached_losses, chunk_slices
 from trunkline.prefinetune.mixture import Mixture

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from trunkline.config import ProbeSection
-from trunkline.encoder.batch import TokenBatch
+from trunkline.encoder.encoder import TokenBatch
 from trunkline.encoder.features import Branch, branch_features
 from trunkline.heads.fit import LabelledFeatures, fit_head
 from trunkline.prefinetune.grad_cache import chunk_slices

@@ -13,10 +13,8 @@ from typing import Any, Protocol
 import numpy as np
 
 from trunkline.config import DecontaminateSection, MixtureFamily, MixtureRecipe, PrefinetuneRecipe
-from trunkline.data.checks.decontaminate import decontaminate
-from trunkline.data.checks.overlap import OverlapIndex
-from trunkline.data.checks.report import example_texts
 from trunkline.data.load import stream_examples, stream_source
+from trunkline.data.overlap import OverlapIndex, decontaminate, example_texts
 from trunkline.data.source_card import SourceCard, label_words, load_source_card
 from trunkline.errors import RecipeError, TrunklineError
 from trunkline.prefinetune.corpus import Corpus, View, cached, corpus_of

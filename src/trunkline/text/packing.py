@@ -50,7 +50,7 @@ class UnitText:
 
 @dataclass(frozen=True, slots=True)
 class Packed:
-    """Rows of tokens as arrays; see `trunkline.encoder.batch.TokenBatch` for the shapes."""
+    """Rows of tokens as arrays; see `trunkline.encoder.encoder.TokenBatch` for the shapes."""
 
     input_ids: IntArray
     positions: IntArray

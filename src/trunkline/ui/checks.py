@@ -12,6 +12,7 @@ from rich.text import Text
 
 from trunkline.ui import console
 
+_WIDEST = 100
 _STYLES = {"leak": "bold red", "error": "bold red", "warning": "", "info": "dim"}
 
 
@@ -19,22 +20,23 @@ def print_checks(reports: Sequence[Mapping[str, Any]], *, full: bool = False, to
     """Prints reports of checks: counts, findings, and a last line with the sets that leak.
 
     Args:
-        reports: What `trunkline.data.checks.command.check` returns; may have `role`, `quirks`, and what was `published`
+        reports: What `trunkline.data.checks.check` returns; may have `role`, `quirks`, and what was `published`
             or is expected of the counts, too.
         full: Whether to show notes (severity `info`) and, for each finding, some of its texts.
         to: Where to print.
     """
+    width = min(to.width, _WIDEST)
     for report in reports:
-        to.print(_title(report), highlight=False)
+        to.print(_title(report), highlight=False, width=width)
         for quirk in report.get("quirks", ()):
-            to.print(Padding(Text(quirk, style="italic dim"), (0, 0, 0, 2)))
+            to.print(Padding(Text(quirk, style="italic dim"), (0, 0, 0, 2)), width=width)
         shown = [item for item in report["findings"] if full or item["severity"] != "info"]
         if shown:
-            to.print(_table(shown, full))
+            to.print(_table(shown, full), width=width)
         if hidden := len(report["findings"]) - len(shown):
             to.print(f"  and {hidden} note{'s' if hidden != 1 else ''}", style="dim", highlight=False)
         to.print()
-    to.print(_summary(reports), highlight=False)
+    to.print(_summary(reports), highlight=False, width=width)
 
 
 def _title(report: Mapping[str, Any]) -> Text:

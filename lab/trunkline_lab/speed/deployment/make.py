@@ -16,18 +16,16 @@ from typing import Any
 
 import torch
 
-from trunkline.encoder.adapter_file import AdapterFile
-from trunkline.encoder.bundle_files import Loaded, load_any, load_bundle, save_bundle
+from trunkline.encoder.bundle_files import AdapterFile, Loaded, load_any, load_bundle, save_bundle
 from trunkline.encoder.encoder import Encoder
 from trunkline.encoder.lora import LoraAdapter, LoraConfig
 from trunkline.encoder.peft_format import export_peft
 from trunkline.errors import TrunklineError
-from trunkline.export.bundle import export_bundle
+from trunkline.export.bundle import export_bundle, sample_texts
 from trunkline.export.options import ExportOptions
-from trunkline.export.single import export_merged
-from trunkline.export.source import sample_texts
 from trunkline_lab import fitting
 from trunkline_lab.data.cards import load_card
+from trunkline_lab.deployment_formats import export_merged
 from trunkline_lab.litert.export import PYTHON
 from trunkline_lab.litert.record import litert_record
 from trunkline_lab.speed.deployment.cases import EIGHT, FORK, RANK, TARGETS, TWENTY, Options

@@ -28,7 +28,7 @@ def passes(options: Options, *, bundle: str, task: str, lora: int = 1) -> Call:
     """Trunk and branch of one row; `lora` times the task's rank."""
     opened, trunk, branch = _sessions(options, bundle)
     rows = _rows(options)
-    feeds = times_rank(opened.feeds(task), lora)
+    feeds = times_rank(opened.inputs(task), lora)
     check_rank(feeds, lora)
     pool = _words(rows)
 
@@ -46,7 +46,7 @@ def heads(options: Options) -> Call:
     groups: list[dict[str, Any]] = []
     for family, pool in (("ner", _words(rows)), ("classification", _whole(rows))):
         tasks = [opened.tasks[f"head-{n}"] for n in range(EIGHT) if opened.tasks[f"head-{n}"].family == family]
-        groups.append({**opened.primaries[family].feeds, **_joined([task.feeds for task in tasks]), "pool": pool})
+        groups.append({**opened.primaries[family].inputs, **_joined([task.inputs for task in tasks]), "pool": pool})
 
     def call() -> Any:
         hidden = trunk.run(["hidden"], rows)[0]
@@ -62,7 +62,7 @@ def loras(options: Options, *, bank: bool) -> Call:
     tasks = [opened.tasks[f"lora-{n}"] for n in range(EIGHT)]
     pools = [_words(rows) if task.family == "ner" else _whole(rows) for task in tasks]
     if not bank:
-        feeds = [{**task.feeds, "pool": pool} for task, pool in zip(tasks, pools, strict=True)]
+        feeds = [{**task.inputs, "pool": pool} for task, pool in zip(tasks, pools, strict=True)]
 
         def call() -> Any:
             hidden = trunk.run(["hidden"], rows)[0]
@@ -85,7 +85,7 @@ def rows(options: Options, *, adapters: int) -> Call:
     if adapters > 1:
         run = _banked(opened, [f"task-{n:02}" for n in range(EIGHT)], [pool.shape[1]] * EIGHT)
         return lambda: run(trunk.run(["hidden"], given)[0], mask, pool)
-    feeds = times_rank(opened.feeds("task-00"), adapters)
+    feeds = times_rank(opened.inputs("task-00"), adapters)
 
     def call() -> Any:
         hidden = trunk.run(["hidden"], given)[0]
@@ -202,7 +202,7 @@ def _banked(opened: Bundle, names: Sequence[str], units: Sequence[int]) -> Calla
     session = open_session(opened.graphs["branch-bank"])
     tasks = [opened.tasks[name] for name in names]
     hidden = opened.manifest.encoder.hidden_size
-    adapters = [{key: value for key, value in task.feeds.items() if key.startswith("lora.")} for task in tasks]
+    adapters = [{key: value for key, value in task.inputs.items() if key.startswith("lora.")} for task in tasks]
     feeds: dict[str, Any] = banked(adapters, opened.manifest.shapes)
     feeds |= {"head.weight": np.zeros((hidden, 0), np.float32), "head.bias": np.zeros(0, np.float32)}
     feeds["adapter_ids"] = np.arange(len(tasks))
@@ -210,7 +210,7 @@ def _banked(opened: Bundle, names: Sequence[str], units: Sequence[int]) -> Calla
     def run(states: Any, mask: Any, pool: Any) -> Any:
         features = session.run(["features"], {"hidden": states, "mask": mask, "pool": pool, **feeds})[0]
         return [
-            part[:count] @ task.feeds["head.weight"] + task.feeds["head.bias"]
+            part[:count] @ task.inputs["head.weight"] + task.inputs["head.bias"]
             for part, count, task in zip(features, units, tasks, strict=True)
         ]
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from trunkline.encoder.architectures import LINEARS
-from trunkline.encoder.batch import TokenBatch
-from trunkline.encoder.encoder import Encoder
+from trunkline.encoder.encoder import Encoder, TokenBatch
 from trunkline.encoder.lora import LoraAdapter, linear_shape
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from trunkline.config import AdapterSection
-from trunkline.encoder.batch import TokenBatch
+from trunkline.encoder.encoder import TokenBatch
 from trunkline.encoder.lora import LoraAdapter, lora_config
 from trunkline.encoder.resolve import resolve
 from trunkline.prefinetune.grad_cache import chunk_slices

@@ -12,8 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from trunkline.config import AdapterSection
-from trunkline.encoder.batch import TokenBatch
-from trunkline.encoder.encoder import Encoder
+from trunkline.encoder.encoder import Encoder, TokenBatch
 from trunkline.encoder.lora import LoraAdapter, lora_config
 from trunkline.encoder.resolve import resolve
 from trunkline.text.packing import UnitText, pack

@@ -10,11 +10,11 @@ import numpy.typing as npt
 import torch
 
 import tiny_models
-from trunkline.bundle.lora import SLOTS, Shapes, complete, lora_shapes
+from trunkline.bundle.lora import LORA_TARGETS, Shapes, complete, fuse, lora_shapes
 from trunkline.encoder.architectures import EncoderConfig
 from trunkline.encoder.encoder import Encoder
+from trunkline.encoder.lora import adapter_arrays
 from trunkline.engine.session import open_session
-from trunkline.export.adapters import adapter_feeds
 from trunkline.export.graph import branch_graph, trunk_graph
 from trunkline.export.parity import Adapter
 from trunkline.export.weights import BackboneWeights
@@ -22,7 +22,7 @@ from trunkline.heads.linear import LinearHead
 from trunkline.text.tokens import TextTokenizer
 
 Array = npt.NDArray[np.float32]
-ALL_TARGETS = tuple(SLOTS)
+ALL_TARGETS = tuple(LORA_TARGETS)
 ALL_LINEARS = ("query", "key", "value", "out", "up", "down")
 
 
@@ -51,12 +51,20 @@ def read_states(
     return [part.numpy() for part in tiny_models.states_of(mean, batch)]
 
 
-def feeds_of(adapters: Mapping[str, Adapter], required: Shapes | None = None) -> dict[str, Any]:
+def adapter_inputs(lora: Any, head: LinearHead | None = None) -> dict[str, Any]:
+    """The inputs of the branch graph for an adapter and a head, in full float32 precision."""
+    found: dict[str, Any] = {} if lora is None else fuse(adapter_arrays(lora))
+    if head is not None:
+        found |= {"head.weight": np.ascontiguousarray(head.weight.T), "head.bias": np.asarray(head.bias)}
+    return found
+
+
+def inputs_of(adapters: Mapping[str, Adapter], required: Shapes | None = None) -> dict[str, Any]:
     """What graphs are fed for adapters, in full precision; with shapes, for a graph that must be fed everything."""
-    feeds = {name: adapter_feeds(adapter.lora, adapter.head) for name, adapter in adapters.items()}
+    inputs = {name: adapter_inputs(adapter.lora, adapter.head) for name, adapter in adapters.items()}
     if required is None:
-        return feeds
-    return {name: complete(feed, required, tiny_models.WIDTH) for name, feed in feeds.items()}
+        return inputs
+    return {name: complete(feed, required, tiny_models.WIDTH) for name, feed in inputs.items()}
 
 
 def random_head(config: EncoderConfig, labels: int = 5, seed: int = 0) -> LinearHead:
@@ -91,13 +99,13 @@ def mean_pool(mask: Array) -> Array:
     return np.asarray((mask / mask.sum(1, keepdims=True))[:, None], np.float32)
 
 
-def features(trunk: Any, branch: Any, rows: dict[str, Any], feeds: dict[str, Any] | None = None) -> Array:
+def features(trunk: Any, branch: Any, rows: dict[str, Any], inputs: dict[str, Any] | None = None) -> Array:
     """The state of every token, [rows, width, hidden], through trunk and branch; 0 at padding."""
-    return run_branch(branch, trunk.run(["hidden"], rows)[0], rows["mask"], feeds)
+    return run_branch(branch, trunk.run(["hidden"], rows)[0], rows["mask"], inputs)
 
 
-def run_branch(branch: Any, hidden: Array, mask: Array, feeds: dict[str, Any] | None = None) -> Array:
-    given = {"hidden": hidden, "mask": mask, "pool": eye_pool(mask), **(feeds or {})}
+def run_branch(branch: Any, hidden: Array, mask: Array, inputs: dict[str, Any] | None = None) -> Array:
+    given = {"hidden": hidden, "mask": mask, "pool": eye_pool(mask), **(inputs or {})}
     return np.asarray(branch.run(["features"], given)[0] * mask[:, :, None])
 
 

@@ -16,17 +16,12 @@ import numpy as np
 import numpy.typing as npt
 from onnx import TensorProto
 
-from trunkline.engine.rounding import Int8Weight
+from trunkline.engine.rounding import FloatArray, Int8Array, Int8Weight
 from trunkline.errors import TrunklineError
 from trunkline.export.builder import CONTRIB, Builder
-from trunkline.export.weights import FloatArray
 
-ByteArray = npt.NDArray[np.uint8]
-Int8Array = npt.NDArray[np.int8]
-
-LOWEST, HIGHEST = -8, 7
-MOST = 127
-"""The largest number that a weight in 8 bits can be."""
+LOWEST, HIGHEST, MOST = -8, 7, 127
+"""Whole numbers in 4 bits, and the largest in 8."""
 
 FRACTIONS = 8
 """Parts of an 8-bit step in which a block's step is counted."""
@@ -69,9 +64,7 @@ def round_int4(weight: FloatArray, block: int, moments: FloatArray | None = None
     Raises:
         TrunklineError: An odd number of inputs, which 4 bits cannot hold in bytes.
     """
-    inputs = len(weight)
-    if inputs % 2:
-        raise TrunklineError(f"a linear layer with {inputs} inputs in 4 bits", expected="an even number", todo="int8")
+    inputs = _even(len(weight), "a linear layer")
     block = divisor(inputs, block)
     blocks = weight.reshape(-1, block, weight.shape[1])
     scale = np.abs(_best_steps(blocks)).max(axis=0) * (-LOWEST / MOST)
@@ -92,6 +85,12 @@ def round_int4(weight: FloatArray, block: int, moments: FloatArray | None = None
             rest[place + 1 : end] -= carry[place, place + 1 : end, None] * errors[place - begin]
         rest[end:] -= carry[begin:end, end:].T @ errors
     return Int4Weight(numbers, taken, scale)
+
+
+def _even(size: int, what: str) -> int:
+    if size % 2:
+        raise TrunklineError(f"{what} of width {size} in 4 bits", expected="an even width", todo="Choose int8")
+    return size
 
 
 def divisor(size: int, most: int) -> int:
@@ -151,9 +150,7 @@ def round_table_int4(table: FloatArray, block: int) -> Int4Table:
     Raises:
         TrunklineError: An odd size, or values beyond what float16 can hold.
     """
-    rows, size = table.shape
-    if size % 2:
-        raise TrunklineError(f"an embedding of size {size} in 4 bits", expected="an even size", todo="Choose int8")
+    rows, size = len(table), _even(table.shape[1], "an embedding")
     if np.abs(table).max(initial=0) > np.finfo(np.float16).max:
         raise TrunklineError("an embedding with values beyond the range of float16", todo="Choose int8")
     block = divisor(size, block)
@@ -166,7 +163,7 @@ def round_table_int4(table: FloatArray, block: int) -> Int4Table:
     return Int4Table(np.clip(np.rint(table / step), LOWEST, HIGHEST).astype(np.int8), steps, scale)
 
 
-def packed(numbers: Int8Array, axis: int) -> ByteArray:
+def packed(numbers: Int8Array, axis: int) -> npt.NDArray[np.uint8]:
     """Two numbers a byte: the first half of an axis in the lower bits, the second half in the upper ones."""
     low, high = np.split((numbers - LOWEST).astype(np.uint8), 2, axis=axis)
     return np.asarray(low | (high << 4), np.uint8)
@@ -175,21 +172,17 @@ def packed(numbers: Int8Array, axis: int) -> ByteArray:
 def int4_linear(
     graph: Builder, name: str, x: str, weight: Int4Weight, bias: FloatArray, least: float | None = None
 ) -> str:
-    """Nodes of a linear layer that is stored in 4 bits and computed in 8; arguments as for `int8_linear`."""
+    """Nodes of a linear layer that is stored in 4 bits and computed in 8; see `multiply_int8`."""
     numbers = _unpacked(graph, name, graph.constant(f"{name}.weight", packed(weight.numbers, 0)), 0)
     blocks, outputs = weight.steps.shape
-    parts = {"blocks": [blocks, weight.block, outputs], "flat": list(weight.numbers.shape)}
-    shapes = {key: _shape(graph, shape) for key, shape in parts.items()}
-    apart = graph.add(f"{name}.blocks", "Reshape", [numbers, shapes["blocks"]])
+    apart = graph.add(f"{name}.blocks", "Reshape", [numbers, _shape(graph, [blocks, weight.block, outputs])])
     steps = graph.constant(f"{name}.steps", weight.steps[:, None, :])
-    parts_of = graph.constant("fractions", np.array(1 / FRACTIONS, np.float32))
-    wide = graph.add(
-        f"{name}.step", "Mul", [graph.add(f"{name}.wide", "Cast", [steps], to=TensorProto.FLOAT), parts_of]
-    )
-    whole = graph.add(f"{name}.whole", "Round", [graph.add(f"{name}.scaled", "Mul", [apart, wide])])
-    values = graph.add(
-        f"{name}.int8", "Cast", [graph.add(f"{name}.joined", "Reshape", [whole, shapes["flat"]])], to=TensorProto.INT8
-    )
+    fractions = graph.constant("fractions", np.array(1 / FRACTIONS, np.float32))
+    wide = graph.add(f"{name}.wide", "Cast", [steps], to=TensorProto.FLOAT)
+    scaled = graph.add(f"{name}.scaled", "Mul", [apart, graph.add(f"{name}.step", "Mul", [wide, fractions])])
+    whole = graph.add(f"{name}.whole", "Round", [scaled])
+    joined = graph.add(f"{name}.joined", "Reshape", [whole, _shape(graph, list(weight.numbers.shape))])
+    values = graph.add(f"{name}.int8", "Cast", [joined], to=TensorProto.INT8)
     return multiply_int8(graph, name, (x, values), weight.scale, bias, least)
 
 
@@ -199,14 +192,10 @@ def int4_embedding(graph: Builder, name: str, ids: str, table: Int4Table) -> str
     looked = graph.add(f"{name}.packed", "Gather", [graph.constant(f"{name}.weight", packed(table.numbers, 1)), ids])
     numbers = _unpacked(graph, name, looked, -1)
     apart = graph.add(f"{name}.blocks", "Reshape", [numbers, _shape(graph, [0, 0, blocks, size // blocks])])
-    steps = graph.add(f"{name}.steps.rows", "Gather", [graph.constant(f"{name}.steps", table.steps[:, :, None]), ids])
-    scale = graph.add(
-        f"{name}.scale.rows", "Gather", [graph.constant(f"{name}.scale", table.scale[:, None, None]), ids]
-    )
-    wide = [
-        graph.add(f"{name}.{part}.wide", "Cast", [value], to=TensorProto.FLOAT)
-        for part, value in (("steps", steps), ("scale", scale))
-    ]
+    wide = []
+    for part, value in (("steps", table.steps[:, :, None]), ("scale", table.scale[:, None, None])):
+        rows = graph.add(f"{name}.{part}.rows", "Gather", [graph.constant(f"{name}.{part}", value), ids])
+        wide.append(graph.add(f"{name}.{part}.wide", "Cast", [rows], to=TensorProto.FLOAT))
     scaled = graph.add(f"{name}.scaled", "Mul", [apart, graph.add(f"{name}.step", "Mul", wide)])
     return graph.add(name, "Reshape", [scaled, _shape(graph, [0, 0, size])])
 
@@ -234,7 +223,11 @@ def multiply_int8(
     bias: FloatArray,
     least: float | None = None,
 ) -> str:
-    """`int8_linear` of a weight that is an int8 value [inputs, outputs] of the graph, the second of `factors`."""
+    """A linear layer of inputs and an int8 weight [inputs, outputs], both values of the graph.
+
+    The operator rounds its inputs to 8 bits with one step for the whole run, and multiplies whole numbers. With
+    `least`, each token is divided by its largest input, or by this if that is less, before it is rounded.
+    """
     x, values = factors
     steps, offset = graph.constant(f"{name}.scale", scale), graph.constant(f"{name}.bias", bias)
     if least is None:

@@ -13,7 +13,7 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from trunkline.cli import app
-from trunkline.data.checks.command import check, exit_code
+from trunkline.data.checks import check, exit_code
 from trunkline.errors import DataError, TrunklineError
 from trunkline.ui.checks import print_checks
 

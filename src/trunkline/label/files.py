@@ -1,16 +1,20 @@
-"""What is labelled and mined: documents of plain text, rows of tables, and the passages of a document."""
+"""What labelling reads and writes: documents, rows of tables, passages; outputs with their source card."""
 
 from __future__ import annotations
 
+import os
 import re
+import secrets
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from itertools import chain, islice
 from pathlib import Path
 from statistics import median
-from typing import Literal
+from typing import IO, Literal
 
 from trunkline.data.files import read_lines
 from trunkline.data.records import get_key, read_json_lines, shorten
+from trunkline.data.source_card import SourceCard, write_source_card
 from trunkline.data.table import read_table
 from trunkline.errors import DataError
 
@@ -144,3 +148,59 @@ def without_marks(line: str) -> str:
     """A line without the marks of a Markdown heading or of bold type around its beginning."""
     text = heading(line) or line
     return text.replace("**", "", 2).strip() if text.startswith("**") else text
+
+
+MADE_BY = "Made by trunkline label"
+
+
+def card_path(out: Path, inputs: Iterable[Path]) -> Path:
+    """Where the source card of an output goes.
+
+    Raises:
+        DataError: An output that is no `.jsonl` file, that would overwrite an input, or beside which lies a YAML file
+            that was not made here.
+    """
+    card = out.with_suffix(".yaml")
+    if out.suffix != ".jsonl" or out.is_dir() or not _card_name(out):
+        raise DataError("no output of this name can be written", path=out, expected="a file such as my_notes.jsonl")
+    clash = next((path for path in inputs if path.resolve() in (out.resolve(), card.resolve())), None)
+    if clash is not None:
+        raise DataError("the output would overwrite an input", path=clash, todo="Name another output")
+    if card.exists() and MADE_BY not in card.read_text(encoding="utf-8", errors="replace"):
+        raise DataError("this file is not ours and would be overwritten", path=card, todo="Name another output")
+    return card
+
+
+def _card_name(out: Path) -> str:
+    return re.sub(r"[^a-z0-9]+", "_", out.stem.lower()).strip("_")
+
+
+def write_card(
+    path: Path, family: Literal["ner", "classification"], title: str, licence: str, how: Sequence[str], count: int
+) -> None:
+    """Writes the source card of an output: an open source, as what is unlabelled there is unknown."""
+    quirks, counts = (f"{MADE_BY}, by no person.", *how), {"train": count}
+    card = SourceCard(name=_card_name(path), title=title, family=family, licence=licence, quirks=quirks, counts=counts)
+    write_source_card(card, path)
+
+
+@contextmanager
+def open_atomic(path: Path) -> Iterator[IO[str]]:
+    """A text file (UTF-8) that takes its name when it is complete; an error leaves the old one.
+
+    Raises:
+        DataError: The file cannot be written.
+    """
+    part = path.parent / f".{path.name}.{secrets.token_hex(4)}.part"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with part.open("x", encoding="utf-8", newline="\n") as stream:
+            yield stream
+            stream.flush()
+            os.fsync(stream.fileno())
+        part.replace(path)
+    except OSError as error:
+        raise DataError(f"the file cannot be written ({error.strerror or error})", path=path) from error
+    finally:
+        with suppress(OSError):
+            part.unlink(missing_ok=True)

@@ -1,13 +1,77 @@
-"""Recipes of pre-finetuning."""
+"""The sections of recipes."""
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from trunkline.config.base import AdapterSection, FamilyName, Fraction, PositiveFloat, PositiveInt, Section, Seed
-from trunkline.config.mixture import DecontaminateSection, MixtureFamily
+PositiveInt = Annotated[int, Field(gt=0)]
+PositiveFloat = Annotated[float, Field(gt=0)]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
+Fraction = Annotated[float, Field(ge=0, lt=1)]
+Target = Literal["query", "key", "value", "out", "up", "down"]
+FamilyName = Literal["ner", "classification", "qa", "text"]
+
+
+class Section(BaseModel):
+    """Base of all recipe sections: frozen, unknown keys refused, numbers finite."""
+
+    # Not strict, because YAML reads 1e-4 as text.
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class AdapterSection(Section):
+    """The LoRA of a primary or task adapter. `layers` counts from the top; none means all above the fork."""
+
+    rank: Annotated[int, Field(ge=0)] = 16
+    alpha: PositiveFloat = 32.0
+    targets: tuple[Target, ...] = ("query", "value")
+    layers: PositiveInt | None = None
+
+
+class SourceSection(Section):
+    """How often a source is drawn (`weight`, relative to its family's other sources) and how much of it is used."""
+
+    weight: PositiveFloat = 1.0
+    cap: PositiveInt | None = None
+
+
+class MixtureFamily(Section):
+    """One family's sources: files of data, see `trunkline.prefinetune.sources.FileFinder`.
+
+    With a `source_temperature` T a source of n examples is drawn in proportion to weight * n^(1/T): 1 follows the
+    sizes, a higher one evens them out. Without one the weights alone count. Without `descriptions` concepts are the
+    bare labels as words, with them what a source card says of each label.
+    """
+
+    sources: dict[str, SourceSection] = Field(min_length=1)
+    source_temperature: PositiveFloat | None = None
+    descriptions: bool = True
+
+
+class DecontaminateSection(Section):
+    """Takes out of all sources what also stands in the dev and test files `against`.
+
+    A text is the same from a Jaccard similarity of `threshold` on, see `trunkline.data.overlap`.
+    """
+
+    against: tuple[str, ...] = Field(min_length=1)
+    threshold: Annotated[float, Field(gt=0, le=1)] = 0.8
+
+    @field_validator("against", mode="before")
+    @classmethod
+    def _one_or_many(cls, value: Any) -> Any:
+        return (value,) if isinstance(value, str) else value
+
+
+class MixtureRecipe(Section):
+    """The sources of pre-finetuning, to be used by several recipes (`mixture: FILE`)."""
+
+    name: str
+    families: dict[FamilyName, MixtureFamily] = Field(min_length=1)
+    decontaminate: DecontaminateSection | None = None
+
 
 Strategy = Literal["task-primary", "naive", "individual", "single-adapter", "frozen-backbone", "pcgrad"]
 

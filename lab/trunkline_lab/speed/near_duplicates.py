@@ -1,6 +1,6 @@
 """How long near-duplicate search takes, and how many planted near-duplicates it finds.
 
-    trunkline-lab speed minhash --sentences 1000000 --out minhash.json
+    trunkline-lab speed near-duplicates --sentences 1000000 --out near-duplicates.json
 
 Made are as many sentences to index as to look up, of 8 to 30 words drawn by Zipf's law from words of two to four
 syllables; one in twenty of those looked up is an indexed one with a word replaced, left out or misspelt. Recall is
@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 
 from trunkline.atomic import write_atomic
-from trunkline.data.checks.overlap import OverlapIndex, jaccard, normalise, shingles
+from trunkline.data.overlap import OverlapIndex, jaccard, normalise, shingles
 
 _ONSETS = "b c d f g h k l m n p r s t v w br ch cl dr fl gr pl sh st th tr"
 _VOWELS = "a e i o u ai ea ee oa ou"
@@ -82,12 +82,12 @@ def measure(count: int, seed: int, threshold: float) -> dict[str, object]:
     began, used = time.perf_counter(), time.process_time()
     index = OverlapIndex.build((("indexed", text) for text in indexed), threshold)
     built = time.perf_counter()
-    matches = index.find(asked)
+    matches = [index.find(text) for text in asked]
     found, used = time.perf_counter(), time.process_time() - used
     near = [
         place
         for place, original in originals.items()
-        if jaccard(*(set(shingles(normalise(text))) for text in (asked[place], indexed[original]))) >= threshold
+        if jaccard(*(shingles(normalise(text)) for text in (asked[place], indexed[original]))) >= threshold
     ]
     return {
         "sentences_indexed": count,
@@ -117,7 +117,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--sentences", type=int, default=1_000_000, help="sentences to index, and as many to look up")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threshold", type=float, default=0.8)
-    parser.add_argument("--out", type=Path, default=Path("minhash.json"))
+    parser.add_argument("--out", type=Path, default=Path("near-duplicates.json"))
     options = parser.parse_args(arguments)
     if options.sentences < 100:
         parser.error(f"--sentences is {options.sentences}; give at least 100, so that some are planted")

@@ -1,18 +1,25 @@
-"""The checks of one data set: what its splits share, its texts and its labels."""
+"""`trunkline check`: what the splits of one data set share, and what is wrong with its texts and labels."""
 
 from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from typing import Any
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
 
-from trunkline.data.checks.overlap import Match, OverlapIndex, normalise, text_key
-from trunkline.data.checks.report import CONTROL, SAMPLES, Finding, Report, Severity, shorten, whole_text
+from trunkline.data.labelled import Loaded
+from trunkline.data.load import read_examples
+from trunkline.data.overlap import CONTROL, Match, OverlapIndex, example_texts, normalise, show_text, text_key
 from trunkline.data.records import list_names
+from trunkline.errors import TrunklineError
 from trunkline.text.examples import Example, NerExample, TextExample
 
+Severity = Literal["leak", "error", "warning", "info"]
+
 TRAIN = "train"
+SAMPLES = 3
 LONG = 5  # words from which a text hardly recurs by chance, as headings do
 RARE = 5  # training examples (entities for NER) below which a label is rare
 IMBALANCE = 100  # times as frequent as the rarest label, from which the balance is a warning
@@ -26,6 +33,83 @@ _DAMAGE = (
     ("mojibake", _MOJIBAKE, "hold UTF-8 that was read as Latin-1 or Windows-1252"),
     ("control_characters", CONTROL, "hold control characters"),
 )
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that a check saw in a split, or in `all`.
+
+    `severity` is `leak` where what is scored was learnt from, and `error` where the data is not what it should be.
+    `share` is `count` as a share of the split's texts or labels, from 0 to 1; None where there is nothing to divide by.
+    `waived` says why somebody has accepted the finding; `details` has more numbers, for machines.
+    """
+
+    check: str
+    severity: Severity
+    split: str
+    count: int
+    share: float | None
+    message: str
+    samples: tuple[str, ...] = ()
+    waived: str | None = None
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Report:
+    """The findings of one data set; `counts` is the number of examples of each split."""
+
+    name: str
+    counts: Mapping[str, int]
+    findings: tuple[Finding, ...]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data, ready for JSON."""
+        return asdict(self)
+
+
+def check(
+    train: str | Path | None = None,
+    dev: str | Path | None = None,
+    test: str | Path | None = None,
+    *,
+    family: str | None = None,
+    **columns: str | None,
+) -> dict[str, Any]:
+    """Checks files for leaks between them, repeated texts, conflicting, rare and unknown labels, and damage.
+
+    Args:
+        train: The file that is learnt from; what `trunkline.data.load.read_examples` accepts.
+        dev: The file that settings are chosen on.
+        test: The file that is scored.
+        family: `classification`, `ner` or `qa`; found by content where it is not given.
+        columns: `text_column`, `label_column` and `delimiter`, as for `read_examples`.
+
+    Returns:
+        `name`, `family`, `kinds` (split -> what its file was taken for), `counts` (split -> examples) and `findings`,
+        see `Finding`.
+
+    Raises:
+        TrunklineError: No file is named.
+        DataError: Files that are missing or malformed.
+    """
+    given = {split: spec for split, spec in (("train", train), ("dev", dev), ("test", test)) if spec is not None}
+    loaded: dict[str, Loaded] = {}
+    for split, spec in given.items():
+        loaded[split] = read_examples(spec, family, **columns)
+        family = loaded[split].family
+    if not given:
+        raise TrunklineError("no file is named", expected="--train, and --dev and --test where there are such files")
+    notes = [Finding("reading", "warning", s, 1, None, note) for s, part in loaded.items() for note in part.notes]
+    name = Path(str(next(iter(given.values())))).name
+    report = check_splits(name, {split: part.examples for split, part in loaded.items()}, extra=notes)
+    return {**report.as_dict(), "family": family, "kinds": {split: part.kind for split, part in loaded.items()}}
+
+
+def exit_code(reports: Sequence[Mapping[str, Any]]) -> int:
+    """1 if any report has a leak or an error that is not waived, else 0."""
+    findings = [finding for report in reports for finding in report["findings"]]
+    return int(any(item["severity"] in ("leak", "error") and item["waived"] is None for item in findings))
 
 
 def check_splits(
@@ -50,13 +134,23 @@ def check_splits(
         findings += check_overlap("test", splits["test"], "dev", index_split("dev", splits["dev"]), "warning")
     for split, examples in splits.items():
         texts = [whole_text(example) for example in examples]
-        findings += [*check_texts(split, texts), *check_duplicates(split, texts)]
+        findings += [*_check_texts(split, texts), *_check_duplicates(split, texts)]
         if not texts:
             findings.append(Finding("empty_split", "error", split, 0, None, "the split has no example"))
-    findings += [*check_conflicts(splits), *check_label_sets(splits)]
+    findings += [*_check_conflicts(splits), *_check_label_sets(splits)]
     order = list(dict.fromkeys(item.check for item in findings))
     findings.sort(key=lambda item: order.index(item.check))
     return Report(name, {split: len(examples) for split, examples in splits.items()}, tuple(findings))
+
+
+def whole_text(example: Example) -> str:
+    """One text that stands for an example; the sides of a pair are joined by a line feed."""
+    return "\n".join(example_texts(example))
+
+
+def index_split(owner: str, examples: Sequence[Example]) -> OverlapIndex:
+    """Indexes the examples of a split, one text an example."""
+    return OverlapIndex.build((owner, whole_text(example)) for example in examples)
 
 
 def check_overlap(
@@ -67,10 +161,9 @@ def check_overlap(
     `details` has numbers by kind, the examples that have these texts, and `long_share`: among distinct texts of at
     least `LONG` words those found exactly or normalised, because headings and the like recur without being leaks.
     """
-    texts = [whole_text(example) for example in examples]
-    matches = index.find(texts)
+    matches = [(text, index.find(text)) for text in map(whole_text, examples)]
     best: dict[str, tuple[str, Match | None]] = {}
-    for text, match in zip(texts, matches, strict=True):
+    for text, match in matches:
         before = best.setdefault(text_key(text), (text, match))[1]
         if match and (before is None or _KINDS.index(match.kind) < _KINDS.index(before.kind)):
             best[text_key(text)] = text, match
@@ -87,20 +180,15 @@ def check_overlap(
         f"nearly; of texts with {LONG} words or more {100 * long_share:.1f} % recur word for word"
     )
     longest = [max(items, key=lambda item: len(item[0])) for items in found.values() if items]
-    samples = tuple(f"{m.kind}: {shorten(t)}{f' <- {shorten(m.text)}' * (m.kind != 'exact')}" for t, m in longest)
+    samples = tuple(f"{m.kind}: {show_text(t)}{f' <- {show_text(m.text)}' * (m.kind != 'exact')}" for t, m in longest)
     counts |= {"same": counts["exact"] + counts["normalised"], "distinct": len(best)}
-    counts |= {"examples": sum(match is not None for match in matches)}
+    counts |= {"examples": sum(match is not None for _, match in matches)}
     counts |= {"long_same": long_same, "long_distinct": len(long), "long_share": long_share}
     share = total / len(best)
     return [Finding(f"{split}_in_{other}", severity, split, total, share, message, samples, details=counts)]
 
 
-def index_split(owner: str, examples: Sequence[Example]) -> OverlapIndex:
-    """Indexes the examples of a split, one text an example."""
-    return OverlapIndex.build((owner, whole_text(example)) for example in examples)
-
-
-def check_texts(split: str, texts: Sequence[str]) -> list[Finding]:
+def _check_texts(split: str, texts: Sequence[str]) -> list[Finding]:
     """Texts without a letter or digit, and damaged ones: U+FFFD, UTF-8 read as Latin-1, control characters."""
     seen: list[tuple[str, Severity, list[str], str]] = [
         ("no_words", "info", [text for text in texts if not normalise(text)], "have no letter or digit")
@@ -109,22 +197,24 @@ def check_texts(split: str, texts: Sequence[str]) -> list[Finding]:
         found = [text[max(0, match.start() - 40) :] for text in texts if (match := pattern.search(text))]
         seen.append((check, "warning", found, message))
     return [
-        Finding(
-            check, severity, split, len(found), len(found) / len(texts), message, tuple(map(shorten, found[:SAMPLES]))
-        )
+        Finding(check, severity, split, len(found), len(found) / len(texts), message, _shown(found))
         for check, severity, found, message in seen
         if found
     ]
 
 
-def check_duplicates(split: str, texts: Sequence[str]) -> list[Finding]:
+def _shown(texts: Sequence[str]) -> tuple[str, ...]:
+    return tuple(map(show_text, texts[:SAMPLES]))
+
+
+def _check_duplicates(split: str, texts: Sequence[str]) -> list[Finding]:
     """Texts that occurred before in the same split."""
     first: dict[str, str] = {}
     times = Counter(first.setdefault(text_key(text), text) for text in texts)
     repeated = len(texts) - len(times)
     if not repeated:
         return []
-    often = tuple(f"{count} times: {shorten(text)}" for text, count in times.most_common(SAMPLES) if count > 1)
+    often = tuple(f"{count} times: {show_text(text)}" for text, count in times.most_common(SAMPLES) if count > 1)
     exact = len(texts) - len({text.strip() for text in texts})
     message = f"repeat an earlier text, {exact} exactly, the rest but for case, blanks or punctuation"
     share = repeated / len(texts)
@@ -132,7 +222,7 @@ def check_duplicates(split: str, texts: Sequence[str]) -> list[Finding]:
     return [Finding("duplicates", severity, split, repeated, share, message, often, details={"exact": exact})]
 
 
-def check_conflicts(splits: Mapping[str, Sequence[Example]]) -> list[Finding]:
+def _check_conflicts(splits: Mapping[str, Sequence[Example]]) -> list[Finding]:
     """Texts, the same after normalisation, with more than one label, or with other entities for NER."""
     seen: defaultdict[str, dict[str, str]] = defaultdict(dict)
     where: defaultdict[str, set[str]] = defaultdict(set)
@@ -145,9 +235,7 @@ def check_conflicts(splits: Mapping[str, Sequence[Example]]) -> list[Finding]:
     conflicts = [key for key, labels in seen.items() if len(labels) > 1]
     if not conflicts:
         return []
-    samples = tuple(
-        shorten(f"{next(iter(seen[key].values()))} -> {' / '.join(list(seen[key])[:3])}") for key in conflicts[:SAMPLES]
-    )
+    samples = _shown([f"{next(iter(seen[k].values()))} -> {' / '.join(list(seen[k])[:3])}" for k in conflicts])
     across = sum(len(where[key]) > 1 for key in conflicts)
     message = f"texts occur with different labels or entities, {across} of them across splits"
     details = {"distinct": len(seen), "across_splits": across}
@@ -163,22 +251,20 @@ def _annotation(example: TextExample | NerExample) -> str:
     return ", ".join(named) or "no entity"
 
 
-def check_label_sets(splits: Mapping[str, Sequence[Example]]) -> list[Finding]:
+def _check_label_sets(splits: Mapping[str, Sequence[Example]]) -> list[Finding]:
     """Labels of other splits that the training split does not have, rare ones, and how unbalanced they are."""
     counts = {split: count_labels(examples) for split, examples in splits.items()}
     known = counts.get(TRAIN)
     if not known:
         return []
     findings = []
-    details: dict[str, Any]
     for split, labels in counts.items():
         missing = sorted(set(labels) - set(known))
         if missing and not split.startswith(TRAIN):
             message, share = f"labels do not occur in {TRAIN}: {list_names(missing)}", len(missing) / len(labels)
-            details = {"labels": missing}
-            findings.append(Finding("unseen_labels", "warning", split, len(missing), share, message, details=details))
-    rare = sorted(label for label, count in known.items() if count < RARE)
-    if rare:
+            more = {"labels": missing}
+            findings.append(Finding("unseen_labels", "warning", split, len(missing), share, message, details=more))
+    if rare := sorted(label for label, count in known.items() if count < RARE):
         message = f"labels have fewer than {RARE} training examples: {list_names(rare)}"
         findings.append(Finding("rare_labels", "warning", TRAIN, len(rare), len(rare) / len(known), message))
     (most, high), (least, low) = known.most_common(1)[0], min(known.items(), key=lambda item: (item[1], item[0]))

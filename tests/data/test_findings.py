@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 import pytest
 
-from trunkline.data.checks.findings import Finding, Report, check_splits
-from trunkline.data.checks.report import shorten
+from trunkline.data.checks import Finding, Report, check_splits
+from trunkline.data.overlap import show_text
 from trunkline.text.examples import Example, NerExample, PairExample, Span, TextExample
 from trunkline.text.words import split_words
 
@@ -156,8 +156,8 @@ def test_good_text_is_not_damaged(text: str) -> None:
 
 
 def test_samples_are_short_and_printable() -> None:
-    assert shorten("a\n b\x1b[31m") == "a b\\x1b[31m"
-    assert len(shorten("word " * 100)) == 160
+    assert show_text("a\n b\x1b[31m") == "a b\\x1b[31m"
+    assert len(show_text("word " * 100)) == 160
 
 
 def test_the_report_is_plain_data() -> None:

@@ -1,0 +1,250 @@
+"""Which texts are the same: exactly, after normalisation, or nearly; and taking them out of pre-finetuning data."""
+
+from __future__ import annotations
+
+import math
+import re
+import unicodedata
+from collections import Counter, defaultdict
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from typing import Any, NamedTuple
+
+from trunkline.errors import TrunklineError
+from trunkline.text.examples import Example, PairExample, QaExample
+
+SHINGLE = 5
+"""Characters of a shingle. On eight public sets pairs of words missed misspelt and joined words, and shorter shingles
+reported more requests that share a template and differ in a value, which are no leaks."""
+
+MIN_WORDS = 3
+"""Texts with fewer words are not taken for leaks: every corpus of dialogue has `yes please`."""
+
+CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
+"""Control characters other than tab and line end; those from U+0080 are Windows-1252 read as Latin-1."""
+
+_SHARED = 10
+_SAMPLE_LENGTH, _SAMPLES, _TOP = 160, 5, 20
+_ASCII_WORD = re.compile(r"[a-z0-9]+")
+_SPACED = re.compile(r"(?<!\d) | (?!\d)")
+_CJK = re.compile(r"[\u3040-\u30ff\u3400-\u9fff]")
+_SENTENCE = re.compile(r"(?<=[.!?])\s+|\n+")
+
+
+class Match(NamedTuple):
+    """The `text` of an index that a text is the same as, who brought it in first, and the similarity of shingles.
+
+    `kind` is `exact`, `normalised` or `near`.
+    """
+
+    owner: str
+    kind: str
+    similarity: float
+    text: str
+
+
+def normalise(text: str) -> str:
+    """The words of a text without case, punctuation and typography.
+
+    Unicode NFKC, lower case, only letters (with their combining marks) and digits, single blanks between words. Chinese
+    and Japanese characters count as words, because those scripts have no blanks.
+    """
+    if text.isascii():
+        return " ".join(_ASCII_WORD.findall(text.lower()))
+    kept: list[str] = []
+    for character in unicodedata.normalize("NFKC", text).lower():
+        if character.isalnum():
+            kept.append(f" {character} " if _CJK.match(character) else character)
+        else:
+            joins = unicodedata.category(character) in ("Mn", "Mc") and kept and kept[-1].isalnum()
+            kept.append(character if joins and not "\ufe00" <= character <= "\ufe0f" else " ")
+    return " ".join("".join(kept).split())
+
+
+def match_key(normalised: str) -> str:
+    """What two normalised texts must share to count as the same: all but blanks that are not between two digits."""
+    return _SPACED.sub("", normalised)
+
+
+def text_key(text: str) -> str:
+    """`match_key` of a raw text, or the text itself if it has no letter or digit."""
+    return match_key(normalise(text)) or text.strip()
+
+
+def shingles(normalised: str) -> set[str]:
+    """The stretches of `SHINGLE` characters of a normalised text, blanks included; a shorter text is one shingle."""
+    return {normalised[i : i + SHINGLE] for i in range(max(1, len(normalised) - SHINGLE + 1))}
+
+
+def jaccard(left: set[str], right: set[str]) -> float:
+    """Size of the intersection over size of the union; at least one set must have an element."""
+    shared = len(left & right)
+    return shared / (len(left) + len(right) - shared)
+
+
+class OverlapIndex:
+    """Texts by which other texts are looked up.
+
+    Near-duplicates are all those whose sets of shingles have a Jaccard similarity of `threshold` or more. Two such sets
+    share `_SHARED` shingles among the first of each, rare ones first, so that only those need an index (prefix
+    filtering; Wang, Li, Feng, Can we beat the prefix filtering?, 2012).
+
+    Args:
+        threshold: In (0, 1].
+        min_words: Texts with fewer words match only exactly or normalised.
+
+    Attributes:
+        owners: Owner -> number of its texts that no owner before it had.
+
+    Raises:
+        TrunklineError: A threshold out of range.
+    """
+
+    def __init__(self, threshold: float = 0.8, min_words: int = 5) -> None:
+        if not 0 < threshold <= 1:
+            raise TrunklineError(f"the threshold is {threshold}", expected="a number above 0, up to 1")
+        self.threshold, self.min_words = threshold, min_words
+        self.owners: Counter[str] = Counter()
+        self._texts: list[tuple[str, str]] = []
+        self._raw: dict[str, int] = {}
+        self._keys: dict[str, int] = {}
+        self._shapes: dict[int, str] = {}
+        self._counts: Counter[str] = Counter()
+        self._first: defaultdict[str, list[int]] | None = None
+
+    @classmethod
+    def build(cls, named_texts: Iterable[tuple[str, str]], threshold: float = 0.8, min_words: int = 5) -> OverlapIndex:
+        """Indexes (owner, text) pairs, such as ("wnut17@test", "...")."""
+        index = cls(threshold, min_words)
+        index.add(named_texts)
+        return index
+
+    def __len__(self) -> int:
+        return len(self._texts)
+
+    def add(self, named_texts: Iterable[tuple[str, str]]) -> None:
+        """Indexes more (owner, text) pairs."""
+        self._first = None
+        for owner, text in named_texts:
+            raw, shape = text.strip(), normalise(text)
+            entry = self._raw.setdefault(raw, self._keys.setdefault(match_key(shape) or raw, len(self)))
+            if entry == len(self):
+                self._texts.append((owner, raw))
+                self.owners[owner] += 1
+                if len(shape.split()) >= self.min_words:
+                    self._shapes[entry] = shape
+                    self._counts.update(shingles(shape))
+
+    def find(self, text: str, *, min_exact_words: int = 0, near: bool = True) -> Match | None:
+        """The best match of a text. One with fewer than `min_exact_words` words has none; `near` ones are optional."""
+        raw, shape = text.strip(), normalise(text)
+        words = len(shape.split())
+        if words < min_exact_words:
+            return None
+        entry = self._raw.get(raw, self._keys.get(match_key(shape) or raw))
+        if entry is not None:
+            owner, found = self._texts[entry]
+            return Match(owner, "exact" if raw in self._raw else "normalised", 1.0, found)
+        return self._nearest(shingles(shape)) if near and words >= self.min_words else None
+
+    def _nearest(self, own: set[str]) -> Match | None:
+        if self._first is None:
+            self._first = defaultdict(list)
+            for entry, shape in self._shapes.items():
+                for shingle in self._prefix(shingles(shape)):
+                    self._first[shingle].append(entry)
+        shared = Counter(entry for shingle in self._prefix(own) for entry in self._first.get(shingle, ()))
+        least = min(_SHARED, self._overlap(own))
+        found = (entry for entry, count in shared.items() if count >= least)
+        rated = [(jaccard(own, shingles(self._shapes[entry])), -entry) for entry in found]
+        similarity, entry = max(rated, default=(0.0, 0))
+        if similarity < self.threshold:
+            return None
+        owner, text = self._texts[-entry]
+        return Match(owner, "near", similarity, text)
+
+    def _prefix(self, found: set[str]) -> list[str]:
+        ranked = sorted(found, key=lambda shingle: (self._counts[shingle], shingle))
+        return ranked[: len(found) - self._overlap(found) + _SHARED]
+
+    def _overlap(self, found: set[str]) -> int:
+        """The shingles that a set shares with another one at least, if the two are near."""
+        return math.ceil(self.threshold * len(found) - 1e-9)
+
+
+def example_texts(example: Example) -> tuple[str, ...]:
+    """The texts of an example: two for a pair and for a question with its context, else one."""
+    if isinstance(example, QaExample):
+        return example.question, example.context
+    return (example.left, example.right) if isinstance(example, PairExample) else (example.text,)
+
+
+def show_text(text: str) -> str:
+    """A text as a sample: one line without control characters, of at most 160 characters."""
+    line = CONTROL.sub(lambda match: f"\\x{ord(match[0]):02x}", " ".join(text.split()))
+    return line if len(line) <= _SAMPLE_LENGTH else f"{line[: _SAMPLE_LENGTH - 3]}..."
+
+
+@dataclass(frozen=True)
+class Removal:
+    """What decontamination removed, and how often by kind of match and by owner, such as `wnut17@test`.
+
+    Kinds are those of `Match`, and `contained`: one of the text's sentences is a held-out text. `samples` have kind,
+    owner, similarity, the text and the held-out text.
+    """
+
+    examined: int
+    removed: int
+    by_kind: dict[str, int]
+    by_owner: dict[str, int]
+    samples: list[dict[str, Any]]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data, ready for JSON."""
+        return asdict(self)
+
+
+def decontaminate(
+    examples: Iterable[Example], index: OverlapIndex, *, min_exact_words: int = MIN_WORDS
+) -> tuple[list[int], Removal]:
+    """Finds the examples that touch no text of the index.
+
+    An example is removed if one of its texts (either side of a pair) is in the index exactly, normalised or nearly, or
+    if one sentence of a text of several is, exactly or normalised and with at least `index.min_words` words. Texts with
+    fewer than `min_exact_words` words are kept.
+
+    Returns:
+        The positions of the examples to keep, in order, and what was removed.
+    """
+    kept: list[int] = []
+    kinds: Counter[str] = Counter()
+    owners: Counter[str] = Counter()
+    samples: list[dict[str, Any]] = []
+    for position, example in enumerate(examples):
+        hit = _touched(example, index, min_exact_words)
+        if hit is None:
+            kept.append(position)
+            continue
+        kind, text, match = hit
+        if kinds[kind] < _SAMPLES:
+            sample = {"kind": kind, "owner": match.owner, "similarity": match.similarity}
+            samples.append({**sample, "text": show_text(text), "held_out": show_text(match.text)})
+        kinds[kind] += 1
+        owners[match.owner] += 1
+    removed = kinds.total()
+    return kept, Removal(
+        len(kept) + removed, removed, dict(kinds.most_common()), dict(owners.most_common(_TOP)), samples
+    )
+
+
+def _touched(example: Example, index: OverlapIndex, min_words: int) -> tuple[str, str, Match] | None:
+    texts = example_texts(example)
+    for text in texts:
+        if match := index.find(text, min_exact_words=min_words):
+            return match.kind, text, match
+    for text in texts:
+        parts = _SENTENCE.split(text)
+        for part in parts if len(parts) > 1 else ():
+            if match := index.find(part, min_exact_words=max(min_words, index.min_words), near=False):
+                return "contained", text, match
+    return None
