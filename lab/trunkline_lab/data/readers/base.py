@@ -11,27 +11,12 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from trunkline.data.files import read_lines
-from trunkline.data.records import get_key, list_names, parse_json, read_json_lines, require_some, require_text, shorten
+from trunkline.data.records import get_key, list_names, parse_json, read_json_lines, require_text, shorten
 from trunkline.errors import DataError
 from trunkline.text.examples import NerExample, Span, TextExample, join_tokens
 from trunkline.text.tags import Scheme, TagError, decode_tags, decode_with_repairs
 
-__all__ = [
-    "Column",
-    "FileOptions",
-    "LabelOptions",
-    "RowsOptions",
-    "SentenceBuilder",
-    "TaggedOptions",
-    "TextBuilder",
-    "get_key",
-    "parse_json",
-    "read_columns",
-    "read_json_lines",
-    "require_some",
-    "require_text",
-    "shorten",
-]
+__all__ = ["get_key", "parse_json", "read_json_lines", "require_text", "shorten"]
 
 _log = logging.getLogger("trunkline.data")
 
