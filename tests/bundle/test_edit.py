@@ -168,7 +168,7 @@ def test_what_does_not_fit_leaves_everything_as_it_was(folder: Path, tmp_path: P
         with pytest.raises(DataError):
             add_task(folder, "new", content)
     for name in ("../new", "..", "a/b", "/tmp/x", ".hidden", "", "a" * 101, "a\n", "a\\b"):
-        with pytest.raises(DataError, match="name"):
+        with pytest.raises(TrunklineError, match="name"):
             add_task(folder, name, new_task(folder))
     with pytest.raises(DataError):
         add_task(folder, "new", tmp_path / "missing")
