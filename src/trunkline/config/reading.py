@@ -22,13 +22,8 @@ Recipe = TypeVar("Recipe", bound=Section)
 def load_recipe(path: Path, kind: type[Recipe], over: Mapping[str, Any] = MappingProxyType({})) -> Recipe:
     """Reads a YAML recipe; one that `extends` another file says only what is different.
 
-    Args:
-        path: The recipe.
-        kind: Of which kind it is.
-        over: What a command line says instead of the recipe, in the same form: sections are merged.
-
-    Raises:
-        RecipeError: The file is missing, is not YAML, or has problems, `over` included; all of them are listed.
+    `over` is what a command line says instead of the recipe, in the same form: sections are merged. All problems are
+    listed in one RecipeError.
     """
     raw = _extended(path)
     if isinstance(raw, dict):

@@ -145,11 +145,8 @@ def _checked(items: list[Any], family: str | None) -> tuple[str, list[Any]]:
 def texts_from(texts: Any) -> Iterator[str]:
     """The texts to predict on, one at a time as they are asked for, so that there may be any number.
 
-    Halves of surrogate pairs, which scraped texts have, are let through: engines take them for characters that say
-    nothing.
-
-    Raises:
-        TrunklineError: At once for what is no container of texts; when it is reached for an item that is no text.
+    Halves of surrogate pairs, which scraped texts have, are let through. No container raises a TrunklineError at
+    once, an item that is no text when it is reached.
     """
     items = _items(texts, "texts")
     return (_string(item, f"texts[{number}]") for number, item in enumerate(items))

@@ -22,14 +22,10 @@ from trunkline.text.sentences import split_sentences
 
 
 def hub_records(spec: str, *, revision: str | None = None) -> Iterator[tuple[int, Record]]:
-    """Yields the rows of a split with their numbers, counted from 1; code that comes with a data set is never run.
+    """Yields the rows of a split of the hub, or of a local folder in hub layout, with their numbers, counted from 1.
 
-    Numbers of a ClassLabel become its names. Values of CSV files are text as it stands, `001` and `NA` too.
-
-    Args:
-        spec: `hub:NAME@SPLIT` or `hub:NAME:CONFIG@SPLIT`, where NAME is a hub id or a local folder in hub layout, and
-            SPLIT such as `train` or `train[:1000]`.
-        revision: A branch, tag or commit of the hub repository.
+    Code that comes with a data set is never run. `spec` is `hub:NAME@SPLIT` or `hub:NAME:CONFIG@SPLIT`, with SPLIT such
+    as `train` or `train[:1000]`. Numbers of a ClassLabel become its names; values of CSV files are text as it stands.
 
     Raises:
         TrunklineError: A data set that cannot be loaded, with what was tried; or `datasets` is not installed.
@@ -85,11 +81,7 @@ _BLOCK_WORDS = 50_000
 
 
 def read_passages(path: Path) -> Iterator[PlainExample]:
-    """Yields the passages of a file, or of the text files of a folder in alphabetical order; a blank line ends a text.
-
-    Raises:
-        DataError: No such file or folder, or no text in it.
-    """
+    """Yields the passages of a file, or of the text files of a folder by name; a blank line ends a text."""
     files = [path]
     if path.is_dir():
         inside = sorted(file for file in path.rglob("*") if file.suffix.lower() in TEXT_FILES and file.is_file())
@@ -205,13 +197,10 @@ def load_texts(
 ) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yields the texts to predict on with the other keys of their records, one at a time.
 
-    Args:
-        spec: What `read_examples` takes, with or without labels, or a text file with a text a line.
-        text_column: As for `read_examples`; needed where no column has a usual name, unless there is only one.
-        delimiter: As for `read_examples`.
+    `spec` is what `read_examples` takes, with or without labels, or a text file with a text a line. `text_column` is
+    needed where no column has a usual name, unless there is only one.
 
     Raises:
-        TrunklineError: A spec that is not known.
         DataError: A file that is missing or malformed, or a text that is null or no string; names file and line.
     """
     form = find_form(spec, delimiter)
@@ -278,15 +267,12 @@ def _records(spec: str | Path, form: str, delimiter: str | None, *columns: str |
 
 
 def stream_examples(spec: str | Path, family: str) -> Iterator[Example]:
-    """Yields the examples of one family; those of `pairs` and `plain` as they are asked for.
+    """Yields the examples of one of `FAMILIES`; those of `pairs` and `plain` as they are asked for.
 
-    Args:
-        spec: As for `read_examples`. For `pairs` a table or JSON with `left` and `right` and, if at all, `group`; for
-            `plain` also text files and folders of them, whose paragraphs come in passages.
-        family: One of `FAMILIES`.
+    `pairs` are a table or JSON with `left` and `right` and, if at all, `group`; `plain` also text files and folders of
+    them, whose paragraphs come in passages.
 
     Raises:
-        TrunklineError: A family that is not known.
         DataError: Files that are missing, malformed or of another family.
     """
     if family not in FAMILIES:
@@ -299,9 +285,7 @@ def stream_examples(spec: str | Path, family: str) -> Iterator[Example]:
 def stream_source(path: Path, family: str) -> Iterator[Example]:
     """Yields a JSON file as a source of pre-finetuning: entities may overlap, and nothing is held in memory.
 
-    Args:
-        path: The file.
-        family: `ner`, `qa`, or `classification`, whose sources are pairs.
+    For `classification` these are pairs.
     """
     if family == "classification":
         return stream_examples(path, "pairs")

@@ -65,8 +65,7 @@ def build_example(row: Row, path: str | Path, *, overlap: bool = False) -> NerEx
     """A row as an example; blanks at the ends of the text and of entities are cut off.
 
     Raises:
-        DataError: A blank text; entities that lie outside of it, cover only blanks, are not the text that was given for
-            them, or overlap, unless that is allowed, as in sources of pre-finetuning.
+        DataError: Entities that lie outside, cover only blanks, are not the text given for them, or overlap unallowed.
     """
     stripped = require_text(row.text, "text", path, row.line)
     spans = sorted((_trim(row, one, path) for one in row.entities), key=lambda span: (span.start, span.end, span.label))
@@ -97,10 +96,7 @@ def _trim(row: Row, entity: Entity, path: str | Path) -> Span:
 
 
 def check_borders(rows: Sequence[Row], path: str | Path) -> str:
-    """Whether entities begin and end where words do.
-
-    Returns:
-        What to tell the user of those that do not, which only units finer than words can hold; empty if there are none.
+    """What to tell the user of entities that do not begin and end where words do; empty if there are none.
 
     Raises:
         DataError: Offsets in another unit, which is named, explain most of those that miss.

@@ -211,9 +211,6 @@ def label_chat(
 
     The report gets numbers of requests, tokens and unanswered sentences, and counts by kind under `invalid`. `confirm`
     is asked before anything is sent.
-
-    Raises:
-        TrunklineError: No key, not confirmed, or a server that cannot be used.
     """
     key = read_key(options.key_variable)
     given = list(sentences)
@@ -341,9 +338,6 @@ class AnswerCache:
 
     What `add` was given is on disk when it returns, whole or not at all. Several runs may share a file; `kind` says
     what answers depend on besides the question.
-
-    Raises:
-        DataError: The file cannot be opened.
     """
 
     def __init__(self, path: Path, *kind: str) -> None:
