@@ -92,7 +92,13 @@ def _trim(row: Row, entity: Entity, path: str | Path) -> Span:
         given = f"the entity {shorten(claimed)} is not what stands at {start}..{end}: {shorten(piece)}"
     if given:
         raise data_error(path, row.line, given, expected, "Check that the offsets do not count bytes or words")
-    return Span(start + len(piece) - len(piece.lstrip()), end - len(piece) + len(piece.rstrip()), label)
+    return Span(*_bare(row.text, entity), label)
+
+
+def _bare(text: str, entity: Entity) -> tuple[int, int]:
+    """Offsets without the blanks at both ends."""
+    piece = text[max(entity.start, 0) : entity.end]
+    return entity.start + len(piece) - len(piece.lstrip()), entity.end - len(piece) + len(piece.rstrip())
 
 
 def check_borders(rows: Sequence[Row], path: str | Path) -> str:
@@ -125,8 +131,7 @@ def _missed(row: Row) -> list[Entity]:
     """The entities outside of the text, and those whose borders without blanks are not those of words."""
     words, missed = split_words(row.text), []
     for entity in row.entities:
-        piece = row.text[max(entity.start, 0) : entity.end]
-        start, end = entity.start + len(piece) - len(piece.lstrip()), entity.end - len(piece) + len(piece.rstrip())
+        start, end = _bare(row.text, entity)
         example = NerExample(row.text, words, (Span(start, end, entity.label),))
         if not 0 <= start < end <= len(row.text) or unheld_spans(example, words):
             missed.append(entity)
