@@ -16,6 +16,8 @@ from trunkline.data.spans import Row, build_example, check_borders, parse_entiti
 from trunkline.errors import TrunklineError
 from trunkline.text.examples import Example, NerExample, QaExample, TextExample
 
+_log = logging.getLogger("trunkline.data")
+
 UNKNOWN = 0.05
 """Share of unknown tokens above which a task is likely to be in another language than the encoder."""
 
@@ -81,8 +83,6 @@ def _labels(example: Any) -> set[str]:
 def _listed(labels: Sequence[str]) -> str:
     return ", ".join(labels[:10]) + (f" and {len(labels) - 10} more" if len(labels) > 10 else "")
 
-
-_log = logging.getLogger("trunkline.data")
 
 TEXTS = "a list, tuple, generator, numpy array, pandas or polars Series, or column of datasets, of strings"
 _FAMILIES: dict[str, type] = {"classification": TextExample, "ner": NerExample, "qa": QaExample}

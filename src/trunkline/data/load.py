@@ -21,7 +21,7 @@ from trunkline.text.examples import Example, PairExample, PlainExample, join_tok
 from trunkline.text.sentences import split_sentences
 
 
-def hub_records(spec: str, *, revision: str | None = None) -> Iterator[tuple[int, Record]]:
+def hub_records(spec: str) -> Iterator[tuple[int, Record]]:
     """Yields the rows of a split of the hub, or of a local folder in hub layout, with their numbers, counted from 1.
 
     Code that comes with a data set is never run. `spec` is `hub:NAME@SPLIT` or `hub:NAME:CONFIG@SPLIT`, with SPLIT such
@@ -33,7 +33,7 @@ def hub_records(spec: str, *, revision: str | None = None) -> Iterator[tuple[int
     name, at, split = spec.removeprefix("hub:").rpartition("@")
     if not at or not name or not split:
         raise TrunklineError(f"{spec!r} does not say which split", expected="hub:NAME@SPLIT or hub:NAME:CONFIG@SPLIT")
-    data = _load(name, split, revision)
+    data = _load(name, split)
     # Of a ClassLabel, and of lists of them, whose feature older versions of datasets have as a list of one.
     inner = {key: part[0] if isinstance(part, list) else part for key, part in data.features.items()}
     names = {key: getattr(getattr(part, "feature", part), "names", None) or () for key, part in inner.items()}
@@ -47,7 +47,7 @@ def _named(value: Any, names: Sequence[str]) -> Any:
     return names[value] if isinstance(value, int) and 0 <= value < len(names) else value
 
 
-def _load(spec: str, split: str, revision: str | None) -> Any:
+def _load(spec: str, split: str) -> Any:
     try:
         import datasets
     except ImportError:
@@ -55,12 +55,11 @@ def _load(spec: str, split: str, revision: str | None) -> Any:
         raise TrunklineError("the package datasets is not installed", expected="it for hub: names", todo=todo) from None
     name, _, config = ("", "", "") if Path(spec).exists() else spec.rpartition(":")
     name, config = (name, config) if name and config else (spec, "")
-    options: dict[str, Any] = {"split": split, "revision": revision}
     try:
-        data = datasets.load_dataset(name, config or None, **options)
+        data = datasets.load_dataset(name, config or None, split=split)
         if data.info.builder_name == "csv":
             text = datasets.Features({column: datasets.Value("string") for column in data.features})
-            data = datasets.load_dataset(name, config or None, features=text, keep_default_na=False, **options)
+            data = datasets.load_dataset(name, config or None, split=split, features=text, keep_default_na=False)
     except (OSError, ValueError, RuntimeError, KeyError, datasets.exceptions.DatasetsError) as error:
         where = "the local folder" if Path(name).exists() else "the hub (no local folder has this name)"
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
