@@ -129,11 +129,7 @@ def word_keys(text: str) -> tuple[list[str], tuple[tuple[int, int], ...]]:
 
 
 def read_gazetteer(options: GazetteerOptions) -> dict[str, tuple[str, ...]]:
-    """The concepts of each surface, the most frequent first.
-
-    Raises:
-        DataError: A file that cannot be read, a malformed row, or none at all.
-    """
+    """The concepts of each surface, the most frequent first."""
     counts: dict[str, Counter[str]] = defaultdict(Counter)
     for line, record in _records(options.gazetteer):
         surface = " ".join(str(record.get("surface") or "").split())
