@@ -205,7 +205,9 @@ def test_auto_keeps_the_one_of_less_held_out_log_loss(
     assert report.mode == mode
     alone = trunkline.load(folder)
     alone.fit("kinds", text_examples(24, 1))
-    same = model._predictor.tasks["kinds"].feeds["head.weight"] == alone._predictor.tasks["kinds"].feeds["head.weight"]
+    same = (
+        model._predictor.tasks["kinds"].inputs["head.weight"] == alone._predictor.tasks["kinds"].inputs["head.weight"]
+    )
     assert same.all() == (mode == "head")
     assert report.cross_validation["lora" if mode == "head" else "head"].keys() == {"log_loss", "scores"}
 

@@ -192,10 +192,11 @@ def save_bundle(loaded: Loaded, folder: Path, name: str = "bundle") -> Manifest:
 
 def manifest_of(loaded: Loaded, name: str = "bundle") -> Manifest:
     """The manifest of an encoder, without files."""
+    encoder, tokenizer = loaded.encoder, loaded.tokenizer
     return Manifest(
         name=name,
         trunkline=__version__,
-        encoder=encoder_facts(loaded.encoder.config, loaded.encoder.fork, loaded.tokenizer),
+        encoder=encoder_facts(encoder.config, encoder.fork, tokenizer.max_length, tokenizer.overlap),
         backbone=loaded.backbone,
         weights={"kind": "float32"},
         lora_targets=tuple(LORA_TARGETS),
