@@ -21,8 +21,8 @@ from trunkline.bundle.parts import Task
 from trunkline.encoder.encoder import Encoder
 from trunkline.encoder.lora import LoraAdapter, adapter_arrays
 from trunkline.engine.base import Branch, Logits
+from trunkline.engine.onnx import open_session
 from trunkline.engine.rows import Pooling, ReadText, padded, pool_of, rows_of
-from trunkline.engine.session import open_session
 from trunkline.errors import TrunklineError
 from trunkline.export import graph as graphs
 from trunkline.export.builder import Builder

@@ -14,8 +14,8 @@ from trunkline.bundle.files import Bundle, is_bundle, open_bundle, read_manifest
 from trunkline.bundle.manifest import check_name, name_of
 from trunkline.bundle.parts import Task, read_task, task_bytes
 from trunkline.data.inputs import check_learnable, examples_from, texts_from, unit_warnings
+from trunkline.engine import open_engine, open_source
 from trunkline.engine.base import Predictor, chosen_tasks
-from trunkline.engine.opening import open_engine, open_source
 from trunkline.engine.rows import TextReader
 from trunkline.errors import TrunklineError
 from trunkline.extras import needs

@@ -20,8 +20,8 @@ import numpy as np
 
 from trunkline.bundle.lora import LORA_TARGETS
 from trunkline.encoder.bundle_files import Loaded, load_any, save_bundle
+from trunkline.engine.onnx import open_session
 from trunkline.engine.rounding import round_table_int8
-from trunkline.engine.session import open_session
 from trunkline.export.bundle import export_bundle
 from trunkline.export.graph import branch_graph, trunk_graph
 from trunkline.export.options import ExportOptions

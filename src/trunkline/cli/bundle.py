@@ -108,7 +108,7 @@ def verify(
     Example: trunkline bundle verify support-bot
     """
     from trunkline.bundle.files import open_bundle
-    from trunkline.engine.session import open_session
+    from trunkline.engine.onnx import open_session
 
     key: Any = public_key
     if public_key is not None and not re.fullmatch("[0-9a-fA-F]{64}", public_key):

@@ -173,7 +173,7 @@ def _manifest(backbone: str, tokenizer: TextTokenizer, files: Mapping[str, FileE
     manifest = Manifest(
         name=DEFAULT_ENCODER.rpartition("/")[2],
         trunkline=__version__,
-        encoder=encoder_facts(config, facts["fork"], tokenizer),
+        encoder=encoder_facts(config, facts["fork"], tokenizer.max_length, tokenizer.overlap),
         backbone=backbone,
         weights=facts["weights"],
         lora_targets=tuple(facts["lora_targets"]),

@@ -98,11 +98,7 @@ class TextReader:
         return reader
 
     def read(self, texts: Sequence[str]) -> list[ReadText]:
-        """Reads texts; halves of surrogate pairs, which no tokenizer takes, count as U+FFFD.
-
-        Raises:
-            DataError: The tokenizer cannot tokenise.
-        """
+        """Reads texts; halves of surrogate pairs, which no tokenizer takes, count as U+FFFD."""
         with _refusals(self.path):
             encoded = self.tokenizer.encode(readable(texts))
         rows = zip(texts, encoded, strict=True)

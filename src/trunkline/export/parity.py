@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from trunkline.bundle.lora import FloatArray, Inputs, Shapes, bank
+from trunkline.bundle.lora import FloatArray, Inputs, Shapes, bank, complete
 from trunkline.encoder.encoder import Encoder
 from trunkline.encoder.features import Branch, branch_features
 from trunkline.encoder.lora import LoraAdapter
@@ -154,9 +154,8 @@ def forked(trunk: Any, branch: Any, inputs: Mapping[str, Inputs]) -> Run:
 def banked(trunk: Any, branch: Any, inputs: Mapping[str, Inputs], shapes: Shapes) -> Run:
     """Sessions of a trunk and a bank graph; heads are left out, as all rows have the same."""
     places = {name: number for number, name in enumerate(inputs)}
-    hidden = int(branch.get_inputs()[0].shape[2])
-    head = {"head.weight": np.zeros((hidden, 0), np.float32), "head.bias": np.zeros(0, np.float32)}
-    stacked = {**bank(list(inputs.values()), shapes), **head}
+    head = complete({}, {}, int(branch.get_inputs()[0].shape[2]))
+    stacked = bank(list(inputs.values()), shapes) | head
 
     def run(rows: Rows, names: Sequence[str]) -> Outputs:
         chosen = np.array([places[name] for name in names], dtype=np.int64)

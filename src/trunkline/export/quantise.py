@@ -51,12 +51,10 @@ _MODULES = ("out", "up", "down")
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """What was seen of the inputs of linear layers, by the names of `plan.linear_layers`.
+    """The inputs of linear layers, by the names of `linear_layers`, on so many tokens of real text.
 
-    Attributes:
-        largest: The largest absolute value of each channel, [inputs].
-        moments: Mean products of pairs of channels, [inputs, inputs]; empty unless they were asked for.
-        tokens: Tokens that were read.
+    `largest` has the largest absolute value of each channel, [inputs], `moments`, where they were asked for, the mean
+    products of pairs of channels, [inputs, inputs].
     """
 
     largest: Mapping[str, FloatArray]
