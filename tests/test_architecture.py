@@ -33,8 +33,8 @@ LEVELS = [
 LEVEL = {part: number for number, parts in enumerate(LEVELS) for part in parts}
 
 TORCH = {"torch", "transformers", "accelerate", "datasets", "onnx"}
-EXTRAS = TORCH | {"sklearn", "matplotlib", "cryptography", "httpx", "tenacity", "pyarrow", "huggingface_hub", "scipy"}
-WITH_TORCH = {"adapt", "encoder", "export", "prefinetune", "training", "engine/torch.py", "ui/training_plots.py"}
+EXTRAS = TORCH | {"sklearn", "matplotlib", "cryptography", "httpx", "pyarrow", "huggingface_hub", "scipy"}
+WITH_TORCH = {"adapt", "encoder", "export", "prefinetune", "training", "engine/torch.py"}
 """What needs the extra [train]; it is imported inside functions of other parts alone."""
 
 WITHOUT_TORCH = {"encoder/architectures.py", "encoder/embedded.py", "encoder/resolve.py", "adapt/settings.py"}

@@ -141,7 +141,7 @@ class Model:
             other = sorted(settings.keys() - {"seed"})
             if other:
                 raise TrunklineError(f"mode head has no setting {other[0]!r}", expected="seed", todo="Use mode='lora'")
-            task, chosen = self.fit_head(name, kind, (train, dev_part), settings.get("seed", 0))
+            task, chosen = self._fit_head(name, kind, (train, dev_part), settings.get("seed", 0))
         before = self._predictor.tasks.get(name)
         replaced = None if before is None else before.info.get("cross_validation", {}).get("scores")
         self._predictor.add(task)
@@ -335,7 +335,7 @@ class Model:
         tokenised = [kind.units(part.text, own, part.tokens) for part, own in zip(read, borders, strict=True)]
         return LabelledFeatures(examples, texts, [], targets), tokenised
 
-    def fit_head(
+    def _fit_head(
         self, name: str, family: str, parts: tuple[Sequence[Any], Sequence[Any]], seed: int
     ) -> tuple[Task, dict[str, Any]]:
         """A task with a head on frozen features, from train and dev examples, and how it was chosen; see `fit`."""

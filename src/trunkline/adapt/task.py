@@ -59,7 +59,7 @@ def fit_lora(
     tuned = tune_lora(encoder, lora, kind, data, texts, labels, n_dev=len(parts[1]), settings=asked)
     before, after = tuned.before.log_loss, tuned.fitted.log_loss
     if only_if_better and (before is None or after is None or before <= after):
-        task, chosen = model.fit_head(name, family, parts, asked.seed)
+        task, chosen = model._fit_head(name, family, parts, asked.seed)
         return task, {**chosen, "lora": _summary(tuned.fitted)}
     chosen = {**tuned.fitted.record(), "head": _summary(tuned.before), **settings}
     info = {"mode": "lora", "examples": len(parts[0]), "cross_validation": chosen, "engine": "torch"}
