@@ -28,8 +28,7 @@ from trunkline.prefinetune.run import Session
 from trunkline.prefinetune.sources import recipe_sources
 from trunkline.tasks import get_family
 from trunkline.text.examples import NerExample, PlainExample
-from trunkline.text.packing import pack
-from trunkline.text.tokens import Tokens, Window
+from trunkline.text.tokens import Tokens, Window, pack
 from trunkline.training.distributed import Place
 from trunkline.training.log import read_rows
 

@@ -17,7 +17,7 @@ from trunkline.tasks import get_family
 from trunkline.tasks.base import Scored, softmax
 from trunkline.tasks.ner import decode_bio, may_follow
 from trunkline.tasks.paths import best_paths
-from trunkline.text.tags import bio_labels
+from trunkline.text.examples import bio_labels
 
 
 def drawn_task(rng: np.random.Generator) -> tuple[list[npt.NDArray[np.float32]], npt.NDArray[Any]]:

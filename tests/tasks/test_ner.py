@@ -12,8 +12,7 @@ from trunkline.tasks import paths
 from trunkline.tasks.base import Scored
 from trunkline.tasks.ner import Ner, choose_units, may_follow, tag_transitions, unheld_spans, word_spans
 from trunkline.tasks.paths import best_paths
-from trunkline.text.examples import NerExample, Span
-from trunkline.text.tags import decode_tags
+from trunkline.text.examples import NerExample, Span, decode_tags
 from trunkline.text.tokens import Tokens
 from trunkline.text.words import split_words
 

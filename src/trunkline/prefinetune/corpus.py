@@ -27,8 +27,7 @@ from trunkline.errors import TrunklineError
 from trunkline.prefinetune.objectives import PrefinetuneFamily
 from trunkline.prefinetune.objectives.ner import marks_of
 from trunkline.text.examples import Example, NerExample, PairExample, PlainExample, QaExample, Span
-from trunkline.text.packing import UnitText
-from trunkline.text.tokens import IntArray, TextTokenizer
+from trunkline.text.tokens import IntArray, TextTokenizer, UnitText
 
 T = TypeVar("T")
 

@@ -11,8 +11,7 @@ import numpy as np
 from trunkline.config import PrefinetuneRecipe
 from trunkline.errors import TrunklineError
 from trunkline.text.examples import Example
-from trunkline.text.packing import UnitText
-from trunkline.text.tokens import IntArray
+from trunkline.text.tokens import IntArray, UnitText
 
 _SAMPLE = 500
 """Examples of a source from which their mean length is estimated."""

@@ -16,8 +16,7 @@ from trunkline.prefinetune.grad_cache import cached_losses, chunk_slices
 from trunkline.prefinetune.mixture import Mixture
 from trunkline.prefinetune.objectives import get_prefinetune_family
 from trunkline.prefinetune.strategies import SHARED
-from trunkline.text.packing import UnitText, pack
-from trunkline.text.tokens import TextTokenizer
+from trunkline.text.tokens import TextTokenizer, UnitText, pack
 from trunkline.training.distributed import Place, gather_units, shares
 
 

@@ -21,8 +21,7 @@ from trunkline.prefinetune.sources import FileFinder, SourceFinder
 from trunkline.tasks import get_family
 from trunkline.tasks.base import Family
 from trunkline.text.examples import NerExample, QaExample, TextExample
-from trunkline.text.packing import UnitText, pack
-from trunkline.text.tokens import TextTokenizer
+from trunkline.text.tokens import TextTokenizer, UnitText, pack
 from trunkline.text.words import split_words
 
 PENALTIES = (0.01, 0.1, 1.0)

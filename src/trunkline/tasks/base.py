@@ -9,8 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from trunkline.text.packing import UnitText
-from trunkline.text.tokens import TextTokenizer, Tokens
+from trunkline.text.tokens import TextTokenizer, Tokens, UnitText
 
 Labels = tuple[str, ...]
 Scores = dict[str, float]

@@ -10,8 +10,7 @@ import numpy as np
 from trunkline.errors import MismatchError
 from trunkline.tasks.base import Answers, FloatArray, Labels, Scored, Scores, Words
 from trunkline.text.examples import TextExample
-from trunkline.text.packing import UnitText, text_unit
-from trunkline.text.tokens import TextTokenizer, Tokens
+from trunkline.text.tokens import TextTokenizer, Tokens, UnitText, text_unit
 
 
 class Classification:

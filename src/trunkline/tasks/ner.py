@@ -13,10 +13,8 @@ import numpy.typing as npt
 from trunkline.errors import MismatchError
 from trunkline.tasks.base import Answers, FloatArray, Labels, Scored, Scores, Transitions, Words
 from trunkline.tasks.paths import best_paths
-from trunkline.text.examples import NerExample, Span
-from trunkline.text.packing import UnitKind, UnitText, unit_borders, word_units
-from trunkline.text.tags import bio_labels, decode_tags, encode_bio
-from trunkline.text.tokens import IntArray, TextTokenizer, Tokens
+from trunkline.text.examples import NerExample, Span, bio_labels, decode_tags, encode_bio
+from trunkline.text.tokens import IntArray, TextTokenizer, Tokens, UnitKind, UnitText, unit_borders, word_units
 from trunkline.text.words import split_words
 
 STRENGTH = 5

@@ -16,8 +16,7 @@ import numpy as np
 from trunkline.errors import MismatchError, TrunklineError
 from trunkline.tasks.base import Answers, FloatArray, Labels, Scored, Scores, Words
 from trunkline.text.examples import QaExample
-from trunkline.text.packing import UnitText, word_units
-from trunkline.text.tokens import IntArray, TextTokenizer, Tokens, Window
+from trunkline.text.tokens import IntArray, TextTokenizer, Tokens, UnitText, Window, word_units
 
 OVERLAP = 32
 """Tokens of the context that neighbouring windows share."""

@@ -13,8 +13,7 @@ from trunkline.config import FamilySection
 from trunkline.encoder.encoder import Encoder
 from trunkline.encoder.features import embed_texts
 from trunkline.prefinetune.mixture import Source
-from trunkline.text.packing import UnitText
-from trunkline.text.tokens import TextTokenizer
+from trunkline.text.tokens import TextTokenizer, UnitText
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,7 @@ from trunkline.config import FamilySection
 from trunkline.prefinetune.mixture import Source
 from trunkline.prefinetune.objectives.base import TextEmbedder
 from trunkline.text.examples import Example, PairExample
-from trunkline.text.packing import UnitText, text_unit
-from trunkline.text.tokens import TextTokenizer
+from trunkline.text.tokens import TextTokenizer, UnitText, text_unit
 
 BLOCK = 1024
 """Pairs up to which the similarities of all of them are in memory at once; above, those of so many at a time."""

@@ -20,8 +20,7 @@ from trunkline.errors import TrunklineError
 from trunkline.prefinetune.mixture import Source
 from trunkline.prefinetune.objectives.base import TextEmbedder
 from trunkline.text.examples import Example, NerExample
-from trunkline.text.packing import UnitText, word_units
-from trunkline.text.tokens import IntArray, TextTokenizer
+from trunkline.text.tokens import IntArray, TextTokenizer, UnitText, word_units
 from trunkline.text.words import split_words
 
 _NO_MARKS = np.zeros((0, 2), dtype=np.int64)

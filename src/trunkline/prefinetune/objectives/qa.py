@@ -14,8 +14,7 @@ from trunkline.prefinetune.mixture import Source
 from trunkline.prefinetune.objectives.base import TextEmbedder
 from trunkline.tasks.qa import answer_units, best_span, question_units, span_scores
 from trunkline.text.examples import Example, QaExample
-from trunkline.text.packing import UnitText
-from trunkline.text.tokens import TextTokenizer
+from trunkline.text.tokens import TextTokenizer, UnitText
 from trunkline.text.words import split_words
 
 

@@ -20,8 +20,7 @@ from trunkline.errors import EncoderError
 from trunkline.prefinetune.mixture import Source
 from trunkline.prefinetune.objectives.base import TextEmbedder
 from trunkline.text.examples import PlainExample
-from trunkline.text.packing import UnitText
-from trunkline.text.tokens import IntArray, TextTokenizer, Tokens
+from trunkline.text.tokens import IntArray, TextTokenizer, Tokens, UnitText
 
 AT_ONCE = 1024
 """Positions whose logits are in memory at a time: 125 MB for a vocabulary of 30,522."""
