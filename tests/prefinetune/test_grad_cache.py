@@ -17,8 +17,8 @@ from trunkline.encoder.bundle_files import Loaded
 from trunkline.encoder.encoder import TokenBatch
 from trunkline.encoder.lora import LoraAdapter
 from trunkline.errors import TrainingError
-from trunkline.prefinetune.grad_cache import cached_losses, chunk_slices
 from trunkline.prefinetune.mixture import Source
+from trunkline.prefinetune.model import cached_losses, chunk_slices
 from trunkline.prefinetune.objectives.classification import PairTargets, TextPairObjective
 from trunkline.prefinetune.objectives.ner import ConceptTargets, TokenConceptObjective
 from trunkline.text.examples import PairExample

@@ -20,10 +20,8 @@ from trunkline.prefinetune.model import PrefinetuneModel, StepBatch, draw_batch
 from trunkline.prefinetune.objectives import TextEmbedder, get_prefinetune_family
 from trunkline.prefinetune.sources import SourceFinder, recipe_sources
 from trunkline.text.tokens import TextTokenizer
-from trunkline.training.distributed import Place
-from trunkline.training.log import read_rows
-from trunkline.training.precision import resolve_precision
-from trunkline.training.report import Report
+from trunkline.training import Report, read_rows
+from trunkline.training.distributed import Place, resolve_precision
 from trunkline_lab.conflict.measure import FILE, WHOLE, as_in_training, measure_conflict, without_noise
 
 _KEYS = (

@@ -27,8 +27,8 @@ from trunkline.heads.fit import FittedHead, LabelledFeatures, convex_head, cross
 from trunkline.tasks import Family, Labels
 from trunkline.text.tokens import UnitText, pack
 from trunkline.training.checkpoint import seed_everything
+from trunkline.training.distributed import make_accelerator, resolve_precision
 from trunkline.training.loop import Hooks, LoopSettings, optimizer_for, run
-from trunkline.training.precision import make_accelerator, resolve_precision
 
 FOLDS = 3
 """Of cross-validation: each costs a training."""

@@ -155,7 +155,7 @@ class CheckpointSection(Section):
 class PrefinetuneRecipe(Section):
     """A pre-finetuning run: encoder, strategy, families with their sources, optimizer, monitor.
 
-    What `precision` and `attention` leave to `auto` follows the device, see `trunkline.training.precision`.
+    What `precision` and `attention` leave to `auto` follows the device, see `trunkline.training.distributed`.
     """
 
     name: str

@@ -2,6 +2,6 @@
 
 from trunkline.prefinetune.run import prefinetune
 from trunkline.prefinetune.sources import FileFinder, SourceFinder
-from trunkline.training.report import Report
+from trunkline.training import Report
 
 __all__ = ["FileFinder", "Report", "SourceFinder", "prefinetune"]

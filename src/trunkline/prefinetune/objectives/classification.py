@@ -12,7 +12,7 @@ from torch.utils.checkpoint import checkpoint
 
 from trunkline.config import FamilySection
 from trunkline.prefinetune.mixture import Source
-from trunkline.prefinetune.objectives.base import TextEmbedder
+from trunkline.prefinetune.objectives import TextEmbedder
 from trunkline.text.examples import Example, PairExample
 from trunkline.text.tokens import TextTokenizer, UnitText, text_unit
 
@@ -99,7 +99,7 @@ class TextPairObjective(nn.Module):
 
 
 class PairFamily:
-    """See `trunkline.prefinetune.objectives.base.PrefinetuneFamily`."""
+    """See `trunkline.prefinetune.objectives.PrefinetuneFamily`."""
 
     name = "classification"
     kind = PairExample

@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from trunkline.config import FamilySection
 from trunkline.errors import TrunklineError
 from trunkline.prefinetune.mixture import Source
-from trunkline.prefinetune.objectives.base import TextEmbedder
+from trunkline.prefinetune.objectives import TextEmbedder
 from trunkline.text.examples import Example, NerExample
 from trunkline.text.tokens import IntArray, TextTokenizer, UnitText, word_units
 from trunkline.text.words import split_words
@@ -164,7 +164,7 @@ class TokenConceptObjective(nn.Module):
 
 
 class ConceptFamily:
-    """See `trunkline.prefinetune.objectives.base.PrefinetuneFamily`."""
+    """See `trunkline.prefinetune.objectives.PrefinetuneFamily`."""
 
     name = "ner"
     kind = NerExample

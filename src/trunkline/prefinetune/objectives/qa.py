@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from trunkline.config import FamilySection
 from trunkline.prefinetune.mixture import Source
-from trunkline.prefinetune.objectives.base import TextEmbedder
+from trunkline.prefinetune.objectives import TextEmbedder
 from trunkline.tasks.qa import answer_units, best_span, question_units, span_scores
 from trunkline.text.examples import Example, QaExample
 from trunkline.text.tokens import TextTokenizer, UnitText
@@ -88,7 +88,7 @@ class SpanPointerObjective(nn.Module):
 
 
 class PointerFamily:
-    """See `trunkline.prefinetune.objectives.base.PrefinetuneFamily`."""
+    """See `trunkline.prefinetune.objectives.PrefinetuneFamily`."""
 
     name = "qa"
     kind = QaExample

@@ -18,7 +18,7 @@ from trunkline.config import FamilySection
 from trunkline.encoder.encoder import Encoder
 from trunkline.errors import EncoderError
 from trunkline.prefinetune.mixture import Source
-from trunkline.prefinetune.objectives.base import TextEmbedder
+from trunkline.prefinetune.objectives import TextEmbedder
 from trunkline.text.examples import PlainExample
 from trunkline.text.tokens import IntArray, TextTokenizer, Tokens, UnitText
 
@@ -125,7 +125,7 @@ class MaskedTextObjective(nn.Module):
 
 
 class TextFamily:
-    """See `trunkline.prefinetune.objectives.base.PrefinetuneFamily`."""
+    """See `trunkline.prefinetune.objectives.PrefinetuneFamily`."""
 
     name = "text"
     kind = PlainExample
