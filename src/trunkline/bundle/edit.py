@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from trunkline.atomic import check_free, check_writable, locked, new_folder, unwritable, write_atomic
-from trunkline.bundle.files import file_problems, is_bundle, listed, read_manifest
+from trunkline.bundle.files import file_problems, is_bundle, listed, read_manifest, sign
 from trunkline.bundle.manifest import (
     MANIFEST,
     MAX_ADAPTER_BYTES,
@@ -30,7 +30,6 @@ from trunkline.bundle.manifest import (
     parse_manifest,
 )
 from trunkline.bundle.parts import read_primary, read_task
-from trunkline.bundle.signature import sign
 from trunkline.bundle.tensors import read_file
 from trunkline.errors import DataError, MismatchError, TrunklineError
 
