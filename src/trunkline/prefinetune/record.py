@@ -14,8 +14,8 @@ import yaml
 
 from trunkline.atomic import write_atomic
 from trunkline.config import PrefinetuneRecipe, ProbeSection, parse_recipe
-from trunkline.encoder.batch import TokenBatch
 from trunkline.encoder.bundle_files import Loaded
+from trunkline.encoder.encoder import TokenBatch
 from trunkline.encoder.features import Branch, branch_features
 from trunkline.encoder.resolve import resolve
 from trunkline.encoder.storage import read_json, write_json

@@ -17,8 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from trunkline.config import PrefinetuneRecipe
-from trunkline.encoder.adapter_file import AdapterFile
-from trunkline.encoder.bundle_files import Loaded, load_any, save_bundle
+from trunkline.encoder.bundle_files import AdapterFile, Loaded, load_any, save_bundle
 from trunkline.encoder.encoder import Encoder
 from trunkline.encoder.lora import LoraAdapter, lora_config
 from trunkline.encoder.storage import backbone_hash

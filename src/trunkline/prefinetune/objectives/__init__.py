@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from trunkline.config import FamilySection
-from trunkline.encoder.embed import embed_texts
 from trunkline.encoder.encoder import Encoder
+from trunkline.encoder.features import embed_texts
 from trunkline.errors import TrunklineError
 from trunkline.prefinetune.mixture import Source
 from trunkline.text.tokens import TextTokenizer, UnitText
