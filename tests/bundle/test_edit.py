@@ -9,13 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from trunkline.encoder.adapter_file import AdapterFile, task_file
 
 import crashes
 import deployed
 from trunkline.bundle.edit import Parts, add_task, change_tasks, check_target, remove_task, sign_bundle, write_bundle
 from trunkline.bundle.files import new_private_key, open_bundle, public_half, read_manifest
-from trunkline.encoder.bundle_files import Loaded, save_bundle
+from trunkline.encoder.bundle_files import AdapterFile, Loaded, save_bundle, task_file
 from trunkline.errors import DataError, MismatchError, TrunklineError
 
 
