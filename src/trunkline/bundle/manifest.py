@@ -17,7 +17,7 @@ from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from trunkline.bundle.lora import SLOTS, Shapes, lora_shapes
+from trunkline.bundle.lora import LORA_TARGETS, Shapes, lora_shapes
 from trunkline.errors import DataError, MismatchError, TrunklineError
 
 FORMAT, VERSION = "trunkline-bundle", 2
@@ -90,7 +90,7 @@ SCHEMA: dict[str, Any] = {
             "properties": {"kind": {"enum": ["float32", "int8", "int4"]}},
             "additionalProperties": True,
         },
-        slots={"type": "array", "items": {"enum": [*SLOTS]}, "uniqueItems": True},
+        lora_targets={"type": "array", "items": {"enum": [*LORA_TARGETS]}, "uniqueItems": True},
         graphs=_optional(**dict.fromkeys(("trunk", "branch", "branch-required", "branch-bank"), _FILE)),
         checkpoint=_optional(config=_FILE, weights=_FILE),
         adapters=_table(_FILE, _NAME),
@@ -233,7 +233,7 @@ class Manifest:
         encoder: Sizes and windows.
         backbone: `backbone_hash` of the encoder in float32; every adapter names it.
         weights: `kind` of the graphs' weights, or float32 without graphs, and facts of the quantisation.
-        slots: Where LoRA may sit: the branch graphs' LoRA inputs.
+        lora_targets: Where LoRA may sit: the branch graphs' LoRA inputs.
         graphs: `trunk`, `branch` and variants -> file; empty if the bundle has none.
         checkpoint: `config` and `weights` of the encoder for torch -> file; empty if the bundle has none.
         adapters: Family -> file of its primary adapter, which tasks without LoRA of their own sit on.
@@ -248,7 +248,7 @@ class Manifest:
     encoder: EncoderFacts
     backbone: str
     weights: Mapping[str, Any]
-    slots: tuple[str, ...]
+    lora_targets: tuple[str, ...]
     graphs: Mapping[str, str] = field(default_factory=dict)
     checkpoint: Mapping[str, str] = field(default_factory=dict)
     adapters: Mapping[str, str] = field(default_factory=dict)
@@ -259,8 +259,8 @@ class Manifest:
 
     @property
     def shapes(self) -> Shapes:
-        """The LoRA inputs of the branch graphs, `LAYER.SLOT` -> (inputs, outputs)."""
-        return _shapes(self.encoder, self.slots)
+        """The LoRA inputs of the branch graphs, `LAYER.TARGET` -> (inputs, outputs)."""
+        return _shapes(self.encoder, self.lora_targets)
 
     def to_json(self) -> bytes:
         """The manifest's bytes; equal manifests give equal bytes."""
@@ -269,9 +269,9 @@ class Manifest:
 
 
 @lru_cache(maxsize=64)
-def _shapes(facts: EncoderFacts, slots: tuple[str, ...]) -> Shapes:
+def _shapes(facts: EncoderFacts, lora_targets: tuple[str, ...]) -> Shapes:
     layers = range(facts.fork, facts.n_layers)
-    return lora_shapes(layers, facts.hidden_size, facts.intermediate_size, slots)
+    return lora_shapes(layers, facts.hidden_size, facts.intermediate_size, lora_targets)
 
 
 def parse_manifest(content: bytes, path: str | Path = MANIFEST) -> Manifest:
@@ -309,7 +309,7 @@ def parse_manifest(content: bytes, path: str | Path = MANIFEST) -> Manifest:
         )
     made = {
         "encoder": EncoderFacts(**raw["encoder"]),
-        "slots": tuple(raw["slots"]),
+        "lora_targets": tuple(raw["lora_targets"]),
         "tasks": {name: TaskEntry(**task) for name, task in raw["tasks"].items()},
         "files": {name: FileEntry(**file) for name, file in raw["files"].items()},
         "licences": tuple(Licence(**item) for item in raw["licences"]),
@@ -380,8 +380,8 @@ def _contradictions(raw: dict[str, Any]) -> Iterator[str]:
             yield f"{part} has {', '.join(raw[part])}, expected {' and '.join(sorted(needed))}"
     if not raw["graphs"] and not raw["checkpoint"]:
         yield "there are neither graphs nor a checkpoint, expected at least one of them"
-    if raw["slots"] != [slot for slot in SLOTS if slot in raw["slots"]]:
-        yield f"slots are {', '.join(raw['slots'])}, expected the order {', '.join(SLOTS)}"
+    if raw["lora_targets"] != [name for name in LORA_TARGETS if name in raw["lora_targets"]]:
+        yield f"lora_targets are {', '.join(raw['lora_targets'])}, expected the order {', '.join(LORA_TARGETS)}"
     parts = {part: raw[part] for part in ("graphs", "checkpoint", "adapters")}
     parts["tasks"] = {key: task["file"] for key, task in raw["tasks"].items()}
     named = {f"{part}.{key}": file for part, entries in parts.items() for key, file in entries.items()}

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from trunkline.bundle.lora import HEAD, Feeds, FloatArray, check_feeds, fuse
+from trunkline.bundle.lora import HEAD, FloatArray, Inputs, check_inputs, fuse
 from trunkline.bundle.manifest import (
     ADAPTER_SCHEMA,
     MAX_ADAPTER_BYTES,
@@ -59,7 +59,7 @@ class Task:
         family: Whose units and decoding apply.
         labels: The head's outputs.
         units: What gets a label: `words`, `pieces` of the tokenizer, the `text`, or words of a `question`'s context.
-        feeds: What the branch graph is fed with: `head.weight` [hidden, labels], `head.bias` [labels] and the task's
+        inputs: What the branch graph is fed with: `head.weight` [hidden, labels], `head.bias` [labels] and the task's
             own `lora.*`, query, key and value side by side.
         transitions: As in `Head`.
         own_lora: Whether it has LoRA of its own; otherwise it sits on its family's primary adapter.
@@ -72,7 +72,7 @@ class Task:
     family: str
     labels: tuple[str, ...]
     units: str
-    feeds: Feeds
+    inputs: Inputs
     transitions: FloatArray | None
     own_lora: bool
     alpha: float
@@ -87,7 +87,7 @@ class Task:
     @property
     def head(self) -> Head:
         """Its head."""
-        return Head(self.feeds["head.weight"], self.feeds["head.bias"], self.transitions)
+        return Head(self.inputs["head.weight"], self.inputs["head.bias"], self.transitions)
 
     def lora_arrays(self) -> dict[str, FloatArray]:
         """Its LoRA as `lora.LAYER.TARGET.a` and `.b`; empty if it has none."""
@@ -96,10 +96,10 @@ class Task:
 
 @dataclass(frozen=True, slots=True)
 class PrimaryAdapter:
-    """A family's primary adapter: `feeds` are the `lora.*` of the branch graph, the rest is as in `Task`."""
+    """A family's primary adapter: `inputs` are the `lora.*` of the branch graph, the rest is as in `Task`."""
 
     family: str
-    feeds: Feeds
+    inputs: Inputs
     alpha: float
     content: bytes
 
@@ -176,8 +176,8 @@ def read_task(source: Path | bytes, manifest: Manifest, name: str) -> Task:
     if entry is not None and entry.family != raw["family"]:
         raise MismatchError(f"{where} is of family {raw['family']}", expected=f"{entry.family}, as the manifest says")
     transitions = _owned(tensors[TRANSITIONS]) if TRANSITIONS in tensors else None
-    feeds = _feeds(tensors, where, manifest)
-    own_lora = any(key.startswith("lora.") for key in feeds)
+    inputs = _inputs(tensors, where, manifest)
+    own_lora = any(key.startswith("lora.") for key in inputs)
     expected = "" if own_lora else primary_of(raw["family"], manifest)
     if raw["primary"] != expected:
         raise MismatchError(
@@ -185,9 +185,9 @@ def read_task(source: Path | bytes, manifest: Manifest, name: str) -> Task:
             expected=f"{expected[:40] or 'none'}, that of this bundle",
             todo="Fit the task again on this bundle",
         )
-    _check_head(feeds, transitions, len(raw["labels"]), manifest.encoder.hidden_size, where)
+    _check_head(inputs, transitions, len(raw["labels"]), manifest.encoder.hidden_size, where)
     labels, alpha = tuple(raw["labels"]), float(raw["alpha"])
-    return Task(name, raw["family"], labels, raw["units"], feeds, transitions, own_lora, alpha, content, raw["info"])
+    return Task(name, raw["family"], labels, raw["units"], inputs, transitions, own_lora, alpha, content, raw["info"])
 
 
 def read_primary(source: Path | bytes, manifest: Manifest, family: str) -> PrimaryAdapter:
@@ -195,10 +195,10 @@ def read_primary(source: Path | bytes, manifest: Manifest, family: str) -> Prima
     content, where, tensors, raw = _opened(source, f"adapter {family}", "adapter", manifest)
     if raw["family"] != family:
         raise MismatchError(f"{where} is of family {raw['family']}", expected=family)
-    feeds = _feeds(tensors, where, manifest)
-    if not all(name.startswith("lora.") for name in feeds):
+    inputs = _inputs(tensors, where, manifest)
+    if not all(name.startswith("lora.") for name in inputs):
         raise MismatchError(f"{where} has a head", expected="a primary adapter, which is LoRA alone")
-    return PrimaryAdapter(family, feeds, float(raw["alpha"]), content)
+    return PrimaryAdapter(family, inputs, float(raw["alpha"]), content)
 
 
 def primary_of(family: str, manifest: Manifest) -> str:
@@ -269,16 +269,16 @@ def _parsed(text: str, kind: str) -> Mapping[str, Any]:
     return dict(raw)
 
 
-def _feeds(tensors: Mapping[str, FloatArray], where: str, manifest: Manifest) -> Feeds:
+def _inputs(tensors: Mapping[str, FloatArray], where: str, manifest: Manifest) -> Inputs:
     unknown = [name for name in tensors if name.startswith("head.") and name not in _HEAD_TENSORS]
     if unknown:
         raise MismatchError(f"{where} has the tensor {unknown[0][:60]}", expected=", ".join(_HEAD_TENSORS))
     try:
-        feeds = fuse(tensors)
-        check_feeds(feeds, manifest.shapes)
+        inputs = fuse(tensors)
+        check_inputs(inputs, manifest.shapes)
     except MismatchError as error:
         raise MismatchError(f"{where}: {error.given}", expected=error.expected, todo=error.todo) from error
-    return {name: _owned(tensor) for name, tensor in feeds.items()}
+    return {name: _owned(tensor) for name, tensor in inputs.items()}
 
 
 def _owned(tensor: FloatArray) -> FloatArray:
@@ -286,8 +286,8 @@ def _owned(tensor: FloatArray) -> FloatArray:
     return tensor if tensor.base is None else tensor.copy()
 
 
-def _check_head(feeds: Feeds, transitions: FloatArray | None, labels: int, hidden: int, where: str) -> None:
-    found: dict[str, tuple[int, ...]] = {name: feeds[name].shape for name in HEAD if name in feeds}
+def _check_head(inputs: Inputs, transitions: FloatArray | None, labels: int, hidden: int, where: str) -> None:
+    found: dict[str, tuple[int, ...]] = {name: inputs[name].shape for name in HEAD if name in inputs}
     wanted: dict[str, tuple[int, ...]] = {"head.weight": (hidden, labels), "head.bias": (labels,)}
     if transitions is not None:
         found[TRANSITIONS], wanted[TRANSITIONS] = transitions.shape, (labels + 1, labels)
