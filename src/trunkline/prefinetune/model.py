@@ -34,13 +34,10 @@ REPEAT_TOLERANCE = 1e-2
 
 @dataclass(frozen=True, slots=True)
 class StepBatch:
-    """One family's part of a step.
+    """One family's part of a step: the texts, packed, in several chunks where they are too many for one pass.
 
-    Attributes:
-        chunks: The texts, packed; several where a batch is too large for one pass (GradCache).
-        targets: What the family's objective made of the examples.
-        drawn: (number of the source, index into what it trains on).
-        counts: Units that each process encodes; `chunks` are this one's, `targets` are of all.
+    `targets` are what the family's objective made of the examples, `drawn` (number of the source, index into what it
+    trains on), `counts` the units that each process encodes; `chunks` are of this process, `targets` of all.
     """
 
     chunks: tuple[TokenBatch, ...]
@@ -172,8 +169,7 @@ def cached_losses(
 
     Args:
         chunks: The parts of a batch, in the order of their units.
-        encode: A chunk's embeddings, [units, width]. It is called twice for each chunk and enters autocast itself, so
-            that no weight cast in the pass without a graph is left over for the pass with one.
+        encode: A chunk's embeddings, [units, width]; called twice for each chunk.
         loss: A scalar from the embeddings of all chunks, [units of the batch, width]; called once.
         own: Parameters that the loss may use besides the embeddings; they get their gradient with the first share.
 

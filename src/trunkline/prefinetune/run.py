@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from torch import nn
 
 from trunkline.bundle.manifest import MANIFEST, Licence
@@ -60,16 +59,15 @@ def prefinetune(
 ) -> Path:
     """Runs a recipe, or goes on with an interrupted run in the same folder.
 
+    The folder gets `experiment.json`, `metrics.jsonl`, `checkpoints/` and at the end `bundle/`, which is returned.
+
     Args:
         recipe: What to do.
-        folder: The run's folder: `experiment.json`, `metrics.jsonl`, `checkpoints/` and, when it is done, `bundle/`.
+        folder: The run's folder.
         report: How the caller follows it.
         finder: Knows what the names of sources mean; files by default.
         watch: Called in the main process with the steps done and the session, once before the first step and after
             every step; it must leave weights, gradients and random generators as they are.
-
-    Returns:
-        The folder of the bundle.
 
     Raises:
         MismatchError: The folder holds a run of another recipe.
@@ -142,10 +140,8 @@ def _write_plan(recipe: PrefinetuneRecipe, sources: Mapping[str, Sequence[Source
     for row in plan:
         say(f"{row['family']}: {row['source']} {row['share']:.1%}, {row['examples']} draws, {row['epochs']} epochs")
         if row["epochs"] > MOST_EPOCHS:
-            say(
-                f"warning: every example of {row['source']} would be drawn {row['epochs']:.0f} times; lower its weight "
-                "or optimizer.steps, or add data"
-            )
+            times = f"every example of {row['source']} would be drawn {row['epochs']:.0f} times"
+            say(f"warning: {times}; lower its weight or optimizer.steps, or add data")
 
 
 class Session:
@@ -174,18 +170,21 @@ class Session:
         start.encoder.attention = attention_setting(recipe.attention, self.precision, device)
         self.model = self._model(start.encoder).to(device)
         freeze(start.encoder, recipe)
-        self.optimizer = self.accelerator.prepare(self._optimizer())
+        rates, parts = recipe.optimizer, self.model
+        groups = {
+            "backbone": (list(parts.encoder.parameters()), rates.backbone_rate),
+            "adapters": (list(parts.adapters.parameters()), rates.adapter_rate),
+            "objectives": (list(parts.objectives.parameters()), rates.objective_rate),
+        }
+        self.optimizer = self.accelerator.prepare(optimizer_for(groups, rates.weight_decay))
         total = sum(section.weight for section in recipe.families.values())
         self.weights: dict[str, float] = {family: section.weight / total for family, section in recipe.families.items()}
         self.mixtures = {
             family: Mixture(sources[family], recipe.seed, one_source_a_step=section.one_source_a_step)
             for family, section in recipe.families.items()
         }
-        self.held_out = [
-            HeldOut(family, index, source, self.tokenizer)
-            for family, group in sources.items()
-            for index, source in enumerate(group)
-        ]
+        numbered = [(family, *item) for family, group in sources.items() for item in enumerate(group)]
+        self.held_out = [HeldOut(*item, self.tokenizer) for item in numbered]
         self.probes = [Probe(name, section, recipe.seed, finder) for name, section in recipe.monitor.probes.items()]
         self.averages = averages_of(self.model, recipe.optimizer.ema) if recipe.optimizer.ema else None
         self.tokens_seen = 0
@@ -199,15 +198,6 @@ class Session:
             for family, section in recipe.families.items()
         }
         return PrefinetuneModel(encoder, adapters_of(recipe, encoder), objectives)
-
-    def _optimizer(self) -> torch.optim.Optimizer:
-        model, rates = self.model, self.recipe.optimizer
-        groups: dict[str, tuple[list[nn.Parameter], float]] = {
-            "backbone": (list(model.encoder.parameters()), rates.backbone_rate),
-            "adapters": (list(model.adapters.parameters()), rates.adapter_rate),
-            "objectives": (list(model.objectives.parameters()), rates.objective_rate),
-        }
-        return optimizer_for(groups, rates.weight_decay)
 
     @property
     def measured(self) -> PrefinetuneModel:
@@ -236,14 +226,7 @@ class Session:
             self._measure(0)
         intervals = monitor.log_every, monitor.every, recipe.checkpoint.every
         settings = LoopSettings(rates.steps, rates.warmup, rates.floor, rates.clip, *intervals)
-        hooks = Hooks(
-            log=self._log,
-            evaluate=self._measure,
-            save=self._save,
-            not_finite=self._keep_batch,
-            stepped=stepped,
-            progress=lambda step: self.report.progress(step, rates.steps, self.last),
-        )
+        hooks = Hooks(self._log, self._measure, self._save, self._keep_batch, stepped, self._progress)
         run(self.model, self.optimizer, self.losses, settings, hooks, accelerator=self.accelerator, start=done)
 
     def result(self, experiment: Mapping[str, Any]) -> Loaded:
@@ -289,6 +272,9 @@ class Session:
                 if part is None:
                     break
                 yield family, self.weights[family], part
+
+    def _progress(self, step: int) -> None:
+        self.report.progress(step, self.recipe.optimizer.steps, self.last)
 
     def _log(self, step: int, values: dict[str, float]) -> None:
         self.last = values

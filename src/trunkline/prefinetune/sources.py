@@ -64,11 +64,7 @@ class SourceFinder(Protocol):
 
 
 class FileFinder:
-    """Names are files (folders too for plain text), each with a source card (`DATA.yaml`) beside it or none.
-
-    Args:
-        root: Where relative paths begin.
-    """
+    """Names are files (folders too for plain text), each with a source card (`DATA.yaml`) beside it or none."""
 
     def __init__(self, root: Path = Path()) -> None:
         self.root = root
@@ -120,16 +116,10 @@ def recipe_sources(
     finder: SourceFinder | None = None,
     say: Callable[[str], None] = lambda text: None,
 ) -> dict[str, list[Source]]:
-    """All sources of a recipe by family, as a mixture takes them.
+    """All sources of a recipe by family, as a mixture takes them; its seed chooses what is held out of each.
 
-    Args:
-        recipe: Its seed divides each source into what is trained on and what is held out.
-        tokenizer: If given, texts are tokenised once and kept.
-        finder: Knows what the names mean; files by default.
-        say: Receives a line for each source.
-
-    Raises:
-        RecipeError: Sources that cannot be read, all those of a family listed.
+    With a tokenizer texts are tokenised once and kept. `finder` knows what the names mean, files by default; `say`
+    receives a line for each source. Raises RecipeError for sources that cannot be read, all those of a family listed.
     """
     finder = finder or FileFinder()
     clean = _Decontaminator(recipe.decontaminate, finder) if recipe.decontaminate else None

@@ -172,9 +172,8 @@ def _step(
 
 def _not_finite(what: str, hooks: Hooks, step: int) -> TrainingError:
     where = hooks.not_finite(step)
-    saved = f"; its batch is in {where}" if where else ""
     return TrainingError(
-        f"step {step + 1}: {what}{saved}; the last checkpoint is kept",
+        f"step {step + 1}: {what}{f'; its batch is in {where}' if where else ''}; the last checkpoint is kept",
         todo="Look at the batch, lower the rates or set precision: fp32, then run the same command again",
     )
 

@@ -20,11 +20,9 @@ from trunkline.text.words import split_words
 
 @dataclass(frozen=True, slots=True)
 class PointerTargets:
-    """Where the units of each question are, and its answers.
+    """[questions, units of the longest] index of each unit in the batch, -1 where a question has fewer; and answers.
 
-    Attributes:
-        grid: [questions, units of the longest] index of each unit in the batch, -1 where a question has fewer.
-        answers: [answers, 3] question, first and last unit of each; unit 0 says that there is no answer.
+    These are [answers, 3], question, first and last unit of each; unit 0 says that there is no answer.
     """
 
     grid: Tensor

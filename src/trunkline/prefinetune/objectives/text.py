@@ -37,15 +37,8 @@ class MaskedTextObjective(nn.Module):
 
     So only the states at these tokens leave the encoder, and packing, chunks, several processes and adapters are those
     of every family. The output layer is the encoder's word embeddings behind BERT's transform (dense, GELU, layer norm,
-    output bias), which starts at random, is trained along and thrown away afterwards.
-
-    Args:
-        encoder: Gives the sizes and the word embeddings.
-        tokenizer: Gives the mask token and those that are never predicted: opening, closing, padding.
-        seed: Chooses the tokens, with the step.
-
-    Raises:
-        EncoderError: The tokenizer has no mask token.
+    output bias), which starts at random, is trained along and thrown away afterwards. Raises EncoderError where the
+    tokenizer has no mask token.
     """
 
     from_units = True
@@ -73,10 +66,8 @@ class MaskedTextObjective(nn.Module):
     def mask(self, ids: IntArray, step: int) -> tuple[IntArray, IntArray]:
         """Chooses `SHARE` of [tokens] ids that are not special, at least one, by the seed and the step alone.
 
-        80 % of them become the mask, 10 % a random token, 10 % stay.
-
-        Returns:
-            [tokens] ids to encode, and [chosen] indices of the chosen tokens, ascending.
+        80 % of them become the mask, 10 % a random token, 10 % stay. Returns the ids to encode, and the ascending
+        indices of the chosen tokens.
         """
         generator = np.random.default_rng([self.seed, step])
         eligible = np.flatnonzero(~np.isin(ids, self.special))
