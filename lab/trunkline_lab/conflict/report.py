@@ -18,7 +18,7 @@ from trunkline.errors import DataError
 from trunkline.prefinetune.mixture import Mixture, Source
 from trunkline.prefinetune.model import PrefinetuneModel, StepBatch, draw_batch
 from trunkline.prefinetune.objectives import TextEmbedder, get_prefinetune_family
-from trunkline.prefinetune.sources import SourceFinder, recipe_sources
+from trunkline.prefinetune.sources import FileFinder, recipe_sources
 from trunkline.text.tokens import TextTokenizer
 from trunkline.training import Report, read_rows
 from trunkline.training.distributed import Place, resolve_precision
@@ -83,7 +83,7 @@ def conflict_of_bundle(
     *,
     fit_steps: int = 100,
     report: Report | None = None,
-    finder: SourceFinder | None = None,
+    finder: FileFinder | None = None,
 ) -> dict[str, Any]:
     """Measures conflict where a run of a recipe would start from a bundle or an encoder.
 

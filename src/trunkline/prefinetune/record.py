@@ -24,7 +24,7 @@ from trunkline.heads.fit import LabelledFeatures, fit_head
 from trunkline.prefinetune.mixture import Source
 from trunkline.prefinetune.model import PrefinetuneModel, chunk_slices, to_device, with_targets
 from trunkline.prefinetune.objectives import get_prefinetune_family
-from trunkline.prefinetune.sources import FileFinder, SourceFinder
+from trunkline.prefinetune.sources import FileFinder
 from trunkline.tasks import Family, get_family
 from trunkline.text.examples import NerExample, QaExample, TextExample
 from trunkline.text.tokens import TextTokenizer, UnitText, pack
@@ -200,7 +200,7 @@ class HeldOut:
 class Probe:
     """A linear probe on a task's train and dev parts: a few labels to fit on, the same ones at every step."""
 
-    def __init__(self, name: str, section: ProbeSection, seed: int, finder: SourceFinder | None = None) -> None:
+    def __init__(self, name: str, section: ProbeSection, seed: int, finder: FileFinder | None = None) -> None:
         finder = finder or FileFinder()
         self.name = name
         self.family = get_family(section.family)

@@ -30,7 +30,7 @@ from trunkline.prefinetune.record import (
     write_experiment,
     write_model_card,
 )
-from trunkline.prefinetune.sources import SourceFinder, recipe_sources
+from trunkline.prefinetune.sources import FileFinder, recipe_sources
 from trunkline.prefinetune.strategies import Losses, adapters_of, freeze, project_conflicts, trained
 from trunkline.training import MetricsLog, Report, write_errors
 from trunkline.training.checkpoint import checkpoints, load_checkpoint, random_state, save_checkpoint, seed_everything
@@ -54,7 +54,7 @@ def prefinetune(
     folder: Path,
     report: Report | None = None,
     *,
-    finder: SourceFinder | None = None,
+    finder: FileFinder | None = None,
     watch: Callable[[int, Session], None] | None = None,
 ) -> Path:
     """Runs a recipe, or goes on with an interrupted run in the same folder.
@@ -154,7 +154,7 @@ class Session:
         sources: Mapping[str, Sequence[Source]],
         folder: Path,
         report: Report,
-        finder: SourceFinder | None = None,
+        finder: FileFinder | None = None,
     ) -> None:
         self.recipe, self.start, self.sources, self.folder, self.report = recipe, start, sources, folder, report
         self.tokenizer, self.precision = start.tokenizer, resolve_precision(recipe.precision)

@@ -180,20 +180,14 @@ def merge_encoders(
     parts = zip(start.items(), merged.split([tensor.numel() for tensor in start.values()]), strict=True)
     encoder.load_state_dict({name: part.view_as(tensor).to(tensor.dtype) for (name, tensor), part in parts})
     only = others[0].primaries if len(others) == 1 else {}
-    adapters = {family: _scaled(file.lora, scale) for family, file in only.items() if file.lora is not None}
+    adapters = {family: copy.deepcopy(file.lora) for family, file in only.items() if file.lora is not None}
+    with torch.no_grad():
+        for name, parameter in nn.ModuleDict(adapters).named_parameters():
+            if name.endswith(".b"):
+                parameter.mul_(scale)
     info = {"merged": [other.backbone for other in others], "method": method, "scale": scale, "density": density}
     licences = tuple(dict.fromkeys(part for loaded in (base, *others) for part in loaded.licences))
     return trained(replace(base, tokenizer=others[0].tokenizer, licences=licences), encoder, adapters, info)
-
-
-def _scaled(adapter: LoraAdapter, scale: float) -> LoraAdapter:
-    """A copy whose low-rank updates are `scale` times those of an adapter."""
-    found = copy.deepcopy(adapter)
-    with torch.no_grad():
-        for name, parameter in found.named_parameters():
-            if name.endswith(".b"):
-                parameter.mul_(scale)
-    return found
 
 
 def merge_bundles(

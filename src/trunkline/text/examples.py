@@ -57,8 +57,7 @@ class TextExample:
 class PairExample:
     """Two texts that belong together, such as a title and its body.
 
-    Pairs of the same `group` (a topic, a situation, a category) are too much alike to be each other's negatives; an
-    empty group is one of its own.
+    Pairs of a `group`, such as a topic, are too much alike to be each other's negatives; an empty one is of its own.
     """
 
     left: str
@@ -75,10 +74,7 @@ class PlainExample:
 
 @dataclass(frozen=True, slots=True)
 class QaExample:
-    """A question and a context; `answers` are character offsets in the context, none if it has no answer.
-
-    Any one of several answers is right.
-    """
+    """A question and a context; `answers`, any one of which is right, are character offsets in the context."""
 
     question: str
     context: str
