@@ -152,7 +152,7 @@ def test_no_manifest_is_a_message(content: bytes) -> None:
 
 @pytest.mark.parametrize("name", ["", "a/b", "..", ".a", "a b", "é", "a\n", "x" * 101, None, 3])
 def test_names_that_lead_elsewhere_are_none(name: Any) -> None:
-    with pytest.raises(TrunklineError):
+    with pytest.raises(TrunklineError, match="the name"):
         check_name(name)
 
 
