@@ -161,6 +161,6 @@ def test_recipes_of_the_product_parse():
 
 
 def test_the_schema_in_the_documentation_is_that_of_the_code():
-    from trunkline.bundle.schema import SCHEMA
+    from trunkline.bundle.manifest import SCHEMA
 
     assert json.loads((ROOT / "docs" / "bundle.schema.json").read_text(encoding="utf-8")) == SCHEMA

@@ -16,8 +16,7 @@ from trunkline.encoder.architectures import EncoderConfig
 from trunkline.encoder.encoder import Encoder, TokenBatch
 from trunkline.encoder.lora import Deltas, LoraAdapter, LoraConfig
 from trunkline.encoder.storage import checkpoint_files
-from trunkline.text.packing import ROW_WIDTH, pack, text_unit
-from trunkline.text.tokens import TextTokenizer
+from trunkline.text.tokens import ROW_WIDTH, TextTokenizer, pack, text_unit
 
 KINDS = ("bert", "distilbert", "roberta", "xlm-roberta", "electra")
 WIDTH = 32

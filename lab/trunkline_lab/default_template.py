@@ -30,8 +30,7 @@ from trunkline.engine.onnx import open_session
 from trunkline.export.graph import DEFAULT_LORA_TARGETS, Attention, branch_graph, trunk_graph
 from trunkline.export.quantise import PLANS, Calibration, calibrate, quantised_kernels
 from trunkline.export.weights import BackboneWeights, shorten_positions, take_weights
-from trunkline.text.packing import pack, text_unit
-from trunkline.text.tokens import TextTokenizer
+from trunkline.text.tokens import TextTokenizer, pack, text_unit
 
 FORK = 3
 PLAN = PLANS["int8"]

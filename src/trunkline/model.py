@@ -22,8 +22,7 @@ from trunkline.extras import needs
 from trunkline.heads.fit import LabelledFeatures, fit_head
 from trunkline.results import Evaluation, FitReport
 from trunkline.tasks import Labels, get_family
-from trunkline.text.packing import UnitText
-from trunkline.text.tokens import TextTokenizer, unknown_share
+from trunkline.text.tokens import TextTokenizer, UnitText, unknown_share
 
 BATCH = 256
 """Texts that are predicted on together."""

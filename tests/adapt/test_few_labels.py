@@ -24,7 +24,7 @@ from trunkline.encoder.lora import LoraAdapter
 from trunkline.errors import TrunklineError
 from trunkline.tasks import get_family
 from trunkline.text.examples import NerExample, Span, TextExample
-from trunkline.text.packing import UnitText, pack
+from trunkline.text.tokens import UnitText, pack
 from trunkline.text.words import split_words
 
 

@@ -13,8 +13,7 @@ import pytest
 import crashes
 import deployed
 from trunkline.bundle.edit import Parts, add_task, change_tasks, check_target, remove_task, sign_bundle, write_bundle
-from trunkline.bundle.files import open_bundle, read_manifest
-from trunkline.bundle.signature import new_private_key, public_half
+from trunkline.bundle.files import new_private_key, open_bundle, public_half, read_manifest
 from trunkline.encoder.bundle_files import AdapterFile, Loaded, save_bundle, task_file
 from trunkline.errors import DataError, MismatchError, TrunklineError
 

@@ -136,7 +136,7 @@ def test_the_trunk_is_the_same_for_every_adapter_and_the_branches_differ(tiny: L
 
 
 def units(loaded: Loaded) -> list:
-    from trunkline.text.packing import text_unit
+    from trunkline.text.tokens import text_unit
 
     return [text_unit(tokens) for tokens in loaded.tokenizer.encode(SENTENCES)]
 

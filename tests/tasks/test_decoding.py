@@ -15,9 +15,8 @@ from trunkline.engine.base import MAX_CHARACTERS, check_texts, chosen_tasks
 from trunkline.errors import MismatchError, TrunklineError
 from trunkline.tasks import get_family
 from trunkline.tasks.base import Scored, softmax
-from trunkline.tasks.ner import decode_bio, may_follow
-from trunkline.tasks.paths import best_paths
-from trunkline.text.tags import bio_labels
+from trunkline.tasks.ner import best_paths, decode_bio, may_follow
+from trunkline.text.examples import bio_labels
 
 
 def drawn_task(rng: np.random.Generator) -> tuple[list[npt.NDArray[np.float32]], npt.NDArray[Any]]:
@@ -39,7 +38,7 @@ def test_paths_of_several_tasks_are_those_of_each(seed: int, count: int, block: 
     rng = np.random.default_rng(seed)
     tasks = [drawn_task(rng) for _ in range(count)]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("trunkline.tasks.paths.BLOCK", block)
+        patch.setattr("trunkline.tasks.ner.BLOCK", block)
         together = best_paths(tasks)
     for task, found in zip(tasks, together, strict=True):
         assert [path.tolist() for path in found] == [path.tolist() for path in best_paths([task])[0]]

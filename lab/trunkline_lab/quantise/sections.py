@@ -30,7 +30,7 @@ from trunkline.export.vocabulary import prune_vocabulary
 from trunkline.export.weights import BackboneWeights, take_weights
 from trunkline.model import Model, load
 from trunkline.tasks import get_family
-from trunkline.text.packing import UnitText, text_unit
+from trunkline.text.tokens import UnitText, text_unit
 from trunkline_lab.benchmark.inputs import load_task
 from trunkline_lab.data.cards import load_card
 from trunkline_lab.data.sample import draw

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from trunkline.errors import TrunklineError
-from trunkline.training.log import read_rows
+from trunkline.training import read_rows
 from trunkline_lab.ui.plots import _save
 
 _INK, _SOFT, _GRID = "#1f2933", "#7b8794", "#e4e7eb"

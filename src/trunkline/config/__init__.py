@@ -60,9 +60,6 @@ def load_recipe(path: Path, kind: type[Recipe], over: Mapping[str, Any] = Mappin
     raw = _extended(path)
     if isinstance(raw, dict):
         raw = _merged(raw, over)
-        if kind is PrefinetuneRecipe and isinstance(raw.get("mixture"), str):
-            mixture = path.parent / raw["mixture"]
-            raw = _with_mixture(raw, parse_recipe(_read_yaml(mixture), MixtureRecipe, mixture))
     return parse_recipe(raw, kind, path)
 
 
@@ -87,25 +84,6 @@ def _merged(base: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
         else:
             both = isinstance(below, Mapping) and isinstance(value, Mapping)
             result[key] = _merged(below, value) if both else value  # type: ignore[arg-type]
-    return result
-
-
-def _with_mixture(raw: dict[str, Any], mixture: MixtureRecipe) -> dict[str, Any]:
-    """A recipe with a mixture's sources written out, so that what is saved with a run is complete.
-
-    What the recipe says itself goes before the mixture; only families that the recipe names are taken.
-    """
-    families = raw.get("families")
-    if not isinstance(families, Mapping):
-        return raw
-    filled = dict(families)
-    for name, shared in mixture.families.items():
-        ours = {} if families.get(name) is None else families[name]
-        if name in families and isinstance(ours, Mapping):
-            filled[name] = {**shared.model_dump(mode="json"), **ours}
-    result = {**raw, "families": filled}
-    if mixture.decontaminate is not None:
-        result.setdefault("decontaminate", mixture.decontaminate.model_dump(mode="json"))
     return result
 
 

@@ -9,8 +9,7 @@ from typing import NamedTuple
 
 from trunkline.data.files import data_error, read_lines
 from trunkline.data.records import shorten
-from trunkline.text.examples import NerExample, Span, join_tokens
-from trunkline.text.tags import Scheme, TagError, decode_with_repairs
+from trunkline.text.examples import NerExample, Scheme, Span, TagError, decode_with_repairs, join_tokens
 
 _BLANKS = re.compile(r"[ \t]+")
 _TAG = re.compile(r"O|[BIESLU]-.+")

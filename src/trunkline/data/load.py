@@ -18,7 +18,7 @@ from trunkline.data.spans import Row, build_example, parse_entities
 from trunkline.data.table import find_delimiter, read_table
 from trunkline.errors import DataError, TrunklineError
 from trunkline.text.examples import Example, PairExample, PlainExample, join_tokens
-from trunkline.text.sentences import split_sentences
+from trunkline.text.words import split_sentences
 
 
 def hub_records(spec: str) -> Iterator[tuple[int, Record]]:

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from trunkline.encoder.architectures import LINEARS, EncoderConfig
 from trunkline.encoder.lora import Delta, Deltas, linear_shape
 from trunkline.errors import MismatchError
-from trunkline.text.packing import Packed
+from trunkline.text.tokens import Packed
 
 PROJECTIONS = ("query", "key", "value")
 
@@ -50,7 +50,7 @@ class TokenBatch:
 
     @classmethod
     def from_packed(cls, packed: Packed, device: torch.device | str = "cpu") -> TokenBatch:
-        """Moves the arrays of `trunkline.text.packing.pack` to a device."""
+        """Moves the arrays of `trunkline.text.tokens.pack` to a device."""
 
         def move(array: object) -> Tensor:
             return torch.as_tensor(array, dtype=torch.long).to(device, non_blocking=True)

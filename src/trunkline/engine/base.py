@@ -17,7 +17,7 @@ from trunkline.engine.rows import ReadText, TextReader
 from trunkline.errors import TrunklineError
 from trunkline.tasks import FAMILIES, Scored, get_family
 from trunkline.tasks.base import softmax
-from trunkline.text.packing import UnitText
+from trunkline.text.tokens import UnitText
 
 MAX_CHARACTERS = 1_000_000
 """The longest text."""

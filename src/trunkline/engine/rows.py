@@ -15,8 +15,7 @@ from trunkline.bundle.lora import FloatArray
 from trunkline.bundle.manifest import EncoderFacts
 from trunkline.errors import DataError, MismatchError
 from trunkline.tasks.base import Words
-from trunkline.text.packing import UnitText, unit_borders
-from trunkline.text.tokens import IntArray, TextTokenizer, Tokens
+from trunkline.text.tokens import IntArray, TextTokenizer, Tokens, UnitText, unit_borders
 from trunkline.text.words import split_words
 
 BUDGET = 1024

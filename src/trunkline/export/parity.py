@@ -20,8 +20,7 @@ from trunkline.engine.rows import Pooling, Row, padded, pool_of
 from trunkline.errors import TrunklineError
 from trunkline.heads.linear import LinearHead
 from trunkline.tasks.base import softmax
-from trunkline.text.packing import UnitText
-from trunkline.text.tokens import IntArray, TextTokenizer
+from trunkline.text.tokens import IntArray, TextTokenizer, UnitText
 
 LENGTHS = (2, 3, 8, 17, 64)
 """Tokens of the rows that are cut out of the texts, beside one as long as a window."""

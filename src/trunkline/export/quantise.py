@@ -39,8 +39,7 @@ from trunkline.export.int4 import (
     round_table_int4,
 )
 from trunkline.export.weights import PROJECT, BackboneWeights, Linear, linear_layers, with_linear_layers
-from trunkline.text.packing import ROW_WIDTH, by_budget, pack, text_unit
-from trunkline.text.tokens import TextTokenizer
+from trunkline.text.tokens import ROW_WIDTH, TextTokenizer, by_budget, pack, text_unit
 
 BUDGET = 2048
 """Tokens a batch."""

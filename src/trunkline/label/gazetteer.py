@@ -14,8 +14,7 @@ from trunkline.data.table import read_table
 from trunkline.errors import DataError
 from trunkline.label.options import GazetteerOptions
 from trunkline.text.examples import Span
-from trunkline.text.sentences import split_sentences
-from trunkline.text.words import char_classes, split_words
+from trunkline.text.words import char_classes, split_sentences, split_words
 
 MAX_CONCEPT_WORDS = 6
 
