@@ -77,17 +77,19 @@ def fit_lora(
 
 
 def _settings(model: Model, given: dict[str, Any]) -> LoraSettings:
-    """The settings, checked before any work is done."""
+    """The settings, where none is named with as many targets as the bundle's graphs have inputs for."""
     known = [field.name for field in fields(LoraSettings)]
     unknown = sorted(given.keys() - set(known))
     if unknown:
         raise TrunklineError(f"mode lora has no setting {unknown[0]!r}", expected="some of " + ", ".join(known))
     settings = LoraSettings(**given)
     there = {target for place in model.bundle.manifest.lora_targets for target in LORA_TARGETS[place]}
+    if "targets" not in given:
+        settings = replace(settings, targets=tuple(target for target in settings.targets if target in there))
     missing = set(settings.targets) - there
-    if missing:
+    if missing or not there:
         raise TrunklineError(
-            f"LoRA on {', '.join(sorted(missing))}",
+            f"LoRA on {', '.join(sorted(missing)) or 'no linear layer'}",
             expected=f"some of {', '.join(sorted(there))}, for which the bundle's graphs have inputs",
             todo="Name these as targets, or export the bundle with more LoRA targets",
         )
