@@ -15,7 +15,7 @@ from trunkline.engine.base import MAX_CHARACTERS, check_texts, chosen_tasks
 from trunkline.errors import MismatchError, TrunklineError
 from trunkline.tasks import get_family
 from trunkline.tasks.base import Scored, softmax
-from trunkline.tasks.ner import best_paths, decode_bio, may_follow
+from trunkline.tasks.ner import Ner, best_paths, may_follow
 from trunkline.text.examples import bio_labels
 
 
@@ -73,9 +73,9 @@ def test_entities_of_several_tasks_are_those_of_each_and_of_the_full_search(seed
         tasks.append(Scored(probabilities, texts, labels, moves if moved else None))
         zeros = Scored(probabilities, texts, labels, np.zeros_like(moves))
         if not moved:
-            assert decode_bio([tasks[-1]]) == decode_bio([zeros])
-    alone = [decode_bio([task])[0] for task in tasks]
-    assert decode_bio(tasks) == alone
+            assert Ner().decode([tasks[-1]]) == Ner().decode([zeros])
+    alone = [Ner().decode([task])[0] for task in tasks]
+    assert Ner().decode(tasks) == alone
 
 
 def test_probabilities_of_large_outputs_are_finite_and_add_up_to_one() -> None:

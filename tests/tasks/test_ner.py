@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from trunkline.tasks import ner
 from trunkline.tasks.base import Scored
-from trunkline.tasks.ner import Ner, best_paths, choose_units, may_follow, tag_transitions, unheld_spans, word_spans
+from trunkline.tasks.ner import Ner, best_paths, may_follow, tag_transitions, unheld_spans, word_spans
 from trunkline.text.examples import NerExample, Span, decode_tags
 from trunkline.text.tokens import Tokens
 from trunkline.text.words import split_words
@@ -202,7 +202,7 @@ class Cutter:
 )
 def test_units_are_words_unless_entities_inside_words_need_pieces(texts, units):
     examples = [sentence(text, *([(found, "a")] if found else [])) for text, found in texts]
-    assert choose_units(examples, Cutter()) == units
+    assert Ner().choose_units(examples, Cutter()) == units
 
 
 @settings(max_examples=30, deadline=None)

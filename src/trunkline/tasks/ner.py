@@ -13,7 +13,7 @@ import numpy.typing as npt
 from trunkline.errors import MismatchError
 from trunkline.tasks.base import Answers, Family, FloatArray, Labels, Scored, Scores, Transitions, Words
 from trunkline.text.examples import NerExample, Span, bio_labels, decode_tags, encode_bio
-from trunkline.text.tokens import IntArray, TextTokenizer, Tokens, UnitKind, UnitText, unit_borders, word_units
+from trunkline.text.tokens import IntArray, TextTokenizer, Tokens, UnitText, unit_borders, word_units
 from trunkline.text.words import split_words
 
 STRENGTH = 5
@@ -36,8 +36,15 @@ class Ner(Family):
     main_score = "f1"
 
     def choose_units(self, examples: Sequence[NerExample], tokenizer: TextTokenizer) -> str:
-        """Words, or pieces where these hold more of the entities; see `choose_units`."""
-        return choose_units(examples, tokenizer)
+        """Words, unless more than `RARE` of the entities are out of their reach and within that of pieces."""
+        missed = [(example, unheld_spans(example, split_words(example.text))) for example in examples]
+        missed = [(example, spans) for example, spans in missed if spans]
+        tokens = tokenizer.encode([example.text for example, _ in missed]) if missed else []
+        gained = sum(
+            len(spans) - len(unheld_spans(example, unit_borders(example.text, part, "pieces")))
+            for (example, spans), part in zip(missed, tokens, strict=True)
+        )
+        return "pieces" if gained > RARE * sum(len(example.spans) for example in examples) else "words"
 
     def unheld(self, examples: Sequence[NerExample], borders: Sequence[Words]) -> list[str]:
         """The entities that begin or end inside a unit, or overlap others."""
@@ -80,7 +87,25 @@ class Ner(Family):
 
     def decode(self, tasks: Sequence[Scored]) -> list[list[list[dict[str, Any]]]]:
         """Entities by the best valid tag sequence; the score is the mean probability of an entity's tags."""
-        return decode_bio(tasks)
+        scores = [[np.log(np.maximum(part, 1e-12)) for part in task.probabilities] for task in tasks]
+        allowed = [
+            np.where(may_follow(t.labels), 0.0 if t.transitions is None else t.transitions, -np.inf) for t in tasks
+        ]
+        paths = [
+            [None] * len(rows) if task.transitions is not None else [_likeliest(part, rules) for part in rows]
+            for task, rows, rules in zip(tasks, scores, allowed, strict=True)
+        ]
+        left = [
+            [part for part, path in zip(rows, found, strict=True) if path is None]
+            for rows, found in zip(scores, paths, strict=True)
+        ]
+        sought = map(iter, best_paths(list(zip(left, allowed, strict=True))) if any(left) else left)
+        results = []
+        for task, found, better in zip(tasks, paths, sought, strict=True):
+            whole = [next(better) if path is None else path for path in found]
+            rows = zip(task.probabilities, task.texts, whole, strict=True)
+            results.append([_entities(part, *text, [task.labels[i] for i in path], path) for part, text, path in rows])
+        return results
 
     def score(self, gold: Sequence[NerExample], predicted: Sequence[list[dict[str, Any]]]) -> Scores:
         """Precision, recall and F1 of entities, right only with exact characters and type, and F1 mean over types."""
@@ -146,18 +171,6 @@ def unheld_spans(example: NerExample, words: Words) -> list[Span]:
     return [span for span in example.spans if (span.start, span.end, span.label) not in held]
 
 
-def choose_units(examples: Sequence[NerExample], tokenizer: TextTokenizer) -> UnitKind:
-    """Words, unless more than `RARE` of the entities are out of their reach and within that of pieces."""
-    missed = [(example, unheld_spans(example, split_words(example.text))) for example in examples]
-    missed = [(example, spans) for example, spans in missed if spans]
-    tokens = tokenizer.encode([example.text for example, _ in missed]) if missed else []
-    gained = sum(
-        len(spans) - len(unheld_spans(example, unit_borders(example.text, part, "pieces")))
-        for (example, spans), part in zip(missed, tokens, strict=True)
-    )
-    return "pieces" if gained > RARE * sum(len(example.spans) for example in examples) else "words"
-
-
 def tag_transitions(targets: Iterable[Sequence[int]], labels: Labels) -> npt.NDArray[np.float32]:
     """How much likelier a tag is after another than anywhere: log P(tag | tag before) - log P(tag).
 
@@ -184,27 +197,6 @@ def tag_transitions(targets: Iterable[Sequence[int]], labels: Labels) -> npt.NDA
     prior = follows * tag_share * (found / expected)[kinds]
     smoothed = (counts + STRENGTH * prior / prior.sum(axis=1, keepdims=True)) / (seen + STRENGTH)
     return np.where(follows, np.log(np.maximum(smoothed, 1e-12) / tag_share), 0.0).astype(np.float32)
-
-
-def decode_bio(tasks: Sequence[Scored]) -> list[list[list[dict[str, Any]]]]:
-    """See `Ner.decode`."""
-    scores = [[np.log(np.maximum(part, 1e-12)) for part in task.probabilities] for task in tasks]
-    allowed = [np.where(may_follow(t.labels), 0.0 if t.transitions is None else t.transitions, -np.inf) for t in tasks]
-    paths = [
-        [None] * len(rows) if task.transitions is not None else [_likeliest(part, rules) for part in rows]
-        for task, rows, rules in zip(tasks, scores, allowed, strict=True)
-    ]
-    left = [
-        [part for part, path in zip(rows, found, strict=True) if path is None]
-        for rows, found in zip(scores, paths, strict=True)
-    ]
-    sought = map(iter, best_paths(list(zip(left, allowed, strict=True))) if any(left) else left)
-    results = []
-    for task, found, better in zip(tasks, paths, sought, strict=True):
-        whole = [next(better) if path is None else path for path in found]
-        rows = zip(task.probabilities, task.texts, whole, strict=True)
-        results.append([_entities(part, *text, [task.labels[i] for i in path], path) for part, text, path in rows])
-    return results
 
 
 def _likeliest(scores: FloatArray, allowed: npt.NDArray[Any]) -> IntArray | None:

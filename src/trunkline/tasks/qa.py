@@ -199,7 +199,7 @@ def _answer(probabilities: FloatArray, text: str, words: Words, labels: Labels) 
 
 
 def span_scores(start: FloatArray, end: FloatArray) -> FloatArray:
-    """[words, LONGEST] score of the span that begins at a word and has so many words less one: start plus end score."""
+    """[words, LONGEST] start plus end score of the span that begins at a word and has so many words less one."""
     if not len(start):
         return np.zeros((0, LONGEST))
     ends = np.concatenate((end, np.full(LONGEST - 1, -np.inf)))
