@@ -21,11 +21,9 @@ from trunkline.export.bundle import export_bundle
 from trunkline.export.options import ExportOptions
 from trunkline.export.parity import Adapter, check_parity
 from trunkline.export.weights import take_weights
-from trunkline_lab import deployment_formats
 from trunkline_lab.deployment_formats import (
     adapter_inputs,
     export_merged,
-    export_onnx_adapters,
     head_linear,
     merged,
     merged_encoder,
@@ -143,10 +141,8 @@ def test_a_file_of_rank_zero_has_only_the_head_and_one_of_nothing_is_refused(tin
 
 def test_a_merged_model_is_one_task_and_says_what_was_compared(source: str, tmp_path: Path) -> None:
     report = export_merged(source, "people", tmp_path / "out", FAST)
-    assert set(report.sizes) == {"model.onnx", "tokenizer.json", "task.json"}
-    record = report.record()["parity"]["merged"]
-    assert record["adapters"] == ["people"] and 0 < record["largest_probability_difference"] < 5e-4
-    assert record["largest_feature_difference"] is None and record["least_cosine"] is None
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"model.onnx", "tokenizer.json"}
+    assert report.worst.keys() == {"probabilities"}
     loaded = load_bundle(Path(source))
     rows = graphs.sentence_rows(loaded.tokenizer, loaded.encoder.config.pad_id)
     export_bundle(source, tmp_path / "bundle", FAST)
@@ -156,50 +152,3 @@ def test_a_merged_model_is_one_task_and_says_what_was_compared(source: str, tmp_
     for place, task in ((tmp_path / "bundle", "people"), (tmp_path / "new", "nothing")):
         with pytest.raises(TrunklineError):
             export_merged(source, task, place, FAST)
-
-
-@pytest.mark.parametrize("task", ["own", "people", "topics"])
-def test_a_merged_model_is_judged_by_what_it_predicts(
-    task: str, source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    seen = []
-
-    def gate(before: Any, after: Any, examples: Any, max_drop: float) -> None:
-        texts = [*TEXTS, " ".join(TEXTS * 4)]
-        seen.append([predictor.predict(texts, [task]) for predictor in (before, after)])
-
-    monkeypatch.setattr(deployment_formats, "quality_gate", gate)
-    monkeypatch.setattr(deployment_formats.ExportOptions, "judged", True)
-    export_merged(source, task, tmp_path / "out", FAST)
-    before, after = seen[0]
-    for x, y in zip(before, after, strict=True):
-        if task == "topics":
-            assert x[task]["probabilities"] == pytest.approx(y[task]["probabilities"], abs=1e-4)
-        else:
-            assert [(e["start"], e["end"], e["label"]) for e in x[task]] == [
-                (e["start"], e["end"], e["label"]) for e in y[task]
-            ]
-
-
-def test_adapters_as_files_of_onnx_runtime(source: str, tmp_path: Path) -> None:
-    export_bundle(source, tmp_path / "out", FAST)
-    sizes = export_onnx_adapters(tmp_path / "out", tmp_path / "files")
-    assert set(sizes) == {f"{name}.onnx_adapter" for name in ("own", "people", "topics", "ner.primary")}
-    loaded = load_bundle(Path(source))
-    rows = graphs.sentence_rows(loaded.tokenizer, loaded.encoder.config.pad_id)
-    files = open_bundle(tmp_path / "out").graphs
-    hidden = open_session(files["trunk"]).run(["hidden"], rows)[0]
-    for name in ("own", "people", "topics"):
-        adapter = onnxruntime.LoraAdapter()
-        adapter.Load(str(tmp_path / "files" / f"{name}.onnx_adapter"))
-        options = onnxruntime.RunOptions()
-        options.add_active_adapter(adapter)
-        given = {"hidden": hidden, "mask": rows["mask"], "pool": graphs.mean_pool(rows["mask"])}
-        found = open_session(files["branch"]).run(["logits"], given, options)[0]
-        assert (found == logits(tmp_path / "out", name, rows)).all()
-    assert set(export_onnx_adapters(source, tmp_path / "others", ("own",))) == {
-        "own.onnx_adapter",
-        "ner.primary.onnx_adapter",
-    }
-    with pytest.raises(TrunklineError, match="no task nobody"):
-        export_onnx_adapters(source, tmp_path / "others", ("nobody",))

@@ -14,22 +14,17 @@ import numpy as np
 import torch
 
 from trunkline.atomic import check_free, new_folder, write_atomic
-from trunkline.bundle.files import open_bundle
 from trunkline.bundle.lora import FloatArray, Inputs, fuse
-from trunkline.bundle.manifest import TOKENIZER, check_name
-from trunkline.bundle.parts import Task
+from trunkline.bundle.manifest import TOKENIZER
 from trunkline.encoder.encoder import Encoder
 from trunkline.encoder.lora import LoraAdapter, adapter_arrays
-from trunkline.engine.base import Branch, Logits
 from trunkline.engine.onnx import open_session
-from trunkline.engine.rows import Pooling, ReadText, padded, pool_of, rows_of
 from trunkline.errors import TrunklineError
 from trunkline.export import graph as graphs
 from trunkline.export.builder import Builder
-from trunkline.export.bundle import COMPARED_TEXTS, load_source, prepare_weights, spread, weight_facts
-from trunkline.export.gate import quality_gate
-from trunkline.export.options import ExportOptions, ExportReport
-from trunkline.export.parity import Run, check_parity
+from trunkline.export.bundle import COMPARED_TEXTS, load_source, prepare_weights, spread
+from trunkline.export.options import ExportOptions
+from trunkline.export.parity import ParityReport, Run, check_parity
 from trunkline.export.weights import BackboneWeights, Linear
 from trunkline.heads.linear import LinearHead
 
@@ -46,39 +41,6 @@ def adapter_inputs(lora: LoraAdapter | None, head: LinearHead | None = None) -> 
         linear = head_linear(head)
         found |= {"head.weight": linear.weight, "head.bias": linear.bias}
     return found
-
-
-def export_onnx_adapters(source: str | Path, out: str | Path, tasks: tuple[str, ...] | None = None) -> dict[str, int]:
-    """Writes a bundle's primary adapters and tasks as `.onnx_adapter` files for its `branch.onnx`.
-
-    A task's file holds all inputs of the graph: its LoRA, or its family's, and its head. In ONNX Runtime,
-    `RunOptions.add_active_adapter` takes it.
-
-    Args:
-        source: The bundle's folder.
-        out: The folder; files in it are replaced.
-        tasks: Names; all by default.
-
-    Returns:
-        File -> bytes: `NAME.onnx_adapter` for tasks, `FAMILY.primary.onnx_adapter` for primary adapters.
-
-    Raises:
-        TrunklineError: There is nothing to write, or no such task; errors of `open_bundle`.
-    """
-    bundle = open_bundle(source)
-    chosen = sorted(bundle.tasks if tasks is None else tasks)
-    unknown = [name for name in chosen if name not in bundle.tasks]
-    if unknown or not (bundle.tasks or bundle.primaries):
-        given = f"{source} has no task {', '.join(unknown)}" if unknown else f"{source} has no adapters"
-        raise TrunklineError(given, expected="some of " + (", ".join(bundle.tasks) or "a bundle's tasks"))
-    parts = {name: bundle.inputs(name) for name in chosen}
-    parts |= {f"{family}.primary": part.inputs for family, part in bundle.primaries.items()}
-    sizes = {}
-    for name, part in sorted(parts.items()):
-        path = Path(out).expanduser() / f"{check_name(name)}.onnx_adapter"
-        write_onnx_adapter(path, part)
-        sizes[path.name] = path.stat().st_size
-    return sizes
 
 
 def write_onnx_adapter(path: Path, inputs: Mapping[str, FloatArray], model_version: int = 1) -> None:
@@ -157,92 +119,35 @@ def merged(session: Any) -> Run:
     return lambda rows, names: {"logits": session.run(["logits"], dict(rows))[0]}
 
 
-def export_merged(source: str | Path, task: str, out: str | Path, options: ExportOptions | None = None) -> ExportReport:
-    """Writes one task as an ordinary model: `model.onnx` with its adapter merged in, `tokenizer.json`, `task.json`.
+def export_merged(source: str | Path, task: str, out: str | Path, options: ExportOptions) -> ParityReport:
+    """Writes one task as an ordinary model: `model.onnx` with its adapter merged in, and `tokenizer.json`.
 
-    The model is compared with torch by the probabilities of its labels, as it gives no features, and rounded weights
-    are judged by what the merged model predicts.
+    The model is compared with torch by the probabilities of its labels, as it gives no features.
 
     Args:
         source: A bundle's folder.
         task: The task's name.
         out: A new or empty folder.
-        options: What is asked for; variants and LoRA inputs do not matter here.
+        options: What is asked for; variants and LoRA inputs do not matter here, and nothing judges rounded weights.
 
     Raises:
-        QualityError: Rounded weights cost the task too much.
         TrunklineError: There is no such task, `out` is taken, or the model differs from torch.
     """
-    options, out = options or ExportOptions(), Path(out).expanduser()
+    out = Path(out).expanduser()
     check_free(out)
-    examples = {name: part for name, part in options.examples.items() if name == task}
-    options = dataclasses.replace(options, tasks=(task,), examples=examples)
+    options = dataclasses.replace(options, tasks=(task,), examples={}, gate=False)
     found = load_source(source, options)
     own, adapter = found.bundle.tasks[task], found.adapters[task]
     bare = dataclasses.replace(found.bundle, tasks={}, primaries={})
     plain = dataclasses.replace(found, bundle=bare, encoder=merged_encoder(found.encoder, adapter.lora))
     # With the fork behind the last layer, no layer has LoRA inputs to mind.
     plain.encoder.fork = plain.encoder.config.n_layers
-    weights, kernels, tokens = prepare_weights(plain, options)
+    weights, kernels, _ = prepare_weights(plain, options)
     weights = dataclasses.replace(weights, fork=found.encoder.fork)
     content = merged_graph(weights, Linear(own.head.weight, own.head.bias), own.labels, kernels)
-    session, texts, gate = open_session(content), spread(found.texts, COMPARED_TEXTS), None
-    parity = check_parity(
-        found.encoder, found.tokenizer, merged(session), texts, {task: adapter}, tolerance=options.allowed
-    )
-    if options.judged:
-        after = found.predictor(MergedEngine(session, own, found.encoder.config.pad_id))
-        gate = quality_gate(found.predictor(), after, examples, options.max_drop)
-    facts = weight_facts(kernels, gate)
-    about: dict[str, Any] = {
-        "name": task,
-        "family": own.family,
-        "units": own.units,
-        "labels": list(own.labels),
-        "transitions": None if own.transitions is None else own.transitions.tolist(),
-        "max_length": found.tokenizer.max_length,
-        "overlap": found.tokenizer.overlap,
-        "pad_id": found.encoder.config.pad_id,
-        "weights": facts,
-    }
-    files = {
-        "model.onnx": content,
-        TOKENIZER: found.tokenizer.tokenizer.to_str(pretty=False).encode("utf-8"),
-        "task.json": (json.dumps(about, indent=1, sort_keys=True, ensure_ascii=False) + "\n").encode("utf-8"),
-    }
+    run, texts = merged(open_session(content)), spread(found.texts, COMPARED_TEXTS)
+    parity = check_parity(found.encoder, found.tokenizer, run, texts, {task: adapter}, tolerance=options.allowed)
     with new_folder(out) as folder:
-        for name, part in files.items():
-            write_atomic(folder / name, part)
-    sizes = {name: len(part) for name, part in files.items()}
-    return ExportReport(out, sizes, facts, {"merged": parity}, tokens, gate, found.longer)
-
-
-class MergedEngine:
-    """A merged model as an engine of its one task: a text at a time, all its windows in one run."""
-
-    name = "onnx"
-
-    def __init__(self, session: Any, task: Task, pad_id: int) -> None:
-        self._session = session
-        self._bias = task.inputs["head.bias"]
-        self._pad_id = pad_id
-
-    def forget_adapters(self) -> None:
-        """It has none."""
-
-    def run(self, texts: Sequence[ReadText], wanted: Sequence[Sequence[Branch]], *, mixed: bool = False) -> Logits:
-        """See `trunkline.engine.base.Engine`; branches are those of the task."""
-        found: Logits = {}
-        for number, (text, branches) in enumerate(zip(texts, wanted, strict=True)):
-            for branch in branches:
-                units = branch.units_of(text)
-                pooling, rows = Pooling(units), rows_of(number, units)
-                ids, mask = padded(rows, self._pad_id)
-                pool = pool_of([(pooling, row.window) for row in rows], ids.shape[1])
-                logits = self._session.run(["logits"], {"ids": ids, "mask": mask, "pool": pool})[0]
-                total = np.zeros((pooling.n_rows, len(self._bias)), np.float32)
-                # A unit's windows add up; the bias, which every window's part has, is added once by the predictor.
-                for row, part in zip(rows, logits - self._bias, strict=True):
-                    total[pooling.rows[row.window]] += part[: len(pooling.rows[row.window])]
-                found[number, branch] = total if pooling.row_of is None else total[pooling.row_of]
-        return found
+        write_atomic(folder / "model.onnx", content)
+        write_atomic(folder / TOKENIZER, found.tokenizer.tokenizer.to_str(pretty=False))
+    return parity

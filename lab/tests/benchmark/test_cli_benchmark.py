@@ -115,7 +115,7 @@ def test_the_report_of_a_run_is_that_of_its_packed_results(suite: Path, tmp_path
     for wrong, said in (("none", "two names"), ("none,b,c", "two names"), ("none,c", "c")):
         refused = call("report", tmp_path / "packed", "--pair", wrong)
         assert refused.exit_code and said in str(refused.exception)
-    other = call("report", tmp_path / "packed", "--out", tmp_path / "report", "--baseline", "b", "--detail")
+    other = call("report", tmp_path / "packed", "--out", tmp_path / "report", "--baseline", "b")
     assert other.exit_code == 0, other.exception
     assert other.stdout.splitlines()[-1] == str(tmp_path / "report" / "report.md")
     assert json.loads((tmp_path / "report" / "report.json").read_text(encoding="utf-8"))["baseline"] == "b"

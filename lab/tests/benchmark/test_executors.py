@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import multiprocessing
 import os
 from collections.abc import Callable
@@ -14,8 +13,6 @@ import pytest
 import tiny_suites
 import torch
 
-from trunkline.errors import TrunklineError
-from trunkline_lab.benchmark import executors
 from trunkline_lab.benchmark.cells import Job, group_jobs
 from trunkline_lab.benchmark.executors import Event, Workers, execute, limited_threads, workers_for
 from trunkline_lab.benchmark.results import Result
@@ -23,7 +20,6 @@ from trunkline_lab.benchmark.run import RunOptions, list_cells, run_suite
 
 Tasks = dict[str, Path]
 Folder = Callable[[str], Path]
-needs_ray = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="ray is not installed")
 
 
 def numbers(results: list[Result]) -> list[tuple[object, ...]]:
@@ -55,7 +51,7 @@ def test_threads_are_limited_and_given_back() -> None:
 
 def test_events_of_one_process_come_in_order(tasks: Tasks, tiny_folder: Folder) -> None:
     jobs = group_jobs(list_cells(tiny_suites.suite(tiny_folder("bert"), tasks)))
-    events = list(execute(jobs, "local", Workers(1, 1)))
+    events = list(execute(jobs, Workers(1, 1)))
     expected = [kind for job in jobs for kind in ("began", *(cell.key for cell in job.cells), "ended")]
     assert [
         event.outcome.result.key if event.outcome else "ended" if event.ended else "began" for event in events
@@ -86,7 +82,7 @@ def with_bomb(job: Job) -> Job:
 @pytest.mark.slow
 def test_a_worker_that_dies_costs_the_cell_that_it_was_at(tasks: Tasks, tiny_folder: Folder) -> None:
     jobs = group_jobs(list_cells(tiny_suites.suite(tiny_folder("bert"), tasks, seeds=[0, 1])))
-    found = outcomes(list(execute([with_bomb(jobs[0]), *jobs[1:]], "local", Workers(2, 1))))
+    found = outcomes(list(execute([with_bomb(jobs[0]), *jobs[1:]], Workers(2, 1))))
     assert sorted(result.key for result in found) == sorted(cell.key for job in jobs for cell in job.cells)
     (failure,) = (result for result in found if result.error)
     assert failure.key == jobs[0].cells[0].key
@@ -98,41 +94,8 @@ def test_a_worker_that_dies_costs_the_cell_that_it_was_at(tasks: Tasks, tiny_fol
 @pytest.mark.slow
 def test_workers_end_when_the_run_is_broken_off(tasks: Tasks, tiny_folder: Folder) -> None:
     jobs = group_jobs(list_cells(tiny_suites.suite(tiny_folder("bert"), tasks)))
-    events = execute(jobs, "local", Workers(2, 1))
+    events = execute(jobs, Workers(2, 1))
     next(events)
     assert multiprocessing.active_children()
     events.close()
     assert not multiprocessing.active_children()
-
-
-def test_ray_that_is_not_installed_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(executors.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(TrunklineError, match=r"needs the package ray, which is not installed.*trunkline\[ray\]"):
-        next(execute([], "ray", Workers(1, 1)))
-
-
-@needs_ray
-@pytest.mark.slow
-def test_ray_gives_the_same_numbers_as_this_process(
-    tasks: Tasks, tiny_folder: Folder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    missing = tmp_path / "missing"
-    encoders = {"none": str(tiny_folder("bert")), "gone": str(missing)}
-    recipe = tiny_suites.suite("", tasks, encoders=encoders, methods=["head", "lora"], seeds=[0, 1])
-    one = run_suite(recipe, tmp_path / "one", RunOptions(workers=1, threads=1))
-    two = run_suite(recipe, tmp_path / "two", RunOptions(executor="ray", workers=2, threads=1))
-    assert numbers(list(two.results)) == numbers(list(one.results))
-    assert {result.encoder for result in two.failures} == {"gone"}
-    assert run_suite(recipe, tmp_path / "two", RunOptions(executor="ray", workers=2, threads=1)).ran == len(
-        one.failures
-    )
-
-
-@needs_ray
-@pytest.mark.slow
-def test_a_ray_task_that_dies_fails_its_cells_and_no_others(tasks: Tasks, tiny_folder: Folder) -> None:
-    first, second = group_jobs(list_cells(tiny_suites.suite(tiny_folder("bert"), tasks)))
-    found = {result.key: result for result in outcomes(list(execute([with_bomb(first), second], "ray", Workers(1, 1))))}
-    assert set(found) == {cell.key for job in (first, second) for cell in job.cells}
-    assert all("the Ray task of this cell ended" in found[cell.key].error for cell in first.cells)
-    assert all(found[cell.key].error == "" for cell in second.cells)

@@ -72,8 +72,8 @@ def test_conll_round_trip(tmp_path: Path) -> None:
         ("Ann\tB-per\nLee\t\n", {}, r"a\.conll:2: no tag"),
         ("a O\n\nAnn B-per\nLee Q-per\n", {}, r"a\.conll:4: the tag 'Q-per' is not one of BIO"),
         ("a O\nLee I-per\n", {"strict": True}, r"a\.conll:2: the tag 'I-per' cannot follow 'O'"),
-        ("", {}, r"a\.conll: the file has no sentence"),
-        ("\n\n", {}, "the file has no sentence"),
+        ("", {}, r"a\.conll: the file has no example"),
+        ("\n\n", {}, "the file has no example"),
         ("a O\nb O\n", {"tag_column": 2}, r"a\.conll:1: 2 columns"),
     ],
 )

@@ -89,7 +89,7 @@ def test_wrong_options_of_questions(tmp_path: Path, options: dict[str, Any], mes
 def test_errors_of_the_sentences_come_through(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"s\.jsonl:1: the entity 'x' has the offsets"):
         sentences(tmp_path, [{"text": "a", "entities": [[0, 9, "x"]]}])
-    with pytest.raises(DataError, match=r"s\.jsonl: the file has no question"):
+    with pytest.raises(DataError, match=r"s\.jsonl: the file has no example"):
         sentences(tmp_path, SENTENCES[2:])
 
 

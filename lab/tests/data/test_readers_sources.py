@@ -75,7 +75,7 @@ def test_tabfact(tmp_path: Path) -> None:
         ({"9.csv": [["a"]]}, r"the table '9\.csv' is not in tabfact_head\.tar\.gz"),
         ({"1.csv": [["#a;1,7#"]]}, r"the link '#a;1,7#' names column 7.*from 0 to 3"),
         ({"1.csv": [["#a;1,0# and #b;1"]]}, "is not whole"),
-        ({"1.csv": [["nothing"]]}, "no statement that mentions a cell"),
+        ({"1.csv": [["nothing"]]}, "no example"),
     ],
 )
 def test_tabfact_errors(tmp_path: Path, statements: Any, message: str) -> None:
@@ -115,7 +115,7 @@ def test_typed_mentions(tmp_path: Path) -> None:
 def test_typed_mention_errors(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
     with pytest.raises(DataError, match=rf"a\.json:2: {message}"):
         read("typed_mentions", tmp_path / "a.json", mention() + mention(**changes))
-    with pytest.raises(DataError, match=r"a\.json: the file has no mention with a type"):
+    with pytest.raises(DataError, match=r"a\.json: the file has no example"):
         read("typed_mentions", tmp_path / "a.json", mention(y_str=[]))
 
 
@@ -162,7 +162,7 @@ def test_aligned_lines(tmp_path: Path) -> None:
         read("aligned_lines", tmp_path / "right", "a\nsame\n\n", left="left")
     with pytest.raises(DataError, match=r"right:5: this line has no partner"):
         read("aligned_lines", tmp_path / "right", "a\nb\n\nd\ne\n", left="left")
-    with pytest.raises(DataError, match="no pair of different texts"):
+    with pytest.raises(DataError, match="no example"):
         read("aligned_lines", tmp_path / "right", "a b\nsame\n\nc\n", left="left")
 
 
@@ -173,7 +173,7 @@ def test_scored_pairs(tmp_path: Path) -> None:
     for score in ("high", "nan", "inf"):
         with pytest.raises(DataError, match=rf"a\.csv:3: the score is '{score}'"):
             read("scored_pairs", tmp_path / "a.csv", f"left,right,score\na,b,1\na,b,{score}\n")
-    with pytest.raises(DataError, match="no pair with a score of 4 or more"):
+    with pytest.raises(DataError, match="no example"):
         read("scored_pairs", tmp_path / "a.csv", "left,right,score\na,b,1\n", min_score=4)
 
 
@@ -332,7 +332,7 @@ def test_corpus_of_mixed_encodings(tmp_path: Path) -> None:
         read("corpus", tmp_path / "a", content, fallback_encoding="ascii")
     with pytest.raises(DataError, match=r"a\.txt: a NUL byte"):
         read("corpus", tmp_path / "a", b"a\0b", fallback_encoding="cp1252")
-    with pytest.raises(DataError, match=r"a\.zip: the file has no text of 3 words or more"):
+    with pytest.raises(DataError, match=r"a\.zip: the file has no example"):
         read("corpus", tmp_path / "a", "a b\n", min_words=3)
 
 

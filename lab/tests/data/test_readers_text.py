@@ -207,7 +207,7 @@ def test_pair_table_and_pair_jsonl(tmp_path: Path) -> None:
     assert read("pair_jsonl", tmp_path / "a.jsonl", content, left_key="q", right_key="a") == pairs(("A", "b"))
     with pytest.raises(DataError, match=r"a\.jsonl:1: the pair is 1, 'b'"):
         read("pair_jsonl", tmp_path / "a.jsonl", '{"left": 1, "right": "b"}')
-    with pytest.raises(DataError, match="the file has no pair"):
+    with pytest.raises(DataError, match="the file has no example"):
         read("pair_jsonl", tmp_path / "a.jsonl", '{"left": "", "right": "b"}')
 
 

@@ -1,4 +1,4 @@
-"""What a benchmark shows while it runs: a line a cell for a pipe, a table for a terminal, and the time left."""
+"""What a benchmark shows while it runs: a line a cell, with the time left."""
 
 from __future__ import annotations
 
@@ -28,37 +28,19 @@ def test_durations(seconds: float, words: str) -> None:
     assert shown.duration(seconds) == words
 
 
-def test_a_pipe_gets_one_plain_line_a_cell() -> None:
+def test_a_line_a_cell_is_shown() -> None:
     stream = io.StringIO()
-    with shown.benchmark_progress("suite", Console(file=stream, width=60)) as watch:
-        watch(Status(3, 0, 0))
-        watch(Status(3, 0, 0, ("wnut17, naive, head",)))
-        watch(Status(3, 1, 0, ("wnut17, naive, head",), 61.0, result_of(0)))
-        watch(Status(3, 1, 0, (), 61.0, result_of(0)))
-        watch(Status(3, 1, 1, (), 5.0, result_of(1, "DataError: no [such] file")))
-        watch(Status(3, 2, 1, (), 0.0, result_of(2)))
+    watch = shown.benchmark_progress(Console(file=stream, width=60))
+    watch(Status(3, 0, 0))
+    watch(Status(3, 1, 0, 61.0, result_of(0)))
+    watch(Status(3, 1, 0, 61.0, result_of(0)))
+    watch(Status(3, 1, 1, 5.0, result_of(1, "DataError: no [such] file")))
+    watch(Status(3, 2, 1, 0.0, result_of(2)))
     assert stream.getvalue().splitlines() == [
         "[1 of 3, 1 min 1 s left] wnut17, naive, head, 10 %, seed 0: f1 45.7 in 1.2 s",
         "[2 of 3, 5 s left] wnut17, naive, head, 10 %, seed 1: DataError: no [such] file",
         "[3 of 3] wnut17, naive, head, 10 %, seed 2: f1 45.7 in 1.2 s",
     ]
-
-
-def test_a_terminal_gets_a_table_and_failures_above_it() -> None:
-    stream = io.StringIO()
-    screen = Console(file=stream, width=90, force_terminal=True)
-    with shown.benchmark_progress("suite", screen) as watch:
-        watch(Status(3, 1, 0, ("wnut17, naive, head",), 61.0, result_of(0)))
-        watch(Status(3, 1, 1, ("wnut17, naive, head",), 61.0, result_of(1, "DataError: gone")))
-    text = stream.getvalue()
-    assert text.count("DataError: gone") >= 1
-    table = io.StringIO()
-    Console(file=table, width=90).print(
-        shown.status_table("suite", Status(30, 1, 2, ("wnut17, naive, head",), 61.0, result_of(0)))
-    )
-    rows = [line.split(maxsplit=1) for line in table.getvalue().splitlines() if line.strip()]
-    assert [row[0] for row in rows] == ["suite", "done", "failed", "left", "running", "last"]
-    assert [row[1].strip() for row in rows[1:5]] == ["1 of 30", "2", "27, about 1 min 1 s", "wnut17, naive, head"]
 
 
 def test_the_summary_names_failures_and_what_to_do(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -68,7 +50,7 @@ def test_the_summary_names_failures_and_what_to_do(monkeypatch: pytest.MonkeyPat
     text = stream.getvalue()
     assert "1 of 2 cells are done, 1 were run now" in text
     assert "wnut17, naive, head, 10 %, seed 1: DataError: gone" in text
-    assert f"trunkline benchmark report {tmp_path}" in text
+    assert f"trunkline-lab benchmark report {tmp_path}" in text
 
 
 def test_cells_are_tabulated_with_their_sum(monkeypatch: pytest.MonkeyPatch) -> None:

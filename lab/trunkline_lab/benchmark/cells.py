@@ -65,11 +65,6 @@ class Cell:
         """Where its result stands in a report; another key at the same place replaces it."""
         return self.task, self.encoder, self.method, self.budget.label(), self.seed
 
-    @property
-    def words(self) -> str:
-        """The cell in words."""
-        return f"{self.task}, {self.encoder}, {self.method}, {self.budget.label()}, seed {self.seed}"
-
     def result(self, **values: Any) -> Result:
         """Its result with these values."""
         return Result(
@@ -95,14 +90,6 @@ class Job:
     """Cells that are run one after the other in one process, because they share an encoder, a task and features."""
 
     cells: tuple[Cell, ...]
-
-    @property
-    def words(self) -> str:
-        """The job in words."""
-        first = self.cells[0]
-        methods = " and ".join(dict.fromkeys(cell.method for cell in self.cells))
-        seeds = {cell.seed for cell in self.cells}
-        return f"{first.task}, {first.encoder}, {methods}" + (f", seed {first.seed}" if len(seeds) == 1 else "")
 
 
 def expand(recipe: SuiteRecipe, identify: Identify, only: Collection[str] = ()) -> list[Cell]:

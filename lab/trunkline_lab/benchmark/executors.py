@@ -1,12 +1,10 @@
-"""Where jobs run: in this process, in several processes of this machine, or on a Ray cluster.
+"""Where jobs run: in this process, or in several processes of this machine.
 
 Only the process that asks for them writes results; workers send each cell back as soon as it is finished.
 """
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
 import multiprocessing
 import os
 import signal
@@ -15,18 +13,15 @@ from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
-from trunkline.errors import TrainingError, TrunklineError
+from trunkline.errors import TrainingError
 from trunkline.training.loop import Interrupted
 from trunkline_lab.benchmark.cells import Cell, Job
 from trunkline_lab.benchmark.jobs import Outcome, failed, run_job
-from trunkline_lab.data.cards import DATA_VARIABLE, data_folder
 
-Executor = Literal["local", "ray"]
 CORES_PER_WORKER = 2
 _PATIENCE_S = 5.0
 
@@ -44,8 +39,8 @@ class Event:
 class Workers:
     """How many processes work at once, and with how many threads each.
 
-    Threads change the order of sums and so the last digits of features: numbers are identical, whatever the executor
-    and the number of workers, as long as the threads are the same.
+    Threads change the order of sums and so the last digits of features: numbers are identical, whatever the
+    number of workers, as long as the threads are the same.
     """
 
     count: int
@@ -59,15 +54,9 @@ def workers_for(count: int | None = None, threads: int | None = None) -> Workers
     return Workers(chosen, threads or max(1, cores // chosen))
 
 
-def execute(jobs: Sequence[Job], executor: Executor, workers: Workers) -> Generator[Event]:
-    """Runs jobs and yields what happens, in the order in which it happens.
-
-    Raises:
-        TrunklineError: Ray is asked for and not installed.
-    """
-    if executor == "ray":
-        yield from _on_ray(jobs, workers)
-    elif workers.count == 1:
+def execute(jobs: Sequence[Job], workers: Workers) -> Generator[Event]:
+    """Runs jobs and yields what happens, in the order in which it happens."""
+    if workers.count == 1:
         with limited_threads(workers.threads):
             for job in jobs:
                 yield Event(job)
@@ -173,65 +162,6 @@ def _death(code: int | None) -> TrainingError:
         expected="memory for what all workers hold at once",
         todo="Run it again with fewer --workers",
     )
-
-
-def _on_ray(jobs: Sequence[Job], workers: Workers) -> Iterator[Event]:
-    if importlib.util.find_spec("ray") is None:
-        raise TrunklineError(
-            "the executor ray needs the package ray, which is not installed",
-            expected="ray, or the executor local",
-            todo="`pip install 'trunkline[ray]'`, or leave --executor out",
-        )
-    ray = importlib.import_module("ray")
-    ours = not ray.is_initialized()
-    if ours:
-        address = os.environ.get("RAY_ADDRESS")
-        here: dict[str, Any] = {} if address else {"num_cpus": workers.count * workers.threads}
-        variables = {DATA_VARIABLE: str(data_folder().resolve()), "PYTHONPATH": str(Path(__file__).parents[2])}
-        ray.init(
-            address=address, include_dashboard=False, log_to_driver=False, runtime_env={"env_vars": variables}, **here
-        )
-    try:
-        yield from _ray_events(ray, jobs, workers.threads)
-    finally:
-        if ours:
-            ray.shutdown()
-
-
-def _ray_events(ray: Any, jobs: Sequence[Job], threads: int) -> Iterator[Event]:
-    # Each job streams its cells back, so that a job that dies loses only the cell that it was at.
-    remote = ray.remote(num_cpus=threads, num_returns="streaming", max_retries=0)(_run_remotely)
-    running = {remote.remote(job, threads): job for job in jobs}
-    left = {id(job): job.cells for job in jobs}
-    while running:
-        ready, _ = ray.wait(list(running), num_returns=1)
-        stream = ready[0]
-        job = running[stream]
-        try:
-            outcome = ray.get(next(stream))
-        except StopIteration:
-            running.pop(stream)
-            yield Event(job, ended=True)
-            continue
-        except ray.exceptions.RayError as error:
-            running.pop(stream)
-            for cell in left[id(job)]:
-                yield Event(job, failed(cell, TrainingError(f"the Ray task of this cell ended: {_first_line(error)}")))
-            yield Event(job, ended=True)
-            continue
-        if len(left[id(job)]) == len(job.cells):
-            yield Event(job)
-        left[id(job)] = tuple(cell for cell in left[id(job)] if cell.key != outcome.result.key)
-        yield Event(job, outcome)
-
-
-def _run_remotely(job: Job, threads: int) -> Iterator[Outcome]:
-    with limited_threads(threads):
-        yield from run_job(job)
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 @contextmanager

@@ -6,14 +6,14 @@ import signal
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from trunkline_lab.benchmark.cells import Cell, Identity, expand, group_jobs, select
-from trunkline_lab.benchmark.executors import Event, Executor, execute, workers_for
+from trunkline_lab.benchmark.executors import Event, execute, workers_for
 from trunkline_lab.benchmark.inputs import identify_encoder
 from trunkline_lab.benchmark.results import Result
 from trunkline_lab.benchmark.store import ResultStore
@@ -25,7 +25,6 @@ class RunOptions:
     """How a suite is run.
 
     Attributes:
-        executor: `local` or `ray`.
         workers: Processes at once; one for every two cores by default.
         threads: Threads of each; the cores divided by the workers by default.
         only: Names of the tasks to run; all if empty.
@@ -34,7 +33,6 @@ class RunOptions:
         encoders: Names of the encoders to run; all if empty.
     """
 
-    executor: Executor = "local"
     workers: int | None = None
     threads: int | None = None
     only: Collection[str] = ()
@@ -51,7 +49,6 @@ class Status:
         total: Cells of the suite.
         done: Those that are stored, without failures.
         failed: Those that failed in this run.
-        running: The jobs at work, in words.
         seconds_left: An estimate; none before the first cell is finished.
         last: The cell that has just been finished or has failed.
     """
@@ -59,7 +56,6 @@ class Status:
     total: int
     done: int
     failed: int
-    running: tuple[str, ...] = ()
     seconds_left: float | None = None
     last: Result | None = None
 
@@ -141,7 +137,7 @@ def run_suite(
     Args:
         recipe: The suite.
         folder: Of the results, see `trunkline_lab.benchmark.store`.
-        options: Executor, workers, and which cells.
+        options: Workers, and which cells.
         say: Receives lines about what was found.
         watch: Receives the status whenever it changes.
 
@@ -153,7 +149,7 @@ def run_suite(
     store = ResultStore(folder)
     with store.lock(), _sigterm_interrupts():
         cells = _chosen(list_cells(recipe, options.only), options)
-        stored = store.settle(cells)
+        stored = store.keep_current(cells)
         for name in store.damaged:
             say(f"{name} is damaged and counts as missing")
         results = {key: result for key, result in stored.items() if not result.error}
@@ -163,7 +159,7 @@ def run_suite(
         workers = workers_for(options.workers, options.threads)
         board = _Board(cells, missing, workers.count)
         watch(board.status())
-        with closing(execute(group_jobs(missing), options.executor, workers)) as events:
+        with closing(execute(group_jobs(missing), workers)) as events:
             for event in events:
                 if event.outcome is not None:
                     outcome = event.outcome
@@ -176,15 +172,15 @@ def run_suite(
 
 @dataclass
 class _Board:
-    """Counts cells, and estimates the time left from the seconds that cells of the same kind took."""
+    """Counts cells, and estimates the time left from the seconds that cells of the same method took."""
 
     cells: Sequence[Cell]
     missing: Sequence[Cell]
     workers: int
     failed: int = 0
     last: Result | None = None
-    running: dict[int, tuple[str, float]] = field(default_factory=dict)
-    spent: dict[Any, list[float]] = field(default_factory=lambda: defaultdict(list))
+    since: dict[int, float] = field(default_factory=dict)
+    spent: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
     left: dict[str, Cell] = field(default_factory=dict)
     clock: Callable[[], float] = time.monotonic
 
@@ -194,44 +190,25 @@ class _Board:
     def note(self, event: Event) -> None:
         """Takes down what happened; what cells share, such as features, counts to the first of them."""
         job, now = id(event.job), self.clock()
-        if event.ended:
-            self.running.pop(job, None)
-        elif event.outcome is None:
-            self.running[job] = event.job.words, now
-        else:
+        if event.outcome is not None:
             result = event.outcome.result
             cell = self.left.pop(result.key)
-            words, since = self.running.get(job, (event.job.words, now - result.seconds))
-            self.running[job] = words, now
             if not result.error:
-                self.spent[_kind(cell)].append(now - since)
+                self.spent[cell.method].append(now - self.since.get(job, now - result.seconds))
             self.failed += bool(result.error)
             self.last = result
+        self.since[job] = now
 
     def status(self) -> Status:
         done = len(self.cells) - len(self.left) - self.failed
-        running = tuple(words for words, _ in self.running.values())
-        return Status(len(self.cells), done, self.failed, running, self._seconds_left(), self.last)
+        return Status(len(self.cells), done, self.failed, self._seconds_left(), self.last)
 
     def _seconds_left(self) -> float | None:
         if not self.spent:
             return None
-        means = {kind: sum(values) / len(values) for kind, values in self.spent.items()}
+        means = {method: sum(values) / len(values) for method, values in self.spent.items()}
         other = sum(means.values()) / len(means)
-        by_method: Mapping[str, float] = _mean_by(means)
-        total = sum(means.get(_kind(cell), by_method.get(cell.method, other)) for cell in self.left.values())
-        return total / self.workers
-
-
-def _kind(cell: Cell) -> tuple[str, str, str]:
-    return cell.method, cell.family, cell.budget.label()
-
-
-def _mean_by(means: Mapping[Any, float]) -> dict[str, float]:
-    groups: dict[str, list[float]] = defaultdict(list)
-    for (method, *_), value in means.items():
-        groups[method].append(value)
-    return {method: sum(values) / len(values) for method, values in groups.items()}
+        return sum(means.get(cell.method, other) for cell in self.left.values()) / self.workers
 
 
 @contextmanager

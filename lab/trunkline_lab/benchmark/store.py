@@ -17,7 +17,6 @@ import os
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -75,7 +74,7 @@ class ResultStore:
             yield
             file.truncate(0)
 
-    def settle(self, cells: Sequence[Cell]) -> dict[str, Result]:
+    def keep_current(self, cells: Sequence[Cell]) -> dict[str, Result]:
         """The stored results of these cells.
 
         Results of the same places with other keys are set aside, and those set aside earlier come back where the
@@ -204,7 +203,7 @@ def read_results(folder: Path) -> list[Result]:
         raise TrunklineError(
             f"{folder} holds no results of a benchmark",
             expected="the folder of a run, with cells/",
-            todo="`trunkline benchmark run SUITE --out FOLDER` makes one",
+            todo="`trunkline-lab benchmark run SUITE --out FOLDER` makes one",
         )
     return sorted(found.values(), key=_order)
 
@@ -237,29 +236,14 @@ def baseline_of(folder: Path) -> str:
     return name
 
 
-@dataclass(frozen=True)
-class PackOptions:
-    """Which finished cells are packed.
-
-    Attributes:
-        encoders: Names of encoders; all if empty.
-        methods: Names of methods; all if empty.
-        complete: Whether a task's cells with a method and a label budget are left out where an encoder or a seed is
-            missing that the method has with another task or budget.
-    """
-
-    encoders: Collection[str] = ()
-    methods: Collection[str] = ()
-    complete: bool = False
-
-
-def pack(folder: Path, out: Path, options: PackOptions = PackOptions()) -> list[Path]:
+def pack(folder: Path, out: Path, *, encoders: Collection[str] = (), methods: Collection[str] = ()) -> list[Path]:
     """Writes the finished cells of a folder as one JSONL file a task, sorted, without predictions; to be committed.
 
     Args:
         folder: The folder of a run.
         out: Where to write `cells/TASK.jsonl` and `suite.json`. Files of tasks that are not among the cells stay.
-        options: Which cells; all by default.
+        encoders: Names of encoders; all if empty.
+        methods: Names of methods; all if empty.
 
     Returns:
         The files.
@@ -268,7 +252,12 @@ def pack(folder: Path, out: Path, options: PackOptions = PackOptions()) -> list[
         TrunklineError: The folder has none of the cells of an encoder or a method.
     """
     by_task: dict[str, list[Result]] = defaultdict(list)
-    for result in _packed(read_results(folder), options):
+    chosen = select(
+        [result for result in read_results(folder) if not result.error],
+        ("encoder", encoders, lambda result: result.encoder),
+        ("method", methods, lambda result: result.method),
+    )
+    for result in chosen:
         by_task[result.task].append(result)
     paths = []
     for task, results in sorted(by_task.items()):
@@ -279,23 +268,6 @@ def pack(folder: Path, out: Path, options: PackOptions = PackOptions()) -> list[
     if suite:
         write_atomic(out / "suite.json", json.dumps(suite, indent=2) + "\n")
     return paths
-
-
-def _packed(results: Sequence[Result], options: PackOptions) -> list[Result]:
-    found = select(
-        [result for result in results if not result.error],
-        ("encoder", options.encoders, lambda result: result.encoder),
-        ("method", options.methods, lambda result: result.method),
-    )
-    if not options.complete:
-        return found
-    wanted: dict[str, set[tuple[str, int]]] = defaultdict(set)
-    there: dict[tuple[str, str, str], set[tuple[str, int]]] = defaultdict(set)
-    for result in found:
-        wanted[result.method].add((result.encoder, result.seed))
-        there[result.task, result.method, result.budget].add((result.encoder, result.seed))
-    whole = {group for group, cells in there.items() if cells == wanted[group[1]]}
-    return [result for result in found if (result.task, result.method, result.budget) in whole]
 
 
 def compact(predictions: Sequence[Any]) -> list[Any]:

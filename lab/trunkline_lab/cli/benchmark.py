@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
@@ -32,7 +32,6 @@ def run(
     threads: Annotated[
         int | None, typer.Option(min=1, help="Threads of each; the cores divided by the workers by default.")
     ] = None,
-    executor: Annotated[Literal["local", "ray"], typer.Option(help="local, or ray for a Ray cluster.")] = "local",
     only: OnlyOption = None,
     budget: Annotated[list[str] | None, typer.Option(help="Only this budget: 16, 10%, all ...; repeatable.")] = None,
     method: MethodOption = None,
@@ -53,9 +52,9 @@ def run(
 
     recipe = load_recipe(suite, SuiteRecipe)
     chosen = (tuple(names or ()) for names in (only, budget, method, encoder))
-    options = RunOptions(executor, workers, threads, *chosen)
-    with benchmark_progress(recipe.name) as watch:
-        summary = run_suite(recipe, out or _default_folder(recipe.name), options, say=say, watch=watch)
+    options = RunOptions(workers, threads, *chosen)
+    folder = out or _default_folder(recipe.name)
+    summary = run_suite(recipe, folder, options, say=say, watch=benchmark_progress())
     typer.echo(json.dumps(summary.to_json(), indent=2)) if as_json else print_summary(summary)
     raise typer.Exit(1 if summary.failures else 0)
 
@@ -91,7 +90,6 @@ def report(
     pair: Annotated[
         list[str] | None, typer.Option(help="FIRST,SECOND: encoders to compare beside the usual pairs; repeatable.")
     ] = None,
-    detail: Annotated[bool, typer.Option("--detail", help="Print the gain on each task, too.")] = False,
     as_json: JsonFlag = False,
 ) -> None:
     """Compare what was run: tables, plots and JSON, made of the results alone.
@@ -108,7 +106,7 @@ def report(
     if as_json:
         typer.echo(text, nl=False)
     else:
-        print_report(json.loads(text), detail=detail)
+        print_report(json.loads(text))
         typer.echo(f"{path}")
 
 
@@ -118,18 +116,14 @@ def pack(
     out: Annotated[Path, typer.Option(help="Folder to write into, such as lab/results/NAME.")],
     encoder: EncoderOption = None,
     method: MethodOption = None,
-    complete: Annotated[
-        bool, typer.Option("--complete", help="Only tasks and label budgets with all encoders and seeds of a method.")
-    ] = False,
 ) -> None:
     """Write the finished cells of a run as one JSONL file a task, without predictions; reports read these, too.
 
     Example: trunkline-lab benchmark pack runs/benchmark/smoke --out lab/results/smoke
     """
-    from trunkline_lab.benchmark.store import PackOptions
     from trunkline_lab.benchmark.store import pack as write_packed
 
-    for path in write_packed(folder, out, PackOptions(tuple(encoder or ()), tuple(method or ()), complete)):
+    for path in write_packed(folder, out, encoders=encoder or (), methods=method or ()):
         typer.echo(f"{path}")
 
 

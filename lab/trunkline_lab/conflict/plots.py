@@ -14,13 +14,10 @@ from trunkline.encoder.storage import write_json
 from trunkline.ui import console
 from trunkline_lab.conflict.measure import WHOLE
 from trunkline_lab.conflict.report import levels, summarise_conflict
-from trunkline_lab.ui.plots import _INK, _SOFT, _save, _title
+from trunkline_lab.ui.plots import _INK, _SOFT, _bare, _figure, _save, _title
 
 WIDTH = 100
-_GRID = "#e4e7eb"
 _COLOURS = ("#2a7f9e", "#d1603d", "#5b8c3e", "#8a5fb0", "#b08a1f", "#c0437a", "#3c5aa6", "#6b6b6b")
-_HEAD = 0.8
-"""Inches for the title."""
 _SPREAD = 0.12
 """Of the distance between two layers: how far the points of the lines stand apart, so that error bars are seen."""
 _WIDEST = 0.56
@@ -199,13 +196,7 @@ def plot_over_time(lines: Sequence[Line], path: Path) -> Path:
 
 def _canvas(height: float, rows: Sequence[float]) -> tuple[Any, Any]:
     """A figure of axes above one another, their heights as in `rows`, with room for two lines above them."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-    from matplotlib.layout_engine import ConstrainedLayoutEngine
-
-    layout = ConstrainedLayoutEngine(rect=(0.012, 0.08 / height, 0.976, (height - _HEAD - 0.08) / height))
-    figure = Figure(figsize=(8, height), layout=layout, facecolor="white")
-    FigureCanvasAgg(figure)
+    figure = _figure(8, height)
     return figure, figure.subplots(len(rows), 1, squeeze=False, height_ratios=rows)[:, 0]
 
 
@@ -258,12 +249,9 @@ def _look(lines: Sequence[Line], number: int) -> dict[str, Any]:
 
 def _style(axes: Any, what: str) -> None:
     axes.set_ylabel(what, color=_SOFT, size=9)
-    axes.tick_params(axis="x", colors=_INK, labelsize=9, length=0, which="both")
-    axes.tick_params(axis="y", colors=_SOFT, labelsize=8, length=0, which="both")
-    axes.grid(axis="y", color=_GRID, linewidth=0.8)
-    axes.set_axisbelow(True)
-    for spine in axes.spines.values():
-        spine.set_visible(False)
+    axes.tick_params(axis="x", colors=_INK, labelsize=9)
+    axes.tick_params(axis="y", colors=_SOFT, labelsize=8)
+    _bare(axes, "y")
 
 
 def _ratio_ticks(axes: Any) -> None:

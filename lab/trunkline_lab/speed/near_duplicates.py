@@ -24,10 +24,36 @@ import numpy as np
 from trunkline.atomic import write_atomic
 from trunkline.data.overlap import OverlapIndex, jaccard, normalise, shingles
 
-_ONSETS = "b c d f g h k l m n p r s t v w br ch cl dr fl gr pl sh st th tr"
-_VOWELS = "a e i o u ai ea ee oa ou"
-ONSETS = _ONSETS.split()
-VOWELS = _VOWELS.split()
+ONSETS = [
+    "b",
+    "c",
+    "d",
+    "f",
+    "g",
+    "h",
+    "k",
+    "l",
+    "m",
+    "n",
+    "p",
+    "r",
+    "s",
+    "t",
+    "v",
+    "w",
+    "br",
+    "ch",
+    "cl",
+    "dr",
+    "fl",
+    "gr",
+    "pl",
+    "sh",
+    "st",
+    "th",
+    "tr",
+]
+VOWELS = ["a", "e", "i", "o", "u", "ai", "ea", "ee", "oa", "ou"]
 CODAS = ["", "", "n", "r", "s", "t", "l", "nd", "st", "m"]
 VOCABULARY = 30_000
 PLANTED = 0.05
@@ -38,10 +64,7 @@ def make_words(rng: np.random.Generator) -> list[str]:
     """`VOCABULARY` distinct words."""
     words: dict[str, None] = {}
     while len(words) < VOCABULARY:
-        parts = [
-            ONSETS[rng.integers(len(ONSETS))] + VOWELS[rng.integers(len(VOWELS))] + CODAS[rng.integers(len(CODAS))]
-            for _ in range(rng.integers(2, 5))
-        ]
+        parts = [part[rng.integers(len(part))] for _ in range(rng.integers(2, 5)) for part in (ONSETS, VOWELS, CODAS)]
         words["".join(parts)] = None
     return list(words)
 
@@ -53,10 +76,8 @@ def make_sentences(count: int, words: list[str], rng: np.random.Generator) -> It
     for first in range(0, count, CHUNK):
         lengths = rng.integers(8, 31, size=min(CHUNK, count - first))
         drawn = np.minimum(np.searchsorted(limits, rng.random(int(lengths.sum()))), len(words) - 1)
-        position = 0
-        for length in lengths:
-            yield " ".join(words[i] for i in drawn[position : position + length]).capitalize() + "."
-            position += int(length)
+        for part in np.split(drawn, np.cumsum(lengths)[:-1]):
+            yield " ".join(words[i] for i in part).capitalize() + "."
 
 
 def edit(sentence: str, words: list[str], rng: np.random.Generator) -> str:

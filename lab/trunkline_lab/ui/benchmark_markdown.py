@@ -1,4 +1,4 @@
-"""A benchmark's report as Markdown, and the words and numbers that its tables in the terminal share with it."""
+"""A benchmark's report as Markdown, and the words and numbers that its plots share with it."""
 
 from __future__ import annotations
 

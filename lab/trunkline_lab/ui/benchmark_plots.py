@@ -7,17 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from trunkline_lab.ui.benchmark_markdown import by_family, family_title, over_baseline, plot_name, points
-from trunkline_lab.ui.plots import _INK, _SOFT, _save, _shorten, _title
+from trunkline_lab.ui.plots import _GRID, _HEAD, _INK, _SOFT, _bare, _figure, _save, _shorten, _title
 
-_GRID = "#e4e7eb"
 _BASE = "#5f6b7a"
 _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
 """After Okabe & Ito 2008, without its yellow, which is too light for marks on white."""
 _MARKS = ("o", "s", "^", "D", "v", "P", "X", "<", ">")
 _COLUMNS = 5
 """Of a legend."""
-_HEAD = 0.8
-"""Inches for the title."""
 _ROW, _SLOT = 0.13, 0.125
 """Inches between the rows of a dot plot, and for each dot of a row."""
 _ASIDE = 1.04
@@ -250,13 +247,7 @@ def _tasks(names: Sequence[str]) -> str:
 
 def _canvas(height: float, columns: int) -> tuple[Any, Any]:
     """A figure of axes side by side, with room for two lines above them."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-    from matplotlib.layout_engine import ConstrainedLayoutEngine
-
-    layout = ConstrainedLayoutEngine(rect=(0.012, 0.08 / height, 0.976, (height - _HEAD - 0.08) / height), w_pad=0.1)
-    figure = Figure(figsize=(8, height), layout=layout, facecolor="white")
-    FigureCanvasAgg(figure)
+    figure = _figure(8, height, w_pad=0.1)
     return figure, figure.subplots(1, columns, squeeze=False)[0]
 
 
@@ -266,15 +257,12 @@ def _style(axes: Any, what: str, *, along: str) -> None:
 
     other = "y" if along == "x" else "x"
     (axes.set_xlabel if along == "x" else axes.set_ylabel)(what, color=_SOFT, size=9)
-    axes.tick_params(axis=along, colors=_SOFT, labelsize=8.5, length=0, which="both")
-    axes.tick_params(axis=other, colors=_INK, labelsize=8.5, length=0, which="both")
+    axes.tick_params(axis=along, colors=_SOFT, labelsize=8.5)
+    axes.tick_params(axis=other, colors=_INK, labelsize=8.5)
     (axes.xaxis if along == "x" else axes.yaxis).set_major_locator(MaxNLocator(7, steps=[1, 2, 2.5, 5, 10]))
-    axes.grid(axis=along, color=_GRID, linewidth=0.8)
-    axes.set_axisbelow(True)
+    _bare(axes, along)
     if along == "x":
         axes.axvline(0, color=_INK, linewidth=0.9, zorder=1)
-    for spine in axes.spines.values():
-        spine.set_visible(False)
 
 
 def _log_axis(axes: Any, what: str, values: Sequence[float]) -> None:

@@ -1,13 +1,11 @@
-"""What a benchmark shows while it runs: a live table, or a line a cell where the output is no terminal."""
+"""What a benchmark shows while it runs, and when it has ended."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
-from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
@@ -16,45 +14,22 @@ from trunkline_lab.benchmark.results import Result
 from trunkline_lab.benchmark.run import Status, Summary
 
 
-@contextmanager
-def benchmark_progress(name: str, screen: Console = notes) -> Iterator[Callable[[Status], None]]:
-    """Shows a run, as the `watch` that the run takes.
+def benchmark_progress(screen: Console = notes) -> Callable[[Status], None]:
+    """Shows a run, a line a cell, as the `watch` that the run takes.
 
     Args:
-        name: The suite's name.
         screen: Where to; stderr by default, so that results can be piped.
     """
-    if not screen.is_terminal:
-        yield _once_a_cell(lambda status, last: screen.print(_counted(status, last), highlight=False, soft_wrap=True))
-        return
-    with Live(console=screen, refresh_per_second=2, transient=True) as live:
+    seen: list[str] = []
 
-        def failure(status: Status, last: Result) -> None:
-            if last.error:
-                live.console.print(_line(last), highlight=False, style="red")
+    def watch(status: Status) -> None:
+        last = status.last
+        if last is not None and seen[-1:] != [last.key]:
+            seen[:] = [last.key]
+            style = "red" if last.error else None
+            screen.print(_counted(status, last), highlight=False, soft_wrap=True, style=style)
 
-        above = _once_a_cell(failure)
-
-        def show(status: Status) -> None:
-            above(status)
-            live.update(status_table(name, status))
-
-        yield show
-
-
-def status_table(name: str, status: Status) -> Table:
-    """The state of a run: what is done, what is running, what is left and for how long."""
-    table = Table(title=name, title_justify="left", box=None, show_header=False)
-    table.add_row("done", f"{status.done} of {status.total}")
-    if status.failed:
-        table.add_row("failed", Text(str(status.failed), style="red"))
-    left = "" if status.seconds_left is None else f", about {duration(status.seconds_left)}"
-    table.add_row("left", f"{status.left}{left if status.left else ''}")
-    for job in status.running:
-        table.add_row("running", job)
-    if status.last is not None:
-        table.add_row("last", _line(status.last))
-    return table
+    return watch
 
 
 def duration(seconds: float) -> str:
@@ -74,7 +49,7 @@ def print_summary(summary: Summary) -> None:
         console.print(_line(result), highlight=False, style="red", soft_wrap=True)
     if summary.failures:
         console.print(f"Tracebacks are in {summary.folder / 'failures.log'}; run it again to try these again.")
-    console.print(f"Next: trunkline benchmark report {summary.folder}", highlight=False, soft_wrap=True)
+    console.print(f"Next: trunkline-lab benchmark report {summary.folder}", highlight=False, soft_wrap=True)
 
 
 def print_cells(rows: Sequence[Mapping[str, Any]]) -> None:
@@ -85,18 +60,6 @@ def print_cells(rows: Sequence[Mapping[str, Any]]) -> None:
     sums = {key: sum(row[key] for row in rows) for key in ("cells", "done", "failed")}
     table.add_row("all", "", str(sums["cells"]), str(sums["done"]), str(sums["failed"] or ""))
     console.print(table)
-
-
-def _once_a_cell(show: Callable[[Status, Result], None]) -> Callable[[Status], None]:
-    seen: list[str] = []
-
-    def watch(status: Status) -> None:
-        last = status.last
-        if last is not None and seen[-1:] != [last.key]:
-            seen[:] = [last.key]
-            show(status, last)
-
-    return watch
 
 
 def _counted(status: Status, last: Result) -> Text:

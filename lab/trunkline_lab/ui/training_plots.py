@@ -10,10 +10,9 @@ import numpy as np
 
 from trunkline.errors import TrunklineError
 from trunkline.training import read_rows
-from trunkline_lab.ui.plots import _save
+from trunkline_lab.ui.plots import _HEAD, _INK, _SOFT, _bare, _figure, _save, _title
 
-_INK, _SOFT, _GRID = "#1f2933", "#7b8794", "#e4e7eb"
-_COLOURS = (
+_COLOURS = [
     "#2a7f9e",
     "#d1603d",
     "#5b8c3e",
@@ -24,15 +23,13 @@ _COLOURS = (
     "#6b6b6b",
     "#1d9a8a",
     "#9e4a2a",
-)
+]
 _HALF_LIFE = 0.012
 """Of all points; in the smoothed line a point that lies so far off counts half."""
 _LEAST_SPAN = 0.1
 """Of an axis for scores from 0 to 1, so that noise does not look like a change."""
 _MOST_NAMED = 16
 _PANEL = (5.2, 3.1)
-_HEAD = 0.74
-"""Inches for the title."""
 
 Row = Mapping[str, Any]
 Line = tuple[str, Sequence[float], Sequence[float]]
@@ -79,7 +76,7 @@ def _dev(rows: Sequence[Row]) -> tuple[str, str, list[dict[str, Any]]]:
         for mean in (name for name in names if name.count("/") == 2 and name.split("/")[1] == family):
             measure = mean.rpartition("/")[2]
             own = [
-                n for n in names if n.startswith(f"dev/{family}/") and n.count("/") == 3 and n.endswith(f"/{measure}")
+                n for n in names if n.count("/") == 3 and n.startswith(f"dev/{family}/") and n.endswith(f"/{measure}")
             ]
             panels.append(
                 {
@@ -90,11 +87,8 @@ def _dev(rows: Sequence[Row]) -> tuple[str, str, list[dict[str, Any]]]:
                     "share": measure != "loss",
                 }
             )
-    return (
-        "dev",
-        "held-out examples of each source, and their mean",
-        sorted(panels, key=lambda panel: not panel["share"]),
-    )
+    panels.sort(key=lambda panel: not panel["share"])
+    return "dev", "held-out examples of each source, and their mean", panels
 
 
 def _probes(rows: Sequence[Row]) -> tuple[str, str, list[dict[str, Any]]]:
@@ -140,20 +134,10 @@ def _line(rows: Sequence[Row], name: str) -> Line:
 
 
 def _draw(panels: Sequence[Mapping[str, Any]], name: str, title: str, path: Path) -> Path:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-    from matplotlib.layout_engine import ConstrainedLayoutEngine
-
     columns = min(2 if len(panels) in (2, 4) else 3, len(panels))
     lines = -(-len(panels) // columns)
-    width, height = max(_PANEL[0] * columns, 6.5), _PANEL[1] * lines + _HEAD
-    layout = ConstrainedLayoutEngine(
-        rect=(0.1 / width, 0.08 / height, 1 - 0.2 / width, 1 - (_HEAD + 0.08) / height), w_pad=0.12, h_pad=0.12
-    )
-    figure = Figure(figsize=(width, height), layout=layout, facecolor="white")
-    FigureCanvasAgg(figure)
-    figure.text(0.18 / width, 1 - 0.16 / height, name, va="top", color=_INK, size=14, weight="bold")
-    figure.text(0.18 / width, 1 - 0.46 / height, title, va="top", color=_SOFT, size=9.5)
+    figure = _figure(max(_PANEL[0] * columns, 6.5), _PANEL[1] * lines + _HEAD, w_pad=0.12, h_pad=0.12)
+    _title(figure, name, title)
     for number, panel in enumerate(panels):
         _panel(figure.add_subplot(lines, columns, number + 1), panel, last=number >= len(panels) - columns)
     return _save(figure, path)
@@ -174,16 +158,9 @@ def _panel(axes: Any, panel: Mapping[str, Any], *, last: bool) -> None:
         named.append((_short(_smooth(values)[-1]), _smooth(values)[-1], colour))
     if "bold" in panel:
         name, steps, values = panel["bold"]
-        axes.plot(
-            steps,
-            values,
-            color=_INK if panel.get("lines") else colour,
-            linewidth=2.2,
-            marker=_marker(steps),
-            markersize=4,
-        )
-        label = f"{name} {_short(values[-1])}".strip()
-        named.append((label, values[-1], _INK if panel.get("lines") else colour))
+        ink = _INK if panel.get("lines") else colour
+        axes.plot(steps, values, color=ink, linewidth=2.2, marker=_marker(steps), markersize=4)
+        named.append((f"{name} {_short(values[-1])}".strip(), values[-1], ink))
     axes.set_title(panel["title"], loc="left", color=_INK, size=10.5)
     _style(axes, last=last)
     if panel.get("share"):
@@ -221,34 +198,22 @@ def _style(axes: Any, *, last: bool) -> None:
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
     axes.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.6g}"))
-    axes.tick_params(colors=_SOFT, labelsize=8, length=0)
-    axes.grid(color=_GRID, linewidth=0.8)
-    axes.set_axisbelow(True)
+    axes.tick_params(colors=_SOFT, labelsize=8)
+    _bare(axes)
     if last:
         axes.set_xlabel("step", color=_SOFT, size=8.5)
-    for spine in axes.spines.values():
-        spine.set_visible(False)
 
 
 def _name_lines(axes: Any, named: Sequence[tuple[str, float, str]]) -> None:
     """Writes each line's name at its end, moved up or down so that none covers another."""
     if len(named) > _MOST_NAMED:
         named = named[-1:]
-    low, high = axes.get_ylim()
+    (low, high), across = axes.get_ylim(), axes.get_yaxis_transform()
     named = sorted(named, key=lambda item: item[1])
     places = _spread([value for _, value, _ in named], low, high, (high - low) * 0.072)
     for (name, value, colour), place in zip(named, places, strict=True):
-        axes.annotate(
-            name,
-            (1.0, value),
-            xycoords=axes.get_yaxis_transform(),
-            xytext=(1.015, place),
-            textcoords=axes.get_yaxis_transform(),
-            va="center",
-            color=colour,
-            size=8,
-            annotation_clip=False,
-        )
+        where = {"xycoords": across, "xytext": (1.015, place), "textcoords": across, "va": "center"}
+        axes.annotate(name, (1.0, value), color=colour, size=8, annotation_clip=False, **where)
 
 
 def _spread(wanted: Sequence[float], low: float, high: float, gap: float) -> list[float]:

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from pydantic import ValidationError
 
+from trunkline.data.records import require_some
 from trunkline.errors import RecipeError
 from trunkline.problems import list_problems
 from trunkline.text.examples import Example
@@ -50,10 +51,9 @@ class Reader:
             raise RecipeError(where, list_problems(error, model, prefix=f"reader {self.name}: ")) from None
 
     def read(self, path: str | Path, options: FileOptions | Mapping[str, Any] | None = None) -> Iterator[Example]:
-        """Yields the examples of a file; problems raise a DataError with file and line."""
+        """Yields the examples of a file; problems, and a file without any, raise a DataError with file and line."""
         checked = options if isinstance(options, FileOptions) else self.options(options, where=path)
-        examples: Iterator[Example] = getattr(self._module(), f"read_{self.name}")(path, checked)
-        return examples
+        return require_some(getattr(self._module(), f"read_{self.name}")(path, checked), path)
 
     def _module(self) -> Any:
         return importlib.import_module(f"{__name__}.{self.module}")

@@ -11,26 +11,11 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from trunkline.data.files import read_lines
-from trunkline.data.records import get_key, list_names, parse_json, read_json_lines, require_some, require_text, shorten
+from trunkline.data.records import get_key, list_names, parse_json, read_json_lines, require_text, shorten
 from trunkline.errors import DataError
 from trunkline.text.examples import NerExample, Scheme, Span, TagError, TextExample, decode_with_repairs, join_tokens
 
-__all__ = [
-    "Column",
-    "FileOptions",
-    "LabelOptions",
-    "RowsOptions",
-    "SentenceBuilder",
-    "TaggedOptions",
-    "TextBuilder",
-    "get_key",
-    "parse_json",
-    "read_columns",
-    "read_json_lines",
-    "require_some",
-    "require_text",
-    "shorten",
-]
+__all__ = ["get_key", "parse_json", "read_json_lines", "require_text", "shorten"]
 
 _log = logging.getLogger("trunkline.data")
 

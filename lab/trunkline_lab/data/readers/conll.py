@@ -13,7 +13,7 @@ from pydantic import Field
 from trunkline.data.files import read_lines
 from trunkline.errors import DataError
 from trunkline.text.examples import NerExample
-from trunkline_lab.data.readers.base import SentenceBuilder, TaggedOptions, require_some, shorten
+from trunkline_lab.data.readers.base import SentenceBuilder, TaggedOptions, shorten
 
 _log = logging.getLogger("trunkline.data")
 _BLANKS = re.compile(r"[ \t]+")
@@ -39,10 +39,6 @@ class ConllOptions(TaggedOptions):
 
 def read_conll(path: str | Path, options: ConllOptions) -> Iterator[NerExample]:
     """Yields the sentences; a row that is no token with a tag is a DataError unless `malformed` is `skip`."""
-    return require_some(_sentences(path, options), path, what="sentence")
-
-
-def _sentences(path: str | Path, options: ConllOptions) -> Iterator[NerExample]:
     builder = SentenceBuilder(path, options.scheme, options.strict)
     rows: list[tuple[int, str, str]] = []
     for row in _rows(path, options):

@@ -14,7 +14,7 @@ from trunkline.data.files import decode_text, read_lines
 from trunkline.errors import DataError
 from trunkline.text.examples import PairExample
 from trunkline_lab.data.archives import read_members
-from trunkline_lab.data.readers.base import FileOptions, require_some
+from trunkline_lab.data.readers.base import FileOptions
 
 _TAG = re.compile(r"<(/?)(\w+)>")
 _TAGGED_RECORDS_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
@@ -31,10 +31,6 @@ class TaggedRecordsOptions(FileOptions):
 
 def read_tagged_records(path: str | Path, options: TaggedRecordsOptions) -> Iterator[PairExample]:
     """Yields two fields of each record, without control characters; records in which one is blank are passed over."""
-    return require_some(_tagged_records_pairs(path, options), path, what="record with both fields")
-
-
-def _tagged_records_pairs(path: str | Path, options: TaggedRecordsOptions) -> Iterator[PairExample]:
     for fields in _records(path, options):
         left, right = (
             _tagged_records_clean(fields.get(name, [])) for name in (options.left_field, options.right_field)
@@ -93,10 +89,6 @@ def read_trivia(path: str | Path, options: TriviaOptions) -> Iterator[PairExampl
     The files mix UTF-8 with one other encoding, so each line that is not UTF-8 is read in `encoding`. Blocks without
     an answer are passed over.
     """
-    return require_some(_trivia_pairs(path, options), path, what="question")
-
-
-def _trivia_pairs(path: str | Path, options: TriviaOptions) -> Iterator[PairExample]:
     for _, content in read_members(path, options.pattern):
         question: list[str] | None = None
         for line in content.split(b"\n"):
@@ -132,10 +124,6 @@ class ReutersOptions(FileOptions):
 
 def read_reuters(path: str | Path, options: ReutersOptions) -> Iterator[PairExample]:
     """Yields title and body of the stories that have both, without control characters and the closing `Reuter`."""
-    return require_some(_reuters_pairs(path, options), path, what="story with title and body")
-
-
-def _reuters_pairs(path: str | Path, options: ReutersOptions) -> Iterator[PairExample]:
     for name, content in read_members(path, options.pattern):
         where = f"{path}!{name}"
         for story in decode_text(content, options.encoding, where).split("<REUTERS ")[1:]:
@@ -164,7 +152,12 @@ class MedquadOptions(FileOptions):
 
 def read_medquad(path: str | Path, options: MedquadOptions) -> Iterator[PairExample]:
     """Yields question and answer; answers that were removed for copyright are empty and passed over."""
-    return require_some(_medquad_pairs(path, options), path, what="question with an answer")
+    for name, content in read_members(path, options.pattern):
+        for item in _parse(content, f"{path}!{name}").iter("QAPair"):
+            question = " ".join((item.findtext("Question") or "").split())
+            answer = " ".join((item.findtext("Answer") or "").split())
+            if question and answer:
+                yield PairExample(question, answer)
 
 
 class _Builder(ElementTree.TreeBuilder):
@@ -186,12 +179,3 @@ def _parse(content: bytes, where: str) -> ElementTree.Element:
         raise DataError(
             f"the XML cannot be parsed ({error})", path=where, expected="UTF-8 without a document type"
         ) from None
-
-
-def _medquad_pairs(path: str | Path, options: MedquadOptions) -> Iterator[PairExample]:
-    for name, content in read_members(path, options.pattern):
-        for item in _parse(content, f"{path}!{name}").iter("QAPair"):
-            question = " ".join((item.findtext("Question") or "").split())
-            answer = " ".join((item.findtext("Answer") or "").split())
-            if question and answer:
-                yield PairExample(question, answer)

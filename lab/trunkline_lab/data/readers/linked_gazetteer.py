@@ -20,7 +20,7 @@ from trunkline.errors import DataError
 from trunkline.text.examples import NerExample, Span
 from trunkline.text.words import split_sentences, split_words
 from trunkline_lab.data.headers import normalise_header
-from trunkline_lab.data.readers.base import FileOptions, get_key, read_json_lines, require_some, shorten
+from trunkline_lab.data.readers.base import FileOptions, get_key, read_json_lines, shorten
 from trunkline_lab.data.readers.spans import trim_span
 
 _BRACKET = re.compile(r"\s*\([^)]*\)$")
@@ -46,7 +46,7 @@ class LinkedGazetteerOptions(FileOptions):
 def read_linked_gazetteer(path: str | Path, options: LinkedGazetteerOptions) -> Iterator[NerExample]:
     """Yields the sentences with at least one typed link; a link has up to `max_labels` spans, one for each label."""
     types = read_gazetteer(Path(path).parent / options.gazetteer, options)
-    return require_some(_sentences(path, options, types), path, what="sentence with a typed link")
+    return _sentences(path, options, types)
 
 
 def read_gazetteer(path: Path, options: LinkedGazetteerOptions) -> dict[str, tuple[str, ...]]:

@@ -18,7 +18,7 @@ from pydantic import Field, model_validator
 from trunkline.errors import DataError, RecipeError
 from trunkline.text.examples import NerExample, QaExample
 from trunkline_lab.data.readers import READERS
-from trunkline_lab.data.readers.base import FileOptions, require_some
+from trunkline_lab.data.readers.base import FileOptions
 
 TEMPLATES = (
     "Which words name {a} {concept}?",
@@ -76,10 +76,6 @@ def read_ner_questions(path: str | Path, options: NerQuestionsOptions) -> Iterat
     Raises:
         DataError: As the reader of the sentences raises it, or no question at all.
     """
-    return require_some(_questions(path, options), path, what="question")
-
-
-def _questions(path: str | Path, options: NerQuestionsOptions) -> Iterator[QaExample]:
     known = dict.fromkeys(concept_name(words) for words in options.concepts.values())
     fixed = bool(known)
     for example in READERS[options.of].read(path, options.inner()):

@@ -19,7 +19,6 @@ from trunkline_lab.data.readers.base import (
     get_key,
     read_columns,
     read_json_lines,
-    require_some,
     shorten,
 )
 
@@ -34,8 +33,7 @@ class PairTableOptions(RowsOptions):
 def read_pair_table(path: str | Path, options: PairTableOptions) -> Iterator[PairExample]:
     """Yields a pair a row; rows with a blank side are passed over."""
     columns = (options.left_column, options.right_column)
-    pairs = (PairExample(left, right) for _, (left, right) in read_columns(path, options, columns) if left and right)
-    return require_some(pairs, path, what="pair")
+    return (PairExample(left, right) for _, (left, right) in read_columns(path, options, columns) if left and right)
 
 
 class PairJsonlOptions(FileOptions):
@@ -48,10 +46,6 @@ class PairJsonlOptions(FileOptions):
 
 def read_pair_jsonl(path: str | Path, options: PairJsonlOptions) -> Iterator[PairExample]:
     """Yields a pair a line; lines with a blank side are passed over."""
-    return require_some(_pair_jsonl_pairs(path, options), path, what="pair")
-
-
-def _pair_jsonl_pairs(path: str | Path, options: PairJsonlOptions) -> Iterator[PairExample]:
     for line, record in read_json_lines(path, encoding=options.encoding):
         left, right = (get_key(record, key, path, line) for key in (options.left_key, options.right_key))
         if not isinstance(left, str) or not isinstance(right, str):
@@ -74,12 +68,6 @@ class ScoredPairsOptions(RowsOptions):
 
 def read_scored_pairs(path: str | Path, options: ScoredPairsOptions) -> Iterator[PairExample]:
     """Yields the pairs that score high enough; rows with a blank side or without a score are passed over."""
-    return require_some(
-        _scored_pairs_pairs(path, options), path, what=f"pair with a score of {options.min_score:g} or more"
-    )
-
-
-def _scored_pairs_pairs(path: str | Path, options: ScoredPairsOptions) -> Iterator[PairExample]:
     columns = (options.left_column, options.right_column, options.score_column)
     for line, (left, right, score) in read_columns(path, options, columns):
         if left and right and score and _number(score, path, line) >= options.min_score:
@@ -111,10 +99,6 @@ class AlignedLinesOptions(FileOptions):
 
 def read_aligned_lines(path: str | Path, options: AlignedLinesOptions) -> Iterator[PairExample]:
     """Yields a pair for each line; lines with a blank side, or with the same text on both, are passed over."""
-    return require_some(_aligned_lines_pairs(path, options), path, what="pair of different texts")
-
-
-def _aligned_lines_pairs(path: str | Path, options: AlignedLinesOptions) -> Iterator[PairExample]:
     beside = Path(path).parent / options.left
     right = read_lines(path, encoding=options.encoding)
     left = read_lines(beside, encoding=options.encoding)
@@ -142,10 +126,6 @@ class CaptionsOptions(FileOptions):
 
 def read_captions(path: str | Path, options: CaptionsOptions) -> Iterator[PairExample]:
     """Yields every pair of different captions of an image; captions of an image stand together in the file."""
-    return require_some(_captions_pairs(path, options), path, what="pair of captions")
-
-
-def _captions_pairs(path: str | Path, options: CaptionsOptions) -> Iterator[PairExample]:
     for image, rows in groupby(_captions(path, options), key=lambda row: row[0]):
         if options.drop_images and image.startswith(options.drop_images):
             continue

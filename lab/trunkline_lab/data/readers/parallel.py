@@ -12,7 +12,7 @@ from pydantic import Field, model_validator
 from trunkline.data.files import read_lines
 from trunkline.errors import DataError
 from trunkline.text.examples import NerExample, TextExample
-from trunkline_lab.data.readers.base import LabelOptions, SentenceBuilder, TaggedOptions, TextBuilder, require_some
+from trunkline_lab.data.readers.base import LabelOptions, SentenceBuilder, TaggedOptions, TextBuilder
 
 
 class ParallelOptions(TaggedOptions, LabelOptions):
@@ -30,10 +30,6 @@ class ParallelOptions(TaggedOptions, LabelOptions):
 
 def read_parallel(path: str | Path, options: ParallelOptions) -> Iterator[NerExample | TextExample]:
     """Yields an example for each pair of lines; pairs of empty lines are passed over."""
-    return require_some(_examples(path, options), path)
-
-
-def _examples(path: str | Path, options: ParallelOptions) -> Iterator[NerExample | TextExample]:
     second = Path(path).parent / (options.tags or options.labels or "")
     builder = SentenceBuilder(second, options.scheme, options.strict)
     texts = TextBuilder(path, options, label_path=second)

@@ -15,7 +15,7 @@ from trunkline.errors import DataError
 from trunkline.text.examples import PlainExample
 from trunkline.text.words import split_sentences
 from trunkline_lab.data.archives import read_members
-from trunkline_lab.data.readers.base import FileOptions, get_key, read_json_lines, require_some, shorten
+from trunkline_lab.data.readers.base import FileOptions, get_key, read_json_lines, shorten
 
 _MARKUP = re.compile(r"</?[A-Za-z][^<>]{0,200}>")
 _BLOCK_WORDS = 50_000
@@ -55,12 +55,24 @@ def read_corpus(path: str | Path, options: CorpusOptions) -> Iterator[PlainExamp
     Raises:
         DataError: No such archive, a damaged one, no text in it, or bytes that are not text in `encoding`.
     """
-    return require_some(_passages(path, options), path, what=f"text of {options.min_words} words or more")
+    encoding = "latin-1" if options.fallback_encoding else options.encoding
+    for name, content in read_members(path, options.members):
+        where = f"{path}!{name}"
+        if b"\0" in content:
+            raise DataError("a NUL byte, so this is a binary file or UTF-16", path=where, expected="text")
+        lines = (line.removesuffix("\r") for line in decode_text(content, encoding, where).split("\n"))
+        for block in _blocks(_decoded(enumerate(lines, 1), where, options), options.split):
+            yield from cut_text(_plain(block, options), options)
 
 
 def read_plain_jsonl(path: str | Path, options: PlainJsonlOptions) -> Iterator[PlainExample]:
     """Yields the passages of each line's text; lines whose text is blank are passed over."""
-    return require_some(_line_passages(path, options), path, what=f"text of {options.min_words} words or more")
+    for line, record in read_json_lines(path, encoding=options.encoding):
+        for part in _records(record, options, path, line):
+            text = get_key(part, options.text_key, path, line)
+            if not isinstance(text, str):
+                raise DataError(f"the text is {shorten(text)}", path=path, line=line, expected="a text as a string")
+            yield from cut_text(text, options)
 
 
 def cut_text(text: str, options: Passages) -> Iterator[PlainExample]:
@@ -79,18 +91,6 @@ def cut_text(text: str, options: Passages) -> Iterator[PlainExample]:
 def _passage(words: list[str], options: Passages) -> Iterator[PlainExample]:
     if len(words) >= options.min_words:
         yield PlainExample(" ".join(words))
-
-
-def _passages(path: str | Path, options: CorpusOptions) -> Iterator[PlainExample]:
-    # Latin-1 keeps every byte, so that each line can be decoded by itself.
-    encoding = "latin-1" if options.fallback_encoding else options.encoding
-    for name, content in read_members(path, options.members):
-        where = f"{path}!{name}"
-        if b"\0" in content:
-            raise DataError("a NUL byte, so this is a binary file or UTF-16", path=where, expected="text")
-        lines = (line.removesuffix("\r") for line in decode_text(content, encoding, where).split("\n"))
-        for block in _blocks(_decoded(enumerate(lines, 1), where, options), options.split):
-            yield from cut_text(_plain(block, options), options)
 
 
 def _decoded(lines: Iterable[tuple[int, str]], where: str, options: CorpusOptions) -> Iterator[str]:
@@ -140,15 +140,6 @@ def _plain(text: str, options: CorpusOptions) -> str:
         return text
     tokens = (token.rpartition(options.tag_separator)[0] or token for token in text.split())
     return " ".join('"' if token in ("``", "''") else token for token in tokens)
-
-
-def _line_passages(path: str | Path, options: PlainJsonlOptions) -> Iterator[PlainExample]:
-    for line, record in read_json_lines(path, encoding=options.encoding):
-        for part in _records(record, options, path, line):
-            text = get_key(part, options.text_key, path, line)
-            if not isinstance(text, str):
-                raise DataError(f"the text is {shorten(text)}", path=path, line=line, expected="a text as a string")
-            yield from cut_text(text, options)
 
 
 def _records(record: dict[str, Any], options: PlainJsonlOptions, path: str | Path, line: int) -> list[dict[str, Any]]:

@@ -18,7 +18,7 @@ from pydantic import Field
 from trunkline.errors import DataError
 from trunkline.text.examples import NerExample, PairExample
 from trunkline.text.words import split_words
-from trunkline_lab.data.readers.base import FileOptions, get_key, read_json_lines, require_some, require_text, shorten
+from trunkline_lab.data.readers.base import FileOptions, get_key, read_json_lines, require_text, shorten
 from trunkline_lab.data.readers.spans import trim_span
 
 
@@ -30,10 +30,6 @@ class SgdSpansOptions(FileOptions):
 
 def read_sgd_spans(path: str | Path, options: SgdSpansOptions) -> Iterator[NerExample]:
     """Yields the utterances; one text span may have several slots, where services name it differently."""
-    return require_some(_examples(path, options), path, what="utterance with a slot")
-
-
-def _examples(path: str | Path, options: SgdSpansOptions) -> Iterator[NerExample]:
     for line, record in read_json_lines(path, encoding=options.encoding):
         text = get_key(record, "u", path, line)
         require_text(text, "utterance", path, line)
@@ -60,10 +56,6 @@ class SgdTurnsOptions(FileOptions):
 
 def read_sgd_turns(path: str | Path, options: SgdTurnsOptions) -> Iterator[PairExample]:
     """Yields each turn with the one that answers it."""
-    return require_some(_sgd_turns_pairs(path, options), path, what="pair of turns")
-
-
-def _sgd_turns_pairs(path: str | Path, options: SgdTurnsOptions) -> Iterator[PairExample]:
     before: tuple[object, str] = (None, "")
     seen: set[PairExample] = set()
     for line, record in read_json_lines(path, encoding=options.encoding):
@@ -106,10 +98,6 @@ def read_sgd_same_intent(path: str | Path, options: SgdSameIntentOptions) -> Ite
     A turn's partners are the next ones in an order that depends only on the texts. Turns with no intent or several,
     and those whose words recur under another kind, are left out.
     """
-    return require_some(_sgd_same_intent_pairs(path, options), path, what="pair of turns of one kind")
-
-
-def _sgd_same_intent_pairs(path: str | Path, options: SgdSameIntentOptions) -> Iterator[PairExample]:
     kinds = _collect(path, options)
     for kind in sorted(kinds):
         texts = sorted(kinds[kind], key=lambda text: hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest())

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from trunkline.errors import DataError
 from trunkline.text.examples import NerExample, Span
 from trunkline.text.words import split_words
-from trunkline_lab.data.readers.base import FileOptions, get_key, read_json_lines, require_some, require_text, shorten
+from trunkline_lab.data.readers.base import FileOptions, get_key, read_json_lines, require_text, shorten
 
 
 class SpansOptions(FileOptions):
@@ -26,10 +26,6 @@ class SpansOptions(FileOptions):
 
 def read_spans(path: str | Path, options: SpansOptions) -> Iterator[NerExample]:
     """Yields a text a line; blanks around texts and entities are cut off and the offsets moved along."""
-    return require_some(_examples(path, options), path)
-
-
-def _examples(path: str | Path, options: SpansOptions) -> Iterator[NerExample]:
     for line, record in read_json_lines(path, encoding=options.encoding):
         yield build_example(record, options, path, line)
 

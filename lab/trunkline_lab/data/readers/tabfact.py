@@ -20,7 +20,7 @@ from trunkline.text.examples import NerExample, Span
 from trunkline.text.words import split_words
 from trunkline_lab.data.archives import read_members
 from trunkline_lab.data.headers import normalise_header
-from trunkline_lab.data.readers.base import FileOptions, parse_json, require_some, shorten
+from trunkline_lab.data.readers.base import FileOptions, parse_json, shorten
 
 _LINK = re.compile(r"#([^#]*);(-?\d{1,9}),(-?\d{1,9})#")
 _SIZE_LIMIT = 512 * 1024**2
@@ -47,10 +47,6 @@ def read_tabfact(path: str | Path, options: TabfactOptions) -> Iterator[NerExamp
     column `club`), mentions such as `total` and `yes`, and, by default, bare numbers: what a number counts is said by
     its column, not by itself.
     """
-    return require_some(_statements(path, options), path, what="statement that mentions a cell")
-
-
-def _statements(path: str | Path, options: TabfactOptions) -> Iterator[NerExample]:
     tables = _load(path, options)
     headers = _headers(Path(path).parent / options.tables, options, tables)
     for name, statements in tables.items():

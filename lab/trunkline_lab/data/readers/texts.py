@@ -21,7 +21,6 @@ from trunkline_lab.data.readers.base import (
     get_key,
     read_columns,
     read_json_lines,
-    require_some,
     shorten,
 )
 
@@ -40,10 +39,6 @@ class TableOptions(RowsOptions, LabelOptions):
 
 def read_table(path: str | Path, options: TableOptions) -> Iterator[TextExample]:
     """Yields a text a row."""
-    return require_some(_table_examples(path, options), path)
-
-
-def _table_examples(path: str | Path, options: TableOptions) -> Iterator[TextExample]:
     columns = options.text_column if isinstance(options.text_column, tuple) else (options.text_column,)
     builder = TextBuilder(path, options)
     for line, (*texts, label) in read_columns(path, options, (*columns, options.label_column)):
@@ -63,10 +58,6 @@ class JsonlTextOptions(LabelOptions):
 
 def read_jsonl_text(path: str | Path, options: JsonlTextOptions) -> Iterator[TextExample]:
     """Yields a text a line; numbers are labels, too."""
-    return require_some(_jsonl_examples(path, options), path)
-
-
-def _jsonl_examples(path: str | Path, options: JsonlTextOptions) -> Iterator[TextExample]:
     builder = TextBuilder(path, options)
     for line, record in read_json_lines(path, encoding=options.encoding):
         text, label = (get_key(record, key, path, line) for key in (options.text_key, options.label_key))
@@ -88,10 +79,6 @@ class LabelTextOptions(LabelOptions):
 
 def read_label_text(path: str | Path, options: LabelTextOptions) -> Iterator[TextExample]:
     """Yields a text a line; empty lines are passed over."""
-    return require_some(_label_text_examples(path, options), path)
-
-
-def _label_text_examples(path: str | Path, options: LabelTextOptions) -> Iterator[TextExample]:
     builder = TextBuilder(path, options)
     for line, content in read_lines(path, encoding=options.encoding):
         if line <= options.skip_lines or not content.strip():
@@ -123,10 +110,6 @@ class JsonListsOptions(LabelOptions):
 
 def read_json_lists(path: str | Path, options: JsonListsOptions) -> Iterator[TextExample]:
     """Yields a text an item of the list."""
-    return require_some(_json_lists_examples(path, options), path)
-
-
-def _json_lists_examples(path: str | Path, options: JsonListsOptions) -> Iterator[TextExample]:
     builder = TextBuilder(path, options)
     for line, item in read_json_items(path, options.list_keys, encoding=options.encoding):
         if not isinstance(item, list) or len(item) != 2:
@@ -151,10 +134,6 @@ class PostsOptions(LabelOptions):
 
 def read_posts(path: str | Path, options: PostsOptions) -> Iterator[TextExample]:
     """Yields a message a file, in the archive's order; lines of a message stay lines."""
-    return require_some(_posts_examples(path, options), path, what="message")
-
-
-def _posts_examples(path: str | Path, options: PostsOptions) -> Iterator[TextExample]:
     builder = TextBuilder(path, options)
     for name, content in read_members(path, options.pattern):
         where = f"{path}!{name}"

@@ -19,7 +19,6 @@ from trunkline_lab.data.readers.base import (
     get_key,
     read_columns,
     read_json_lines,
-    require_some,
     require_text,
     shorten,
 )
@@ -35,10 +34,6 @@ class TokensOptions(TaggedOptions):
 
 def read_tokens(path: str | Path, options: TokensOptions) -> Iterator[NerExample]:
     """Yields a sentence a line."""
-    return require_some(_tokens_examples(path, options), path, what="sentence")
-
-
-def _tokens_examples(path: str | Path, options: TokensOptions) -> Iterator[NerExample]:
     builder = SentenceBuilder(path, options.scheme, options.strict)
     for line, record in read_json_lines(path, encoding=options.encoding):
         tokens = get_key(record, options.tokens_key, path, line)
@@ -80,10 +75,6 @@ class TokenTableOptions(RowsOptions, TaggedOptions):
 
 def read_token_table(path: str | Path, options: TokenTableOptions) -> Iterator[NerExample]:
     """Yields the sentences in the order of the file."""
-    return require_some(_sentences(path, options), path, what="sentence")
-
-
-def _sentences(path: str | Path, options: TokenTableOptions) -> Iterator[NerExample]:
     builder = SentenceBuilder(path, options.scheme, options.strict)
     columns = [*options.sentence_columns, options.token_column, options.tag_column]
     current: list[str] = []
@@ -115,10 +106,6 @@ class TypedMentionsOptions(FileOptions):
 
 def read_typed_mentions(path: str | Path, options: TypedMentionsOptions) -> Iterator[NerExample]:
     """Yields the sentences, in each a span for every type of its mention; mentions without a type are passed over."""
-    return require_some(_typed_mentions_examples(path, options), path, what="mention with a type")
-
-
-def _typed_mentions_examples(path: str | Path, options: TypedMentionsOptions) -> Iterator[NerExample]:
     for line, record in read_json_lines(path, encoding=options.encoding):
         left, right, types = (
             _strings(record, key, path, line) for key in (options.left_key, options.right_key, options.types_key)

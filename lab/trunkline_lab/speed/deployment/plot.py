@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from trunkline_lab.ui.plots import _save
+from trunkline_lab.ui.plots import _INK, _SOFT, _save
 
-_INK, _SOFT, _OURS, _PEER = "#1f2933", "#7b8794", "#2a7f9e", "#c3cbd3"
+_OURS, _PEER = "#2a7f9e", "#c3cbd3"
 
 
 def plot(content: Mapping[str, Any], path: Path) -> Path:
@@ -32,15 +32,9 @@ def plot(content: Mapping[str, Any], path: Path) -> Path:
         axis.tick_params(length=0)
         axis.set_title(title, loc="left", color=_INK, size=10.5, weight="bold")
         for place, value in enumerate(values):
-            axis.annotate(
-                f"{value:.3g}" if value < 1000 else f"{value:,.0f}",
-                (value, place),
-                xytext=(4, 0),
-                textcoords="offset points",
-                va="center_baseline",
-                size=8.5,
-                color=_SOFT,
-            )
+            where: Any = {"xytext": (4, 0), "textcoords": "offset points", "va": "center_baseline"}
+            shown = f"{value:.3g}" if value < 1000 else f"{value:,.0f}"
+            axis.annotate(shown, (value, place), size=8.5, color=_SOFT, **where)
         for spine in axis.spines.values():
             spine.set_visible(False)
     return _save(figure, path)
@@ -48,15 +42,12 @@ def plot(content: Mapping[str, Any], path: Path) -> Path:
 
 def _panels(parts: Mapping[str, Any]) -> list[tuple[str, dict[str, float]]]:
     panels = []
-    for name, title in (
-        ("one", "One task with its adapter, ms"),
-        ("eight", "Eight tasks on one text, ms"),
-        ("mixed", "Eight rows, ms"),
-    ):
+    titles = {"one": "One task with its adapter", "eight": "Eight tasks on one text", "mixed": "Eight rows"}
+    for name, title in titles.items():
         if name in parts:
             rows = {key: row["median"] for key, row in parts[name]["summary"].items()}
             shown = {key: value for key, value in rows.items() if not key.startswith("switch")}
-            panels.append((title, dict(sorted(shown.items(), key=lambda item: item[1]))))
+            panels.append((f"{title}, ms", dict(sorted(shown.items(), key=lambda item: item[1]))))
     if "twenty" in parts:
         rows = parts["twenty"]["rows"]
         panels.append(("Twenty tasks, MB on disk", {name: row["disk"] for name, row in rows.items()}))
