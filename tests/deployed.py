@@ -121,17 +121,17 @@ def deploy(loaded: Loaded, folder: Path, bank: bool = True, lora_targets: Sequen
     return folder
 
 
-def with_both(loaded: Loaded, folder: Path) -> Path:
+def with_both(loaded: Loaded, folder: Path, **options: Any) -> Path:
     """Writes a bundle with graphs and with weights for torch."""
-    graphs, weights = deploy(loaded, folder / "graphs"), folder / "weights"
+    graphs, weights = open_bundle(deploy(loaded, folder / "graphs", **options)), folder / "weights"
     save_bundle(loaded, weights)
     opened = open_bundle(weights)
     write_bundle(
         folder / "both",
-        opened.manifest,
+        dataclasses.replace(opened.manifest, lora_targets=graphs.manifest.lora_targets),
         Parts(
             tokenizer=opened.tokenizer,
-            graphs=open_bundle(graphs).graphs,
+            graphs=graphs.graphs,
             checkpoint={part: weights / file for part, file in opened.manifest.checkpoint.items()},
             adapters={family: adapter.content for family, adapter in opened.primaries.items()},
             tasks={name: task.content for name, task in opened.tasks.items()},

@@ -14,7 +14,7 @@ from trunkline.bundle.lora import LORA_TARGETS, Shapes, complete, fuse, lora_sha
 from trunkline.encoder.architectures import EncoderConfig
 from trunkline.encoder.encoder import Encoder
 from trunkline.encoder.lora import adapter_arrays
-from trunkline.engine.session import open_session
+from trunkline.engine.onnx import open_session
 from trunkline.export.graph import branch_graph, trunk_graph
 from trunkline.export.parity import Adapter
 from trunkline.export.weights import BackboneWeights

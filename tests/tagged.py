@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from trunkline.tasks.ner import unheld_spans, word_spans
-from trunkline.text.examples import NerExample
-from trunkline.text.tags import Scheme, WordSpan, encode_bio
+from trunkline.text.examples import NerExample, Scheme, WordSpan, encode_bio
 
 
 def spans_to_bio(example: NerExample) -> tuple[list[str], int]:

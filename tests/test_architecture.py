@@ -20,9 +20,9 @@ LEVELS = [
     {"config"},
     {"text", "bundle"},
     {"tasks"},
-    {"data", "heads"},
+    {"data", "heads", "hub"},
     {"encoder"},
-    {"engine", "training", "hub", "results"},
+    {"engine", "training", "results"},
     {"adapt", "label"},
     {"prefinetune", "export"},
     {"model"},
@@ -33,8 +33,8 @@ LEVELS = [
 LEVEL = {part: number for number, parts in enumerate(LEVELS) for part in parts}
 
 TORCH = {"torch", "transformers", "accelerate", "datasets", "onnx"}
-EXTRAS = TORCH | {"sklearn", "matplotlib", "cryptography", "httpx", "tenacity", "pyarrow", "huggingface_hub", "scipy"}
-WITH_TORCH = {"adapt", "encoder", "export", "prefinetune", "training", "engine/torch.py", "ui/training_plots.py"}
+EXTRAS = TORCH | {"sklearn", "matplotlib", "cryptography", "httpx", "pyarrow", "huggingface_hub", "scipy"}
+WITH_TORCH = {"adapt", "encoder", "export", "prefinetune", "training", "engine/torch.py"}
 """What needs the extra [train]; it is imported inside functions of other parts alone."""
 
 WITHOUT_TORCH = {"encoder/architectures.py", "encoder/embedded.py", "encoder/resolve.py", "adapt/settings.py"}
@@ -161,6 +161,6 @@ def test_recipes_of_the_product_parse():
 
 
 def test_the_schema_in_the_documentation_is_that_of_the_code():
-    from trunkline.bundle.schema import SCHEMA
+    from trunkline.bundle.manifest import SCHEMA
 
     assert json.loads((ROOT / "docs" / "bundle.schema.json").read_text(encoding="utf-8")) == SCHEMA

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +15,8 @@ from trunkline.config import PrefinetuneRecipe, parse_recipe
 from trunkline.encoder.architectures import EncoderConfig
 from trunkline.encoder.encoder import Encoder, TokenBatch
 from trunkline.encoder.lora import Deltas, LoraAdapter, LoraConfig
-from trunkline.text.packing import ROW_WIDTH, pack, text_unit
-from trunkline.text.tokens import TextTokenizer
+from trunkline.encoder.storage import checkpoint_files
+from trunkline.text.tokens import ROW_WIDTH, TextTokenizer, pack, text_unit
 
 KINDS = ("bert", "distilbert", "roberta", "xlm-roberta", "electra")
 WIDTH = 32
@@ -242,3 +242,11 @@ def bundle_tensors(folder: Path) -> dict[str, Tensor]:
 def same_bits(left: dict[str, Tensor], right: dict[str, Tensor]) -> bool:
     """Whether two sets of tensors are equal bit for bit."""
     return left.keys() == right.keys() and bool(left) and all(torch.equal(left[key], right[key]) for key in left)
+
+
+def save_encoder(encoder: Encoder, folder: Path, raw_config: Mapping[str, Any]) -> None:
+    """An encoder's folder in Hugging Face layout, without a tokenizer."""
+    folder.mkdir(parents=True, exist_ok=True)
+    files = checkpoint_files(encoder, raw_config)
+    for name, file in (("config", "config.json"), ("weights", "model.safetensors")):
+        (folder / file).write_bytes(files[name])

@@ -15,7 +15,7 @@ import tiny_deployed
 import tiny_models
 from trunkline.bundle.files import open_bundle
 from trunkline.encoder.bundle_files import Loaded, load_any, load_bundle
-from trunkline.engine.session import open_session
+from trunkline.engine.onnx import open_session
 from trunkline.errors import TrunklineError
 from trunkline.export.bundle import export_bundle
 from trunkline.export.options import ExportOptions

@@ -26,12 +26,11 @@ from trunkline.encoder.encoder import Encoder, TokenBatch
 from trunkline.encoder.resolve import resolve
 from trunkline.encoder.storage import load_encoder, load_tokenizer
 from trunkline.engine import default
-from trunkline.engine.session import open_session
+from trunkline.engine.onnx import open_session
 from trunkline.export.graph import DEFAULT_LORA_TARGETS, Attention, branch_graph, trunk_graph
 from trunkline.export.quantise import PLANS, Calibration, calibrate, quantised_kernels
 from trunkline.export.weights import BackboneWeights, shorten_positions, take_weights
-from trunkline.text.packing import pack, text_unit
-from trunkline.text.tokens import TextTokenizer
+from trunkline.text.tokens import TextTokenizer, pack, text_unit
 
 FORK = 3
 PLAN = PLANS["int8"]

@@ -18,7 +18,7 @@ from trunkline.bundle.lora import FloatArray, Inputs, fuse
 from trunkline.bundle.manifest import TOKENIZER
 from trunkline.encoder.encoder import Encoder
 from trunkline.encoder.lora import LoraAdapter, adapter_arrays
-from trunkline.engine.session import open_session
+from trunkline.engine.onnx import open_session
 from trunkline.errors import TrunklineError
 from trunkline.export import graph as graphs
 from trunkline.export.builder import Builder

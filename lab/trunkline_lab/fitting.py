@@ -22,8 +22,7 @@ from trunkline.heads.fit import LabelledFeatures, fit_head
 from trunkline.heads.linear import LinearHead
 from trunkline.tasks import Family, Labels, Scored, get_family
 from trunkline.tasks.base import Scores
-from trunkline.text.packing import UnitText
-from trunkline.text.tokens import TextTokenizer
+from trunkline.text.tokens import TextTokenizer, UnitText
 from trunkline.text.words import split_words
 
 

@@ -30,11 +30,11 @@ from trunkline.config import PrefinetuneRecipe, load_recipe
 from trunkline.encoder.bundle_files import load_any
 from trunkline.errors import TrunklineError
 from trunkline.prefinetune import prefinetune
-from trunkline.prefinetune.merge import merge_bundles
 from trunkline.prefinetune.model import PrefinetuneModel
-from trunkline.prefinetune.monitor import Probe
-from trunkline.training.log import read_rows, write_rows
-from trunkline.training.precision import resolve_precision
+from trunkline.prefinetune.record import Probe
+from trunkline.prefinetune.strategies import merge_bundles
+from trunkline.training import read_rows, write_rows
+from trunkline.training.distributed import resolve_precision
 from trunkline.ui import training_bar
 from trunkline.versions import versions
 from trunkline_lab.conflict.measure import FILE as CONFLICT_FILE

@@ -8,8 +8,8 @@ import threading
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from trunkline.bundle.files import file_problems, listed, read_manifest
-from trunkline.bundle.manifest import MANIFEST, SIGNATURE
+from trunkline.bundle.files import file_problems, read_manifest
+from trunkline.bundle.manifest import MANIFEST, SIGNATURE, listed
 from trunkline.errors import DataError, TrunklineError
 from trunkline.extras import needs
 

@@ -14,16 +14,15 @@ from trunkline.bundle.files import Bundle, is_bundle, open_bundle, read_manifest
 from trunkline.bundle.manifest import check_name, name_of
 from trunkline.bundle.parts import Task, read_task, task_bytes
 from trunkline.data.inputs import check_learnable, examples_from, texts_from, unit_warnings
+from trunkline.engine import open_engine, open_source
 from trunkline.engine.base import Predictor, chosen_tasks
-from trunkline.engine.opening import open_engine, open_source
 from trunkline.engine.rows import TextReader
 from trunkline.errors import TrunklineError
 from trunkline.extras import needs
 from trunkline.heads.fit import LabelledFeatures, fit_head
 from trunkline.results import Evaluation, FitReport
 from trunkline.tasks import Labels, get_family
-from trunkline.text.packing import UnitText
-from trunkline.text.tokens import TextTokenizer, unknown_share
+from trunkline.text.tokens import TextTokenizer, UnitText, unknown_share
 
 BATCH = 256
 """Texts that are predicted on together."""
@@ -123,31 +122,13 @@ class Model:
             TrunklineError: Labels that cannot be learnt, with what to do; a task that is there already.
         """
         began = time.perf_counter()
-        check_name(name)
-        if name in self.tasks and not replace:
-            raise TrunklineError(
-                f"there is a task {name} already", todo="Pass replace=True (--replace), or take another name"
-            )
-        if mode not in MODES:
-            raise TrunklineError(f"mode {mode!r}", expected=f"one of {', '.join(MODES)}")
+        self._check_new(name, replace)
         kind, train = examples_from(texts, labels, family)
         dev_part, test_part = self._part(dev, kind, "dev"), self._part(test, kind, "test")
         warnings = check_learnable(kind, train, dev_part, test_part)
-        if mode != "head":
-            with needs("train", f"mode {mode}"):
-                from trunkline.adapt import fit_lora
-            task, chosen = fit_lora(self, name, kind, (train, dev_part), only_if_better=mode == "auto", **settings)
-        else:
-            other = sorted(settings.keys() - {"seed"})
-            if other:
-                raise TrunklineError(f"mode head has no setting {other[0]!r}", expected="seed", todo="Use mode='lora'")
-            task, chosen = self.fit_head(name, kind, (train, dev_part), settings.get("seed", 0))
+        task, chosen = self._learnt(name, kind, (train, dev_part), mode, settings)
         before = self._predictor.tasks.get(name)
-        replaced = None if before is None else before.info.get("cross_validation", {}).get("scores")
         self._predictor.add(task)
-        read = self._predictor.reader.read([example.text for example in train])
-        missed = get_family(kind).unheld(train, [part.borders(task.units) for part in read])
-        unknown = unknown_share([part.tokens for part in read], self.tokenizer.unknown)
         return FitReport(
             task=name,
             family=kind,
@@ -160,8 +141,8 @@ class Model:
             precision=self.precision,
             bytes=len(task.content),
             seconds=round(time.perf_counter() - began, 3),
-            replaced=replaced,
-            warnings=[*warnings, *unit_warnings(missed, unknown)],
+            replaced=before.info.get("cross_validation", {}).get("scores") if before else None,
+            warnings=[*warnings, *self._unit_warnings(task, train)],
         )
 
     def predict(self, texts: Any, tasks: Sequence[str] | None = None) -> list[dict[str, Any]]:
@@ -210,10 +191,7 @@ class Model:
     def evaluate(self, name: str, texts: Any, labels: Any = None) -> Evaluation:
         """Scores a task on labelled texts: overall, a row a label, the confusion matrix and the wrong examples.
 
-        Args:
-            name: The task.
-            texts: As for `fit`.
-            labels: As for `fit`.
+        Texts and labels are given as for `fit`.
 
         Raises:
             TrunklineError: There is no such task, or the labels are of another family.
@@ -231,9 +209,7 @@ class Model:
         Raises:
             TrunklineError: The file is damaged, belongs to another backbone or primary adapter, or the name is taken.
         """
-        check_name(name)
-        if name in self.tasks and not replace:
-            raise TrunklineError(f"there is a task {name} already", todo="Pass replace=True, or take another name")
+        self._check_new(name, replace)
         content = source if isinstance(source, bytes) else Path(source).expanduser()
         self._predictor.add(read_task(content, dataclasses.replace(self._bundle.manifest, tasks={}), name))
 
@@ -335,7 +311,25 @@ class Model:
         tokenised = [kind.units(part.text, own, part.tokens) for part, own in zip(read, borders, strict=True)]
         return LabelledFeatures(examples, texts, [], targets), tokenised
 
-    def fit_head(
+    def _learnt(
+        self, name: str, family: str, parts: tuple[Sequence[Any], Sequence[Any]], mode: str, settings: dict[str, Any]
+    ) -> tuple[Task, dict[str, Any]]:
+        if mode not in MODES:
+            raise TrunklineError(f"mode {mode!r}", expected=f"one of {', '.join(MODES)}")
+        if mode != "head":
+            with needs("train", f"mode {mode}"):
+                from trunkline.adapt import fit_lora
+            return fit_lora(self, name, family, parts, only_if_better=mode == "auto", **settings)
+        for other in settings.keys() - {"seed"}:
+            raise TrunklineError(f"mode head has no setting {other!r}", expected="seed", todo="Use mode='lora'")
+        return self._fit_head(name, family, parts, settings.get("seed", 0))
+
+    def _unit_warnings(self, task: Task, train: Sequence[Any]) -> list[str]:
+        read = self._predictor.reader.read([example.text for example in train])
+        missed = get_family(task.family).unheld(train, [part.borders(task.units) for part in read])
+        return unit_warnings(missed, unknown_share([part.tokens for part in read], self.tokenizer.unknown))
+
+    def _fit_head(
         self, name: str, family: str, parts: tuple[Sequence[Any], Sequence[Any]], seed: int
     ) -> tuple[Task, dict[str, Any]]:
         """A task with a head on frozen features, from train and dev examples, and how it was chosen; see `fit`."""
@@ -348,6 +342,12 @@ class Model:
         manifest = dataclasses.replace(self._bundle.manifest, tasks={})
         content = task_bytes(manifest, family, labels, fitted.head, units=units, info=info)
         return read_task(content, manifest, name), fitted.record()
+
+    def _check_new(self, name: str, replace: bool) -> None:
+        check_name(name)
+        if name in self.tasks and not replace:
+            todo = "Pass replace=True (--replace), or take another name"
+            raise TrunklineError(f"there is a task {name} already", todo=todo)
 
     def _part(self, given: Any, family: str, what: str) -> list[Any]:
         if given is None:

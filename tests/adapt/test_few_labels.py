@@ -24,7 +24,7 @@ from trunkline.encoder.lora import LoraAdapter
 from trunkline.errors import TrunklineError
 from trunkline.tasks import get_family
 from trunkline.text.examples import NerExample, Span, TextExample
-from trunkline.text.packing import UnitText, pack
+from trunkline.text.tokens import UnitText, pack
 from trunkline.text.words import split_words
 
 
@@ -205,7 +205,7 @@ def test_auto_keeps_the_one_of_less_held_out_log_loss(
     assert report.mode == mode
     alone = trunkline.load(folder)
     alone.fit("kinds", text_examples(24, 1))
-    same = model._predictor.tasks["kinds"].feeds["head.weight"] == alone._predictor.tasks["kinds"].feeds["head.weight"]
+    same = model._predictor.tasks["kinds"].head.weight == alone._predictor.tasks["kinds"].head.weight
     assert same.all() == (mode == "head")
     assert report.cross_validation["lora" if mode == "head" else "head"].keys() == {"log_loss", "scores"}
 
@@ -359,3 +359,15 @@ def test_training_on_kept_states_is_training_on_the_trunk(short: Loaded, monkeyp
     assert len(calls) > 10
     for one, other in zip(kept.lora.parameters(), computed.lora.parameters(), strict=True):
         torch.testing.assert_close(one, other, atol=1e-4, rtol=1e-3)
+
+
+def test_updates_are_those_that_the_graphs_have_inputs_for(tiny: Loaded, tmp_path: Path) -> None:
+    narrow = trunkline.load(deployed.with_both(tiny, tmp_path / "narrow", lora_targets=("qkv", "down")))
+    narrow.fit("kinds", text_examples(12, 1), mode="lora", steps=2)
+    names = {name.split(".")[2] for name in narrow._predictor.tasks["kinds"].lora_arrays()}
+    assert names == {"query", "key", "value", "down"}
+    with pytest.raises(TrunklineError, match=r"LoRA on up\. Expected some of down, key, query, value"):
+        narrow.fit("more", text_examples(12, 1), mode="lora", targets=("up", "query"))
+    none = trunkline.load(deployed.with_both(tiny, tmp_path / "none", lora_targets=()))
+    with pytest.raises(TrunklineError, match="LoRA on no linear layer"):
+        none.fit("kinds", text_examples(12, 1), mode="lora")

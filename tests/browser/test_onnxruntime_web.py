@@ -12,7 +12,7 @@ import tiny_models
 from trunkline.bundle.lora import LORA_TARGETS, complete, fuse, lora_shapes
 from trunkline.encoder.bundle_files import Loaded
 from trunkline.encoder.lora import adapter_arrays
-from trunkline.engine.session import open_session
+from trunkline.engine.onnx import open_session
 from trunkline.export.graph import branch_graph, trunk_graph
 from trunkline.export.quantise import Plan, calibrate, quantised_kernels
 from trunkline.export.weights import take_weights

@@ -25,7 +25,7 @@ from trunkline.bundle.manifest import FileEntry, Manifest
 from trunkline.bundle.parts import read_primary, read_task
 from trunkline.bundle.tensors import write_tensors
 from trunkline.encoder.bundle_files import Loaded, load_bundle, save_bundle
-from trunkline.engine.session import give_back_memory
+from trunkline.engine.onnx import give_back_memory
 from trunkline.errors import DataError, MismatchError, TrunklineError
 
 

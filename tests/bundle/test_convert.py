@@ -19,16 +19,12 @@ from trunkline.bundle.files import open_bundle
 from trunkline.cli import app
 from trunkline.encoder.bundle_files import Loaded, load_bundle
 from trunkline.encoder.lora import LoraAdapter
-from trunkline.encoder.storage import checkpoint_files
 from trunkline.errors import DataError, EncoderError, MismatchError, TrunklineError
 
 
 def write_old(folder: Path, tiny: Loaded, adapters: dict[str, LoraAdapter], max_length: int = 48) -> Path:
     """A training bundle of format 1: adapters as torch has them, alpha and ranks in their description, a task."""
-    names = {"config": "config.json", "weights": "model.safetensors"}
-    (folder / "backbone").mkdir(parents=True)
-    for part, content in checkpoint_files(tiny.encoder, tiny.config).items():
-        (folder / "backbone" / names[part]).write_bytes(content)
+    tiny_models.save_encoder(tiny.encoder, folder / "backbone", tiny.config)
     tiny.tokenizer.save(folder / "backbone")
     for family, lora in adapters.items():
         config = lora.config

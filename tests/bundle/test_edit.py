@@ -13,8 +13,7 @@ import pytest
 import crashes
 import deployed
 from trunkline.bundle.edit import Parts, add_task, change_tasks, check_target, remove_task, sign_bundle, write_bundle
-from trunkline.bundle.files import open_bundle, read_manifest
-from trunkline.bundle.signature import new_private_key, public_half
+from trunkline.bundle.files import new_private_key, open_bundle, public_half, read_manifest
 from trunkline.encoder.bundle_files import AdapterFile, Loaded, save_bundle, task_file
 from trunkline.errors import DataError, MismatchError, TrunklineError
 
@@ -168,7 +167,7 @@ def test_what_does_not_fit_leaves_everything_as_it_was(folder: Path, tmp_path: P
         with pytest.raises(DataError):
             add_task(folder, "new", content)
     for name in ("../new", "..", "a/b", "/tmp/x", ".hidden", "", "a" * 101, "a\n", "a\\b"):
-        with pytest.raises(DataError, match="name"):
+        with pytest.raises(TrunklineError, match="name"):
             add_task(folder, name, new_task(folder))
     with pytest.raises(DataError):
         add_task(folder, "new", tmp_path / "missing")

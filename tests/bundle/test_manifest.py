@@ -9,9 +9,17 @@ from typing import Any
 
 import pytest
 
-from trunkline.bundle.manifest import EncoderFacts, FileEntry, Licence, Manifest, TaskEntry, check_name, parse_manifest
-from trunkline.bundle.schema import SCHEMA
-from trunkline.errors import DataError, MismatchError
+from trunkline.bundle.manifest import (
+    SCHEMA,
+    EncoderFacts,
+    FileEntry,
+    Licence,
+    Manifest,
+    TaskEntry,
+    check_name,
+    parse_manifest,
+)
+from trunkline.errors import DataError, MismatchError, TrunklineError
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -144,7 +152,7 @@ def test_no_manifest_is_a_message(content: bytes) -> None:
 
 @pytest.mark.parametrize("name", ["", "a/b", "..", ".a", "a b", "é", "a\n", "x" * 101, None, 3])
 def test_names_that_lead_elsewhere_are_none(name: Any) -> None:
-    with pytest.raises(DataError):
+    with pytest.raises(TrunklineError, match="the name"):
         check_name(name)
 
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from trunkline.data.conll import Sentence, decode_sentences, find_scheme, read_conll
 from trunkline.errors import DataError
-from trunkline.text.tags import SCHEMES, Scheme, encode_bio
+from trunkline.text.examples import SCHEMES, Scheme, encode_bio
 
 SPANS = [[(0, 1, "a"), (1, 3, "a"), (4, 5, "b")], [(0, 2, "b")], [], [(0, 1, "b"), (1, 2, "b"), (3, 5, "a")]]
 

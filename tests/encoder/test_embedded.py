@@ -8,7 +8,7 @@ import torch
 from trunkline.encoder import resolve
 from trunkline.encoder.bundle_files import load_any
 from trunkline.encoder.encoder import TokenBatch
-from trunkline.text.packing import pack, text_unit
+from trunkline.text.tokens import pack, text_unit
 
 TEXTS = ["Lunch with Ana on Friday at 1 pm?", "the parcel has not come yet", "Zoë's café — 7 €"]
 embedded, reason = resolve._embedded(resolve.DEFAULT_ENCODER)

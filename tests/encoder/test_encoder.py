@@ -7,7 +7,6 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -19,17 +18,11 @@ from trunkline.encoder.bundle_files import Loaded
 from trunkline.encoder.encoder import Encoder
 from trunkline.encoder.features import Branch, branch_features, embed_texts
 from trunkline.encoder.lora import LoraAdapter, LoraConfig
-from trunkline.encoder.storage import backbone_hash, checkpoint_files, load_encoder, load_tokenizer, read_json
+from trunkline.encoder.storage import backbone_hash, load_encoder, load_tokenizer, read_json
 from trunkline.errors import EncoderError, MismatchError
 
 Folders = Callable[[str], Path]
 SENTENCES = tiny_models.SENTENCES
-
-
-def save_encoder(encoder: Encoder, folder: Path, raw_config: Any) -> None:
-    folder.mkdir()
-    for name, file in (("config", "config.json"), ("weights", "model.safetensors")):
-        (folder / file).write_bytes(checkpoint_files(encoder, raw_config)[name])
 
 
 def copied(folder: Path, target: Path) -> Path:
@@ -143,7 +136,7 @@ def test_the_trunk_is_the_same_for_every_adapter_and_the_branches_differ(tiny: L
 
 
 def units(loaded: Loaded) -> list:
-    from trunkline.text.packing import text_unit
+    from trunkline.text.tokens import text_unit
 
     return [text_unit(tokens) for tokens in loaded.tokenizer.encode(SENTENCES)]
 
@@ -298,7 +291,7 @@ def test_a_saved_encoder_is_the_same_here_and_in_transformers(kind: str, tiny_fo
     from transformers import AutoModel
 
     encoder = load_encoder(tiny_folder(kind))
-    save_encoder(encoder, tmp_path / "saved", read_json(tiny_folder(kind) / "config.json"))
+    tiny_models.save_encoder(encoder, tmp_path / "saved", read_json(tiny_folder(kind) / "config.json"))
     again = load_encoder(tmp_path / "saved")
     assert again.config == encoder.config
     assert tiny_models.same_bits(encoder.state_dict(), again.state_dict())
@@ -314,7 +307,7 @@ def test_an_encoder_from_a_half_precision_config_is_saved_in_full_precision_for_
 
     encoder = load_encoder(tiny_folder("bert"))
     raw = read_json(tiny_folder("bert") / "config.json") | {"dtype": "float16", "torch_dtype": "float16"}
-    save_encoder(encoder, tmp_path / "saved", raw)
+    tiny_models.save_encoder(encoder, tmp_path / "saved", raw)
     model = AutoModel.from_pretrained(str(tmp_path / "saved"))
     assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
 
@@ -322,7 +315,7 @@ def test_an_encoder_from_a_half_precision_config_is_saved_in_full_precision_for_
 def test_the_hash_is_that_of_the_weights_however_they_are_stored(tiny_folder: Folders, tmp_path: Path) -> None:
     encoder = load_encoder(tiny_folder("bert"))
     before = backbone_hash(encoder)
-    save_encoder(encoder, tmp_path / "saved", read_json(tiny_folder("bert") / "config.json"))
+    tiny_models.save_encoder(encoder, tmp_path / "saved", read_json(tiny_folder("bert") / "config.json"))
     assert backbone_hash(load_encoder(tmp_path / "saved", 1)) == before
     with torch.no_grad():
         encoder.layers[3].down.bias[7] += 1e-6

@@ -16,7 +16,7 @@ from trunkline import cache
 from trunkline.bundle.files import open_bundle
 from trunkline.encoder import resolve as embedded
 from trunkline.engine import default
-from trunkline.engine.session import open_session
+from trunkline.engine.onnx import open_session
 from trunkline.errors import EncoderError
 from trunkline.text.tokens import TextTokenizer
 

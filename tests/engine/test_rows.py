@@ -15,7 +15,7 @@ from trunkline.encoder.bundle_files import Loaded
 from trunkline.engine.rows import Pooling, Row, TextReader, batches, padded, pool_of, rows_of
 from trunkline.errors import DataError, MismatchError
 from trunkline.tasks.qa import question_units
-from trunkline.text.packing import UnitText, text_unit, word_units
+from trunkline.text.tokens import UnitText, text_unit, word_units
 from trunkline.text.words import split_words
 
 FACTS = EncoderFacts("bert", 32, 48, 4, 4, 2, 64, 31, 1, "gelu", 10_000)

@@ -18,7 +18,7 @@ from trunkline.bundle.lora import complete
 from trunkline.encoder.bundle_files import Loaded, load_bundle
 from trunkline.encoder.encoder import Encoder
 from trunkline.encoder.storage import backbone_hash
-from trunkline.engine.session import open_session
+from trunkline.engine.onnx import open_session
 from trunkline.errors import TrunklineError
 from trunkline.export import bundle as bundle_module
 from trunkline.export.bundle import export_bundle

@@ -18,7 +18,7 @@ import onnx_graphs as graphs
 import tiny_models
 from trunkline.bundle.lora import bank, complete
 from trunkline.encoder.bundle_files import Loaded, load_any
-from trunkline.engine.session import open_session
+from trunkline.engine.onnx import open_session
 from trunkline.errors import EncoderError, MismatchError, TrunklineError
 from trunkline.export.graph import Kernels, branch_graph, gather, gemm, trunk_graph
 from trunkline.export.parity import Adapter, check_parity, forked

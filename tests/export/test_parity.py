@@ -13,7 +13,7 @@ import onnx_graphs as graphs
 import tiny_models
 from trunkline.bundle.lora import LORA_TARGETS
 from trunkline.encoder.bundle_files import Loaded
-from trunkline.engine.session import open_session
+from trunkline.engine.onnx import open_session
 from trunkline.errors import TrunklineError
 from trunkline.export.graph import branch_graph, trunk_graph
 from trunkline.export.parity import Adapter, Tolerance, banked, check_parity, forked

@@ -14,8 +14,8 @@ import pytest
 import onnx_graphs as graphs
 import tiny_models
 from trunkline.encoder.bundle_files import Loaded, load_any
+from trunkline.engine.onnx import open_session
 from trunkline.engine.rounding import round_int8, round_table_int8, smoothing
-from trunkline.engine.session import open_session
 from trunkline.errors import MismatchError, TrunklineError
 from trunkline.export.builder import Builder
 from trunkline.export.graph import Kernels, branch_graph, trunk_graph

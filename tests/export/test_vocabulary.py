@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 import tiny_models
 from trunkline.encoder.bundle_files import Loaded, load_any
 from trunkline.errors import TrunklineError
-from trunkline.export.vocabulary import Vocabulary, prune_encoder, prune_vocabulary
+from trunkline.export.vocabulary import prune_encoder, prune_vocabulary
 from trunkline.export.weights import shorten_positions, take_weights
 from trunkline.text.tokens import TextTokenizer
 
@@ -191,9 +191,6 @@ def test_what_cannot_be_pruned_is_refused(tiny: Loaded) -> None:
             prune_vocabulary(tiny.tokenizer, CORPUS, wrong, PAD)
     with pytest.raises(TrunklineError, match="without a word"):
         prune_vocabulary(tiny.tokenizer, ["", " \n"], LEAST)
-    for rows, said in (([0, 1, 5000], "5000"), ([0, 2, 3], "padding, id 1")):
-        with pytest.raises(TrunklineError, match=said):
-            prune_encoder(tiny.encoder, Vocabulary(tiny.tokenizer, np.array(rows), (), 1.0))
 
 
 def test_a_tokenizer_of_whole_words_is_refused() -> None:

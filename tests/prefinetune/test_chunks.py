@@ -5,7 +5,7 @@ import pytest
 import tiny_models
 from trunkline.config import PrefinetuneRecipe, parse_recipe
 from trunkline.prefinetune import prefinetune
-from trunkline.training.log import read_rows
+from trunkline.training import read_rows
 
 
 def run_with(tiny_folder, folder, name, families, **changes):

@@ -19,9 +19,8 @@ from trunkline.data.source_card import SourceCard, write_source_card
 from trunkline.encoder.bundle_files import Loaded, load_any
 from trunkline.errors import EncoderError, MismatchError
 from trunkline.prefinetune import prefinetune
-from trunkline.prefinetune.experiment import write_experiment
 from trunkline.prefinetune.mixture import Source
-from trunkline.prefinetune.model_card import write_model_card
+from trunkline.prefinetune.record import write_experiment, write_model_card
 from trunkline.prefinetune.sources import recipe_sources
 from trunkline.versions import versions
 
@@ -167,15 +166,14 @@ def test_the_card_is_made_of_the_runs_files(finished: Path) -> None:
     assert "# tiny\n" in text
     assert "| ner | [towns](https://example.org/towns) | 25.0% | 36 | 4 | CC0-1.0 |" in text
     assert "| ner | ner | 75.0% | 54 | 6 | unknown |" in text
-    assert "10 steps over" in text
+    assert "Training: strategy task-primary, 10 steps over" in text
     rows = [json.loads(line) for line in (finished / "metrics.jsonl").read_text().splitlines()]
     measured = [row for row in rows if "dev/ner/recall_at_1" in row]
     first, last = measured[0]["dev/ner/recall_at_1"], measured[-1]["dev/ner/recall_at_1"]
     assert f"| dev/ner/recall_at_1 | {first:.3f} | {last:.3f} |" in text
-    assert "| measure | step 0 | step 10 |" in text
-    assert "Primary adapter for text classification: LoRA of rank 4 on query, value of the layers 2, 3." in text
-    assert "not known for 2 of the sources (ner, pairs)" in text
-    assert "interrupted and resumed 1 times" in text and "arXiv 2510.07566" in text
+    assert "| step 0 | step 10 |" in text
+    assert "Primary adapter for text classification: LoRA of rank 4 on query, value of the layers 2, 3\n" in text
+    assert "2 starts, the first at 20" in text and "arXiv 2510.07566" in text
     assert str(finished.parent) not in text, "no path of this machine"
     assert "{" not in text and "\n\n\n" not in text
 
@@ -191,8 +189,8 @@ def test_a_card_of_many_sources_stays_short_and_says_how_many_more_there_are(fin
 def test_a_card_without_measures_or_log_invents_none(finished: Path) -> None:
     (finished / "metrics.jsonl").unlink()
     text = card_of(finished)
-    assert "Nothing: the monitor was switched off." in text
-    assert "Strategy task-primary, 10 steps, precision fp32, seed 3. On" in text
+    assert "Nothing was measured" in text
+    assert "strategy task-primary, 10 steps, precision fp32, seed 3" in text
 
 
 def test_a_card_without_its_files_is_an_error_that_names_them(finished: Path) -> None:

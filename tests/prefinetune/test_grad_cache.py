@@ -17,12 +17,12 @@ from trunkline.encoder.bundle_files import Loaded
 from trunkline.encoder.encoder import TokenBatch
 from trunkline.encoder.lora import LoraAdapter
 from trunkline.errors import TrainingError
-from trunkline.prefinetune.grad_cache import cached_losses, chunk_slices
 from trunkline.prefinetune.mixture import Source
+from trunkline.prefinetune.model import cached_losses, chunk_slices
 from trunkline.prefinetune.objectives.classification import PairTargets, TextPairObjective
 from trunkline.prefinetune.objectives.ner import ConceptTargets, TokenConceptObjective
 from trunkline.text.examples import PairExample
-from trunkline.text.packing import UnitText, pack, text_unit
+from trunkline.text.tokens import UnitText, pack, text_unit
 
 WIDTH = 6
 SIZES = st.lists(st.integers(0, 5), min_size=1, max_size=6).filter(lambda sizes: sum(sizes) > 0)

@@ -7,7 +7,6 @@ import pytest
 
 from trunkline.errors import TrunklineError
 from trunkline.prefinetune.mixture import Mixture, Source, split_source
-from trunkline_lab.data.sample import draw
 
 
 def sources():
@@ -62,25 +61,3 @@ def test_split_source_sets_aside_and_caps():
     train, held = split_source(100, held_out=20, cap=30, seed=0)
     assert (len(train), len(held)) == (30, 10), "at most a tenth is held out"
     assert not set(train) & set(held)
-
-
-def test_draw_takes_exactly_so_many_of_each_class():
-    examples = [(i, "ab"[i % 2]) for i in range(100)]
-    few = draw(examples, lambda e: {e[1]}, seed=0, per_class=4)
-    assert Counter(label for _, label in few) == {"a": 4, "b": 4}
-    assert few == draw(examples, lambda e: {e[1]}, seed=0, per_class=4)
-    assert few != draw(examples, lambda e: {e[1]}, seed=1, per_class=4)
-
-
-def test_draw_gives_all_of_a_rare_class_and_covers_types_greedily():
-    examples = [{"x"}] * 10 + [{"x", "y"}] * 2 + [set()] * 5
-    few = draw(examples, lambda e: e, seed=0, per_class=3)
-    seen = Counter(label for example in few for label in example)
-    assert seen["x"] >= 3
-    assert seen["y"] == 2
-    assert set() not in few
-
-
-def test_draw_by_number_and_without_a_budget():
-    assert len(draw(range(50), lambda e: set(), seed=0, sentences=7)) == 7
-    assert sorted(draw(range(50), lambda e: set(), seed=0)) == list(range(50))

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 import torch
-import yaml
 
 import tiny_models
 from trunkline.config import PrefinetuneRecipe
@@ -24,8 +23,8 @@ from trunkline.prefinetune.sources import recipe_sources
 from trunkline.prefinetune.strategies import adapters_of
 from trunkline.text.examples import NerExample
 from trunkline.text.words import split_words
+from trunkline.training import read_rows
 from trunkline.training.distributed import Place
-from trunkline.training.log import read_rows
 
 Folders = Callable[[str], Path]
 FAMILIES = ("ner", "classification")
@@ -348,17 +347,12 @@ def test_averages_are_what_is_exported(tiny_folder: Folders, data: Path, tmp_pat
     assert torch.allclose(bundle.encoder.layers[0].up.bias.double(), wanted, atol=1e-6)
 
 
-def test_a_tracker_gets_the_recipes_name_its_settings_and_the_log(
-    tiny_folder: Folders, data: Path, tmp_path: Path
-) -> None:
+def test_a_tracker_gets_the_recipes_name_and_the_log(tiny_folder: Folders, data: Path, tmp_path: Path) -> None:
     pytest.importorskip("tensorboard")
     recipe = tiny_models.recipe_of(
         tiny_folder("bert"), data, name="mine", optimizer={"steps": 2}, monitor={"trackers": ["tensorboard"]}
     )
     prefinetune(recipe, tmp_path / "run")
-    (hparams,) = (tmp_path / "run" / "mine").rglob("hparams.yml")
-    written = yaml.safe_load(hparams.read_text())
-    assert (written["optimizer.steps"], written["strategy"], written["monitor.every"]) == (2, "task-primary", 5)
     events = b"".join(path.read_bytes() for path in (tmp_path / "run" / "mine").rglob("events*"))
     assert b"loss/ner" in events and b"dev/ner/recall_at_1" in events
 

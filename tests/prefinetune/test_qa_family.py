@@ -24,8 +24,8 @@ from trunkline.prefinetune.run import Session
 from trunkline.prefinetune.sources import recipe_sources
 from trunkline.tasks.qa import Qa
 from trunkline.text.examples import QaExample
+from trunkline.training import read_rows
 from trunkline.training.distributed import Place
-from trunkline.training.log import read_rows
 
 Folders = Callable[[str], Path]
 FAMILY = Qa()

@@ -15,8 +15,8 @@ import pytest
 
 import tiny_models
 from trunkline.prefinetune import Report, prefinetune
+from trunkline.training import read_rows
 from trunkline.training.checkpoint import checkpoints
-from trunkline.training.log import read_rows
 
 Folders = Callable[[str], Path]
 CHANGES: dict[str, Any] = {

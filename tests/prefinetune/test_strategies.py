@@ -16,12 +16,11 @@ from trunkline.config import PrefinetuneRecipe, parse_recipe
 from trunkline.encoder.bundle_files import load_any
 from trunkline.errors import MismatchError, RecipeError, TrunklineError
 from trunkline.prefinetune import prefinetune
-from trunkline.prefinetune.merge import merge_bundles, merge_encoders, merge_vectors
 from trunkline.prefinetune.run import Session
 from trunkline.prefinetune.sources import recipe_sources
-from trunkline.prefinetune.strategies import project_conflicts
+from trunkline.prefinetune.strategies import merge_bundles, merge_encoders, merge_vectors, project_conflicts
 from trunkline.text.tokens import TextTokenizer
-from trunkline.training.report import Report
+from trunkline.training import Report
 
 STRATEGIES = ("task-primary", "naive", "single-adapter", "frozen-backbone", "pcgrad")
 

@@ -28,10 +28,9 @@ from trunkline.prefinetune.run import Session
 from trunkline.prefinetune.sources import recipe_sources
 from trunkline.tasks import get_family
 from trunkline.text.examples import NerExample, PlainExample
-from trunkline.text.packing import pack
-from trunkline.text.tokens import Tokens, Window
+from trunkline.text.tokens import Tokens, Window, pack
+from trunkline.training import read_rows
 from trunkline.training.distributed import Place
-from trunkline.training.log import read_rows
 
 Folders = Callable[[str], Path]
 SPECIAL = [0, 1, 2]

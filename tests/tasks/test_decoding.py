@@ -15,9 +15,8 @@ from trunkline.engine.base import MAX_CHARACTERS, check_texts, chosen_tasks
 from trunkline.errors import MismatchError, TrunklineError
 from trunkline.tasks import get_family
 from trunkline.tasks.base import Scored, softmax
-from trunkline.tasks.ner import decode_bio, may_follow
-from trunkline.tasks.paths import best_paths
-from trunkline.text.tags import bio_labels
+from trunkline.tasks.ner import Ner, best_paths, may_follow
+from trunkline.text.examples import bio_labels
 
 
 def drawn_task(rng: np.random.Generator) -> tuple[list[npt.NDArray[np.float32]], npt.NDArray[Any]]:
@@ -39,7 +38,7 @@ def test_paths_of_several_tasks_are_those_of_each(seed: int, count: int, block: 
     rng = np.random.default_rng(seed)
     tasks = [drawn_task(rng) for _ in range(count)]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("trunkline.tasks.paths.BLOCK", block)
+        patch.setattr("trunkline.tasks.ner.BLOCK", block)
         together = best_paths(tasks)
     for task, found in zip(tasks, together, strict=True):
         assert [path.tolist() for path in found] == [path.tolist() for path in best_paths([task])[0]]
@@ -74,9 +73,9 @@ def test_entities_of_several_tasks_are_those_of_each_and_of_the_full_search(seed
         tasks.append(Scored(probabilities, texts, labels, moves if moved else None))
         zeros = Scored(probabilities, texts, labels, np.zeros_like(moves))
         if not moved:
-            assert decode_bio([tasks[-1]]) == decode_bio([zeros])
-    alone = [decode_bio([task])[0] for task in tasks]
-    assert decode_bio(tasks) == alone
+            assert Ner().decode([tasks[-1]]) == Ner().decode([zeros])
+    alone = [Ner().decode([task])[0] for task in tasks]
+    assert Ner().decode(tasks) == alone
 
 
 def test_probabilities_of_large_outputs_are_finite_and_add_up_to_one() -> None:
@@ -107,7 +106,7 @@ def test_labels_that_a_family_can_decode_pass() -> None:
 
 
 def test_requests_are_checked() -> None:
-    assert chosen_tasks(None, ["b", "a"]) == ["a", "b"]
+    assert chosen_tasks(None, ["b", "a"]) == ["b", "a"]
     assert chosen_tasks(["b"], ["b", "a"]) == ["b"]
     check_texts(["", "a" * MAX_CHARACTERS])
     for texts, message in (("ann", "one string"), (["a", 3], "text 1 is a int"), (["a" * 1_000_001], "1000001")):

@@ -8,12 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trunkline.tasks import paths
+from trunkline.tasks import ner
 from trunkline.tasks.base import Scored
-from trunkline.tasks.ner import Ner, choose_units, may_follow, tag_transitions, unheld_spans, word_spans
-from trunkline.tasks.paths import best_paths
-from trunkline.text.examples import NerExample, Span
-from trunkline.text.tags import decode_tags
+from trunkline.tasks.ner import Ner, best_paths, may_follow, tag_transitions, unheld_spans, word_spans
+from trunkline.text.examples import NerExample, Span, decode_tags
 from trunkline.text.tokens import Tokens
 from trunkline.text.words import split_words
 
@@ -45,7 +43,7 @@ def test_tags_are_the_best_of_all_valid_sequences(seed, lengths, learned, block)
     transitions = rng.normal(size=(6, 5)).astype(np.float32) * 2 if learned else None
     texts = [("abcd", [(i, i + 1) for i in range(length)]) for length in lengths]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(paths, "BLOCK", block)
+        patch.setattr(ner, "BLOCK", block)
         found = decode(probabilities, texts, transitions)
     for length, part, entities in zip(lengths, probabilities, found, strict=True):
         valid = [p for p in itertools.product(range(len(LABELS)), repeat=length) if allowed(p)]
@@ -204,7 +202,7 @@ class Cutter:
 )
 def test_units_are_words_unless_entities_inside_words_need_pieces(texts, units):
     examples = [sentence(text, *([(found, "a")] if found else [])) for text, found in texts]
-    assert choose_units(examples, Cutter()) == units
+    assert Ner().choose_units(examples, Cutter()) == units
 
 
 @settings(max_examples=30, deadline=None)

@@ -19,8 +19,7 @@ from trunkline.errors import TrunklineError
 from trunkline.tasks.base import Scored
 from trunkline.tasks.qa import LONGEST, Qa, best_f1, context_words, normalise
 from trunkline.text.examples import QaExample
-from trunkline.text.packing import UnitText
-from trunkline.text.tokens import TextTokenizer
+from trunkline.text.tokens import TextTokenizer, UnitText
 from trunkline.text.words import split_words
 
 Folders = Callable[[str], Path]

@@ -4,8 +4,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trunkline.text.packing import by_budget, pack, text_unit, word_units
-from trunkline.text.tokens import Tokens, Window
+from trunkline.text.tokens import Tokens, Window, by_budget, pack, text_unit, word_units
 from trunkline.text.words import split_words
 
 texts_of_windows = st.lists(st.lists(st.integers(2, 40), min_size=1, max_size=3), min_size=1, max_size=8)

@@ -15,8 +15,7 @@ from hypothesis import strategies as st
 import tiny_models
 from trunkline.encoder.encoder import TokenBatch
 from trunkline.errors import EncoderError, TrunklineError
-from trunkline.text.packing import pack, text_unit, unit_borders, word_units
-from trunkline.text.tokens import TextTokenizer, unknown_share
+from trunkline.text.tokens import TextTokenizer, pack, text_unit, unit_borders, unknown_share, word_units
 from trunkline.text.words import split_words
 
 texts = st.lists(st.sampled_from([*tiny_models.NAMES, "walking", "xq", "7pm", "never-ending", "€5"]), max_size=70).map(

@@ -18,6 +18,7 @@ import tiny_models
 from trunkline.encoder.bundle_files import load_bundle
 from trunkline.errors import MismatchError, TrunklineError
 from trunkline.prefinetune import Report, prefinetune
+from trunkline.training import MetricsLog, read_rows, write_rows
 from trunkline.training.checkpoint import (
     checkpoints,
     load_checkpoint,
@@ -26,7 +27,6 @@ from trunkline.training.checkpoint import (
     save_checkpoint,
     write_tensors,
 )
-from trunkline.training.log import MetricsLog, read_rows, write_rows
 from trunkline.training.loop import Interrupted, averages_of
 
 Folders = Callable[[str], Path]

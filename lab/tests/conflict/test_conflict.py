@@ -24,7 +24,7 @@ from trunkline.prefinetune.model import PrefinetuneModel, StepBatch
 from trunkline.prefinetune.objectives import get_prefinetune_family
 from trunkline.prefinetune.sources import recipe_sources
 from trunkline.prefinetune.strategies import adapters_of
-from trunkline.training.log import read_rows
+from trunkline.training import read_rows
 from trunkline_lab.conflict.measure import ConflictLog, gradients, measure_conflict, shared_parameters
 from trunkline_lab.conflict.report import draw_batches, levels
 

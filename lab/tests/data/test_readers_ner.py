@@ -14,7 +14,7 @@ from tagged import spans_to_bio
 from trunkline.atomic import write_atomic
 from trunkline.errors import DataError, RecipeError
 from trunkline.text.examples import NerExample, Span, join_tokens
-from trunkline.text.sentences import split_sentences
+from trunkline.text.words import split_sentences
 from trunkline_lab.data.headers import normalise_header
 from trunkline_lab.data.readers import READERS
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from trunkline.errors import TrunklineError
-from trunkline.training.log import write_rows
+from trunkline.training import write_rows
 from trunkline_lab.ui.training_plots import _smooth, plot_run
 
 

@@ -18,8 +18,8 @@ from trunkline.encoder.resolve import resolve
 from trunkline.errors import TrunklineError
 from trunkline.heads.linear import LinearHead
 from trunkline.tasks import Family, get_family
+from trunkline.training.distributed import resolve_precision
 from trunkline.training.loop import Interrupted, keep_freed_memory
-from trunkline.training.precision import resolve_precision
 from trunkline.versions import versions
 from trunkline_lab import fitting
 from trunkline_lab.benchmark.cells import Cell, Job

@@ -104,7 +104,7 @@ def check_data(
 
     Example: trunkline-lab data check banking77 wnut17
     """
-    from trunkline.training.log import write_rows
+    from trunkline.training import write_rows
     from trunkline.ui import say
     from trunkline.ui.checks import print_checks
     from trunkline_lab.data.checks import check_data as run

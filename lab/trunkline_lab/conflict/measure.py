@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from trunkline.errors import TrainingError, TrunklineError
 from trunkline.prefinetune.model import PrefinetuneModel, StepBatch
-from trunkline.training.log import MetricsLog, write_errors
+from trunkline.training import MetricsLog, write_errors
 
 Backward = Callable[[Tensor, Sequence[nn.Parameter]], Sequence[Tensor | None]]
 Array = npt.NDArray[np.float64]

@@ -18,12 +18,10 @@ from trunkline.errors import DataError
 from trunkline.prefinetune.mixture import Mixture, Source
 from trunkline.prefinetune.model import PrefinetuneModel, StepBatch, draw_batch
 from trunkline.prefinetune.objectives import TextEmbedder, get_prefinetune_family
-from trunkline.prefinetune.sources import SourceFinder, recipe_sources
+from trunkline.prefinetune.sources import FileFinder, recipe_sources
 from trunkline.text.tokens import TextTokenizer
-from trunkline.training.distributed import Place
-from trunkline.training.log import read_rows
-from trunkline.training.precision import resolve_precision
-from trunkline.training.report import Report
+from trunkline.training import Report, read_rows
+from trunkline.training.distributed import Place, resolve_precision
 from trunkline_lab.conflict.measure import FILE, WHOLE, as_in_training, measure_conflict, without_noise
 
 _KEYS = (
@@ -85,7 +83,7 @@ def conflict_of_bundle(
     *,
     fit_steps: int = 100,
     report: Report | None = None,
-    finder: SourceFinder | None = None,
+    finder: FileFinder | None = None,
 ) -> dict[str, Any]:
     """Measures conflict where a run of a recipe would start from a bundle or an encoder.
 

@@ -25,7 +25,7 @@ class CardFinder(FileFinder):
     """Finds public data sets by their cards' names, and files as `FileFinder` does."""
 
     def open(self, name: str, kind: type[Any]) -> Found:
-        """See `trunkline.prefinetune.SourceFinder`; the split is train by default."""
+        """See `trunkline.prefinetune.FileFinder`; the split is train by default."""
         if not _NAME.fullmatch(name):
             return super().open(name, kind)
         card, split = _card(name)
@@ -42,7 +42,7 @@ class CardFinder(FileFinder):
         return Found(source_card(card, split), state, examples)
 
     def held_out(self, names: Sequence[str]) -> HeldOutTexts:
-        """See `trunkline.prefinetune.SourceFinder`; of a card its dev and test splits."""
+        """See `trunkline.prefinetune.FileFinder`; of a card its dev and test splits."""
         if any(name != TASKS and not _NAME.fullmatch(name) for name in names):
             return super().held_out(names)
         chosen = [one for name in names for one in (tasks_here() if name == TASKS else [name])]

@@ -6,13 +6,13 @@ from collections.abc import Callable
 from typing import Any
 
 from trunkline.config import MixtureRecipe
-from trunkline.prefinetune.sources import FileFinder, SourceFinder, recipe_sources
+from trunkline.prefinetune.sources import FileFinder, recipe_sources
 from trunkline.text.examples import NerExample
 from trunkline.versions import versions
 
 
 def describe_mixture(
-    recipe: MixtureRecipe, say: Callable[[str], None] = lambda text: None, finder: SourceFinder | None = None
+    recipe: MixtureRecipe, say: Callable[[str], None] = lambda text: None, finder: FileFinder | None = None
 ) -> dict[str, Any]:
     """Reads and cleans a mixture and counts what is in it.
 

@@ -20,8 +20,8 @@ import numpy as np
 
 from trunkline.bundle.lora import LORA_TARGETS
 from trunkline.encoder.bundle_files import Loaded, load_any, save_bundle
+from trunkline.engine.onnx import open_session
 from trunkline.engine.rounding import round_table_int8
-from trunkline.engine.session import open_session
 from trunkline.export.bundle import export_bundle
 from trunkline.export.graph import branch_graph, trunk_graph
 from trunkline.export.options import ExportOptions
@@ -30,7 +30,7 @@ from trunkline.export.vocabulary import prune_vocabulary
 from trunkline.export.weights import BackboneWeights, take_weights
 from trunkline.model import Model, load
 from trunkline.tasks import get_family
-from trunkline.text.packing import UnitText, text_unit
+from trunkline.text.tokens import UnitText, text_unit
 from trunkline_lab.benchmark.inputs import load_task
 from trunkline_lab.data.cards import load_card
 from trunkline_lab.data.sample import draw

@@ -19,8 +19,8 @@ import numpy as np
 from trunkline.bundle.files import Bundle, open_bundle
 from trunkline.bundle.parts import Task
 from trunkline.engine.base import Branch
+from trunkline.engine.onnx import open_session
 from trunkline.engine.rows import TextReader
-from trunkline.engine.session import open_session
 from trunkline.errors import TrunklineError
 from trunkline.model import load
 from trunkline.tasks import FAMILIES

@@ -31,8 +31,8 @@ from trunkline.prefinetune.model import StepBatch, draw_batch
 from trunkline.prefinetune.objectives import TextEmbedder, get_prefinetune_family
 from trunkline.prefinetune.run import Session
 from trunkline.prefinetune.sources import recipe_sources
+from trunkline.training import Report
 from trunkline.training.distributed import Place
-from trunkline.training.report import Report
 from trunkline.versions import versions
 from trunkline_lab.data.finder import CardFinder
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from trunkline.errors import TrunklineError
-from trunkline.training.log import read_rows
+from trunkline.training import read_rows
 from trunkline_lab.ui.plots import _HEAD, _INK, _SOFT, _bare, _figure, _save, _title
 
 _COLOURS = (

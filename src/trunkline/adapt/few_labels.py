@@ -25,10 +25,10 @@ from trunkline.encoder.features import Branch, TrunkStates, branch_features
 from trunkline.encoder.lora import LoraAdapter, lora_config
 from trunkline.heads.fit import FittedHead, LabelledFeatures, convex_head, cross_validate, finish, fit_head
 from trunkline.tasks import Family, Labels
-from trunkline.text.packing import UnitText, pack
+from trunkline.text.tokens import UnitText, pack
 from trunkline.training.checkpoint import seed_everything
+from trunkline.training.distributed import make_accelerator, resolve_precision
 from trunkline.training.loop import Hooks, LoopSettings, optimizer_for, run
-from trunkline.training.precision import make_accelerator, resolve_precision
 
 FOLDS = 3
 """Of cross-validation: each costs a training."""

@@ -47,19 +47,7 @@ def fit_lora(
     Raises:
         TrunklineError: An unknown setting, or no weights for torch.
     """
-    known = [field.name for field in fields(LoraSettings)]
-    unknown = sorted(settings.keys() - set(known))
-    if unknown:
-        raise TrunklineError(f"mode lora has no setting {unknown[0]!r}", expected="some of " + ", ".join(known))
-    chosen_settings = LoraSettings(**settings)
-    there = {target for place in model.bundle.manifest.lora_targets for target in LORA_TARGETS[place]}
-    missing = set(chosen_settings.targets) - there
-    if missing:
-        raise TrunklineError(
-            f"LoRA on {', '.join(sorted(missing))}",
-            expected=f"some of {', '.join(sorted(there))}, for which the bundle's graphs have inputs",
-            todo="Name these as targets, or export the bundle with more LoRA targets",
-        )
+    asked = _settings(model, settings)
     examples, kind = [*parts[0], *parts[1]], get_family(family)
     # One task more, or another one of this name, maybe of another family.
     manifest = replace(model.bundle.manifest, tasks={})
@@ -68,10 +56,10 @@ def fit_lora(
     primary = model.bundle.primaries.get(family)
     lora = None if primary is None else lora_from_arrays(primary.lora_arrays(), primary.alpha, encoder.config)
     data, texts = model.labelled(examples, family, units, labels)
-    tuned = tune_lora(encoder, lora, kind, data, texts, labels, n_dev=len(parts[1]), settings=chosen_settings)
+    tuned = tune_lora(encoder, lora, kind, data, texts, labels, n_dev=len(parts[1]), settings=asked)
     before, after = tuned.before.log_loss, tuned.fitted.log_loss
     if only_if_better and (before is None or after is None or before <= after):
-        task, chosen = model.fit_head(name, family, parts, chosen_settings.seed)
+        task, chosen = model._fit_head(name, family, parts, asked.seed)
         return task, {**chosen, "lora": _summary(tuned.fitted)}
     chosen = {**tuned.fitted.record(), "head": _summary(tuned.before), **settings}
     info = {"mode": "lora", "examples": len(parts[0]), "cross_validation": chosen, "engine": "torch"}
@@ -86,6 +74,26 @@ def fit_lora(
         info=info,
     )
     return read_task(content, manifest, name), chosen
+
+
+def _settings(model: Model, given: dict[str, Any]) -> LoraSettings:
+    """The settings, where none is named with as many targets as the bundle's graphs have inputs for."""
+    known = [field.name for field in fields(LoraSettings)]
+    unknown = sorted(given.keys() - set(known))
+    if unknown:
+        raise TrunklineError(f"mode lora has no setting {unknown[0]!r}", expected="some of " + ", ".join(known))
+    settings = LoraSettings(**given)
+    there = {target for place in model.bundle.manifest.lora_targets for target in LORA_TARGETS[place]}
+    if "targets" not in given:
+        settings = replace(settings, targets=tuple(target for target in settings.targets if target in there))
+    missing = set(settings.targets) - there
+    if missing or not there:
+        raise TrunklineError(
+            f"LoRA on {', '.join(sorted(missing)) or 'no linear layer'}",
+            expected=f"some of {', '.join(sorted(there))}, for which the bundle's graphs have inputs",
+            todo="Name these as targets, or export the bundle with more LoRA targets",
+        )
+    return settings
 
 
 def _summary(fitted: FittedHead) -> dict[str, Any]:

@@ -24,7 +24,6 @@ from trunkline.bundle.manifest import (
     MAX_MANIFEST_BYTES,
     MAX_WEIGHTS_BYTES,
     TOKENIZER,
-    EncoderFacts,
     Manifest,
     check_name,
     name_of,
@@ -54,7 +53,7 @@ def convert_bundle(old: Path, new: Path) -> Path:
         DataError: A file is missing or damaged.
         MismatchError: The parts of the bundle do not belong together.
     """
-    from trunkline.encoder.architectures import ARCHITECTURES, read_config, weights_hash
+    from trunkline.encoder.architectures import ARCHITECTURES, encoder_facts, read_config, weights_hash
 
     raw = _read_old(old)
     place = old / "backbone"
@@ -69,10 +68,11 @@ def convert_bundle(old: Path, new: Path) -> Path:
             todo="Fetch or make the bundle again",
         )
     left = sorted(check_name(name) for name in raw["tasks"])
+    windows = min(raw["max_length"], config.max_length)
     manifest = Manifest(
         name=name_of(new, "bundle"),
         trunkline=__version__,
-        encoder=_facts(config, raw),
+        encoder=encoder_facts(config, raw["fork"], windows, min(OVERLAP, (windows - 2) // 2)),
         backbone=raw["backbone"],
         weights={"kind": "float32"},
         lora_targets=tuple(LORA_TARGETS),
@@ -84,23 +84,6 @@ def convert_bundle(old: Path, new: Path) -> Path:
     if left:
         log.warning("left out, fit again: %s. Their heads read the last layer alone", ", ".join(left))
     return new
-
-
-def _facts(config: Any, raw: Mapping[str, Any]) -> EncoderFacts:
-    windows = min(raw["max_length"], config.max_length)
-    return EncoderFacts(
-        model_type=config.model_type,
-        hidden_size=config.hidden_size,
-        intermediate_size=config.intermediate_size,
-        n_layers=config.n_layers,
-        n_heads=config.n_heads,
-        fork=raw["fork"],
-        max_length=windows,
-        overlap=min(OVERLAP, (windows - 2) // 2),
-        pad_id=config.pad_id,
-        activation=config.activation,
-        vocabulary_size=config.vocab_size,
-    )
 
 
 def _read_old(folder: Path) -> dict[str, Any]:

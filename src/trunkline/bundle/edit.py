@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from trunkline.atomic import check_free, check_writable, locked, new_folder, unwritable, write_atomic
-from trunkline.bundle.files import file_problems, is_bundle, listed, read_manifest
+from trunkline.bundle.files import file_problems, is_bundle, listed, read_manifest, sign
 from trunkline.bundle.manifest import (
     MANIFEST,
     MAX_ADAPTER_BYTES,
@@ -30,7 +30,6 @@ from trunkline.bundle.manifest import (
     parse_manifest,
 )
 from trunkline.bundle.parts import read_primary, read_task
-from trunkline.bundle.signature import sign
 from trunkline.bundle.tensors import read_file
 from trunkline.errors import DataError, MismatchError, TrunklineError
 
@@ -42,15 +41,7 @@ Source = bytes | Path
 
 @dataclass(frozen=True)
 class Parts:
-    """What goes into a bundle.
-
-    Attributes:
-        tokenizer: tokenizer.json.
-        graphs: `trunk`, `branch` and variants -> ONNX file.
-        checkpoint: `config` (config.json) and `weights` (model.safetensors) for torch.
-        adapters: Family -> bytes from `primary_bytes`.
-        tasks: Name -> bytes from `task_bytes`; tasks without LoRA must sit on one of `adapters`.
-    """
+    """What goes into a bundle, as in `Manifest`; tasks without LoRA must sit on one of `adapters`."""
 
     tokenizer: Source
     graphs: Mapping[str, Source] = field(default_factory=dict)
@@ -60,16 +51,9 @@ class Parts:
 
 
 def write_bundle(folder: Path, manifest: Manifest, parts: Parts, key: str | bytes | None = None) -> Manifest:
-    """Writes a new bundle, which is there whole or not at all.
+    """Writes a bundle into a new or empty folder, whole or not at all; returns the manifest as it was written.
 
-    Args:
-        folder: A new or empty folder.
-        manifest: Name, encoder, backbone, weights, LoRA targets, licences and info; what it says of files is replaced.
-        parts: The files.
-        key: An Ed25519 private key that signs the bundle.
-
-    Returns:
-        The manifest as it was written.
+    What the manifest says of files is replaced; `key` is an Ed25519 private key that signs the bundle.
 
     Raises:
         TrunklineError: The folder is taken or cannot be written to.
@@ -77,7 +61,7 @@ def write_bundle(folder: Path, manifest: Manifest, parts: Parts, key: str | byte
     """
     graphs = {part: f"graphs/{part}.onnx" for part in parts.graphs}
     checkpoint = {part: _CHECKPOINT[part] for part in parts.checkpoint}
-    adapters = {family: f"adapters/{check_name(family)}.safetensors" for family in parts.adapters}
+    adapters = {check_name(family): _adapter_file(family) for family in parts.adapters}
     named: dict[str, Source] = {TOKENIZER: parts.tokenizer}
     for places, sources in ((graphs, parts.graphs), (checkpoint, parts.checkpoint), (adapters, parts.adapters)):
         named |= {places[part]: source for part, source in sources.items()}
@@ -106,25 +90,21 @@ def write_bundle(folder: Path, manifest: Manifest, parts: Parts, key: str | byte
 
 def with_primaries(manifest: Manifest, adapters: Mapping[str, bytes]) -> Manifest:
     """A manifest that names primary adapters as `write_bundle` will, so that tasks can be written that sit on them."""
-    files = {f"adapters/{family}.safetensors": _entry(content) for family, content in adapters.items()}
-    places = {family: f"adapters/{family}.safetensors" for family in adapters}
+    places = {family: _adapter_file(family) for family in adapters}
+    files = {places[family]: _entry(content) for family, content in adapters.items()}
     return dataclasses.replace(manifest, adapters=places, files={**manifest.files, **files})
+
+
+def _adapter_file(family: str) -> str:
+    return f"adapters/{family}.safetensors"
 
 
 def add_task(
     folder: str | Path, name: str, source: str | Path | bytes, *, replace: bool = False, key: str | bytes | None = None
 ) -> Manifest:
-    """Adds a task to a bundle, or replaces it.
+    """Adds a task, by its file or bytes, to a bundle, or replaces it; returns the bundle's manifest.
 
-    Args:
-        folder: The bundle.
-        name: The task's name.
-        source: A task's file, or its bytes.
-        replace: Whether a task of this name may be there already.
-        key: An Ed25519 private key that signs the bundle again; without it a signature goes, as it would be wrong.
-
-    Returns:
-        The bundle's manifest.
+    `key` is an Ed25519 private key that signs the bundle again; without it a signature goes, as it would be wrong.
 
     Raises:
         TrunklineError: There is such a task already, or the name is none.
@@ -148,14 +128,9 @@ def change_tasks(
     replace: Collection[str] = (),
     key: str | bytes | None = None,
 ) -> Manifest:
-    """Adds and removes tasks in one step: all of them, or none.
+    """Adds and removes tasks in one step, all of them or none; key, results and errors as for `add_task`.
 
-    Args:
-        folder: The bundle.
-        added: Name -> bytes of a task's file; one that is there already with these bytes stays.
-        removed: Names.
-        replace: Names that may be there already with other bytes.
-        key: As for `add_task`, as are results and errors.
+    One that is there already with the bytes that are added stays; those of `replace` may be there with others.
     """
     path = _existing(folder)
     with locked(path):
@@ -171,20 +146,18 @@ def change_tasks(
             entry = _entry(content)
             file = _free_name({**before.files, **new}, name, entry, before.tasks.get(name))
             tasks[name], new[file] = TaskEntry(families[name], file), entry
-        after = _with_files(before, tasks, new)
+        old, used = ({task.file for task in part.values()} for part in (before.tasks, tasks))
+        files = {file: entry for file, entry in {**before.files, **new}.items() if file in used or file not in old}
+        after = dataclasses.replace(before, tasks=tasks, files=files)
         contents = {tasks[name].file: content for name, content in added.items()}
         _replace_manifest(path, before, after, contents, key)
     return after
 
 
 def check_target(folder: Path, manifest: Manifest, names: Collection[str], replace: bool = False) -> None:
-    """Raises TrunklineError unless tasks can be saved here: asked before long work.
+    """Raises TrunklineError unless tasks of these names can be saved here: asked before long work.
 
-    Args:
-        folder: A bundle, or where a new one is to be.
-        manifest: Of the model that the tasks are fitted on.
-        names: Of the tasks.
-        replace: Whether tasks of these names may be there already.
+    `folder` is a bundle, or where a new one is to be; `manifest` is of the model that the tasks are fitted on.
     """
     if not is_bundle(folder):
         check_free(folder)
@@ -270,13 +243,6 @@ def _free_name(files: Mapping[str, FileEntry], name: str, entry: FileEntry, now:
     # A name may be as long as a part of a path, which must hold the rest besides.
     marked = (f"tasks/{name[:80]}.{entry.sha256[:16]}{n or ''}.safetensors" for n in itertools.count())
     return next(file for file in itertools.chain((f"tasks/{name}.safetensors",), marked) if file.lower() not in taken)
-
-
-def _with_files(manifest: Manifest, tasks: dict[str, TaskEntry], new: dict[str, FileEntry]) -> Manifest:
-    """A manifest with other tasks, and without the files that only they named."""
-    old, used = ({task.file for task in part.values()} for part in (manifest.tasks, tasks))
-    files = {file: entry for file, entry in {**manifest.files, **new}.items() if file in used or file not in old}
-    return dataclasses.replace(manifest, tasks=tasks, files=files)
 
 
 def _replace_manifest(

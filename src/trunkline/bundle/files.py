@@ -1,39 +1,42 @@
-"""A bundle's folder, read and checked: what its manifest names, primary adapters and tasks ready for an engine."""
+"""A bundle's folder, read, checked and described, and Ed25519 signatures (RFC 8032) over its manifest's bytes.
+
+The manifest has the SHA-256 of every other file, so a signature over it covers all of them.
+"""
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
+import json
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from trunkline.bundle.lora import Inputs
 from trunkline.bundle.manifest import (
     MANIFEST,
     MAX_MANIFEST_BYTES,
-    MAX_SHOWN,
+    SIGNATURE,
     TOKENIZER,
     Manifest,
     limit_of,
+    listed,
     parse_manifest,
 )
 from trunkline.bundle.parts import PrimaryAdapter, Task, read_primary, read_task
-from trunkline.bundle.signature import check_signature
 from trunkline.bundle.tensors import open_plain, read_file
-from trunkline.errors import DataError, TrunklineError
+from trunkline.errors import DataError, MismatchError, TrunklineError
+
+ALGORITHM = "ed25519"
+_MAX_SIGNATURE_BYTES = 2**16
 
 
 @dataclass(frozen=True, slots=True)
 class Bundle:
-    """An open bundle.
-
-    Attributes:
-        folder: Where it lies.
-        manifest: What it holds.
-        primaries: Primary adapters, by family.
-        tasks: By name.
-    """
+    """An open bundle: where it lies, what it holds, primary adapters by family, and tasks by name."""
 
     folder: Path
     manifest: Manifest
@@ -76,7 +79,7 @@ def open_bundle(folder: str | Path, verify: bool = True, public_key: str | bytes
         try:
             return _opened(folder, manifest, verify)
         except TrunklineError:
-            # Somebody who replaces a task meanwhile removes its old file after the manifest that named it.
+            # Who replaces a task meanwhile removes its old file after the manifest that named it.
             if read_manifest(folder, public_key) == manifest:
                 raise
 
@@ -118,7 +121,10 @@ def read_manifest(folder: Path, public_key: str | bytes | None = None) -> Manife
 
 def file_problems(folder: Path, manifest: Manifest, verify: bool = True) -> list[str]:
     """Every file of a bundle that is missing, outside, no plain file, or not the one that the manifest means."""
-    roots = _roots(folder)
+    root = Path(os.path.realpath(folder))
+    # Snapshots in the hub's cache link to files in `blobs`.
+    blobs = root.parent.parent / "blobs"
+    roots = [root, blobs] if root.parent.name == "snapshots" and blobs.is_dir() else [root]
     problems = []
     for file, entry in manifest.files.items():
         if not any(Path(os.path.realpath(folder / file)).is_relative_to(root) for root in roots):
@@ -141,14 +147,133 @@ def file_problems(folder: Path, manifest: Manifest, verify: bool = True) -> list
     return problems
 
 
-def _roots(folder: Path) -> list[Path]:
-    """Where files of a bundle may lie: in its folder; in the hub's cache, whose snapshots link there, in `blobs`."""
-    root = Path(os.path.realpath(folder))
-    blobs = root.parent.parent / "blobs"
-    return [root, blobs] if root.parent.name == "snapshots" and blobs.is_dir() else [root]
+def describe_bundle(folder: Path) -> dict[str, Any]:
+    """What a bundle holds, as plain data; errors as for `open_bundle`.
+
+    Returns:
+        `name`, `folder`, `encoder` (sizes), `engines` (what it can run on), `precision` of the graphs, `bytes` in all,
+        `adapters` (families), `tasks` (name -> family, labels, bytes, mode, examples, cross-validated scores),
+        `licences` and `info`.
+    """
+    bundle = open_bundle(folder, verify=False)
+    manifest = bundle.manifest
+    tasks = {
+        name: {
+            "family": task.family,
+            "labels": task.types,
+            "units": task.units,
+            "lora": task.own_lora,
+            "bytes": len(task.content),
+            "mode": task.info.get("mode"),
+            "examples": task.info.get("examples"),
+            "scores": task.info.get("cross_validation", {}).get("scores"),
+        }
+        for name, task in sorted(bundle.tasks.items())
+    }
+    return {
+        "name": manifest.name,
+        "folder": str(folder),
+        "trunkline": manifest.trunkline,
+        "encoder": dataclasses.asdict(manifest.encoder),
+        "backbone": manifest.backbone,
+        "engines": [name for name, there in (("onnx", manifest.graphs), ("torch", manifest.checkpoint)) if there],
+        "precision": manifest.weights["kind"],
+        "bytes": sum(file.bytes for file in manifest.files.values()),
+        "adapters": sorted(manifest.adapters),
+        "tasks": tasks,
+        "licences": [dataclasses.asdict(item) for item in manifest.licences],
+        "info": dict(manifest.info),
+    }
 
 
-def listed(what: str, problems: list[str]) -> str:
-    """A sentence with its problems below it."""
-    shown = "".join(f"\n  - {problem}" for problem in problems[:MAX_SHOWN])
-    return f"{what}:{shown}" + (f"\n  - and {len(problems) - MAX_SHOWN} more\n" if len(problems) > MAX_SHOWN else "\n")
+def sign(content: bytes, private_key: str | bytes) -> bytes:
+    """The content of `signature.json` for a manifest's bytes.
+
+    Args:
+        content: The manifest.
+        private_key: 32 bytes, as they are or as 64 hexadecimal digits, or an unencrypted PEM.
+
+    Raises:
+        TrunklineError: It is no Ed25519 key, or `cryptography` is not installed.
+    """
+    key = _key(private_key, "private")
+    public = key.public_key().public_bytes_raw().hex()
+    record = {"algorithm": ALGORITHM, "public_key": public, "signature": key.sign(content).hex()}
+    return (json.dumps(record, indent=1, sort_keys=True) + "\n").encode()
+
+
+def check_signature(folder: Path, content: bytes, public_key: str | bytes) -> None:
+    """Checks that a manifest's bytes were signed with the private half of a key; keys are given as for `sign`.
+
+    Raises:
+        MismatchError: They were not signed, or with another key, or were changed afterwards.
+        TrunklineError: The key is none, or `cryptography` is not installed.
+    """
+    key = _key(public_key, "public")
+    path = folder / SIGNATURE
+    if not path.exists():
+        raise MismatchError(f"{folder} is not signed", expected=f"{SIGNATURE} beside the manifest")
+    try:
+        record = json.loads(read_file(path, _MAX_SIGNATURE_BYTES).decode("utf-8"))
+        signature = record["signature"] if record["algorithm"] == ALGORITHM else ""
+        if not re.fullmatch("[0-9a-fA-F]{128}", signature):
+            raise ValueError(f"the signature is {str(signature)[:40]!r}")
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise DataError(
+            f"this is no signature ({' '.join(str(error).split())[:200]})", path=path, expected=ALGORITHM
+        ) from error
+    from cryptography.exceptions import InvalidSignature
+
+    try:
+        key.verify(bytes.fromhex(signature), content)
+    except InvalidSignature as error:
+        raise MismatchError(
+            f"{folder}: the signature is not that of this manifest under the key given",
+            expected="a bundle signed by the owner of the key, and not changed since",
+            todo="Fetch the bundle again, from somewhere you trust",
+        ) from error
+
+
+def new_private_key() -> str:
+    """A new private key, as 64 hexadecimal digits."""
+    return str(_ed25519().Ed25519PrivateKey.generate().private_bytes_raw().hex())
+
+
+def public_half(private_key: str | bytes) -> str:
+    """The public key that belongs to a private one, as 64 hexadecimal digits."""
+    return str(_key(private_key, "private").public_key().public_bytes_raw().hex())
+
+
+def _ed25519() -> Any:
+    try:
+        from cryptography.hazmat.primitives.asymmetric import ed25519
+    except ImportError as error:
+        raise TrunklineError("signatures need cryptography", todo="pip install 'trunkline[sign]'") from error
+    return ed25519
+
+
+def _key(given: str | bytes, half: str) -> Any:
+    """The `private` or `public` key of 32 bytes, 64 hexadecimal digits or a PEM."""
+    module = _ed25519()
+    from cryptography.hazmat.primitives.serialization import load_pem_private_key, load_pem_public_key
+
+    kind, content = getattr(module, f"Ed25519{half.title()}Key"), given.encode() if isinstance(given, str) else given
+    digits = content.decode("latin-1").strip()
+    hexadecimal = re.fullmatch("[0-9a-fA-F]{64}", digits) is not None
+    try:
+        if hexadecimal or (isinstance(given, bytes) and len(given) == 32):
+            found = getattr(kind, f"from_{half}_bytes")(bytes.fromhex(digits) if hexadecimal else content)
+        else:
+            found = load_pem_public_key(content) if half == "public" else load_pem_private_key(content, password=None)
+    except (ValueError, TypeError) as error:
+        raise _no_key(half) from error
+    if not isinstance(found, kind):
+        raise _no_key(half)
+    return found
+
+
+def _no_key(half: str) -> TrunklineError:
+    # The key itself stays out of the message.
+    return TrunklineError(
+        f"the {half} key cannot be used", expected=f"an Ed25519 {half} key: 32 bytes, 64 hexadecimal digits or a PEM"
+    )

@@ -3,15 +3,13 @@
 An adapter file has, for each adapted linear layer, `lora.LAYER.TARGET.a` [inputs, rank] and `lora.LAYER.TARGET.b`
 [rank, outputs]; the update of the layer's output is `x a b`, all factors included. A graph computes query, key and
 value as one product, so that it has one pair of inputs for all three, `lora.LAYER.qkv.a` and `.b`: with it, an update
-costs two operations a layer, not six. The places of a graph where
-updates go in are its LoRA targets.
+costs two operations a layer, not six. The places of a graph where updates go in are its LoRA targets.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
@@ -40,11 +38,7 @@ HEAD = ("head.weight", "head.bias")
 
 
 def lora_shapes(layers: range, hidden: int, intermediate: int, chosen: Sequence[str]) -> dict[str, tuple[int, int]]:
-    """`LAYER.TARGET` -> (inputs, outputs) of every pair of LoRA inputs of a graph.
-
-    Raises:
-        MismatchError: There is no such target.
-    """
+    """`LAYER.TARGET` -> (inputs, outputs) of every pair of LoRA inputs; raises MismatchError for an unknown target."""
     unknown = sorted(set(chosen) - LORA_TARGETS.keys())
     if unknown:
         raise MismatchError(f"LoRA targets {unknown}", expected="some of " + ", ".join(LORA_TARGETS))
@@ -60,74 +54,46 @@ def lora_shapes(layers: range, hidden: int, intermediate: int, chosen: Sequence[
 def fuse(tensors: Mapping[str, npt.NDArray[Any]]) -> Inputs:
     """The inputs of the branch graph from the tensors of an adapter file, in float32.
 
-    Args:
-        tensors: As in the file, in any float type; what is float32 may be shared with the result.
-
-    Returns:
-        Query, key and value of a layer as one pair: `a` side by side, `b` block by block, rank the sum of the ranks;
-        the head's weight and bias as they are.
+    Query, key and value of a layer become one pair: `a` side by side, `b` block by block, rank the sum of the ranks;
+    the head's weight and bias stay as they are.
 
     Raises:
         MismatchError: A tensor is missing, unknown or of another shape than its partner.
     """
     inputs: Inputs = {name: tensors[name].astype(np.float32, copy=False) for name in HEAD if name in tensors}
-    layout = tuple((name, tensor.shape) for name, tensor in tensors.items() if not name.startswith("head."))
-    for step in _plan(layout):
-        if len(step.parts) == 1 and tensors[step.parts[0][0]].shape == step.shape:
-            inputs[step.name] = tensors[step.parts[0][0]].astype(np.float32, copy=False)
-            continue
-        joined = np.zeros(step.shape, np.float32)
-        for name, place in step.parts:
-            joined[place] = tensors[name]
-        inputs[step.name] = joined
+    pairs = _pairs(tuple((name, part.shape) for name, part in tensors.items() if not name.startswith("head.")))
+    for layer in sorted({layer for layer, _ in pairs}):
+        for name, targets in LORA_TARGETS.items():
+            present = [target for target in targets if (layer, target) in pairs]
+            if not present:
+                continue
+            sides = [sorted({pairs[layer, target][side] for target in present}) for side in (0, 2)]
+            if any(len(side) > 1 for side in sides):
+                raise MismatchError(
+                    f"LoRA of query, key and value in layer {layer} with inputs {sides[0]} and outputs {sides[1]}",
+                    expected="the same for all three",
+                )
+            a, b = ([tensors[f"lora.{layer}.{target}.{side}"] for target in present] for side in "ab")
+            inputs[f"lora.{layer}.{name}.a"] = np.concatenate(a, axis=1, dtype=np.float32)
+            inputs[f"lora.{layer}.{name}.b"] = _blocks(b, present, targets)
     return inputs
 
 
-@dataclass(frozen=True, slots=True)
-class _Step:
-    """A tensor that is fed: its shape, and which tensors of a file fill which places of it."""
-
-    name: str
-    shape: tuple[int, int]
-    parts: tuple[tuple[str, tuple[slice, slice]], ...]
+def _blocks(parts: Sequence[npt.NDArray[Any]], present: Sequence[str], targets: Sequence[str]) -> FloatArray:
+    """[ranks of all parts, outputs of all targets], each part in its rows and its target's columns."""
+    width, row = parts[0].shape[1], 0
+    joined = np.zeros((sum(len(part) for part in parts), width * len(targets)), np.float32)
+    for part, target in zip(parts, present, strict=True):
+        column = targets.index(target) * width
+        joined[row : row + len(part), column : column + width] = part
+        row += len(part)
+    return joined
 
 
 @lru_cache(maxsize=256)
-def _plan(layout: tuple[tuple[str, tuple[int, ...]], ...]) -> tuple[_Step, ...]:
-    """How tensors of these names and shapes are fused. Tasks of one recipe have one plan, made for the first."""
-    pairs = _pairs(dict(layout))
-    steps: list[_Step] = []
-    for layer in sorted({layer for layer, _ in pairs}):
-        for name, targets in LORA_TARGETS.items():
-            present = {place: pairs[layer, t] for place, t in enumerate(targets) if (layer, t) in pairs}
-            if present:
-                names = {place: f"lora.{layer}.{targets[place]}" for place in present}
-                steps += _side_by_side(f"lora.{layer}.{name}", names, present, len(targets))
-    return tuple(steps)
-
-
-def _side_by_side(
-    target: str, names: Mapping[int, str], pairs: Mapping[int, tuple[int, int, int]], places: int
-) -> tuple[_Step, _Step]:
-    """The two steps of a LoRA target from the (inputs, rank, outputs) of its pairs."""
-    inputs, outputs = {pair[0] for pair in pairs.values()}, {pair[2] for pair in pairs.values()}
-    if len(inputs) > 1 or len(outputs) > 1:
-        raise MismatchError(
-            f"LoRA of query, key and value in {target} with inputs {sorted(inputs)} and outputs {sorted(outputs)}",
-            expected="the same for all three",
-        )
-    height, width = inputs.pop(), outputs.pop()
-    a, b, row = [], [], 0
-    for place, (_, rank, _) in pairs.items():
-        ranks = slice(row, row + rank)
-        a.append((f"{names[place]}.a", (slice(None), ranks)))
-        b.append((f"{names[place]}.b", (ranks, slice(place * width, (place + 1) * width))))
-        row += rank
-    return _Step(f"{target}.a", (height, row), tuple(a)), _Step(f"{target}.b", (row, width * places), tuple(b))
-
-
-def _pairs(shapes: Mapping[str, tuple[int, ...]]) -> dict[tuple[int, str], tuple[int, int, int]]:
-    """(layer, target) -> (inputs, rank, outputs)."""
+def _pairs(layout: tuple[tuple[str, tuple[int, ...]], ...]) -> dict[tuple[int, str], tuple[int, int, int]]:
+    """(layer, target) -> (inputs, rank, outputs), by names and shapes, which tasks of one recipe have in common."""
+    shapes = dict(layout)
     pairs: dict[tuple[int, str], tuple[int, int, int]] = {}
     for name in shapes:
         parts = name.split(".")
@@ -178,12 +144,8 @@ def complete(given: Mapping[str, FloatArray], shapes: Shapes, hidden: int) -> In
 def bank(adapters: Sequence[Mapping[str, FloatArray]], shapes: Shapes) -> Inputs:
     """The LoRA inputs of the bank graph, [adapters, inputs, rank] and [adapters, rank, outputs]; heads are left out.
 
-    Args:
-        adapters: Inputs of each adapter, from `fuse`; an empty one changes nothing. Lower ranks are filled with zeros.
-        shapes: The graph's LoRA inputs, from `lora_shapes`.
-
-    Raises:
-        MismatchError: No adapters, or one that does not fit the graph.
+    Adapters are as from `fuse`; an empty one changes nothing. Lower ranks are filled with zeros. Raises MismatchError
+    for none, or one that does not fit the graph's LoRA inputs `shapes`.
     """
     if not adapters:
         raise MismatchError("a bank of no adapters", expected="at least one; an empty one stands for no adapter")

@@ -1,31 +1,185 @@
 """The manifest of a bundle: what belongs together, with the size and the SHA-256 of every file.
 
-Reading reports every problem of a manifest at once; `schema.py` says what each key holds.
+Reading reports every problem of a manifest at once. `SCHEMA` is what validation runs on and what
+`docs/bundle.schema.json` shows, so that the two cannot differ.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import math
+import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from trunkline.bundle.lora import LORA_TARGETS, Shapes, lora_shapes
-from trunkline.bundle.schema import FORMAT, NAME, SCHEMA, VERSION, problems_of
 from trunkline.errors import DataError, MismatchError, TrunklineError
 
-MANIFEST = "manifest.json"
-SIGNATURE = "signature.json"
-TOKENIZER = "tokenizer.json"
+FORMAT, VERSION = "trunkline-bundle", 2
+MANIFEST, SIGNATURE, TOKENIZER = "manifest.json", "signature.json", "tokenizer.json"
 MAX_MANIFEST_BYTES = 8 * 2**20
 MAX_ADAPTER_BYTES = 256 * 2**20
 MAX_TOKENIZER_BYTES = 64 * 2**20
 MAX_WEIGHTS_BYTES = 2**31
 MAX_SHOWN = 20
 """Problems that a message lists."""
+
+MOST = 10_000
+"""Tasks, adapters or files of a bundle."""
+
+
+def _whole(least: int, most: int) -> dict[str, Any]:
+    return {"type": "integer", "minimum": least, "maximum": most}
+
+
+def _pattern(pattern: str) -> dict[str, Any]:
+    return {"type": "string", "pattern": pattern}
+
+
+def _table(values: dict[str, Any], names: dict[str, Any]) -> dict[str, Any]:
+    names = {"pattern": names["pattern"]}
+    return {"type": "object", "propertyNames": names, "additionalProperties": values, "maxProperties": MOST}
+
+
+def _record(**properties: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "object", "required": [*properties], "properties": properties, "additionalProperties": False}
+
+
+def _optional(**properties: dict[str, Any]) -> dict[str, Any]:
+    return {**_record(**properties), "required": []}
+
+
+_NAME = _pattern(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")
+_FILE = _pattern(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,119}(/[A-Za-z0-9][A-Za-z0-9._-]{0,119}){0,1}$")
+_SHA256 = _pattern(r"^[0-9a-f]{64}$")
+_TEXT = {"type": "string", "maxLength": 1000}
+_SIZE = _whole(1, 2**20)
+_ALPHA = {"type": "number", "minimum": 0, "maximum": 1e6}
+_ENCODER = _record(
+    model_type=_TEXT,
+    hidden_size=_SIZE,
+    intermediate_size=_SIZE,
+    n_layers=_whole(1, 1000),
+    n_heads=_SIZE,
+    fork=_whole(0, 1000),
+    max_length=_whole(3, 2**20),
+    overlap=_whole(0, 2**20),
+    pad_id=_whole(0, 2**31),
+    activation=_TEXT,
+    vocabulary_size=_whole(1, 2**31),
+)
+
+SCHEMA: dict[str, Any] = {
+    "$schema": "https://json-schema.org/draft/2020-12/schema",
+    "title": "The manifest of a bundle of trunkline, version 2",
+    **_record(
+        format={"const": FORMAT},
+        version={"const": VERSION},
+        trunkline=_TEXT,
+        name=_NAME,
+        encoder=_ENCODER,
+        backbone=_SHA256,
+        weights={
+            "type": "object",
+            "required": ["kind"],
+            "properties": {"kind": {"enum": ["float32", "int8", "int4"]}},
+            "additionalProperties": True,
+        },
+        lora_targets={"type": "array", "items": {"enum": [*LORA_TARGETS]}, "uniqueItems": True},
+        graphs=_optional(**dict.fromkeys(("trunk", "branch", "branch-required", "branch-bank"), _FILE)),
+        checkpoint=_optional(config=_FILE, weights=_FILE),
+        adapters=_table(_FILE, _NAME),
+        tasks=_table(_record(family=_NAME, file=_FILE), _NAME),
+        files=_table(_record(sha256=_SHA256, bytes=_whole(1, 2**31)), _FILE),
+        licences={"type": "array", "maxItems": MOST, "items": _record(part=_TEXT, licence=_TEXT)},
+        info={"type": "object"},
+    ),
+}
+_DESCRIPTION = {"format": {"const": VERSION}, "family": _NAME, "backbone": _SHA256, "fork": _whole(0, 1000)}
+
+ADAPTER_SCHEMA = _record(**_DESCRIPTION, kind={"const": "adapter"}, alpha=_ALPHA)
+"""What a primary adapter's file says of itself; `alpha` over the rank is the factor that its tensors hold already."""
+
+TASK_SCHEMA = _record(
+    **_DESCRIPTION,
+    kind={"const": "task"},
+    labels={"type": "array", "maxItems": MOST, "items": _TEXT},
+    primary=_pattern(r"^([A-Za-z0-9][A-Za-z0-9._-]{0,99}@[0-9a-f]{64}){0,1}$"),
+    alpha=_ALPHA,
+    units={"enum": ["words", "pieces", "text", "question"]},
+    info={"type": "object"},
+)
+"""What a task's file says of itself; `primary` is FAMILY@SHA256 of the adapter's file that it sits on, or empty."""
+
+_TYPES: dict[str, tuple[str, tuple[type, ...]]] = {
+    "object": ("an object", (dict,)),
+    "array": ("a list", (list,)),
+    "string": ("text", (str,)),
+    "integer": ("a whole number", (int,)),
+    "number": ("a number", (int, float)),
+}
+
+
+def problems_of(value: Any, schema: Mapping[str, Any], where: str = "the manifest") -> Iterator[str]:
+    """Every way in which JSON differs from a schema, each with its place; supports what `SCHEMA` uses."""
+    if "const" in schema:
+        if value != schema["const"] or type(value) is not type(schema["const"]):
+            yield f"{where} is {_short(value)}, expected {schema['const']!r}"
+        return
+    if "enum" in schema:
+        if not isinstance(value, str) or value not in schema["enum"]:
+            yield f"{where} is {_short(value)}, expected one of {', '.join(schema['enum'])}"
+        return
+    said, types = _TYPES[schema["type"]]
+    most = schema.get("maxProperties", schema.get("maxItems", schema.get("maxLength", math.inf)))
+    # A bool is an int to Python, but not to JSON.
+    if type(value) not in types:
+        yield f"{where} is {_short(value)}, expected {said}"
+    elif not isinstance(value, int | float) and len(value) > most:
+        yield f"{where} has {len(value)} entries or characters, expected at most {most}"
+    elif isinstance(value, dict):
+        yield from _object_problems(value, schema, "" if where == "the manifest" else f"{where}.")
+    elif isinstance(value, list):
+        for number, item in enumerate(value):
+            yield from problems_of(item, schema["items"], f"{where}[{number}]")
+        if schema.get("uniqueItems") and len({repr(item) for item in value}) < len(value):
+            yield f"{where} names something twice"
+    elif isinstance(value, str):
+        if "pattern" in schema and not re.search(schema["pattern"].replace("$", r"\Z"), value):
+            yield f"{where} is {_short(value)}, expected the form {schema['pattern']}"
+    elif not schema.get("minimum", -math.inf) <= value <= schema.get("maximum", math.inf):
+        yield f"{where} is {_short(value)}, expected {schema['minimum']} to {schema['maximum']}"
+
+
+def _object_problems(value: dict[str, Any], schema: Mapping[str, Any], where: str) -> Iterator[str]:
+    known, other = schema.get("properties", {}), schema.get("additionalProperties", True)
+    yield from (f"{where}{key} is missing" for key in schema.get("required", ()) if key not in value)
+    for key, item in value.items():
+        place = where + (key if len(key) <= 60 else key[:57] + "...")
+        if "propertyNames" in schema:
+            yield from problems_of(key, {"type": "string", **schema["propertyNames"]}, f"a name in {where[:-1]}")
+        if key in known or isinstance(other, dict):
+            yield from problems_of(item, known.get(key, other), place)
+        elif other is False:
+            yield f"{place} is an unknown key, expected {', '.join(known)}"
+
+
+def _short(value: object) -> str:
+    if isinstance(value, dict | list):
+        return f"{'an object' if isinstance(value, dict) else 'a list'} of {len(value)} entries"
+    text = repr(value) if not isinstance(value, int) or abs(value) < 2**63 else "a huge number"
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def listed(what: str, problems: Sequence[str]) -> str:
+    """A sentence with its problems below it."""
+    more = [f"and {len(problems) - MAX_SHOWN} more"] if len(problems) > MAX_SHOWN else []
+    return f"{what}:" + "".join(f"\n  - {problem}" for problem in [*problems[:MAX_SHOWN], *more]) + "\n"
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,23 +264,7 @@ class Manifest:
 
     def to_json(self) -> bytes:
         """The manifest's bytes; equal manifests give equal bytes."""
-        record = {
-            "format": FORMAT,
-            "version": VERSION,
-            "trunkline": self.trunkline,
-            "name": self.name,
-            "encoder": {key: getattr(self.encoder, key) for key in EncoderFacts.__slots__},
-            "backbone": self.backbone,
-            "weights": dict(self.weights),
-            "lora_targets": list(self.lora_targets),
-            "graphs": dict(self.graphs),
-            "checkpoint": dict(self.checkpoint),
-            "adapters": dict(self.adapters),
-            "tasks": {name: {"family": task.family, "file": task.file} for name, task in self.tasks.items()},
-            "files": {path: {"sha256": file.sha256, "bytes": file.bytes} for path, file in self.files.items()},
-            "licences": [{"part": item.part, "licence": item.licence} for item in self.licences],
-            "info": dict(self.info),
-        }
+        record = {"format": FORMAT, "version": VERSION, **dataclasses.asdict(self)}
         return (json.dumps(record, indent=1, sort_keys=True, ensure_ascii=False) + "\n").encode("utf-8")
 
 
@@ -137,15 +275,11 @@ def _shapes(facts: EncoderFacts, lora_targets: tuple[str, ...]) -> Shapes:
 
 
 def parse_manifest(content: bytes, path: str | Path = MANIFEST) -> Manifest:
-    """Reads a manifest from its bytes.
-
-    Args:
-        content: The bytes.
-        path: For messages.
+    """Reads a manifest from its bytes; `path` is for messages.
 
     Raises:
         DataError: It is no JSON or no manifest; lists every problem.
-        MismatchError: It is of a later version.
+        MismatchError: It is of another version.
     """
     raw = _json(content, path)
     if not isinstance(raw, dict) or raw.get("format") != FORMAT:
@@ -157,60 +291,42 @@ def parse_manifest(content: bytes, path: str | Path = MANIFEST) -> Manifest:
             todo="`trunkline bundle convert` makes a bundle of this version of it" if old else "",
         )
     version = raw.get("version")
-    if version == 1 and type(version) is int:
+    if type(version) is int and version != VERSION and version > 0:
+        todo = "Convert the bundle that it was exported from by `trunkline bundle convert`, and export that again"
         raise MismatchError(
-            f"{path} has version 1, whose graphs read the last layer alone",
+            f"{path} has version {str(version)[:20]}",
             expected=f"version {VERSION}",
-            todo="Convert the bundle that it was exported from by `trunkline bundle convert`, and export that again",
+            todo=todo if version < VERSION else "Update trunkline",
         )
-    if isinstance(version, int) and not isinstance(version, bool) and version > VERSION:
-        raise MismatchError(
-            f"{path} has version {str(version)[:20]}", expected=f"version {VERSION} at most", todo="Update trunkline"
-        )
-    problems = list(problems_of(raw, SCHEMA))
-    if not problems:
-        problems = list(_contradictions(raw))
+    problems = list(problems_of(raw, SCHEMA)) or list(_contradictions(raw))
     if problems:
-        listed = "".join(f"\n  - {problem}" for problem in problems[:MAX_SHOWN])
-        more = f"\n  - and {len(problems) - MAX_SHOWN} more" if len(problems) > MAX_SHOWN else ""
         noun = "problem" if len(problems) == 1 else "problems"
         raise DataError(
-            f"the manifest has {len(problems)} {noun}:{listed}{more}\n",
+            listed(f"the manifest has {len(problems)} {noun}", problems),
             path=path,
             expected=f"a manifest of version {VERSION}",
             todo="Export the bundle again, or fetch it again",
         )
-    return Manifest(
-        name=raw["name"],
-        trunkline=raw["trunkline"],
-        encoder=EncoderFacts(**raw["encoder"]),
-        backbone=raw["backbone"],
-        weights=raw["weights"],
-        lora_targets=tuple(raw["lora_targets"]),
-        graphs=raw["graphs"],
-        checkpoint=raw["checkpoint"],
-        adapters=raw["adapters"],
-        tasks={name: TaskEntry(**task) for name, task in raw["tasks"].items()},
-        files={name: FileEntry(**file) for name, file in raw["files"].items()},
-        licences=tuple(Licence(**item) for item in raw["licences"]),
-        info=raw["info"],
-    )
+    made = {
+        "encoder": EncoderFacts(**raw["encoder"]),
+        "lora_targets": tuple(raw["lora_targets"]),
+        "tasks": {name: TaskEntry(**task) for name, task in raw["tasks"].items()},
+        "files": {name: FileEntry(**file) for name, file in raw["files"].items()},
+        "licences": tuple(Licence(**item) for item in raw["licences"]),
+    }
+    return Manifest(**{name: raw[name] for name in Manifest.__slots__} | made)
 
 
 def check_name(name: object) -> str:
     """A name of a task, a family or a bundle; raises TrunklineError for anything else."""
-    problem = next(problems_of(name, {"type": "string", "pattern": NAME}, "the name"), None)
-    if problem is not None:
+    for problem in problems_of(name, _NAME, "the name"):
         raise TrunklineError(problem, todo="Take letters, digits, '.', '_' and '-'")
     return str(name)
 
 
 def name_of(folder: Path, default: str) -> str:
     """The name of a bundle that is written here: the folder's, where that is a name."""
-    try:
-        return check_name(folder.name)
-    except TrunklineError:
-        return default
+    return default if any(problems_of(folder.name, _NAME)) else folder.name
 
 
 def limit_of(file: str, manifest: Manifest) -> int:
@@ -238,11 +354,10 @@ def _json(content: bytes, path: str | Path) -> Any:
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """A JSON object; two readers could take different ones of two values of one key."""
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        twice = next(key for key, count in Counter(key for key, _ in pairs).items() if count > 1)
-        raise ValueError(f"the key {twice[:60]!r} stands there twice")
-    return found
+    twice = [key for key, count in Counter(key for key, _ in pairs).items() if count > 1]
+    if twice:
+        raise ValueError(f"the key {twice[0][:60]!r} stands there twice")
+    return dict(pairs)
 
 
 def _no_constant(text: str) -> Any:
@@ -267,18 +382,16 @@ def _contradictions(raw: dict[str, Any]) -> Iterator[str]:
         yield "there are neither graphs nor a checkpoint, expected at least one of them"
     if raw["lora_targets"] != [name for name in LORA_TARGETS if name in raw["lora_targets"]]:
         yield f"lora_targets are {', '.join(raw['lora_targets'])}, expected the order {', '.join(LORA_TARGETS)}"
-    named = {f"graphs.{key}": file for key, file in raw["graphs"].items()}
-    named |= {f"checkpoint.{key}": file for key, file in raw["checkpoint"].items()}
-    named |= {f"adapters.{key}": file for key, file in raw["adapters"].items()}
-    named |= {f"tasks.{key}": task["file"] for key, task in raw["tasks"].items()}
+    parts = {part: raw[part] for part in ("graphs", "checkpoint", "adapters")}
+    parts["tasks"] = {key: task["file"] for key, task in raw["tasks"].items()}
+    named = {f"{part}.{key}": file for part, entries in parts.items() for key, file in entries.items()}
     named["the tokenizer"] = TOKENIZER
     yield from (f"{key}: {file} is not among files" for key, file in named.items() if file not in files)
-    uses = Counter(named.values())
+    uses, folded = Counter(named.values()), Counter(file.lower() for file in files)
     yield from (f"{file} stands for {count} parts, expected one" for file, count in uses.items() if count > 1)
-    yield from (f"files.{file} belongs to no part" for file in files if file not in uses)
-    folded = Counter(file.lower() for file in files)
     yield from (f"{file} stands there in several spellings" for file, count in folded.items() if count > 1)
-    reserved = {MANIFEST, SIGNATURE}
     for file in files:
-        if file in reserved or PurePosixPath(file).parts[0] in reserved:
+        if file not in uses:
+            yield f"files.{file} belongs to no part"
+        if PurePosixPath(file).parts[0] in (MANIFEST, SIGNATURE):
             yield f"files.{file} has a reserved name"

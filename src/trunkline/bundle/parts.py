@@ -17,9 +17,16 @@ import numpy as np
 import numpy.typing as npt
 
 from trunkline.bundle.lora import HEAD, FloatArray, Inputs, check_inputs, fuse
-from trunkline.bundle.manifest import MAX_ADAPTER_BYTES, MAX_SHOWN, Manifest
-from trunkline.bundle.schema import ADAPTER_SCHEMA, TASK_SCHEMA, VERSION, problems_of
-from trunkline.bundle.tensors import TensorFile, read_file, tensors_of, write_tensors
+from trunkline.bundle.manifest import (
+    ADAPTER_SCHEMA,
+    MAX_ADAPTER_BYTES,
+    MAX_SHOWN,
+    TASK_SCHEMA,
+    VERSION,
+    Manifest,
+    problems_of,
+)
+from trunkline.bundle.tensors import read_file, tensors_of, write_tensors
 from trunkline.errors import DataError, MismatchError
 
 TRANSITIONS = "head.transitions"
@@ -52,7 +59,7 @@ class Task:
         family: Whose units and decoding apply.
         labels: The head's outputs.
         units: What gets a label: `words`, `pieces` of the tokenizer, the `text`, or words of a `question`'s context.
-        inputs: Of the branch graph: `head.weight` [hidden, labels], `head.bias` [labels] and the task's
+        inputs: What the branch graph is fed with: `head.weight` [hidden, labels], `head.bias` [labels] and the task's
             own `lora.*`, query, key and value side by side.
         transitions: As in `Head`.
         own_lora: Whether it has LoRA of its own; otherwise it sits on its family's primary adapter.
@@ -84,19 +91,12 @@ class Task:
 
     def lora_arrays(self) -> dict[str, FloatArray]:
         """Its LoRA as `lora.LAYER.TARGET.a` and `.b`; empty if it has none."""
-        return _lora_of(tensors_of(self.content, self.name).tensors)
+        return _lora_arrays(self.content)
 
 
 @dataclass(frozen=True, slots=True)
 class PrimaryAdapter:
-    """A family's primary adapter.
-
-    Attributes:
-        family: The family.
-        inputs: `lora.*` of the branch graph.
-        alpha: As in `Task`.
-        content: The file's bytes.
-    """
+    """A family's primary adapter: `inputs` are the `lora.*` of the branch graph, the rest is as in `Task`."""
 
     family: str
     inputs: Inputs
@@ -110,24 +110,16 @@ class PrimaryAdapter:
 
     def lora_arrays(self) -> dict[str, FloatArray]:
         """Its LoRA as `lora.LAYER.TARGET.a` and `.b`."""
-        return _lora_of(tensors_of(self.content, self.family).tensors)
+        return _lora_arrays(self.content)
 
 
 def primary_bytes(family: str, backbone: str, fork: int, lora: Mapping[str, npt.NDArray[Any]], alpha: float) -> bytes:
     """The file of a primary adapter. Nothing but the adapter goes in, so that its SHA-256 stands for it.
 
-    Args:
-        family: The family.
-        backbone: Hash of the backbone that it was trained on.
-        fork: First layer of the branches.
-        lora: `lora.LAYER.TARGET.a` [inputs, rank] and `.b` [rank, outputs], the factor alpha / rank included.
-        alpha: Numerator of that factor.
-
-    Raises:
-        MismatchError: Values that float16 cannot hold.
+    `lora` has `lora.LAYER.TARGET.a` [inputs, rank] and `.b` [rank, outputs], the factor alpha / rank included. Raises
+    MismatchError for values that float16 cannot hold.
     """
-    description = {"kind": "adapter", "family": family, "backbone": backbone, "fork": fork, "alpha": alpha}
-    return _file(description, lora)
+    return _file({"kind": "adapter", "family": family, "backbone": backbone, "fork": fork, "alpha": alpha}, lora)
 
 
 def task_bytes(
@@ -141,20 +133,9 @@ def task_bytes(
     alpha: float = 0.0,
     info: Mapping[str, Any] | None = None,
 ) -> bytes:
-    """The file of a task that was fitted on a bundle's encoder.
+    """The file of a task that was fitted on the encoder of a manifest's bundle; arguments as in `Task`.
 
-    Args:
-        manifest: The bundle's.
-        family: The task's family.
-        labels: The head's outputs.
-        head: The head.
-        units: As in `Task`.
-        lora: As for `primary_bytes`; without it the task sits on its family's primary adapter.
-        alpha: As for `primary_bytes`.
-        info: How it was made, as JSON.
-
-    Raises:
-        MismatchError: Values that float16 cannot hold.
+    `lora` is as for `primary_bytes`, as are errors; without it the task sits on its family's primary adapter.
     """
     tensors = {**(lora or {}), "head.weight": head.weight, "head.bias": head.bias}
     if head.transitions is not None:
@@ -175,32 +156,27 @@ def task_bytes(
 
 def as_stored(head: Head) -> Head:
     """A head with the values that its file will hold, rounded to float16: what is scored is what is saved."""
-    parts = (None if part is None else _half(part, "head").astype(np.float32) for part in _parts(head))
-    return Head(*parts)  # type: ignore[arg-type]
+    weight, bias, transitions = (
+        None if part is None else _half(part, "head").astype(np.float32)
+        for part in (head.weight, head.bias, head.transitions)
+    )
+    assert weight is not None and bias is not None
+    return Head(weight, bias, transitions)
 
 
 def read_task(source: Path | bytes, manifest: Manifest, name: str) -> Task:
-    """Reads a task's file for a bundle.
-
-    Args:
-        source: The file or its bytes.
-        manifest: The bundle's.
-        name: The task's name.
+    """Reads a task's file, or its bytes, for the bundle of a manifest.
 
     Raises:
         DataError: The file is damaged, or no task's.
         MismatchError: It belongs to another backbone or primary adapter, or does not fit the encoder.
     """
-    content, where = _content(source, f"task {name}")
-    file = tensors_of(content, where)
-    raw = _description(file, where, "task")
+    content, where, tensors, raw = _opened(source, f"task {name}", "task", manifest)
     entry = manifest.tasks.get(name)
     if entry is not None and entry.family != raw["family"]:
         raise MismatchError(f"{where} is of family {raw['family']}", expected=f"{entry.family}, as the manifest says")
-    _check_backbone(raw, where, manifest)
-    found = file.tensors.get(TRANSITIONS)
-    transitions = None if found is None else _owned(found)
-    inputs = _inputs(file, where, manifest)
+    transitions = _owned(tensors[TRANSITIONS]) if TRANSITIONS in tensors else None
+    inputs = _inputs(tensors, where, manifest)
     own_lora = any(key.startswith("lora.") for key in inputs)
     expected = "" if own_lora else primary_of(raw["family"], manifest)
     if raw["primary"] != expected:
@@ -210,29 +186,16 @@ def read_task(source: Path | bytes, manifest: Manifest, name: str) -> Task:
             todo="Fit the task again on this bundle",
         )
     _check_head(inputs, transitions, len(raw["labels"]), manifest.encoder.hidden_size, where)
-    return Task(
-        name=name,
-        family=raw["family"],
-        labels=tuple(raw["labels"]),
-        units=raw["units"],
-        inputs=inputs,
-        transitions=transitions,
-        own_lora=own_lora,
-        alpha=float(raw["alpha"]),
-        content=content,
-        info=raw["info"],
-    )
+    labels, alpha = tuple(raw["labels"]), float(raw["alpha"])
+    return Task(name, raw["family"], labels, raw["units"], inputs, transitions, own_lora, alpha, content, raw["info"])
 
 
 def read_primary(source: Path | bytes, manifest: Manifest, family: str) -> PrimaryAdapter:
     """Reads a primary adapter's file for a bundle; errors as for `read_task`."""
-    content, where = _content(source, f"adapter {family}")
-    file = tensors_of(content, where)
-    raw = _description(file, where, "adapter")
-    _check_backbone(raw, where, manifest)
+    content, where, tensors, raw = _opened(source, f"adapter {family}", "adapter", manifest)
     if raw["family"] != family:
         raise MismatchError(f"{where} is of family {raw['family']}", expected=family)
-    inputs = _inputs(file, where, manifest)
+    inputs = _inputs(tensors, where, manifest)
     if not all(name.startswith("lora.") for name in inputs):
         raise MismatchError(f"{where} has a head", expected="a primary adapter, which is LoRA alone")
     return PrimaryAdapter(family, inputs, float(raw["alpha"]), content)
@@ -263,22 +226,21 @@ def _half(tensor: npt.NDArray[Any], name: str) -> npt.NDArray[np.float16]:
     return half
 
 
-def _parts(head: Head) -> tuple[FloatArray, FloatArray, FloatArray | None]:
-    return head.weight, head.bias, head.transitions
-
-
-def _content(source: Path | bytes, called: str) -> tuple[bytes, str]:
-    return (source, called) if isinstance(source, bytes) else (read_file(source, MAX_ADAPTER_BYTES), str(source))
-
-
-def _lora_of(tensors: Mapping[str, FloatArray]) -> dict[str, FloatArray]:
+def _lora_arrays(content: bytes) -> dict[str, FloatArray]:
+    tensors = tensors_of(content, "").tensors
     return {name: tensor for name, tensor in tensors.items() if name.startswith("lora.")}
 
 
-def _description(file: TensorFile, where: str, kind: str) -> Mapping[str, Any]:
+def _opened(
+    source: Path | bytes, called: str, kind: str, manifest: Manifest
+) -> tuple[bytes, str, Mapping[str, FloatArray], Mapping[str, Any]]:
+    """A file's bytes, what messages call it, its tensors, and its description, which is of the bundle's backbone."""
+    content = read_file(source, MAX_ADAPTER_BYTES) if isinstance(source, Path) else source
+    where = str(source) if isinstance(source, Path) else called
+    file = tensors_of(content, where)
     text = file.metadata.get(_DESCRIPTION, "")
     try:
-        return _parsed(text, kind)
+        raw = _parsed(text, kind)
     except (ValueError, RecursionError) as error:
         old = '"format": 1' in text or '"format":1' in text
         raise DataError(
@@ -287,6 +249,13 @@ def _description(file: TensorFile, where: str, kind: str) -> Mapping[str, Any]:
             expected=f"a file of kind {kind} and format {VERSION}",
             todo="`trunkline bundle convert` converts the bundle that it is from" if old else "Make or fetch it again",
         ) from error
+    if raw["backbone"] != manifest.backbone:
+        raise MismatchError(
+            f"{where} was trained on backbone {raw['backbone'][:12]}",
+            expected=f"{manifest.backbone[:12]}, the bundle's",
+            todo="Fit the task again on the backbone of this bundle",
+        )
+    return content, where, file.tensors, raw
 
 
 @lru_cache(maxsize=256)
@@ -300,21 +269,12 @@ def _parsed(text: str, kind: str) -> Mapping[str, Any]:
     return dict(raw)
 
 
-def _check_backbone(raw: Mapping[str, Any], where: str, manifest: Manifest) -> None:
-    if raw["backbone"] != manifest.backbone:
-        raise MismatchError(
-            f"{where} was trained on backbone {raw['backbone'][:12]}",
-            expected=f"{manifest.backbone[:12]}, the bundle's",
-            todo="Fit the task again on the backbone of this bundle",
-        )
-
-
-def _inputs(file: TensorFile, where: str, manifest: Manifest) -> Inputs:
-    unknown = [name for name in file.tensors if name.startswith("head.") and name not in _HEAD_TENSORS]
+def _inputs(tensors: Mapping[str, FloatArray], where: str, manifest: Manifest) -> Inputs:
+    unknown = [name for name in tensors if name.startswith("head.") and name not in _HEAD_TENSORS]
     if unknown:
         raise MismatchError(f"{where} has the tensor {unknown[0][:60]}", expected=", ".join(_HEAD_TENSORS))
     try:
-        inputs = fuse(file.tensors)
+        inputs = fuse(tensors)
         check_inputs(inputs, manifest.shapes)
     except MismatchError as error:
         raise MismatchError(f"{where}: {error.given}", expected=error.expected, todo=error.todo) from error

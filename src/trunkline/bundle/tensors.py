@@ -36,11 +36,7 @@ class TensorFile:
 
 
 def read_tensors(path: Path, limit: int) -> TensorFile:
-    """Reads a file of tensors.
-
-    Args:
-        path: The file.
-        limit: The most bytes it may have; checked before anything is read.
+    """Reads a file of tensors of at most `limit` bytes, which is checked before anything is read.
 
     Raises:
         DataError: It is missing, no plain file, larger than `limit`, truncated or otherwise no safetensors file, of
@@ -70,12 +66,7 @@ def tensors_of(content: bytes, path: str | Path) -> TensorFile:
 
 
 def write_tensors(tensors: Mapping[str, npt.NDArray[Any]], metadata: Mapping[str, str]) -> bytes:
-    """A safetensors file; equal tensors and metadata give equal bytes.
-
-    Args:
-        tensors: In float16 or float32.
-        metadata: Text by key.
-    """
+    """A safetensors file of float16 or float32 tensors; equal tensors and metadata give equal bytes."""
     ordered = {name: np.ascontiguousarray(tensors[name]) for name in sorted(tensors)}
     return bytes(safetensors.numpy.save(ordered, dict(sorted(metadata.items()))))
 
@@ -111,9 +102,7 @@ def open_plain(path: Path) -> FileIO:
 
 def _unreadable(path: Path, error: Exception) -> DataError:
     reason = getattr(error, "strerror", None) or error
-    return DataError(
-        f"the file cannot be read ({reason})", path=path, expected="a file", todo="Fetch or export it again"
-    )
+    return DataError(f"the file cannot be read ({reason})", path=path, expected="a file")
 
 
 def _values(name: str, entry: Mapping[str, Any]) -> FloatArray:

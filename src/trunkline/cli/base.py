@@ -62,12 +62,7 @@ def print_json(value: Any) -> None:
 def settings_of(given: list[str] | None, known: dict[str, Any]) -> dict[str, Any]:
     """`--set NAME=VALUE` options as a dict; values are read as YAML, so that 3, 0.5 and true are what they look like.
 
-    Args:
-        given: The options.
-        known: The settings that the function has, with their defaults, whose types a value must have.
-
-    Raises:
-        TrunklineError: An unknown name, no `=`, or a value of another type.
+    `known` are the settings of the function with their defaults, whose types a value must have.
     """
     found: dict[str, Any] = {}
     for item in given or ():

@@ -30,7 +30,7 @@ def show(bundle: BundleArgument, as_json: JsonFlag = False) -> None:
 
     Example: trunkline bundle show support-bot
     """
-    from trunkline.bundle.show import describe_bundle
+    from trunkline.bundle.files import describe_bundle
     from trunkline.ui import print_bundle
 
     record = describe_bundle(bundle.expanduser())
@@ -80,7 +80,7 @@ def sign_command(
     Example: trunkline bundle sign support-bot --key private.key --new-key
     """
     from trunkline.bundle.edit import sign_bundle
-    from trunkline.bundle.signature import new_private_key, public_half
+    from trunkline.bundle.files import new_private_key, public_half
 
     if key.exists() == new_key:
         raise TrunklineError(
@@ -108,7 +108,7 @@ def verify(
     Example: trunkline bundle verify support-bot
     """
     from trunkline.bundle.files import open_bundle
-    from trunkline.engine.session import open_session
+    from trunkline.engine.onnx import open_session
 
     key: Any = public_key
     if public_key is not None and not re.fullmatch("[0-9a-fA-F]{64}", public_key):

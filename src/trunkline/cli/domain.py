@@ -159,5 +159,5 @@ def merge(
     Example: trunkline prefinetune merge runs/ner/bundle runs/classification/bundle --out runs/merged
     """
     with needs("train", "merging"):
-        from trunkline.prefinetune.merge import merge_bundles
+        from trunkline.prefinetune.strategies import merge_bundles
     typer.echo(f"{merge_bundles(bundles, out, base=base, method=method, scale=scale, density=density)}")

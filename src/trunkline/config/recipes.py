@@ -66,7 +66,7 @@ class DecontaminateSection(Section):
 
 
 class MixtureRecipe(Section):
-    """The sources of pre-finetuning, to be used by several recipes (`mixture: FILE`)."""
+    """The sources of pre-finetuning, which several recipes may extend (`extends: FILE`)."""
 
     name: str
     families: dict[FamilyName, MixtureFamily] = Field(min_length=1)
@@ -155,7 +155,7 @@ class CheckpointSection(Section):
 class PrefinetuneRecipe(Section):
     """A pre-finetuning run: encoder, strategy, families with their sources, optimizer, monitor.
 
-    What `precision` and `attention` leave to `auto` follows the device, see `trunkline.training.precision`.
+    What `precision` and `attention` leave to `auto` follows the device, see `trunkline.training.distributed`.
     """
 
     name: str
@@ -164,7 +164,6 @@ class PrefinetuneRecipe(Section):
     max_length: Annotated[int, Field(ge=8)] = 128
     strategy: Strategy = "task-primary"
     adapter: AdapterSection = AdapterSection()
-    mixture: str | None = None
     families: dict[FamilyName, FamilySection] = Field(min_length=1)
     decontaminate: DecontaminateSection | None = None
     optimizer: OptimizerSection = OptimizerSection()

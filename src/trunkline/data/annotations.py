@@ -26,14 +26,10 @@ _WORDY = 3
 
 
 def flatten(record: Record, path: str | Path, line: int) -> tuple[str, Record | str]:
-    """A record of any tool in a flat form.
+    """The tool that a record was taken for (empty for none), and the record in a flat form.
 
-    Returns:
-        The tool that it was taken for (empty for none), and a record with `text` and `entities` or `label`, as the tool
-        has them; or the reason why it has no annotation to learn from. `answer` of Prodigy is kept.
-
-    Raises:
-        DataError: A record that has the keys of a tool, and not its form.
+    It has `text` and `entities` or `label`, as the tool has them (`answer` of Prodigy is kept), or is the reason why it
+    has no annotation to learn from. A record with the keys of a tool and not its form raises a DataError.
     """
     for tool, needed, convert in _TOOLS:
         if needed <= record.keys():

@@ -78,20 +78,11 @@ def check(
 ) -> dict[str, Any]:
     """Checks files for leaks between them, repeated texts, conflicting, rare and unknown labels, and damage.
 
-    Args:
-        train: The file that is learnt from; what `trunkline.data.load.read_examples` accepts.
-        dev: The file that settings are chosen on.
-        test: The file that is scored.
-        family: `classification`, `ner` or `qa`; found by content where it is not given.
-        columns: `text_column`, `label_column` and `delimiter`, as for `read_examples`.
+    Files, `family` and `columns` are what `trunkline.data.load.read_examples` accepts.
 
     Returns:
         `name`, `family`, `kinds` (split -> what its file was taken for), `counts` (split -> examples) and `findings`,
         see `Finding`.
-
-    Raises:
-        TrunklineError: No file is named.
-        DataError: Files that are missing or malformed.
     """
     given = {split: spec for split, spec in (("train", train), ("dev", dev), ("test", test)) if spec is not None}
     loaded: dict[str, Loaded] = {}
@@ -115,14 +106,10 @@ def exit_code(reports: Sequence[Mapping[str, Any]]) -> int:
 def check_splits(
     name: str, splits: Mapping[str, Sequence[Example]], *, role: str = "task", extra: Sequence[Finding] = ()
 ) -> Report:
-    """Runs all checks that need nothing but the examples.
+    """Runs all checks that need nothing but the examples; `extra` findings go first.
 
-    Args:
-        name: The data set.
-        splits: Split -> its examples. Splits whose name begins with `train` are learnt from, the others are scored or
-            chosen by.
-        role: `task`, where an overlap with train is a leak, or `source`, where it is a warning.
-        extra: Findings of others, which go first.
+    Splits whose name begins with `train` are learnt from, the others scored or chosen by. With the role `task` an
+    overlap with train is a leak, with `source` a warning.
     """
     findings = list(extra)
     held_out = [split for split, examples in splits.items() if examples and not split.startswith(TRAIN)]

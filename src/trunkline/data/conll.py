@@ -9,8 +9,7 @@ from typing import NamedTuple
 
 from trunkline.data.files import data_error, read_lines
 from trunkline.data.records import shorten
-from trunkline.text.examples import NerExample, Span, join_tokens
-from trunkline.text.tags import Scheme, TagError, decode_with_repairs
+from trunkline.text.examples import NerExample, Scheme, Span, TagError, decode_with_repairs, join_tokens
 
 _BLANKS = re.compile(r"[ \t]+")
 _TAG = re.compile(r"O|[BIESLU]-.+")
@@ -31,14 +30,8 @@ def read_conll(path: str | Path, *, tags: bool = True) -> Iterator[Sentence]:
 
     Columns are parted by tabs where a line has one, else by blanks. `-DOCSTART-` lines end a sentence, lines that begin
     with `#` and have other columns than the rest are comments, and a first column that counts the tokens is passed
-    over. Tags stand in the last column that has nothing but O and tags with prefixes, else in the last that has an O.
-
-    Args:
-        path: The file.
-        tags: Whether tags are read, for which the whole file is held; without them sentences come as they are met.
-
-    Raises:
-        DataError: Rows of different widths, rows of one column, or no column of tags.
+    over. Tags stand in the last column that has nothing but O and tags with prefixes, else in the last that has an O;
+    without `tags` none are read, and sentences come as they are met. Rows of different widths raise a DataError.
     """
     sentences: Iterable[_Rows] = _sentences(path)
     column = 0
@@ -110,18 +103,9 @@ def find_scheme(sentences: Iterable[Sequence[str]]) -> Scheme:
 def decode_sentences(
     sentences: Sequence[Sentence], path: str | Path, scheme: Scheme | None = None
 ) -> tuple[list[NerExample], str]:
-    """Sentences as examples: tokens joined with single blanks, entities as character spans.
+    """Sentences as examples (tokens joined with single blanks), and what they were taken for, in words.
 
-    Args:
-        sentences: From a file.
-        path: For errors.
-        scheme: How tags mark borders; by default found by content.
-
-    Returns:
-        The examples, and what they were taken for: the scheme, and how many tags broke its rules and were repaired.
-
-    Raises:
-        DataError: A tag that does not fit the scheme.
+    The scheme of tags is found by content unless it is given; a tag that does not fit it raises a DataError.
     """
     chosen = scheme or find_scheme(sentence.tags for sentence in sentences)
     examples, repaired = [], 0

@@ -29,16 +29,11 @@ def data_error(path: str | Path, line: int | None, given: str, expected: str = "
 
 
 def read_lines(path: str | Path, *, encoding: str = "utf-8", limit: int = DEFAULT_LIMIT) -> Iterator[tuple[int, str]]:
-    """Yields the numbers, counted from 1, and lines of a text file without their ends; one is in memory at a time.
+    """Yields the numbers, counted from 1, and lines of a plain or gzipped text file; one is in memory at a time.
 
     Only a line feed ends a line, so that U+2028 and the like stay inside a text. A carriage return before it and a byte
-    order mark at the start are dropped; that of UTF-16 is believed whatever `encoding` says.
-
-    Args:
-        path: A plain or gzipped file, told apart by content; or an object with the methods of a path, such as a
-            `zipfile.Path`.
-        encoding: Any encoding in which a line feed is one byte.
-        limit: The most bytes of the unpacked file.
+    order mark at the start are dropped; that of UTF-16 is believed whatever `encoding` says. `path` may be any object
+    with the methods of a path, such as a `zipfile.Path`, and `limit` is the most bytes of the unpacked file.
 
     Raises:
         DataError: No such file, a damaged one, bytes that are not text in `encoding`, or too many of them.

@@ -16,6 +16,8 @@ from trunkline.data.spans import Row, build_example, check_borders, parse_entiti
 from trunkline.errors import TrunklineError
 from trunkline.text.examples import Example, NerExample, QaExample, TextExample
 
+_log = logging.getLogger("trunkline.data")
+
 UNKNOWN = 0.05
 """Share of unknown tokens above which a task is likely to be in another language than the encoder."""
 
@@ -82,8 +84,6 @@ def _listed(labels: Sequence[str]) -> str:
     return ", ".join(labels[:10]) + (f" and {len(labels) - 10} more" if len(labels) > 10 else "")
 
 
-_log = logging.getLogger("trunkline.data")
-
 TEXTS = "a list, tuple, generator, numpy array, pandas or polars Series, or column of datasets, of strings"
 _FAMILIES: dict[str, type] = {"classification": TextExample, "ner": NerExample, "qa": QaExample}
 
@@ -145,11 +145,8 @@ def _checked(items: list[Any], family: str | None) -> tuple[str, list[Any]]:
 def texts_from(texts: Any) -> Iterator[str]:
     """The texts to predict on, one at a time as they are asked for, so that there may be any number.
 
-    Halves of surrogate pairs, which scraped texts have, are let through: engines take them for characters that say
-    nothing.
-
-    Raises:
-        TrunklineError: At once for what is no container of texts; when it is reached for an item that is no text.
+    Halves of surrogate pairs, which scraped texts have, are let through. No container raises a TrunklineError at
+    once, an item that is no text when it is reached.
     """
     items = _items(texts, "texts")
     return (_string(item, f"texts[{number}]") for number, item in enumerate(items))

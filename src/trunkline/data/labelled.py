@@ -36,10 +36,7 @@ def read_questions(records: Records, path: str | Path) -> Iterator[QaExample]:
     """Yields the questions of records in their order; `plausible_answers` of unanswerable ones are not read.
 
     `answers` are objects with `text` and `answer_start`, or two lists under these keys, none where there is no answer.
-
-    Raises:
-        DataError: A blank question or context, an answer that does not stand where it should, or one to a question that
-            `is_impossible`; names the line on which the record begins and the question's id.
+    One that does not stand where it should raises a DataError with the line and the question's id.
     """
     for line, record in records:
         if "paragraphs" not in record:
@@ -89,13 +86,9 @@ _SEPARATORS = re.compile(r"[|;,/]")
 
 @dataclass(frozen=True)
 class Loaded:
-    """What a file gave.
+    """What a file gave: examples in the order of the file, and what it was taken for (`kind`), in words.
 
-    Attributes:
-        family: `classification`, `ner` or `qa`.
-        examples: In the order of the file.
-        kind: What the file was taken for, in words.
-        notes: What was left out or repaired, and what a user should look at.
+    `notes` say what was left out or repaired, and what a user should look at.
     """
 
     family: str
@@ -105,16 +98,9 @@ class Loaded:
 
 
 class LabelledRecords:
-    """Records of a table, of JSON, of an annotation tool or of `datasets`, to be read as examples.
+    """Records of a table, of JSON, of an annotation tool or of `datasets`, with their lines, to be read as examples.
 
-    Args:
-        records: Line and values of each.
-        path: For errors.
-        text_column: The key of the text, or several joined by `+`.
-        label_column: The key of the label.
-
-    Raises:
-        DataError: No record has an annotation.
+    `text_column` is the key of the text, or several joined by `+`. Records without any annotation raise a DataError.
     """
 
     def __init__(

@@ -18,18 +18,14 @@ from trunkline.data.spans import Row, build_example, parse_entities
 from trunkline.data.table import find_delimiter, read_table
 from trunkline.errors import DataError, TrunklineError
 from trunkline.text.examples import Example, PairExample, PlainExample, join_tokens
-from trunkline.text.sentences import split_sentences
+from trunkline.text.words import split_sentences
 
 
-def hub_records(spec: str, *, revision: str | None = None) -> Iterator[tuple[int, Record]]:
-    """Yields the rows of a split with their numbers, counted from 1; code that comes with a data set is never run.
+def hub_records(spec: str) -> Iterator[tuple[int, Record]]:
+    """Yields the rows of a split of the hub, or of a local folder in hub layout, with their numbers, counted from 1.
 
-    Numbers of a ClassLabel become its names. Values of CSV files are text as it stands, `001` and `NA` too.
-
-    Args:
-        spec: `hub:NAME@SPLIT` or `hub:NAME:CONFIG@SPLIT`, where NAME is a hub id or a local folder in hub layout, and
-            SPLIT such as `train` or `train[:1000]`.
-        revision: A branch, tag or commit of the hub repository.
+    Code that comes with a data set is never run. `spec` is `hub:NAME@SPLIT` or `hub:NAME:CONFIG@SPLIT`, with SPLIT such
+    as `train` or `train[:1000]`. Numbers of a ClassLabel become its names; values of CSV files are text as it stands.
 
     Raises:
         TrunklineError: A data set that cannot be loaded, with what was tried; or `datasets` is not installed.
@@ -37,7 +33,7 @@ def hub_records(spec: str, *, revision: str | None = None) -> Iterator[tuple[int
     name, at, split = spec.removeprefix("hub:").rpartition("@")
     if not at or not name or not split:
         raise TrunklineError(f"{spec!r} does not say which split", expected="hub:NAME@SPLIT or hub:NAME:CONFIG@SPLIT")
-    data = _load(name, split, revision)
+    data = _load(name, split)
     # Of a ClassLabel, and of lists of them, whose feature older versions of datasets have as a list of one.
     inner = {key: part[0] if isinstance(part, list) else part for key, part in data.features.items()}
     names = {key: getattr(getattr(part, "feature", part), "names", None) or () for key, part in inner.items()}
@@ -51,7 +47,7 @@ def _named(value: Any, names: Sequence[str]) -> Any:
     return names[value] if isinstance(value, int) and 0 <= value < len(names) else value
 
 
-def _load(spec: str, split: str, revision: str | None) -> Any:
+def _load(spec: str, split: str) -> Any:
     try:
         import datasets
     except ImportError:
@@ -59,12 +55,11 @@ def _load(spec: str, split: str, revision: str | None) -> Any:
         raise TrunklineError("the package datasets is not installed", expected="it for hub: names", todo=todo) from None
     name, _, config = ("", "", "") if Path(spec).exists() else spec.rpartition(":")
     name, config = (name, config) if name and config else (spec, "")
-    options: dict[str, Any] = {"split": split, "revision": revision}
     try:
-        data = datasets.load_dataset(name, config or None, **options)
+        data = datasets.load_dataset(name, config or None, split=split)
         if data.info.builder_name == "csv":
             text = datasets.Features({column: datasets.Value("string") for column in data.features})
-            data = datasets.load_dataset(name, config or None, features=text, keep_default_na=False, **options)
+            data = datasets.load_dataset(name, config or None, split=split, features=text, keep_default_na=False)
     except (OSError, ValueError, RuntimeError, KeyError, datasets.exceptions.DatasetsError) as error:
         where = "the local folder" if Path(name).exists() else "the hub (no local folder has this name)"
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
@@ -85,11 +80,7 @@ _BLOCK_WORDS = 50_000
 
 
 def read_passages(path: Path) -> Iterator[PlainExample]:
-    """Yields the passages of a file, or of the text files of a folder in alphabetical order; a blank line ends a text.
-
-    Raises:
-        DataError: No such file or folder, or no text in it.
-    """
+    """Yields the passages of a file, or of the text files of a folder by name; a blank line ends a text."""
     files = [path]
     if path.is_dir():
         inside = sorted(file for file in path.rglob("*") if file.suffix.lower() in TEXT_FILES and file.is_file())
@@ -205,13 +196,10 @@ def load_texts(
 ) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yields the texts to predict on with the other keys of their records, one at a time.
 
-    Args:
-        spec: What `read_examples` takes, with or without labels, or a text file with a text a line.
-        text_column: As for `read_examples`; needed where no column has a usual name, unless there is only one.
-        delimiter: As for `read_examples`.
+    `spec` is what `read_examples` takes, with or without labels, or a text file with a text a line. `text_column` is
+    needed where no column has a usual name, unless there is only one.
 
     Raises:
-        TrunklineError: A spec that is not known.
         DataError: A file that is missing or malformed, or a text that is null or no string; names file and line.
     """
     form = find_form(spec, delimiter)
@@ -278,15 +266,12 @@ def _records(spec: str | Path, form: str, delimiter: str | None, *columns: str |
 
 
 def stream_examples(spec: str | Path, family: str) -> Iterator[Example]:
-    """Yields the examples of one family; those of `pairs` and `plain` as they are asked for.
+    """Yields the examples of one of `FAMILIES`; those of `pairs` and `plain` as they are asked for.
 
-    Args:
-        spec: As for `read_examples`. For `pairs` a table or JSON with `left` and `right` and, if at all, `group`; for
-            `plain` also text files and folders of them, whose paragraphs come in passages.
-        family: One of `FAMILIES`.
+    `pairs` are a table or JSON with `left` and `right` and, if at all, `group`; `plain` also text files and folders of
+    them, whose paragraphs come in passages.
 
     Raises:
-        TrunklineError: A family that is not known.
         DataError: Files that are missing, malformed or of another family.
     """
     if family not in FAMILIES:
@@ -299,9 +284,7 @@ def stream_examples(spec: str | Path, family: str) -> Iterator[Example]:
 def stream_source(path: Path, family: str) -> Iterator[Example]:
     """Yields a JSON file as a source of pre-finetuning: entities may overlap, and nothing is held in memory.
 
-    Args:
-        path: The file.
-        family: `ner`, `qa`, or `classification`, whose sources are pairs.
+    For `classification` these are pairs.
     """
     if family == "classification":
         return stream_examples(path, "pairs")

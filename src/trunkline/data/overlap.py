@@ -83,21 +83,12 @@ def jaccard(left: set[str], right: set[str]) -> float:
 
 
 class OverlapIndex:
-    """Texts by which other texts are looked up.
+    """Texts by which other texts are looked up; those of fewer than `min_words` words match only exactly or normalised.
 
     Near-duplicates are all those whose sets of shingles have a Jaccard similarity of `threshold` or more. Two such sets
     share `_SHARED` shingles among the first of each, rare ones first, so that only those need an index (prefix
-    filtering; Wang, Li, Feng, Can we beat the prefix filtering?, 2012).
-
-    Args:
-        threshold: In (0, 1].
-        min_words: Texts with fewer words match only exactly or normalised.
-
-    Attributes:
-        owners: Owner -> number of its texts that no owner before it had.
-
-    Raises:
-        TrunklineError: A threshold out of range.
+    filtering; Wang, Li, Feng, Can we beat the prefix filtering?, 2012). `owners` has the number of texts that an owner
+    was the first to have.
     """
 
     def __init__(self, threshold: float = 0.8, min_words: int = 5) -> None:
@@ -207,14 +198,11 @@ class Removal:
 def decontaminate(
     examples: Iterable[Example], index: OverlapIndex, *, min_exact_words: int = MIN_WORDS
 ) -> tuple[list[int], Removal]:
-    """Finds the examples that touch no text of the index.
+    """The positions of the examples that touch no text of the index, and what was removed.
 
     An example is removed if one of its texts (either side of a pair) is in the index exactly, normalised or nearly, or
     if one sentence of a text of several is, exactly or normalised and with at least `index.min_words` words. Texts with
     fewer than `min_exact_words` words are kept.
-
-    Returns:
-        The positions of the examples to keep, in order, and what was removed.
     """
     kept: list[int] = []
     kinds: Counter[str] = Counter()

@@ -73,9 +73,8 @@ def require_text(value: object, what: str, path: str | Path, line: int | None) -
 def parse_json(text: str) -> Any:
     """The value of a JSON text.
 
-    Raises:
-        ValueError: Text that is no JSON (a `json.JSONDecodeError`), a whole number of thousands of digits, nesting that
-            is too deep, or half of a surrogate pair, which no tokenizer and no UTF-8 file takes.
+    Raises a ValueError for what is no JSON, numbers of thousands of digits, deep nesting, halves of surrogate pairs,
+    which no tokenizer and no UTF-8 file takes.
     """
     try:
         value = json.loads(text)
@@ -108,14 +107,10 @@ def _parse_lines(lines: Iterable[tuple[int, str]], path: str | Path) -> Iterator
 
 
 def read_json_records(path: str | Path) -> tuple[str, Iterator[tuple[int, Record]]]:
-    """The records of a JSON file, told apart by content: one object a line, a list of objects, or an object with one.
+    """What a JSON file was taken for, and its records with the lines on which they begin, counted from 1.
 
-    Returns:
-        What the file was taken for, and the records with the lines on which they begin, counted from 1. Lines are read
-        as they are asked for; a document is parsed whole. Items `[text, {...}]` become objects with the key `text`.
-
-    Raises:
-        DataError: Text that is not JSON, or no list of records in it.
+    Found by content: one object a line, read as asked for; or a document, parsed whole, that is a list of objects or an
+    object with one. Items `[text, {...}]` become objects with the key `text`. Anything else raises a DataError.
     """
     lines = ((number, line) for number, line in read_lines(path) if line.strip())
     first = next(lines, (1, ""))
@@ -134,13 +129,8 @@ def read_json_items(
 ) -> Iterator[tuple[int, Any]]:
     """Yields the items of one list of a JSON document with the lines on which they begin.
 
-    Args:
-        path: The file.
-        keys: The keys that lead from the document to the list; by default those of `_LISTS` that do, if any.
-        encoding: Of the file.
-
-    Raises:
-        DataError: Text that is not JSON, or no list at the keys.
+    `keys` lead from the document to the list, by default those of `_LISTS` that do. Text that is not JSON raises a
+    DataError, and so does the lack of a list there.
     """
     text = decode_text(read_bytes(path, limit=DOCUMENT_LIMIT), encoding, path)
     try:

@@ -54,12 +54,7 @@ def label_words(label: str) -> str:
 
 
 def load_source_card(path: str | Path) -> SourceCard:
-    """Reads a source card.
-
-    Raises:
-        DataError: The file is missing or no YAML of keys and values.
-        RecipeError: It has problems; all of them are listed.
-    """
+    """Reads a source card; a DataError for no YAML of keys and values, a RecipeError that lists all other problems."""
     try:
         raw = yaml.safe_load(Path(path).read_text("utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:

@@ -65,8 +65,7 @@ def build_example(row: Row, path: str | Path, *, overlap: bool = False) -> NerEx
     """A row as an example; blanks at the ends of the text and of entities are cut off.
 
     Raises:
-        DataError: A blank text; entities that lie outside of it, cover only blanks, are not the text that was given for
-            them, or overlap, unless that is allowed, as in sources of pre-finetuning.
+        DataError: Entities that lie outside, cover only blanks, are not the text given for them, or overlap unallowed.
     """
     stripped = require_text(row.text, "text", path, row.line)
     spans = sorted((_trim(row, one, path) for one in row.entities), key=lambda span: (span.start, span.end, span.label))
@@ -93,14 +92,17 @@ def _trim(row: Row, entity: Entity, path: str | Path) -> Span:
         given = f"the entity {shorten(claimed)} is not what stands at {start}..{end}: {shorten(piece)}"
     if given:
         raise data_error(path, row.line, given, expected, "Check that the offsets do not count bytes or words")
-    return Span(start + len(piece) - len(piece.lstrip()), end - len(piece) + len(piece.rstrip()), label)
+    return Span(*_bare(row.text, entity), label)
+
+
+def _bare(text: str, entity: Entity) -> tuple[int, int]:
+    """Offsets without the blanks at both ends."""
+    piece = text[max(entity.start, 0) : entity.end]
+    return entity.start + len(piece) - len(piece.lstrip()), entity.end - len(piece) + len(piece.rstrip())
 
 
 def check_borders(rows: Sequence[Row], path: str | Path) -> str:
-    """Whether entities begin and end where words do.
-
-    Returns:
-        What to tell the user of those that do not, which only units finer than words can hold; empty if there are none.
+    """What to tell the user of entities that do not begin and end where words do; empty if there are none.
 
     Raises:
         DataError: Offsets in another unit, which is named, explain most of those that miss.
@@ -129,8 +131,7 @@ def _missed(row: Row) -> list[Entity]:
     """The entities outside of the text, and those whose borders without blanks are not those of words."""
     words, missed = split_words(row.text), []
     for entity in row.entities:
-        piece = row.text[max(entity.start, 0) : entity.end]
-        start, end = entity.start + len(piece) - len(piece.lstrip()), entity.end - len(piece) + len(piece.rstrip())
+        start, end = _bare(row.text, entity)
         example = NerExample(row.text, words, (Span(start, end, entity.label),))
         if not 0 <= start < end <= len(row.text) or unheld_spans(example, words):
             missed.append(entity)

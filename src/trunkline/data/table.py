@@ -24,16 +24,10 @@ Row = tuple[int, list[str]]
 def read_table(
     path: str | Path, *, delimiter: str | None = None, header: bool = True
 ) -> tuple[str, list[str], Iterator[tuple[int, Record]]]:
-    """The rows of a table as records.
+    """The delimiter, the columns, and the rows of a table as records with the lines on which they begin.
 
-    Args:
-        path: The file.
-        delimiter: One character or `tab`; by default the one of `DELIMITERS` that gives the first rows most columns.
-        header: Whether the first row names the columns; without it they are `0`, `1`, ...
-
-    Returns:
-        The delimiter, the columns, and the records with the lines on which they begin. Values are text as it stands,
-        `001` too.
+    The delimiter is one character or `tab`, by default the one of `DELIMITERS` that gives the first rows most columns.
+    Without a `header` the columns are `0`, `1`, ... Values are text as it stands, `001` too.
 
     Raises:
         DataError: Rows of different widths, quotes that do not close, a header that names a column twice.
@@ -72,10 +66,8 @@ def find_delimiter(lines: Sequence[str]) -> str:
 def read_rows(lines: Iterable[tuple[int, str]], delimiter: str, path: str | Path) -> Iterator[Row]:
     """Yields rows of cells with the line on which each begins; rows without any text are passed over.
 
-    In tables with tabs a line with as many tabs as the first is a row, whatever quotes it has.
-
-    Raises:
-        DataError: A row with another number of columns than the first, or a quote that opens where none closes.
+    In tables with tabs a line with as many tabs as the first is a row, whatever quotes it has. Rows of another width
+    than the first and quotes that open where none closes raise a DataError.
     """
     width = 0
     for line, row in _tabbed(lines, path) if delimiter == "\t" else _quoted(lines, delimiter, path):

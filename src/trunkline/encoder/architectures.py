@@ -16,7 +16,6 @@ import numpy.typing as npt
 
 from trunkline.bundle.manifest import EncoderFacts
 from trunkline.errors import EncoderError
-from trunkline.text.tokens import TextTokenizer
 
 LINEARS = ("query", "key", "value", "out", "up", "down")
 """The linear layers of a transformer layer, by our names; LoRA can sit on each of them."""
@@ -189,8 +188,8 @@ def weights_hash(config: EncoderConfig, tensors: Mapping[str, npt.NDArray[np.flo
     return digest.hexdigest()
 
 
-def encoder_facts(config: EncoderConfig, fork: int, tokenizer: TextTokenizer) -> EncoderFacts:
-    """What a bundle's manifest says of an encoder."""
+def encoder_facts(config: EncoderConfig, fork: int, max_length: int, overlap: int) -> EncoderFacts:
+    """What a bundle's manifest says of an encoder and its windows."""
     return EncoderFacts(
         model_type=config.model_type,
         hidden_size=config.hidden_size,
@@ -198,8 +197,8 @@ def encoder_facts(config: EncoderConfig, fork: int, tokenizer: TextTokenizer) ->
         n_layers=config.n_layers,
         n_heads=config.n_heads,
         fork=fork,
-        max_length=tokenizer.max_length,
-        overlap=tokenizer.overlap,
+        max_length=max_length,
+        overlap=overlap,
         pad_id=config.pad_id,
         activation=config.activation,
         vocabulary_size=config.vocab_size,

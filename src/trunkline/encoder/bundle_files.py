@@ -122,12 +122,7 @@ def load_any(name: str, *, fork: int | None = None, max_length: int = 256) -> Lo
 
 
 def load_bundle(folder: Path) -> Loaded:
-    """Loads a bundle that has a checkpoint, and checks that its parts belong together.
-
-    Raises:
-        TrunklineError: The bundle has no weights for torch.
-        MismatchError: The weights are not those that its adapters were trained on.
-    """
+    """Loads a bundle that has weights for torch; errors as for `bundle_encoder`."""
     bundle = open_bundle(folder, verify=False)
     manifest, encoder = bundle.manifest, bundle_encoder(bundle)
     config = encoder.config
@@ -144,7 +139,12 @@ def load_bundle(folder: Path) -> Loaded:
 
 
 def bundle_encoder(bundle: Bundle) -> Encoder:
-    """The encoder of a bundle that has a checkpoint; errors as for `load_bundle`."""
+    """The encoder of a bundle.
+
+    Raises:
+        TrunklineError: The bundle has no weights for torch.
+        MismatchError: The weights are not those that its adapters were trained on.
+    """
     manifest, folder = bundle.manifest, bundle.folder
     if not manifest.checkpoint:
         raise TrunklineError(
@@ -192,10 +192,11 @@ def save_bundle(loaded: Loaded, folder: Path, name: str = "bundle") -> Manifest:
 
 def manifest_of(loaded: Loaded, name: str = "bundle") -> Manifest:
     """The manifest of an encoder, without files."""
+    encoder, tokenizer = loaded.encoder, loaded.tokenizer
     return Manifest(
         name=name,
         trunkline=__version__,
-        encoder=encoder_facts(loaded.encoder.config, loaded.encoder.fork, loaded.tokenizer),
+        encoder=encoder_facts(encoder.config, encoder.fork, tokenizer.max_length, tokenizer.overlap),
         backbone=loaded.backbone,
         weights={"kind": "float32"},
         lora_targets=tuple(LORA_TARGETS),

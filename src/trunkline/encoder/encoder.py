@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from trunkline.encoder.architectures import LINEARS, EncoderConfig
 from trunkline.encoder.lora import Delta, Deltas, linear_shape
 from trunkline.errors import MismatchError
-from trunkline.text.packing import Packed
+from trunkline.text.tokens import Packed
 
 PROJECTIONS = ("query", "key", "value")
 
@@ -50,7 +50,7 @@ class TokenBatch:
 
     @classmethod
     def from_packed(cls, packed: Packed, device: torch.device | str = "cpu") -> TokenBatch:
-        """Moves the arrays of `trunkline.text.packing.pack` to a device."""
+        """Moves the arrays of `trunkline.text.tokens.pack` to a device."""
 
         def move(array: object) -> Tensor:
             return torch.as_tensor(array, dtype=torch.long).to(device, non_blocking=True)
@@ -145,9 +145,9 @@ def as_computed(x: Tensor) -> Tensor:
 
 
 def eager_attention(query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor) -> Tensor:
-    """Attention written out, all [rows, heads, width, size]; `attn_mask` [rows, 1, width, width] is added.
+    """Attention written out, whose backward pass in bf16 on CPUs is faster than that of the fused kernel.
 
-    In bf16 on CPUs its backward pass is faster than that of the fused kernel.
+    All [rows, heads, width, size]; `attn_mask` [rows, 1, width, width] is added.
     """
     # Scaled where it is small; the mask is added in place, as no gradient needs the scores before it.
     scores = (query * query.shape[-1] ** -0.5) @ key.transpose(-1, -2)

@@ -12,8 +12,7 @@ from torch import Tensor
 
 from trunkline.encoder.encoder import Encoder, TokenBatch
 from trunkline.encoder.lora import Deltas
-from trunkline.text.packing import ROW_WIDTH, UnitText, by_budget, pack, text_unit
-from trunkline.text.tokens import TextTokenizer
+from trunkline.text.tokens import ROW_WIDTH, TextTokenizer, UnitText, by_budget, pack, text_unit
 
 Features = npt.NDArray[np.float32]
 

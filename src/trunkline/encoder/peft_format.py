@@ -37,16 +37,9 @@ _CLASSIFIER = re.compile(r"(base_model\.model\.)?(classifier|pre_classifier|scor
 
 
 def export_peft(adapter: LoraAdapter, encoder: EncoderConfig, folder: str | Path, base_model: str = "") -> None:
-    """Writes an adapter so that `PeftModel.from_pretrained(AutoModel..., folder)` gives the same states.
+    """Writes an adapter of an encoder so that `PeftModel.from_pretrained(AutoModel..., folder)` gives the same states.
 
-    Args:
-        adapter: The adapter.
-        encoder: The encoder it belongs to.
-        folder: Where the two files go.
-        base_model: Name or folder of the backbone, written into the configuration.
-
-    Raises:
-        MismatchError: The adapter has rank 0.
+    `base_model`, the name or folder of the backbone, goes into the configuration. Raises MismatchError for rank 0.
     """
     architecture, config = ARCHITECTURES[encoder.model_type], adapter.config
     if config.rank == 0:
@@ -178,11 +171,7 @@ def _parts(
 
 
 def with_peft(bundle: Path, family: str, folder: Path, out: Path) -> Path:
-    """Copies a bundle with a PEFT adapter as a family's primary adapter; tasks that sat on another one are left out.
-
-    Raises:
-        TrunklineError: The adapter is none of this encoder, or the folder is taken.
-    """
+    """Copies a bundle with a PEFT adapter as a family's primary adapter; tasks that sat on another one are left out."""
     loaded = load_any(str(bundle))
     adapter = AdapterFile(family, loaded.backbone, loaded.encoder.fork, import_peft(folder, loaded.encoder.config))
     tasks = {name: task for name, task in loaded.tasks.items() if task.family != family or task.lora is not None}

@@ -17,7 +17,7 @@ from trunkline.engine.rows import ReadText, TextReader
 from trunkline.errors import TrunklineError
 from trunkline.tasks import FAMILIES, Scored, get_family
 from trunkline.tasks.base import softmax
-from trunkline.text.packing import UnitText
+from trunkline.text.tokens import UnitText
 
 MAX_CHARACTERS = 1_000_000
 """The longest text."""
@@ -34,10 +34,9 @@ class Branch:
 
     Attributes:
         adapter: Names the adapter: a family's, or a task's own.
-        family: Says what the units are.
-        units: As in `trunkline.bundle.parts.Task`.
+        family: Says what the units are, with `units` as in `trunkline.bundle.parts.Task`.
         lora: Inputs of the adapter; empty for the backbone as it is.
-        tasks: The tasks; none if features are asked for.
+        tasks: None if features are asked for.
         heads: `head.weight` [hidden, labels of all tasks] and `head.bias`, which is zero: as a unit may be the sum of
             parts from several windows, each task's bias is added once, in the end.
         columns: For each task where its labels begin and end.
@@ -65,7 +64,7 @@ class Branch:
 
     @property
     def output(self) -> str:
-        """What is computed of the units: `logits` of the heads, or `features` where there are none."""
+        """`logits` of the heads, or `features` where there are none."""
         return "logits" if self.tasks else "features"
 
     @property
@@ -95,26 +94,14 @@ class Engine(Protocol):
     def run(self, texts: Sequence[ReadText], wanted: Sequence[Sequence[Branch]], *, mixed: bool = False) -> Logits:
         """Runs each text through the trunk, and from there through the branches that it wants.
 
-        Args:
-            texts: The texts.
-            wanted: For each text its branches.
-            mixed: Whether rows of several adapters may share a pass, where the engine can do that.
-
-        Raises:
-            TrunklineError: The engine refuses its weights, or gives values that are not finite.
+        With `mixed`, rows of several adapters may share a pass, where the engine can do that. Raises TrunklineError
+        where it refuses its weights, or gives values that are not finite.
         """
         ...
 
     def forget_adapters(self) -> None:
         """Drops what is kept of adapters, after one of them changed."""
         ...
-
-
-def features_of(engine: Engine, texts: Sequence[ReadText], family: str, units: str, lora: Inputs) -> list[FloatArray]:
-    """Features [units, hidden] of texts through one adapter: the mean of the branch's layers over a unit's tokens."""
-    branch = Branch(family, family, units, lora)
-    found = engine.run(texts, [(branch,)] * len(texts))
-    return [found[number, branch] for number in range(len(texts))]
 
 
 class Predictor:
@@ -158,22 +145,19 @@ class Predictor:
     def features(
         self, read: Sequence[ReadText], family: str, units: str, lora: Inputs | None = None
     ) -> list[FloatArray]:
-        """Features [units, hidden] of texts through a LoRA, or the family's primary adapter by default."""
-        return features_of(self.engine, read, family, units, self._primaries.get(family, {}) if lora is None else lora)
+        """Features [units, hidden] of texts through a LoRA, or the family's primary adapter by default: the mean of the
+        branch's layers over a unit's tokens.
+        """
+        branch = Branch(family, family, units, self._primaries.get(family, {}) if lora is None else lora)
+        found = self.engine.run(read, [(branch,)] * len(read))
+        return [found[number, branch] for number in range(len(read))]
 
     def predict(self, texts: Sequence[str], tasks: Sequence[str] | None = None) -> list[dict[str, Any]]:
-        """Runs tasks on texts.
+        """Runs tasks, all by default, on texts; gives a dict from task to prediction for each, see `Model.predict`.
 
         The trunk runs once for a text, whatever the number of tasks. Tasks that are only a head share one branch for
         their family; a task with its own LoRA has a branch of its own. Texts longer than the window are read in
-        overlapping windows.
-
-        Args:
-            texts: The texts. Halves of surrogate pairs count as characters that say nothing.
-            tasks: Names of tasks; all by default.
-
-        Returns:
-            For each text a dict from task to prediction, see `trunkline.model.Model.predict`.
+        overlapping windows. Halves of surrogate pairs count as characters that say nothing.
 
         Raises:
             TrunklineError: An unknown task, something that is no text, a text of more than a million characters, or one
@@ -184,27 +168,18 @@ class Predictor:
         results: list[dict[str, Any]] = [{} for _ in texts]
         if not texts or not chosen:
             return results
-        branches = self._branches(chosen)
-        read = self.reader.read(texts)
-        logits = self.engine.run(read, [branches] * len(read))
-        found = self._decode({name: range(len(read)) for name in chosen}, branches, read, logits)
+        found = self._run(texts, {name: range(len(texts)) for name in chosen}, mixed=False)
         for name in chosen:
             for result, prediction in zip(results, found[name], strict=True):
                 result[name] = prediction
         return results
 
     def predict_mixed(self, requests: Sequence[tuple[str, str]]) -> list[Any]:
-        """Runs one task on each text; requests of several tasks share batches.
+        """Runs one task on each text; requests, pairs of a text and a task's name, of several tasks share batches.
 
         A text that comes several times runs through the trunk once, and with several tasks on the same adapter through
         their branch once. Where the bundle has the graph `branch-bank`, rows of several adapters go through the branch
         together.
-
-        Args:
-            requests: Texts, each with the name of a task.
-
-        Returns:
-            For each request its prediction, as in `predict`.
 
         Raises:
             TrunklineError: As for `predict`, or a request that is no pair.
@@ -212,22 +187,14 @@ class Predictor:
         for number, request in enumerate(requests):
             if isinstance(request, str) or not isinstance(request, Sequence) or len(request) != 2:
                 raise TrunklineError(f"request {number} is {request!r:.60}", expected="a pair (text, task)")
-        names = [name for _, name in requests]
-        chosen = chosen_tasks(names, self._tasks)
+        chosen_tasks([name for _, name in requests], self._tasks)
         check_texts([text for text, _ in requests])
         numbers = {text: number for number, text in enumerate(dict.fromkeys(text for text, _ in requests))}
-        branches = self._branches(chosen)
-        owner = {task.name: branch for branch in branches for task in branch.tasks}
-        wanted: list[dict[Branch, None]] = [{} for _ in numbers]
-        for text, name in requests:
-            wanted[numbers[text]][owner[name]] = None
-        read = self.reader.read(list(numbers))
-        logits = self.engine.run(read, [list(found) for found in wanted], mixed=True)
-        places: dict[str, list[int]] = {name: [] for name in names}
-        for place, name in enumerate(names):
-            places[name].append(place)
+        places: dict[str, list[int]] = {}
+        for place, (_, name) in enumerate(requests):
+            places.setdefault(name, []).append(place)
         asked = {name: [numbers[requests[place][0]] for place in own] for name, own in places.items()}
-        found = self._decode(asked, branches, read, logits)
+        found = self._run(list(numbers), asked, mixed=True)
         results: list[Any] = [None] * len(requests)
         for name, own in places.items():
             for place, prediction in zip(own, found[name], strict=True):
@@ -255,20 +222,19 @@ class Predictor:
         inputs = task.inputs if task.own_lora else self._primaries.get(task.family, {})
         return {name: value for name, value in inputs.items() if name.startswith("lora.")}
 
-    def _decode(
-        self,
-        asked: Mapping[str, Sequence[int]],
-        branches: Sequence[Branch],
-        read: Sequence[ReadText],
-        logits: Logits,
-    ) -> dict[str, list[Any]]:
-        """The predictions of tasks, each for its texts, from what their branches say of these."""
+    def _run(self, texts: Sequence[str], asked: Mapping[str, Sequence[int]], mixed: bool) -> dict[str, list[Any]]:
+        """The predictions of tasks, each for the texts of these numbers."""
+        branches, read = self._branches(asked), self.reader.read(texts)
+        wanted: list[dict[Branch, None]] = [{} for _ in texts]
+        for branch in branches:
+            for number in (number for task in branch.tasks for number in asked[task.name]):
+                wanted[number][branch] = None
+        logits = self.engine.run(read, [list(chosen) for chosen in wanted], mixed=mixed)
         scored: dict[str, dict[str, Scored]] = {}
         for branch in branches:
             for task in branch.tasks:
-                numbers = asked[task.name]
                 begin, end = branch.columns[task.name]
-                bias = task.inputs["head.bias"]
+                bias, numbers = task.inputs["head.bias"], asked[task.name]
                 probabilities = [softmax(logits[number, branch][:, begin:end] + bias) for number in numbers]
                 worded = [(read[number].text, read[number].borders(task.units)) for number in numbers]
                 found = Scored(probabilities, worded, task.labels, task.transitions)
@@ -303,11 +269,7 @@ def check_texts(texts: Sequence[str]) -> None:
 
 
 def chosen_tasks(names: Sequence[str] | None, known: Iterable[str]) -> list[str]:
-    """The tasks that are meant, in the order in which they are asked for; all of them by default.
-
-    Raises:
-        TrunklineError: One string instead of a list, or a task that is not in the bundle.
-    """
+    """The tasks that are asked for, all by default; raises TrunklineError for one that is not in the bundle."""
     if isinstance(names, str):
         raise TrunklineError(f"tasks={names!r}", expected=f"a list of names, such as [{names!r}]")
     there = list(known)

@@ -27,8 +27,7 @@ import numpy.typing as npt
 from trunkline import __version__
 from trunkline.atomic import locked, new_folder, write_atomic
 from trunkline.bundle.files import file_problems, read_manifest
-from trunkline.bundle.manifest import MANIFEST, TOKENIZER, FileEntry, Licence, Manifest, parse_manifest
-from trunkline.bundle.schema import VERSION
+from trunkline.bundle.manifest import MANIFEST, TOKENIZER, VERSION, FileEntry, Licence, Manifest, parse_manifest
 from trunkline.cache import cache_folder
 from trunkline.encoder.architectures import ARCHITECTURES, EncoderConfig, encoder_facts, weights_hash
 from trunkline.encoder.resolve import DEFAULT_ENCODER, EMBEDDED_SHA256, INSTALL, TOKENIZER_SHA256, find_embedded
@@ -173,7 +172,7 @@ def _manifest(backbone: str, tokenizer: TextTokenizer, files: Mapping[str, FileE
     manifest = Manifest(
         name=DEFAULT_ENCODER.rpartition("/")[2],
         trunkline=__version__,
-        encoder=encoder_facts(config, facts["fork"], tokenizer),
+        encoder=encoder_facts(config, facts["fork"], tokenizer.max_length, tokenizer.overlap),
         backbone=backbone,
         weights=facts["weights"],
         lora_targets=tuple(facts["lora_targets"]),

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
+import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from threading import Lock
@@ -13,8 +16,18 @@ import numpy as np
 from trunkline.bundle.lora import FloatArray, Inputs, Shapes, bank
 from trunkline.engine.base import Branch, Logits
 from trunkline.engine.rows import Pooling, ReadText, Row, batches, padded, pool_of, rows_of
-from trunkline.engine.session import _ERRORS, open_session
 from trunkline.errors import TrunklineError
+
+_ERRORS = (
+    "Fail",
+    "InvalidArgument",
+    "InvalidGraph",
+    "InvalidProtobuf",
+    "NoSuchFile",
+    "NotImplemented",
+    "RuntimeException",
+)
+"""ONNX Runtime's exceptions have no base class of their own."""
 
 BANK = 64
 """Most adapters that are kept side by side for mixed batches."""
@@ -55,7 +68,7 @@ class OnnxEngine:
         self._lock = Lock()
 
     def forget_adapters(self) -> None:
-        """Drops what is kept of adapters, after one of them changed."""
+        """See `Engine`."""
         with self._lock:
             self._adapters, self._stacked = {}, ({}, {})
 
@@ -83,7 +96,7 @@ class OnnxEngine:
             rows += rows_of(number, units) if units is not None else []
         for batch in batches(rows):
             ids, mask = padded(batch, self._pad_id)
-            states = run_session(self._trunk, "hidden", {"ids": ids, "mask": mask}), mask
+            states = _States(run_session(self._trunk, "hidden", {"ids": ids, "mask": mask}), mask, poolings, found)
             groups: dict[Branch, list[Member]] = {}
             for place, row in enumerate(batch):
                 for branch in wanted[row.text]:
@@ -91,46 +104,28 @@ class OnnxEngine:
             everything = [member for members in groups.values() for member in members]
             adapters = len({branch.adapter for branch in groups})
             if mixed and adapters > 1 and len(everything) < FEW * adapters:
-                self._run_bank(everything, states, poolings, found)
+                self._run_bank(everything, states)
                 continue
-            for members in groups.values():
-                self._run_branch(members, states, poolings, found)
+            # Heads are applied by the graph, where they keep to its threads.
+            for branch, members in groups.items():
+                given = states.inputs(members) | branch.lora | branch.heads
+                for member, part in zip(members, run_session(self._branch, branch.output, given), strict=True):
+                    states.add(member, part)
         for (number, branch), part in found.items():
             pooling = poolings.get((number, branch.pooling))
             if pooling is not None and pooling.row_of is not None:
                 found[number, branch] = part[pooling.row_of]
 
-    def _run_branch(
-        self,
-        members: Sequence[Member],
-        states: tuple[FloatArray, FloatArray],
-        poolings: Mapping[_Pooled, Pooling],
-        found: Logits,
-    ) -> None:
-        """Rows of one branch. Heads are applied by the graph, where they keep to its threads."""
-        branch = members[0][2]
-        given = _inputs(members, states, poolings) | branch.lora | branch.heads
-        for member, part in zip(members, run_session(self._branch, branch.output, given), strict=True):
-            _add(member, part, poolings, found)
-
-    def _run_bank(
-        self,
-        members: Sequence[Member],
-        states: tuple[FloatArray, FloatArray],
-        poolings: Mapping[_Pooled, Pooling],
-        found: Logits,
-    ) -> None:
+    def _run_bank(self, members: Sequence[Member], states: _States) -> None:
         """Rows of several branches. As the graph has one head for all rows, heads are applied here."""
         places, inputs = self._banked({branch.adapter: branch.lora for _, _, branch in members})
-        given = _inputs(members, states, poolings) | inputs
+        width = states.hidden.shape[2]
+        given = states.inputs(members) | inputs
         given["adapter_ids"] = np.asarray([places[branch.adapter] for _, _, branch in members], dtype=np.int64)
-        width = states[0].shape[2]
         given |= {"head.weight": np.zeros((width, 0), np.float32), "head.bias": np.zeros(0, np.float32)}
-        for member, part in zip(members, run_session(self._bank, "features", given), strict=True):
-            row, _, branch = member
-            rows = poolings[row.text, branch.pooling].rows[row.window]
-            features = part[: len(rows)]
-            _add(member, features @ branch.heads["head.weight"] if branch.tasks else features, poolings, found)
+        for member, features in zip(members, run_session(self._bank, "features", given), strict=True):
+            branch = member[2]
+            states.add(member, features @ branch.heads["head.weight"] if branch.tasks else features)
 
     def _banked(self, adapters: dict[str, Inputs]) -> tuple[Mapping[str, int], Inputs]:
         """The place of each adapter in the bank, and the inputs of the bank, which is kept for the next call."""
@@ -145,12 +140,47 @@ class OnnxEngine:
             return self._stacked
 
 
-def run_session(session: Any, output: str, inputs: Mapping[str, Any]) -> FloatArray:
-    """One output of a session.
+def open_session(model: bytes | Path, threads: int = 1) -> Any:
+    """An `onnxruntime.InferenceSession` on the CPU for a model or its file; raises TrunklineError if it is none."""
+    import onnxruntime
 
-    Raises:
-        TrunklineError: ONNX Runtime refuses, or the output is not finite.
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    # Higher levels fuse Add and LayerNormalization into an operator that is far slower on CPUs.
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
+    # Every input that may be left out would be warned of.
+    options.log_severity_level = 3
+    source = model if isinstance(model, bytes) else str(model)
+    try:
+        session = onnxruntime.InferenceSession(
+            source, options, providers=["CPUExecutionProvider"], disabled_optimizers=["SkipLayerNormFusion"]
+        )
+    except _refusals() as error:
+        where = "the model" if isinstance(model, bytes) else str(model)
+        raise TrunklineError(
+            f"ONNX Runtime cannot load {where} ({' '.join(str(error).split())[:300]})",
+            expected="a complete model made by this version of trunkline",
+            todo="Export it again",
+        ) from error
+    give_back_memory()
+    return session
+
+
+def give_back_memory() -> bool:
+    """Returns freed memory to the system: what reading a model took, about as much as its file, glibc would keep.
+
+    Says whether the C library was asked; only glibc has the call.
     """
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
+    if trim is None:
+        return False
+    trim(0)
+    return True
+
+
+def run_session(session: Any, output: str, inputs: Mapping[str, Any]) -> FloatArray:
+    """One output of a session; raises TrunklineError if ONNX Runtime refuses, or the output is not finite."""
     try:
         result: FloatArray = session.run([output], inputs)[0]
     except _refusals() as error:
@@ -175,29 +205,33 @@ def _refusals() -> tuple[type[Exception], ...]:
     return ValueError, RuntimeError, *(getattr(state, name) for name in _ERRORS)
 
 
-def _inputs(
-    members: Sequence[Member],
-    states: tuple[FloatArray, FloatArray],
-    poolings: Mapping[_Pooled, Pooling],
-) -> dict[str, Any]:
-    """`hidden`, `mask` and `pool` of the rows of a run."""
-    hidden, mask = states
-    places = [place for _, place, _ in members]
-    if places != list(range(len(hidden))):
-        hidden, mask = hidden[places], mask[places]
-    pools = [(poolings[row.text, branch.pooling], row.window) for row, _, branch in members]
-    return {"hidden": hidden, "mask": mask, "pool": pool_of(pools, hidden.shape[1])}
+@dataclass(frozen=True, slots=True)
+class _States:
+    """What the trunk makes of a batch, and what its rows then add to the texts that they are windows of."""
 
+    hidden: FloatArray
+    mask: FloatArray
+    poolings: Mapping[_Pooled, Pooling]
+    found: Logits
 
-def _add(member: Member, part: FloatArray, poolings: Mapping[_Pooled, Pooling], found: Logits) -> None:
-    """Adds what one window says of its units, [at least its rows, labels], to its text's."""
-    row, _, branch = member
-    pooling = poolings[row.text, branch.pooling]
-    rows = pooling.rows[row.window]
-    if len(pooling.rows) == 1:
-        found[row.text, branch] = part[: len(rows)]
-        return
-    total = found.get((row.text, branch))
-    if total is None:
-        total = found[row.text, branch] = np.zeros((pooling.n_rows, part.shape[1]), np.float32)
-    total[rows] += part[: len(rows)]
+    def inputs(self, members: Sequence[Member]) -> dict[str, Any]:
+        """`hidden`, `mask` and `pool` of the rows of a run."""
+        hidden, mask = self.hidden, self.mask
+        places = [place for _, place, _ in members]
+        if places != list(range(len(hidden))):
+            hidden, mask = hidden[places], mask[places]
+        pools = [(self.poolings[row.text, branch.pooling], row.window) for row, _, branch in members]
+        return {"hidden": hidden, "mask": mask, "pool": pool_of(pools, hidden.shape[1])}
+
+    def add(self, member: Member, part: FloatArray) -> None:
+        """Adds what one window says of its units, [at least its rows, labels], to its text's."""
+        row, _, branch = member
+        pooling = self.poolings[row.text, branch.pooling]
+        rows = pooling.rows[row.window]
+        if len(pooling.rows) == 1:
+            self.found[row.text, branch] = part[: len(rows)]
+            return
+        total = self.found.get((row.text, branch))
+        if total is None:
+            total = self.found[row.text, branch] = np.zeros((pooling.n_rows, part.shape[1]), np.float32)
+        total[rows] += part[: len(rows)]

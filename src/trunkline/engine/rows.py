@@ -15,8 +15,7 @@ from trunkline.bundle.lora import FloatArray
 from trunkline.bundle.manifest import EncoderFacts
 from trunkline.errors import DataError, MismatchError
 from trunkline.tasks.base import Words
-from trunkline.text.packing import UnitText, unit_borders
-from trunkline.text.tokens import IntArray, TextTokenizer, Tokens
+from trunkline.text.tokens import IntArray, TextTokenizer, Tokens, UnitText, unit_borders
 from trunkline.text.words import split_words
 
 BUDGET = 1024
@@ -98,11 +97,7 @@ class TextReader:
         return reader
 
     def read(self, texts: Sequence[str]) -> list[ReadText]:
-        """Reads texts; halves of surrogate pairs, which no tokenizer takes, count as U+FFFD.
-
-        Raises:
-            DataError: The tokenizer cannot tokenise.
-        """
+        """Reads texts; halves of surrogate pairs, which no tokenizer takes, count as U+FFFD."""
         with _refusals(self.path):
             encoded = self.tokenizer.encode(readable(texts))
         rows = zip(texts, encoded, strict=True)

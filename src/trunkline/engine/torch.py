@@ -15,7 +15,7 @@ from trunkline.encoder.features import branch_features
 from trunkline.encoder.lora import Delta
 from trunkline.engine.base import PLANS, Branch, Logits
 from trunkline.engine.rows import ReadText
-from trunkline.text.packing import UnitText
+from trunkline.text.tokens import UnitText
 
 
 class TorchEngine:

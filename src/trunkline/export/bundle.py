@@ -24,9 +24,8 @@ from trunkline.encoder.bundle_files import bundle_encoder, cached_bundle, primar
 from trunkline.encoder.encoder import Encoder
 from trunkline.encoder.storage import load_tokenizer
 from trunkline.engine.base import Engine, Predictor
-from trunkline.engine.onnx import OnnxEngine
+from trunkline.engine.onnx import OnnxEngine, open_session
 from trunkline.engine.rows import TextReader
-from trunkline.engine.session import open_session
 from trunkline.engine.torch import TorchEngine
 from trunkline.errors import TrunklineError
 from trunkline.export.gate import GateReport, quality_gate

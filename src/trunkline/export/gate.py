@@ -19,15 +19,9 @@ Examples = Mapping[str, Sequence[Any]]
 
 @dataclass(frozen=True, slots=True)
 class TaskResult:
-    """A task in float32 and as it is exported.
+    """The family's main score of a task, in [0, 1], by torch in float32 and by the graphs as they are exported.
 
-    Attributes:
-        name: Of the task.
-        metric: What the scores are, both in [0, 1]: the family's main score of what is predicted.
-        examples: How many were scored.
-        float32: The score by torch.
-        rounded: The score by the graphs.
-        agreement: The share of examples with the same prediction by both, its probabilities aside.
+    `agreement` is the share of examples with the same prediction by both, its probabilities aside.
     """
 
     name: str
@@ -67,24 +61,14 @@ class GateReport:
 
 
 class QualityError(TrunklineError):
-    """Rounded weights that the gate refuses; `report` has the scores."""
-
-    def __init__(self, given: str, *, expected: str, todo: str, report: GateReport) -> None:
-        super().__init__(given, expected=expected, todo=todo)
-        self.report = report
+    """Rounded weights that the gate refuses."""
 
 
 def quality_gate(before: Predictor, after: Predictor, examples: Examples, max_drop: float) -> GateReport:
-    """Scores tasks on both sides and refuses the export if one of them loses too much.
-
-    Args:
-        before: The tasks in float32.
-        after: The same tasks on the graphs that are exported.
-        examples: The tasks to score.
-        max_drop: Points of a hundred that a task's main score may drop.
+    """Scores tasks in float32 and on the graphs that are exported.
 
     Raises:
-        QualityError: A task lost more.
+        QualityError: A task lost more than `max_drop` points of a hundred.
         TrunklineError: A task without examples.
     """
     report = GateReport(tuple(_result(before, after, name, part) for name, part in sorted(examples.items())), max_drop)
@@ -99,7 +83,6 @@ def quality_gate(before: Predictor, after: Predictor, examples: Examples, max_dr
         expected=f"a drop of at most {max_drop:g} points",
         todo="Judge by more examples, choose finer weights, allow a larger drop (`--max-drop`), or export with "
         "`--no-gate` and fit the tasks again on the exported bundle",
-        report=report,
     )
 
 

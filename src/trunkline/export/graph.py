@@ -58,8 +58,8 @@ class Kernels:
     """How linear layers and the word embedding are computed; a quantiser gives others.
 
     Attributes:
-        linear: Adds the nodes of a linear layer. Receives the graph, the layer's name (such as `layers.3.qkv`), the
-            name of its input [n, inputs] and its weights; returns the name of the output [n, outputs].
+        linear: Adds the nodes of a linear layer: the graph, the layer's name (such as `layers.3.qkv`), the name of its
+            input [n, inputs] and its weights -> the name of the output [n, outputs].
         embedding: The same for the word embedding, from ids [rows, width] to [rows, width, size].
         attention: `portable` always gives attention the mask. `fast` leaves it out, by an If, where a run has no
             padding, because only then ONNX Runtime takes its faster kernel (0.7 of the time of attention). For ONNX
@@ -210,7 +210,7 @@ def layer(scope: Scope, number: int, x: str, weights: LayerWeights) -> str:
 
 
 def run_layers(scope: Scope, x: str, weights: BackboneWeights, numbers: range) -> list[str]:
-    """Several layers: the states that enter the first one, and what each of them gives, [rows * width, hidden]."""
+    """The states that enter the first of these layers, and what each of them gives, [rows * width, hidden]."""
     states = [x]
     for number in numbers:
         states.append(layer(scope, number, states[-1], weights.layers[number]))

@@ -88,16 +88,10 @@ class ExportOptions:
 
 @dataclass(frozen=True, slots=True)
 class ExportReport:
-    """What was written and how it compares.
+    """What was written, and how it compares with torch.
 
-    Attributes:
-        folder: The bundle.
-        sizes: Bytes of every file.
-        weights: What the manifest says of the weights.
-        parity: Graph -> its comparison with torch.
-        tokens: Tokens that were read for calibration; 0 for none.
-        gate: What rounded weights cost the tasks, where they were judged.
-        longer: Tokens of the texts after pruning the vocabulary over tokens before.
+    `sizes` are bytes of files, `tokens` those that calibration read; `longer` is tokens of the texts with the smaller
+    vocabulary over tokens before.
     """
 
     folder: Path

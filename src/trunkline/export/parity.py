@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from trunkline.bundle.lora import FloatArray, Inputs, Shapes, bank
+from trunkline.bundle.lora import FloatArray, Inputs, Shapes, bank, complete
 from trunkline.encoder.encoder import Encoder
 from trunkline.encoder.features import Branch, branch_features
 from trunkline.encoder.lora import LoraAdapter
@@ -20,8 +20,7 @@ from trunkline.engine.rows import Pooling, Row, padded, pool_of
 from trunkline.errors import TrunklineError
 from trunkline.heads.linear import LinearHead
 from trunkline.tasks.base import softmax
-from trunkline.text.packing import UnitText
-from trunkline.text.tokens import IntArray, TextTokenizer
+from trunkline.text.tokens import IntArray, TextTokenizer, UnitText
 
 LENGTHS = (2, 3, 8, 17, 64)
 """Tokens of the rows that are cut out of the texts, beside one as long as a window."""
@@ -154,9 +153,8 @@ def forked(trunk: Any, branch: Any, inputs: Mapping[str, Inputs]) -> Run:
 def banked(trunk: Any, branch: Any, inputs: Mapping[str, Inputs], shapes: Shapes) -> Run:
     """Sessions of a trunk and a bank graph; heads are left out, as all rows have the same."""
     places = {name: number for number, name in enumerate(inputs)}
-    hidden = int(branch.get_inputs()[0].shape[2])
-    head = {"head.weight": np.zeros((hidden, 0), np.float32), "head.bias": np.zeros(0, np.float32)}
-    stacked = {**bank(list(inputs.values()), shapes), **head}
+    head = complete({}, {}, int(branch.get_inputs()[0].shape[2]))
+    stacked = bank(list(inputs.values()), shapes) | head
 
     def run(rows: Rows, names: Sequence[str]) -> Outputs:
         chosen = np.array([places[name] for name in names], dtype=np.int64)

@@ -39,8 +39,7 @@ from trunkline.export.int4 import (
     round_table_int4,
 )
 from trunkline.export.weights import PROJECT, BackboneWeights, Linear, linear_layers, with_linear_layers
-from trunkline.text.packing import ROW_WIDTH, by_budget, pack, text_unit
-from trunkline.text.tokens import TextTokenizer
+from trunkline.text.tokens import ROW_WIDTH, TextTokenizer, by_budget, pack, text_unit
 
 BUDGET = 2048
 """Tokens a batch."""
@@ -51,12 +50,10 @@ _MODULES = ("out", "up", "down")
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """What was seen of the inputs of linear layers, by the names of `plan.linear_layers`.
+    """The inputs of linear layers, by the names of `linear_layers`, on so many tokens of real text.
 
-    Attributes:
-        largest: The largest absolute value of each channel, [inputs].
-        moments: Mean products of pairs of channels, [inputs, inputs]; empty unless they were asked for.
-        tokens: Tokens that were read.
+    `largest` has the largest absolute value of each channel, [inputs], `moments`, where they were asked for, the mean
+    products of pairs of channels, [inputs, inputs].
     """
 
     largest: Mapping[str, FloatArray]

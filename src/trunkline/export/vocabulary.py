@@ -27,11 +27,8 @@ from trunkline.text.tokens import IntArray, TextTokenizer
 class Vocabulary:
     """A tokenizer with fewer pieces.
 
-    Attributes:
-        tokenizer: Reads texts as before, into other ids.
-        rows: [pieces] for each new id the row of the old embedding that it takes over.
-        added: Characters that have a piece of their own only now; they take over the row of a piece with them.
-        longer: Tokens of the corpus after over tokens before.
+    `rows` [pieces] has for each new id the row of the old embedding that it takes over, `added` the characters that
+    have a piece only now, with the row of a piece that has them; `longer` is tokens of the corpus after over before.
     """
 
     tokenizer: TextTokenizer
@@ -41,10 +38,7 @@ class Vocabulary:
 
 
 def prune_vocabulary(tokenizer: TextTokenizer, texts: Sequence[str], size: int, keep: Sequence[int] = ()) -> Vocabulary:
-    """Chooses the pieces that a corpus uses most often and makes a tokenizer of them.
-
-    Places that the corpus does not fill go to the first of the remaining pieces, which are the more frequent ones in
-    the usual vocabularies.
+    """Chooses the pieces that a corpus uses most often, then the first of the others, and makes a tokenizer of them.
 
     Args:
         tokenizer: WordPiece, Unigram or BPE.
@@ -60,7 +54,10 @@ def prune_vocabulary(tokenizer: TextTokenizer, texts: Sequence[str], size: int, 
     if not any(text.strip() for text in texts):
         raise TrunklineError(f"{len(texts)} texts without a word to choose pieces by", expected="a corpus")
     raw = json.loads(tokenizer.tokenizer.to_str())
-    pieces = vocabulary_model(raw["model"])
+    kind = raw["model"].get("type")
+    if kind not in KINDS:
+        raise TrunklineError(f"a tokenizer of kind {kind}", expected="one of " + ", ".join(KINDS), todo="Keep it")
+    pieces = KINDS[kind](raw["model"])
     special = {token["content"]: int(token["id"]) for token in raw["added_tokens"]}
     before = tokenizer.tokenizer.encode_batch(list(texts), add_special_tokens=False)
     counts = Counter(token for encoding in before for token in encoding.tokens)
@@ -76,20 +73,10 @@ def prune_vocabulary(tokenizer: TextTokenizer, texts: Sequence[str], size: int, 
 
 
 def prune_encoder(encoder: Encoder, vocabulary: Vocabulary) -> Encoder:
-    """An encoder with the embedding of a smaller vocabulary; all its adapters still fit.
-
-    Raises:
-        TrunklineError: The vocabulary was made of another one.
-    """
-    place, rows = np.flatnonzero(vocabulary.rows == encoder.config.pad_id), encoder.config.vocab_size
-    if int(vocabulary.rows.max()) >= rows or not len(place):
-        raise TrunklineError(
-            f"a vocabulary with rows up to {vocabulary.rows.max()}, {len(place)} of them padding",
-            expected=f"rows below {rows}, and padding, id {encoder.config.pad_id}, among them",
-        )
-    small = Encoder(
-        dataclasses.replace(encoder.config, vocab_size=len(vocabulary.rows), pad_id=int(place[0])), encoder.fork
-    )
+    """An encoder with the embedding of a smaller vocabulary, which was made of its own; all its adapters still fit."""
+    pad_id = int(np.flatnonzero(vocabulary.rows == encoder.config.pad_id)[0])
+    config = dataclasses.replace(encoder.config, vocab_size=len(vocabulary.rows), pad_id=pad_id)
+    small = Encoder(config, encoder.fork)
     state = dict(encoder.state_dict())
     state["embeddings.word.weight"] = state["embeddings.word.weight"][torch.from_numpy(vocabulary.rows)]
     small.load_state_dict(state)
@@ -154,12 +141,7 @@ def _renumbered(part: Any, numbers: Mapping[str, int]) -> Any:
 
 
 class VocabularyModel:
-    """The pieces of a model.
-
-    Attributes:
-        ids: The id of each piece.
-        unknown: The token for what no piece covers; empty if there is none.
-    """
+    """The pieces of a model: `ids` of each, and the token for what none covers, empty if there is none."""
 
     def __init__(self, model: Mapping[str, Any]) -> None:
         self.content = model
@@ -167,7 +149,7 @@ class VocabularyModel:
         self.unknown = str(model.get("unk_token") or "")
 
     def needed(self, special: Collection[str]) -> set[str]:
-        """What must stay so that nothing becomes unknown: special tokens and characters, also such as have no piece."""
+        """What must stay so that nothing becomes unknown, also characters that have no piece."""
         raise NotImplementedError
 
     def parts(self, piece: str) -> set[str]:
@@ -198,7 +180,7 @@ class WordPiece(VocabularyModel):
         self._prefix = str(model["continuing_subword_prefix"])
 
     def needed(self, special: Collection[str]) -> set[str]:
-        """Every character of a piece alone, at the beginning of a word and inside it."""
+        """Also every character of a piece alone, at the beginning of a word and inside it."""
         fixed = self._fixed(special)
         words = (piece for piece in self.ids if piece not in fixed and not self.unused(piece))
         characters = {character for piece in words for character in piece.removeprefix(self._prefix)}
@@ -273,13 +255,3 @@ class Bpe(VocabularyModel):
 
 
 KINDS: dict[str, type[VocabularyModel]] = {"WordPiece": WordPiece, "Unigram": Unigram, "BPE": Bpe}
-
-
-def vocabulary_model(model: Mapping[str, Any]) -> VocabularyModel:
-    """The pieces of a model; raises TrunklineError for one of a kind that is not supported."""
-    kind = KINDS.get(str(model.get("type")))
-    if kind is None:
-        raise TrunklineError(
-            f"a tokenizer of kind {model.get('type')}", expected="one of " + ", ".join(KINDS), todo="Keep it as it is"
-        )
-    return kind(model)

@@ -21,8 +21,6 @@ from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ValidationError
-
 from trunkline.errors import DataError, TrunklineError
 from trunkline.extras import needs
 from trunkline.label.gazetteer import find_all, normalise_type
@@ -189,15 +187,6 @@ Answer with JSON only, with every sentence once and in order:
 _FENCE = re.compile(r"^```(?:json)?\s*\n(.*)\n\s*```$", re.DOTALL)
 
 
-class _Sentence(BaseModel):
-    id: int
-    entities: list[Any]
-
-
-class _Sentences(BaseModel):
-    sentences: list[_Sentence]
-
-
 def label_chat(
     options: ChatOptions,
     sentences: Iterable[str],
@@ -211,9 +200,6 @@ def label_chat(
 
     The report gets numbers of requests, tokens and unanswered sentences, and counts by kind under `invalid`. `confirm`
     is asked before anything is sent.
-
-    Raises:
-        TrunklineError: No key, not confirmed, or a server that cannot be used.
     """
     key = read_key(options.key_variable)
     given = list(sentences)
@@ -308,12 +294,14 @@ def parse_answer(content: str, count: int) -> list[list[Any]]:
     text = content.strip()
     fenced = _FENCE.match(text)
     try:
-        rows = _Sentences.model_validate_json(fenced[1] if fenced else text, strict=True).sentences
-    except ValidationError:
-        raise InvalidAnswer("answer is not JSON of the form that was asked for") from None
-    if [row.id for row in rows] != list(range(1, count + 1)):
+        rows = [(row["id"], row["entities"]) for row in json.loads(fenced[1] if fenced else text)["sentences"]]
+    except (ValueError, RecursionError, LookupError, TypeError):
+        rows = [(None, None)]
+    if any(type(number) is not int or not isinstance(entities, list) for number, entities in rows):
+        raise InvalidAnswer("answer is not JSON of the form that was asked for")
+    if [number for number, _ in rows] != list(range(1, count + 1)):
         raise InvalidAnswer("answer has other sentences")
-    return [row.entities for row in rows]
+    return [entities for _, entities in rows]
 
 
 def locate(sentence: str, entities: Sequence[Any], invalid: Counter[str]) -> list[Span]:
@@ -341,9 +329,6 @@ class AnswerCache:
 
     What `add` was given is on disk when it returns, whole or not at all. Several runs may share a file; `kind` says
     what answers depend on besides the question.
-
-    Raises:
-        DataError: The file cannot be opened.
     """
 
     def __init__(self, path: Path, *kind: str) -> None:

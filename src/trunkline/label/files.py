@@ -47,12 +47,7 @@ def read_documents(sources: Iterable[Path], text_column: str | None) -> Iterator
 
 
 def read_columns(sources: Iterable[Path], columns: Sequence[str]) -> Iterator[tuple[Path, list[str]]]:
-    """Yields file and stripped values of `columns` for the rows of CSV, TSV and JSON-lines files, or folders of them.
-
-    Raises:
-        DataError: A file that is missing, malformed or of another form, a column that is not there, or a value that is
-            no text.
-    """
+    """Yields file and stripped values of `columns` for rows of CSV, TSV and JSON-lines files, or folders of them."""
     for path in _files(sources, ROWS, ROWS):
         for line, record in read_table(path)[2] if _ends_in(path, (".csv", ".tsv")) else read_json_lines(path):
             values = [get_key(record, column, path, line) for column in columns]
@@ -154,12 +149,7 @@ MADE_BY = "Made by trunkline label"
 
 
 def card_path(out: Path, inputs: Iterable[Path]) -> Path:
-    """Where the source card of an output goes.
-
-    Raises:
-        DataError: An output that is no `.jsonl` file, that would overwrite an input, or beside which lies a YAML file
-            that was not made here.
-    """
+    """Where the source card of an output goes; a DataError for an output that is no `.jsonl` file or would do harm."""
     card = out.with_suffix(".yaml")
     if out.suffix != ".jsonl" or out.is_dir() or not _card_name(out):
         raise DataError("no output of this name can be written", path=out, expected="a file such as my_notes.jsonl")
@@ -186,11 +176,7 @@ def write_card(
 
 @contextmanager
 def open_atomic(path: Path) -> Iterator[IO[str]]:
-    """A text file (UTF-8) that takes its name when it is complete; an error leaves the old one.
-
-    Raises:
-        DataError: The file cannot be written.
-    """
+    """A text file (UTF-8) that takes its name when it is complete; an error leaves the old one."""
     part = path.parent / f".{path.name}.{secrets.token_hex(4)}.part"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -99,25 +99,15 @@ _BANDS = {"1": 1, "2": 2, "3 to 10": 10, "11 to 100": 100, "over 100": np.iinfo(
 def filter_consistent(
     pairs: Sequence[PairExample], embed: Embed, *, top_k: int = 2, pool: int = 100_000, seed: int = 0, batch: int = 512
 ) -> tuple[npt.NDArray[np.bool_], dict[str, Any]]:
-    """Finds the pairs whose right text ranks in the top k for its left text, by cosine.
+    """Finds the pairs [pairs] whose right text ranks in the top k for its left text, by cosine.
 
-    A right text competes with a random pool of right texts of all pairs. Left out of the competition are texts that
-    equal one of the pair's own (but for case and punctuation) and those of the pair's group.
-
-    Args:
-        pairs: All of them.
-        embed: The encoder, asked for `batch` texts at a time.
-        top_k: The lowest rank that is kept, 1 being the best.
-        pool: The most texts of the pool, drawn by `seed`; the more, the stricter. Their vectors are in memory.
-        seed: Any number.
-        batch: Pairs that are compared at once.
+    A right text competes with at most `pool` right texts of all pairs, drawn by `seed`; the more, the stricter. Not
+    in the competition are texts that equal one of the pair's own (but for case and punctuation) and those of its group.
+    The vectors of the pool are in memory; `batch` texts are embedded at a time.
 
     Returns:
-        [pairs] whether each pair is kept; and a report: number of `pairs`, `kept`, texts in the `pool`, `top_k`, the
-        share that would be kept by `chance`, and how many pairs have which rank (`ranks`).
-
-    Raises:
-        TrunklineError: Too few texts to rank among, or vectors that are not finite or of another shape.
+        Whether each pair is kept, and a report: number of `pairs`, `kept`, texts in the `pool`, `top_k`, the share that
+        would be kept by `chance`, and how many pairs have which rank (`ranks`).
     """
     chosen = np.sort(np.random.default_rng([seed, len(pairs)]).permutation(len(pairs))[:pool])
     rivals = list({normalise(pairs[index].right): pairs[index] for index in reversed(chosen)}.values())[::-1]

@@ -14,8 +14,7 @@ from trunkline.data.table import read_table
 from trunkline.errors import DataError
 from trunkline.label.options import GazetteerOptions
 from trunkline.text.examples import Span
-from trunkline.text.sentences import split_sentences
-from trunkline.text.words import char_classes, split_words
+from trunkline.text.words import char_classes, split_sentences, split_words
 
 MAX_CONCEPT_WORDS = 6
 
@@ -129,11 +128,7 @@ def word_keys(text: str) -> tuple[list[str], tuple[tuple[int, int], ...]]:
 
 
 def read_gazetteer(options: GazetteerOptions) -> dict[str, tuple[str, ...]]:
-    """The concepts of each surface, the most frequent first.
-
-    Raises:
-        DataError: A file that cannot be read, a malformed row, or none at all.
-    """
+    """The concepts of each surface, the most frequent first."""
     counts: dict[str, Counter[str]] = defaultdict(Counter)
     for line, record in _records(options.gazetteer):
         surface = " ".join(str(record.get("surface") or "").split())

@@ -15,7 +15,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import fields
+from dataclasses import astuple, fields
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any, TypeVar
@@ -27,8 +27,7 @@ from trunkline.errors import TrunklineError
 from trunkline.prefinetune.objectives import PrefinetuneFamily
 from trunkline.prefinetune.objectives.ner import marks_of
 from trunkline.text.examples import Example, NerExample, PairExample, PlainExample, QaExample, Span
-from trunkline.text.packing import UnitText
-from trunkline.text.tokens import IntArray, TextTokenizer
+from trunkline.text.tokens import IntArray, TextTokenizer, UnitText
 
 T = TypeVar("T")
 
@@ -59,13 +58,9 @@ class View(Sequence[Any]):
 
 
 class Corpus:
-    """The examples of one kind, read from a mapped file when they are asked for.
+    """The examples of one `kind`, read from a mapped file when they are asked for; `has_units` if they are tokenised.
 
-    Attributes:
-        kind: Their type.
-        labels: The entity labels by their number in marks.
-        sha256: Of all examples in their order, whatever the tokenizer.
-        has_units: Whether they are tokenised.
+    `labels` are the entity labels by their number in marks; `sha256` is of all examples, whatever the tokenizer.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -102,16 +97,10 @@ def corpus_of(
     family: PrefinetuneFamily | None = None,
     tokenizer: TextTokenizer | None = None,
 ) -> Corpus:
-    """The corpus in the cache, made of the examples if it is not there.
+    """The corpus in the cache, made of the examples, all of one kind, if it is not there.
 
-    Args:
-        state: What the examples depend on, such as the size and time of a file.
-        examples: Called if they are to be read; all of one kind.
-        family: Whose units they have; asked for with a tokenizer.
-        tokenizer: With the length of its windows; without one nothing is tokenised.
-
-    Raises:
-        TrunklineError: No examples, or of several kinds; see `cached` for others. Nothing is stored then.
+    `state` is what the examples depend on, such as the size and time of a file. With a tokenizer they are stored with
+    the units of the family. Raises TrunklineError for no examples, or of several kinds, and as `cached` does.
     """
     tokens = f"{family.name} {tokenizer.fingerprint}" if family and tokenizer else ""
     key = f"corpus {state} {tokens}"
@@ -197,17 +186,13 @@ def _write(
                 if type(example) is not type(first):
                     kinds = f"{type(example).__name__} after {type(first).__name__}"
                     raise TrunklineError(f"a source yields {kinds}", expected="one kind")
-                content = json.dumps([getattr(example, part.name) for part in fields(example)], default=_span)
+                content = json.dumps([getattr(example, part.name) for part in fields(example)], default=astuple)
                 digest.update(content.encode() + b"\n")
                 units = _pack(texts[number * each : (number + 1) * each], example, labels)
                 writer.write({"example": content, "units": units})
         writer.finalize()
     info = {"kind": type(first).__name__, "labels": list(labels), "sha256": digest.hexdigest()}
     (folder / _INFO).write_text(json.dumps({**info, "units": tokenizer is not None}), encoding="utf-8")
-
-
-def _span(value: Span) -> list[Any]:
-    return [value.start, value.end, value.label]
 
 
 def _tuples(value: Any) -> Any:

@@ -11,8 +11,7 @@ import numpy as np
 from trunkline.config import PrefinetuneRecipe
 from trunkline.errors import TrunklineError
 from trunkline.text.examples import Example
-from trunkline.text.packing import UnitText
-from trunkline.text.tokens import IntArray
+from trunkline.text.tokens import IntArray, UnitText
 
 _SAMPLE = 500
 """Examples of a source from which their mean length is estimated."""
@@ -64,11 +63,7 @@ class Mixture:
     def __init__(self, sources: Sequence[Source], seed: int, *, one_source_a_step: bool = False) -> None:
         empty = [source.name for source in sources if not source.train]
         if empty or not sources:
-            raise TrunklineError(
-                f"sources without examples: {empty}",
-                expected="at least one example each",
-                todo="Take them out of the recipe",
-            )
+            raise TrunklineError(f"sources without examples: {empty}", expected="at least one example each")
         self.sources = list(sources)
         self.seed = seed
         self.one_source_a_step = one_source_a_step
@@ -115,9 +110,8 @@ class Mixture:
 def schedule(recipe: PrefinetuneRecipe, sources: Mapping[str, Sequence[Source]]) -> list[dict[str, Any]]:
     """What a run is expected to draw from each source, from its weights and the mean length of its examples.
 
-    Returns:
-        Rows with `family`, `source`, `share` (of the draws of its family; of the steps where a step has one source),
-        `examples` (drawn in the whole run), `tokens` and `epochs`.
+    Rows have `family`, `source`, `share` (of the draws of its family; of the steps where a step has one source),
+    `examples` (drawn in the whole run), `tokens` and `epochs`.
     """
     rows = []
     for family, section in recipe.families.items():

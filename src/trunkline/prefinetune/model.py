@@ -1,10 +1,14 @@
-"""What pre-finetuning trains: the backbone, each family's primary adapter and each family's objective."""
+"""What pre-finetuning trains: the backbone, each family's primary adapter and each family's objective.
+
+GradCache gives the exact gradient of a loss over a large batch, with the graph of one chunk in memory at a time (Gao,
+Zhang, Han, Callan 2021, arXiv 2101.06983, section 3.2). It costs one more forward pass without a graph.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -12,24 +16,28 @@ from torch import Tensor, nn
 from trunkline.config import FamilySection
 from trunkline.encoder.encoder import Encoder, TokenBatch
 from trunkline.encoder.lora import LoraAdapter
-from trunkline.prefinetune.grad_cache import cached_losses, chunk_slices
+from trunkline.errors import TrainingError
 from trunkline.prefinetune.mixture import Mixture
 from trunkline.prefinetune.objectives import get_prefinetune_family
-from trunkline.prefinetune.strategies import SHARED
-from trunkline.text.packing import UnitText, pack
-from trunkline.text.tokens import TextTokenizer
+from trunkline.text.tokens import TextTokenizer, UnitText, pack
+from trunkline.training.checkpoint import random_state
 from trunkline.training.distributed import Place, gather_units, shares
+
+Chunk = TypeVar("Chunk")
+
+SHARED = "shared"
+"""Key of the one adapter of the strategy single-adapter."""
+
+REPEAT_TOLERANCE = 1e-2
+"""Greatest relative difference of a chunk's two encodings: kernels may round otherwise, other dropout masks differ."""
 
 
 @dataclass(frozen=True, slots=True)
 class StepBatch:
-    """One family's part of a step.
+    """One family's part of a step: the texts, packed, in several chunks where they are too many for one pass.
 
-    Attributes:
-        chunks: The texts, packed; several where a batch is too large for one pass (GradCache).
-        targets: What the family's objective made of the examples.
-        drawn: (number of the source, index into what it trains on).
-        counts: Units that each process encodes; `chunks` are this one's, `targets` are of all.
+    `targets` are what the family's objective made of the examples, `drawn` (number of the source, index into what it
+    trains on), `counts` the units that each process encodes; `chunks` are of this process, `targets` of all.
     """
 
     chunks: tuple[TokenBatch, ...]
@@ -47,12 +55,7 @@ class PrefinetuneModel(nn.Module):
     """Backbone, primary adapters and objectives; a family's batch goes through its own adapter and objective only.
 
     With an adapter for each family this is task-primary LoRA (MTPF-TPL, arXiv 2510.07566), with none it is naive joint
-    training, or individual training where there is one family.
-
-    Args:
-        encoder: The backbone.
-        adapters: By family, or one under `SHARED`.
-        objectives: By family.
+    training, or individual training where there is one family. Adapters are by family, or one is under `SHARED`.
     """
 
     def __init__(self, encoder: Encoder, adapters: dict[str, LoraAdapter], objectives: dict[str, nn.Module]) -> None:
@@ -62,9 +65,8 @@ class PrefinetuneModel(nn.Module):
 
     def adapter(self, family: str) -> LoraAdapter | None:
         """The adapter that the family's batches go through, if the strategy has one."""
-        key = family if family in self.adapters else SHARED
-        found = self.adapters[key] if key in self.adapters else None  # noqa: SIM401 (ModuleDict has no get)
-        return found if isinstance(found, LoraAdapter) else None
+        adapters: dict[str, Any] = dict(self.adapters.items())
+        return adapters.get(family, adapters.get(SHARED))
 
     def features(self, family: str, tokens: TokenBatch) -> Tensor:
         """[units, width] features of a batch through the family's branch."""
@@ -115,17 +117,14 @@ def draw_batch(
     items: list[tuple[int, Any]] = []
     units: list[UnitText] = []
     size = 0
-    stream = mixture.draw(step)
+    known, stream = get_prefinetune_family(family), mixture.draw(step)
     # Reading an example costs more than its tokens do, so it is left out where the objective can do without.
     without = getattr(objective, "from_units", False)
     while size < section.tokens:
         number, index = next(stream)
         source = mixture.sources[number]
         example = None if without and source.units is not None else source.train[index]
-        if source.units is not None:
-            texts = source.units[index]
-        else:
-            texts = get_prefinetune_family(family).unit_texts([example], tokenizer)
+        texts = known.unit_texts([example], tokenizer) if source.units is None else source.units[index]
         items.append((number, texts[0] if example is None else example))
         drawn.append((number, index))
         units.extend(texts)
@@ -154,3 +153,87 @@ def to_device(targets: Any, device: torch.device | str) -> Any:
     if isinstance(targets, Tensor):
         return targets.to(device)
     return type(targets)(*(to_device(getattr(targets, name), device) for name in targets.__slots__))
+
+
+def cached_losses(
+    chunks: Sequence[Chunk],
+    encode: Callable[[Chunk], Tensor],
+    loss: Callable[[Tensor], Tensor],
+    own: Iterable[Tensor] = (),
+) -> Iterator[Tensor]:
+    """Yields the loss of a batch as one scalar for each chunk, to be back-propagated one after the other.
+
+    Every chunk is encoded without a graph, the gradient of the loss is taken with respect to the embeddings, and each
+    chunk is encoded once more, with a graph and the same random numbers, for its share of the gradient. The gradients
+    of the shares, each times the same factor, add up to that factor times the gradient of the loss, their values to it.
+
+    Args:
+        chunks: The parts of a batch, in the order of their units.
+        encode: A chunk's embeddings, [units, width]; called twice for each chunk.
+        loss: A scalar from the embeddings of all chunks, [units of the batch, width]; called once.
+        own: Parameters that the loss may use besides the embeddings; they get their gradient with the first share.
+
+    Raises:
+        TrainingError: There are no chunks, or the second encoding of a chunk is not the first.
+    """
+    if not chunks:
+        raise TrainingError("a batch without chunks", expected="at least one")
+    states, parts = [], []
+    with torch.no_grad():
+        for chunk in chunks:
+            states.append(random_state())
+            parts.append(encode(chunk).detach())
+    sizes = [len(part) for part in parts]
+    embeddings = torch.cat(parts).requires_grad_()
+    del parts
+    with torch.enable_grad():
+        value = loss(embeddings)
+    parameters = [parameter for parameter in own if parameter.requires_grad]
+    inputs = [embeddings, *parameters]
+    found = torch.autograd.grad(value, inputs, allow_unused=True) if value.requires_grad else [None] * len(inputs)
+    gradient = torch.zeros_like(embeddings) if found[0] is None else found[0]
+    share = value.detach() / len(chunks)
+    before = embeddings.detach().split(sizes)
+    for number, (chunk, wanted) in enumerate(zip(chunks, gradient.split(sizes), strict=True)):
+        again = _encode_again(encode, chunk, states[number])
+        _check_repeated(before[number], again)
+        surrogate = (again * wanted).sum()
+        if number == 0:
+            pairs = zip(parameters, found[1:], strict=True)
+            surrogate = surrogate + sum((parameter * part).sum() for parameter, part in pairs if part is not None)
+        del again
+        # Only the gradient of the surrogate means something; its value is replaced by a share of the loss.
+        yield surrogate - surrogate.detach() + share
+
+
+def chunk_slices(sizes: Sequence[int], budget: int) -> list[slice]:
+    """Cuts texts of these sizes into runs of neighbours of at most `budget` tokens, at least one text each."""
+    slices: list[slice] = []
+    first, total = 0, 0
+    for number, size in enumerate(sizes):
+        if number > first and total + size > budget:
+            slices.append(slice(first, number))
+            first, total = number, 0
+        total += size
+    return [*slices, slice(first, len(sizes))] if len(sizes) else []
+
+
+def _encode_again(encode: Callable[[Chunk], Tensor], chunk: Chunk, state: dict[str, Tensor]) -> Tensor:
+    """Encodes with a graph and with earlier random numbers; the generators go on from where they were."""
+    devices = [torch.cuda.current_device()] if "cuda" in state else []
+    with torch.random.fork_rng(devices), torch.enable_grad():
+        torch.set_rng_state(state["cpu"])
+        if devices:
+            torch.cuda.set_rng_state(state["cuda"])
+        return encode(chunk)
+
+
+def _check_repeated(before: Tensor, again: Tensor) -> None:
+    difference = float((again.detach() - before).norm())
+    # A difference that is not a number comes from embeddings that are not finite, which the loss shows.
+    if difference > REPEAT_TOLERANCE * float(before.norm()):
+        raise TrainingError(
+            f"a chunk's second encoding differs from its first by {difference:.3g}",
+            expected="the same embeddings twice, else the gradient is wrong",
+            todo="Let the encoder draw random numbers from torch's generators only, or leave out chunk_tokens",
+        )

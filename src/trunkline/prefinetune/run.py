@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -9,32 +10,40 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from torch import nn
 
 from trunkline.bundle.manifest import MANIFEST, Licence
 from trunkline.config import PrefinetuneRecipe
 from trunkline.encoder.bundle_files import Loaded, load_any, save_bundle
 from trunkline.encoder.encoder import Encoder
-from trunkline.encoder.lora import LoraAdapter
 from trunkline.encoder.storage import write_json
 from trunkline.errors import MismatchError, TrunklineError
-from trunkline.prefinetune.experiment import check_recipe, write_experiment
-from trunkline.prefinetune.merge import trained
 from trunkline.prefinetune.mixture import Mixture, Source, schedule
 from trunkline.prefinetune.model import PrefinetuneModel, StepBatch, draw_batch
-from trunkline.prefinetune.model_card import NAME as CARD
-from trunkline.prefinetune.model_card import write_model_card
-from trunkline.prefinetune.monitor import HeldOut, Probe, evaluate
 from trunkline.prefinetune.objectives import TextEmbedder, get_prefinetune_family
-from trunkline.prefinetune.sources import SourceFinder, recipe_sources
-from trunkline.prefinetune.strategies import Losses, adapters_of, freeze, project_conflicts
+from trunkline.prefinetune.record import (
+    CARD,
+    HeldOut,
+    Probe,
+    check_recipe,
+    evaluate,
+    write_experiment,
+    write_model_card,
+)
+from trunkline.prefinetune.sources import FileFinder, recipe_sources
+from trunkline.prefinetune.strategies import Losses, adapters_of, freeze, project_conflicts, trained
+from trunkline.training import MetricsLog, Report, write_errors
 from trunkline.training.checkpoint import checkpoints, load_checkpoint, random_state, save_checkpoint, seed_everything
-from trunkline.training.distributed import Place, gather_states, is_main_process, main_process_first
-from trunkline.training.log import MetricsLog, require_trackers, write_errors
+from trunkline.training.distributed import (
+    Place,
+    attention_setting,
+    gather_states,
+    is_main_process,
+    main_process_first,
+    make_accelerator,
+    resolve_precision,
+)
 from trunkline.training.loop import Hooks, LoopSettings, averages_of, optimizer_for, run
-from trunkline.training.precision import attention_setting, make_accelerator, resolve_precision
-from trunkline.training.report import Report
 
 MOST_EPOCHS = 50
 """A source that would be drawn more often than this gets a warning."""
@@ -45,21 +54,20 @@ def prefinetune(
     folder: Path,
     report: Report | None = None,
     *,
-    finder: SourceFinder | None = None,
+    finder: FileFinder | None = None,
     watch: Callable[[int, Session], None] | None = None,
 ) -> Path:
     """Runs a recipe, or goes on with an interrupted run in the same folder.
 
+    The folder gets `experiment.json`, `metrics.jsonl`, `checkpoints/` and at the end `bundle/`, which is returned.
+
     Args:
         recipe: What to do.
-        folder: The run's folder: `experiment.json`, `metrics.jsonl`, `checkpoints/` and, when it is done, `bundle/`.
+        folder: The run's folder.
         report: How the caller follows it.
         finder: Knows what the names of sources mean; files by default.
         watch: Called in the main process with the steps done and the session, once before the first step and after
             every step; it must leave weights, gradients and random generators as they are.
-
-    Returns:
-        The folder of the bundle.
 
     Raises:
         MismatchError: The folder holds a run of another recipe.
@@ -132,10 +140,8 @@ def _write_plan(recipe: PrefinetuneRecipe, sources: Mapping[str, Sequence[Source
     for row in plan:
         say(f"{row['family']}: {row['source']} {row['share']:.1%}, {row['examples']} draws, {row['epochs']} epochs")
         if row["epochs"] > MOST_EPOCHS:
-            say(
-                f"warning: every example of {row['source']} would be drawn {row['epochs']:.0f} times; lower its weight "
-                "or optimizer.steps, or add data"
-            )
+            times = f"every example of {row['source']} would be drawn {row['epochs']:.0f} times"
+            say(f"warning: {times}; lower its weight or optimizer.steps, or add data")
 
 
 class Session:
@@ -148,12 +154,15 @@ class Session:
         sources: Mapping[str, Sequence[Source]],
         folder: Path,
         report: Report,
-        finder: SourceFinder | None = None,
+        finder: FileFinder | None = None,
     ) -> None:
         self.recipe, self.start, self.sources, self.folder, self.report = recipe, start, sources, folder, report
         self.tokenizer, self.precision = start.tokenizer, resolve_precision(recipe.precision)
         self.bf16 = self.precision == "bf16"
-        trackers = require_trackers(recipe.monitor.trackers) or None
+        missing = [name for name in recipe.monitor.trackers if importlib.util.find_spec(name) is None]
+        if missing:
+            raise TrunklineError(f"the tracker {missing[0]} is missing", todo=f"pip install {' '.join(missing)}")
+        trackers = list(recipe.monitor.trackers) or None
         self.accelerator = make_accelerator(self.bf16, log_with=trackers, project_dir=str(folder))
         device = self.accelerator.device
         self.place = Place(device, self.accelerator.process_index, self.accelerator.num_processes)
@@ -161,18 +170,21 @@ class Session:
         start.encoder.attention = attention_setting(recipe.attention, self.precision, device)
         self.model = self._model(start.encoder).to(device)
         freeze(start.encoder, recipe)
-        self.optimizer = self.accelerator.prepare(self._optimizer())
+        rates, parts = recipe.optimizer, self.model
+        groups = {
+            "backbone": (list(parts.encoder.parameters()), rates.backbone_rate),
+            "adapters": (list(parts.adapters.parameters()), rates.adapter_rate),
+            "objectives": (list(parts.objectives.parameters()), rates.objective_rate),
+        }
+        self.optimizer = self.accelerator.prepare(optimizer_for(groups, rates.weight_decay))
         total = sum(section.weight for section in recipe.families.values())
         self.weights: dict[str, float] = {family: section.weight / total for family, section in recipe.families.items()}
         self.mixtures = {
             family: Mixture(sources[family], recipe.seed, one_source_a_step=section.one_source_a_step)
             for family, section in recipe.families.items()
         }
-        self.held_out = [
-            HeldOut(family, index, source, self.tokenizer)
-            for family, group in sources.items()
-            for index, source in enumerate(group)
-        ]
+        numbered = [(family, *item) for family, group in sources.items() for item in enumerate(group)]
+        self.held_out = [HeldOut(*item, self.tokenizer) for item in numbered]
         self.probes = [Probe(name, section, recipe.seed, finder) for name, section in recipe.monitor.probes.items()]
         self.averages = averages_of(self.model, recipe.optimizer.ema) if recipe.optimizer.ema else None
         self.tokens_seen = 0
@@ -186,15 +198,6 @@ class Session:
             for family, section in recipe.families.items()
         }
         return PrefinetuneModel(encoder, adapters_of(recipe, encoder), objectives)
-
-    def _optimizer(self) -> torch.optim.Optimizer:
-        model, rates = self.model, self.recipe.optimizer
-        groups: dict[str, tuple[list[nn.Parameter], float]] = {
-            "backbone": (list(model.encoder.parameters()), rates.backbone_rate),
-            "adapters": (list(model.adapters.parameters()), rates.adapter_rate),
-            "objectives": (list(model.objectives.parameters()), rates.objective_rate),
-        }
-        return optimizer_for(groups, rates.weight_decay)
 
     @property
     def measured(self) -> PrefinetuneModel:
@@ -210,7 +213,7 @@ class Session:
         done = self._resume()
         self.metrics = MetricsLog(self.folder / "metrics.jsonl", done) if main else None
         if monitor.trackers:
-            self.accelerator.init_trackers(recipe.name, config=_flat(recipe.model_dump(mode="json")))
+            self.accelerator.init_trackers(recipe.name)
 
         def stepped(step: int) -> None:
             if self.averages is not None and step > done:
@@ -223,27 +226,19 @@ class Session:
             self._measure(0)
         intervals = monitor.log_every, monitor.every, recipe.checkpoint.every
         settings = LoopSettings(rates.steps, rates.warmup, rates.floor, rates.clip, *intervals)
-        hooks = Hooks(
-            log=self._log,
-            evaluate=self._measure,
-            save=self._save,
-            not_finite=self._keep_batch,
-            stepped=stepped,
-            progress=lambda step: self.report.progress(step, rates.steps, self.last),
-        )
+        hooks = Hooks(self._log, self._measure, self._save, self._keep_batch, stepped, self._progress)
         run(self.model, self.optimizer, self.losses, settings, hooks, accelerator=self.accelerator, start=done)
 
     def result(self, experiment: Mapping[str, Any]) -> Loaded:
         """The trained backbone with its primary adapters; `experiment` is what `write_experiment` wrote."""
         info = {key: experiment[key] for key in ("recipe", "encoder", "precision")}
-        rows = [(row["source"], row["licence"]) for row in experiment["data"]]
         encoder = experiment["encoder"]
-        parts = dict([(encoder["name"], encoder["licence"]), *rows])
+        parts = {encoder["name"]: encoder["licence"]}
+        parts |= {row["source"]: row["licence"] for row in experiment["data"]}
         licences = tuple(Licence(str(part), str(licence or "unknown")) for part, licence in parts.items())
-        model, adapters = self.measured, dict[str, LoraAdapter]()
-        for family in self.recipe.families:
-            if (adapter := model.adapter(family)) is not None:
-                adapters[family] = adapter
+        model = self.measured
+        found = {str(family): model.adapter(family) for family in self.recipe.families}
+        adapters = {family: adapter for family, adapter in found.items() if adapter is not None}
         start = replace(self.start, licences=licences)
         return trained(start, model.encoder, adapters, {**info, "tokens_seen": self.tokens_seen})
 
@@ -278,6 +273,9 @@ class Session:
                     break
                 yield family, self.weights[family], part
 
+    def _progress(self, step: int) -> None:
+        self.report.progress(step, self.recipe.optimizer.steps, self.last)
+
     def _log(self, step: int, values: dict[str, float]) -> None:
         self.last = values
         self._write(step, {**values, "tokens_seen": float(self.tokens_seen)})
@@ -291,17 +289,14 @@ class Session:
         """The held-out measures, by the main process; the others wait."""
         try:
             if self.accelerator.is_main_process:
-                self._evaluate(step)
+                model = self.measured.eval()
+                values = evaluate(model, self.held_out, self.probes, self.tokenizer, bf16=self.bf16)
+                self._write(step, values)
+                shown = ", ".join(f"{name} {value:.3f}" for name, value in values.items() if name.count("/") < 3)
+                self.report.say(f"step {step}: {shown}")
         finally:
             self.accelerator.wait_for_everyone()
         return False
-
-    def _evaluate(self, step: int) -> None:
-        model = self.measured.eval()
-        values = evaluate(model, self.held_out, self.probes, self.tokenizer, bf16=self.bf16)
-        self._write(step, values)
-        shown = ", ".join(f"{name} {value:.3f}" for name, value in values.items() if name.count("/") < 3)
-        self.report.say(f"step {step}: {shown}")
 
     def _save(self, step: int) -> None:
         mixtures = {family: mixture.state() for family, mixture in self.mixtures.items()}
@@ -333,14 +328,3 @@ class Session:
             rows[family] = [{"source": s.name, "example": repr(s.train[index])} for s, index in drawn]
         write_json(rows, path)
         return str(path)
-
-
-def _flat(content: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested settings as one level, `optimizer.steps` and so on: trackers take numbers and text alone."""
-    flat: dict[str, Any] = {}
-    for key, value in content.items():
-        if isinstance(value, Mapping):
-            flat |= _flat(value, f"{prefix}{key}.")
-        else:
-            flat[prefix + key] = value if isinstance(value, int | float | str) else str(value)
-    return flat

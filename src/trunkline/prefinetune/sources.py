@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
@@ -51,30 +51,14 @@ class HeldOutTexts:
     texts: Callable[[], Iterable[tuple[str, str]]]
 
 
-class SourceFinder(Protocol):
-    """What the names in a recipe mean."""
-
-    def open(self, name: str, kind: type[Any]) -> Found:
-        """The source of a name, whose examples are to be of a kind; raises TrunklineError if there is none."""
-        ...
-
-    def held_out(self, names: Sequence[str]) -> HeldOutTexts:
-        """The texts that `decontaminate.against` means."""
-        ...
-
-
 class FileFinder:
-    """Names are files (folders too for plain text), each with a source card (`DATA.yaml`) beside it or none.
-
-    Args:
-        root: Where relative paths begin.
-    """
+    """What the names in a recipe mean: files (folders too for plain text), with a source card `DATA.yaml` or none."""
 
     def __init__(self, root: Path = Path()) -> None:
         self.root = root
 
     def open(self, name: str, kind: type[Any]) -> Found:
-        """See `SourceFinder`; `name` may be that of the card instead of the data."""
+        """The source of a name, or of its card, with examples of a kind; raises TrunklineError if there is none."""
         card_path = self._existing(name).with_suffix(".yaml")
         path = self._existing(str(Path(name).with_suffix(".jsonl")) if Path(name).suffix == ".yaml" else name)
         family: Any = {"pairs": "classification", "plain": "text"}.get(_READ_AS[kind], _READ_AS[kind])
@@ -92,7 +76,7 @@ class FileFinder:
         return Found(card, f"{_state(path)} as {kind.__name__}", examples)
 
     def held_out(self, names: Sequence[str]) -> HeldOutTexts:
-        """See `SourceFinder`; the files are dev and test data of any family."""
+        """The texts that `decontaminate.against` means: of dev and test files of any family."""
         paths = [self._existing(name) for name in names]
 
         def texts() -> Iterator[tuple[str, str]]:
@@ -117,19 +101,13 @@ def recipe_sources(
     recipe: PrefinetuneRecipe | MixtureRecipe,
     tokenizer: TextTokenizer | None = None,
     *,
-    finder: SourceFinder | None = None,
+    finder: FileFinder | None = None,
     say: Callable[[str], None] = lambda text: None,
 ) -> dict[str, list[Source]]:
-    """All sources of a recipe by family, as a mixture takes them.
+    """All sources of a recipe by family, as a mixture takes them; its seed chooses what is held out of each.
 
-    Args:
-        recipe: Its seed divides each source into what is trained on and what is held out.
-        tokenizer: If given, texts are tokenised once and kept.
-        finder: Knows what the names mean; files by default.
-        say: Receives a line for each source.
-
-    Raises:
-        RecipeError: Sources that cannot be read, all those of a family listed.
+    With a tokenizer texts are tokenised once and kept. `finder` knows what the names mean, files by default; `say`
+    receives a line for each source. Raises RecipeError for sources that cannot be read, all those of a family listed.
     """
     finder = finder or FileFinder()
     clean = _Decontaminator(recipe.decontaminate, finder) if recipe.decontaminate else None
@@ -162,7 +140,7 @@ def _load(
     section: MixtureFamily,
     seed: int,
     tokenizer: TextTokenizer | None,
-    finder: SourceFinder,
+    finder: FileFinder,
     clean: _Decontaminator | None,
 ) -> Source:
     known = get_prefinetune_family(family)
@@ -200,7 +178,7 @@ def _load(
 class _Decontaminator:
     """Takes examples out that also stand in held-out texts; what is left of a corpus is worked out once."""
 
-    def __init__(self, section: DecontaminateSection, finder: SourceFinder) -> None:
+    def __init__(self, section: DecontaminateSection, finder: FileFinder) -> None:
         self.threshold = section.threshold
         self.held_out = finder.held_out(section.against)
         self._index: OverlapIndex | None = None

@@ -9,8 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from trunkline.text.packing import UnitText
-from trunkline.text.tokens import TextTokenizer, Tokens
+from trunkline.text.tokens import TextTokenizer, Tokens, UnitText
 
 Labels = tuple[str, ...]
 Scores = dict[str, float]
@@ -28,13 +27,9 @@ WordedText = tuple[str, Words]
 
 @dataclass(frozen=True, slots=True)
 class Scored:
-    """What a task's head says of texts.
+    """What a task's head says of texts: [units, labels] of each text, and the texts with their words.
 
-    Attributes:
-        probabilities: [units, labels] of each text.
-        texts: The texts with their words.
-        labels: The head's outputs.
-        transitions: [labels + 1, labels], as in `trunkline.heads.linear.LinearHead`; None for all zero.
+    `transitions` is [labels + 1, labels], as in `trunkline.bundle.parts.Head`; None for all zero.
     """
 
     probabilities: Sequence[FloatArray]
@@ -54,7 +49,7 @@ class Family(Protocol):
 
     name: str
     main_score: str
-    own_windows: bool
+    own_windows: bool = False
 
     def choose_units(self, examples: Sequence[Any], tokenizer: TextTokenizer) -> str:
         """What gets a label in a task of these examples: `words`, `pieces`, the `text`, or words of a `question`."""
@@ -62,7 +57,7 @@ class Family(Protocol):
 
     def unheld(self, examples: Sequence[Any], borders: Sequence[Words]) -> list[str]:
         """Labelled spans that no prediction can hit, as their borders are not those of units: `'Rom' in 'Romtown'`."""
-        ...
+        return []
 
     def units(self, text: str, words: Words, tokens: Tokens) -> UnitText:
         """The units of a tokenised text: what gets a feature vector and a label."""
@@ -81,15 +76,12 @@ class Family(Protocol):
         ...
 
     def unit_targets(self, example: Any, labels: Labels, words: Words) -> list[int]:
-        """The index into `labels` of each unit; -1 for a label that the head does not have.
-
-        `words` are those of the example's text, as `units` gets them.
-        """
+        """The index into `labels` of each unit; -1 for a label that the head does not have. `words` as for `units`."""
         ...
 
     def transitions(self, targets: Sequence[Sequence[int]], labels: Labels) -> Transitions:
         """What the labels of neighbouring units are worth to each other, by training targets; None where nothing."""
-        ...
+        return None
 
     def decode(self, tasks: Sequence[Scored]) -> list[list[Any]]:
         """Predictions as plain data: for each task one a text."""

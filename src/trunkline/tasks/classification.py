@@ -8,26 +8,20 @@ from typing import Any
 import numpy as np
 
 from trunkline.errors import MismatchError
-from trunkline.tasks.base import Answers, FloatArray, Labels, Scored, Scores, Words
+from trunkline.tasks.base import Answers, Family, FloatArray, Labels, Scored, Scores, Words
 from trunkline.text.examples import TextExample
-from trunkline.text.packing import UnitText, text_unit
-from trunkline.text.tokens import TextTokenizer, Tokens
+from trunkline.text.tokens import TextTokenizer, Tokens, UnitText, text_unit
 
 
-class Classification:
+class Classification(Family):
     """See `trunkline.tasks.base.Family`."""
 
     name = "classification"
     main_score = "accuracy"
-    own_windows = False
 
     def choose_units(self, examples: Sequence[TextExample], tokenizer: TextTokenizer) -> str:
         """The text."""
         return "text"
-
-    def unheld(self, examples: Sequence[TextExample], borders: Sequence[Words]) -> list[str]:
-        """None: a text has no parts."""
-        return []
 
     def units(self, text: str, words: Words, tokens: Tokens) -> UnitText:
         """The text as one unit."""
@@ -49,9 +43,6 @@ class Classification:
     def unit_targets(self, example: TextExample, labels: Labels, words: Words) -> list[int]:
         """The label's index, -1 if the head does not have it."""
         return [labels.index(example.label) if example.label in labels else -1]
-
-    def transitions(self, targets: Sequence[Sequence[int]], labels: Labels) -> None:
-        """None: a text is one unit."""
 
     def decode(self, tasks: Sequence[Scored]) -> list[list[dict[str, Any]]]:
         """The most probable label, its score, and the probability of every label, most probable first."""

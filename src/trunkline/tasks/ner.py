@@ -11,12 +11,9 @@ import numpy as np
 import numpy.typing as npt
 
 from trunkline.errors import MismatchError
-from trunkline.tasks.base import Answers, FloatArray, Labels, Scored, Scores, Transitions, Words
-from trunkline.tasks.paths import best_paths
-from trunkline.text.examples import NerExample, Span
-from trunkline.text.packing import UnitKind, UnitText, unit_borders, word_units
-from trunkline.text.tags import bio_labels, decode_tags, encode_bio
-from trunkline.text.tokens import IntArray, TextTokenizer, Tokens
+from trunkline.tasks.base import Answers, Family, FloatArray, Labels, Scored, Scores, Transitions, Words
+from trunkline.text.examples import NerExample, Span, bio_labels, decode_tags, encode_bio
+from trunkline.text.tokens import IntArray, TextTokenizer, Tokens, UnitText, unit_borders, word_units
 from trunkline.text.words import split_words
 
 STRENGTH = 5
@@ -26,19 +23,28 @@ RARE = 0.1
 """Share of entities inside words up to which units are words all the same, as pieces are harder to label than words:
 their features are of one token, and an entity has more borders to miss."""
 
+BLOCK = 2**17
+"""Most values of a step of `best_paths`, label pairs times texts: 1 MB, which stays in a core's cache."""
+
 _Entity = tuple[int, int, str]
 
 
-class Ner:
+class Ner(Family):
     """See `trunkline.tasks.base.Family`. The units are those of `unit_borders`, whatever the tokens of a file were."""
 
     name = "ner"
     main_score = "f1"
-    own_windows = False
 
     def choose_units(self, examples: Sequence[NerExample], tokenizer: TextTokenizer) -> str:
-        """Words, or pieces where these hold more of the entities; see `choose_units`."""
-        return choose_units(examples, tokenizer)
+        """Words, unless more than `RARE` of the entities are out of their reach and within that of pieces."""
+        missed = [(example, unheld_spans(example, split_words(example.text))) for example in examples]
+        missed = [(example, spans) for example, spans in missed if spans]
+        tokens = tokenizer.encode([example.text for example, _ in missed]) if missed else []
+        gained = sum(
+            len(spans) - len(unheld_spans(example, unit_borders(example.text, part, "pieces")))
+            for (example, spans), part in zip(missed, tokens, strict=True)
+        )
+        return "pieces" if gained > RARE * sum(len(example.spans) for example in examples) else "words"
 
     def unheld(self, examples: Sequence[NerExample], borders: Sequence[Words]) -> list[str]:
         """The entities that begin or end inside a unit, or overlap others."""
@@ -80,11 +86,26 @@ class Ner:
         return tag_transitions(targets, labels)
 
     def decode(self, tasks: Sequence[Scored]) -> list[list[list[dict[str, Any]]]]:
-        """Entities by the best valid tag sequence; the score is the mean probability of an entity's tags.
-
-        All tasks together take about the time of the longest text.
-        """
-        return decode_bio(tasks)
+        """Entities by the best valid tag sequence; the score is the mean probability of an entity's tags."""
+        scores = [[np.log(np.maximum(part, 1e-12)) for part in task.probabilities] for task in tasks]
+        allowed = [
+            np.where(may_follow(t.labels), 0.0 if t.transitions is None else t.transitions, -np.inf) for t in tasks
+        ]
+        paths = [
+            [None] * len(rows) if task.transitions is not None else [_likeliest(part, rules) for part in rows]
+            for task, rows, rules in zip(tasks, scores, allowed, strict=True)
+        ]
+        left = [
+            [part for part, path in zip(rows, found, strict=True) if path is None]
+            for rows, found in zip(scores, paths, strict=True)
+        ]
+        sought = map(iter, best_paths(list(zip(left, allowed, strict=True))) if any(left) else left)
+        results = []
+        for task, found, better in zip(tasks, paths, sought, strict=True):
+            whole = [next(better) if path is None else path for path in found]
+            rows = zip(task.probabilities, task.texts, whole, strict=True)
+            results.append([_entities(part, *text, [task.labels[i] for i in path], path) for part, text, path in rows])
+        return results
 
     def score(self, gold: Sequence[NerExample], predicted: Sequence[list[dict[str, Any]]]) -> Scores:
         """Precision, recall and F1 of entities, right only with exact characters and type, and F1 mean over types."""
@@ -145,24 +166,9 @@ def word_spans(example: NerExample, words: Words) -> list[tuple[int, int, str]]:
 
 
 def unheld_spans(example: NerExample, words: Words) -> list[Span]:
-    """The entities that no prediction over these units can hit.
-
-    Their borders are not those of units, or they share a unit with an entity before them.
-    """
+    """The entities that no prediction can hit: with borders inside units, or in a unit of an entity before them."""
     held = {(words[first][0], words[last - 1][1], label) for first, last, label in word_spans(example, words)}
     return [span for span in example.spans if (span.start, span.end, span.label) not in held]
-
-
-def choose_units(examples: Sequence[NerExample], tokenizer: TextTokenizer) -> UnitKind:
-    """Words, unless more than `RARE` of the entities are out of their reach and within that of pieces."""
-    missed = [(example, unheld_spans(example, split_words(example.text))) for example in examples]
-    missed = [(example, spans) for example, spans in missed if spans]
-    tokens = tokenizer.encode([example.text for example, _ in missed]) if missed else []
-    gained = sum(
-        len(spans) - len(unheld_spans(example, unit_borders(example.text, part, "pieces")))
-        for (example, spans), part in zip(missed, tokens, strict=True)
-    )
-    return "pieces" if gained > RARE * sum(len(example.spans) for example in examples) else "words"
 
 
 def tag_transitions(targets: Iterable[Sequence[int]], labels: Labels) -> npt.NDArray[np.float32]:
@@ -172,12 +178,8 @@ def tag_transitions(targets: Iterable[Sequence[int]], labels: Labels) -> npt.NDA
     distributed as the pairs of all entity types together say: how often O, I, or B of the same or of another type
     follows O, B, I or the start, against how often it would if tags were independent.
 
-    Args:
-        targets: The tag of each word of each sentence, as an index into `labels`; -1 is unknown and breaks the chain.
-        labels: BIO tags.
-
-    Returns:
-        [labels + 1, labels], the last row for the first word; zero where a tag may not follow.
+    In go the tags of the words of each sentence, as indices into `labels`; -1 is unknown and breaks the chain. Out
+    comes [labels + 1, labels], the last row for the first word; zero where a tag may not follow.
     """
     follows = may_follow(labels)
     counts = np.zeros(follows.shape)
@@ -195,27 +197,6 @@ def tag_transitions(targets: Iterable[Sequence[int]], labels: Labels) -> npt.NDA
     prior = follows * tag_share * (found / expected)[kinds]
     smoothed = (counts + STRENGTH * prior / prior.sum(axis=1, keepdims=True)) / (seen + STRENGTH)
     return np.where(follows, np.log(np.maximum(smoothed, 1e-12) / tag_share), 0.0).astype(np.float32)
-
-
-def decode_bio(tasks: Sequence[Scored]) -> list[list[list[dict[str, Any]]]]:
-    """See `Ner.decode`."""
-    scores = [[np.log(np.maximum(part, 1e-12)) for part in task.probabilities] for task in tasks]
-    allowed = [np.where(may_follow(t.labels), 0.0 if t.transitions is None else t.transitions, -np.inf) for t in tasks]
-    paths = [
-        [None] * len(rows) if task.transitions is not None else [_likeliest(part, rules) for part in rows]
-        for task, rows, rules in zip(tasks, scores, allowed, strict=True)
-    ]
-    left = [
-        [part for part, path in zip(rows, found, strict=True) if path is None]
-        for rows, found in zip(scores, paths, strict=True)
-    ]
-    sought = map(iter, best_paths(list(zip(left, allowed, strict=True))) if any(left) else left)
-    results = []
-    for task, found, better in zip(tasks, paths, sought, strict=True):
-        whole = [next(better) if path is None else path for path in found]
-        rows = zip(task.probabilities, task.texts, whole, strict=True)
-        results.append([_entities(part, *text, [task.labels[i] for i in path], path) for part, text, path in rows])
-    return results
 
 
 def _likeliest(scores: FloatArray, allowed: npt.NDArray[Any]) -> IntArray | None:
@@ -242,3 +223,57 @@ def _entities(
         score = round(float(chosen[first:last].mean()), 6)
         entities.append({"start": start, "end": end, "text": text[start:end], "label": label, "score": score})
     return entities
+
+
+def best_paths(tasks: Sequence[tuple[Sequence[FloatArray], npt.NDArray[Any]]]) -> list[list[IntArray]]:
+    """The label sequences with the highest sums of scores and transitions (Viterbi), of many texts and tasks at a time.
+
+    It takes about the time of the longest text alone: time goes by the number of steps, one a unit, not by what is
+    computed in one, as long as that is small. For each task go in the scores of its texts, [units, labels], and its
+    transitions, [labels + 1, labels], where minus infinity forbids; out come the labels of its texts, [units]. Of equal
+    sums, the lower label of the last unit at which they differ wins.
+    """
+    paths = [[np.zeros(0, np.int64)] * len(scores) for scores, _ in tasks]
+    most = max((transitions.shape[1] for _, transitions in tasks), default=0)
+    # Labels that a task does not have are never reached.
+    into = np.full((len(tasks), most, most), -np.inf)
+    first = np.full((len(tasks), most), -np.inf)
+    for number, (_, transitions) in enumerate(tasks):
+        count = transitions.shape[1]
+        into[number, :count, :count], first[number, :count] = transitions[:-1].T, transitions[-1]
+    order = [(number, index) for number, (scores, _) in enumerate(tasks) for index in range(len(scores))]
+    order.sort(key=lambda item: -len(tasks[item[0]][0][item[1]]))
+    rows = max(1, BLOCK // max(1, most * most))
+    for begin in range(0, len(order), rows):
+        chosen = order[begin : begin + rows]
+        owner = [number for number, _ in chosen] if len(tasks) > 1 else slice(None)
+        found = _block_paths([tasks[number][0][index] for number, index in chosen], into[owner], first[owner])
+        for (number, index), path in zip(chosen, found, strict=True):
+            paths[number][index] = path
+    return paths
+
+
+def _block_paths(scores: Sequence[FloatArray], into: npt.NDArray[Any], first: npt.NDArray[Any]) -> list[IntArray]:
+    """`best_paths` of texts that get no longer; `into` [texts, labels, labels before] and `first` [texts, labels]."""
+    lengths = np.asarray([len(part) for part in scores])
+    longer = np.searchsorted(-lengths, -np.arange(lengths[0] + 1), side="left").tolist()
+    labels = into.shape[1]
+    # best[unit][text, label]: the highest sum of a sequence up to this unit that ends in this label.
+    best = np.zeros((lengths[0], len(scores), labels))
+    for row, part in enumerate(scores):
+        best[: len(part), row, : part.shape[1]] = part
+    best[:1] += first
+    reached, top = np.empty((len(scores), labels, labels)), np.empty((len(scores), labels))
+    for unit in range(1, lengths[0]):
+        rows = longer[unit]
+        np.add(best[unit - 1, :rows, None], into[:rows], out=reached[:rows])
+        best[unit, :rows] += np.maximum.reduce(reached[:rows], axis=2, out=top[:rows])
+    flat = into.reshape(-1, labels)
+    offset = np.arange(len(scores)) * (labels if len(into) > 1 else 0)
+    path = np.zeros(best.shape[:2], dtype=np.int64)
+    for unit in reversed(range(lengths[0])):
+        rows, following = longer[unit], longer[unit + 1]
+        if following:
+            best[unit, :following] += flat[path[unit + 1, :following] + offset[:following]]
+        best[unit, :rows].argmax(axis=1, out=path[unit, :rows])
+    return [path[:length, row] for row, length in enumerate(lengths)]

@@ -14,10 +14,9 @@ from typing import Any
 import numpy as np
 
 from trunkline.errors import MismatchError, TrunklineError
-from trunkline.tasks.base import Answers, FloatArray, Labels, Scored, Scores, Words
+from trunkline.tasks.base import Answers, Family, FloatArray, Labels, Scored, Scores, Words
 from trunkline.text.examples import QaExample
-from trunkline.text.packing import UnitText, word_units
-from trunkline.text.tokens import IntArray, TextTokenizer, Tokens, Window
+from trunkline.text.tokens import TextTokenizer, Tokens, UnitText, Window, word_units
 
 OVERLAP = 32
 """Tokens of the context that neighbouring windows share."""
@@ -32,7 +31,7 @@ _ARTICLES = re.compile(r"\b(a|an|the)\b")
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
 
 
-class Qa:
+class Qa(Family):
     """See `trunkline.tasks.base.Family`. A text has one unit more than its context has words: unit 0, no answer."""
 
     name = "qa"
@@ -43,12 +42,8 @@ class Qa:
         """The words of the context."""
         return "question"
 
-    def unheld(self, examples: Sequence[QaExample], borders: Sequence[Words]) -> list[str]:
-        """None: an answer that cuts a word is taken for the word."""
-        return []
-
     def units(self, text: str, words: Words, tokens: Tokens) -> UnitText:
-        """Unit 0 and the words of the context; see `question_windows`."""
+        """Unit 0 and the words of the context; see `question_units`."""
         return question_units(text, words, tokens)
 
     def labels(self, examples: Sequence[QaExample]) -> Labels:
@@ -85,9 +80,6 @@ class Qa:
         if 0 in taken:
             targets[0] = index.get(NO_ANSWER, -1)
         return targets
-
-    def transitions(self, targets: Sequence[Sequence[int]], labels: Labels) -> None:
-        """None: `decode` weighs whole spans."""
 
     def decode(self, tasks: Sequence[Scored]) -> list[list[dict[str, Any]]]:
         """The best answer: `answer`, `start` and `end` in the context, and `score`; empty and None for no answer.
@@ -127,11 +119,7 @@ class Qa:
 
 
 def context_start(text: str) -> int:
-    """Where the context begins in a text whose first line is the question.
-
-    Raises:
-        TrunklineError: The text has one line.
-    """
+    """Where the context begins in a text whose first line is the question; raises TrunklineError if it has one line."""
     end = text.find("\n")
     if end < 0:
         raise TrunklineError(
@@ -149,29 +137,18 @@ def context_words(text: str, words: Words) -> list[tuple[int, int]]:
 
 
 def question_units(text: str, words: Words, tokens: Tokens) -> UnitText:
-    """Unit 0, which says that there is no answer, and the words of the context; see `question_windows`.
-
-    Raises:
-        TrunklineError: The text has one line, so there is no context.
-    """
-    begin = context_start(text)
-    return question_windows(begin, [word for word in words if word[0] >= begin], tokens)
-
-
-def question_windows(begin: int, words: Words, tokens: Tokens) -> UnitText:
     """Windows of a context, each with the question before it, and their units.
+
+    Unit 0 says that there is no answer; the others are the words of the context. Unit 0 is the mean of the windows'
+    opening tokens, so that all of them have a say in that. Each word is pooled where its tokens have most context.
 
     A window is the opening token, the question, the closing token and a piece of the context. The closing token stands
     between the two and not behind them, so that a window is no longer than that of any other text; token types are 0
     throughout, as for all texts here. Only where the whole does not fit one window are there several, and there a
-    question is cut off behind half a window. Each word is pooled where its tokens have most context. Unit 0 is the mean
-    of the windows' opening tokens, so that all of them have a say in whether there is an answer.
-
-    Args:
-        begin: Where the context begins in the text.
-        words: The words of the context, as offsets in the text.
-        tokens: The tokens of the text.
+    question is cut off behind half a window. Raises TrunklineError for a text of one line.
     """
+    begin = context_start(text)
+    words = [word for word in words if word[0] >= begin]
     ids = np.zeros(len(tokens.offsets), dtype=np.int64)
     for window in tokens.windows:
         ids[window.first : window.first + len(window.ids) - 2] = window.ids[1:-1]
@@ -183,13 +160,16 @@ def question_windows(begin: int, words: Words, tokens: Tokens) -> UnitText:
     if len(question) + len(context) > room:
         question = question[: room // 2]
     head = np.concatenate(([opening], question, [closing]))
-    starts, uppers, space = _pieces(len(context), room - len(question))
+    space = room - len(question)
+    overlap = min(OVERLAP, space // 2)
+    starts = np.arange(0, max(len(context) - overlap, 1), space - overlap) if len(context) > space else np.arange(1)
     windows = [np.concatenate((head, context[start : start + space])) for start in starts]
     sizes = np.asarray([len(window) for window in windows])
     first = np.cumsum(sizes) - sizes
     # The words' tokens, counted from 1 as in one window around the whole context; 0 for a word without a token.
     whole = word_units(Tokens(offsets, (Window(np.zeros(len(context) + 2, np.int64), 0, (0, len(context))),)), words)
-    owner = np.searchsorted(uppers, whole.token - 1, side="right")
+    # Where two windows overlap, each answers for the half of the shared tokens that is nearer to its middle.
+    owner = np.searchsorted(starts[1:] + overlap // 2, whole.token - 1, side="right")
     place = np.where(whole.token > 0, first[owner] + len(head) + whole.token - 1 - starts[owner], 0)
     return UnitText(
         np.concatenate(windows),
@@ -198,16 +178,6 @@ def question_windows(begin: int, words: Words, tokens: Tokens) -> UnitText:
         np.concatenate((np.zeros(len(windows), dtype=np.int64), whole.unit + 1)),
         1 + len(words),
     )
-
-
-def _pieces(count: int, space: int) -> tuple[IntArray, IntArray, int]:
-    """Where pieces of at most `space` of `count` tokens start, up to which token each answers, and their length.
-
-    Where two overlap, each answers for the half of the shared tokens that is nearer to its middle.
-    """
-    overlap = min(OVERLAP, space // 2)
-    starts = np.arange(0, max(count - overlap, 1), space - overlap) if count > space else np.zeros(1, dtype=np.int64)
-    return starts, starts[1:] + overlap // 2, space
 
 
 def _answer(probabilities: FloatArray, text: str, words: Words, labels: Labels) -> dict[str, Any]:
@@ -229,7 +199,7 @@ def _answer(probabilities: FloatArray, text: str, words: Words, labels: Labels) 
 
 
 def span_scores(start: FloatArray, end: FloatArray) -> FloatArray:
-    """[words, LONGEST] score of the span that begins at a word and has so many words less one: start plus end score."""
+    """[words, LONGEST] start plus end score of the span that begins at a word and has so many words less one."""
     if not len(start):
         return np.zeros((0, LONGEST))
     ends = np.concatenate((end, np.full(LONGEST - 1, -np.inf)))

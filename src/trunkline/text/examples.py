@@ -1,10 +1,25 @@
-"""The examples that every reader yields: one immutable type for each kind of supervision."""
+"""The examples that every reader yields, one immutable type for each kind of supervision, and tags as files have them.
+
+Tag schemes are IO, IOB1, BIO (also called IOB2), BIOES and BILOU.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
+from trunkline.errors import TrunklineError
 from trunkline.text.words import EXTENDING, char_classes
+
+Scheme = Literal["IO", "IOB1", "BIO", "BIOES", "BILOU"]
+SCHEMES: tuple[Scheme, ...] = ("IO", "IOB1", "BIO", "BIOES", "BILOU")
+
+WordSpan = tuple[int, int, str]
+"""First word, last word (exclusive), label."""
+
+_PREFIXES = {"IO": "I", "IOB1": "BI", "BIO": "BI", "BIOES": "BIES", "BILOU": "BILU"}
+_COMMON = {"L": "E", "U": "S"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +57,7 @@ class TextExample:
 class PairExample:
     """Two texts that belong together, such as a title and its body.
 
-    Pairs of the same `group` (a topic, a situation, a category) are too much alike to be each other's negatives; an
-    empty group is one of its own.
+    Pairs of a `group`, such as a topic, are too much alike to be each other's negatives; an empty one is of its own.
     """
 
     left: str
@@ -60,10 +74,7 @@ class PlainExample:
 
 @dataclass(frozen=True, slots=True)
 class QaExample:
-    """A question and a context; `answers` are character offsets in the context, none if it has no answer.
-
-    Any one of several answers is right.
-    """
+    """A question and a context; `answers`, any one of which is right, are character offsets in the context."""
 
     question: str
     context: str
@@ -97,3 +108,98 @@ def join_tokens(tokens: list[str]) -> tuple[str, tuple[tuple[int, int], ...]]:
         position += len(token)
         open_end = kinds.rstrip(EXTENDING)[-1:] == b"u"
     return "".join(parts), tuple(words)
+
+
+class TagError(TrunklineError):
+    """A tag or span that does not fit the scheme; `index` is the word it belongs to, counted from 0."""
+
+    def __init__(self, given: str, *, index: int, expected: str = "", todo: str = "") -> None:
+        self.index = index
+        super().__init__(given, expected=expected, todo=todo)
+
+
+def decode_tags(tags: Sequence[str], scheme: Scheme = "BIO") -> list[WordSpan]:
+    """The entities of `decode_with_repairs`."""
+    return decode_with_repairs(tags, scheme)[0]
+
+
+def decode_with_repairs(tags: Sequence[str], scheme: Scheme = "BIO") -> tuple[list[WordSpan], list[int]]:
+    """Turns one tag a word into entities, in order; also returns the words where the scheme's rules were broken.
+
+    A tag is `O`, or a prefix of the scheme, a dash and a label; in IO the prefix may be missing. An entity that was not
+    begun begins where it is met, and one that was not closed ends where the next tag says so.
+
+    Raises:
+        TagError: A tag with an unknown prefix or no label.
+    """
+    spans: list[WordSpan] = []
+    broken: list[int] = []
+    start, label = 0, ""
+    closing = scheme in ("BIOES", "BILOU")
+    for index, tag in enumerate(tags):
+        prefix, kind = _split(tag, scheme, index)
+        continues = prefix in "IE" and kind == label != ""
+        if label and not continues:
+            spans.append((start, index, label))
+            if closing:
+                broken.append(index)
+            label = ""
+        if prefix == "O":
+            continue
+        if not continues:
+            if (scheme == "BIO" or closing) and prefix in "IE" and (not broken or broken[-1] != index):
+                broken.append(index)
+            start, label = index, kind
+        if prefix in "ES":
+            spans.append((start, index + 1, label))
+            label = ""
+    if label:
+        spans.append((start, len(tags), label))
+        if closing:
+            broken.append(len(tags))
+    return spans, broken
+
+
+def _split(tag: str, scheme: Scheme, index: int) -> tuple[str, str]:
+    if tag == "O":
+        return "O", ""
+    prefix, dash, label = tag.partition("-")
+    if scheme == "IO" and tag and not (dash and len(prefix) == 1 and prefix in "BIESLU"):
+        return "I", tag
+    if scheme in _PREFIXES and dash and label and len(prefix) == 1 and prefix in _PREFIXES[scheme]:
+        return _COMMON.get(prefix, prefix), label
+    if scheme not in _PREFIXES:
+        raise TagError(f"the scheme {scheme!r} is not known", index=index, expected=f"one of {', '.join(SCHEMES)}")
+    allowed = ", ".join(f"{letter}-" for letter in _PREFIXES[scheme])
+    raise TagError(
+        f"the tag {tag[:60]!r} is not one of {scheme}",
+        index=index,
+        expected=f"O, or {allowed} followed by a label",
+        todo="Check the tag column and the scheme",
+    )
+
+
+def encode_bio(n_words: int, word_spans: Iterable[WordSpan]) -> list[str]:
+    """Entities as BIO tags; raises TagError for one that is empty, outside of the sentence, or shares a word."""
+    tags = ["O"] * n_words
+    for first, last, label in word_spans:
+        if not 0 <= first < last <= n_words:
+            raise TagError(
+                f"the span {first}..{last} ({label}) is outside of a sentence of {n_words} words",
+                index=max(0, min(first, n_words - 1)),
+                expected="0 <= first < last <= number of words",
+            )
+        for index in range(first, last):
+            if tags[index] != "O":
+                raise TagError(
+                    f"the entities {tags[index][2:]!r} and {label!r} share word {index}",
+                    index=index,
+                    expected="entities that do not overlap, because each word has one tag",
+                )
+            tags[index] = f"{'B' if index == first else 'I'}-{label}"
+    return tags
+
+
+def bio_labels(types: Iterable[str]) -> list[str]:
+    """The tag set of entity types: `O`, then `B-` and `I-` of each type in alphabetical order."""
+    return ["O", *(f"{prefix}-{kind}" for kind in sorted(set(types)) for prefix in "BI")]

@@ -1,29 +1,41 @@
-"""Text to tokens: the tokenizer of an encoder's folder, and windows for texts longer than the encoder takes."""
+"""Text to tokens, windows, units and packed rows.
+
+A text longer than the encoder takes becomes several windows. A *unit* is what gets a feature vector and a label: a word
+for NER, a text for classification. Token sequences of several texts share rows, so that next to nothing is computed for
+padding.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
 
-from trunkline.errors import EncoderError
+from trunkline.errors import EncoderError, TrunklineError
+from trunkline.text.words import EXTENDING, char_classes, split_words
 
 IntArray = npt.NDArray[np.int64]
 
-_FILES = ("tokenizer.json", "vocab.txt", "vocab.json", "*.model")
-"""What a tokenizer can be made of."""
+UnitKind = Literal["words", "pieces"]
+"""What gets a label in a text: its words, or these cut where a piece of the tokenizer begins or ends."""
 
-_BERT = (
-    ("do_lower_case", "lowercase"),
-    ("strip_accents", "strip_accents"),
-    ("tokenize_chinese_chars", "handle_chinese_chars"),
-)
+ROW_WIDTH = 128
+"""Default greatest width of a packed row: short enough that attention, quadratic in the width, stays cheap."""
+
+_FILES = ("tokenizer.json", "vocab.txt", "vocab.json", "*.model")
+"""What a tokenizer can be made of; without any of these, transformers makes one that knows no word."""
+
+_BERT = {
+    "do_lower_case": "lowercase",
+    "strip_accents": "strip_accents",
+    "tokenize_chinese_chars": "handle_chinese_chars",
+}
 """Settings of tokenizer_config.json by which transformers rebuilds the normalizer of BERT, and their names in that."""
 
 
@@ -46,6 +58,44 @@ class Tokens:
 
     offsets: IntArray
     windows: tuple[Window, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class UnitText:
+    """A tokenised text and its units.
+
+    Attributes:
+        ids: [tokens] token ids of all windows, one window after the other, special tokens counted.
+        sizes: Tokens of each window.
+        token: [pairs] index into `ids` of a token that belongs to a unit.
+        unit: [pairs] the unit, from 0.
+        n_units: Number of units of the text.
+        marks: [marks, 2] unit and label of what is labelled in a stored corpus, labels by their number there.
+    """
+
+    ids: IntArray
+    sizes: tuple[int, ...]
+    token: IntArray
+    unit: IntArray
+    n_units: int
+    marks: IntArray | None = None
+
+    @property
+    def size(self) -> int:
+        """Tokens of all windows, special tokens counted."""
+        return len(self.ids)
+
+
+@dataclass(frozen=True, slots=True)
+class Packed:
+    """Rows of tokens as arrays; see `trunkline.encoder.encoder.TokenBatch` for the shapes."""
+
+    input_ids: IntArray
+    positions: IntArray
+    segments: IntArray
+    unit_tokens: IntArray
+    unit_ids: IntArray
+    n_units: int
 
 
 class TextTokenizer:
@@ -78,25 +128,25 @@ class TextTokenizer:
         Raises:
             EncoderError: There is no tokenizer in the folder, or it cannot be read, or two of its files disagree.
         """
-        from tokenizers import Tokenizer
-
-        file = folder / "tokenizer.json"
-        # Without any of these, transformers makes a tokenizer that knows no word.
+        file, expected = folder / "tokenizer.json", "tokenizer.json, or a vocabulary with its config"
         if not any(any(folder.glob(name)) for name in _FILES):
             raise EncoderError(
                 f"{folder}: no usable tokenizer (there is none of {', '.join(_FILES)})",
-                expected="tokenizer.json, or a vocabulary with its config",
+                expected=expected,
                 todo="Fetch the files of the tokenizer from where the encoder is from",
             )
         try:
             if file.is_file():
+                from tokenizers import Tokenizer
+
                 tokenizer = Tokenizer.from_file(str(file))
                 _check_config(folder, tokenizer.normalizer)
-                return cls(tokenizer, max_length)
-            from transformers import AutoTokenizer
+            else:
+                from transformers import AutoTokenizer
 
-            slow = AutoTokenizer.from_pretrained(str(folder), use_fast=True, local_files_only=True)
-            return cls(slow.backend_tokenizer, max_length)
+                found = AutoTokenizer.from_pretrained(str(folder), use_fast=True, local_files_only=True)
+                tokenizer = found.backend_tokenizer
+            return cls(tokenizer, max_length)
         except EncoderError:
             raise
         except ModuleNotFoundError as error:
@@ -105,9 +155,7 @@ class TextTokenizer:
                 todo="Install it with: pip install 'trunkline[train]'",
             ) from error
         except Exception as error:
-            raise EncoderError(
-                f"{folder}: no usable tokenizer ({error})", expected="tokenizer.json, or a vocabulary with its config"
-            ) from error
+            raise EncoderError(f"{folder}: no usable tokenizer ({error})", expected=expected) from error
 
     @property
     def unknown(self) -> int | None:
@@ -139,10 +187,9 @@ class TextTokenizer:
         starts = list(range(0, max(len(ids) - self.overlap, 1), stride)) if len(ids) > room else [0]
         windows = []
         for number, start in enumerate(starts):
-            end = min(start + room, len(ids))
             lower = 0 if number == 0 else start + self.overlap // 2
             upper = len(ids) if number == len(starts) - 1 else start + stride + self.overlap // 2
-            framed = np.concatenate(([self.opening], ids[start:end], [self.closing]))
+            framed = np.concatenate(([self.opening], ids[start : start + room], [self.closing]))
             windows.append(Window(framed, start, (lower, upper)))
         return Tokens(offsets, tuple(windows))
 
@@ -155,7 +202,7 @@ def _check_config(folder: Path, normalizer: Any) -> None:
     config = json.loads(file.read_text(encoding="utf-8"))
     if config.get("tokenizer_class") in ("PreTrainedTokenizerFast", "TokenizersBackend"):
         return  # These read tokenizer.json alone.
-    for key, name in _BERT:
+    for key, name in _BERT.items():
         if key in config and config[key] != getattr(normalizer, name):
             raise EncoderError(
                 f"{folder}: tokenizer_config.json has {key} {json.dumps(config[key])}, and tokenizer.json "
@@ -166,16 +213,174 @@ def _check_config(folder: Path, normalizer: Any) -> None:
 
 
 def unknown_share(tokens: Sequence[Tokens], unknown: int | None) -> float:
-    """The share of the texts' tokens that are unknown to the encoder; 0 of no tokens.
+    """The share of texts' tokens that the vocabulary lacks, those with the id `TextTokenizer.unknown`; 0 of none."""
+    total = sum(len(text.offsets) for text in tokens)
+    # The ids of a window begin with the opening one, before `first`.
+    own = (w.ids[1 + w.own[0] - w.first : 1 + w.own[1] - w.first] for text in tokens for w in text.windows)
+    missing = sum(int(np.count_nonzero(ids == unknown)) for ids in own)
+    return missing / total if total and unknown is not None else 0.0
+
+
+def unit_borders(text: str, tokens: Tokens, kind: UnitKind = "words") -> tuple[tuple[int, int], ...]:
+    """Character offsets of the units of a text, in order and without overlap.
+
+    Pieces are the words, cut wherever a piece of the tokenizer begins or ends inside of one, but never before a mark.
+    So they hold every entity that words hold, and those inside words besides: of `Hausboot` in the pieces `Haus` and
+    `##boot`, both. Raises TrunklineError for an unknown kind.
+    """
+    words = split_words(text)
+    if kind == "words":
+        return words
+    if kind != "pieces":
+        raise TrunklineError(f"units {kind!r}", expected="one of " + ", ".join(get_args(UnitKind)))
+    if not words:
+        return words
+    starts, ends = np.asarray(words, dtype=np.int64).T
+    cuts = np.unique(tokens.offsets)
+    word = np.searchsorted(starts, cuts, side="right") - 1
+    cuts = cuts[(word >= 0) & (starts[word] < cuts) & (cuts < ends[word])]
+    kinds = np.frombuffer(char_classes(text), np.uint8)
+    cuts = cuts[~np.isin(kinds[cuts], np.frombuffer(EXTENDING, np.uint8))]
+    borders = (np.sort(np.concatenate((side, cuts))).tolist() for side in (starts, ends))
+    return tuple(zip(*borders, strict=True))
+
+
+def word_units(tokens: Tokens, words: Sequence[tuple[int, int]]) -> UnitText:
+    """The words of a text, or its pieces, as units: a token belongs to every unit that it overlaps.
+
+    A unit that the tokenizer drops (a lone mark, say) gets the opening token, so that every unit has one.
+    """
+    spans = np.asarray(words, dtype=np.int64).reshape(-1, 2)
+    starts, ends = tokens.offsets[:, 0], tokens.offsets[:, 1]
+    first = np.searchsorted(spans[:, 1], starts, side="right")
+    last = np.searchsorted(spans[:, 0], ends, side="left")
+    counts = np.maximum(last - first, 0)
+    token = np.repeat(np.arange(len(starts)), counts)
+    within = np.arange(len(token)) - np.repeat(np.cumsum(counts) - counts, counts)
+    unit = np.repeat(first, counts) + within
+    dropped = np.setdiff1d(np.arange(len(spans)), unit)
+    places = np.concatenate((_locate(tokens, token), np.zeros(len(dropped), dtype=np.int64)))
+    return _unit_text(tokens, places, np.concatenate((unit, dropped)), len(spans))
+
+
+def text_unit(tokens: Tokens) -> UnitText:
+    """A whole text as one unit: all its tokens, the special ones included (mean pooling as in SBERT)."""
+    chosen, begin = [], 0
+    for part in tokens.windows:
+        inner = len(part.ids) - 2
+        lower, upper = max(part.own[0] - part.first, 0), min(part.own[1] - part.first, inner)
+        chosen.append(begin + np.concatenate(([0], np.arange(lower, upper) + 1, [inner + 1])))
+        begin += len(part.ids)
+    token = np.concatenate(chosen)
+    return _unit_text(tokens, token, np.zeros(len(token), dtype=np.int64), 1)
+
+
+def _unit_text(tokens: Tokens, token: IntArray, unit: IntArray, n_units: int) -> UnitText:
+    windows = [window.ids for window in tokens.windows]
+    ids = windows[0] if len(windows) == 1 else np.concatenate(windows)
+    return UnitText(ids, tuple(len(window) for window in windows), token, unit, n_units)
+
+
+def _locate(tokens: Tokens, token: IntArray) -> IntArray:
+    """Where in all windows' ids the text's tokens stand, each in the window that answers for it."""
+    if len(tokens.windows) == 1:
+        return token + 1
+    uppers = np.asarray([window.own[1] for window in tokens.windows], dtype=np.int64)
+    firsts = np.asarray([window.first for window in tokens.windows], dtype=np.int64)
+    sizes = np.asarray([len(window.ids) for window in tokens.windows], dtype=np.int64)
+    window = np.minimum(np.searchsorted(uppers, token, side="right"), len(uppers) - 1)
+    return (np.cumsum(sizes) - sizes)[window] + token - firsts[window] + 1
+
+
+def pack(texts: Sequence[UnitText], pad_id: int, width: int = ROW_WIDTH) -> Packed:
+    """Packs texts into rows, longest first, each into the first row with room.
 
     Args:
-        tokens: Tokenised texts.
-        unknown: The id that stands for what the vocabulary lacks, `TextTokenizer.unknown`.
+        texts: The texts; units are numbered over all of them in their order.
+        pad_id: Token id of padding.
+        width: Greatest width of a row; longer windows widen it. 0 gives every window a row of its own.
     """
-    total = sum(len(text.offsets) for text in tokens)
-    # A window answers for tokens own[0] to own[1] of the text; its ids begin with the opening one, before `first`.
-    missing = 0
-    for window in (window for text in tokens for window in text.windows):
-        begin, end = (1 + place - window.first for place in window.own)
-        missing += int(np.count_nonzero(window.ids[begin:end] == unknown))
-    return missing / total if total and unknown is not None else 0.0
+    sizes = np.asarray([size for text in texts for size in text.sizes], dtype=np.int64)
+    longest = int(sizes.max(initial=0))
+    if width:
+        rows, room, starts = _narrowest(sizes.tolist(), max(width, longest))
+    else:
+        rows, room, starts = len(sizes), longest, [number * longest for number in range(len(sizes))]
+    begins = np.cumsum(sizes) - sizes
+    positions = np.arange(int(sizes.sum())) - np.repeat(begins, sizes)
+    place = np.repeat(np.asarray(starts, dtype=np.int64), sizes) + positions
+
+    def grid(values: IntArray, empty: int) -> IntArray:
+        flat = np.full(rows * room, empty, dtype=np.int64)
+        flat[place] = values
+        return flat.reshape(rows, room)
+
+    units = [text.n_units for text in texts]
+    return Packed(
+        grid(_joined([text.ids for text in texts]), pad_id),
+        grid(positions, 0),
+        grid(np.repeat(np.arange(len(sizes)), sizes), -1),
+        place[_shifted([text.token for text in texts], [text.size for text in texts])],
+        _shifted([text.unit for text in texts], units),
+        sum(units),
+    )
+
+
+def _joined(parts: Sequence[IntArray]) -> IntArray:
+    return np.concatenate(parts) if parts else np.zeros(0, dtype=np.int64)
+
+
+def _shifted(parts: Sequence[IntArray], sizes: Sequence[int]) -> IntArray:
+    """Index arrays of consecutive blocks of these sizes as one index array over all blocks."""
+    begins = np.cumsum([0, *sizes[:-1]]) if sizes else np.zeros(0, dtype=np.int64)
+    return _joined(parts) + np.repeat(begins, [len(part) for part in parts])
+
+
+def _narrowest(sizes: Sequence[int], widest: int) -> tuple[int, int, list[int]]:
+    """Rows, their width, and for each window where in the flattened rows it starts.
+
+    Of the widths up to `widest`, in steps of 8, the one with the least padding is taken: long windows that are equal
+    leave a third of wide rows empty, and a batch a little over full rows would leave one nearly empty.
+    """
+    total, longest = sum(sizes), max(sizes, default=0)
+    widths = {min(widest, total), *range(min(-(-longest // 8) * 8, widest), min(widest, total), 8)}
+    ideal = {width: -(-total // max(width, 1)) * width for width in sorted(widths, reverse=True)}
+    best: tuple[int, int, list[int]] | None = None
+    for width in sorted(ideal, key=lambda width: ideal[width]):
+        if best is not None and best[0] * best[1] <= ideal[width]:
+            break
+        rows, starts = _first_fit(sizes, width)
+        if best is None or rows * width < best[0] * best[1]:
+            best = rows, width, starts
+    return best or (0, 0, [])
+
+
+def _first_fit(sizes: Sequence[int], room: int) -> tuple[int, list[int]]:
+    """The number of rows, and where each window starts, if each goes into the first row with room, longest first."""
+    left: list[int] = []
+    starts = [0] * len(sizes)
+    for number in sorted(range(len(sizes)), key=lambda i: -sizes[i]):
+        size = sizes[number]
+        for row, free in enumerate(left):  # noqa: B007 (a loop is faster here than a generator)
+            if free >= size:
+                break
+        else:
+            row = len(left)
+            left.append(room)
+        starts[number] = row * room + room - left[row]
+        left[row] -= size
+    return len(left), starts
+
+
+def by_budget(texts: Sequence[UnitText], budget: int) -> Iterator[list[int]]:
+    """Indices of the texts in batches of at most `budget` tokens (at least one text), similar lengths together."""
+    batch: list[int] = []
+    size = 0
+    for index in sorted(range(len(texts)), key=lambda i: (texts[i].size, i)):
+        if batch and size + texts[index].size > budget:
+            yield batch
+            batch, size = [], 0
+        batch.append(index)
+        size += texts[index].size
+    if batch:
+        yield batch

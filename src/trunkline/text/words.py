@@ -1,4 +1,4 @@
-"""Words of a raw text, by one rule for all scripts and a table of character classes that no platform's version changes.
+"""Words and sentences of a raw text: words by one rule for all scripts, on a table that no platform's version changes.
 
 Every code point has a class: letter `l`, digit or other numeral `d`, combining mark `m`, joiner `j` (zero-width
 characters that belong to what stands before them), `u` for scripts that put no blanks between words (Han, kana, Thai,
@@ -16,12 +16,17 @@ from __future__ import annotations
 import json
 import re
 import sys
+from collections.abc import Sequence
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
+
+if TYPE_CHECKING:
+    from trunkline.text.examples import Span
 
 WORDS_VERSION = 1
 """Of the table and the rule; a task's words are those of the version that it was fitted with."""
@@ -30,6 +35,7 @@ EXTENDING = b"mj"
 """The classes of characters that belong to the one before them."""
 
 _OTHER = ord("s")
+_SENTENCE_END = re.compile(r"(?<=[.!?])[\"'”’)\]]*\s+(?=[\"'“‘(\[]*[^\W_a-z])")
 
 
 def word_table() -> dict[str, Any]:
@@ -71,3 +77,28 @@ def _rule() -> tuple[re.Pattern[str], re.Pattern[bytes], npt.NDArray[np.uint8]]:
     )
     plain = re.compile(f"[{letters}]+|[{digits}]+|[{others}]")
     return plain, re.compile(table["pattern"].encode()), classes
+
+
+def split_sentences(text: str, links: Sequence[Span], max_words: int) -> list[tuple[int, int]]:
+    """Character ranges of the sentences, without blanks at their ends, none of which cuts one of `links`.
+
+    A sentence ends after `.`, `!` or `?` before a blank and an upper-case letter or digit. This also ends one after
+    abbreviations, which does no harm here. Longer ones are cut at the last blank that keeps `max_words`.
+    """
+    inside = {position for link in links for position in range(link.start + 1, link.end)}
+    ends = [match.end() for match in _SENTENCE_END.finditer(text) if match.end() not in inside]
+    ranges = []
+    for start, end in pairwise([0, *ends, len(text)]):
+        begin, words, cut = start, 0, start
+        for word in re.finditer(r"\S+", text[start:end]):
+            position = start + word.start()
+            if position not in inside:
+                cut = position
+            if words >= max_words and cut > begin:
+                ranges.append((begin, cut))
+                words = len(text[cut:position].split())
+                begin = cut
+            words += 1
+        ranges.append((begin, end))
+    trimmed = ((b + len(text[b:e]) - len(text[b:e].lstrip()), b + len(text[b:e].rstrip())) for b, e in ranges)
+    return [(begin, end) for begin, end in trimmed if begin < end]

@@ -9,8 +9,7 @@ from __future__ import annotations
 import json
 import os
 import random as python_random
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from trunkline.errors import MismatchError, TrunklineError
-from trunkline.training.log import write_errors
+from trunkline.training import write_errors
 
 FORMAT = 3
 _KEY, _SUFFIX, _WRITING = "trunkline", ".safetensors", ".writing"
@@ -35,14 +34,8 @@ def seed_everything(seed: int) -> None:
 
 
 def random_state() -> dict[str, Tensor]:
-    """The state of the generators that training draws from: torch's on the processor and on this process's GPU.
-
-    Everything else is drawn by generators that are made of the seed and the step.
-    """
-    state = {"cpu": torch.get_rng_state()}
-    if torch.cuda.is_available():
-        state["cuda"] = torch.cuda.get_rng_state()
-    return state
+    """The state of torch's generators, on the processor and this GPU; all else is drawn by the seed and the step."""
+    return {"cpu": torch.get_rng_state()} | ({"cuda": torch.cuda.get_rng_state()} if torch.cuda.is_available() else {})
 
 
 def save_checkpoint(
@@ -57,18 +50,9 @@ def save_checkpoint(
 ) -> Path:
     """Writes the checkpoint of a step and removes all but the last `keep`.
 
-    Args:
-        folder: The folder of all checkpoints of a run.
-        step: Steps done.
-        module: Everything that is trained.
-        optimizer: Its optimizer.
-        extra: What the caller needs to go on, as JSON.
-        keep: How many checkpoints stay.
-        averages: Holds the averages of the weights, if any are kept.
-        random: The `random_state` of every process, by rank; of this one alone by default.
-
-    Raises:
-        TrunklineError: The disk is full or cannot be written to; earlier checkpoints are as they were.
+    `extra` is what the caller needs to go on, as JSON; `averages` holds the averages of the weights, if any are kept;
+    `random` is the `random_state` of every process, by rank, of this one alone by default. Raises TrunklineError where
+    the disk is full or cannot be written to; earlier checkpoints are as they were.
     """
     states = [random_state()] if random is None else random
     tensors = {f"module/{name}": tensor for name, tensor in module.state_dict().items()}
@@ -96,14 +80,11 @@ def checkpoints(folder: Path) -> list[Path]:
 def load_checkpoint(
     path: Path, module: nn.Module, optimizer: torch.optim.Optimizer, averages: nn.Module | None = None, rank: int = 0
 ) -> tuple[int, dict[str, Any]]:
-    """Restores what `save_checkpoint` got, and the random state of a rank; all is read before any of it is restored.
-
-    Returns:
-        The steps done and the caller's `extra`.
+    """Restores what `save_checkpoint` got, and a rank's random state; returns the steps done and the caller's `extra`.
 
     Raises:
         MismatchError: The checkpoint is of another format, another module or fewer processes.
-        TrunklineError: It is damaged.
+        TrunklineError: It is damaged; nothing was restored then.
     """
     content, tensors = read_tensors(path)
     if content.get("format") != FORMAT:
@@ -153,12 +134,18 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], content: Mapping[st
             temporary.unlink(missing_ok=True)
 
 
-def read_tensors(path: Path, *, only_content: bool = False) -> tuple[dict[str, Any], dict[str, Tensor]]:
+def read_tensors(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """The content and tensors of a file that `write_tensors` wrote; raises a TrunklineError if it is damaged."""
-    with _damaged(path), safe_open(str(path), framework="pt") as file:
-        content = json.loads((file.metadata() or {})[_KEY])
-        names = [] if only_content else file.keys()
-        return content, {name: file.get_tensor(name) for name in names}
+    try:
+        with safe_open(str(path), framework="pt") as file:
+            names = file.keys()
+            return json.loads((file.metadata() or {})[_KEY]), {name: file.get_tensor(name) for name in names}
+    except (OSError, ValueError, KeyError, SafetensorError) as error:
+        raise TrunklineError(
+            f"{path} is damaged ({error})",
+            expected="a complete checkpoint, as it was written",
+            todo="Delete it and run the same command again, it goes on from the one before",
+        ) from error
 
 
 def fit_module(module: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> None:
@@ -173,18 +160,6 @@ def fit_module(module: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> 
             todo="Use another run folder",
         )
     module.load_state_dict(dict(tensors))
-
-
-@contextmanager
-def _damaged(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except (OSError, ValueError, KeyError, SafetensorError) as error:
-        raise TrunklineError(
-            f"{path} is damaged ({error})",
-            expected="a complete checkpoint, as it was written",
-            todo="Delete it and run the same command again, it goes on from the one before",
-        ) from error
 
 
 def _part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

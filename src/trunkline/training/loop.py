@@ -107,8 +107,7 @@ def run(
     module.train()
     with _stop_signal() as stop:
         for step in range(start, settings.steps):
-            values = _step(module, optimizer, losses, settings, hooks, accelerator, step)
-            for name, value in values.items():
+            for name, value in _step(module, optimizer, losses, settings, hooks, accelerator, step).items():
                 sums[name] = sums.get(name, 0.0) + value
             count += 1
             done = step + 1
@@ -118,9 +117,15 @@ def run(
                 means = {name: total / count for name, total in sums.items()}
                 hooks.log(done, {**means, "seconds_per_step": (time.perf_counter() - began) / count})
                 sums, count, began = {}, 0, time.perf_counter()
-            ended = bool(_due(done, settings.evaluate_every) and _evaluate(module, hooks, done))
+            ended = False
+            if settings.evaluate_every and done % settings.evaluate_every == 0:
+                module.eval()
+                try:
+                    ended = hooks.evaluate(done)
+                finally:
+                    module.train()
             stopped = _anywhere(stop.is_set(), accelerator)
-            if _due(done, settings.save_every) or stopped:
+            if stopped or (settings.save_every and done % settings.save_every == 0):
                 hooks.save(done)
             if ended:
                 return done
@@ -129,24 +134,12 @@ def run(
     return max(start, settings.steps)
 
 
-def _due(step: int, every: int) -> bool:
-    return every > 0 and step % every == 0
-
-
 def _anywhere(stop: bool, accelerator: Any) -> bool:
     """Whether any process was asked to stop; all stop after the same step, or the others would wait for it forever."""
     if accelerator.num_processes == 1:
         return stop
     asked = torch.tensor([float(stop)], device=accelerator.device)
     return bool(accelerator.reduce(asked, reduction="sum").item())
-
-
-def _evaluate(module: nn.Module, hooks: Hooks, step: int) -> bool:
-    module.eval()
-    try:
-        return hooks.evaluate(step)
-    finally:
-        module.train()
 
 
 def _step(
@@ -179,9 +172,8 @@ def _step(
 
 def _not_finite(what: str, hooks: Hooks, step: int) -> TrainingError:
     where = hooks.not_finite(step)
-    saved = f"; its batch is in {where}" if where else ""
     return TrainingError(
-        f"step {step + 1}: {what}{saved}; the last checkpoint is kept",
+        f"step {step + 1}: {what}{f'; its batch is in {where}' if where else ''}; the last checkpoint is kept",
         todo="Look at the batch, lower the rates or set precision: fp32, then run the same command again",
     )
 

@@ -12,7 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
-from trunkline.training.report import Report
+from trunkline.training import Report
 
 _Row = TypeVar("_Row")
 

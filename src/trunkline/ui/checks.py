@@ -17,13 +17,10 @@ _STYLES = {"leak": "bold red", "error": "bold red", "warning": "", "info": "dim"
 
 
 def print_checks(reports: Sequence[Mapping[str, Any]], *, full: bool = False, to: Console = console) -> None:
-    """Prints reports of checks: counts, findings, and a last line with the sets that leak.
+    """Prints reports of `trunkline.data.checks.check`: counts, findings, and a last line with the sets that leak.
 
-    Args:
-        reports: What `trunkline.data.checks.check` returns; may have `role`, `quirks`, and what was `published`
-            or is expected of the counts, too.
-        full: Whether to show notes (severity `info`) and, for each finding, some of its texts.
-        to: Where to print.
+    `full` shows notes (severity `info`) and some texts of each finding, too. Reports may have `role`, `quirks`, what
+    was `published` or is expected of the counts.
     """
     width = min(to.width, _WIDEST)
     for report in reports:

@@ -13,9 +13,9 @@ from trunkline.text.examples import (
     QaExample,
     Span,
     TextExample,
+    WordSpan,
     join_tokens,
 )
-from trunkline.text.tags import WordSpan
 from trunkline.text.words import split_words
 
 T = TypeVar("T")

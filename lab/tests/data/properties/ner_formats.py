@@ -11,8 +11,7 @@ from properties.disk import Sample, make_tar
 from properties.drawn import LETTER_WORDS, raw_sentences, sentences, some
 from properties.form import Format, to_csv, to_json_lines, to_lines
 from tagged import encode_tags
-from trunkline.text.examples import NerExample, Span
-from trunkline.text.tags import SCHEMES, Scheme
+from trunkline.text.examples import SCHEMES, NerExample, Scheme, Span
 
 Encode = Callable[[list[Any], Scheme], Sample]
 

@@ -12,8 +12,7 @@ from typing import Any
 
 from trunkline.errors import EncoderError
 from trunkline.tasks import Scored, get_family, ner
-from trunkline.text.examples import NerExample
-from trunkline.text.tags import WordSpan
+from trunkline.text.examples import NerExample, WordSpan
 from trunkline.text.words import split_words
 
 MAX_LENGTH = 256

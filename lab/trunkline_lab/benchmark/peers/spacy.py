@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trunkline.tasks import get_family
-from trunkline.text.tags import WordSpan
+from trunkline.text.examples import WordSpan
 from trunkline.text.words import split_words
 from trunkline_lab.benchmark.peers import PeerOutput
 from trunkline_lab.benchmark.peers.common import entities, plain_words, timed, word_spans

@@ -13,8 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from trunkline.data.files import read_lines
 from trunkline.data.records import get_key, list_names, parse_json, read_json_lines, require_text, shorten
 from trunkline.errors import DataError
-from trunkline.text.examples import NerExample, Span, TextExample, join_tokens
-from trunkline.text.tags import Scheme, TagError, decode_tags, decode_with_repairs
+from trunkline.text.examples import NerExample, Scheme, Span, TagError, TextExample, decode_with_repairs, join_tokens
 
 __all__ = ["get_key", "parse_json", "read_json_lines", "require_text", "shorten"]
 
@@ -141,11 +140,10 @@ class SentenceBuilder:
             DataError: A tag that does not fit the scheme.
         """
         try:
-            if self._strict:
-                found = decode_tags(tags, self._scheme, strict=True)
-            else:
-                found, broken = decode_with_repairs(tags, self._scheme)
-                self.repaired += len(broken)
+            found, broken = decode_with_repairs(tags, self._scheme)
+            if self._strict and broken:
+                raise _broken(tags, self._scheme, broken[0])
+            self.repaired += len(broken)
         except TagError as error:
             line = lines[error.index] if len(lines) > 1 else lines[0]
             raise DataError(error.given, path=self._path, line=line, expected=error.expected, todo=error.todo) from None
@@ -157,6 +155,17 @@ class SentenceBuilder:
         """Logs the number of repaired tags, if there were any."""
         if self.repaired:
             _log.warning("%s: %d tags broke the rules of %s and were repaired", self._path, self.repaired, self._scheme)
+
+
+def _broken(tags: Sequence[str], scheme: Scheme, index: int) -> TagError:
+    before = tags[index - 1] if index else "the start of the sentence"
+    tag = tags[index] if index < len(tags) else "end of sentence"
+    return TagError(
+        f"the tag {tag[:60]!r} cannot follow {before[:60]!r} in {scheme}",
+        index=min(index, len(tags) - 1),
+        expected=f"a sequence that keeps the rules of {scheme}",
+        todo="Mend the tags, name the right scheme, or read without `strict` to repair them",
+    )
 
 
 class LabelOptions(FileOptions):

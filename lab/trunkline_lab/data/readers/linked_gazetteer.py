@@ -18,8 +18,7 @@ from pydantic import Field
 from trunkline.data.files import read_lines
 from trunkline.errors import DataError
 from trunkline.text.examples import NerExample, Span
-from trunkline.text.sentences import split_sentences
-from trunkline.text.words import split_words
+from trunkline.text.words import split_sentences, split_words
 from trunkline_lab.data.headers import normalise_header
 from trunkline_lab.data.readers.base import FileOptions, get_key, read_json_lines, shorten
 from trunkline_lab.data.readers.spans import trim_span

@@ -13,7 +13,7 @@ from pydantic import Field
 from trunkline.data.files import decode_text
 from trunkline.errors import DataError
 from trunkline.text.examples import PlainExample
-from trunkline.text.sentences import split_sentences
+from trunkline.text.words import split_sentences
 from trunkline_lab.data.archives import read_members
 from trunkline_lab.data.readers.base import FileOptions, get_key, read_json_lines, shorten
 

@@ -13,7 +13,7 @@ import numpy as np
 from trunkline.bundle.files import Bundle, open_bundle
 from trunkline.bundle.lora import bank as banked
 from trunkline.bundle.parts import read_task
-from trunkline.engine.session import open_session
+from trunkline.engine.onnx import open_session
 from trunkline.errors import TrunklineError
 from trunkline.model import load
 from trunkline_lab.speed.deployment.cases import EIGHT, Options

@@ -14,8 +14,8 @@ from trunkline.encoder.bundle_files import Loaded, load_any
 from trunkline.prefinetune.objectives import get_prefinetune_family
 from trunkline.tasks import get_family
 from trunkline.text.words import split_words
+from trunkline.training.distributed import make_accelerator, resolve_precision
 from trunkline.training.loop import Hooks, LoopSettings, optimizer_for, run
-from trunkline.training.precision import make_accelerator, resolve_precision
 from trunkline_lab import fitting
 from trunkline_lab.data.cards import load_card
 from trunkline_lab.speed.gate import Gate

@@ -13,7 +13,7 @@ from torch import Tensor
 from trunkline.config import PrefinetuneRecipe, parse_recipe
 from trunkline.prefinetune import run
 from trunkline.prefinetune.sources import recipe_sources
-from trunkline.training.report import Report
+from trunkline.training import Report
 from trunkline_lab.data.finder import CardFinder
 from trunkline_lab.speed.gate import Gate
 from trunkline_lab.speed.training.cases import Options

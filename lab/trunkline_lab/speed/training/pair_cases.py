@@ -13,10 +13,9 @@ from trunkline.config import AdapterSection
 from trunkline.encoder.encoder import TokenBatch
 from trunkline.encoder.lora import LoraAdapter, lora_config
 from trunkline.encoder.resolve import resolve
-from trunkline.prefinetune.grad_cache import chunk_slices
-from trunkline.prefinetune.model import PrefinetuneModel, StepBatch, to_device
+from trunkline.prefinetune.model import PrefinetuneModel, StepBatch, chunk_slices, to_device
 from trunkline.prefinetune.objectives.classification import TextPairObjective
-from trunkline.text.packing import pack
+from trunkline.text.tokens import pack
 from trunkline_lab.speed.gate import Gate
 from trunkline_lab.speed.side_by_side import Missing
 from trunkline_lab.speed.training.cases import TRAINER_BATCH, Options

@@ -15,7 +15,7 @@ from trunkline.config import AdapterSection
 from trunkline.encoder.encoder import Encoder, TokenBatch
 from trunkline.encoder.lora import LoraAdapter, lora_config
 from trunkline.encoder.resolve import resolve
-from trunkline.text.packing import UnitText, pack
+from trunkline.text.tokens import UnitText, pack
 from trunkline_lab.speed.gate import Gate
 from trunkline_lab.speed.side_by_side import Missing
 from trunkline_lab.speed.training.cases import TRAINER_BATCH, Options

@@ -12,10 +12,9 @@ from torch.utils.checkpoint import checkpoint
 
 from trunkline.config import FamilySection
 from trunkline.prefinetune.mixture import Source
-from trunkline.prefinetune.objectives.base import TextEmbedder
+from trunkline.prefinetune.objectives import TextEmbedder
 from trunkline.text.examples import Example, PairExample
-from trunkline.text.packing import UnitText, text_unit
-from trunkline.text.tokens import TextTokenizer
+from trunkline.text.tokens import TextTokenizer, UnitText, text_unit
 
 BLOCK = 1024
 """Pairs up to which the similarities of all of them are in memory at once; above, those of so many at a time."""
@@ -24,11 +23,8 @@ BLOCK = 1024
 def info_nce(left: Tensor, right: Tensor, temperature: float, groups: Tensor | None = None) -> Tensor:
     """Symmetric InfoNCE with in-batch negatives (van den Oord et al. 2018, eq. 4; both directions as in CLIP).
 
-    Args:
-        left: [pairs, width] embeddings; they are normalised here.
-        right: [pairs, width] embeddings; row i belongs to row i of `left`.
-        temperature: Divides the cosines; 0.01 to 0.05 is usual.
-        groups: [pairs] group of each pair; other pairs of the same group are no negatives. All are by default.
+    Row i of `left` [pairs, width] belongs to row i of `right`; both are normalised here. The temperature divides the
+    cosines; 0.01 to 0.05 is usual. Other pairs of the same group, of [pairs] `groups`, are no negatives.
     """
     left, right = F.normalize(left, dim=-1), F.normalize(right, dim=-1)
     pairs = len(left)
@@ -100,7 +96,7 @@ class TextPairObjective(nn.Module):
 
 
 class PairFamily:
-    """See `trunkline.prefinetune.objectives.base.PrefinetuneFamily`."""
+    """See `trunkline.prefinetune.objectives.PrefinetuneFamily`."""
 
     name = "classification"
     kind = PairExample

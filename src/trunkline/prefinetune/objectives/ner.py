@@ -18,10 +18,9 @@ from torch.nn import functional as F
 from trunkline.config import FamilySection
 from trunkline.errors import TrunklineError
 from trunkline.prefinetune.mixture import Source
-from trunkline.prefinetune.objectives.base import TextEmbedder
+from trunkline.prefinetune.objectives import TextEmbedder
 from trunkline.text.examples import Example, NerExample
-from trunkline.text.packing import UnitText, word_units
-from trunkline.text.tokens import IntArray, TextTokenizer
+from trunkline.text.tokens import IntArray, TextTokenizer, UnitText, word_units
 from trunkline.text.words import split_words
 
 _NO_MARKS = np.zeros((0, 2), dtype=np.int64)
@@ -30,10 +29,8 @@ _NO_MARKS = np.zeros((0, 2), dtype=np.int64)
 def token_concept_loss(logits: Tensor, positive: Tensor, valid: Tensor) -> Tensor:
     """Binary cross-entropy of words against concepts, summed over concepts and averaged over words with a known one.
 
-    Args:
-        logits: [words, concepts] similarity of a word's state and a concept's embedding, h_i . c_j.
-        positive: [words, concepts] true where the word belongs to an entity of the concept.
-        valid: [words, concepts] false where this is not known, as for unlabelled words of an open source.
+    All are [words, concepts]: logits h_i . c_j, whether the word belongs to an entity of the concept, and whether this
+    is known, which it is not for unlabelled words of an open source.
     """
     losses = F.binary_cross_entropy_with_logits(logits, positive.to(logits.dtype), reduction="none")
     known = valid.any(-1).sum().clamp(min=1)
@@ -75,14 +72,10 @@ class TokenConceptObjective(nn.Module):
     """Contrasts words with concepts: the logit of word i and concept j is `scale * h_i . c_j + bias`.
 
     The concept encoder is a frozen copy of the starting encoder, whose embeddings of the concept texts are computed
-    once, behind a trained projection. Scale and bias start so that the logits are small and negatives prevail, as most
-    words belong to no given concept (the start that SigLIP, arXiv 2303.15343 section 3.2, found necessary).
-
-    Args:
-        sources: The NER sources; concepts with the same text are one concept.
-        embed: Embeds the concept texts.
-        negatives: Most concepts that are added to those of the batch; drawn from its closed sources.
-        seed: Draws these negatives.
+    once, behind a trained projection; concepts with the same text are one concept. Scale and bias start so that the
+    logits are small and negatives prevail, as most words belong to no given concept (the start that SigLIP, arXiv
+    2303.15343 section 3.2, found necessary). At most `negatives` concepts are added to those of a batch, drawn by the
+    seed from its closed sources.
     """
 
     from_units = True  # targets are made of tokenised texts where these have marks, without their sentences
@@ -165,7 +158,7 @@ class TokenConceptObjective(nn.Module):
 
 
 class ConceptFamily:
-    """See `trunkline.prefinetune.objectives.base.PrefinetuneFamily`."""
+    """See `trunkline.prefinetune.objectives.PrefinetuneFamily`."""
 
     name = "ner"
     kind = NerExample

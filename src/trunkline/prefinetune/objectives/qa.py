@@ -11,21 +11,18 @@ from torch import Tensor, nn
 
 from trunkline.config import FamilySection
 from trunkline.prefinetune.mixture import Source
-from trunkline.prefinetune.objectives.base import TextEmbedder
+from trunkline.prefinetune.objectives import TextEmbedder
 from trunkline.tasks.qa import answer_units, best_span, question_units, span_scores
 from trunkline.text.examples import Example, QaExample
-from trunkline.text.packing import UnitText
-from trunkline.text.tokens import TextTokenizer
+from trunkline.text.tokens import TextTokenizer, UnitText
 from trunkline.text.words import split_words
 
 
 @dataclass(frozen=True, slots=True)
 class PointerTargets:
-    """Where the units of each question are, and its answers.
+    """[questions, units of the longest] index of each unit in the batch, -1 where a question has fewer; and answers.
 
-    Attributes:
-        grid: [questions, units of the longest] index of each unit in the batch, -1 where a question has fewer.
-        answers: [answers, 3] question, first and last unit of each; unit 0 says that there is no answer.
+    These are [answers, 3], question, first and last unit of each; unit 0 says that there is no answer.
     """
 
     grid: Tensor
@@ -89,7 +86,7 @@ class SpanPointerObjective(nn.Module):
 
 
 class PointerFamily:
-    """See `trunkline.prefinetune.objectives.base.PrefinetuneFamily`."""
+    """See `trunkline.prefinetune.objectives.PrefinetuneFamily`."""
 
     name = "qa"
     kind = QaExample

@@ -18,10 +18,9 @@ from trunkline.config import FamilySection
 from trunkline.encoder.encoder import Encoder
 from trunkline.errors import EncoderError
 from trunkline.prefinetune.mixture import Source
-from trunkline.prefinetune.objectives.base import TextEmbedder
+from trunkline.prefinetune.objectives import TextEmbedder
 from trunkline.text.examples import PlainExample
-from trunkline.text.packing import UnitText
-from trunkline.text.tokens import IntArray, TextTokenizer, Tokens
+from trunkline.text.tokens import IntArray, TextTokenizer, Tokens, UnitText
 
 AT_ONCE = 1024
 """Positions whose logits are in memory at a time: 125 MB for a vocabulary of 30,522."""
@@ -38,15 +37,8 @@ class MaskedTextObjective(nn.Module):
 
     So only the states at these tokens leave the encoder, and packing, chunks, several processes and adapters are those
     of every family. The output layer is the encoder's word embeddings behind BERT's transform (dense, GELU, layer norm,
-    output bias), which starts at random, is trained along and thrown away afterwards.
-
-    Args:
-        encoder: Gives the sizes and the word embeddings.
-        tokenizer: Gives the mask token and those that are never predicted: opening, closing, padding.
-        seed: Chooses the tokens, with the step.
-
-    Raises:
-        EncoderError: The tokenizer has no mask token.
+    output bias), which starts at random, is trained along and thrown away afterwards. Raises EncoderError where the
+    tokenizer has no mask token.
     """
 
     from_units = True
@@ -74,10 +66,8 @@ class MaskedTextObjective(nn.Module):
     def mask(self, ids: IntArray, step: int) -> tuple[IntArray, IntArray]:
         """Chooses `SHARE` of [tokens] ids that are not special, at least one, by the seed and the step alone.
 
-        80 % of them become the mask, 10 % a random token, 10 % stay.
-
-        Returns:
-            [tokens] ids to encode, and [chosen] indices of the chosen tokens, ascending.
+        80 % of them become the mask, 10 % a random token, 10 % stay. Returns the ids to encode, and the ascending
+        indices of the chosen tokens.
         """
         generator = np.random.default_rng([self.seed, step])
         eligible = np.flatnonzero(~np.isin(ids, self.special))
@@ -126,7 +116,7 @@ class MaskedTextObjective(nn.Module):
 
 
 class TextFamily:
-    """See `trunkline.prefinetune.objectives.base.PrefinetuneFamily`."""
+    """See `trunkline.prefinetune.objectives.PrefinetuneFamily`."""
 
     name = "text"
     kind = PlainExample
