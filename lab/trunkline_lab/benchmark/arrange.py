@@ -71,11 +71,7 @@ class Arranged:
 
 
 def arrange(results: Iterable[Result]) -> Arranged:
-    """Sorts results into groups; cells that cannot be used are left out and named.
-
-    Raises:
-        TrunklineError: There are two finished results of the same task, budget, method, encoder and seed.
-    """
+    """Sorts results into groups; unusable cells are left out and named, two of one cell are a TrunklineError."""
     places: dict[tuple[Place, int], list[Result]] = {}
     for result in sorted(results, key=lambda result: (_order(result), result.key)):
         place = (result.task, result.budget, (result.method, result.encoder))

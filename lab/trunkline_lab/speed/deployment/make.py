@@ -28,8 +28,7 @@ from trunkline_lab.data.cards import load_card
 from trunkline_lab.deployment_formats import export_merged
 from trunkline_lab.litert.export import PYTHON
 from trunkline_lab.litert.record import litert_record
-from trunkline_lab.speed.deployment.cases import EIGHT, FORK, RANK, TARGETS, TWENTY, Options
-from trunkline_lab.speed.deployment.rows import write_rows
+from trunkline_lab.speed.deployment.cases import EIGHT, FORK, RANK, TARGETS, TWENTY, Options, write_rows
 
 SAMPLES = {"ner": ("sample_events", "sample_orders"), "classification": ("sample_intents", "sample_triage")}
 _TRAIN = 48
@@ -39,11 +38,7 @@ Say = Callable[[str], None]
 
 
 def make_all(options: Options, say: Say) -> dict[str, str]:
-    """Makes what is not there yet.
-
-    Returns:
-        What could not be made, name -> why.
-    """
+    """Makes what is not there yet; returns what could not be made, name -> why."""
     start = load_any(options.bundle)
     _once(options.place("base"), lambda out: save_bundle(start, out), say)
     _bundles(options, start, say)

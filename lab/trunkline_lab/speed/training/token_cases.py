@@ -27,10 +27,10 @@ from trunkline_lab.speed.training.common import (
     dropout_of,
     sentences,
     start_of,
+    step_flops,
     train,
     trainer_plan,
 )
-from trunkline_lab.speed.training.flops import step_flops
 
 LORA = AdapterSection(rank=8, alpha=16.0, targets=("query", "value"))
 
