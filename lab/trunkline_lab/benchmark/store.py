@@ -212,20 +212,18 @@ def baseline_of(folder: Path) -> str:
     return name
 
 
-def pack(folder: Path, out: Path, *, encoders: Collection[str] = (), methods: Collection[str] = ()) -> list[Path]:
+def pack(
+    folder: Path, out: Path, *, encoders: Collection[str] = (), methods: Collection[str] = (), complete: bool = False
+) -> list[Path]:
     """Writes the finished cells of a folder as one JSONL file a task, sorted, without predictions; to be committed.
 
     Args:
         folder: The folder of a run.
         out: Where to write `cells/TASK.jsonl` and `suite.json`. Files of tasks that are not among the cells stay.
         encoders: Names of encoders; all if empty.
-        methods: Names of methods; all if empty.
-
-    Returns:
-        The files.
-
-    Raises:
-        TrunklineError: The folder has none of the cells of an encoder or a method.
+        methods: Names of methods; all if empty. The folder has to have cells of each name.
+        complete: Whether a task's cells with a method and a label budget are left out where an encoder or a seed is
+            missing that the method has with another task or budget.
     """
     by_task: dict[str, list[Result]] = defaultdict(list)
     chosen = select(
@@ -233,7 +231,7 @@ def pack(folder: Path, out: Path, *, encoders: Collection[str] = (), methods: Co
         ("encoder", encoders, lambda result: result.encoder),
         ("method", methods, lambda result: result.method),
     )
-    for result in chosen:
+    for result in _complete(chosen) if complete else chosen:
         by_task[result.task].append(result)
     paths = []
     for task, results in sorted(by_task.items()):
@@ -244,6 +242,15 @@ def pack(folder: Path, out: Path, *, encoders: Collection[str] = (), methods: Co
     if suite:
         write_atomic(out / "suite.json", json.dumps(suite, indent=2) + "\n")
     return paths
+
+
+def _complete(results: Sequence[Result]) -> list[Result]:
+    wanted: dict[str, set[tuple[str, int]]] = defaultdict(set)
+    there: dict[tuple[str, str, str], set[tuple[str, int]]] = defaultdict(set)
+    for result in results:
+        wanted[result.method].add((result.encoder, result.seed))
+        there[result.task, result.method, result.budget].add((result.encoder, result.seed))
+    return [row for row in results if there[row.task, row.method, row.budget] == wanted[row.method]]
 
 
 def compact(predictions: Sequence[Any]) -> list[Any]:

@@ -116,6 +116,9 @@ def pack(
     out: Annotated[Path, typer.Option(help="Folder to write into, such as lab/results/NAME.")],
     encoder: EncoderOption = None,
     method: MethodOption = None,
+    complete: Annotated[
+        bool, typer.Option("--complete", help="Only tasks and label budgets with all encoders and seeds of a method.")
+    ] = False,
 ) -> None:
     """Write the finished cells of a run as one JSONL file a task, without predictions; reports read these, too.
 
@@ -123,7 +126,7 @@ def pack(
     """
     from trunkline_lab.benchmark.store import pack as write_packed
 
-    for path in write_packed(folder, out, encoders=encoder or (), methods=method or ()):
+    for path in write_packed(folder, out, encoders=encoder or (), methods=method or (), complete=complete):
         typer.echo(f"{path}")
 
 
