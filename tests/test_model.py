@@ -343,6 +343,7 @@ def test_a_new_place_gets_a_whole_bundle_and_another_things_stay(model: Model, f
     opened = trunkline.load(place)
     assert (opened.name, opened.tasks) == ("support-bot", {"kinds": "classification"})
     assert trunkline.load(place, engine="torch").tasks == opened.tasks
+    assert trunkline.load(model.save(tmp_path / "my bot (2)")).name == "support-bot", "no name has blanks"
     for taken in (tmp_path, tmp_path / "a"):
         before = files(taken)
         with pytest.raises(TrunklineError, match="has files already"):

@@ -142,7 +142,7 @@ def trainings(monkeypatch: pytest.MonkeyPatch) -> list[tuple[list[int], Any]]:
 
 
 def test_it_starts_at_the_head_and_ends_on_all_labels(tiny: Loaded, trainings: list[tuple[list[int], Any]]) -> None:
-    from trunkline.heads.fit import LabelledFeatures, convex_head, fit_head
+    from trunkline.heads.fit import LabelledFeatures, convex_heads, fit_head
 
     examples = text_examples(24, 4)
     found = tuned(tiny, "classification", examples)
@@ -155,13 +155,16 @@ def test_it_starts_at_the_head_and_ends_on_all_labels(tiny: Loaded, trainings: l
     data, units = trunkline.load(folder).labelled(examples, "classification", "text", labels)
     frozen, after = (branch_features(tiny.encoder, [Branch(units, lora)])[0] for lora in (None, found.lora))
     known = LabelledFeatures(data.examples, data.texts, frozen, data.targets)
-    penalty = fit_head(get_family("classification"), known, labels).penalty
-    assert start.weight == pytest.approx(convex_head(known, range(24), 3, penalty).weight, abs=1e-5)
+    family = get_family("classification")
+    penalty = fit_head(family, known, labels).penalty
+    assert start.weight == pytest.approx(convex_heads(family, known, range(24), labels, penalty)[0].weight, abs=1e-5)
     for rows, head in folds:
-        assert head.weight == pytest.approx(convex_head(known, rows, 3, penalty).weight, abs=1e-5)
+        assert head.weight == pytest.approx(convex_heads(family, known, rows, labels, penalty)[0].weight, abs=1e-5)
     # The head that is kept is the convex one on the tuned features.
-    refitted = convex_head(LabelledFeatures(data.examples, data.texts, after, data.targets), range(24), 3, penalty)
-    assert found.fitted.head.weight * found.fitted.temperature == pytest.approx(refitted.weight, rel=5e-3, abs=2e-3)
+    tuned_data = LabelledFeatures(data.examples, data.texts, after, data.targets)
+    one, other = convex_heads(family, tuned_data, range(24), labels, penalty)
+    kept = one.weight / found.fitted.temperature + other.weight * found.fitted.discriminant
+    assert found.fitted.head.weight == pytest.approx(kept, rel=5e-3, abs=2e-3)
 
 
 def test_it_is_judged_on_what_it_was_not_trained_on(tiny: Loaded) -> None:

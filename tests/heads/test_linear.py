@@ -1,87 +1,160 @@
-"""Convex heads: the ones that scikit-learn finds, whatever they start from."""
+"""Heads: regressions that scikit-learn finds, many folds at a time, and its discriminant."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
+from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
-from trunkline.heads.linear import fit_head, head_path, mean_loss
+from trunkline.heads.linear import LinearHead, Solution, Units, discriminant, mean_loss, regression
+
+
+def problem(n_units: int, width: int, n_labels: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Correlated features of all sizes and labels that they tell something of."""
+    rng = np.random.default_rng(seed)
+    features = rng.normal(size=(n_units, width)) @ rng.normal(size=(width, width)) + rng.normal(size=width) * 5
+    signal = features @ rng.normal(size=(width, n_labels)) / width
+    return features.astype(np.float32), (signal + rng.gumbel(size=signal.shape)).argmax(1)
+
+
+def whole(features: np.ndarray, targets: np.ndarray, n_labels: int, penalty: float, **more: object) -> LinearHead:
+    units = Units.of(features, targets, n_labels)
+    masks = np.ones((1, len(targets)), np.float32)
+    return units.head(regression(units, masks, penalty, **more), 0)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("n_units", "n_labels"), [(3000, 2), (3000, 5), (20, 2), (30, 3)])
+def test_a_regression_is_the_one_that_scikit_learn_finds(n_units: int, n_labels: int) -> None:
+    features, targets = problem(n_units, 40, n_labels)
+    scaled = StandardScaler().fit_transform(features)
+    for penalty in (0.001, 0.1, 3.0):
+        theirs = LogisticRegression(C=penalty, tol=1e-8, max_iter=5000).fit(scaled, targets)
+        head = whole(features, targets, n_labels, penalty)
+        assert head.probabilities(features) == pytest.approx(theirs.predict_proba(scaled), abs=8e-3)
+
+
+def test_folds_are_solved_together_as_each_alone() -> None:
+    features, targets = problem(90, 20, 3)
+    masks = np.ones((4, 90), np.float32)
+    for fold in range(3):
+        masks[fold, fold::3] = 0
+    masks[2] *= np.where(targets == 1, 2.5, 1.0)
+    scaled = StandardScaler().fit_transform(features)
+    units = Units.of(features, targets, 3)
+    together = regression(units, masks, 0.1, tolerance=1e-5)
+    for fold, mask in enumerate(masks):
+        kept, theirs = mask > 0, LogisticRegression(C=0.1, tol=1e-8, max_iter=5000)
+        theirs.fit(scaled[kept], targets[kept], sample_weight=mask[kept])
+        found = units.head(together, fold).probabilities(features)[:, theirs.classes_]
+        assert found == pytest.approx(theirs.predict_proba(scaled), abs=3e-3), fold
+
+
+def test_where_the_search_starts_makes_no_difference() -> None:
+    features, targets = problem(400, 8, 4)
+    units, masks = Units.of(features, targets, 4), np.ones((1, 400), np.float32)
+    start = regression(units, masks, 1.0)
+    for covariance in (None, (np.eye(4) + 0.5).astype(np.float32) / 1.5):
+        cold, warm = (regression(units, masks, 0.01, covariance, start=s, tolerance=1e-5) for s in (None, start))
+        one, two = (units.head(found, 0).probabilities(features) for found in (cold, warm))
+        assert one == pytest.approx(two, abs=1e-3)
+
+
+def test_a_covariance_is_the_gaussian_prior_of_the_weights_of_labels() -> None:
+    features, targets = problem(200, 6, 4)
+    covariance = np.array([[3, 2, 0, 0], [2, 3, 0, 0], [0, 0, 1, 0.5], [0, 0, 0.5, 1]]) / 2
+    units, masks, penalty = Units.of(features, targets, 4), np.ones((1, 200), np.float32), 0.01
+    found = regression(units, masks, penalty, covariance.astype(np.float32), tolerance=1e-6)
+    weight, bias = found.weight[0].astype(np.float64), found.bias[0].astype(np.float64)
+    logits = units.x @ weight.T + bias
+    chances = np.exp(logits - logits.max(1, keepdims=True))
+    chances /= chances.sum(1, keepdims=True)
+    error = chances - np.eye(4)[targets]
+    # At the optimum the gradient of the loss is that of the prior with the other sign.
+    assert error.T @ units.x * penalty == pytest.approx(-np.linalg.solve(covariance, weight), abs=2e-3)
+    assert error.sum(0) == pytest.approx(0, abs=0.05)
+
+
+@pytest.mark.parametrize(("n_units", "shrinkage"), [(300, 0.5), (300, 0.1), (24, 0.5)])
+def test_the_discriminant_is_that_of_scikit_learn(n_units: int, shrinkage: float) -> None:
+    features, targets = problem(n_units, 30, 3, seed=1)
+    scaled = StandardScaler().fit_transform(features)
+    theirs = LinearDiscriminantAnalysis(solver="lsqr", shrinkage=shrinkage)
+    units = Units.of(features, targets, 3)
+    masks = np.ones((2, n_units), np.float32)
+    masks[1, ::4] = 0
+    found = discriminant(units, masks, 30, shrinkage)
+    for fold, mask in enumerate(masks):
+        kept = mask > 0
+        # theirs takes the mean of the variances of these rows, standardised on all
+        expected = theirs.fit(scaled[kept], targets[kept]).predict_proba(scaled)
+        assert units.head(found, fold).probabilities(features) == pytest.approx(expected, abs=2e-3)
+
+
+def test_one_unit_of_each_label_makes_a_discriminant_of_their_places() -> None:
+    features = np.random.default_rng(0).normal(size=(3, 10)).astype(np.float32)
+    units = Units.of(features, np.arange(3), 3)
+    head = units.head(discriminant(units, np.ones((1, 3), np.float32), 10), 0)
+    assert (head.probabilities(features).argmax(1) == np.arange(3)).all()
 
 
 def test_a_head_on_separable_features_is_always_right() -> None:
     rng = np.random.default_rng(0)
     targets = rng.integers(0, 4, 200)
-    features = (np.eye(4)[targets] @ rng.normal(size=(4, 16)) * 5 + rng.normal(size=(200, 16)) * 0.1 + 3).astype(
-        np.float32
-    )
+    places = np.eye(4)[targets] @ rng.normal(size=(4, 16)) * 5
+    features = (places + rng.normal(size=(200, 16)) * 0.1 + 3).astype(np.float32)
     for penalty in (0.01, 1.0):
-        head = fit_head(features, targets, 4, penalty)
+        head = whole(features, targets, 4, penalty)
         assert (head.probabilities(features).argmax(1) == targets).all()
         assert head.probabilities(features).sum(1) == pytest.approx(np.ones(200), abs=1e-5)
 
 
 @pytest.mark.parametrize("present", [(2,), (1, 3)])
-def test_labels_without_an_example_never_win(present: tuple[int, ...]) -> None:
+@pytest.mark.parametrize("kind", ["regression", "discriminant"])
+def test_labels_without_an_example_never_win(present: tuple[int, ...], kind: str) -> None:
     rng = np.random.default_rng(0)
     targets = np.asarray(present)[rng.integers(0, len(present), 50)]
     features = (np.eye(5)[targets] + rng.normal(size=(50, 5)) * 0.1).astype(np.float32)
-    head = fit_head(features, targets, 5, 1.0)
+    units, masks = Units.of(features, targets, 5), np.ones((1, 50), np.float32)
+    covariance = ((np.eye(5) + 1) / 2).astype(np.float32)
+    solution = regression(units, masks, 1.0, covariance) if kind == "regression" else discriminant(units, masks, 5)
+    head = units.head(solution, 0)
     assert (head.probabilities(features).argmax(1) == targets).all()
     assert set(head.probabilities(rng.normal(size=(500, 5)).astype(np.float32) * 100).argmax(1)) <= set(present)
 
 
-def test_units_without_a_known_label_do_not_change_the_head() -> None:
-    rng = np.random.default_rng(0)
-    features, targets = rng.normal(size=(60, 5)).astype(np.float32), rng.integers(0, 3, 60)
-    noisy = np.concatenate([features, rng.normal(size=(40, 5)).astype(np.float32) * 50])
-    one = fit_head(features, targets, 3, 0.1)
-    two = fit_head(noisy, np.concatenate([targets, np.full(40, -1)]), 3, 0.1)
-    assert (one.weight == two.weight).all()
-    assert (one.bias == two.bias).all()
-
-
-def test_a_head_sought_from_a_stronger_penalty_is_the_one_sought_from_nothing() -> None:
-    rng = np.random.default_rng(0)
-    features, targets = rng.normal(size=(400, 6)).astype(np.float32) * 3 + 1, rng.integers(0, 4, 400)
-    features[:, 0] += targets
-    penalties = (0.001, 0.01, 0.1)
-    for penalty, warm in zip(penalties, head_path(features, targets, 4, penalties), strict=True):
-        cold = fit_head(features, targets, 4, penalty)
-        assert warm.probabilities(features) == pytest.approx(cold.probabilities(features), abs=0.01)
-
-
-@pytest.mark.parametrize("n_labels", [2, 5])
-def test_a_head_is_the_one_that_scikit_learn_finds(n_labels: int) -> None:
-    rng = np.random.default_rng(n_labels)
-    features = rng.normal(size=(3000, 12)).astype(np.float32) @ rng.normal(size=(12, 12)).astype(np.float32)
-    targets = (features[:, :n_labels] + rng.gumbel(size=(3000, n_labels)) * 3).argmax(1)
-    scaled = StandardScaler().fit_transform(features)
-    for penalty, head in zip((0.001, 0.1), head_path(features, targets, n_labels, (0.001, 0.1)), strict=True):
-        theirs = LogisticRegression(C=penalty, tol=1e-8, max_iter=5000).fit(scaled, targets)
-        assert head.probabilities(features) == pytest.approx(theirs.predict_proba(scaled), abs=5e-3)
-
-
-def test_the_loss_of_a_head_has_the_gradient_that_differences_give() -> None:
+def test_the_loss_of_heads_has_the_gradient_that_differences_give() -> None:
     rng = np.random.default_rng(0)
     # More rows than a block, so that blocks add up.
-    x, y = rng.normal(size=(1500, 3)).astype(np.float32), rng.integers(0, 4, 1500)
-    weight, bias = rng.normal(size=(4, 3)), rng.normal(size=4)
-    value, by_weight, by_bias = mean_loss(x, y, weight, bias)
-    logits = x.astype(np.float64) @ weight.T + bias
-    assert value == pytest.approx(np.mean(np.log(np.exp(logits).sum(1)) - logits[np.arange(1500), y]), rel=1e-5)
-    for label in range(4):
-        bump = np.eye(4)[label] * 0.01
-        change = (mean_loss(x, y, weight, bias + bump)[0] - mean_loss(x, y, weight, bias - bump)[0]) / 0.02
-        assert by_bias[label] == pytest.approx(change, abs=1e-4)
-        step = np.outer(bump, [1.0, 0.0, 0.0])
-        change = (mean_loss(x, y, weight + step, bias)[0] - mean_loss(x, y, weight - step, bias)[0]) / 0.02
-        assert by_weight[label, 0] == pytest.approx(change, abs=1e-4)
+    count = 2**18 // 8 + 500
+    units = Units.of(rng.normal(size=(count, 3)).astype(np.float32), rng.integers(0, 4, count), 4)
+    masks = rng.uniform(size=(2, count)).astype(np.float32)
+    weight, bias = (rng.normal(size=shape).astype(np.float32) for shape in ((2, 4, 3), (2, 4)))
+    value, by_weight, by_bias = mean_loss(units, masks, Solution(weight, bias))
+    for fold in range(2):
+        logits = units.x.astype(np.float64) @ weight[fold].T + bias[fold]
+        losses = np.log(np.exp(logits).sum(1)) - logits[np.arange(count), units.y]
+        assert value[fold] == pytest.approx(np.average(losses, weights=masks[fold]), rel=1e-5)
+    for place in np.ndindex(2, 4):
+        up, down = bias.copy(), bias.copy()
+        up[place] += 0.01
+        down[place] -= 0.01
+        change = (
+            mean_loss(units, masks, Solution(weight, up))[0] - mean_loss(units, masks, Solution(weight, down))[0]
+        )[place[0]]
+        assert by_bias[place] == pytest.approx(change / 0.02, abs=2e-4)
+        up, down = weight.copy(), weight.copy()
+        up[(*place, 1)] += 0.01
+        down[(*place, 1)] -= 0.01
+        change = (mean_loss(units, masks, Solution(up, bias))[0] - mean_loss(units, masks, Solution(down, bias))[0])[
+            place[0]
+        ]
+        assert by_weight[(*place, 1)] == pytest.approx(change / 0.02, abs=2e-4)
 
 
 def test_the_same_input_gives_the_same_heads() -> None:
-    rng = np.random.default_rng(0)
-    features, targets = rng.normal(size=(300, 20)).astype(np.float32), rng.integers(0, 7, 300)
-    one, two = (list(head_path(features, targets, 7, (0.01, 1.0))) for _ in range(2))
-    assert all((a.weight == b.weight).all() and (a.bias == b.bias).all() for a, b in zip(one, two, strict=True))
+    features, targets = problem(300, 20, 7)
+    one, two = (whole(features, targets, 7, 0.1) for _ in range(2))
+    assert (one.weight == two.weight).all()
+    assert (one.bias == two.bias).all()

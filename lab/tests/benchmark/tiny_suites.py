@@ -70,7 +70,7 @@ def raw_suite(encoder: Path | str, tasks: dict[str, Path], /, **changes: Any) ->
         "budgets": [{"per_class": 2}, {"all": True}],
         "adapt": {
             "head": {"precision": "fp32", "max_length": 32},
-            "lora": {"precision": "fp32", "max_length": 32, "epochs": 2, "rank": 2},
+            "lora": {"precision": "fp32", "max_length": 32, "steps": 4, "rank": 2},
         },
         "seeds": [0],
         **changes,

@@ -21,9 +21,9 @@ from trunkline.adapt.settings import LoraSettings
 from trunkline.bundle.parts import Head
 from trunkline.config.recipes import AdapterSection
 from trunkline.encoder.encoder import Encoder, TokenBatch
-from trunkline.encoder.features import Branch, TrunkStates, branch_features
+from trunkline.encoder.features import Branch, Features, TrunkStates, branch_features
 from trunkline.encoder.lora import LoraAdapter, lora_config
-from trunkline.heads.fit import FittedHead, LabelledFeatures, convex_head, cross_validate, finish, fit_head
+from trunkline.heads.fit import FittedHead, LabelledFeatures, convex_heads, cross_validate, finish, fit_head
 from trunkline.tasks import Family, Labels
 from trunkline.text.tokens import UnitText, pack
 from trunkline.training.checkpoint import seed_everything
@@ -92,25 +92,40 @@ def tune_lora(
     penalty = fit_head(family, known, labels, n_dev=n_dev, seed=settings.seed).penalty
     folds = cross_validate(family, known, n_dev, folds=FOLDS, seed=settings.seed)
     task = _Task(encoder, primary, known, units, states, len(labels), settings, bf16)
+
+    def heads(features: Sequence[Features], numbers: Sequence[int]) -> list[Head]:
+        return convex_heads(family, replace(known, features=features), numbers, labels, penalty)
+
     before, after = {}, {}
     for fold, held_out in folds.held_out.items():
         train = folds.trained(fold)
-        head = convex_head(known, train, len(labels), penalty)
-        before[fold] = [frozen[number] @ head.weight + head.bias for number in held_out]
-        lora = _train(task, train, head)
-        features = _features(task, lora)
-        head = convex_head(replace(known, features=features), train, len(labels), penalty)
-        after[fold] = [features[number] @ head.weight + head.bias for number in held_out]
+        start = heads(frozen, train)
+        before[fold] = _said(start, frozen, held_out)
+        features = _features(task, _train(task, train, start[0]))
+        after[fold] = _said(heads(features, train), features, held_out)
     everything = range(len(units) - n_dev)
-    start = convex_head(known, everything, len(labels), penalty)
-    lora = _train(task, everything, start)
+    start = heads(frozen, everything)
+    lora = _train(task, everything, start[0])
     tuned = replace(known, features=_features(task, lora))
-    head = convex_head(tuned, everything, len(labels), penalty)
-    return TunedLora(
-        lora,
-        finish(family, tuned, labels, folds, after, head, penalty, n_dev),
-        finish(family, known, labels, folds, before, start, penalty, n_dev),
-    )
+    pairs = ((tuned, heads(tuned.features, everything), after), (known, start, before))
+    fitted = [
+        finish(
+            family,
+            at,
+            labels,
+            folds,
+            [(head, {fold: said[n] for fold, said in logits.items()}) for n, head in enumerate(found)],
+            penalty,
+            n_dev,
+        )
+        for at, found, logits in pairs
+    ]
+    return TunedLora(lora, *fitted)
+
+
+def _said(heads: Sequence[Head], features: Sequence[Features], numbers: Sequence[int]) -> list[list[Features]]:
+    """Logits of some of the examples by each head."""
+    return [[features[number] @ head.weight + head.bias for number in numbers] for head in heads]
 
 
 def supervised_contrast(features: Tensor, labels: Tensor) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,85 +10,28 @@ import numpy as np
 import numpy.typing as npt
 
 from trunkline.bundle.parts import Head, as_stored
-from trunkline.heads.folds import stratified_folds
-from trunkline.heads.linear import LinearHead, head_path
-from trunkline.tasks.base import Family, Labels, Scored, Scores, Transitions, WordedText, softmax
+from trunkline.errors import TrunklineError
+from trunkline.heads.calibration import factors, log_losses
+from trunkline.heads.cross_validation import CrossValidation, HeldOut, LabelledFeatures, cross_validate
+from trunkline.heads.linear import ABSENT, Solution, Units, discriminant, regression
+from trunkline.tasks.base import Family, Labels, Scored, Scores, Transitions, softmax
 
 FloatArray = npt.NDArray[np.float32]
 IntArray = npt.NDArray[np.int64]
-HeldOut = Mapping[int, Sequence[FloatArray]]
-"""Fold -> for each of its held-out examples the logits [units, labels]."""
-
-PENALTIES = (0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
+PENALTIES = (0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
 """scikit-learn's C, from strong to weak."""
+
+FIRST = 0.03
+"""The penalty that others must beat: the best one on average over tasks with 8 to 16 labels a class."""
+
+NOISE = 2.0
+"""Standard errors by which held-out losses must fall for another penalty."""
 
 TRANSITION_WEIGHTS = (0.0, 0.5, 0.75, 1.0)
 """Of learnt transitions; 1 would be right if features told nothing of a unit's neighbours."""
 
-FOLDS = 5
-_TEMPERATURES = np.exp(np.linspace(np.log(0.5), np.log(4.0), 61))
-_PATIENCE = 2
-"""Penalties in a row that may be worse than the best before weaker ones are not tried."""
-
-
-@dataclass(frozen=True, slots=True)
-class LabelledFeatures:
-    """The examples of a task with what an engine made of them.
-
-    Attributes:
-        examples: As the family takes them.
-        texts: Their texts with the borders of their units.
-        features: [units, hidden] of each.
-        targets: The index into the labels of each unit of each; -1 is left out.
-    """
-
-    examples: Sequence[Any]
-    texts: Sequence[WordedText]
-    features: Sequence[FloatArray]
-    targets: Sequence[Sequence[int]]
-
-
-@dataclass(frozen=True, slots=True)
-class CrossValidation:
-    """Which examples are held out when.
-
-    Attributes:
-        held_out: Fold -> its examples, in their order; an example of none is always trained on.
-        count: Number of examples.
-    """
-
-    held_out: Mapping[int, Sequence[int]]
-    count: int
-
-    def trained(self, fold: int) -> list[int]:
-        """The examples that are trained on when a fold is held out."""
-        out = set(self.held_out[fold])
-        return [number for number in range(self.count) if number not in out]
-
-    @property
-    def order(self) -> list[int]:
-        """All held-out examples, fold by fold."""
-        return [number for numbers in self.held_out.values() for number in numbers]
-
-    def judged(self, targets: Sequence[Sequence[int]]) -> list[npt.NDArray[np.bool_]]:
-        """For each of `order`, its units whose label is trained on: what was never seen cannot be asked for."""
-        rows = []
-        for fold, numbers in self.held_out.items():
-            seen = {label for number in self.trained(fold) for label in targets[number]} - {-1}
-            rows += [np.asarray([label in seen for label in targets[number]], dtype=bool) for number in numbers]
-        return rows
-
-    def flat(self, logits: HeldOut, targets: Sequence[Sequence[int]]) -> tuple[FloatArray, IntArray]:
-        """[units, labels] logits and [units] targets of all judged units."""
-        judged = self.judged(targets)
-        parts = [part for fold in self.held_out for part in logits[fold]]
-        wanted = [np.asarray(targets[number], np.int64) for number in self.order]
-        x = np.concatenate([part[keep] for part, keep in zip(parts, judged, strict=True)])
-        return x, np.concatenate([part[keep] for part, keep in zip(wanted, judged, strict=True)])
-
-    def log_loss(self, logits: HeldOut, targets: Sequence[Sequence[int]]) -> float:
-        """The mean log loss of held-out units in nats, at the best temperature."""
-        return best_temperature(*self.flat(logits, targets))[1]
+LOOSE = 4e-3
+"""Tolerance of the fits that are compared; the loss of a held-out unit does not tell finer ones apart."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,27 +41,33 @@ class FittedHead:
     Attributes:
         head: In the values that its file holds.
         penalty: scikit-learn's C.
-        temperature: What logits were divided by; the head has it in already.
-        log_loss: Mean over held-out units, in nats, after division by the temperature; None where no unit can be
-            judged, as with one example a class.
+        temperature: What the logits of the regression, or of LoRA, were divided by; the head has it in already.
+        discriminant: What the logits of the discriminant were multiplied by before they were added; 0 without one.
+        log_loss: Mean over held-out units, in nats, of the calibrated probabilities; None where no unit can be judged,
+            as with one example a class.
         scores: The family's scores of held-out predictions.
         predictions: The held-out prediction for each example; None for what is always trained on.
+        never_predicted: Labels of examples that no held-out prediction has.
     """
 
     head: Head
     penalty: float
     temperature: float
+    discriminant: float
     log_loss: float | None
     scores: Scores
     predictions: Sequence[Any]
+    never_predicted: Sequence[str]
 
     def record(self) -> dict[str, Any]:
         """Plain data for a task file and for people."""
         return {
             "penalty": self.penalty,
             "temperature": round(self.temperature, 4),
+            "discriminant": round(self.discriminant, 4),
             "log_loss": None if self.log_loss is None else round(self.log_loss, 6),
             "scores": {name: round(value, 6) for name, value in self.scores.items()},
+            "never_predicted": list(self.never_predicted),
         }
 
 
@@ -129,13 +78,16 @@ def fit_head(
     *,
     n_dev: int = 0,
     penalties: Sequence[float] = PENALTIES,
+    class_weight: str | None = None,
     seed: int = 0,
 ) -> FittedHead:
-    """Fits a head on all examples; penalty, temperature and transitions are chosen by cross-validation among them.
+    """Fits a head on all examples; everything else about it is chosen by cross-validation among them.
 
-    Where there is a dev part, they are chosen on it instead, and it is not trained on, so that its scores are honest.
-    The penalty has the least mean log loss on held-out units, the temperature too (Guo et al. 2017, section 4.2), the
-    weight of the transitions the best main score. Deterministic.
+    The head is the sum of a softmax regression and a linear discriminant. Both are linear, so that the sum is one head;
+    how much each counts is what held-out log loss asks for, see `factors`. The penalty of the regression leaves `FIRST`
+    only where held-out log losses fall by more than their noise; the weight of the transitions has the best
+    main score. Where there is a dev part, all this is chosen on it instead, and it is not trained on, so that its
+    scores are honest. Deterministic.
 
     Args:
         family: Of the task.
@@ -143,30 +95,33 @@ def fit_head(
         labels: The head's outputs.
         n_dev: Examples of dev.
         penalties: Candidates.
+        class_weight: `balanced` lets every label count alike, whatever its number of units.
         seed: Of the folds.
+
+    Raises:
+        TrunklineError: An unknown class weight.
     """
+    if class_weight not in (None, "balanced"):
+        raise TrunklineError(f"class_weight={class_weight!r}", expected="'balanced', or None")
     folds = cross_validate(family, data, n_dev, seed=seed)
-    penalty, logits = _best_penalty(data, folds, len(labels), sorted(penalties))
-    head = convex_head(data, range(len(data.examples) - n_dev), len(labels), penalty)
-    return finish(family, data, labels, folds, logits, head, penalty, n_dev)
+    learner = _Learner.of(data, folds, len(labels), len(data.examples) - n_dev, class_weight is not None)
+    penalty, members = learner.members(sorted(penalties), family.label_covariance(labels))
+    return finish(family, data, labels, folds, members, penalty, n_dev)
 
 
-def convex_head(data: LabelledFeatures, numbers: Sequence[int], n_labels: int, penalty: float) -> Head:
-    """The convex fit on some of the examples."""
-    found = next(head_path(*_stacked(data, numbers), n_labels, (penalty,)))
-    return Head(np.ascontiguousarray(found.weight.T), found.bias)
+def convex_heads(
+    family: Family, data: LabelledFeatures, numbers: Sequence[int], labels: Labels, penalty: float
+) -> list[Head]:
+    """Regression and discriminant, fitted on some of the examples; `finish` adds them up."""
+    x, y, _ = _stacked(data, numbers)
+    units = Units.of(x[y >= 0], y[y >= 0], len(labels))
+    everything = np.ones((1, len(units.y)), np.float32)
+    first = regression(units, everything, penalty, family.label_covariance(labels))
+    return [_head(units, found) for found in (first, discriminant(units, everything, x.shape[1]))]
 
 
-def cross_validate(
-    family: Family, data: LabelledFeatures, n_dev: int = 0, *, folds: int = FOLDS, seed: int = 0
-) -> CrossValidation:
-    """Stratified folds of all examples, or the one that holds out the dev part, which comes last."""
-    count = len(data.examples)
-    if n_dev:
-        return CrossValidation({0: range(count - n_dev, count)}, count)
-    classes = [family.classes(example) for example in data.examples]
-    fold = stratified_folds([text for text, _ in data.texts], classes, folds, seed)
-    return CrossValidation({n: np.flatnonzero(fold == n).tolist() for n in np.unique(fold).tolist()}, count)
+Member = tuple[Head, HeldOut]
+"""A head that was fitted on all examples, and the logits of its like for held-out ones."""
 
 
 def finish(
@@ -174,74 +129,136 @@ def finish(
     data: LabelledFeatures,
     labels: Labels,
     folds: CrossValidation,
-    logits: HeldOut,
-    head: Head,
+    members: Sequence[Member],
     penalty: float,
     n_dev: int = 0,
 ) -> FittedHead:
-    """Gives a head that was fitted on all examples the temperature and transitions that held-out logits ask for."""
-    x, y = folds.flat(logits, data.targets)
-    temperature, loss = best_temperature(x, y)
-    divisor = np.float32(temperature)
-    probabilities = [softmax(part / divisor) for fold in folds.held_out for part in logits[fold]]
-    weight, predictions = _best_transitions(family, data, labels, folds, probabilities)
-    learned = family.transitions(data.targets[: len(data.examples) - n_dev], labels)
-    scaled = Head(head.weight / divisor, head.bias / divisor, _weighted(learned, weight))
-    gold = [data.examples[number] for number in folds.order]
-    scores = family.score(gold, [predictions[number] for number in folds.order])
-    return FittedHead(as_stored(scaled), penalty, temperature, loss if len(y) else None, scores, predictions)
+    """Adds up heads that were fitted on all examples, with the factors and transitions that held-out logits ask for.
 
-
-def best_temperature(logits: FloatArray, targets: IntArray) -> tuple[float, float]:
-    """The divisor of logits [units, labels] with the least mean log loss, 0.5 to 4, and that loss in nats."""
-    if not len(targets):
-        return 1.0, 0.0
-    losses = [_log_loss(logits / np.float32(t), targets) for t in _TEMPERATURES]
-    best = int(np.argmin(losses))
-    return float(_TEMPERATURES[best]), losses[best]
-
-
-def _stacked(data: LabelledFeatures, numbers: Sequence[int]) -> tuple[FloatArray, IntArray]:
-    targets = [np.asarray(data.targets[number], np.int64) for number in numbers]
-    return np.concatenate([data.features[number] for number in numbers]), np.concatenate(targets)
-
-
-def _best_penalty(
-    data: LabelledFeatures, folds: CrossValidation, n_labels: int, penalties: Sequence[float]
-) -> tuple[float, HeldOut]:
-    """The penalty with the least held-out log loss, the stronger one of equals, and its held-out logits.
-
-    Where no unit can be judged it is the weakest, as nothing says that what was learnt does not hold.
+    Args:
+        family: As for `fit_head`.
+        data: As for `fit_head`; features are only asked for where no unit can be judged.
+        labels: As for `fit_head`.
+        folds: By which the held-out logits were made.
+        members: The regression or LoRA, and the discriminant if there is one.
+        penalty: For the record.
+        n_dev: As for `fit_head`.
     """
-    if not any(part.any() for part in folds.judged(data.targets)):
-        penalties = penalties[-1:]
-    whole = len(folds.held_out) == 1 and len(folds.order) == folds.count
-    paths = {
-        fold: head_path(*_stacked(data, range(folds.count) if whole else folds.trained(fold)), n_labels, penalties)
-        for fold in folds.held_out
-    }
-    best, least, worse = penalties[0], np.inf, 0
-    kept: HeldOut = {}
-    for penalty in penalties:
-        logits: dict[int, list[FloatArray]] = {}
-        for fold, path in paths.items():
-            head: LinearHead = next(path)
-            logits[fold] = [data.features[n] @ head.weight.T + head.bias for n in folds.held_out[fold]]
-        x, y = folds.flat(logits, data.targets)
-        loss = _log_loss(x, y) if len(y) else 0.0
-        if loss < least - 1e-6:
-            best, least, worse, kept = penalty, loss, 0, logits
-        else:
-            worse += 1
-        if worse >= _PATIENCE:
+    flat = [folds.flat(logits, data.targets)[0] for _, logits in members]
+    y = folds.flat(members[0][1], data.targets)[1]
+    if not len(y):
+        flat = [np.concatenate([part @ head.weight + head.bias for part in data.features]) for head, _ in members]
+    found = factors(flat, y)
+    logits = [_sum(found, own) for fold in folds.held_out for own in zip(*(m[fold] for _, m in members), strict=True)]
+    weight, predictions = _best_transitions(family, data, labels, folds, [softmax(part) for part in logits])
+    learned = family.transitions(data.targets[: len(data.examples) - n_dev], labels)
+    bias = np.maximum(_sum(found, [head.bias for head, _ in members]), ABSENT)
+    whole = Head(_sum(found, [head.weight for head, _ in members]), bias, _weighted(learned, weight))
+    gold, guessed = [data.examples[n] for n in folds.order], [predictions[n] for n in folds.order]
+    return FittedHead(
+        head=as_stored(whole),
+        penalty=penalty,
+        temperature=1 / found[0],
+        discriminant=found[1] if len(found) > 1 else 0.0,
+        log_loss=float(log_losses(_sum(found, flat), y).mean()) if len(y) else None,
+        scores=family.score(gold, guessed),
+        predictions=predictions,
+        never_predicted=_never_predicted(family, gold, guessed),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Learner:
+    """The units of a task, those without a known label left out, and what is trained on when.
+
+    Attributes:
+        data: The task.
+        folds: Its folds.
+        units: Its units.
+        masks: [folds, units] weight of each where it is trained on.
+        whole: [1, units] weights of the final fit.
+    """
+
+    data: LabelledFeatures
+    folds: CrossValidation
+    units: Units
+    masks: FloatArray
+    whole: FloatArray
+
+    @staticmethod
+    def of(data: LabelledFeatures, folds: CrossValidation, n_labels: int, n_train: int, balanced: bool) -> _Learner:
+        x, y, example = _stacked(data, range(folds.count))
+        x, y, example = x[y >= 0], y[y >= 0], example[y >= 0]
+        whole = (example < n_train).astype(np.float32)
+        if balanced:
+            count = np.bincount(y, whole, minlength=n_labels)
+            whole *= (whole.sum() / (np.count_nonzero(count) * np.maximum(count, 1))).astype(np.float32)[y]
+        # Where all texts are one, there is nothing to train on but what is held out.
+        masks = [whole * np.isin(example, folds.trained(fold) or range(folds.count)) for fold in folds.held_out]
+        return _Learner(data, folds, Units.of(x, y, n_labels), np.asarray(masks, np.float32), whole[None])
+
+    def held_out(self, solution: Solution) -> HeldOut:
+        """What heads of the folds say of their held-out examples."""
+        heads = [self.units.head(solution, number) for number in range(len(self.masks))]
+        return {
+            fold: [self.data.features[n] @ head.weight.T + head.bias for n in numbers]
+            for head, (fold, numbers) in zip(heads, self.folds.held_out.items(), strict=True)
+        }
+
+    def members(
+        self, penalties: Sequence[float], covariance: npt.NDArray[np.float32] | None
+    ) -> tuple[float, list[Member]]:
+        """The penalty that held-out log losses ask for; regression and discriminant on all folds and on all units."""
+        path: dict[float, Solution] = {}
+
+        def losses(penalty: float) -> npt.NDArray[np.float64]:
+            near = min(path, key=lambda other: abs(np.log(other / penalty)), default=None)
+            start = None if near is None else path[near]
+            path[penalty] = regression(self.units, self.masks, penalty, covariance, start=start, tolerance=LOOSE)
+            x, y = self.folds.flat(self.held_out(path[penalty]), self.data.targets)
+            return log_losses(x * np.float32(factors([x], y)[0]), y) if len(y) else np.zeros(0)
+
+        penalty = _climb(penalties, losses)
+        weight = path[penalty].weight.mean(axis=0, keepdims=True)
+        start = Solution(weight, path[penalty].bias.max(axis=0, keepdims=True))
+        last = regression(self.units, self.whole, penalty, covariance, start=start)
+        width = self.data.features[0].shape[1]
+        spread = [discriminant(self.units, mask, width) for mask in (self.masks, self.whole)]
+        pairs = ((path[penalty], last), spread)
+        return penalty, [(_head(self.units, whole), self.held_out(parts)) for parts, whole in pairs]
+
+
+def _climb(penalties: Sequence[float], losses: Callable[[float], npt.NDArray[np.float64]]) -> float:
+    """From the first penalty to weaker ones, else to stronger ones, while losses fall by more than their noise."""
+    first = min(range(len(penalties)), key=lambda n: abs(np.log(penalties[n] / FIRST)))
+    before = start = losses(penalties[first])
+    for direction in (1, -1):
+        best, before = first, start
+        while 0 <= best + direction < len(penalties):
+            after = losses(penalties[best + direction])
+            gain = before - after
+            if not len(gain) or gain.sum() <= NOISE * np.sqrt(np.square(gain - gain.mean()).sum()):
+                break
+            best, before = best + direction, after
+        if best != first:
             break
-    return best, kept
+    return penalties[best]
 
 
-def _log_loss(logits: FloatArray, y: IntArray) -> float:
-    top = logits.max(axis=1)
-    sums = np.log(np.exp(logits - top[:, None]).sum(axis=1, dtype=np.float64)) + top
-    return float(np.mean(sums - logits[np.arange(len(y)), y]))
+def _head(units: Units, solution: Solution) -> Head:
+    found = units.head(solution, 0)
+    return Head(np.ascontiguousarray(found.weight.T), found.bias)
+
+
+def _sum(found: Sequence[float], parts: Sequence[npt.NDArray[np.float32]]) -> npt.NDArray[np.float32]:
+    return np.add.reduce([part * np.float32(factor) for factor, part in zip(found, parts, strict=True)])
+
+
+def _stacked(data: LabelledFeatures, numbers: Sequence[int]) -> tuple[FloatArray, IntArray, IntArray]:
+    """Features and targets of all units of some examples, and the example of each."""
+    targets = [np.asarray(data.targets[number], np.int64) for number in numbers]
+    example = np.repeat(np.asarray(numbers, np.int64), [len(row) for row in targets])
+    return np.concatenate([data.features[number] for number in numbers]), np.concatenate(targets), example
 
 
 def _best_transitions(
@@ -269,6 +286,14 @@ def _best_transitions(
         found.append((family.score_of_counts(np.sum(counts, axis=0)), weight, predictions))
     _, weight, predictions = max(found, key=lambda item: (item[0], -item[1]))
     return weight, predictions
+
+
+def _never_predicted(family: Family, gold: Sequence[Any], guessed: Sequence[Any]) -> list[str]:
+    if family.name == "qa":
+        return []
+    pairs = [family.compare(example, guess) for example, guess in zip(gold, guessed, strict=True)]
+    true, said = ({answer[-1] for pair in pairs for answer in pair[side]} for side in (0, 1))
+    return sorted(true - said)
 
 
 def _weighted(transitions: Transitions, weight: float) -> Transitions:

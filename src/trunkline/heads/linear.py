@@ -1,8 +1,8 @@
-"""Linear heads over frozen features, fitted by convex optimisation."""
+"""Linear heads over frozen features: softmax regression for many folds at a time, and the linear discriminant."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -13,13 +13,23 @@ import numpy.typing as npt
 from trunkline.tasks.base import softmax
 
 FloatArray = npt.NDArray[np.float32]
+DoubleArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 
 TOLERANCE = 1e-3
 """Largest entry of the preconditioned mean gradient at which a fit ends."""
 
-BLOCK = 1024
-"""Rows that one look at the loss works on at a time, so that they are read from memory once, not twice."""
+ABSENT = -1e4
+"""Bias of a label without a unit, which never wins."""
+
+SHRINKAGE = 0.5
+"""Of the discriminant's covariance towards a multiple of the identity."""
+
+_BLOCK = 2**18
+"""Most logits that one look at the loss works on at a time: 1 MB, which stays in a core's cache."""
+
+_MEMORY = 10
+"""Steps that L-BFGS remembers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,118 +52,247 @@ class LinearHead:
         return softmax(features @ self.weight.T + self.bias)
 
 
-def fit_head(features: FloatArray, targets: IntArray, n_labels: int, penalty: float) -> LinearHead:
-    """The only head of `head_path` for one penalty."""
-    return next(head_path(features, targets, n_labels, (penalty,)))
+@dataclass(frozen=True, slots=True)
+class Solution:
+    """Heads of some folds in the coordinates of `Units`.
+
+    Attributes:
+        weight: [folds, labels, axes].
+        bias: [folds, labels].
+    """
+
+    weight: FloatArray
+    bias: FloatArray
 
 
-def head_path(
-    features: FloatArray, targets: IntArray, n_labels: int, penalties: Sequence[float], iterations: int = 300
-) -> Iterator[LinearHead]:
-    """Multinomial logistic regression with L2 penalty on standardised features, by L-BFGS (SciPy).
+@dataclass(frozen=True, slots=True)
+class Units:
+    """Labelled units in coordinates that all folds share: standardised features along their principal axes.
+
+    No more axes are kept than tell the units apart, so that few units make a small problem, whatever the width.
+
+    Attributes:
+        x: [units, axes].
+        y: [units] indices of labels.
+        n_labels: Outputs of heads.
+        variances: [axes].
+        axes: [axes, width], which takes weights back to raw features.
+        mean: [width].
+    """
+
+    x: FloatArray
+    y: IntArray
+    n_labels: int
+    variances: DoubleArray
+    axes: DoubleArray
+    mean: DoubleArray
+
+    @staticmethod
+    def of(features: FloatArray, targets: IntArray, n_labels: int) -> Units:
+        """Of [units, width] features and [units] targets, none of them -1."""
+        with one_thread():
+            mean = features.mean(axis=0, dtype=np.float64)
+            x = features - mean.astype(np.float32)
+            spread = np.sqrt(np.square(x).mean(axis=0, dtype=np.float64)) + 1e-6
+            x /= spread.astype(np.float32)
+            few = len(x) <= x.shape[1]
+            variances, axes = np.linalg.eigh((x @ x.T if few else x.T @ x).astype(np.float64) / len(x))
+            kept = variances > 1e-7 * max(variances[-1], 1e-7)
+            variances, axes = variances[kept], axes[:, kept]
+            if few:
+                axes = x.T.astype(np.float64) @ axes / np.sqrt(variances * len(x))
+            x = x @ axes.astype(np.float32)
+        return Units(x, targets, n_labels, variances, (axes / spread[:, None]).T, mean)
+
+    def head(self, solution: Solution, fold: int) -> LinearHead:
+        """A fold's head for raw features."""
+        weight = solution.weight[fold].astype(np.float64) @ self.axes
+        bias = np.maximum(solution.bias[fold] - weight @ self.mean, ABSENT)
+        return LinearHead(weight.astype(np.float32), bias.astype(np.float32))
+
+    def shares(self, masks: FloatArray) -> DoubleArray:
+        """[folds, labels] share of each label among the units of each fold, by their weights."""
+        labels = np.eye(self.n_labels, dtype=np.float32)[self.y]
+        found = (masks @ labels).astype(np.float64)
+        return np.asarray(found / found.sum(axis=1, keepdims=True))
+
+
+def regression(
+    units: Units,
+    masks: FloatArray,
+    penalty: float,
+    covariance: FloatArray | None = None,
+    *,
+    start: Solution | None = None,
+    tolerance: float = TOLERANCE,
+    iterations: int = 300,
+) -> Solution:
+    """Multinomial logistic regression with L2 penalty for each fold, by L-BFGS on all folds at once.
 
     What is minimised is scikit-learn's loss, two classes included. It is sought in coordinates in which all directions
-    are about equally curved (principal components, each divided by the root of its curvature), which takes several
-    times fewer iterations where features are correlated. Each head is sought from where the one before it ended, so
-    penalties are best given from strong to weak (Friedman, Hastie and Tibshirani 2010, section 2.5), and sums
-    over units are of float32 terms, which is precise enough for what a dev part can tell apart. The standardisation is
-    folded into the heads, so that they apply to raw features. Runs on one thread.
+    are about equally curved (principal axes, each divided by the root of its curvature), which takes several times
+    fewer iterations where features are correlated. Sums over units are of float32 terms on one thread, so that the
+    result does not depend on the number of threads.
 
     Args:
-        features: [units, width].
-        targets: [units] indices of labels; units with -1 are left out.
-        n_labels: Outputs of the head; labels without a unit get a bias that never wins.
-        penalties: scikit-learn's C, the inverse strength of the penalty.
-        iterations: Most L-BFGS iterations for each.
-
-    Yields:
-        A head for each penalty, in their order.
+        units: The units.
+        masks: [folds, units] weight of each unit in each fold, 0 where it is held out.
+        penalty: scikit-learn's C, the inverse strength of the penalty.
+        covariance: [labels, labels] of the weights of labels, of which the penalty is the Gaussian prior; positive
+            definite, mean variance 1. By default the identity: weights of labels have nothing in common.
+        start: Where the search starts; by default at the shares of labels.
+        tolerance: As `TOLERANCE`.
+        iterations: Most steps.
     """
-    known = targets >= 0
-    x = features[known].astype(np.float32)
-    present, y = np.unique(targets[known], return_inverse=True)
-    mean = x.mean(axis=0, dtype=np.float64)
-    x -= mean.astype(np.float32)
-    spread = np.sqrt(np.square(x).mean(axis=0, dtype=np.float64)) + 1e-6
-    x /= spread.astype(np.float32)
-    found = np.zeros((len(present), x.shape[1])), np.zeros(len(present))
-    # In float32 the order of sums, and so the number of threads, would show in the heads.
-    with _threads().limit(limits=1):
-        variances, axes = np.linalg.eigh((x.T @ x).astype(np.float64) / len(x))
-        for start in range(0, len(x), BLOCK):
-            x[start : start + BLOCK] = x[start : start + BLOCK] @ axes.astype(np.float32)
-    for penalty in penalties:
-        if len(present) > 1:
-            # Two classes are one logistic regression to scikit-learn, whose weights are the difference of ours.
-            strength = (2.0 if len(present) == 2 else 1.0) / (penalty * len(x))
-            with _threads().limit(limits=1):
-                found = _minimise((x, y), np.maximum(variances, 0.0), strength, found, iterations)
-        weight, bias = np.zeros((n_labels, x.shape[1])), np.full(n_labels, -1e4)
-        weight[present] = found[0] @ axes.T / spread
-        bias[present] = found[1] - weight[present] @ mean
-        yield LinearHead(weight.astype(np.float32), bias.astype(np.float32))
+    shares, total = units.shares(masks), masks.sum(axis=1, dtype=np.float64)
+    # Two classes are one logistic regression to scikit-learn, whose weights are the difference of ours.
+    strength = np.where((shares > 0).sum(axis=1) == 2, 2.0, 1.0) / (penalty * total)
+    curvature = np.maximum((shares * (1 - shares)).sum(axis=1) / np.maximum((shares > 0).sum(axis=1), 1), 1e-6)
+    rows = 1 / np.sqrt(curvature[:, None] * units.variances + strength[:, None])
+    scale = np.column_stack([rows, 1 / np.sqrt(curvature)]).astype(np.float32)[:, None]
+    root, inverse = _roots(covariance, units.n_labels)
+    shape = (len(masks), units.n_labels, units.x.shape[1])
+
+    def unpack(flat: FloatArray) -> tuple[FloatArray, Solution]:
+        both = flat.reshape(*shape[:2], -1) * scale
+        own = both[..., :-1]
+        return own, Solution(root @ own, both[..., -1])
+
+    def loss(flat: FloatArray) -> tuple[DoubleArray, FloatArray]:
+        own, solution = unpack(flat)
+        value, by_weight, by_bias = mean_loss(units, masks, solution)
+        by_own = root.T @ by_weight + strength.astype(np.float32)[:, None, None] * own
+        value += strength / 2 * np.square(own).sum(axis=(1, 2), dtype=np.float64)
+        return value, (np.concatenate([by_own, by_bias[..., None]], axis=2) * scale).reshape(len(masks), -1)
+
+    if start is None:
+        start = Solution(np.zeros(shape, np.float32), np.log(np.maximum(shares, 1e-9)).astype(np.float32))
+    bias = np.where(shares > 0, start.bias, ABSENT)
+    first = (np.concatenate([inverse @ start.weight, bias[..., None]], axis=2) / scale).astype(np.float32)
+    with one_thread():
+        return unpack(_lbfgs(loss, first.reshape(len(masks), -1), tolerance, iterations))[1]
 
 
-Weights = tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]
-"""[labels, width] and [labels]."""
+def _roots(covariance: FloatArray | None, n_labels: int) -> tuple[FloatArray, FloatArray]:
+    """The root of a covariance and its inverse."""
+    if covariance is None:
+        return (np.eye(n_labels, dtype=np.float32),) * 2
+    values, vectors = np.linalg.eigh(covariance.astype(np.float64))
+    parts = ((vectors * power) @ vectors.T for power in (np.sqrt(values), 1 / np.sqrt(values)))
+    root, inverse = (np.asarray(part, np.float32) for part in parts)
+    return root, inverse
 
 
-def _minimise(
-    data: tuple[FloatArray, IntArray], variances: npt.NDArray[np.float64], strength: float, start: Weights, most: int
-) -> Weights:
-    """The weights of least mean loss plus `strength` times half their square, from those at `start`."""
-    from scipy.optimize import minimize
-
-    shares = np.bincount(data[1]) / len(data[1])
-    curvature = float(np.mean(shares * (1 - shares)))
-    scale = np.append(1 / np.sqrt(curvature * variances + strength), 1 / np.sqrt(curvature))
-
-    def split(flat: npt.NDArray[np.float64]) -> Weights:
-        both = flat.reshape(len(shares), -1) * scale
-        return both[:, :-1], both[:, -1]
-
-    def loss(flat: npt.NDArray[np.float64]) -> tuple[float, npt.NDArray[np.float64]]:
-        weight, bias = split(flat)
-        value, by_weight, by_bias = mean_loss(*data, weight, bias)
-        gradient = np.column_stack([by_weight + strength * weight, by_bias])
-        return value + strength / 2 * float(np.square(weight).sum()), (gradient * scale).ravel()
-
-    options = {"maxiter": most, "gtol": TOLERANCE, "ftol": 64 * np.finfo(np.float64).eps}
-    first = (np.column_stack(start) / scale).ravel()
-    return split(minimize(loss, first, jac=True, method="L-BFGS-B", options=options).x)
-
-
-def mean_loss(
-    x: FloatArray, y: IntArray, weight: npt.NDArray[np.float64], bias: npt.NDArray[np.float64]
-) -> tuple[float, npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Mean cross-entropy of softmax regression, and its gradients by weight and bias.
-
-    Args:
-        x: [units, width].
-        y: [units] indices of labels.
-        weight: [labels, width].
-        bias: [labels].
-    """
-    total, by_weight, by_bias = 0.0, np.zeros_like(weight), np.zeros_like(bias)
-    weight32, bias32 = weight.T.astype(np.float32), bias.astype(np.float32)
-    for start in range(0, len(x), BLOCK):
-        part, right = x[start : start + BLOCK], y[start : start + BLOCK]
-        rows = np.arange(len(part))
-        logits = part @ weight32 + bias32
-        logits -= logits.max(axis=1, keepdims=True)
-        total -= float(logits[rows, right].sum(dtype=np.float64))
+def mean_loss(units: Units, masks: FloatArray, heads: Solution) -> tuple[DoubleArray, FloatArray, FloatArray]:
+    """Mean cross-entropy of each fold's head on its units, [folds], and its gradients by weight and bias."""
+    folds, labels = heads.bias.shape
+    total, by_weight = np.zeros(folds), np.zeros((folds * labels, units.x.shape[1]), np.float32)
+    by_bias = np.zeros(folds * labels, np.float32)
+    weight = np.ascontiguousarray(heads.weight.reshape(folds * labels, -1).T)
+    block = max(64, _BLOCK // (folds * labels))
+    for begin in range(0, len(units.x), block):
+        part, right = units.x[begin : begin + block], units.y[begin : begin + block]
+        weights, rows = masks[:, begin : begin + block].T, np.arange(len(part))
+        logits = (part @ weight + heads.bias.ravel()).reshape(len(part), folds, labels)
+        logits -= logits.max(axis=2, keepdims=True)
+        true = logits[rows, :, right]
         np.exp(logits, out=logits)
-        sums = logits.sum(axis=1)
-        total += float(np.log(sums).sum(dtype=np.float64))
-        logits /= sums[:, None]
-        logits[rows, right] -= 1
-        by_weight += logits.T @ part
-        by_bias += logits.sum(axis=0)
-    return total / len(x), by_weight / len(x), by_bias / len(x)
+        sums = logits.sum(axis=2)
+        total += ((np.log(sums) - true) * weights).sum(axis=0, dtype=np.float64)
+        logits *= (weights / sums)[..., None]
+        logits[rows, :, right] -= weights
+        flat = logits.reshape(len(part), -1)
+        by_weight += flat.T @ part
+        by_bias += flat.sum(axis=0)
+    count = masks.sum(axis=1).astype(np.float32)[:, None]
+    shape = (folds, labels, -1)
+    return total / count[:, 0], by_weight.reshape(shape) / count[..., None], by_bias.reshape(folds, labels) / count
+
+
+def _lbfgs(
+    loss: Callable[[FloatArray], tuple[DoubleArray, FloatArray]], z: FloatArray, tolerance: float, most: int
+) -> FloatArray:
+    """Minimises independent problems, [problems, parameters], all in the same steps (Nocedal and Wright, 7.4).
+
+    Each has its own directions and step lengths (backtracking until the loss falls enough, Armijo).
+    """
+
+    def dot(one: FloatArray, other: FloatArray) -> FloatArray:
+        return np.einsum("fp,fp->f", one, other)
+
+    value, gradient = loss(z)
+    history: list[tuple[FloatArray, FloatArray, FloatArray]] = []
+    for _ in range(most):
+        if not z.size or np.abs(gradient).max() < tolerance:
+            break
+        direction, weights = -gradient, []
+        for step, change, inverse in reversed(history):
+            weights.append(inverse * dot(step, direction))
+            direction -= weights[-1][:, None] * change
+        if history:
+            step, change, _ = history[-1]
+            direction *= (dot(step, change) / np.maximum(dot(change, change), 1e-30))[:, None]
+        for (step, change, inverse), weight in zip(history, reversed(weights), strict=True):
+            direction += (weight - inverse * dot(change, direction))[:, None] * step
+        slope = dot(direction, gradient)
+        direction[slope >= 0] = -gradient[slope >= 0]
+        slope = np.minimum(slope, dot(direction, gradient))
+        length = np.ones(len(z), np.float32)
+        for _ in range(10):
+            new = z + length[:, None] * direction
+            new_value, new_gradient = loss(new)
+            failed = new_value > value + 1e-4 * length * slope + 1e-7 * np.abs(value)
+            if not failed.any():
+                break
+            length = np.where(failed, 0.4 * length, length).astype(np.float32)
+        curve = dot(new - z, new_gradient - gradient)
+        inverse = np.where(curve > 1e-12, 1 / np.maximum(curve, 1e-12), 0).astype(np.float32)
+        history = [*history[1 - _MEMORY :], (new - z, new_gradient - gradient, inverse)]
+        gain = (value - new_value).max()
+        z, value, gradient = new, new_value, new_gradient
+        if gain < 1e-7 * np.abs(value).max():
+            break
+    return z
+
+
+def discriminant(units: Units, masks: FloatArray, width: int, shrinkage: float = SHRINKAGE) -> Solution:
+    """Linear discriminant analysis with a shrunk covariance for each fold, as scikit-learn's with solver `lsqr`.
+
+    Labels count by their shares.
+
+    Args:
+        units: The units.
+        masks: As for `regression`.
+        width: Of the raw features, over which the mean variance is taken.
+        shrinkage: Share of the identity, times the mean variance, in the covariance.
+    """
+    shares = units.shares(masks)
+    weights, biases = [], []
+    labels = np.eye(units.n_labels, dtype=np.float32)[units.y]
+    with one_thread():
+        for mask, share in zip(masks, shares, strict=True):
+            count = share * mask.sum(dtype=np.float64)
+            means = (labels * mask[:, None]).T @ units.x / np.maximum(count, 1e-9)[:, None]
+            rest = (units.x - means.astype(np.float32)[units.y]) * np.sqrt(mask)[:, None]
+            within = (rest.T @ rest).astype(np.float64) / count.sum()
+            mean_variance = np.trace(within) / width
+            # One unit a label says nothing of the spread within labels.
+            level = shrinkage * mean_variance if mean_variance > 1e-9 else 1.0
+            shrunk = (1 - shrinkage) * within + level * np.eye(units.x.shape[1])
+            weight = np.linalg.solve(shrunk, means.T).T
+            weights.append(weight)
+            inside = np.log(np.maximum(share, 1e-300)) - (weight * means).sum(axis=1) / 2
+            biases.append(np.where(share > 0, inside, ABSENT))
+    return Solution(np.asarray(weights, np.float32), np.asarray(biases, np.float32))
 
 
 @cache
-def _threads() -> Any:
+def _controller() -> Any:
     from threadpoolctl import ThreadpoolController  # type: ignore[import-untyped]
 
     return ThreadpoolController()
+
+
+def one_thread() -> Any:
+    """A context in which products run on one thread: the order of sums, and so the number of threads, would show."""
+    return _controller().limit(limits=1)

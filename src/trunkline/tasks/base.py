@@ -83,6 +83,13 @@ class Family(Protocol):
         """What the labels of neighbouring units are worth to each other, by training targets; None where nothing."""
         return None
 
+    def label_covariance(self, labels: Labels) -> npt.NDArray[np.float32] | None:
+        """[labels, labels] how much the weights of labels have in common before any is learnt.
+
+        Mean variance 1, positive definite; None where labels have nothing in common.
+        """
+        return None
+
     def decode(self, tasks: Sequence[Scored]) -> list[list[Any]]:
         """Predictions as plain data: for each task one a text."""
         ...

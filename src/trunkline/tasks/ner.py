@@ -85,8 +85,13 @@ class Ner(Family):
         """Of BIO tags, see `tag_transitions`."""
         return tag_transitions(targets, labels)
 
+    def label_covariance(self, labels: Labels) -> npt.NDArray[np.float32]:
+        """A third of a tag's weights is its own, a third that of its type, a third that of its prefix."""
+        same = [[(a == b) + (a[2:] == b[2:]) + (a[0] == b[0]) for b in labels] for a in labels]
+        return np.asarray(same, np.float32) / np.float32(3)
+
     def decode(self, tasks: Sequence[Scored]) -> list[list[list[dict[str, Any]]]]:
-        """Entities by the best valid tag sequence; the score is the mean probability of an entity's tags."""
+        """Entities by the best valid tag sequence; the score is the mean probability that its units are of its type."""
         scores = [[np.log(np.maximum(part, 1e-12)) for part in task.probabilities] for task in tasks]
         allowed = [
             np.where(may_follow(t.labels), 0.0 if t.transitions is None else t.transitions, -np.inf) for t in tasks
@@ -104,7 +109,7 @@ class Ner(Family):
         for task, found, better in zip(tasks, paths, sought, strict=True):
             whole = [next(better) if path is None else path for path in found]
             rows = zip(task.probabilities, task.texts, whole, strict=True)
-            results.append([_entities(part, *text, [task.labels[i] for i in path], path) for part, text, path in rows])
+            results.append([_entities(part, *text, task.labels, path) for part, text, path in rows])
         return results
 
     def score(self, gold: Sequence[NerExample], predicted: Sequence[list[dict[str, Any]]]) -> Scores:
@@ -214,13 +219,14 @@ def may_follow(labels: Labels) -> npt.NDArray[np.bool_]:
 
 
 def _entities(
-    probabilities: FloatArray, text: str, words: Words, tags: Sequence[str], path: IntArray
+    probabilities: FloatArray, text: str, words: Words, labels: Labels, path: IntArray
 ) -> list[dict[str, Any]]:
     entities = []
-    chosen = probabilities[np.arange(len(path)), path]
-    for first, last, label in decode_tags(tags):
+    for first, last, label in decode_tags([labels[i] for i in path]):
         start, end = words[first][0], words[last - 1][1]
-        score = round(float(chosen[first:last].mean()), 6)
+        # B and I of the type together: which of both it is, is mostly said by the unit before.
+        columns = [number for number, tag in enumerate(labels) if tag[2:] == label]
+        score = round(float(probabilities[first:last, columns].sum()) / (last - first), 6)
         entities.append({"start": start, "end": end, "text": text[start:end], "label": label, "score": score})
     return entities
 
