@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from trunkline.tasks import get_family
-from trunkline_lab.benchmark.arrange import Group, Place, System, budget_order, family_order
+from trunkline_lab.benchmark.groups import Group, Place, System, budget_order, family_order
 from trunkline_lab.resampling import RESAMPLES, FloatArray, interval, resample
 
 Interval = list[float]
