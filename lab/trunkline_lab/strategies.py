@@ -38,7 +38,7 @@ from trunkline.training.distributed import resolve_precision
 from trunkline.ui import training_bar
 from trunkline.versions import versions
 from trunkline_lab.conflict.measure import FILE as CONFLICT_FILE
-from trunkline_lab.conflict.watch import ConflictWatch
+from trunkline_lab.conflict.report import ConflictWatch
 from trunkline_lab.data.finder import CardFinder
 
 RECIPES = Path("lab/recipes/strategies")

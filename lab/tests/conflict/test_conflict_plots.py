@@ -71,7 +71,7 @@ def test_points_of_many_lines_stay_nearest_to_their_own_layer(count: int) -> Non
     lines = [{"run": f"run-{number}", "label": "", "adapters": False} for number in range(count)]
     axes = Figure().add_subplot()
     for number in range(count):
-        conflict._layers(axes, ["layer-0", "layer-1"], lines, number, {"layer-0": (0.1, 0.1, 0.1)})
+        conflict._layers(axes, ["layer-0", "layer-1"], lines, number, {"layer-0": (0.1, 0.1)})
     places = [float(line.get_xdata()[0]) for line in axes.lines]
     assert len(set(places)) == count
     assert max(map(abs, places)) < 0.3

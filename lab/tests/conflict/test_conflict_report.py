@@ -20,8 +20,7 @@ from trunkline.prefinetune import Report, prefinetune
 from trunkline.training import read_rows
 from trunkline_lab.cli.measure import conflict
 from trunkline_lab.conflict.measure import ConflictLog
-from trunkline_lab.conflict.report import conflict_of_bundle, levels, summarise_conflict
-from trunkline_lab.conflict.watch import ConflictWatch
+from trunkline_lab.conflict.report import ConflictWatch, conflict_of_bundle, levels, summarise_conflict
 
 Folders = Callable[[str], Path]
 

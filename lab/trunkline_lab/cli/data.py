@@ -28,8 +28,7 @@ def mix(
     from trunkline.atomic import write_atomic
     from trunkline.config import MixtureRecipe, load_recipe
     from trunkline.ui import say
-    from trunkline_lab.data.finder import CardFinder
-    from trunkline_lab.data.mixing import describe_mixture
+    from trunkline_lab.data.finder import CardFinder, describe_mixture
     from trunkline_lab.ui.data import mixture_table
 
     report = describe_mixture(load_recipe(recipe, MixtureRecipe), say, CardFinder())

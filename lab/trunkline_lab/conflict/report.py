@@ -18,11 +18,20 @@ from trunkline.errors import DataError
 from trunkline.prefinetune.mixture import Mixture, Source
 from trunkline.prefinetune.model import PrefinetuneModel, StepBatch, draw_batch
 from trunkline.prefinetune.objectives import TextEmbedder, get_prefinetune_family
+from trunkline.prefinetune.run import Session
 from trunkline.prefinetune.sources import FileFinder, recipe_sources
 from trunkline.text.tokens import TextTokenizer
 from trunkline.training import Report, read_rows
 from trunkline.training.distributed import Place, resolve_precision
-from trunkline_lab.conflict.measure import FILE, WHOLE, as_in_training, measure_conflict, without_noise
+from trunkline_lab.conflict.measure import (
+    FILE,
+    WHOLE,
+    ConflictLog,
+    as_in_training,
+    measure_conflict,
+    shared_parameters,
+    without_noise,
+)
 
 _KEYS = (
     *("step", "adapters", "families", "group", "batches", "cosine", "cosine_se", "conflict", "norm_ratio"),
@@ -95,6 +104,8 @@ def conflict_of_bundle(
         encoder: A bundle, whose primary adapters are taken, or an encoder; the recipe's own by default.
         n_batches: How many batches of each family are compared.
         fit_steps: Steps of fitting the objectives' parameters.
+        report: How the caller follows it.
+        finder: Knows what the names of sources mean.
 
     Returns:
         What `measure_conflict` returns, with `encoder` and `fit_steps`; errors as there.
@@ -116,6 +127,37 @@ def conflict_of_bundle(
     total = sum(section.weight for section in recipe.families.values())
     weights: dict[str, float] = {family: section.weight / total for family, section in recipe.families.items()}
     return {"encoder": name, "fit_steps": fit_steps, **measure_conflict(model, batches, bf16=bf16, weights=weights)}
+
+
+class ConflictWatch:
+    """Compares the families' gradients every so many steps, on the same batches; writes `conflict.jsonl`.
+
+    It measures nothing where there is one family, or a backbone that is not trained.
+
+    Args:
+        every: Steps from one measurement to the next; the start is measured, too.
+        batches: How many batches of each family are compared.
+    """
+
+    def __init__(self, every: int, batches: int = 16) -> None:
+        self.every, self.batches = every, batches
+        self._log: ConflictLog | None = None
+        self._compared: list[dict[str, Any]] = []
+
+    def __call__(self, step: int, session: Session) -> None:
+        """See `watch` of `prefinetune`."""
+        if len(session.recipe.families) < 2 or not shared_parameters(session.model.encoder)[0]:
+            return
+        if self._log is None:
+            self._log = ConflictLog(session.folder / FILE, step)
+            with torch.random.fork_rng():
+                drawn = draw_batches(session.recipe, session.sources, session.model, session.tokenizer)
+                self._compared = list(islice(drawn, self.batches))
+            if step:
+                return  # of the run that goes on, this step is measured already
+        if step % self.every == 0:
+            measured = measure_conflict(session.model, self._compared, bf16=session.bf16, weights=session.weights)
+            self._log.write(step, measured)
 
 
 def summarise_conflict(folders: Mapping[str, Path]) -> dict[str, Any]:

@@ -105,7 +105,7 @@ def print_stats(stats: Mapping[str, Any], *, most: int = _LABELS_SHOWN) -> None:
 
 
 def mixture_table(report: Mapping[str, Any]) -> None:
-    """Prints what `trunkline_lab.data.mixing.describe_mixture` counted."""
+    """Prints what `trunkline_lab.data.finder.describe_mixture` counted."""
     table = Table("family", "source", "read", "removed", "left", "labelled", "concepts", "share", box=None)
     for column in table.columns[2:]:
         column.justify = "right"
