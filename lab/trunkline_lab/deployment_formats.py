@@ -64,11 +64,7 @@ def write_onnx_adapter(path: Path, inputs: Mapping[str, FloatArray], model_versi
 
 
 def merged_encoder(encoder: Encoder, lora: LoraAdapter | None) -> Encoder:
-    """An encoder with an adapter in its weights, `W + alpha / rank * B A` (Hu et al. 2022, section 4.1).
-
-    Raises:
-        MismatchError: The adapter does not fit.
-    """
+    """An encoder with an adapter in its weights, `W + alpha / rank * B A` (Hu et al. 2022, section 4.1)."""
     other = copy.deepcopy(encoder)
     if lora is None:
         return other

@@ -21,32 +21,12 @@ PATTERN = "l[lmj]*|d[dmj]*|[usm][mj]*"
 
 # Scripts that put no blanks between words, by how the names of their characters begin (the database that Python has
 # knows no scripts): those of the line breaking classes ID and SA of UAX 14.
-UNSPACED_NAMES = (
-    "CJK UNIFIED IDEOGRAPH",
-    "CJK COMPATIBILITY IDEOGRAPH",
-    "IDEOGRAPHIC",
-    "VERTICAL IDEOGRAPHIC",
-    "VERTICAL KANA",
-    "HANGZHOU NUMERAL",
-    "MASU MARK",
-    "HIRAGANA",
-    "KATAKANA",
-    "HENTAIGANA",
-    "HALFWIDTH KATAKANA",
-    "BOPOMOFO",
-    "YI SYLLABLE",
-    "TANGUT",
-    "NUSHU",
-    "THAI ",
-    "LAO ",
-    "KHMER ",
-    "MYANMAR ",
-    "TAI LE ",
-    "NEW TAI LUE ",
-    "TAI THAM ",
-    "TAI VIET ",
-    "AHOM ",
+_LISTED = (
+    "CJK UNIFIED,CJK COMPATIBILITY,IDEOGRAPHIC,VERTICAL IDEOGRAPHIC,VERTICAL KANA,HANGZHOU,MASU,HIRAGANA,KATAKANA,"
+    "KATAKANA-HIRAGANA,HENTAIGANA,HALFWIDTH KATAKANA,HALFWIDTH KATAKANA-HIRAGANA,BOPOMOFO,YI,TANGUT,NUSHU,THAI,LAO,"
+    "KHMER,MYANMAR,TAI LE,NEW TAI LUE,TAI THAM,TAI VIET,AHOM"
 )
+UNSPACED_NAMES = tuple(f"{name} " for name in _LISTED.split(","))
 # Tangut and Khitan, and planes 2 and 3, which are set aside for ideographs: also those of later versions.
 IDEOGRAPHS = ((0x17000, 0x18D8F), (0x20000, 0x3FFFD))
 # Punctuation of East Asian scripts.

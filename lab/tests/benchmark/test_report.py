@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from trunkline.errors import TrunklineError
-from trunkline_lab.benchmark.arrange import arrange, budget_order, missing
+from trunkline_lab.benchmark.groups import budget_order, missing
 from trunkline_lab.benchmark.report import make_report, report_text
 from trunkline_lab.benchmark.results import Result
 
@@ -193,4 +193,4 @@ def test_label_budgets_from_few_to_all():
 
 def test_nothing_is_missing_in_designs_that_differ_between_methods():
     results = [*made_up.suite(), *made_up.suite(method="lora", budgets=["10 %"], encoders=["none"], seeds=[0])]
-    assert missing(arrange(results)) == []
+    assert missing(group_results(results)) == []

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from trunkline_lab.benchmark.arrange import arrange
+from trunkline_lab.benchmark.groups import group_results
 from trunkline_lab.benchmark.stats import (
     OUTCOMES,
     Bootstrap,
@@ -30,7 +30,7 @@ PAIR = Pair(("head", "task-primary"), ("head", "none"))
 
 
 def bootstrap(results, resamples=300):
-    return Bootstrap(arrange(results).groups, resamples)
+    return Bootstrap(group_results(results).groups, resamples)
 
 
 def chances(rng, examples, seeds, deviation, gain):

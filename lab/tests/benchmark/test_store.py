@@ -242,8 +242,10 @@ def test_some_cells_are_packed(tmp_path: Path) -> None:
     assert packed("all") == set(places)
     assert packed("encoder", encoders=["half"]) == {("a", "head", "half", 0)}
     assert packed("method", methods=["lora"]) == {("a", "lora", "none", 0), ("b", "lora", "none", 0)}
-    two = packed("two", encoders=["none", "own"], methods=["head"])
-    assert two == {place for place in places if place[1] == "head" and place[2] != "half"}
+    # Task b has no encoder `half`, and not both seeds of `own`.
+    assert packed("complete", complete=True) == {place for place in places if place[0] == "a" or place[1] == "lora"}
+    two = packed("two", encoders=["none", "own"], methods=["head"], complete=True)
+    assert two == {place for place in places if place[:2] == ("a", "head") and place[2] != "half"}
     with pytest.raises(TrunklineError, match=r"none of the cells has the encoder 'naive'\. Expected one of half, none"):
         packed("no", encoders=["naive"])
 

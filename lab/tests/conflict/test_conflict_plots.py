@@ -55,7 +55,7 @@ def test_the_report_is_written_as_json_and_plots(folders: dict[str, Path], tmp_p
     out = tmp_path / "report"
     report = conflict.conflict_report(folders, out)
     assert sorted(report["plots"]) == sorted(
-        f"{what}-ner-{other}.png" for what in ("cosine", "norm-ratio", "conflict") for other in ("classification", "qa")
+        f"{what}-ner-{other}.png" for what in ("cosine", "conflict") for other in ("classification", "qa")
     )
     for name in report["plots"]:
         content = (out / name).read_bytes()
@@ -82,7 +82,7 @@ def test_one_moment_has_no_plot_over_time(folders: dict[str, Path], tmp_path: Pa
         0, {"rows": rows(np.random.default_rng(0), False, [["ner", "qa"]])}
     )
     report = conflict.conflict_report({"start": folders["naive"]}, tmp_path / "report")
-    assert report["plots"] == ["cosine-ner-qa.png", "norm-ratio-ner-qa.png"]
+    assert report["plots"] == ["cosine-ner-qa.png"]
 
 
 def test_every_line_is_drawn_with_its_points(folders: dict[str, Path]) -> None:
@@ -90,9 +90,8 @@ def test_every_line_is_drawn_with_its_points(folders: dict[str, Path]) -> None:
     lines = [line for line in report["lines"] if line["families"] == ["ner", "qa"]]
     points = conflict._points(lines[0], "corrected", "corrected_se")
     assert "layer-3" not in points and len(points) == 6
-    value, down, up = conflict._points(lines[0], "norm_ratio", "ratio_margin", factor=True)["layer-1"]
     row = lines[0]["groups"]["layer-1"]
-    assert (value + up) / value == pytest.approx(value / (value - down)) == pytest.approx(np.exp(row["ratio_margin"]))
+    assert points["layer-1"] == (row["corrected"], row["corrected_se"])
     looks = [conflict._look(lines, number) for number in range(3)]
     assert [look["label"] for look in looks] == ["naive", "task-primary", "task-primary, adapters out"]
     assert looks[0]["color"] != looks[1]["color"] == looks[2]["color"]

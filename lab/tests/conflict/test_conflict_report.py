@@ -18,7 +18,7 @@ import tiny_models
 from trunkline.errors import DataError, TrunklineError
 from trunkline.prefinetune import Report, prefinetune
 from trunkline.training import read_rows
-from trunkline_lab.conflict.command import conflict
+from trunkline_lab.cli.measure import conflict
 from trunkline_lab.conflict.measure import ConflictLog
 from trunkline_lab.conflict.report import conflict_of_bundle, levels, summarise_conflict
 from trunkline_lab.conflict.watch import ConflictWatch

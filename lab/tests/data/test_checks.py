@@ -13,10 +13,12 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from trunkline.data.overlap import OverlapIndex
 from trunkline.errors import DataError, TrunklineError
 from trunkline.ui.checks import print_checks
 from trunkline_lab.data import checks
-from trunkline_lab.data.checks import benchmark_index, check_data, collect_repairs, exit_code
+from trunkline_lab.data.cards import load_card
+from trunkline_lab.data.checks import check_data, collect_repairs, exit_code, held_out_texts
 
 LINES = [f"{word} boats sail on the wide lake near our town today" for word in ("one", "two", "six", "nine", "ten")]
 OTHER = "where can I buy a ticket for the evening train to the coast"
@@ -192,13 +194,15 @@ def write_parts(folder: Path, name: str, rows: dict[str, list[str]], resplit: di
     return str(path)
 
 
-def test_benchmark_index_takes_held_out_splits_only(tmp_path: Path) -> None:
+def test_held_out_texts_are_of_held_out_splits_only(tmp_path: Path) -> None:
     lines = [f"{word} boats sail on the lake today" for word in ("six", "seven", "eight", "nine", "ten", "twelve")]
     published = write_parts(
         tmp_path, "published", {"train": ["learnt from this text"], "train_5": ["a few of them"], "test": [HELD_OUT]}
     )
     divided = write_parts(tmp_path, "divided", {"train": lines}, {"dev": {"from": "train", "fraction": 0.34}})
-    index = benchmark_index([published, divided])
+    index = OverlapIndex()
+    for name in (published, divided):
+        index.add(held_out_texts(load_card(name)))
     assert index.owners == {"published@test": 1, "divided@dev": 2}
     asked = [HELD_OUT, "learnt from this text", "a few of them", *lines]
     found = [index.find(text, near=False) for text in asked]

@@ -15,13 +15,12 @@ import torch
 import tiny_models
 from trunkline.encoder.bundle_files import Loaded, load_any
 from trunkline.errors import MismatchError, TrunklineError
-from trunkline.export.parity import Adapter, check_parity
+from trunkline.export.parity import Adapter, Tolerance, check_parity
 from trunkline.export.weights import take_weights
 from trunkline.heads.linear import LinearHead
 from trunkline_lab.deployment_formats import adapter_inputs
 from trunkline_lab.litert import export as litert
 from trunkline_lab.litert.export import LiteRtProcess, export_litert, find_python, open_litert
-from trunkline_lab.litert.gate import FLOAT32, INT8, litert_run
 from trunkline_lab.litert.layout import (
     LAYOUT,
     Layout,
@@ -33,10 +32,13 @@ from trunkline_lab.litert.layout import (
     write_layout,
 )
 from trunkline_lab.litert.module import Branch, Trunk
+from trunkline_lab.litert.record import litert_run
 
 Folders = Callable[[str], Path]
 ALL = ("query", "key", "value", "out", "up", "down")
 RANKS = {"qkv": 12, "out": 4, "up": 4, "down": 4}
+FLOAT32 = Tolerance(features=1e-4)
+INT8 = Tolerance(features=0.5, probabilities=0.5, cosine=0.99)
 TINY = LiteRtOptions(lengths=(8, 64), ranks=RANKS, labels=6)
 
 

@@ -14,8 +14,8 @@ from trunkline.bundle.files import open_bundle
 from trunkline.encoder.bundle_files import Loaded
 from trunkline.engine.rows import TextReader
 from trunkline.errors import TrunklineError
+from trunkline_lab.cli.measure import size
 from trunkline_lab.size import worker as size_worker
-from trunkline_lab.size.command import size
 from trunkline_lab.size.report import SizeOptions, report_size, run_worker
 
 app = typer.Typer(add_completion=False)

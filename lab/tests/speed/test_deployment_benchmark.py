@@ -10,9 +10,8 @@ import pytest
 
 from trunkline_lab.size.worker import best_round
 from trunkline_lab.speed.deployment import torch_workers, workers
-from trunkline_lab.speed.deployment.cases import Options, _ratio, parts
+from trunkline_lab.speed.deployment.cases import Options, _ratio, cut, parts
 from trunkline_lab.speed.deployment.report import page, summarise
-from trunkline_lab.speed.deployment.rows import cut
 from trunkline_lab.speed.side_by_side import Case, Part
 
 

@@ -19,8 +19,7 @@ from trunkline.errors import EncoderError
 from trunkline_lab.speed import gate as gates
 from trunkline_lab.speed.side_by_side import Ratio
 from trunkline_lab.speed.training.cases import Options, parts
-from trunkline_lab.speed.training.common import cut, cut_by_tokens
-from trunkline_lab.speed.training.flops import step_flops
+from trunkline_lab.speed.training.common import cut, cut_by_tokens, step_flops
 from trunkline_lab.speed.training.report import measures, page, ratios, summarise
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import math
 from pathlib import Path
@@ -12,7 +11,7 @@ import pytest
 
 from trunkline.errors import TrunklineError
 from trunkline.training import write_rows
-from trunkline_lab.ui.training_plots import _smooth, _spread, plot_run
+from trunkline_lab.ui.training_plots import _smooth, plot_run
 
 
 def log(folder: Path, steps: int, *, sources: int = 3, probes: int = 1) -> Path:
@@ -77,14 +76,3 @@ def test_smoothing_keeps_constants_and_lies_between_its_neighbours() -> None:
     spike = _smooth([0.0] * 100 + [1.0] + [0.0] * 100)
     assert max(spike) == spike[100] < 0.5
     assert sum(spike) == pytest.approx(1.0, rel=1e-3)
-
-
-def test_names_are_apart_inside_the_axes_and_no_further_from_their_lines_than_needed() -> None:
-    assert _spread([0.1, 0.5, 0.9], 0, 1, 0.1) == pytest.approx([0.1, 0.5, 0.9])
-    assert _spread([0.5, 0.5], 0, 1, 0.1) == pytest.approx([0.45, 0.55])
-    for wanted in ([0.0] * 4, [1.0] * 4, [0.0, 0.01, 0.02, 0.98, 1.0, 1.0]):
-        places = _spread(wanted, 0, 1, 0.1)
-        assert all(b - a > 0.1 - 1e-9 for a, b in itertools.pairwise(places))
-        assert places[0] > -1e-9
-        assert places[-1] < 1 + 1e-9
-    assert _spread([], 0, 1, 0.1) == []

@@ -8,7 +8,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from trunkline_lab.benchmark.arrange import Group, System, budget_order, family_order
+from trunkline_lab.benchmark.groups import Group, System, budget_order, family_order
 from trunkline_lab.benchmark.stats import Bootstrap, Interval, mean_score
 from trunkline_lab.resampling import interval
 

@@ -113,11 +113,7 @@ def cut(text: str, most: int) -> str:
 
 
 def load_start(source: str, family: str, max_length: int) -> Loaded:
-    """An encoder on this machine's device, with windows of the same length whatever it was trained with.
-
-    Raises:
-        MismatchError: It has primary adapters, but none for the family.
-    """
+    """An encoder on this machine's device; a MismatchError if its primary adapters are all of other families."""
     loaded = load_any(source, max_length=max_length)
     if loaded.primaries and family not in loaded.primaries:
         raise MismatchError(

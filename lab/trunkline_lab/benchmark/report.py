@@ -11,8 +11,8 @@ import numpy as np
 
 from trunkline.errors import TrunklineError
 from trunkline.problems import nearest
-from trunkline_lab.benchmark.arrange import Arranged, Group, System, arrange, budget_order, family_order, missing
 from trunkline_lab.benchmark.averages import Averages, average_each, compare_methods, learning_curves
+from trunkline_lab.benchmark.groups import Group, Grouped, System, budget_order, family_order, missing
 from trunkline_lab.benchmark.results import Result
 from trunkline_lab.benchmark.stats import (
     LEVEL,
@@ -60,26 +60,26 @@ def make_report(
     if not results:
         raise TrunklineError("no results", expected="cells of a benchmark", todo="Run the suite first")
     _require(baseline, {result.encoder for result in results}, "encoder")
-    arranged = arrange(results)
-    bootstrap = Bootstrap(arranged.groups, resamples)
+    grouped = group_results(results)
+    bootstrap = Bootstrap(grouped.groups, resamples)
     order = _Order(baseline)
     wanted = _pairs(results, baseline, pairs)
     comparisons = compare(bootstrap, wanted)
-    gone = missing(arranged)
+    gone = missing(grouped)
     report = {
         "baseline": baseline,
         "resamples": resamples,
         "level": LEVEL,
-        "totals": {**_totals(results, arranged, order), "missing": sum(len(row["seeds"]) for row in gone)},
-        "scores": [_score(bootstrap, group) for group in sorted(arranged.groups, key=order.group)],
+        "totals": {**_totals(results, grouped, order), "missing": sum(len(row["seeds"]) for row in gone)},
+        "scores": [_score(bootstrap, group) for group in sorted(grouped.groups, key=order.group)],
         "tables": [_averages(found, order) for found in average_each(bootstrap, baseline)],
         "curves": [_averages(found, order) for found in learning_curves(bootstrap, baseline)],
         "methods": [_across(found, order, bootstrap) for found in compare_methods(bootstrap, baseline)],
         "comparisons": [_comparison(row) for row in comparisons],
         "families": [_over_tasks(row) for row in compare_families(comparisons)],
-        "failed": [_failure(result) for result in arranged.failed],
+        "failed": [_failure(result) for result in grouped.failed],
         "missing": gone,
-        "problems": list(arranged.problems),
+        "problems": list(grouped.problems),
     }
     rounded: Row = _rounded(report)
     return rounded
@@ -168,8 +168,8 @@ def _require(name: str, known: Iterable[str], what: str, given: str = "") -> Non
         )
 
 
-def _totals(results: Sequence[Result], arranged: Arranged, order: _Order) -> Row:
-    cells = [result for group in arranged.groups for result in group.cells.values()]
+def _totals(results: Sequence[Result], grouped: Grouped, order: _Order) -> Row:
+    cells = [result for group in grouped.groups for result in group.cells.values()]
     tasks: dict[str, list[str]] = {}
     for family in sorted({result.family for result in results}, key=family_order):
         tasks[family] = sorted({result.task for result in results if result.family == family})
@@ -179,10 +179,10 @@ def _totals(results: Sequence[Result], arranged: Arranged, order: _Order) -> Row
             versions.setdefault(package, set()).add(str(version))
     return {
         "finished": len(cells),
-        "failed": len(arranged.failed),
+        "failed": len(grouped.failed),
         "left_out": len({(r.task, r.budget, r.method, r.encoder, r.seed) for r in results})
         - len(cells)
-        - len(arranged.failed),
+        - len(grouped.failed),
         "tasks": tasks,
         "encoders": sorted({result.encoder for result in results}, key=order.encoder),
         "methods": sorted({result.method for result in results}, key=order.method),

@@ -61,11 +61,7 @@ class Result:
 
     @classmethod
     def from_json(cls, raw: Mapping[str, Any]) -> Result:
-        """What `to_json` gave.
-
-        Raises:
-            ValueError: A key is missing or unknown, or the counts are damaged.
-        """
+        """What `to_json` gave; a ValueError where a key is missing or unknown, or the counts are damaged."""
         try:
             return cls(**{**raw, "counts": unpack_counts(raw["counts"])})
         except (KeyError, TypeError, zlib.error) as error:

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from trunkline.tasks import get_family
-from trunkline_lab.benchmark.arrange import Group, Place, System, budget_order, family_order
+from trunkline_lab.benchmark.groups import Group, Place, System, budget_order, family_order
 from trunkline_lab.resampling import RESAMPLES, FloatArray, interval, resample
 
 Interval = list[float]
@@ -150,11 +150,7 @@ def mean_score(group: Group, seeds: Seeds | None = None) -> float:
 
 
 def compare(bootstrap: Bootstrap, pairs: Sequence[Pair]) -> list[Comparison]:
-    """Compares pairs on each task and label budget where both have results for a common seed.
-
-    Returns:
-        By family, label budget, pair as given, and task.
-    """
+    """Compares pairs on each task and budget where both have a common seed; by family, budget, pair and task."""
     places: dict[tuple[str, str], list[str]] = {}
     for group in bootstrap.groups.values():
         tasks = places.setdefault((group.family, group.budget), [])

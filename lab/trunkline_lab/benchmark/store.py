@@ -45,11 +45,7 @@ class ResultStore:
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        """Keeps other runs out of the folder; the system lets go of it when this process ends, however it ends.
-
-        Raises:
-            TrunklineError: Another process runs here, or the folder cannot be written to.
-        """
+        """Keeps other runs out of the folder (TrunklineError), until this process ends, however it ends."""
         import fcntl
 
         path = self.folder / "run.lock"
@@ -100,11 +96,7 @@ class ResultStore:
         return found
 
     def write(self, result: Result, predictions: Sequence[Any] | None = None, traceback: str = "") -> None:
-        """Stores a result; its predictions come first, so that a cell that is there is complete.
-
-        Raises:
-            TrunklineError: The disk is full or cannot be written to; what was stored before is as it was.
-        """
+        """Stores a result, its predictions first; where the disk is full (TrunklineError) all else is as it was."""
         with self._disk(self._cell(result.key)):
             if predictions is not None:
                 content = json.dumps(compact(predictions), ensure_ascii=False).encode()
@@ -120,11 +112,7 @@ class ResultStore:
             write_atomic(self.folder / "suite.json", json.dumps(content, indent=2) + "\n")
 
     def predictions(self, key: str) -> list[Any]:
-        """The predictions on test of a finished cell, in test order, as `compact` made them.
-
-        Raises:
-            DataError: There are none, or the file is damaged.
-        """
+        """A finished cell's predictions on test, as `compact` made them; a DataError if damaged or not there."""
         path = self._predictions(key)
         try:
             found = json.loads(read_bytes(path, limit=2**30))
@@ -165,11 +153,7 @@ class ResultStore:
 
 
 def read_cell(path: Path) -> Result:
-    """The result in a cell's file.
-
-    Raises:
-        DataError: It is damaged, or under another cell's name.
-    """
+    """The result in a cell's file; a DataError if it is damaged, or under another cell's name."""
     result = _parse(read_bytes(path, limit=MAX_CELL_BYTES).decode("utf-8", "replace"), path, None)
     if result.key != path.stem:
         raise DataError(f"the file holds the cell {result.key}", path=path, expected="the cell that it is named after")
@@ -177,11 +161,7 @@ def read_cell(path: Path) -> Result:
 
 
 def read_results(folder: Path) -> list[Result]:
-    """All results in a folder, packed or not, failures among them; damaged ones are named in the log and left out.
-
-    Raises:
-        TrunklineError: No such folder, or no cells in it.
-    """
+    """All results in a folder, packed or not, failures too; damaged ones are logged, none is a TrunklineError."""
     cells = folder / "cells"
     found: dict[str, Result] = {}
     for path in sorted(cells.glob("*.jsonl")):
@@ -221,11 +201,7 @@ def read_suite(folder: Path) -> dict[str, Any]:
 
 
 def baseline_of(folder: Path) -> str:
-    """The baseline of the suite whose results a folder has.
-
-    Raises:
-        TrunklineError: The folder does not say which suite it was.
-    """
+    """The baseline of the suite whose results a folder has; a TrunklineError if it does not say which it was."""
     name = read_suite(folder).get("baseline")
     if not isinstance(name, str):
         raise TrunklineError(
@@ -236,20 +212,18 @@ def baseline_of(folder: Path) -> str:
     return name
 
 
-def pack(folder: Path, out: Path, *, encoders: Collection[str] = (), methods: Collection[str] = ()) -> list[Path]:
+def pack(
+    folder: Path, out: Path, *, encoders: Collection[str] = (), methods: Collection[str] = (), complete: bool = False
+) -> list[Path]:
     """Writes the finished cells of a folder as one JSONL file a task, sorted, without predictions; to be committed.
 
     Args:
         folder: The folder of a run.
         out: Where to write `cells/TASK.jsonl` and `suite.json`. Files of tasks that are not among the cells stay.
         encoders: Names of encoders; all if empty.
-        methods: Names of methods; all if empty.
-
-    Returns:
-        The files.
-
-    Raises:
-        TrunklineError: The folder has none of the cells of an encoder or a method.
+        methods: Names of methods; all if empty. The folder has to have cells of each name.
+        complete: Whether a task's cells with a method and a label budget are left out where an encoder or a seed is
+            missing that the method has with another task or budget.
     """
     by_task: dict[str, list[Result]] = defaultdict(list)
     chosen = select(
@@ -257,7 +231,7 @@ def pack(folder: Path, out: Path, *, encoders: Collection[str] = (), methods: Co
         ("encoder", encoders, lambda result: result.encoder),
         ("method", methods, lambda result: result.method),
     )
-    for result in chosen:
+    for result in _complete(chosen) if complete else chosen:
         by_task[result.task].append(result)
     paths = []
     for task, results in sorted(by_task.items()):
@@ -268,6 +242,15 @@ def pack(folder: Path, out: Path, *, encoders: Collection[str] = (), methods: Co
     if suite:
         write_atomic(out / "suite.json", json.dumps(suite, indent=2) + "\n")
     return paths
+
+
+def _complete(results: Sequence[Result]) -> list[Result]:
+    wanted: dict[str, set[tuple[str, int]]] = defaultdict(set)
+    there: dict[tuple[str, str, str], set[tuple[str, int]]] = defaultdict(set)
+    for result in results:
+        wanted[result.method].add((result.encoder, result.seed))
+        there[result.task, result.method, result.budget].add((result.encoder, result.seed))
+    return [row for row in results if there[row.task, row.method, row.budget] == wanted[row.method]]
 
 
 def compact(predictions: Sequence[Any]) -> list[Any]:

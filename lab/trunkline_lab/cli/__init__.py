@@ -7,9 +7,17 @@ import typer
 from trunkline.cli import run_app
 from trunkline_lab.cli.benchmark import benchmark_app
 from trunkline_lab.cli.data import data_app
-from trunkline_lab.cli.measure import ARGUMENTS, litert, plot, prefinetune, quantisation, speed_app, strategies
-from trunkline_lab.conflict.command import conflict
-from trunkline_lab.size.command import size
+from trunkline_lab.cli.measure import (
+    ARGUMENTS,
+    conflict,
+    litert,
+    plot,
+    prefinetune,
+    quantisation,
+    size,
+    speed_app,
+    strategies,
+)
 
 app = typer.Typer(
     name="trunkline-lab",

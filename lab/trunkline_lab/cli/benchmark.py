@@ -48,7 +48,7 @@ def run(
     from trunkline.ui import say
     from trunkline_lab.benchmark.run import RunOptions, run_suite
     from trunkline_lab.benchmark.suite import SuiteRecipe
-    from trunkline_lab.ui.benchmark_progress import benchmark_progress, print_summary
+    from trunkline_lab.ui.benchmark import benchmark_progress, print_summary
 
     recipe = load_recipe(suite, SuiteRecipe)
     chosen = (tuple(names or ()) for names in (only, budget, method, encoder))
@@ -73,7 +73,7 @@ def list_cells(
     from trunkline.config import load_recipe
     from trunkline_lab.benchmark.run import count_cells
     from trunkline_lab.benchmark.suite import SuiteRecipe
-    from trunkline_lab.ui.benchmark_progress import print_cells
+    from trunkline_lab.ui.benchmark import print_cells
 
     recipe = load_recipe(suite, SuiteRecipe)
     rows = count_cells(recipe, out or _default_folder(recipe.name), tuple(only or ()))
@@ -116,6 +116,9 @@ def pack(
     out: Annotated[Path, typer.Option(help="Folder to write into, such as lab/results/NAME.")],
     encoder: EncoderOption = None,
     method: MethodOption = None,
+    complete: Annotated[
+        bool, typer.Option("--complete", help="Only tasks and label budgets with all encoders and seeds of a method.")
+    ] = False,
 ) -> None:
     """Write the finished cells of a run as one JSONL file a task, without predictions; reports read these, too.
 
@@ -123,7 +126,7 @@ def pack(
     """
     from trunkline_lab.benchmark.store import pack as write_packed
 
-    for path in write_packed(folder, out, encoders=encoder or (), methods=method or ()):
+    for path in write_packed(folder, out, encoders=encoder or (), methods=method or (), complete=complete):
         typer.echo(f"{path}")
 
 

@@ -30,7 +30,7 @@ def mix(
     from trunkline.ui import say
     from trunkline_lab.data.finder import CardFinder
     from trunkline_lab.data.mixing import describe_mixture
-    from trunkline_lab.ui.mixture import mixture_table
+    from trunkline_lab.ui.data import mixture_table
 
     report = describe_mixture(load_recipe(recipe, MixtureRecipe), say, CardFinder())
     if out is not None:
@@ -134,7 +134,7 @@ def where_data(
 
     from trunkline_lab.data.cards import DATA_VARIABLE
     from trunkline_lab.data.where import where
-    from trunkline_lab.ui.where import print_where
+    from trunkline_lab.ui.data import print_where
 
     rows = where(names or ())
     if as_json:

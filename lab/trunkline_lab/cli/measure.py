@@ -106,6 +106,69 @@ def near_duplicates(context: typer.Context) -> None:
     _pass_on("speed.near_duplicates", context)
 
 
+def conflict(
+    targets: Annotated[
+        list[Path], typer.Argument(help="A recipe to measure before a run, or folders of runs to compare.")
+    ],
+    out: Annotated[Path, typer.Option(help="Folder of the report: conflict.json and plots.")],
+    encoder: Annotated[str | None, typer.Option(help="With a recipe: a bundle or encoder instead of its own.")] = None,
+    batches: Annotated[int, typer.Option(min=2, help="With a recipe: batches of each family.")] = 16,
+    as_json: JsonFlag = False,
+) -> None:
+    """Compare the families' gradients on the backbone, layer by layer: where do they collide?
+
+    Example: trunkline-lab conflict runs/naive runs/task-primary --out conflict
+    """
+    from trunkline.config import PrefinetuneRecipe, load_recipe
+    from trunkline.ui import training_bar
+    from trunkline_lab.conflict.measure import FILE, ConflictLog
+    from trunkline_lab.conflict.plots import conflict_report, print_conflict
+    from trunkline_lab.conflict.report import conflict_of_bundle
+    from trunkline_lab.data.finder import CardFinder
+
+    out.mkdir(parents=True, exist_ok=True)
+    folders = {path.name: path for path in targets}
+    if len(targets) == 1 and targets[0].suffix in (".yaml", ".yml"):
+        recipe = load_recipe(targets[0], PrefinetuneRecipe)
+        with training_bar(recipe.name) as report:
+            measured = conflict_of_bundle(recipe, encoder, batches, report=report, finder=CardFinder())
+        ConflictLog(out / FILE).write(0, measured)
+        folders = {recipe.name: out}
+    found = conflict_report(folders, out)
+    typer.echo(json.dumps(found, indent=2)) if as_json else print_conflict(found)
+
+
+def size(
+    bundles: Annotated[list[Path], typer.Argument(help="Folders of bundles with graphs.")],
+    task: Annotated[list[str] | None, typer.Option(help="Only this task; repeatable.")] = None,
+    length: Annotated[
+        list[int] | None, typer.Option(help="Tokens of a text; repeatable. 16, 32, 64 and 128 by default.")
+    ] = None,
+    separate: Annotated[
+        bool, typer.Option("--separate/--no-separate", help="Open as many models as there are tasks, to compare.")
+    ] = True,
+    report: Annotated[Path | None, typer.Option(help="Write the records as JSON here.")] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Measure bytes, memory and milliseconds of bundles, beside separate models.
+
+    Example: trunkline-lab size deployed
+    """
+    from trunkline.atomic import write_atomic
+    from trunkline_lab.size.report import LENGTHS, SizeOptions, report_size
+    from trunkline_lab.size.show import print_sizes
+
+    options = SizeOptions(tuple(task) if task else None, tuple(length or LENGTHS), separate=separate)
+    records = [report_size(bundle, options) for bundle in bundles]
+    if report is not None:
+        write_atomic(report, json.dumps(records, indent=2) + "\n")
+    if as_json:
+        typer.echo(json.dumps(records, indent=2))
+        return
+    for record in records:
+        print_sizes(record)
+
+
 def litert(
     source: Annotated[str, typer.Argument(help="The folder of a bundle with weights for torch, or an encoder.")],
     out: Annotated[Path, typer.Option(help="The folder to write.")],

@@ -93,17 +93,9 @@ def measure_conflict(
         backward: Yields the gradients of a loss for the parameters.
 
     Returns:
-        Plain data. `batches`, `families`, `losses` (a list of mean losses by family, with and without adapters) and
-        `rows`, one for each setting of the adapters, pair of families and group of parameters; their keys:
-
-        - `adapters`: whether the batches went through the primary adapters (false only, if there are none);
-        - `families`: the pair; `group`: see `shared_parameters`; `batches`: those where neither gradient is zero;
-        - `cosine`: mean over batches, with its standard error `cosine_se`;
-        - `conflict`: the share of batches with a negative cosine;
-        - `norm_ratio`: geometric mean of the first family's norm over the second's; `log_ratio_se` is the standard
-          error of its logarithm;
-        - `within`, `within_se`: for each family of the pair, the mean cosine of one batch and the next;
-        - `corrected`, `corrected_se`: see `without_noise`.
+        Plain data. `batches`, `families`, `losses` (mean losses by family, with and without adapters) and `rows`, one
+        for each setting of `adapters`, pair of `families` and `group` of parameters (see `shared_parameters`): the
+        number of `batches` where neither gradient is zero, and the measures that lab/docs/conflict.md lists.
 
     Raises:
         TrunklineError: Fewer than two families or batches, or a backbone that is not trained.

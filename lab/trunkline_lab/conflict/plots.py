@@ -34,8 +34,8 @@ Line = Mapping[str, Any]
 def conflict_report(folders: Mapping[str, Path], out: Path) -> dict[str, Any]:
     """Compares the conflict that runs have measured; writes `conflict.json` and the plots.
 
-    For each pair of families: `cosine-A-B.png` (each layer, with noise floor and, below, corrected for noise),
-    `norm-ratio-A-B.png`, and `conflict-A-B.png` (over steps) where there is more than one step.
+    For each pair of families: `cosine-A-B.png` (each layer, with noise floor and, below, corrected for noise), and
+    `conflict-A-B.png` (over steps) where there is more than one step.
 
     Args:
         folders: Folder of each run, with its `conflict.jsonl`, by the name that the plots give it.
@@ -54,7 +54,6 @@ def conflict_report(folders: Mapping[str, Path], out: Path) -> dict[str, Any]:
         lines = [line for line in report["lines"] if tuple(line["families"]) == pair]
         name = "-".join(pair)
         plots.append(plot_cosines(lines, out / f"cosine-{name}.png"))
-        plots.append(plot_norms(lines, out / f"norm-ratio-{name}.png"))
         if any(len(line["steps"]) > 1 for line in lines):
             plots.append(plot_over_time(lines, out / f"conflict-{name}.png"))
     report["plots"] = [path.name for path in plots]
@@ -122,7 +121,7 @@ def plot_cosines(lines: Sequence[Line], path: Path) -> Path:
         _layers(above, names, lines, number, _points(line, "cosine", "margin"))
         for family, marker in zip((first, second), _WITHIN, strict=True):
             look = {"label": "", "marker": marker, "linewidth": 1.1}
-            _layers(middle, names, lines, number, _points(line, "within", "within_se", family=family), **look)
+            _layers(middle, names, lines, number, _points(line, "within", "within_se", family), **look)
         told = {name: row["corrected_se"] or 0.0 for name, row in line["groups"].items()}
         points = _points(line, "corrected", "corrected_se")
         _layers(below, names, lines, number, {name: v for name, v in points.items() if told[name] <= _MOST_ERROR})
@@ -140,28 +139,6 @@ def plot_cosines(lines: Sequence[Line], path: Path) -> Path:
     _legend(figure, above, {f"within {family}": mark for family, mark in zip((first, second), _WITHIN, strict=True)})
     subtitle = "below 0 the families collide; noise draws all cosines towards 0, those within a family as well"
     _title(figure, f"{first} against {second}: do the gradients agree?", subtitle)
-    return _save(figure, path)
-
-
-def plot_norms(lines: Sequence[Line], path: Path) -> Path:
-    """Draws how much larger one family's gradient is in each layer; arguments as for `plot_cosines`."""
-    first, second = lines[0]["families"]
-    figure, (axes,) = _canvas(4.4, (1,))
-    names = levels({name for line in lines for name in line["groups"]})
-    for number, line in enumerate(lines):
-        _layers(axes, names, lines, number, _points(line, "norm_ratio", "ratio_margin", factor=True))
-    axes.set_yscale("log")
-    axes.axhline(1, color=_INK, linewidth=0.9, zorder=1)
-    _style(axes, f"norm of {first} / norm of {second}")
-    _ratio_ticks(axes)
-    _name_layers(axes, names)
-    axes.set_xlabel("layer", color=_SOFT, size=9)
-    _legend(figure, axes)
-    _title(
-        figure,
-        f"{first} against {second}: whose gradient is larger?",
-        f"above 1 it is that of {first}; weighted losses; log scale; bars: 95 %",
-    )
     return _save(figure, path)
 
 
@@ -200,18 +177,14 @@ def _canvas(height: float, rows: Sequence[float]) -> tuple[Any, Any]:
     return figure, figure.subplots(len(rows), 1, squeeze=False, height_ratios=rows)[:, 0]
 
 
-def _points(
-    line: Line, key: str, error: str, *, family: str | None = None, factor: bool = False
-) -> dict[str, tuple[float, float, float]]:
-    """For each layer its value and how far the error bar goes down and up; a factor has the error of its logarithm."""
+def _points(line: Line, key: str, error: str, family: str | None = None) -> dict[str, tuple[float, float]]:
+    """For each layer its value and half the length of its error bar."""
     found = {}
     for name in levels(line["groups"]):
         row = line["groups"][name]
         value, width = (row[key], row[error]) if family is None else (row[key][family], row[error][family])
-        width = width or 0.0
         if value is not None:
-            down, up = (value - value * math.exp(-width), value * math.exp(width) - value) if factor else (width, width)
-            found[name] = value, down, up
+            found[name] = value, width or 0.0
     return found
 
 
@@ -220,16 +193,16 @@ def _layers(
     names: Sequence[str],
     lines: Sequence[Line],
     number: int,
-    points: Mapping[str, tuple[float, float, float]],
+    points: Mapping[str, tuple[float, float]],
     **changes: Any,
 ) -> None:
     """One line through its layers, moved sideways a little by its number; `changes` are to its look."""
     last = len(lines) - 1
     shift = (number - last / 2) * min(_SPREAD, _WIDEST / max(1, last))
     # Where there is no point the line is broken.
-    values, down, up = zip(*(points.get(name, (math.nan,) * 3) for name in names), strict=True)
+    values, widths = zip(*(points.get(name, (math.nan,) * 2) for name in names), strict=True)
     look = {"linewidth": 1.6, "elinewidth": 1.1, "capsize": 0, **_look(lines, number), **changes}
-    axes.errorbar([index + shift for index in range(len(names))], values, (down, up), **look)
+    axes.errorbar([index + shift for index in range(len(names))], values, widths, **look)
 
 
 def _look(lines: Sequence[Line], number: int) -> dict[str, Any]:
@@ -252,15 +225,6 @@ def _style(axes: Any, what: str) -> None:
     axes.tick_params(axis="x", colors=_INK, labelsize=9)
     axes.tick_params(axis="y", colors=_SOFT, labelsize=8)
     _bare(axes, "y")
-
-
-def _ratio_ticks(axes: Any) -> None:
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
-
-    axes.yaxis.set_major_locator(LogLocator(10, subs=(1, 2, 5)))
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axes.yaxis.set_minor_locator(NullLocator())
-    axes.yaxis.set_minor_formatter(NullFormatter())
 
 
 def _name_layers(axes: Any, names: Sequence[str]) -> None:

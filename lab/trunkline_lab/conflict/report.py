@@ -95,14 +95,9 @@ def conflict_of_bundle(
         encoder: A bundle, whose primary adapters are taken, or an encoder; the recipe's own by default.
         n_batches: How many batches of each family are compared.
         fit_steps: Steps of fitting the objectives' parameters.
-        report: How the caller follows it.
-        finder: Knows what the names of sources mean.
 
     Returns:
-        What `measure_conflict` returns, with `encoder` and `fit_steps`.
-
-    Raises:
-        TrunklineError: Data or encoder problems, or fewer than two families or batches.
+        What `measure_conflict` returns, with `encoder` and `fit_steps`; errors as there.
     """
     report = report or Report()
     name = encoder or recipe.encoder

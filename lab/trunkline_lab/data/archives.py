@@ -69,11 +69,7 @@ def read_members(path: str | Path, pattern: str, *, limit: int | None = None) ->
 
 
 def unpacked(path: Path, member: str) -> Path:
-    """One file of an archive, unpacked into the cache unless it is there already.
-
-    Raises:
-        DataError: As for `read_members`.
-    """
+    """One file of an archive, unpacked into the cache unless it is there already; errors as for `read_members`."""
     state = path.stat() if path.is_file() else None
     key = f"{path.resolve()} {state.st_size} {state.st_mtime_ns} {member}" if state else ""
     target = cache_folder() / "unpacked" / hashlib.sha256(key.encode()).hexdigest()[:24] / Path(member).name

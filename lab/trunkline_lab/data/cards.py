@@ -217,11 +217,7 @@ def has_data_folder() -> bool:
 
 
 def data_folder() -> Path:
-    """The folder of the data sets, which the environment variable TRUNKLINE_DATA names.
-
-    Raises:
-        TrunklineError: It is not set.
-    """
+    """The folder of the data sets, which TRUNKLINE_DATA names; a TrunklineError if it is not set."""
     folder = os.environ.get(DATA_VARIABLE)
     if not folder:
         raise TrunklineError(

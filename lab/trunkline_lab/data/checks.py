@@ -96,21 +96,6 @@ def tasks_here() -> list[str]:
     return [card.name for card in tasks if set(held_out_splits(card.splits)) <= set(card.splits_here())]
 
 
-def benchmark_index(cards: Sequence[str], threshold: float = 0.8, min_words: int = 5) -> OverlapIndex:
-    """Indexes the dev and test splits of cards, each under `CARD@SPLIT`.
-
-    Where a card takes these splits out of another one, they are exactly those parts.
-
-    Raises:
-        TrunklineError: No such card.
-        DataError: Files that are missing or malformed.
-    """
-    index = OverlapIndex(threshold, min_words)
-    for name in cards:
-        index.add(held_out_texts(load_card(name)))
-    return index
-
-
 def held_out_texts(card: Card) -> Iterator[tuple[str, str]]:
     """Yields owner (`CARD@SPLIT`) and text of all dev and test examples of a card."""
     for split in held_out_splits(card.splits):

@@ -29,19 +29,7 @@ _QUANTILES = {"p5": 0.05, "p25": 0.25, "median": 0.5, "p75": 0.75, "p95": 0.95}
 
 
 def list_cards_table(role: str | None = None, family: str | None = None) -> list[dict[str, Any]]:
-    """The cards that come with the package, one row each, in alphabetical order.
-
-    Args:
-        role: `task` or `source`; both by default.
-        family: `ner`, `classification`, `qa` or `text`; all by default.
-
-    Returns:
-        `name`, `role`, `family`, `kind`, `licence`, number of `labels`, `counts` by split, and whether the files are
-        `here`.
-
-    Raises:
-        TrunklineError: Another role or family.
-    """
+    """The cards that come with the package, a row each, by name; only those of a role and a family of `FAMILIES`."""
     for given, known in ((role, ROLES), (family, FAMILIES)):
         if given is not None and given not in known:
             raise TrunklineError(
@@ -67,15 +55,9 @@ def list_cards_table(role: str | None = None, family: str | None = None) -> list
 def show(name: str | Path) -> dict[str, Any]:
     """Everything that a card says, its labels as the concepts they are, and where its files are looked for.
 
-    Args:
-        name: A card's name or its YAML file.
-
     Returns:
         The card's keys; `files` has for each split a list of `path`, `member`, `options`, `file` (on this machine;
         None without a data folder), `here` and `bytes` (None for what is not here or is a folder).
-
-    Raises:
-        TrunklineError: No such card, or a card with problems.
     """
     card = load_card(name)
     content = card.model_dump(mode="json", by_alias=True)
@@ -93,15 +75,8 @@ def show(name: str | Path) -> dict[str, Any]:
 def stats(name: str | Path, split: str | None = None) -> dict[str, Any]:
     """Counts what is in the splits of a card, each in one pass that keeps no text.
 
-    Args:
-        name: A card's name or its YAML file.
-        split: One split; all by default.
-
     Returns:
-        `name`, `title`, `kind`, `family`, `licence` and `splits`: for each the result of `count`.
-
-    Raises:
-        TrunklineError: No such card or split, or data that is missing or is not as the card says.
+        `name`, `title`, `kind`, `family`, `licence` and `splits`: for each (or one) the result of `count`.
     """
     card = load_card(name)
     chosen = card.splits if split is None else (split,)

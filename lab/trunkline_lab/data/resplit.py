@@ -25,11 +25,7 @@ class Resplit(BaseModel):
 
 
 def divide(examples: list[Example], base: str, resplit: Mapping[str, Resplit]) -> dict[str, list[Example]]:
-    """Takes the splits of `resplit` out of the examples of `base`, one after the other; the order is kept.
-
-    Returns:
-        The examples of each split that was taken out, and under `base` those that are left.
-    """
+    """Takes the splits of `resplit` out of the examples of `base` in turn, their order kept; the rest is `base`."""
     left = list(examples)
     total = len({_key(example) for example in examples})
     parts: dict[str, list[Example]] = {}

@@ -43,11 +43,7 @@ DEFAULTS = LiteRtOptions()
 
 
 def find_python() -> str:
-    """An interpreter that has LiteRT's packages: this one, or the one that `TRUNKLINE_LITERT_PYTHON` names.
-
-    Raises:
-        TrunklineError: Neither is there.
-    """
+    """An interpreter that has LiteRT's packages: this one, or that of `TRUNKLINE_LITERT_PYTHON`; else an error."""
     if all(importlib.util.find_spec(module) is not None for module in MODULES):
         return sys.executable
     named = os.environ.get(PYTHON, "")
@@ -157,11 +153,7 @@ class LiteRtProcess:
 
 @contextlib.contextmanager
 def open_litert(folder: Path, threads: int = 1, python: str | None = None) -> Iterator[LiteRtProcess]:
-    """Opens the files of an export.
-
-    Raises:
-        TrunklineError: No LiteRT, or files that cannot be opened.
-    """
+    """Opens the files of an export; a TrunklineError without LiteRT, or if they cannot be opened."""
     interpreter = python or find_python()
     with (
         tempfile.TemporaryDirectory(prefix="litert-") as scratch,

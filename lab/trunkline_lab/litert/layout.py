@@ -145,11 +145,7 @@ class Layout:
         return filled
 
     def length_for(self, tokens: int) -> int:
-        """The shortest length that holds so many tokens.
-
-        Raises:
-            TrunklineError: There is none.
-        """
+        """The shortest length that holds so many tokens; a TrunklineError if there is none."""
         for length in self.lengths:
             if tokens <= length:
                 return length
@@ -171,11 +167,7 @@ def signature(length: int) -> str:
 
 
 def layout_of(weights: BackboneWeights, options: LiteRtOptions) -> Layout:
-    """The layout of the files to be made.
-
-    Raises:
-        TrunklineError: Options that do not fit the encoder; all of them are named.
-    """
+    """The layout of the files to be made; a TrunklineError with all options that do not fit the encoder."""
     config = weights.config
     problems = options.problems(config.max_length)
     if problems:
@@ -213,11 +205,7 @@ def write_layout(layout: Layout, folder: Path) -> bytes:
 
 
 def read_layout(folder: Path) -> Layout:
-    """Reads `litert.json`.
-
-    Raises:
-        TrunklineError: It is missing, damaged or of a later version.
-    """
+    """Reads `litert.json`; a TrunklineError if it is missing, damaged or of a later version."""
     path = folder / LAYOUT
     known = {item.name for item in dataclasses.fields(Layout)}
     try:

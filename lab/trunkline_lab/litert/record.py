@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from trunkline.atomic import write_atomic
 from trunkline.bundle.manifest import TOKENIZER
 from trunkline.export.bundle import COMPARED_TEXTS, Source, load_source, prepare_weights, spread
 from trunkline.export.options import QUANTISED_TOLERANCE, ExportOptions
-from trunkline.export.parity import Adapter, Tolerance, check_parity
-from trunkline_lab.litert.export import export_litert, open_litert
-from trunkline_lab.litert.gate import litert_run
+from trunkline.export.parity import Adapter, Outputs, Rows, Run, Tolerance, check_parity
+from trunkline_lab.deployment_formats import adapter_inputs
+from trunkline_lab.litert.export import LiteRtProcess, export_litert, open_litert
 from trunkline_lab.litert.layout import LENGTHS, LiteRtOptions
 
 FLOAT_TOLERANCE = Tolerance(1e-3, 1e-2, 0.9999)
@@ -64,3 +67,17 @@ def litert_options(source: Source, weights: str) -> LiteRtOptions:
     labels = max([32, *(len(task.labels) for task in bundle.tasks.values())])
     lengths = (*(length for length in LENGTHS if length < longest), longest)
     return LiteRtOptions(lengths, ranks, labels, "int8" if weights == "int8" else "float32")
+
+
+def litert_run(process: LiteRtProcess, adapters: Mapping[str, Adapter]) -> Run:
+    """What `check_parity` calls; rows are run one by one."""
+    inputs = {name: adapter_inputs(adapter.lora, adapter.head) for name, adapter in adapters.items()}
+
+    def run(rows: Rows, names: Sequence[str]) -> Outputs:
+        found = []
+        for ids, mask, pool, name in zip(rows["ids"], rows["mask"], rows["pool"], names, strict=True):
+            tokens = int(mask.sum())
+            found.append(process.run(ids[:tokens], pool[:, :tokens], inputs[name]))
+        return {name: np.stack([outputs[name] for outputs in found]) for name in found[0]}
+
+    return run

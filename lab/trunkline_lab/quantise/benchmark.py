@@ -48,11 +48,7 @@ def measure(name: str, setup: Setup) -> Found:
 
 
 def run(bundle: str, out: Path, sections: Sequence[str], amounts: Amounts) -> Found:
-    """Measures sections and writes `results.json` and `table.md` after each; all that are missing if none is named.
-
-    Raises:
-        TrunklineError: The results that are there are of another backbone.
-    """
+    """Measures sections, by default those that are missing; writes `results.json` and `table.md` after each."""
     names = sections or [name for name in SECTIONS if name not in read(out).get("sections", {})]
     with limited_threads(1):
         setup = prepare(bundle, amounts)

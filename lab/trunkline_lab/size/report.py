@@ -108,11 +108,7 @@ def part_sizes(manifest: Manifest) -> dict[str, int]:
 
 
 def run_worker(request: Mapping[str, Any]) -> dict[str, Any]:
-    """What `size_worker` answers, from a new process with one thread.
-
-    Raises:
-        TrunklineError: It cannot.
-    """
+    """What `size_worker` answers, from a new process with one thread; a TrunklineError if it cannot."""
     threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
     done = subprocess.run(
         [sys.executable, "-m", WORKER, json.dumps(request)],

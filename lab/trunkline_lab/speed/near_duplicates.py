@@ -24,36 +24,9 @@ import numpy as np
 from trunkline.atomic import write_atomic
 from trunkline.data.overlap import OverlapIndex, jaccard, normalise, shingles
 
-ONSETS = [
-    "b",
-    "c",
-    "d",
-    "f",
-    "g",
-    "h",
-    "k",
-    "l",
-    "m",
-    "n",
-    "p",
-    "r",
-    "s",
-    "t",
-    "v",
-    "w",
-    "br",
-    "ch",
-    "cl",
-    "dr",
-    "fl",
-    "gr",
-    "pl",
-    "sh",
-    "st",
-    "th",
-    "tr",
-]
-VOWELS = ["a", "e", "i", "o", "u", "ai", "ea", "ee", "oa", "ou"]
+_ONSETS = "b c d f g h k l m n p r s t v w br ch cl dr fl gr pl sh st th tr"
+_VOWELS = "a e i o u ai ea ee oa ou"
+ONSETS, VOWELS = _ONSETS.split(), _VOWELS.split()
 CODAS = ["", "", "n", "r", "s", "t", "l", "nd", "st", "m"]
 VOCABULARY = 30_000
 PLANTED = 0.05

@@ -150,11 +150,7 @@ def work(content: str, options: type[OptionsT], run: Callable[[dict[str, Any], O
 
 
 def take_turns(starts: Sequence[Callable[[], Worker]], say: Callable[[str], None]) -> dict[str, Result]:
-    """Measures all cases, repeat by repeat in turn, each round in the other direction than the last.
-
-    Returns:
-        The workers' results by name.
-    """
+    """Measures all cases in turn, each round in the other direction than the last; their results by name."""
     workers: list[Worker] = []
     ready: list[Worker] = []
     try:

@@ -22,6 +22,7 @@ _LENGTHS = {
 }
 _COLUMNS = ("mean", "min", "p5", "p25", "median", "p75", "p95", "max")
 _BAR = 24
+_STATES = {"verified": "green", "differs": "bold red", "missing": "yellow"}
 
 
 def print_card_list(rows: Sequence[Mapping[str, Any]]) -> None:
@@ -101,6 +102,49 @@ def print_stats(stats: Mapping[str, Any], *, most: int = _LABELS_SHOWN) -> None:
                 lengths.add_row(words, f"{found[key]['mean']:.1f}", *(f"{found[key][name]:g}" for name in _COLUMNS[1:]))
         console.print(lengths)
         _print_labels(found.get("labels", ()), most)
+
+
+def mixture_table(report: Mapping[str, Any]) -> None:
+    """Prints what `trunkline_lab.data.mixing.describe_mixture` counted."""
+    table = Table("family", "source", "read", "removed", "left", "labelled", "concepts", "share", box=None)
+    for column in table.columns[2:]:
+        column.justify = "right"
+    for row in report["sources"]:
+        labelled = (f"{row['labelled']:,}", f"{row['concepts']:,}") if "labelled" in row else ("", "")
+        numbers = (f"{row['examples']:,}", f"{row['removed']:,}", f"{row['left']:,}")
+        table.add_row(row["family"], row["source"], *numbers, *labelled, f"{row['share']:.1%}")
+    console.print(table)
+    for family, total in report["totals"].items():
+        parts = ", ".join(f"{value:,} {name}" for name, value in total.items())
+        console.print(f"{family}: {parts}", style="bold", highlight=False)
+    if "decontaminated" in report:
+        names = report["decontaminated"]["against"]
+        console.print(f"without what stands in a dev or test part of {len(names)} tasks", style="dim")
+
+
+def print_where(rows: Sequence[Mapping[str, Any]], variable: str, folder: str | None) -> None:
+    """Prints the rows of `trunkline_lab.data.where.where`.
+
+    Args:
+        rows: The data sets.
+        variable: The environment variable that names the data folder.
+        folder: Its value, if it has one.
+    """
+    states = [file["state"] for row in rows for file in row["files"]]
+    for row in rows:
+        console.print(Text(row["name"], style="bold"), Text(row["title"]))
+        console.print(Text(f"  from {row['home']}, licence {row['licence']}"), highlight=False, soft_wrap=True)
+        if not row["files"]:
+            console.print("  no file to download", style="dim")
+        for file in row["files"]:
+            state = Text(file["state"], style=_STATES[file["state"]])
+            line = Text(f"  ${variable}/{file['path']}  {file['bytes']:,} bytes  ").append(state)
+            console.print(line, highlight=False, soft_wrap=True)
+            console.print(Text(f"    sha256 {file['sha256']}", style="dim"), highlight=False, soft_wrap=True)
+    if folder is None:
+        console.print(f"{variable} is not set: put the files into a folder as above, and set {variable} to it.")
+    counts = ", ".join(f"{states.count(state):,} {state}" for state in _STATES)
+    console.print(f"{len(states):,} files: {counts}", style="dim", highlight=False)
 
 
 def _split_counts(counts: Mapping[str, int]) -> str:

@@ -12,18 +12,10 @@ from trunkline.errors import TrunklineError
 from trunkline.training import read_rows
 from trunkline_lab.ui.plots import _HEAD, _INK, _SOFT, _bare, _figure, _save, _title
 
-_COLOURS = [
-    "#2a7f9e",
-    "#d1603d",
-    "#5b8c3e",
-    "#8a5fb0",
-    "#b08a1f",
-    "#c0437a",
-    "#3c5aa6",
-    "#6b6b6b",
-    "#1d9a8a",
-    "#9e4a2a",
-]
+_COLOURS = (
+    *("#2a7f9e", "#d1603d", "#5b8c3e", "#8a5fb0", "#b08a1f"),
+    *("#c0437a", "#3c5aa6", "#6b6b6b", "#1d9a8a", "#9e4a2a"),
+)
 _HALF_LIFE = 0.012
 """Of all points; in the smoothed line a point that lies so far off counts half."""
 _LEAST_SPAN = 0.1
@@ -145,29 +137,30 @@ def _draw(panels: Sequence[Mapping[str, Any]], name: str, title: str, path: Path
 
 def _panel(axes: Any, panel: Mapping[str, Any], *, last: bool) -> None:
     colour = _COLOURS[panel["colour"] % len(_COLOURS)]
-    named: list[tuple[str, float, str]] = []
+    title = panel["title"]
     for number, (name, steps, values) in enumerate(panel.get("lines", ())):
         shade = _COLOURS[(panel["colour"] + 1 + number) % len(_COLOURS)]
-        axes.plot(steps, values, color=shade, linewidth=1.1, alpha=0.75, marker=_marker(steps), markersize=3)
-        named.append((name, values[-1], shade))
+        look = {"color": shade, "linewidth": 1.1, "alpha": 0.75, "marker": _marker(steps), "markersize": 3}
+        axes.plot(steps, values, label=name, **look)
     if "noisy" in panel:
         _, steps, values = panel["noisy"]
         axes.plot(steps, values, color=colour, linewidth=0.7, alpha=0.3)
         axes.plot(steps, _smooth(values), color=colour, linewidth=2)
         _set_limits(axes, values)
-        named.append((_short(_smooth(values)[-1]), _smooth(values)[-1], colour))
+        title = f"{title}: {_short(_smooth(values)[-1])}"
     if "bold" in panel:
         name, steps, values = panel["bold"]
         ink = _INK if panel.get("lines") else colour
-        axes.plot(steps, values, color=ink, linewidth=2.2, marker=_marker(steps), markersize=4)
-        named.append((f"{name} {_short(values[-1])}".strip(), values[-1], ink))
-    axes.set_title(panel["title"], loc="left", color=_INK, size=10.5)
+        axes.plot(steps, values, color=ink, linewidth=2.2, marker=_marker(steps), markersize=4, label=name)
+        title = f"{title}: {_short(values[-1])}"
+    if 0 < len(panel.get("lines", ())) < _MOST_NAMED:
+        axes.legend(frameon=False, fontsize=7, labelcolor=_SOFT, loc="center left", bbox_to_anchor=(1, 0.5))
+    axes.set_title(title, loc="left", color=_INK, size=10.5)
     _style(axes, last=last)
     if panel.get("share"):
         low, high = axes.get_ylim()
         more = max(0.0, _LEAST_SPAN - (high - low)) / 2
         axes.set_ylim(max(0.0, low - more), min(1.0, high + more))
-    _name_lines(axes, named)
 
 
 def _marker(steps: Sequence[float]) -> str | None:
@@ -202,32 +195,6 @@ def _style(axes: Any, *, last: bool) -> None:
     _bare(axes)
     if last:
         axes.set_xlabel("step", color=_SOFT, size=8.5)
-
-
-def _name_lines(axes: Any, named: Sequence[tuple[str, float, str]]) -> None:
-    """Writes each line's name at its end, moved up or down so that none covers another."""
-    if len(named) > _MOST_NAMED:
-        named = named[-1:]
-    (low, high), across = axes.get_ylim(), axes.get_yaxis_transform()
-    named = sorted(named, key=lambda item: item[1])
-    places = _spread([value for _, value, _ in named], low, high, (high - low) * 0.072)
-    for (name, value, colour), place in zip(named, places, strict=True):
-        where = {"xycoords": across, "xytext": (1.015, place), "textcoords": across, "va": "center"}
-        axes.annotate(name, (1.0, value), color=colour, size=8, annotation_clip=False, **where)
-
-
-def _spread(wanted: Sequence[float], low: float, high: float, gap: float) -> list[float]:
-    """Places at least `gap` apart and as near as can be to those wanted, which ascend: isotonic least squares."""
-    blocks: list[tuple[float, int]] = []  # what is left of neighbours that were joined: their mean and number
-    for number, value in enumerate(wanted):
-        mean, count = value - number * gap, 1
-        while blocks and blocks[-1][0] > mean:
-            before, more = blocks.pop()
-            mean, count = (mean * count + before * more) / (count + more), count + more
-        blocks.append((mean, count))
-    top = max(low, high - (len(wanted) - 1) * gap)
-    flat = [min(max(mean, low), top) for mean, count in blocks for _ in range(count)]
-    return [value + number * gap for number, value in enumerate(flat)]
 
 
 def _short(value: float) -> str:

@@ -95,7 +95,7 @@ class _Checked:
     def fit_predict(self, task: TaskData, encoder: Path, *, seed: int) -> PeerOutput:
         """See `Peer.fit_predict`."""
         from trunkline.training.checkpoint import seed_everything
-        from trunkline_lab.benchmark.peers.checks import check_task
+        from trunkline_lab.benchmark.peers.common import check_task
 
         check_task(self.name, PEERS[self.name].families, task)
         seed_everything(seed)
@@ -104,11 +104,7 @@ class _Checked:
 
 
 def get_peer(name: str) -> Peer:
-    """A peer by its name.
-
-    Raises:
-        TrunklineError: No such peer, or its package is not installed.
-    """
+    """A peer by its name; a TrunklineError if there is none, or its package is not installed."""
     entry = _entry(name)
     if entry.package and importlib.util.find_spec(entry.package) is None:
         raise TrunklineError(
@@ -120,11 +116,7 @@ def get_peer(name: str) -> Peer:
 
 
 def describe(name: str) -> dict[str, Any]:
-    """All that a peer's results depend on besides task, encoder and seed: its settings and the versions it runs on.
-
-    Raises:
-        TrunklineError: No such peer.
-    """
+    """All that a peer's results depend on besides task, encoder and seed: its settings, the versions it runs on."""
     distributions = sorted({"torch", "transformers", "scikit-learn", _entry(name).distribution} - {""})
     versions = {}
     for distribution in distributions:

@@ -8,12 +8,15 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from trunkline.errors import EncoderError
+from trunkline.errors import EncoderError, TrunklineError
 from trunkline.tasks import Scored, get_family, ner
 from trunkline.text.examples import NerExample, WordSpan
 from trunkline.text.words import split_words
+
+if TYPE_CHECKING:
+    from trunkline_lab.fitting import TaskData
 
 MAX_LENGTH = 256
 """Most tokens that a peer's encoder sees at once, special ones included."""
@@ -92,6 +95,29 @@ def load_model(folder: Path, kind: Any, **options: Any) -> Any:
             f"the encoder cannot be loaded ({str(error).splitlines()[0]})",
             expected="an encoder that transformers knows",
         ) from error
+
+
+def check_task(name: str, families: Sequence[str], task: TaskData) -> None:
+    """Refuses (TrunklineError) another family than the peer's, a missing train or dev part, and too few classes."""
+    if task.family not in families:
+        raise TrunklineError(
+            f"the peer {name} was given {task.name}, a task of the family {task.family}",
+            expected=f"a task of {' or '.join(families)}",
+        )
+    if not task.train or not task.dev:
+        raise TrunklineError(
+            f"task {task.name} has {len(task.train)} train and {len(task.dev)} dev examples",
+            expected="both, because peers are chosen or stopped on dev",
+            todo="Set a part of train aside for dev",
+        )
+    classes = set().union(*(get_family(task.family).classes(example) for example in task.train))
+    least = 2 if task.family == "classification" else 1
+    if len(classes) < least:
+        raise TrunklineError(
+            f"task {task.name} has {len(classes)} classes in train: {', '.join(sorted(classes)) or 'none'}",
+            expected=f"at least {least}",
+            todo="Give more labelled examples",
+        )
 
 
 def plain_words(example: Any) -> list[str]:

@@ -48,11 +48,7 @@ Column = str | int
 
 
 def read_rows(path: str | Path, options: RowsOptions) -> Iterator[tuple[int, list[str]]]:
-    """Yields the rows of a CSV or TSV file with the line on which each begins, the header included.
-
-    Raises:
-        DataError: A row with another number of columns than the first, or quotes that do not close.
-    """
+    """Yields the rows of a CSV or TSV file, header included, with their first lines; a DataError for broken rows."""
     lines = read_lines(path, encoding=options.encoding)
     rows = csv.reader(
         (f"{line}\n" for _, line in lines),

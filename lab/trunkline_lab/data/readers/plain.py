@@ -50,11 +50,7 @@ class PlainJsonlOptions(Passages):
 
 
 def read_corpus(path: str | Path, options: CorpusOptions) -> Iterator[PlainExample]:
-    """Yields the passages of the archive's files in its order, with every run of blanks as one.
-
-    Raises:
-        DataError: No such archive, a damaged one, no text in it, or bytes that are not text in `encoding`.
-    """
+    """Yields the passages of the archive's files in its order, with every run of blanks as one."""
     encoding = "latin-1" if options.fallback_encoding else options.encoding
     for name, content in read_members(path, options.members):
         where = f"{path}!{name}"

@@ -31,11 +31,7 @@ def read_spans(path: str | Path, options: SpansOptions) -> Iterator[NerExample]:
 
 
 def build_example(record: dict[str, Any], options: SpansOptions, path: str | Path, line: int) -> NerExample:
-    """A record with a text and its entities as an example; blanks at the ends are cut off.
-
-    Raises:
-        DataError: Missing keys, a blank text, or entities that are malformed or, unless kept, overlap.
-    """
+    """A record with a text and its entities as an example, blanks cut off; a DataError if it is malformed."""
     raw = get_key(record, options.text_key, path, line)
     text = require_text(raw, "text", path, line)
     entities = get_key(record, options.entities_key, path, line)
@@ -66,11 +62,7 @@ def _parts(entity: Any, options: SpansOptions, path: str | Path, line: int) -> t
 
 
 def trim_span(text: str, start: Any, end: Any, label: Any, path: str | Path, line: int) -> Span:
-    """A span of `text` without blanks at its ends.
-
-    Raises:
-        DataError: Offsets that are no whole numbers or outside of the text, a span without a word, an empty label.
-    """
+    """A span of `text` without blanks at its ends; a DataError if nothing or no label is left, or it lies outside."""
     numbers = all(isinstance(value, int) and not isinstance(value, bool) for value in (start, end))
     if not numbers or not 0 <= start < end <= len(text):
         raise DataError(

@@ -35,16 +35,13 @@ class TabfactOptions(FileOptions):
 
     tables: str = "tabfact_head.tar.gz"
     pattern: str = Field(default="data/all_csv/*", description="Shell pattern of the tables in the archive.")
-    keep_numbers: bool = Field(
-        default=False, description="Whether mentions without two letters in a row, such as `14` or `3rd`, are kept."
-    )
 
 
 def read_tabfact(path: str | Path, options: TabfactOptions) -> Iterator[NerExample]:
     """Yields the statements that mention a cell of a column whose header is a concept.
 
     Left out are links to headers and captions (rows up to 0), mentions that only repeat the header (`club` in the
-    column `club`), mentions such as `total` and `yes`, and, by default, bare numbers: what a number counts is said by
+    column `club`), mentions such as `total` and `yes`, and bare numbers: what a number counts is said by
     its column, not by itself.
     """
     tables = _load(path, options)
@@ -117,7 +114,7 @@ def _example(statement: str, headers: list[str], options: TabfactOptions, path: 
                 expected=f"a column from 0 to {len(headers) - 1}, as the table has",
             )
         label = _concept(headers[column]) if row > 0 and column >= 0 else ""
-        if label and _is_mention(match[1], label, options.keep_numbers):
+        if label and _is_mention(match[1], label):
             words = match[1].strip()
             first = begin + match[1].index(words)
             spans[Span(first, first + len(words), label)] = None
@@ -134,12 +131,12 @@ def _concept(header: str) -> str:
     return normalise_header(_GENITIVE.sub("", header), strict=True)
 
 
-def _is_mention(words: str, label: str, keep_numbers: bool) -> bool:
+def _is_mention(words: str, label: str) -> bool:
     plain = words.strip()
     # Statements are lemmatised and headers are not, so that plurals have to be seen as one word.
     if not plain or plain in _ANSWERS or _singular(plain) == _singular(label):
         return False
-    return keep_numbers or _LETTERS.search(_ORDINAL.sub(" ", plain)) is not None
+    return _LETTERS.search(_ORDINAL.sub(" ", plain)) is not None
 
 
 def _singular(words: str) -> list[str]:

@@ -56,7 +56,7 @@ def _versions() -> dict[str, str]:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Makes what is missing, runs sections and writes results.json, table.md and deployment.png."""
+    """Makes what is missing, runs sections and writes results.json and table.md."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("lab/results/deployment"))
     parser.add_argument("--sections", nargs="*", choices=SECTIONS, default=list(SECTIONS))
@@ -65,7 +65,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     from trunkline.atomic import write_atomic
     from trunkline.versions import git_state, hardware
     from trunkline_lab.speed.deployment.make import make_all
-    from trunkline_lab.speed.deployment.plot import plot
 
     options = Options(**{field.name: getattr(given, field.name) for field in fields(Options)})
     for name, why in make_all(options, say).items():
@@ -78,8 +77,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
         content["parts"][name] = timed(partial(measure, name, options))
         write_atomic(path, json.dumps(content, indent=2) + "\n")
         write_atomic(given.out / "table.md", page(content, parts(options)))
-    if "one" in content["parts"]:
-        plot(content, given.out / "deployment.png")
     say((given.out / "table.md").read_text(encoding="utf-8"))
 
 

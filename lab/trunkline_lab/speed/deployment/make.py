@@ -28,8 +28,7 @@ from trunkline_lab.data.cards import load_card
 from trunkline_lab.deployment_formats import export_merged
 from trunkline_lab.litert.export import PYTHON
 from trunkline_lab.litert.record import litert_record
-from trunkline_lab.speed.deployment.cases import EIGHT, FORK, RANK, TARGETS, TWENTY, Options
-from trunkline_lab.speed.deployment.rows import write_rows
+from trunkline_lab.speed.deployment.cases import EIGHT, FORK, RANK, TARGETS, TWENTY, Options, write_rows
 
 SAMPLES = {"ner": ("sample_events", "sample_orders"), "classification": ("sample_intents", "sample_triage")}
 _TRAIN = 48
@@ -39,13 +38,9 @@ Say = Callable[[str], None]
 
 
 def make_all(options: Options, say: Say) -> dict[str, str]:
-    """Makes what is not there yet.
-
-    Returns:
-        What could not be made, name -> why.
-    """
+    """Makes what is not there yet; returns what could not be made, name -> why."""
     start = load_any(options.bundle)
-    _once(options.place("base"), lambda out: _save(start, out), say)
+    _once(options.place("base"), lambda out: save_bundle(start, out), say)
     _bundles(options, start, say)
     _exports(options, say)
     _peers(options, start, say)
@@ -55,7 +50,7 @@ def make_all(options: Options, say: Say) -> dict[str, str]:
     os.environ[PYTHON] = options.litert_python
     few = ExportOptions(weights="int8", tasks=("task-00",), gate=False)
     try:
-        _once(options.place("litert"), lambda out: _litert(options, out, few), say)
+        _once(options.place("litert"), lambda out: litert_record(str(options.place("torch-low")), out, few), say)
     except TrunklineError as error:
         return {"litert": str(error)}
     return {}
@@ -67,7 +62,7 @@ def _bundles(options: Options, start: Loaded, say: Say) -> None:
     def low(out: Path) -> None:
         bare = _forked(start, 0)
         tasks = {f"task-{n:02}": _task(bare, n, own=True) for n in range(TWENTY)}
-        _save(dataclasses.replace(bare, tasks=tasks), out)
+        save_bundle(dataclasses.replace(bare, tasks=tasks), out)
 
     def forked(out: Path) -> None:
         bare = _forked(start, FORK)
@@ -77,7 +72,7 @@ def _bundles(options: Options, start: Loaded, say: Say) -> None:
         both = dataclasses.replace(bare, primaries=primaries)
         tasks = {f"head-{n}": _task(both, n, own=False) for n in range(EIGHT)}
         tasks |= {f"lora-{n}": _task(bare, n, own=True) for n in range(EIGHT)}
-        _save(dataclasses.replace(both, tasks=tasks), out)
+        save_bundle(dataclasses.replace(both, tasks=tasks), out)
 
     for name, make in (("low", low), ("forked", forked)):
         _once(options.place(f"torch-{name}"), make, say)
@@ -96,7 +91,7 @@ def _exports(options: Options, say: Say) -> None:
     }
     for name, (source, export) in made.items():
         _once(options.place(name), partial(_export, source, export), say)
-    _once(options.place("merged-int8"), lambda out: _merged(low, out, int8), say)
+    _once(options.place("merged-int8"), lambda out: export_merged(low, "task-00", out, int8), say)
 
 
 def _peers(options: Options, start: Loaded, say: Say) -> None:
@@ -123,20 +118,8 @@ def _once(place: Path, make: Callable[[Path], Any], say: Say) -> None:
     part.rename(place)
 
 
-def _save(loaded: Loaded, out: Path) -> None:
-    save_bundle(loaded, out)
-
-
 def _export(source: Path, options: ExportOptions, out: Path) -> None:
     export_bundle(source, out, options)
-
-
-def _merged(source: Path, out: Path, options: ExportOptions) -> None:
-    export_merged(source, "task-00", out, options)
-
-
-def _litert(options: Options, out: Path, few: ExportOptions) -> None:
-    litert_record(str(options.place("torch-low")), out, few)
 
 
 def _forked(start: Loaded, fork: int) -> Loaded:

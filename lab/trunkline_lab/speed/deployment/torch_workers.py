@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from trunkline_lab.speed.deployment.cases import EIGHT, Options
-from trunkline_lab.speed.deployment.rows import read_rows
+from trunkline_lab.speed.deployment.cases import EIGHT, Options, read_rows
 from trunkline_lab.speed.side_by_side import Missing
 
 Call = Callable[[], Any]

@@ -16,8 +16,7 @@ from trunkline.bundle.parts import read_task
 from trunkline.engine.onnx import open_session
 from trunkline.errors import TrunklineError
 from trunkline.model import load
-from trunkline_lab.speed.deployment.cases import EIGHT, Options
-from trunkline_lab.speed.deployment.rows import read_rows
+from trunkline_lab.speed.deployment.cases import EIGHT, Options, read_rows
 from trunkline_lab.speed.side_by_side import Missing
 
 Call = Callable[[], Any]

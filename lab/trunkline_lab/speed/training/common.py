@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from trunkline.encoder.architectures import LINEARS
 from trunkline.encoder.bundle_files import Loaded, load_any
+from trunkline.encoder.encoder import Encoder, TokenBatch
+from trunkline.encoder.lora import LoraAdapter, linear_shape
 from trunkline.prefinetune.objectives import get_prefinetune_family
 from trunkline.tasks import get_family
 from trunkline.text.words import split_words
@@ -139,3 +142,39 @@ def top_operations(step: Callable[[], None], count: int = 15) -> list[dict[str, 
 
 def _order(count: int, options: Options) -> list[int]:
     return [int(i) for i in np.random.default_rng(options.seed).permutation(count)]
+
+
+class Flops(NamedTuple):
+    """Operations, a multiplication and an addition being two: all that are `done`, and those for `real` tokens.
+
+    What is computed for padding, and for attention between texts that share a row, is only in `done`.
+    """
+
+    done: int
+    real: int
+
+
+def step_flops(encoder: Encoder, adapter: LoraAdapter | None, batch: TokenBatch) -> Flops:
+    """Operations of a forward and backward pass in which the whole encoder and the adapter are trained.
+
+    Each product of the forward pass has two in the backward pass, one by each factor. Products of the objective are
+    not counted.
+    """
+    rows, width = batch.input_ids.shape
+    lengths = batch.segments[batch.segments >= 0].unique(return_counts=True)[1]
+    done = _passes(encoder, adapter, rows * width, rows * width * width)
+    real = _passes(encoder, adapter, int(lengths.sum()), int((lengths**2).sum()))
+    return Flops(3 * done, 3 * real)
+
+
+def _passes(encoder: Encoder, adapter: LoraAdapter | None, tokens: int, pairs: int) -> int:
+    """Operations of a forward pass with so many tokens and pairs of tokens that attend to each other."""
+    config = encoder.config
+    weights = sum(outputs * inputs for outputs, inputs in (linear_shape(config, name) for name in LINEARS))
+    products = config.n_layers * weights
+    if adapter is not None:
+        products += sum(parameter.numel() for parameter in adapter.parameters())
+    if encoder.embeddings.project is not None:
+        products += encoder.embeddings.project.weight.numel()
+    # Scores and context: each one product of `hidden_size` numbers for every pair.
+    return 2 * tokens * products + 2 * config.n_layers * 2 * pairs * config.hidden_size

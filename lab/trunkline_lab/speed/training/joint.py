@@ -17,8 +17,7 @@ from trunkline.training import Report
 from trunkline_lab.data.finder import CardFinder
 from trunkline_lab.speed.gate import Gate
 from trunkline_lab.speed.training.cases import Options
-from trunkline_lab.speed.training.common import Stopwatch, start_of, top_operations, train
-from trunkline_lab.speed.training.flops import step_flops
+from trunkline_lab.speed.training.common import Stopwatch, start_of, step_flops, top_operations, train
 
 _MATMUL_FLOPS = 3e11  # of a repeat
 

@@ -27,40 +27,34 @@ from trunkline_lab.speed.training.common import (
     dropout_of,
     sentences,
     start_of,
+    step_flops,
     train,
     trainer_plan,
 )
-from trunkline_lab.speed.training.flops import step_flops
 
 LORA = AdapterSection(rank=8, alpha=16.0, targets=("query", "value"))
 
 
-class LoraTagger(nn.Module):
-    """LoRA on the branch and a linear head, trained on a frozen encoder."""
-
-    def __init__(self, encoder: Encoder, labels: int) -> None:
-        super().__init__()
-        self.lora = LoraAdapter(lora_config(LORA, encoder.config, encoder.fork), encoder.config)
-        self.head = nn.Linear(encoder.config.hidden_size, labels)
-
-    def forward(self, encoder: Encoder, batch: TokenBatch, dropout: float) -> Tensor:
-        """[words, labels] logits."""
-        with torch.no_grad():
-            states = encoder.trunk(batch)
-        return self.head(F.dropout(batch.pool(encoder.read(states, batch, self.lora)), dropout, self.training))
-
-
 class Tagger(nn.Module):
-    """An encoder and a linear head, both trained."""
+    """A linear head on a frozen encoder with LoRA, or on one that is trained whole."""
 
-    def __init__(self, encoder: Encoder, labels: int) -> None:
+    def __init__(self, encoder: Encoder, labels: int, lora: bool) -> None:
         super().__init__()
-        self.encoder = encoder
+        self.encoder, self.adapter = encoder, None
+        if lora:
+            encoder.requires_grad_(False)
+            self.adapter = LoraAdapter(lora_config(LORA, encoder.config, encoder.fork), encoder.config)
         self.head = nn.Linear(encoder.config.hidden_size, labels)
 
-    def forward(self, encoder: Encoder, batch: TokenBatch, dropout: float) -> Tensor:
+    def forward(self, batch: TokenBatch, dropout: float) -> Tensor:
         """[words, labels] logits."""
-        return self.head(F.dropout(batch.pool(encoder(batch)), dropout, self.training))
+        if self.adapter is None:
+            features = self.encoder(batch)
+        else:
+            with torch.no_grad():
+                states = self.encoder.trunk(batch)
+            features = self.encoder.read(states, batch, self.adapter)
+        return self.head(F.dropout(batch.pool(features), dropout, self.training))
 
 
 def tagger(options: Options, channel: IO[str], *, lora: bool, batch: int | None) -> None:
@@ -70,14 +64,8 @@ def tagger(options: Options, channel: IO[str], *, lora: bool, batch: int | None)
     accelerator, precision = accelerator_of()
     encoder = start.encoder.to(accelerator.device)
     rate = dropout_of(options, start)
-    model: nn.Module
-    if lora:
-        encoder.requires_grad_(False).eval()
-        model = LoraTagger(encoder, len(labels))
-    else:
-        encoder.dropout = rate
-        model = Tagger(encoder, len(labels))
-    model.to(accelerator.device)
+    encoder.dropout = 0.0 if lora else rate
+    model = Tagger(encoder, len(labels), lora).to(accelerator.device)
     plan = trainer_plan(options)
     sizes = [text.size for text in texts]
     parts = cut(plan, len(texts), batch) if batch else cut_by_tokens(plan, sizes, options.tokens)
@@ -96,7 +84,7 @@ def tagger(options: Options, channel: IO[str], *, lora: bool, batch: int | None)
             flops = step_flops(encoder, None, tokens)
             gate.add(flops=flops.done, real_flops=flops.real)
         with accelerator.autocast():
-            logits = model(encoder, tokens, rate)
+            logits = model(tokens, rate)
         yield "task", 1.0, F.cross_entropy(logits.float(), wanted, ignore_index=-1)
 
     train(gate, model, losses, accelerator)

@@ -56,7 +56,7 @@ class Group:
 
 
 @dataclass(frozen=True)
-class Arranged:
+class Grouped:
     """Results in order.
 
     Attributes:
@@ -70,12 +70,8 @@ class Arranged:
     problems: tuple[str, ...]
 
 
-def arrange(results: Iterable[Result]) -> Arranged:
-    """Sorts results into groups; cells that cannot be used are left out and named.
-
-    Raises:
-        TrunklineError: There are two finished results of the same task, budget, method, encoder and seed.
-    """
+def group_results(results: Iterable[Result]) -> Grouped:
+    """Sorts results into groups; unusable cells are left out and named, two of one cell are a TrunklineError."""
     places: dict[tuple[Place, int], list[Result]] = {}
     for result in sorted(results, key=lambda result: (_order(result), result.key)):
         place = (result.task, result.budget, (result.method, result.encoder))
@@ -97,7 +93,7 @@ def arrange(results: Iterable[Result]) -> Arranged:
     groups: dict[Place, dict[int, Result]] = {}
     for result in fitting:
         groups.setdefault((result.task, result.budget, (result.method, result.encoder)), {})[result.seed] = result
-    return Arranged(tuple(_group(cells) for cells in groups.values()), tuple(failed), tuple(problems))
+    return Grouped(tuple(_group(cells) for cells in groups.values()), tuple(failed), tuple(problems))
 
 
 def budget_order(budget: str) -> tuple[int, float, str]:
@@ -120,7 +116,7 @@ def words(result: Result) -> str:
     return f"{result.task}, {result.budget}, {result.method}, {result.encoder}, seed {result.seed}"
 
 
-def missing(arranged: Arranged) -> list[dict[str, Any]]:
+def missing(grouped: Grouped) -> list[dict[str, Any]]:
     """What a balanced design would have beside the cells there are, finished, left out or failed.
 
     A design is balanced within a family, method and label budget: there all encoders have all tasks and seeds.
@@ -128,9 +124,9 @@ def missing(arranged: Arranged) -> list[dict[str, Any]]:
     Returns:
         Rows `family`, `task`, `budget`, `method`, `encoder`, `seeds`; those of `failed` are not among them.
     """
-    cells = [result for group in arranged.groups for result in group.cells.values()]
+    cells = [result for group in grouped.groups for result in group.cells.values()]
     there: dict[tuple[str, str, str], set[tuple[str, str, int]]] = {}
-    for result in (*cells, *arranged.failed):
+    for result in (*cells, *grouped.failed):
         place = (result.family, result.budget, result.method)
         there.setdefault(place, set()).add((result.task, result.encoder, result.seed))
     rows = []

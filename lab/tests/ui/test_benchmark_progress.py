@@ -10,7 +10,7 @@ from rich.console import Console
 
 from trunkline_lab.benchmark.results import Result
 from trunkline_lab.benchmark.run import Status, Summary
-from trunkline_lab.ui import benchmark_progress as shown
+from trunkline_lab.ui import benchmark as shown
 
 
 def result_of(seed: int, error: str = "") -> Result:
