@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from trunkline.errors import TrunklineError
-from trunkline_lab.benchmark.groups import budget_order, missing
+from trunkline_lab.benchmark.groups import budget_order, group_results, missing
 from trunkline_lab.benchmark.report import make_report, report_text
 from trunkline_lab.benchmark.results import Result
 

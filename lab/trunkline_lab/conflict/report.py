@@ -95,6 +95,8 @@ def conflict_of_bundle(
         encoder: A bundle, whose primary adapters are taken, or an encoder; the recipe's own by default.
         n_batches: How many batches of each family are compared.
         fit_steps: Steps of fitting the objectives' parameters.
+        report: How the caller follows it.
+        finder: Knows what the names of sources mean.
 
     Returns:
         What `measure_conflict` returns, with `encoder` and `fit_steps`; errors as there.
