@@ -101,7 +101,8 @@ def test_the_score_that_is_printed_is_that_of_what_predict_returns(family: str, 
 def test_the_report_says_what_was_learnt(model: Model) -> None:
     report = model.fit("kinds", *labelled(40, 1))
     assert report.labels == ["name", "org", "place"]
-    assert report.cross_validation.keys() == {"penalty", "temperature", "log_loss", "scores"}
+    kept = {"penalty", "temperature", "discriminant", "log_loss", "scores", "never_predicted"}
+    assert report.cross_validation.keys() == kept
     assert report.bytes == len(model._predictor.tasks["kinds"].content)
     assert report.precision == "float32"
     assert (report.test, report.replaced, report.warnings) == ({}, None, [])

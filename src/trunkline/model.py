@@ -13,7 +13,7 @@ from trunkline.bundle.edit import Parts, change_tasks, check_backbone, write_bun
 from trunkline.bundle.files import Bundle, is_bundle, open_bundle, read_manifest
 from trunkline.bundle.manifest import check_name, name_of
 from trunkline.bundle.parts import Task, read_task, task_bytes
-from trunkline.data.inputs import check_learnable, examples_from, texts_from, unit_warnings
+from trunkline.data.inputs import check_learnable, examples_from, never_predicted, texts_from, unit_warnings
 from trunkline.engine import open_engine, open_source
 from trunkline.engine.base import Predictor, chosen_tasks
 from trunkline.engine.rows import TextReader
@@ -113,7 +113,8 @@ class Model:
             dev: `(texts, labels)` on which settings are chosen, instead of by cross-validation; not trained on.
             test: `(texts, labels)` that are only scored.
             replace: Whether a task of this name may be there already.
-            settings: `seed` of the folds; mode `lora` has those of `trunkline.adapt.LoraSettings`.
+            settings: `seed` of the folds, and for classification `class_weight="balanced"`, by which labels count
+                alike; mode `lora` has those of `trunkline.adapt.LoraSettings`.
 
         Returns:
             The numbers of examples, the cross-validated scores, those on test, and what was chosen.
@@ -142,7 +143,7 @@ class Model:
             bytes=len(task.content),
             seconds=round(time.perf_counter() - began, 3),
             replaced=before.info.get("cross_validation", {}).get("scores") if before else None,
-            warnings=[*warnings, *self._unit_warnings(task, train)],
+            warnings=[*warnings, *never_predicted(train, chosen), *self._unit_warnings(task, train)],
         )
 
     def predict(self, texts: Any, tasks: Sequence[str] | None = None) -> list[dict[str, Any]]:
@@ -320,9 +321,10 @@ class Model:
             with needs("train", f"mode {mode}"):
                 from trunkline.adapt import fit_lora
             return fit_lora(self, name, family, parts, only_if_better=mode == "auto", **settings)
-        for other in settings.keys() - {"seed"}:
-            raise TrunklineError(f"mode head has no setting {other!r}", expected="seed", todo="Use mode='lora'")
-        return self._fit_head(name, family, parts, settings.get("seed", 0))
+        for other in settings.keys() - {"seed", "class_weight"}:
+            expected = "seed or class_weight"
+            raise TrunklineError(f"mode head has no setting {other!r}", expected=expected, todo="Use mode='lora'")
+        return self._fit_head(name, family, parts, **settings)
 
     def _unit_warnings(self, task: Task, train: Sequence[Any]) -> list[str]:
         read = self._predictor.reader.read([example.text for example in train])
@@ -330,13 +332,13 @@ class Model:
         return unit_warnings(missed, unknown_share([part.tokens for part in read], self.tokenizer.unknown))
 
     def _fit_head(
-        self, name: str, family: str, parts: tuple[Sequence[Any], Sequence[Any]], seed: int
+        self, name: str, family: str, parts: tuple[Sequence[Any], Sequence[Any]], seed: int = 0, **weights: Any
     ) -> tuple[Task, dict[str, Any]]:
         """A task with a head on frozen features, from train and dev examples, and how it was chosen; see `fit`."""
         (train, dev), kind = parts, get_family(family)
         units, labels = kind.choose_units(train, self.tokenizer), kind.labels(train)
         data, _ = self.labelled([*train, *dev], family, units, labels, features=True)
-        fitted = fit_head(kind, data, labels, n_dev=len(dev), seed=seed)
+        fitted = fit_head(kind, data, labels, n_dev=len(dev), seed=seed, **weights)
         info = {"mode": "head", "examples": len(train), "cross_validation": fitted.record()}
         info |= {"engine": self.engine, "precision": self.precision}
         manifest = dataclasses.replace(self._bundle.manifest, tasks={})

@@ -78,3 +78,9 @@ def test_without_rows_the_prior_is_all() -> None:
     [factor] = factors([logits], np.zeros(0, np.int64))
     scaled = factor * (logits - logits.mean(1, keepdims=True))
     assert np.square(scaled).mean() == pytest.approx(1.0, rel=1e-4)
+
+
+def test_logits_far_below_zero_count_as_any_others() -> None:
+    rng = np.random.default_rng(0)
+    logits, targets = rng.normal(size=(40, 3)).astype(np.float32) * 300, rng.integers(0, 3, 40)
+    assert factors([logits - 4000], targets) == pytest.approx(factors([logits], targets), rel=1e-3)

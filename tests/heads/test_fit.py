@@ -164,8 +164,10 @@ def test_labels_count_alike_where_they_are_balanced() -> None:
     even = texts_of({"a": 20, "b": 20}, noise=2.0)
     one, two = (fit_head(CLASSIFICATION, even, ("a", "b"), class_weight=weight) for weight in (None, "balanced"))
     assert one.record() == two.record()
-    with pytest.raises(TrunklineError, match="class_weight='even'"):
+    with pytest.raises(TrunklineError, match="class_weight='even' for classification"):
         fit_head(CLASSIFICATION, data, ("common", "rare"), class_weight="even")
+    with pytest.raises(TrunklineError, match="for ner"):
+        fit_head(NER, *sentences(9), class_weight="balanced")
 
 
 def test_a_label_that_is_never_predicted_is_named() -> None:
@@ -311,3 +313,17 @@ def test_an_easy_task_of_the_default_model_gets_probabilities_that_can_be_used()
     rows = [row["easy"] for row in model.predict([*lists[6:], *calls[6:]])]
     assert [row["label"] for row in rows] == ["list"] * 4 + ["call"] * 4
     assert min(row["score"] for row in rows) > 0.8
+
+
+@needs_package
+def test_a_report_names_the_labels_that_nothing_predicts_and_balanced_weights_make_them_likelier() -> None:
+    texts = [f"please {('send', 'give', 'bring')[number % 3]} me item {number}" for number in range(43)]
+    labels = ["gift" if number in (7, 20, 33) else "order" for number in range(43)]
+    model = trunkline.load()
+    plain = model.fit("plain", texts, labels)
+    model.fit("balanced", texts, labels, class_weight="balanced")
+    assert plain.cross_validation["never_predicted"] == ["gift"]
+    assert any(w.startswith("never predicted on held-out examples: gift (3 examples)") for w in plain.warnings)
+    rows = model.predict(["please send me item 50", "please give me item 51"])
+    chances = [[row[task]["probabilities"]["gift"] for row in rows] for task in ("plain", "balanced")]
+    assert np.mean(chances[1]) > np.mean(chances[0]) + 0.1

@@ -45,6 +45,9 @@ def fit(
         typer.Option(help="head (no torch), or with [train] lora or auto.", rich_help_panel="Learning"),
     ] = "head",
     seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Of the folds.", rich_help_panel="Learning")] = 0,
+    class_weight: Annotated[
+        str | None, typer.Option(help="balanced: every label counts alike.", rich_help_panel="Learning")
+    ] = None,
     rank: Annotated[int | None, typer.Option(min=1, help="Of LoRA.", rich_help_panel="Learning")] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Of training LoRA.", rich_help_panel="Learning")] = None,
     settings: SetOption = None,
@@ -64,7 +67,8 @@ def fit(
     check_target(target, opened.bundle.manifest, [name], replace)
     columns = {"text_column": text_column, "label_column": label_column, "delimiter": delimiter}
     parts, found = _parts({"train": train, "dev": dev, "test": test}, family, columns)
-    lora = {key: value for key, value in (("seed", seed), ("rank", rank), ("steps", steps)) if value is not None}
+    named = {"seed": seed, "class_weight": class_weight, "rank": rank, "steps": steps}
+    lora = {key: value for key, value in named.items() if value is not None}
     rarer = {"rate": 0.001, "batch": 16, "dropout": 0.1, "contrast": 1.0}
     lora |= settings_of(settings, rarer if mode != "head" else {})
     dev_part, test_part = parts.get("dev"), parts.get("test")

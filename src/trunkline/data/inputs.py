@@ -21,6 +21,9 @@ _log = logging.getLogger("trunkline.data")
 UNKNOWN = 0.05
 """Share of unknown tokens above which a task is likely to be in another language than the encoder."""
 
+ENOUGH = 16
+"""Examples of a class that make a useful task."""
+
 FEW = 4
 """Examples of a class below which its quality is hardly known."""
 
@@ -61,6 +64,14 @@ def check_learnable(family: str, train: Sequence[Any], dev: Sequence[Any] = (), 
         if unknown := sorted({label for example in examples for label in _labels(example)} - seen.keys()):
             warnings.append(f"{part} has labels that train lacks, which count as misses: {_listed(unknown)}")
     return warnings
+
+
+def never_predicted(train: Sequence[Any], chosen: Mapping[str, Any]) -> list[str]:
+    """A warning of labels that no held-out prediction has, from the record of a fit."""
+    count = Counter(label for example in train for label in _labels(example))
+    if not (names := [f"{name} ({count[name]} examples)" for name in chosen.get("never_predicted", ())]):
+        return []
+    return [f"never predicted on held-out examples: {_listed(names)}; {ENOUGH} or more examples of each would do"]
 
 
 def unit_warnings(missed: Sequence[str], unknown: float) -> list[str]:

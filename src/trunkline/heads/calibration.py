@@ -17,6 +17,9 @@ STRENGTH = 1.0
 LEAST = 0.25
 """Of an even share, the least that a head counts, so that what was learnt is not lost where few rows speak against."""
 
+HOPELESS = 5e3
+"""How far below the best logit of every unit a label cannot win; discriminants of few texts differ by thousands."""
+
 
 def factors(members: Sequence[FloatArray], targets: IntArray) -> list[float]:
     """What the logits of heads are multiplied by before they are added, so that held-out log loss is least.
@@ -27,7 +30,8 @@ def factors(members: Sequence[FloatArray], targets: IntArray) -> list[float]:
     several are stacked (Breiman 1996).
 
     Args:
-        members: For each head held-out logits, [units, labels]; a label that cannot win is below -1000.
+        members: For each head held-out logits, [units, labels]; a label that is always `HOPELESS` below the best one
+            cannot win.
         targets: [units]; none where nothing was held out, and then the prior is all.
     """
     spreads = [max(_spread(part), 1e-6) for part in members]
@@ -55,7 +59,8 @@ def factors(members: Sequence[FloatArray], targets: IntArray) -> list[float]:
 
 def _spread(logits: FloatArray) -> float:
     """Standard deviation of logits around the mean of their unit, labels that cannot win left out."""
-    there = logits > -1e3
+    best = logits.max(axis=1, keepdims=True)
+    there = np.broadcast_to((logits - best).max(axis=0) > -HOPELESS, logits.shape)
     mean = np.where(there, logits, 0).sum(axis=1, keepdims=True) / np.maximum(there.sum(axis=1, keepdims=True), 1)
     return float(np.sqrt(np.square(logits - mean)[there].mean(dtype=np.float64)))
 

@@ -95,14 +95,16 @@ def fit_head(
         labels: The head's outputs.
         n_dev: Examples of dev.
         penalties: Candidates.
-        class_weight: `balanced` lets every label count alike, whatever its number of units.
+        class_weight: For classification; `balanced` lets every label count alike, whatever its number of texts.
         seed: Of the folds.
 
     Raises:
-        TrunklineError: An unknown class weight.
+        TrunklineError: An unknown class weight, or one for another family.
     """
-    if class_weight not in (None, "balanced"):
-        raise TrunklineError(f"class_weight={class_weight!r}", expected="'balanced', or None")
+    if class_weight not in (None, "balanced") or (class_weight and family.name != "classification"):
+        raise TrunklineError(
+            f"class_weight={class_weight!r} for {family.name}", expected="'balanced', for classification"
+        )
     folds = cross_validate(family, data, n_dev, seed=seed)
     learner = _Learner.of(data, folds, len(labels), len(data.examples) - n_dev, class_weight is not None)
     penalty, members = learner.members(sorted(penalties), family.label_covariance(labels))
