@@ -112,8 +112,7 @@ class Model:
             dev: `(texts, labels)` on which settings are chosen, instead of by cross-validation; not trained on.
             test: `(texts, labels)` that are only scored.
             replace: Whether a task of this name may be there already.
-            settings: `seed` of the folds, and for classification `class_weight="balanced"`, by which labels count
-                alike; mode `lora` has those of `trunkline.adapt.LoraSettings`.
+            settings: `seed` of the folds, `class_weight`; mode `lora` has those of `trunkline.adapt.LoraSettings`.
 
         Returns:
             The numbers of examples, the cross-validated scores, those on test, and what was chosen.

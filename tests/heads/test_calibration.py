@@ -69,7 +69,7 @@ def test_rows_that_are_all_wrong_leave_what_was_learnt() -> None:
 
 def test_labels_that_cannot_win_are_no_part_of_the_spread() -> None:
     logits, y = drawn(200, 1.0)
-    more = np.concatenate([logits, np.full((200, 4), -1e4, np.float32)], axis=1)
+    more = np.concatenate([logits, np.full((200, 4), -1e8, np.float32)], axis=1)
     assert factors([more, more], y) == pytest.approx(factors([logits, logits], y), rel=1e-3)
 
 

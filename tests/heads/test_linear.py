@@ -158,3 +158,14 @@ def test_the_same_input_gives_the_same_heads() -> None:
     one, two = (whole(features, targets, 7, 0.1) for _ in range(2))
     assert (one.weight == two.weight).all()
     assert (one.bias == two.bias).all()
+
+
+def test_features_that_were_trained_on_these_units_make_no_certainty_without_bounds() -> None:
+    places = np.random.default_rng(0).normal(size=(2, 384)).astype(np.float32)
+    targets = np.arange(8) % 2
+    features = places[targets] + np.random.default_rng(1).normal(size=(8, 384)).astype(np.float32) * 1e-3
+    units = Units.of(features, targets, 2)
+    head = units.head(discriminant(units, np.ones((1, 8), np.float32), 384), 0)
+    logits = features @ head.weight.T + head.bias
+    assert (logits.argmax(1) == targets).all()
+    assert np.abs(np.diff(logits, axis=1)).max() < 1e5

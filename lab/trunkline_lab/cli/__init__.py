@@ -10,6 +10,7 @@ from trunkline_lab.cli.data import data_app
 from trunkline_lab.cli.measure import (
     ARGUMENTS,
     conflict,
+    few_labels,
     litert,
     plot,
     prefinetune,
@@ -30,6 +31,7 @@ app = typer.Typer(
 app.add_typer(data_app, name="data")
 app.command()(prefinetune)
 app.command()(plot)
+app.command("few-labels")(few_labels)
 app.command(context_settings=ARGUMENTS)(strategies)
 app.command()(conflict)
 app.add_typer(benchmark_app, name="benchmark")

@@ -23,7 +23,7 @@ from trunkline.config.recipes import AdapterSection
 from trunkline.encoder.encoder import Encoder, TokenBatch
 from trunkline.encoder.features import Branch, Features, TrunkStates, branch_features
 from trunkline.encoder.lora import LoraAdapter, lora_config
-from trunkline.heads.fit import FittedHead, LabelledFeatures, convex_heads, cross_validate, finish, fit_head
+from trunkline.heads.fit import FittedHead, LabelledFeatures, Member, convex_heads, cross_validate, finish, fit_head
 from trunkline.tasks import Family, Labels
 from trunkline.text.tokens import UnitText, pack
 from trunkline.training.checkpoint import seed_everything
@@ -118,6 +118,11 @@ def tune_lora(
 def _said(heads: Sequence[Head], features: Sequence[Features], numbers: Sequence[int]) -> list[list[Features]]:
     """Logits of some of the examples by each head."""
     return [[features[number] @ head.weight + head.bias for number in numbers] for head in heads]
+
+
+def _members(heads: Sequence[Head], said: dict[int, list[list[Features]]]) -> list[Member]:
+    """Each head with what its like said of the held-out examples of each fold."""
+    return [(head, {fold: parts[n] for fold, parts in said.items()}) for n, head in enumerate(heads)]
 
 
 def supervised_contrast(features: Tensor, labels: Tensor) -> Tensor:

@@ -14,11 +14,11 @@ IntArray = npt.NDArray[np.int64]
 STRENGTH = 1.0
 """Of the prior: the square of a factor's distance from an even share is worth half of this in nats, for each head."""
 
+BARRED = -1e6
+"""Logits below are of labels that no unit has that was trained on."""
+
 LEAST = 0.25
 """Of an even share, the least that a head counts, so that what was learnt is not lost where few rows speak against."""
-
-HOPELESS = 5e3
-"""How far below the best logit of every unit a label cannot win; discriminants of few texts differ by thousands."""
 
 
 def factors(members: Sequence[FloatArray], targets: IntArray) -> list[float]:
@@ -30,8 +30,7 @@ def factors(members: Sequence[FloatArray], targets: IntArray) -> list[float]:
     several are stacked (Breiman 1996).
 
     Args:
-        members: For each head held-out logits, [units, labels]; a label that is always `HOPELESS` below the best one
-            cannot win.
+        members: For each head held-out logits, [units, labels]; a label that cannot win is below `BARRED`.
         targets: [units]; none where nothing was held out, and then the prior is all.
     """
     spreads = [max(_spread(part), 1e-6) for part in members]
@@ -59,8 +58,7 @@ def factors(members: Sequence[FloatArray], targets: IntArray) -> list[float]:
 
 def _spread(logits: FloatArray) -> float:
     """Standard deviation of logits around the mean of their unit, labels that cannot win left out."""
-    best = logits.max(axis=1, keepdims=True)
-    there = np.broadcast_to((logits - best).max(axis=0) > -HOPELESS, logits.shape)
+    there = logits > BARRED
     mean = np.where(there, logits, 0).sum(axis=1, keepdims=True) / np.maximum(there.sum(axis=1, keepdims=True), 1)
     return float(np.sqrt(np.square(logits - mean)[there].mean(dtype=np.float64)))
 

@@ -13,7 +13,7 @@ from trunkline.bundle.parts import Head, as_stored
 from trunkline.errors import TrunklineError
 from trunkline.heads.calibration import factors, log_losses
 from trunkline.heads.cross_validation import CrossValidation, HeldOut, LabelledFeatures, cross_validate
-from trunkline.heads.linear import ABSENT, Solution, Units, discriminant, regression
+from trunkline.heads.linear import Solution, Units, discriminant, regression
 from trunkline.tasks.base import Family, Labels, Scored, Scores, Transitions, softmax
 
 FloatArray = npt.NDArray[np.float32]
@@ -29,6 +29,9 @@ NOISE = 2.0
 
 TRANSITION_WEIGHTS = (0.0, 0.5, 0.75, 1.0)
 """Of learnt transitions; 1 would be right if features told nothing of a unit's neighbours."""
+
+LEAST_BIAS = -1e4
+"""Of a label without a unit; float16 holds it, and calibrated logits are far above."""
 
 LOOSE = 4e-3
 """Tolerance of the fits that are compared; the loss of a held-out unit does not tell finer ones apart."""
@@ -154,7 +157,7 @@ def finish(
     logits = [_sum(found, own) for fold in folds.held_out for own in zip(*(m[fold] for _, m in members), strict=True)]
     weight, predictions = _best_transitions(family, data, labels, folds, [softmax(part) for part in logits])
     learned = family.transitions(data.targets[: len(data.examples) - n_dev], labels)
-    bias = np.maximum(_sum(found, [head.bias for head, _ in members]), ABSENT)
+    bias = np.maximum(_sum(found, [head.bias for head, _ in members]), LEAST_BIAS)
     whole = Head(_sum(found, [head.weight for head, _ in members]), bias, _weighted(learned, weight))
     gold, guessed = [data.examples[n] for n in folds.order], [predictions[n] for n in folds.order]
     return FittedHead(

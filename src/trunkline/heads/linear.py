@@ -19,11 +19,14 @@ IntArray = npt.NDArray[np.int64]
 TOLERANCE = 1e-3
 """Largest entry of the preconditioned mean gradient at which a fit ends."""
 
-ABSENT = -1e4
-"""Bias of a label without a unit, which never wins."""
+ABSENT = -1e8
+"""Bias of a label without a unit, which never wins; no logit of another comes near it."""
 
 SHRINKAGE = 0.5
 """Of the discriminant's covariance towards a multiple of the identity."""
+
+NARROWEST = 0.01
+"""Least variance within labels that the discriminant believes; that of all units is 1."""
 
 _BLOCK = 2**18
 """Most logits that one look at the loss works on at a time: 1 MB, which stays in a core's cache."""
@@ -275,9 +278,8 @@ def discriminant(units: Units, masks: FloatArray, width: int, shrinkage: float =
             means = (labels * mask[:, None]).T @ units.x / np.maximum(count, 1e-9)[:, None]
             rest = (units.x - means.astype(np.float32)[units.y]) * np.sqrt(mask)[:, None]
             within = (rest.T @ rest).astype(np.float64) / count.sum()
-            mean_variance = np.trace(within) / width
-            # One unit a label says nothing of the spread within labels.
-            level = shrinkage * mean_variance if mean_variance > 1e-9 else 1.0
+            # One unit a label, or features that were trained on these units, say nothing of the spread within labels.
+            level = max(shrinkage * np.trace(within) / width, NARROWEST)
             shrunk = (1 - shrinkage) * within + level * np.eye(units.x.shape[1])
             weight = np.linalg.solve(shrunk, means.T).T
             weights.append(weight)
