@@ -199,8 +199,6 @@ def test_nothing_is_missing_in_designs_that_differ_between_methods():
     assert missing(group_results(results)) == []
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(600)
 @pytest.mark.parametrize("name", ["paper", "peers"])
 def test_committed_reports_are_what_their_cells_say(name):
     folder = Path(__file__).parents[2] / "results" / name
