@@ -105,8 +105,7 @@ class Model:
             name: The task's name: letters, digits, '.', '_' and '-'.
             texts: The texts: a list, tuple, generator, numpy array, pandas Series or column of `datasets`; or with
                 `labels` left out one dict {label: [texts]}, or a list of examples from `trunkline.data`.
-            labels: For each text a label (classification) or a list of spans (start, end, label) with character
-                offsets, end exclusive (NER).
+            labels: For each text a label, or (NER) a list of spans (start, end, label) in characters, end exclusive.
             family: `ner` or `classification`; only needed where the labels do not tell, as where all are empty.
             mode: `head` fits a linear head on frozen features; `lora` trains low-rank updates besides; `auto` takes the
                 one of less cross-validated log loss. The last two need the extra `[train]`.

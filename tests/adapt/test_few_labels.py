@@ -276,6 +276,30 @@ def test_equal_settings_give_equal_bits_and_each_of_them_counts(change: dict[str
     assert not tiny_models.same_bits(tensors(first.lora), tensors(other.lora))
 
 
+def test_contrast_counts_where_a_text_has_one_label(tiny: Loaded) -> None:
+    from dataclasses import replace
+
+    for family, counts in (("classification", True), ("ner", False)):
+        examples = EXAMPLES[family](12, 1)
+        one, other = (tuned(tiny, family, examples, replace(QUICK, contrast=weight)) for weight in (0.0, 1.0))
+        assert tiny_models.same_bits(tensors(one.lora), tensors(other.lora)) != counts
+
+
+def test_the_seed_is_that_of_the_start_and_of_the_batches(tiny: Loaded) -> None:
+    still = [LoraSettings(steps=1, rate=0.0, seed=seed) for seed in (0, 0, 1)]
+    starts = [tensors(tuned(tiny, "ner", ner_examples(6, 1), settings).lora) for settings in still]
+    assert tiny_models.same_bits(starts[0], starts[1])
+    assert not tiny_models.same_bits(starts[0], starts[2])
+    data = few_labels.LabelledFeatures([], [], [], [[0], [1]] * 20)
+    drawn = []
+    for settings in still:
+        task = few_labels._Task(tiny.encoder, None, data, [], None, 2, settings, False)
+        batches = few_labels._Batches(task, range(40))
+        drawn.append([batches.at(step) for step in range(5)])
+    assert drawn[0] == drawn[1] != drawn[2]
+    assert drawn[0][0] != drawn[0][1]
+
+
 def test_the_seed_is_that_of_the_folds_too(tiny: Loaded, trainings: list[tuple[list[int], Any]]) -> None:
     from dataclasses import replace
 

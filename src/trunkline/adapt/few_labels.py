@@ -108,18 +108,10 @@ def tune_lora(
     lora = _train(task, everything, start[0])
     tuned = replace(known, features=_features(task, lora))
     pairs = ((tuned, heads(tuned.features, everything), after), (known, start, before))
-    fitted = [
-        finish(
-            family,
-            at,
-            labels,
-            folds,
-            [(head, {fold: said[n] for fold, said in logits.items()}) for n, head in enumerate(found)],
-            penalty,
-            n_dev,
-        )
-        for at, found, logits in pairs
-    ]
+    fitted = []
+    for at, found, logits in pairs:
+        judged = [(head, {fold: said[n] for fold, said in logits.items()}) for n, head in enumerate(found)]
+        fitted.append(finish(family, at, labels, folds, judged, penalty, n_dev))
     return TunedLora(lora, *fitted)
 
 
