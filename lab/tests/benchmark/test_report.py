@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import made_up_results as made_up
 import numpy as np
@@ -13,6 +14,8 @@ from trunkline.errors import TrunklineError
 from trunkline_lab.benchmark.groups import budget_order, group_results, missing
 from trunkline_lab.benchmark.report import make_report, report_text
 from trunkline_lab.benchmark.results import Result
+from trunkline_lab.benchmark.store import baseline_of, read_results
+from trunkline_lab.ui.benchmark_markdown import to_markdown
 
 
 def report(results, **options):
@@ -194,3 +197,14 @@ def test_label_budgets_from_few_to_all():
 def test_nothing_is_missing_in_designs_that_differ_between_methods():
     results = [*made_up.suite(), *made_up.suite(method="lora", budgets=["10 %"], encoders=["none"], seeds=[0])]
     assert missing(group_results(results)) == []
+
+
+@pytest.mark.parametrize("name", ["paper", "peers"])
+def test_committed_reports_are_what_their_cells_say(name):
+    folder = Path(__file__).parents[2] / "results" / name
+    committed = json.loads((folder / "report" / "report.json").read_text("utf-8"))
+    plots = committed.pop("plots")
+    report = make_report(read_results(folder), baseline_of(folder))
+    assert json.loads(report_text(report)) == committed
+    text = to_markdown(report, plots)
+    assert text == (folder / "report" / "report.md").read_text("utf-8")

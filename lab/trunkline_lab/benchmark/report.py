@@ -33,6 +33,8 @@ PAIRS = ((CHOSEN, "individual"), (CHOSEN, "naive"), ("naive", "individual"))
 """Pairs of encoders that are compared where a report has both, beside each encoder with the baseline."""
 
 Row = dict[str, Any]
+_FIRST = (*OWN_METHODS, "full")
+"""Methods before all others; `full`, which trained the whole encoder, is in committed results alone."""
 _DIGITS = 6
 
 
@@ -107,7 +109,7 @@ class _Order:
         return name != self.baseline, name
 
     def method(self, name: str) -> tuple[int, str]:
-        return (OWN_METHODS.index(name) if name in OWN_METHODS else len(OWN_METHODS)), name
+        return (_FIRST.index(name) if name in _FIRST else len(_FIRST)), name
 
     def system(self, system: System) -> tuple[Any, ...]:
         return self.method(system[0]), self.encoder(system[1])
