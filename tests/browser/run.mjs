@@ -23,12 +23,12 @@ async function run() {
   const sessions = {};
   for (const name of work.graphs) {
     const model = new Uint8Array(await (await fetch(`/graphs/${name}.onnx`)).arrayBuffer());
-    // The same level as in Python, see runtime/session.py.
+    // The same level as in Python, see engine/onnx.py.
     sessions[name] = await ort.InferenceSession.create(model, { graphOptimizationLevel: "basic" });
   }
   const results = {};
-  for (const { name, graph, feeds } of work.runs) {
-    const given = Object.fromEntries(Object.entries(feeds).map(([key, value]) => [key, decode(value)]));
+  for (const { name, graph, inputs } of work.runs) {
+    const given = Object.fromEntries(Object.entries(inputs).map(([key, value]) => [key, decode(value)]));
     const outputs = await sessions[graph].run(given);
     results[name] = Object.fromEntries(Object.entries(outputs).map(([key, value]) => [key, encode(value)]));
   }
