@@ -178,6 +178,14 @@ def test_a_label_that_is_never_predicted_is_named() -> None:
     assert fit_head(CLASSIFICATION, texts_of({"a": 9, "b": 9}, noise=0.3), ("a", "b")).never_predicted == []
 
 
+def test_nine_texts_that_are_told_apart_make_nobody_certain() -> None:
+    data = texts_of({"a": 3, "b": 3, "c": 3}, noise=0.05)
+    fitted = fit_head(CLASSIFICATION, data, ("a", "b", "c"))
+    sure = predicted(fitted.head, data).max(1)
+    assert fitted.scores["accuracy"] == 1.0
+    assert 0.7 < sure.min() <= sure.max() < 0.98
+
+
 def test_probabilities_are_right_as_often_as_they_say() -> None:
     train, fresh = texts_of({"a": 40, "b": 40}, 1, 2.0), texts_of({"a": 2000, "b": 2000}, 2, 2.0)
     fitted = fit_head(CLASSIFICATION, train, ("a", "b"))

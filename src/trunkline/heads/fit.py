@@ -122,7 +122,7 @@ def convex_heads(
     units = Units.of(x[y >= 0], y[y >= 0], len(labels))
     everything = np.ones((1, len(units.y)), np.float32)
     first = regression(units, everything, penalty, family.label_covariance(labels))
-    return [_head(units, found) for found in (first, discriminant(units, everything, x.shape[1]))]
+    return [units.head(found) for found in (first, discriminant(units, everything, x.shape[1]))]
 
 
 Member = tuple[Head, HeldOut]
@@ -206,7 +206,7 @@ class _Learner:
         """What heads of the folds say of their held-out examples."""
         heads = [self.units.head(solution, number) for number in range(len(self.masks))]
         return {
-            fold: [self.data.features[n] @ head.weight.T + head.bias for n in numbers]
+            fold: [self.data.features[n] @ head.weight + head.bias for n in numbers]
             for head, (fold, numbers) in zip(heads, self.folds.held_out.items(), strict=True)
         }
 
@@ -230,7 +230,7 @@ class _Learner:
         width = self.data.features[0].shape[1]
         spread = [discriminant(self.units, mask, width) for mask in (self.masks, self.whole)]
         pairs = ((path[penalty], last), spread)
-        return penalty, [(_head(self.units, whole), self.held_out(parts)) for parts, whole in pairs]
+        return penalty, [(self.units.head(whole), self.held_out(parts)) for parts, whole in pairs]
 
 
 def _climb(penalties: Sequence[float], losses: Callable[[float], npt.NDArray[np.float64]]) -> float:
@@ -248,11 +248,6 @@ def _climb(penalties: Sequence[float], losses: Callable[[float], npt.NDArray[np.
         if best != first:
             break
     return penalties[best]
-
-
-def _head(units: Units, solution: Solution) -> Head:
-    found = units.head(solution, 0)
-    return Head(np.ascontiguousarray(found.weight.T), found.bias)
 
 
 def _sum(found: Sequence[float], parts: Sequence[npt.NDArray[np.float32]]) -> npt.NDArray[np.float32]:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from trunkline.bundle.parts import Head
 from trunkline.tasks.base import softmax
 
 FloatArray = npt.NDArray[np.float32]
@@ -107,11 +108,11 @@ class Units:
             x = x @ axes.astype(np.float32)
         return Units(x, targets, n_labels, variances, (axes / spread[:, None]).T, mean)
 
-    def head(self, solution: Solution, fold: int) -> LinearHead:
+    def head(self, solution: Solution, fold: int = 0) -> Head:
         """A fold's head for raw features."""
-        weight = solution.weight[fold].astype(np.float64) @ self.axes
-        bias = np.maximum(solution.bias[fold] - weight @ self.mean, ABSENT)
-        return LinearHead(weight.astype(np.float32), bias.astype(np.float32))
+        weight = self.axes.T @ solution.weight[fold].T.astype(np.float64)
+        bias = np.maximum(solution.bias[fold] - self.mean @ weight, ABSENT)
+        return Head(np.ascontiguousarray(weight, np.float32), bias.astype(np.float32))
 
     def shares(self, masks: FloatArray) -> DoubleArray:
         """[folds, labels] share of each label among the units of each fold, by their weights."""
