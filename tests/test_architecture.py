@@ -2,9 +2,9 @@
 
 import ast
 import json
+import resource
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -128,11 +128,12 @@ def test_the_model_loads_no_torch():
 )
 def test_import_and_help_take_less_than_half_a_second(arguments):
     def seconds():
-        began = time.perf_counter()
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
         subprocess.run([sys.executable, *arguments], capture_output=True, check=True)
-        return time.perf_counter() - began
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime
 
-    # The best of five, because other work on the machine only ever adds.
+    # Processor time, and the best of five, because other work on the machine only ever adds.
     assert min(seconds() for _ in range(5)) < 0.5
 
 
