@@ -23,6 +23,7 @@ from trunkline.tasks import Labels, Scored, get_family
 from trunkline.tasks.base import Family, softmax
 from trunkline_lab.data.cards import load_card
 from trunkline_lab.data.sample import draw
+from trunkline_lab.resampling import RESAMPLES
 
 FloatArray = npt.NDArray[np.floating[Any]]
 
@@ -236,20 +237,30 @@ def study(
 
 
 def table(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Markdown: means over tasks and draws, a line for each family, kind, size and method."""
+    """Markdown: means over tasks and draws, and 95 % intervals of the score, for each family, kind, size and method."""
     groups: dict[tuple[Any, ...], list[Mapping[str, Any]]] = {}
     for row in rows:
         groups.setdefault((row["family"], row["kind"], row["size"], row["method"]), []).append(row)
-    lines = ["| family | draws | labels a class | method | score | macro-F1 | log loss | calibration error | s |"]
-    lines.append("|---|---|---|---|---|---|---|---|---|")
+    heads = ("family", "draws", "labels a class", "method", "score", "95 %", "macro-F1", "log loss", "ECE", "s")
+    lines = ["| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
     for (family, kind, size, method), found in sorted(groups.items()):
         main = get_family(family).main_score
-        cells = [100 * _mean(found, main), 100 * _mean(found, "macro_f1"), _mean(found, "log_loss")]
-        error, seconds = _mean(found, "calibration_error"), _mean(found, "processor_seconds")
-        shown = " | ".join([f"{cells[0]:.1f}", f"{cells[1]:.1f}", f"{cells[2]:.3f}", f"{error:.3f}", f"{seconds:.2f}"])
+        score, macro = (100 * _mean(found, name) for name in (main, "macro_f1"))
+        loss, error, seconds = (_mean(found, n) for n in ("log_loss", "calibration_error", "processor_seconds"))
+        low, high = _interval(found, main)
+        shown = f"{score:.1f} | {low:.1f} to {high:.1f} | {macro:.1f} | {loss:.3f} | {error:.3f} | {seconds:.2f}"
         lines.append(f"| {family} | {kind} | {size} | {method} | {shown} |")
     return "\n".join(lines) + "\n"
 
 
 def _mean(rows: Sequence[Mapping[str, Any]], name: str) -> float:
     return float(np.mean([row[name] for row in rows]))
+
+
+def _interval(rows: Sequence[Mapping[str, Any]], name: str) -> tuple[float, float]:
+    """Percent: of the mean over tasks, by the bootstrap of tasks, which is wide as there are few."""
+    tasks = sorted({row["task"] for row in rows})
+    means = np.asarray([_mean([row for row in rows if row["task"] == task], name) for task in tasks])
+    drawn = np.random.default_rng(0).choice(means, (RESAMPLES, len(means))).mean(axis=1)
+    low, high = np.percentile(100 * drawn, (2.5, 97.5))
+    return float(low), float(high)

@@ -64,11 +64,12 @@ def few_labels(
     Example: trunkline-lab few-labels --out few-labels.json
     """
     from trunkline.atomic import write_atomic
+    from trunkline.versions import versions
     from trunkline_lab.few_labels import CLASSIFICATION, NER, study, table
 
     rows = study(tuple(only or (*CLASSIFICATION, *NER)), seeds=seeds, say=lambda name: typer.echo(name, err=True))
     if out is not None:
-        write_atomic(out, json.dumps(rows, indent=1) + "\n")
+        write_atomic(out, json.dumps({"versions": versions(), "seeds": seeds, "rows": rows}, indent=1) + "\n")
     typer.echo(table(rows))
 
 
