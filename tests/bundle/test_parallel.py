@@ -10,12 +10,16 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
+
 import deployed
 import tiny_models
 import trunkline
+from trunkline.bundle import files
 from trunkline.bundle.edit import add_task
 from trunkline.bundle.files import file_problems, open_bundle, read_manifest
 from trunkline.encoder.bundle_files import Loaded
+from trunkline.errors import TrunklineError
 
 WRITERS = 6
 ROUNDS = 3
@@ -109,3 +113,16 @@ def test_a_reader_beside_a_writer_always_finds_a_whole_bundle(tiny: Loaded, tmp_
     assert seen == {True, False}
     assert not said, said
     assert trunkline.load(folder).predict([tiny_models.SENTENCES[0]])
+
+
+def test_a_file_that_was_gone_for_a_moment_is_looked_for_again(
+    tiny: Loaded, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = deployed.deploy(deployed.whole(tiny), tmp_path / "bundle")
+    found, answers = files.file_problems, [["tasks/x is gone"], []]
+    monkeypatch.setattr(files, "file_problems", lambda *given: answers.pop(0) if answers else found(*given))
+    assert open_bundle(folder).tasks
+    assert not answers
+    monkeypatch.setattr(files, "file_problems", lambda *given: ["tasks/x is gone"])
+    with pytest.raises(TrunklineError, match="tasks/x is gone"):
+        open_bundle(folder)

@@ -74,14 +74,17 @@ def open_bundle(folder: str | Path, verify: bool = True, public_key: str | bytes
         TrunklineError: This is no folder of a bundle.
     """
     folder = Path(folder).expanduser()
+    tried: list[Manifest] = []
     while True:
         manifest = read_manifest(folder, public_key)
         try:
             return _opened(folder, manifest, verify)
         except TrunklineError:
-            # Who replaces a task meanwhile removes its old file after the manifest that named it.
-            if read_manifest(folder, public_key) == manifest:
+            # Who replaces a task meanwhile removes its old file after the manifest that named it. A task that is
+            # removed and added again makes the same manifest once more, hence two more looks.
+            if tried.count(manifest) == 2:
                 raise
+            tried.append(manifest)
 
 
 def _opened(folder: Path, manifest: Manifest, verify: bool) -> Bundle:
