@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -21,3 +24,9 @@ def test_a_line_has_the_mean_over_draws_and_an_interval_over_tasks() -> None:
     rows = [about | rest | {"task": task, "accuracy": score} for task, score in (("a", 0.4), ("a", 0.6), ("b", 0.7))]
     line = table(rows).splitlines()[-1]
     assert line == "| classification | balanced | 8 | head | 56.7 | 50.0 to 70.0 | 50.0 | 1.000 | 0.100 | 0.02 |"
+
+
+def test_the_page_has_the_table_of_the_committed_rows() -> None:
+    lab = Path(__file__).parents[1]
+    rows = json.loads((lab / "results" / "few-labels" / "results.json").read_text(encoding="utf-8"))["rows"]
+    assert table(rows) in (lab / "docs" / "few-labels.md").read_text(encoding="utf-8")
