@@ -45,13 +45,10 @@ def plot(run: Annotated[Path, typer.Argument(help="A run's folder, with its metr
 
     Example: trunkline-lab plot runs/real-cpu
     """
-    from trunkline.extras import needs
+    from trunkline_lab.ui.training_plots import plot_run
 
-    with needs("plots", "plotting a run"):
-        from trunkline_lab.ui.training_plots import plot_run
-
-        for path in plot_run(run):
-            typer.echo(f"{path}")
+    for path in plot_run(run):
+        typer.echo(f"{path}")
 
 
 def few_labels(
