@@ -14,12 +14,12 @@ import tiny_models
 from trunkline.bundle.edit import Parts, with_primaries, write_bundle
 from trunkline.bundle.files import open_bundle
 from trunkline.bundle.lora import LORA_TARGETS
+from trunkline.bundle.parts import Head
 from trunkline.encoder.bundle_files import AdapterFile, Loaded, manifest_of, primary_file, save_bundle, task_file
 from trunkline.encoder.lora import LoraAdapter
 from trunkline.engine.base import Predictor
 from trunkline.export.graph import branch_graph, trunk_graph
 from trunkline.export.weights import take_weights
-from trunkline.heads.linear import LinearHead
 from trunkline.model import load
 
 NER_LABELS = ("O", "B-person", "I-person", "B-place", "I-place")
@@ -40,11 +40,11 @@ QUESTIONS = [
 ]
 
 
-def head(labels: int, seed: int, width: int = tiny_models.WIDTH, transitions: bool = False) -> LinearHead:
+def head(labels: int, seed: int, width: int = tiny_models.WIDTH, transitions: bool = False) -> Head:
     rng = np.random.default_rng(seed)
     weight, bias = rng.normal(size=(labels, width)), rng.normal(size=labels)
     moves = rng.normal(size=(labels + 1, labels)) if transitions else None
-    return LinearHead(half(weight), half(bias), None if moves is None else half(moves))
+    return Head(half(weight.T), half(bias), None if moves is None else half(moves))
 
 
 def half(values: Any) -> Any:

@@ -11,6 +11,7 @@ import torch
 
 import tiny_models
 from trunkline.bundle.lora import LORA_TARGETS, Shapes, complete, fuse, lora_shapes
+from trunkline.bundle.parts import Head
 from trunkline.encoder.architectures import EncoderConfig
 from trunkline.encoder.encoder import Encoder
 from trunkline.encoder.lora import adapter_arrays
@@ -18,7 +19,6 @@ from trunkline.engine.onnx import open_session
 from trunkline.export.graph import branch_graph, trunk_graph
 from trunkline.export.parity import Adapter
 from trunkline.export.weights import BackboneWeights
-from trunkline.heads.linear import LinearHead
 from trunkline.text.tokens import TextTokenizer
 
 Array = npt.NDArray[np.float32]
@@ -51,11 +51,11 @@ def read_states(
     return [part.numpy() for part in tiny_models.states_of(mean, batch)]
 
 
-def adapter_inputs(lora: Any, head: LinearHead | None = None) -> dict[str, Any]:
+def adapter_inputs(lora: Any, head: Head | None = None) -> dict[str, Any]:
     """The inputs of the branch graph for an adapter and a head, in full float32 precision."""
     found: dict[str, Any] = {} if lora is None else fuse(adapter_arrays(lora))
     if head is not None:
-        found |= {"head.weight": np.ascontiguousarray(head.weight.T), "head.bias": np.asarray(head.bias)}
+        found |= {"head.weight": head.weight, "head.bias": np.asarray(head.bias)}
     return found
 
 
@@ -67,10 +67,10 @@ def inputs_of(adapters: Mapping[str, Adapter], required: Shapes | None = None) -
     return {name: complete(feed, required, tiny_models.WIDTH) for name, feed in inputs.items()}
 
 
-def random_head(config: EncoderConfig, labels: int = 5, seed: int = 0) -> LinearHead:
+def random_head(config: EncoderConfig, labels: int = 5, seed: int = 0) -> Head:
     rng = np.random.default_rng(seed)
     weight = rng.normal(size=(labels, config.hidden_size)).astype(np.float32)
-    return LinearHead(weight, rng.normal(size=labels).astype(np.float32))
+    return Head(np.ascontiguousarray(weight.T), rng.normal(size=labels).astype(np.float32))
 
 
 def rows_of(tokens: Sequence[Sequence[int]], pad_id: int, extra: int = 0, left: bool = False) -> dict[str, Any]:

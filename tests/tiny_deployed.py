@@ -9,19 +9,19 @@ from typing import Any
 import numpy as np
 
 import tiny_models
+from trunkline.bundle.parts import Head
 from trunkline.encoder.bundle_files import AdapterFile, Loaded, save_bundle
 from trunkline.export.bundle import export_bundle
 from trunkline.export.options import ExportOptions, ExportReport
-from trunkline.heads.linear import LinearHead
 
 TAGS = ("O", "B-person", "I-person")
 
 
-def head(loaded: Loaded, labels: int, seed: int, transitions: bool = False) -> LinearHead:
+def head(loaded: Loaded, labels: int, seed: int, transitions: bool = False) -> Head:
     rng = np.random.default_rng(seed)
     weight = rng.normal(size=(labels, loaded.encoder.config.hidden_size)).astype(np.float32)
     worth = rng.normal(size=(labels + 1, labels)).astype(np.float32) if transitions else None
-    return LinearHead(weight, rng.normal(size=labels).astype(np.float32), worth)
+    return Head(np.ascontiguousarray(weight.T), rng.normal(size=labels).astype(np.float32), worth)
 
 
 def adapter(loaded: Loaded, family: str, seed: int = 0, **parts: Any) -> AdapterFile:

@@ -16,6 +16,7 @@ import torch
 from trunkline.atomic import check_free, new_folder, write_atomic
 from trunkline.bundle.lora import FloatArray, Inputs, fuse
 from trunkline.bundle.manifest import TOKENIZER
+from trunkline.bundle.parts import Head
 from trunkline.encoder.encoder import Encoder
 from trunkline.encoder.lora import LoraAdapter, adapter_arrays
 from trunkline.engine.onnx import open_session
@@ -26,15 +27,14 @@ from trunkline.export.bundle import COMPARED_TEXTS, load_source, prepare_weights
 from trunkline.export.options import ExportOptions
 from trunkline.export.parity import ParityReport, Run, check_parity
 from trunkline.export.weights import BackboneWeights, Linear
-from trunkline.heads.linear import LinearHead
 
 
-def head_linear(head: LinearHead) -> Linear:
+def head_linear(head: Head) -> Linear:
     """A head in the layout of the graphs."""
-    return Linear(np.ascontiguousarray(head.weight.T, np.float32), np.asarray(head.bias, np.float32))
+    return Linear(np.asarray(head.weight, np.float32), np.asarray(head.bias, np.float32))
 
 
-def adapter_inputs(lora: LoraAdapter | None, head: LinearHead | None = None) -> Inputs:
+def adapter_inputs(lora: LoraAdapter | None, head: Head | None = None) -> Inputs:
     """The inputs of the branch graph for an adapter and a head, in full float32 precision."""
     found = {} if lora is None else fuse(adapter_arrays(lora))
     if head is not None:

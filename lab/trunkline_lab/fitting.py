@@ -9,8 +9,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
-
 from trunkline.adapt import LoraSettings, tune_lora
 from trunkline.bundle.parts import Head
 from trunkline.encoder.bundle_files import AdapterFile, Loaded, manifest_of, task_file
@@ -19,9 +17,8 @@ from trunkline.encoder.features import Branch, Features, branch_features
 from trunkline.encoder.lora import Deltas
 from trunkline.errors import TrunklineError
 from trunkline.heads.fit import LabelledFeatures, fit_head
-from trunkline.heads.linear import LinearHead
 from trunkline.tasks import Family, Labels, Scored, get_family
-from trunkline.tasks.base import Scores
+from trunkline.tasks.base import Scores, softmax
 from trunkline.text.tokens import TextTokenizer, UnitText
 from trunkline.text.words import split_words
 
@@ -85,11 +82,11 @@ def labelled(family: Family, examples: Sequence[Any], features: Sequence[Feature
 
 
 def predict(
-    family: Family, head: LinearHead, features: Sequence[Features], examples: Sequence[Any], labels: Labels
+    family: Family, head: Head, features: Sequence[Features], examples: Sequence[Any], labels: Labels
 ) -> list[Any]:
     """Predictions as plain data, one for each example."""
     texts = [(example.text, split_words(example.text)) for example in examples]
-    probabilities = [head.probabilities(part) for part in features]
+    probabilities = [softmax(part @ head.weight + head.bias) for part in features]
     return family.decode([Scored(probabilities, texts, labels, head.transitions)])[0]
 
 
@@ -140,24 +137,18 @@ def fit(
         data = labelled(family, examples, [*known["train"], *known["dev"]], labels)
         fitted = fit_head(family, data, labels, n_dev=len(task.dev), seed=seed)
         chosen, test_features = fitted.record(), known["test"]
-    head = in_torch(fitted.head)
-    predictions = predict(family, head, test_features, task.test, labels) if task.test else []
+    predictions = predict(family, fitted.head, test_features, task.test, labels) if task.test else []
     made = AdapterFile(
         task.family,
         start.backbone,
         start.encoder.fork,
         updates,
-        head,
+        fitted.head,
         labels,
         family.choose_units([], start.tokenizer),
         {"task": task.name, "mode": mode, "examples": len(task.train), "cross_validation": chosen},
     )
     return Fitted(made, fitted.scores, family.score(task.test, predictions) if task.test else {}, predictions, chosen)
-
-
-def in_torch(head: Head) -> LinearHead:
-    """A head of a file in the layout of torch."""
-    return LinearHead(np.ascontiguousarray(head.weight.T), head.bias, head.transitions)
 
 
 def file_bytes(task: AdapterFile, start: Loaded) -> int:

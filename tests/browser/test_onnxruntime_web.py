@@ -10,13 +10,13 @@ from chromium import missing, run_graphs
 
 import tiny_models
 from trunkline.bundle.lora import LORA_TARGETS, complete, fuse, lora_shapes
+from trunkline.bundle.parts import Head
 from trunkline.encoder.bundle_files import Loaded
 from trunkline.encoder.lora import adapter_arrays
 from trunkline.engine.onnx import open_session
 from trunkline.export.graph import branch_graph, trunk_graph
 from trunkline.export.quantise import Plan, calibrate, quantised_kernels
 from trunkline.export.weights import take_weights
-from trunkline.heads.linear import LinearHead
 
 pytestmark = [pytest.mark.browser, pytest.mark.skipif(bool(missing()), reason=missing())]
 RANKS = (0, 4, 16)
@@ -51,8 +51,8 @@ def test_a_branch_with_adapters_of_any_rank_gives_in_a_browser_what_it_gives_in_
     layers = range(weights.fork, config.n_layers)
     shapes = lora_shapes(layers, config.hidden_size, config.intermediate_size, lora_targets)
     rng = np.random.default_rng(0)
-    head = LinearHead(
-        rng.normal(size=(LABELS, config.hidden_size)).astype(np.float32), rng.normal(size=LABELS).astype(np.float32)
+    head = Head(
+        rng.normal(size=(config.hidden_size, LABELS)).astype(np.float32), rng.normal(size=LABELS).astype(np.float32)
     )
     adapters = {
         rank: tiny_models.random_adapter(config, tuple(layers), rank, targets=("query", "value", "out", "up", "down"))
@@ -68,7 +68,7 @@ def test_a_branch_with_adapters_of_any_rank_gives_in_a_browser_what_it_gives_in_
     branch = open_session(branch_graph(weights, "optional", lora_targets, kernels))
     states = {"hidden": hidden, "mask": mask, "pool": pool}
 
-    own = {"head.weight": head.weight.T.copy(), "head.bias": head.bias}
+    own = {"head.weight": head.weight, "head.bias": head.bias}
     inputs = {rank: {**fuse(adapter_arrays(adapter)), **own} for rank, adapter in adapters.items()}
     expected = {rank: branch.run(["features", "logits"], states | inputs[rank]) for rank in RANKS}
     plain = branch.run(["features"], states)[0]

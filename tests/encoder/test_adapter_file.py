@@ -11,7 +11,7 @@ import pytest
 import deployed
 import tiny_models
 from trunkline.bundle.edit import with_primaries
-from trunkline.bundle.parts import read_primary, read_task
+from trunkline.bundle.parts import Head, read_primary, read_task
 from trunkline.encoder.bundle_files import (
     AdapterFile,
     Loaded,
@@ -23,7 +23,6 @@ from trunkline.encoder.bundle_files import (
 )
 from trunkline.encoder.lora import LoraAdapter
 from trunkline.errors import MismatchError
-from trunkline.heads.linear import LinearHead
 
 LABELS = ("O", "B-Straße", "I-Straße")
 
@@ -41,7 +40,7 @@ def same_lora(left: LoraAdapter | None, right: LoraAdapter | None) -> bool:
     return left.config == right.config and tiny_models.same_bits(left.state_dict(), right.state_dict())
 
 
-def same_head(left: LinearHead, right: LinearHead) -> bool:
+def same_head(left: Head, right: Head) -> bool:
     pairs = ((left.weight, right.weight), (left.bias, right.bias), (left.transitions, right.transitions))
     return all(a is b if a is None or b is None else np.array_equal(a, b) for a, b in pairs)
 

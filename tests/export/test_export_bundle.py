@@ -90,7 +90,7 @@ def test_the_files_alone_give_what_torch_gives(source: str, tmp_path: Path, grap
     for name, task in loaded.tasks.items():
         lora = task.lora if task.lora is not None else loaded.primary(task.family)
         states = graphs.read_states(loaded.encoder, loaded.tokenizer, deltas=lora)
-        wanted = np.stack([part.mean(0) for part in states]) @ task.head.weight.T + task.head.bias
+        wanted = np.stack([part.mean(0) for part in states]) @ task.head.weight + task.head.bias
         assert np.abs(logits(tmp_path / "out", name, rows, graph)[:, 0] - wanted).max() < 1e-4
 
 

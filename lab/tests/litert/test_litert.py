@@ -13,11 +13,11 @@ import pytest
 import torch
 
 import tiny_models
+from trunkline.bundle.parts import Head
 from trunkline.encoder.bundle_files import Loaded, load_any
 from trunkline.errors import MismatchError, TrunklineError
 from trunkline.export.parity import Adapter, Tolerance, check_parity
 from trunkline.export.weights import take_weights
-from trunkline.heads.linear import LinearHead
 from trunkline_lab.deployment_formats import adapter_inputs
 from trunkline_lab.litert import export as litert
 from trunkline_lab.litert.export import LiteRtProcess, export_litert, find_python, open_litert
@@ -42,10 +42,10 @@ INT8 = Tolerance(features=0.5, probabilities=0.5, cosine=0.99)
 TINY = LiteRtOptions(lengths=(8, 64), ranks=RANKS, labels=6)
 
 
-def random_head(loaded: Loaded, labels: int, seed: int = 0) -> LinearHead:
+def random_head(loaded: Loaded, labels: int, seed: int = 0) -> Head:
     rng = np.random.default_rng(seed)
     weight = rng.normal(size=(labels, loaded.encoder.config.hidden_size)).astype(np.float32)
-    return LinearHead(weight, rng.normal(size=labels).astype(np.float32))
+    return Head(np.ascontiguousarray(weight.T), rng.normal(size=labels).astype(np.float32))
 
 
 def adapters_of(loaded: Loaded) -> dict[str, Adapter]:

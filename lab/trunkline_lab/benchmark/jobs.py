@@ -11,12 +11,12 @@ from typing import Any, cast
 
 import torch
 
+from trunkline.bundle.parts import Head
 from trunkline.encoder.bundle_files import Loaded
 from trunkline.encoder.features import Features
 from trunkline.encoder.lora import LoraAdapter
 from trunkline.encoder.resolve import resolve
 from trunkline.errors import TrunklineError
-from trunkline.heads.linear import LinearHead
 from trunkline.tasks import Family, get_family
 from trunkline.training.distributed import resolve_precision
 from trunkline.training.loop import Interrupted, keep_freed_memory
@@ -162,7 +162,7 @@ def _adapted(cell: Cell, task: TaskData, drawn: Drawn, shared: Shared) -> Ran:
     known = {**_chosen(shared.features, drawn), "dev": []}
     task = replace(task, dev=())
     done = fitting.fit(task, start, mode=section.mode, lora=section.lora(), seed=cell.seed, features=known, bf16=bf16)
-    lora, head = done.task.lora, cast(LinearHead, done.task.head)
+    lora, head = done.task.lora, cast(Head, done.task.head)
     texts = task.test[:TIMED_TEXTS]
     encoded = _encode(task, start, lora) if lora is not None else cast(Encoded, shared.encoded)
     values = {
@@ -209,9 +209,7 @@ def _encode(task: TaskData, start: Loaded, deltas: LoraAdapter | None) -> Encode
     return found, time.perf_counter() - began
 
 
-def _ms_per_text(
-    texts: Sequence[Any], family: Family, encoded: Encoded, head: LinearHead, labels: tuple[str, ...]
-) -> float:
+def _ms_per_text(texts: Sequence[Any], family: Family, encoded: Encoded, head: Head, labels: tuple[str, ...]) -> float:
     """Milliseconds a text from text to prediction, in float32, in batches, over the first texts of test."""
     features, seconds = encoded
     began = time.perf_counter()

@@ -8,8 +8,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from trunkline import __version__
 from trunkline.bundle.edit import Parts, with_primaries, write_bundle
 from trunkline.bundle.files import Bundle, open_bundle
@@ -24,7 +22,6 @@ from trunkline.encoder.lora import LoraAdapter, adapter_arrays, lora_from_arrays
 from trunkline.encoder.resolve import resolve
 from trunkline.encoder.storage import backbone_hash, checkpoint_files, load_encoder, load_tokenizer, read_json
 from trunkline.errors import MismatchError, TrunklineError
-from trunkline.heads.linear import LinearHead
 from trunkline.text.tokens import TextTokenizer
 
 
@@ -40,7 +37,7 @@ class AdapterFile:
     backbone: str
     fork: int
     lora: LoraAdapter | None = None
-    head: LinearHead | None = None
+    head: Head | None = None
     labels: tuple[str, ...] = ()
     units: str = "words"
     info: Mapping[str, Any] = field(default_factory=dict)
@@ -58,11 +55,10 @@ def task_file(task: AdapterFile, manifest: Manifest) -> bytes:
     """The file of a task for a bundle; raises MismatchError if it has no head, or values that float16 cannot hold."""
     if task.head is None:
         raise MismatchError(f"a task of {task.family} without a head", expected="a task, not a primary adapter")
-    head = Head(np.ascontiguousarray(task.head.weight.T), task.head.bias, task.head.transitions)
     lora = None if task.lora is None else adapter_arrays(task.lora)
     alpha = 0.0 if task.lora is None else task.lora.config.alpha
     return task_bytes(
-        manifest, task.family, task.labels, head, units=task.units, lora=lora, alpha=alpha, info=task.info
+        manifest, task.family, task.labels, task.head, units=task.units, lora=lora, alpha=alpha, info=task.info
     )
 
 
@@ -75,9 +71,8 @@ def primary_in_torch(primary: PrimaryAdapter, manifest: Manifest, encoder: Encod
 def task_in_torch(task: Task, manifest: Manifest, encoder: EncoderConfig) -> AdapterFile:
     """A bundle's task in torch."""
     lora = lora_from_arrays(task.lora_arrays(), task.alpha, encoder) if task.own_lora else None
-    head = LinearHead(np.ascontiguousarray(task.head.weight.T), task.head.bias, task.transitions)
     fork = manifest.encoder.fork
-    return AdapterFile(task.family, manifest.backbone, fork, lora, head, task.labels, task.units, task.info)
+    return AdapterFile(task.family, manifest.backbone, fork, lora, task.head, task.labels, task.units, task.info)
 
 
 @dataclass(frozen=True)

@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 
 from trunkline.bundle.lora import FloatArray, Inputs, Shapes, bank, complete
+from trunkline.bundle.parts import Head
 from trunkline.encoder.encoder import Encoder
 from trunkline.encoder.features import Branch, branch_features
 from trunkline.encoder.lora import LoraAdapter
 from trunkline.engine.rows import Pooling, Row, padded, pool_of
 from trunkline.errors import TrunklineError
-from trunkline.heads.linear import LinearHead
 from trunkline.tasks.base import softmax
 from trunkline.text.tokens import IntArray, TextTokenizer, UnitText
 
@@ -38,7 +38,7 @@ class Adapter:
     """What a comparison puts on the backbone: low-rank updates, a head, both or nothing."""
 
     lora: LoraAdapter | None = None
-    head: LinearHead | None = None
+    head: Head | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,7 +186,7 @@ def _units(ids: IntArray) -> UnitText:
     return UnitText(ids, (n,), token, unit, n + 1)
 
 
-def _compare(expected: Sequence[FloatArray], heads: Sequence[LinearHead | None], outputs: Outputs) -> dict[str, float]:
+def _compare(expected: Sequence[FloatArray], heads: Sequence[Head | None], outputs: Outputs) -> dict[str, float]:
     """The largest differences of a run's rows, and the mean cosine of their features."""
     found: dict[str, list[Any]] = {}
     for row, (wanted, head) in enumerate(zip(expected, heads, strict=True)):
@@ -198,7 +198,7 @@ def _compare(expected: Sequence[FloatArray], heads: Sequence[LinearHead | None],
         if "logits" in outputs and head is not None:
             own = outputs["logits"][row, : len(wanted)]
             own = softmax(own) if own.size else own
-            found.setdefault("probabilities", []).append(_largest(own, head.probabilities(wanted)))
+            found.setdefault("probabilities", []).append(_largest(own, softmax(wanted @ head.weight + head.bias)))
     return {n: float(np.mean(np.concatenate(v)) if n == "cosine" else np.max(v)) for n, v in found.items()}
 
 

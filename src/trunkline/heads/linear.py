@@ -11,7 +11,6 @@ import numpy as np
 import numpy.typing as npt
 
 from trunkline.bundle.parts import Head
-from trunkline.tasks.base import softmax
 
 FloatArray = npt.NDArray[np.float32]
 DoubleArray = npt.NDArray[np.float64]
@@ -34,26 +33,6 @@ _BLOCK = 2**18
 
 _MEMORY = 10
 """Steps that L-BFGS remembers."""
-
-
-@dataclass(frozen=True, slots=True)
-class LinearHead:
-    """Softmax regression, and what the labels of neighbouring units are worth to each other where a family uses that.
-
-    Attributes:
-        weight: [labels, width].
-        bias: [labels].
-        transitions: [labels + 1, labels], added to the log-probability of a unit's label (column) by the label of the
-            unit before it (row; the last row: it is the first unit); None for all zero.
-    """
-
-    weight: FloatArray
-    bias: FloatArray
-    transitions: FloatArray | None = None
-
-    def probabilities(self, features: FloatArray) -> FloatArray:
-        """[units, width] -> [units, labels], each unit for itself."""
-        return softmax(features @ self.weight.T + self.bias)
 
 
 @dataclass(frozen=True, slots=True)
