@@ -37,7 +37,7 @@ EXTRAS = TORCH | {"sklearn", "matplotlib", "cryptography", "httpx", "pyarrow", "
 WITH_TORCH = {"adapt", "encoder", "export", "prefinetune", "training", "engine/torch.py"}
 """What needs the extra [train]; it is imported inside functions of other parts alone."""
 
-WITHOUT_TORCH = {"encoder/architectures.py", "encoder/embedded.py", "encoder/resolve.py", "adapt/settings.py"}
+WITHOUT_TORCH = {"encoder/architectures.py", "encoder/embedded.py", "encoder/resolve.py"}
 """Modules of these parts that the base install uses."""
 
 

@@ -246,7 +246,7 @@ def test_batches_have_two_of_a_label_where_there_are_and_bring_all_in_turn(
 ) -> None:
     targets = [[label] for label, count in enumerate(counts) for _ in range(count)]
     data = few_labels.LabelledFeatures([], [], [], targets)
-    task = few_labels._Task(tiny.encoder, None, data, [], None, len(counts), LoraSettings(batch=batch), False)
+    task = few_labels._Task(tiny.encoder, None, data, [], None, LoraSettings(batch=batch), False)
     batches, chosen = few_labels._Batches(task, range(len(targets))), set()
     for step in range(300):
         rows = batches.at(step)
@@ -293,7 +293,7 @@ def test_the_seed_is_that_of_the_start_and_of_the_batches(tiny: Loaded) -> None:
     data = few_labels.LabelledFeatures([], [], [], [[0], [1]] * 20)
     drawn = []
     for settings in still:
-        task = few_labels._Task(tiny.encoder, None, data, [], None, 2, settings, False)
+        task = few_labels._Task(tiny.encoder, None, data, [], None, settings, False)
         batches = few_labels._Batches(task, range(40))
         drawn.append([batches.at(step) for step in range(5)])
     assert drawn[0] == drawn[1] != drawn[2]

@@ -7,7 +7,7 @@ import pytest
 from scipy.optimize import minimize, minimize_scalar
 from scipy.special import logsumexp
 
-from trunkline.heads.calibration import LEAST, STRENGTH, factors, log_losses
+from trunkline.heads.linear import LEAST, STRENGTH, factors, log_losses
 from trunkline.tasks.base import softmax
 
 

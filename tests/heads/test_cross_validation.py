@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trunkline.heads.cross_validation import stratified_folds
+from trunkline.heads.fit import stratified_folds
 
 SEEDS = range(40)
 

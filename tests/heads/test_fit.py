@@ -19,7 +19,7 @@ from trunkline.bundle.parts import Head
 from trunkline.encoder.resolve import find_embedded
 from trunkline.errors import TrunklineError
 from trunkline.heads import fit
-from trunkline.heads.calibration import LEAST, STRENGTH
+from trunkline.heads.linear import LEAST, STRENGTH
 from trunkline.heads.fit import FIRST, NOISE, PENALTIES, LabelledFeatures, cross_validate, fit_head
 from trunkline.tasks import get_family
 from trunkline.tasks.base import softmax
@@ -133,7 +133,7 @@ def test_it_is_what_models_of_scikit_learn_come_to_one_after_the_other(noise: fl
     fitted = fit_head(CLASSIFICATION, data, CLASSIFICATION.labels(data.examples), seed=3)
     folds = cross_validate(CLASSIFICATION, data, seed=3)
     fold = np.zeros(len(data.examples), int)
-    for number, rows in folds.held_out.items():
+    for number, rows in enumerate(folds.held_out):
         fold[list(rows)] = number
     train = np.concatenate(data.features), np.concatenate(data.targets)
     penalty, held_out, logs = naive_fit(train, fold, np.concatenate(fresh.features))
@@ -259,7 +259,7 @@ def test_texts_that_are_one_but_for_case_are_held_out_together() -> None:
     half = LabelledFeatures(
         [*examples[:15], *data.examples[15:]], [*texts[:15], *data.texts[15:]], data.features, data.targets
     )
-    held_out = cross_validate(CLASSIFICATION, half, seed=1).held_out.values()
+    held_out = cross_validate(CLASSIFICATION, half, seed=1).held_out
     assert [set(rows) & set(range(15)) for rows in held_out if set(rows) & set(range(15))] == [set(range(15))]
     # All are one: there is nothing to hold out, and a head all the same.
     fitted = fit_head(CLASSIFICATION, LabelledFeatures(examples, texts, data.features, data.targets), ("a", "b"))

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, cast
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
-from trunkline.adapt.settings import LoraSettings
+from trunkline.adapt import LoraSettings
 from trunkline.config import FamilyName, Fraction, PositiveFloat, PositiveInt, Section, Seed
 from trunkline.config.recipes import Target
 from trunkline.errors import TrunklineError

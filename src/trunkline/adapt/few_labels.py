@@ -17,13 +17,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from trunkline.adapt.settings import LoraSettings
 from trunkline.bundle.parts import Head
 from trunkline.config.recipes import AdapterSection
 from trunkline.encoder.encoder import Encoder, TokenBatch
 from trunkline.encoder.features import Branch, Features, TrunkStates, branch_features
 from trunkline.encoder.lora import LoraAdapter, lora_config
-from trunkline.heads.fit import FittedHead, LabelledFeatures, Member, convex_heads, cross_validate, finish, fit_head
+from trunkline.errors import TrunklineError
+from trunkline.heads.fit import FittedHead, LabelledFeatures, convex_heads, cross_validate, finish, fit_head, logits_of
 from trunkline.tasks import Family, Labels
 from trunkline.text.tokens import UnitText, pack
 from trunkline.training.checkpoint import seed_everything
@@ -35,6 +35,43 @@ FOLDS = 3
 
 TEMPERATURE = 0.1
 """Divides the cosines of the contrastive loss."""
+
+
+@dataclass(frozen=True, slots=True)
+class LoraSettings:
+    """How LoRA is trained.
+
+    Attributes:
+        rank: Of new updates; those that start at a primary adapter keep its rank.
+        targets: Linear layers that get updates, of new ones.
+        steps: Optimizer steps.
+        rate: Learning rate of updates and head.
+        batch: Examples a step.
+        dropout: On the features before the head.
+        contrast: Weight of the supervised contrastive loss beside cross-entropy, in tasks where a text has one label.
+        class_weight: Of the convex heads, as for `fit_head`; batches bring labels alike in any case.
+        seed: Of the folds, the start and the order of batches.
+    """
+
+    rank: int = 8
+    targets: tuple[str, ...] = ("query", "key", "value", "out", "up", "down")
+    steps: int = 100
+    rate: float = 1e-3
+    batch: int = 16
+    dropout: float = 0.1
+    contrast: float = 1.0
+    class_weight: str | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name, least in (("rank", 1), ("steps", 1), ("batch", 2), ("seed", 0)):
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool) or value < least:
+                raise TrunklineError(f"{name}={value!r}", expected=f"a whole number from {least}")
+        for name, most in (("rate", 1.0), ("dropout", 1.0), ("contrast", 1000.0)):
+            value = getattr(self, name)
+            if not isinstance(value, int | float) or not 0 <= value < most:
+                raise TrunklineError(f"{name}={value!r}", expected=f"a number from 0 and below {most:g}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +92,6 @@ class _Task:
     data: LabelledFeatures
     units: Sequence[UnitText]
     states: TrunkStates | None
-    n_labels: int
     settings: LoraSettings
     bf16: bool
 
@@ -81,7 +117,7 @@ def tune_lora(
         units: Their units, tokenised.
         labels: The head's outputs.
         n_dev: Examples of dev, which judge instead of cross-validation, and are not trained on.
-        settings: Rank, steps, rate, batch, seed; equal seeds give equal results.
+        settings: Equal ones give equal results.
     """
     settings = settings or LoraSettings()
     encoder.requires_grad_(False).eval()
@@ -89,40 +125,32 @@ def tune_lora(
     states = TrunkStates.of(encoder, units, bf16=bf16)
     frozen = branch_features(encoder, [Branch(units, primary)], bf16=bf16, states=states)[0]
     known = replace(data, features=frozen)
-    penalty = fit_head(family, known, labels, n_dev=n_dev, seed=settings.seed).penalty
+    weight = settings.class_weight
+    penalty = fit_head(family, known, labels, n_dev=n_dev, class_weight=weight, seed=settings.seed).penalty
     folds = cross_validate(family, known, n_dev, folds=FOLDS, seed=settings.seed)
-    task = _Task(encoder, primary, known, units, states, len(labels), settings, bf16)
+    task = _Task(encoder, primary, known, units, states, settings, bf16)
 
     def heads(features: Sequence[Features], numbers: Sequence[int]) -> list[Head]:
-        return convex_heads(family, replace(known, features=features), numbers, labels, penalty)
+        return convex_heads(family, replace(known, features=features), numbers, labels, penalty, weight)
 
-    before, after = {}, {}
-    for fold, held_out in folds.held_out.items():
-        train = folds.trained(fold)
+    def said(found: Sequence[Head], features: Sequence[Features], numbers: Sequence[int]) -> list[Features]:
+        return [logits_of(head, [features[number] for number in numbers]) for head in found]
+
+    before, after = [], []
+    for train, held_out in zip(folds.trained, folds.held_out, strict=True):
         start = heads(frozen, train)
-        before[fold] = _said(start, frozen, held_out)
+        before.append(said(start, frozen, held_out))
         features = _features(task, _train(task, train, start[0]))
-        after[fold] = _said(heads(features, train), features, held_out)
+        after.append(said(heads(features, train), features, held_out))
     everything = range(len(units) - n_dev)
     start = heads(frozen, everything)
     lora = _train(task, everything, start[0])
     tuned = replace(known, features=_features(task, lora))
-    pairs = ((tuned, heads(tuned.features, everything), after), (known, start, before))
     fitted = []
-    for at, found, logits in pairs:
-        judged = [(head, {fold: said[n] for fold, said in logits.items()}) for n, head in enumerate(found)]
-        fitted.append(finish(family, at, labels, folds, judged, penalty, n_dev))
+    for at, found, logits in ((tuned, heads(tuned.features, everything), after), (known, start, before)):
+        members = list(zip(found, map(np.concatenate, zip(*logits, strict=True)), strict=True))
+        fitted.append(finish(family, at, labels, folds, members, penalty, n_dev))
     return TunedLora(lora, *fitted)
-
-
-def _said(heads: Sequence[Head], features: Sequence[Features], numbers: Sequence[int]) -> list[list[Features]]:
-    """Logits of some of the examples by each head."""
-    return [[features[number] @ head.weight + head.bias for number in numbers] for head in heads]
-
-
-def _members(heads: Sequence[Head], said: dict[int, list[list[Features]]]) -> list[Member]:
-    """Each head with what its like said of the held-out examples of each fold."""
-    return [(head, {fold: parts[n] for fold, parts in said.items()}) for n, head in enumerate(heads)]
 
 
 def supervised_contrast(features: Tensor, labels: Tensor) -> Tensor:

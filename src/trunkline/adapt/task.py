@@ -7,8 +7,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trunkline.adapt.few_labels import tune_lora
-from trunkline.adapt.settings import LoraSettings
+from trunkline.adapt.few_labels import LoraSettings, tune_lora
 from trunkline.bundle.lora import LORA_TARGETS
 from trunkline.bundle.parts import Task, read_task, task_bytes
 from trunkline.encoder.bundle_files import bundle_encoder, load_any
@@ -59,7 +58,7 @@ def fit_lora(
     tuned = tune_lora(encoder, lora, kind, data, texts, labels, n_dev=len(parts[1]), settings=asked)
     before, after = tuned.before.log_loss, tuned.fitted.log_loss
     if only_if_better and (before is None or after is None or before <= after):
-        task, chosen = model._fit_head(name, family, parts, asked.seed)
+        task, chosen = model._fit_head(name, family, parts, asked.seed, class_weight=asked.class_weight)
         return task, {**chosen, "lora": _summary(tuned.fitted)}
     chosen = {**tuned.fitted.record(), "head": _summary(tuned.before), **settings}
     info = {"mode": "lora", "examples": len(parts[0]), "cross_validation": chosen, "engine": "torch"}

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -11,10 +13,8 @@ import numpy.typing as npt
 
 from trunkline.bundle.parts import Head, as_stored
 from trunkline.errors import TrunklineError
-from trunkline.heads.calibration import factors, log_losses
-from trunkline.heads.cross_validation import CrossValidation, HeldOut, LabelledFeatures, cross_validate
-from trunkline.heads.linear import Solution, Units, discriminant, regression
-from trunkline.tasks.base import Family, Labels, Scored, Scores, Transitions, softmax
+from trunkline.heads.linear import Solution, Units, discriminant, factors, log_losses, regression
+from trunkline.tasks.base import Family, Labels, Scored, Scores, Transitions, WordedText, softmax
 
 FloatArray = npt.NDArray[np.float32]
 IntArray = npt.NDArray[np.int64]
@@ -35,6 +35,55 @@ LEAST_BIAS = -1e4
 
 LOOSE = 4e-3
 """Tolerance of the fits that are compared; the loss of a held-out unit does not tell finer ones apart."""
+
+FOLDS = ((20_000, 10), (500_000, 5), (np.inf, 3))
+"""Number of folds by the number of units times labels up to which it is taken: few labels are held out singly."""
+
+
+@dataclass(frozen=True, slots=True)
+class LabelledFeatures:
+    """The examples of a task with what an engine made of them.
+
+    Attributes:
+        examples: As the family takes them.
+        texts: Their texts with the borders of their units.
+        features: [units, hidden] of each.
+        targets: The index into the labels of each unit of each; -1 is left out.
+    """
+
+    examples: Sequence[Any]
+    texts: Sequence[WordedText]
+    features: Sequence[FloatArray]
+    targets: Sequence[Sequence[int]]
+
+
+@dataclass(frozen=True, slots=True)
+class Folds:
+    """Which examples are held out when; "held-out units" are those of all folds, fold by fold.
+
+    Attributes:
+        held_out: For each fold its examples, in their order; an example of none is always trained on.
+        trained: For each fold the others, which are trained on when it is held out.
+        targets: [held-out units], -1 for a label that is not trained on: what was never seen cannot be asked for.
+    """
+
+    held_out: Sequence[Sequence[int]]
+    trained: Sequence[Sequence[int]]
+    targets: IntArray
+
+    @property
+    def order(self) -> list[int]:
+        """All held-out examples, fold by fold."""
+        return [number for numbers in self.held_out for number in numbers]
+
+    def judged(self, logits: FloatArray) -> tuple[FloatArray, IntArray]:
+        """Logits, of all held-out units, and targets of those whose label is trained on."""
+        known = self.targets >= 0
+        return logits[known], self.targets[known]
+
+
+Member = tuple[Head, FloatArray]
+"""One of the heads whose sum is a task's: fitted on all examples, and [held-out units, labels] logits of its like."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,133 +153,172 @@ def fit_head(
     Raises:
         TrunklineError: An unknown class weight, or one for another family.
     """
-    if class_weight not in (None, "balanced") or (class_weight and family.name != "classification"):
-        raise TrunklineError(
-            f"class_weight={class_weight!r} for {family.name}", expected="'balanced', for classification"
-        )
+    count, width = len(data.examples), data.features[0].shape[1]
     folds = cross_validate(family, data, n_dev, seed=seed)
-    learner = _Learner.of(data, folds, len(labels), len(data.examples) - n_dev, class_weight is not None)
-    penalty, members = learner.members(sorted(penalties), family.label_covariance(labels))
+    units, example = _units(data, range(count), len(labels))
+    whole = _weights(family, units, example < count - n_dev, class_weight)[None]
+    masks = np.concatenate([whole * np.isin(example, numbers) for numbers in folds.trained])
+    covariance, path = family.label_covariance(labels), dict[float, Solution]()
+
+    def held_out(solution: Solution) -> FloatArray:
+        parts = [([data.features[n] for n in rows], units.head(solution, f)) for f, rows in enumerate(folds.held_out)]
+        return np.concatenate([logits_of(head, features) for features, head in parts])
+
+    def losses(penalty: float) -> npt.NDArray[np.float64]:
+        near = min(path, key=lambda other: abs(np.log(other / penalty)), default=None)
+        start = None if near is None else path[near]
+        path[penalty] = regression(units, masks, penalty, covariance, start=start, tolerance=LOOSE)
+        x, y = folds.judged(held_out(path[penalty]))
+        return log_losses(x * np.float32(factors([x], y)[0]), y) if len(y) else np.zeros(0)
+
+    penalty = _climb(sorted(penalties), losses)
+    found = path[penalty]
+    start = Solution(found.weight.mean(axis=0, keepdims=True), found.bias.max(axis=0, keepdims=True))
+    last = regression(units, whole, penalty, covariance, start=start)
+    pairs = [(last, found), (discriminant(units, whole, width), discriminant(units, masks, width))]
+    members = [(units.head(one), held_out(others)) for one, others in pairs]
     return finish(family, data, labels, folds, members, penalty, n_dev)
 
 
 def convex_heads(
-    family: Family, data: LabelledFeatures, numbers: Sequence[int], labels: Labels, penalty: float
+    family: Family,
+    data: LabelledFeatures,
+    numbers: Sequence[int],
+    labels: Labels,
+    penalty: float,
+    class_weight: str | None = None,
 ) -> list[Head]:
     """Regression and discriminant, fitted on some of the examples; `finish` adds them up."""
-    x, y, _ = _stacked(data, numbers)
-    units = Units.of(x[y >= 0], y[y >= 0], len(labels))
-    everything = np.ones((1, len(units.y)), np.float32)
-    first = regression(units, everything, penalty, family.label_covariance(labels))
-    return [units.head(found) for found in (first, discriminant(units, everything, x.shape[1]))]
+    units, _ = _units(data, numbers, len(labels))
+    weights = _weights(family, units, np.ones(len(units.y), dtype=bool), class_weight)[None]
+    first = regression(units, weights, penalty, family.label_covariance(labels))
+    second = discriminant(units, weights, data.features[0].shape[1])
+    return [units.head(found) for found in (first, second)]
 
 
-Member = tuple[Head, HeldOut]
-"""A head that was fitted on all examples, and the logits of its like for held-out ones."""
+def logits_of(head: Head, features: Sequence[FloatArray]) -> FloatArray:
+    """[units, labels] of all units of some examples."""
+    return np.concatenate([part @ head.weight + head.bias for part in features])
 
 
 def finish(
     family: Family,
     data: LabelledFeatures,
     labels: Labels,
-    folds: CrossValidation,
+    folds: Folds,
     members: Sequence[Member],
     penalty: float,
     n_dev: int = 0,
 ) -> FittedHead:
     """Adds up heads that were fitted on all examples, with the factors and transitions that held-out logits ask for.
 
-    Args:
-        family: As for `fit_head`.
-        data: As for `fit_head`; features are only asked for where no unit can be judged.
-        labels: As for `fit_head`.
-        folds: By which the held-out logits were made.
-        members: The regression or LoRA, and the discriminant if there is one.
-        penalty: For the record.
-        n_dev: As for `fit_head`.
+    Arguments as for `fit_head`; features are only asked for where no unit can be judged. Members are the regression or
+    LoRA, and the discriminant if there is one; the penalty is for the record.
     """
-    flat = [folds.flat(logits, data.targets)[0] for _, logits in members]
-    y = folds.flat(members[0][1], data.targets)[1]
-    if not len(y):
-        flat = [np.concatenate([part @ head.weight + head.bias for part in data.features]) for head, _ in members]
-    found = factors(flat, y)
-    logits = [_sum(found, own) for fold in folds.held_out for own in zip(*(m[fold] for _, m in members), strict=True)]
-    weight, predictions = _best_transitions(family, data, labels, folds, [softmax(part) for part in logits])
+    heads = [head for head, _ in members]
+    judged, y = [folds.judged(logits)[0] for _, logits in members], folds.targets[folds.targets >= 0]
+    found = factors(judged if len(y) else [logits_of(head, data.features) for head in heads], y)
+    chances = softmax(_sum(found, [logits for _, logits in members]))
+    weight, scores, guessed = _best_transitions(family, data, labels, folds, chances)
     learned = family.transitions(data.targets[: len(data.examples) - n_dev], labels)
-    bias = np.maximum(_sum(found, [head.bias for head, _ in members]), LEAST_BIAS)
-    whole = Head(_sum(found, [head.weight for head, _ in members]), bias, _weighted(learned, weight))
-    gold, guessed = [data.examples[n] for n in folds.order], [predictions[n] for n in folds.order]
+    bias = np.maximum(_sum(found, [head.bias for head in heads]), LEAST_BIAS)
+    whole = Head(_sum(found, [head.weight for head in heads]), bias, _weighted(learned, weight))
+    predictions = dict(zip(folds.order, guessed, strict=True))
+    pairs = [] if family.name == "qa" else [family.compare(data.examples[n], g) for n, g in predictions.items()]
+    true, said = ({answer[-1] for pair in pairs for answer in pair[side]} for side in (0, 1))
     return FittedHead(
         head=as_stored(whole),
         penalty=penalty,
         temperature=1 / found[0],
         discriminant=found[1] if len(found) > 1 else 0.0,
-        log_loss=float(log_losses(_sum(found, flat), y).mean()) if len(y) else None,
-        scores=family.score(gold, guessed),
-        predictions=predictions,
-        never_predicted=_never_predicted(family, gold, guessed),
+        log_loss=float(log_losses(_sum(found, judged), y).mean()) if len(y) else None,
+        scores=scores,
+        predictions=[predictions.get(number) for number in range(len(data.examples))],
+        never_predicted=sorted(true - said),
     )
 
 
-@dataclass(frozen=True, slots=True)
-class _Learner:
-    """The units of a task, those without a known label left out, and what is trained on when.
+def cross_validate(
+    family: Family, data: LabelledFeatures, n_dev: int = 0, *, folds: int | None = None, seed: int = 0
+) -> Folds:
+    """Stratified folds of all examples, or the one that holds out the dev part, which comes last."""
+    count, everything = len(data.examples), range(len(data.examples))
+    if n_dev:
+        fold = np.repeat([-1, 0], [count - n_dev, n_dev])
+    else:
+        if folds is None:
+            size = sum(map(len, data.targets)) * len({label for row in data.targets for label in row})
+            folds = next(number for most, number in FOLDS if size <= most)
+        classes = [family.classes(example) for example in data.examples]
+        fold = stratified_folds([text for text, _ in data.texts], classes, folds, seed)
+    held_out = [np.flatnonzero(fold == number).tolist() for number in np.unique(fold[fold >= 0])]
+    trained = [sorted(set(everything) - set(numbers)) for numbers in held_out]
+    targets = [np.zeros(0, np.int64)]
+    for out, numbers in zip(held_out, trained, strict=True):
+        seen = {label for number in numbers for label in data.targets[number]}
+        targets.append(np.asarray([y if y in seen else -1 for number in out for y in data.targets[number]], np.int64))
+    # Where all texts are one, there is nothing to train on but what is held out.
+    return Folds(held_out, [numbers or everything for numbers in trained], np.concatenate(targets))
 
-    Attributes:
-        data: The task.
-        folds: Its folds.
-        units: Its units.
-        masks: [folds, units] weight of each where it is trained on.
-        whole: [1, units] weights of the final fit.
+
+def stratified_folds(texts: Sequence[str], classes: Sequence[set[str]], count: int = 5, seed: int = 0) -> IntArray:
+    """The fold of each example, 0 to `count` - 1.
+
+    Examples of rare classes are dealt out first, each to the fold that has fewest of its rarest class (iterative
+    stratification, Sechidis et al. 2011), of equal ones to the one with fewest of its other classes, then to the
+    smaller one.
+
+    Args:
+        texts: Texts that differ only in case and blanks get one fold, as they would leak into each other.
+        classes: The classes of each example; several or none for a sentence with entities.
+        count: Number of folds; fewer are used if there are fewer different texts.
+        seed: Order of examples that are equal in all this.
+
+    Returns:
+        [examples].
     """
+    groups: dict[str, list[int]] = {}
+    for number, text in enumerate(texts):
+        groups.setdefault(" ".join(text.casefold().split()), []).append(number)
+    members = list(groups.values())
+    total = Counter(name for own in classes for name in own)
+    held = [Counter(name for number in group for name in classes[number]) for group in members]
+    rarest = [min(own, key=lambda name: (total[name], name)) if own else "" for own in held]
+    shuffled = np.random.default_rng(seed).permutation(len(members)).tolist()
+    order = sorted(shuffled, key=lambda g: (not rarest[g], total[rarest[g]], rarest[g], -len(members[g])))
+    seen: list[Counter[str]] = [Counter() for _ in range(max(1, min(count, len(members))))]
+    sizes = [0] * len(seen)
+    fold = np.zeros(len(texts), dtype=np.int64)
+    for group in order:
+        chosen = min(
+            range(len(seen)),
+            key=lambda f: (seen[f][rarest[group]], sum(seen[f][name] for name in held[group]), sizes[f], f),
+        )
+        seen[chosen].update(held[group])
+        sizes[chosen] += len(members[group])
+        fold[members[group]] = chosen
+    return fold
 
-    data: LabelledFeatures
-    folds: CrossValidation
-    units: Units
-    masks: FloatArray
-    whole: FloatArray
 
-    @staticmethod
-    def of(data: LabelledFeatures, folds: CrossValidation, n_labels: int, n_train: int, balanced: bool) -> _Learner:
-        x, y, example = _stacked(data, range(folds.count))
-        x, y, example = x[y >= 0], y[y >= 0], example[y >= 0]
-        whole = (example < n_train).astype(np.float32)
-        if balanced:
-            count = np.bincount(y, whole, minlength=n_labels)
-            whole *= (whole.sum() / (np.count_nonzero(count) * np.maximum(count, 1))).astype(np.float32)[y]
-        # Where all texts are one, there is nothing to train on but what is held out.
-        masks = [whole * np.isin(example, folds.trained(fold) or range(folds.count)) for fold in folds.held_out]
-        return _Learner(data, folds, Units.of(x, y, n_labels), np.asarray(masks, np.float32), whole[None])
+def _units(data: LabelledFeatures, numbers: Sequence[int], n_labels: int) -> tuple[Units, IntArray]:
+    """The units of some examples, those without a known label left out, and the example of each."""
+    targets = [np.asarray(data.targets[number], np.int64) for number in numbers]
+    example = np.repeat(np.asarray(numbers, np.int64), [len(row) for row in targets])
+    x, y = np.concatenate([data.features[number] for number in numbers]), np.concatenate(targets)
+    return Units.of(x[y >= 0], y[y >= 0], n_labels), example[y >= 0]
 
-    def held_out(self, solution: Solution) -> HeldOut:
-        """What heads of the folds say of their held-out examples."""
-        heads = [self.units.head(solution, number) for number in range(len(self.masks))]
-        return {
-            fold: [self.data.features[n] @ head.weight + head.bias for n in numbers]
-            for head, (fold, numbers) in zip(heads, self.folds.held_out.items(), strict=True)
-        }
 
-    def members(
-        self, penalties: Sequence[float], covariance: npt.NDArray[np.float32] | None
-    ) -> tuple[float, list[Member]]:
-        """The penalty that held-out log losses ask for; regression and discriminant on all folds and on all units."""
-        path: dict[float, Solution] = {}
-
-        def losses(penalty: float) -> npt.NDArray[np.float64]:
-            near = min(path, key=lambda other: abs(np.log(other / penalty)), default=None)
-            start = None if near is None else path[near]
-            path[penalty] = regression(self.units, self.masks, penalty, covariance, start=start, tolerance=LOOSE)
-            x, y = self.folds.flat(self.held_out(path[penalty]), self.data.targets)
-            return log_losses(x * np.float32(factors([x], y)[0]), y) if len(y) else np.zeros(0)
-
-        penalty = _climb(penalties, losses)
-        weight = path[penalty].weight.mean(axis=0, keepdims=True)
-        start = Solution(weight, path[penalty].bias.max(axis=0, keepdims=True))
-        last = regression(self.units, self.whole, penalty, covariance, start=start)
-        width = self.data.features[0].shape[1]
-        spread = [discriminant(self.units, mask, width) for mask in (self.masks, self.whole)]
-        pairs = ((path[penalty], last), spread)
-        return penalty, [(self.units.head(whole), self.held_out(parts)) for parts, whole in pairs]
+def _weights(family: Family, units: Units, trained: npt.NDArray[np.bool_], class_weight: str | None) -> FloatArray:
+    """What each unit counts: nothing where it is not trained on."""
+    if class_weight not in (None, "balanced") or (class_weight and family.name != "classification"):
+        raise TrunklineError(
+            f"class_weight={class_weight!r} for {family.name}", expected="'balanced', for classification"
+        )
+    weights = trained.astype(np.float32)
+    if class_weight:
+        count = np.bincount(units.y, weights, minlength=units.n_labels)
+        weights *= (weights.sum() / (np.count_nonzero(count) * np.maximum(count, 1))).astype(np.float32)[units.y]
+    return weights
 
 
 def _climb(penalties: Sequence[float], losses: Callable[[float], npt.NDArray[np.float64]]) -> float:
@@ -250,50 +338,24 @@ def _climb(penalties: Sequence[float], losses: Callable[[float], npt.NDArray[np.
     return penalties[best]
 
 
-def _sum(found: Sequence[float], parts: Sequence[npt.NDArray[np.float32]]) -> npt.NDArray[np.float32]:
+def _sum(found: Sequence[float], parts: Sequence[FloatArray]) -> FloatArray:
     return np.add.reduce([part * np.float32(factor) for factor, part in zip(found, parts, strict=True)])
 
 
-def _stacked(data: LabelledFeatures, numbers: Sequence[int]) -> tuple[FloatArray, IntArray, IntArray]:
-    """Features and targets of all units of some examples, and the example of each."""
-    targets = [np.asarray(data.targets[number], np.int64) for number in numbers]
-    example = np.repeat(np.asarray(numbers, np.int64), [len(row) for row in targets])
-    return np.concatenate([data.features[number] for number in numbers]), np.concatenate(targets), example
-
-
 def _best_transitions(
-    family: Family,
-    data: LabelledFeatures,
-    labels: Labels,
-    folds: CrossValidation,
-    probabilities: Sequence[FloatArray],
-) -> tuple[float, list[Any]]:
-    """The weight of transitions with the best held-out main score, the lower one of equals, and the predictions."""
-    learned: dict[int, Transitions] = {}
-    for fold in folds.held_out:
-        rows = [data.targets[number] for number in folds.trained(fold)]
-        learned[fold] = family.transitions(rows or data.targets, labels)
-    parts = dict(zip(folds.order, probabilities, strict=True))
-    found: list[tuple[float, float, list[Any]]] = []
-    for weight in TRANSITION_WEIGHTS if any(part is not None for part in learned.values()) else (0.0,):
-        predictions: list[Any] = [None] * folds.count
-        for fold, numbers in folds.held_out.items():
-            texts, moves = [data.texts[n] for n in numbers], _weighted(learned[fold], weight)
-            decoded = family.decode([Scored([parts[n] for n in numbers], texts, labels, moves)])[0]
-            for number, prediction in zip(numbers, decoded, strict=True):
-                predictions[number] = prediction
-        counts = family.counts([data.examples[n] for n in folds.order], [predictions[n] for n in folds.order])
-        found.append((family.score_of_counts(np.sum(counts, axis=0)), weight, predictions))
-    _, weight, predictions = max(found, key=lambda item: (item[0], -item[1]))
-    return weight, predictions
-
-
-def _never_predicted(family: Family, gold: Sequence[Any], guessed: Sequence[Any]) -> list[str]:
-    if family.name == "qa":
-        return []
-    pairs = [family.compare(example, guess) for example, guess in zip(gold, guessed, strict=True)]
-    true, said = ({answer[-1] for pair in pairs for answer in pair[side]} for side in (0, 1))
-    return sorted(true - said)
+    family: Family, data: LabelledFeatures, labels: Labels, folds: Folds, probabilities: FloatArray
+) -> tuple[float, Scores, list[Any]]:
+    """The weight of transitions with the best held-out main score, the lower one of equals; scores and predictions."""
+    rows = iter(np.split(probabilities, np.cumsum([len(data.targets[number]) for number in folds.order])[:-1]))
+    parts = [(list(islice(rows, len(numbers))), [data.texts[n] for n in numbers]) for numbers in folds.held_out]
+    learned = [family.transitions([data.targets[n] for n in numbers], labels) for numbers in folds.trained]
+    found: list[tuple[float, Scores, list[Any]]] = []
+    for weight in TRANSITION_WEIGHTS if any(part is not None for part in learned) else (0.0,):
+        pairs = zip(parts, learned, strict=True)
+        decoded = family.decode([Scored(*part, labels, _weighted(moves, weight)) for part, moves in pairs])
+        predictions = [prediction for part in decoded for prediction in part]
+        found.append((weight, family.score([data.examples[n] for n in folds.order], predictions), predictions))
+    return max(found, key=lambda item: (item[1][family.main_score], -item[0]))
 
 
 def _weighted(transitions: Transitions, weight: float) -> Transitions:
