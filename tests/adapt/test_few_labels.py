@@ -220,6 +220,26 @@ def test_auto_of_one_example_of_each_class_is_a_head(folder: Path) -> None:
     assert report.mode == "head"
 
 
+def test_labels_count_alike_in_all_modes_where_they_are_balanced(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # The labels are noise, so that only their shares are learnt.
+    rare = [TextExample(e.text, "rare" if n % 9 == 0 else "common") for n, e in enumerate(text_examples(45, 1))]
+    model = trunkline.load(folder)
+    for mode in ("lora", "auto"):
+        for weight in (None, "balanced"):
+            model.fit(f"{mode}-{weight}", rare, mode=mode, steps=2, class_weight=weight)
+        rows = model.predict([example.text for example in text_examples(20, 2)])
+        chances = {name: np.mean([row[name]["probabilities"]["rare"] for row in rows]) for name in model.tasks}
+        assert chances[f"{mode}-balanced"] > chances[f"{mode}-None"] + 0.1
+    with monkeypatch.context() as change:
+        change.setattr(few_labels, "_train", lambda task, chosen, start: few_labels._starting(task))
+        assert model.fit("kept", rare, mode="auto", class_weight="balanced").mode == "head", "no LoRA is not better"
+    model.fit("alone", rare, class_weight="balanced")
+    kept, alone = (model._predictor.tasks[name].head for name in ("kept", "alone"))
+    assert (kept.weight == alone.weight).all()
+    with pytest.raises(TrunklineError, match="class_weight='balanced' for ner"):
+        model.fit("names", ner_examples(9, 1), mode="auto", class_weight="balanced")
+
+
 def test_contrast_is_that_of_pairs_one_by_one() -> None:
     rng = np.random.default_rng(0)
     rows, labels = rng.normal(size=(7, 5)).astype(np.float32), [0, 1, 0, 2, 1, 0, 3]

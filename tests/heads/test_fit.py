@@ -19,8 +19,8 @@ from trunkline.bundle.parts import Head
 from trunkline.encoder.resolve import find_embedded
 from trunkline.errors import TrunklineError
 from trunkline.heads import fit
-from trunkline.heads.linear import LEAST, STRENGTH
 from trunkline.heads.fit import FIRST, NOISE, PENALTIES, LabelledFeatures, cross_validate, fit_head
+from trunkline.heads.linear import LEAST, STRENGTH
 from trunkline.tasks import get_family
 from trunkline.tasks.base import softmax
 from trunkline.text.examples import NerExample, Span, TextExample
