@@ -18,7 +18,7 @@ import deployed
 import tiny_models
 import trunkline
 from trunkline.cli import app
-from trunkline.cli.base import ORDER
+from trunkline.cli.tasks import ORDER
 from trunkline.encoder.bundle_files import load_any
 
 runner = CliRunner()

@@ -5,7 +5,9 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,7 @@ from trunkline.bundle.edit import Parts, change_tasks, check_backbone, write_bun
 from trunkline.bundle.files import Bundle, is_bundle, open_bundle, read_manifest
 from trunkline.bundle.manifest import check_name, name_of
 from trunkline.bundle.parts import Task, read_task, task_bytes
-from trunkline.data.inputs import check_learnable, examples_from, never_predicted, texts_from, unit_warnings
+from trunkline.data.inputs import EXAMPLES, check_learnable, examples_from, texts_from
 from trunkline.engine import open_engine, open_source
 from trunkline.engine.base import Predictor, chosen_tasks
 from trunkline.engine.rows import TextReader
@@ -21,13 +23,14 @@ from trunkline.errors import TrunklineError
 from trunkline.extras import needs
 from trunkline.heads.fit import LabelledFeatures, fit_head
 from trunkline.results import Evaluation, FitReport
-from trunkline.tasks import Labels, get_family
+from trunkline.tasks import FAMILIES, Labels
 from trunkline.text.tokens import TextTokenizer, UnitText, unknown_share
 
-BATCH = 256
-"""Texts that are predicted on together."""
+FEW = 4
+"""Examples of a class below which its quality is hardly known."""
 
-MODES = ("head", "lora", "auto")
+UNKNOWN = 0.05
+"""Share of unknown tokens above which a task is likely to be in another language than the encoder."""
 
 
 class Model:
@@ -35,17 +38,10 @@ class Model:
 
     Tasks that are fitted, added or removed are in memory until `save` writes them. Several threads may predict at the
     same time. A model that was saved can be pickled: the pickle names its folder.
-
-    Args:
-        bundle: What was opened.
-        engine: `onnx`, `torch`, or None for the one that fits the bundle.
-        threads: Threads inside an operator.
     """
 
     def __init__(self, bundle: Bundle, engine: str | None = None, threads: int = 1) -> None:
-        self._bundle = bundle
-        self._asked = engine
-        self._threads = threads
+        self._bundle, self._asked, self._threads = bundle, engine, threads
         computes = open_engine(bundle, engine, threads)
         reader = TextReader.open(bundle.tokenizer, bundle.manifest.encoder, threads)
         primaries = {family: adapter.inputs for family, adapter in bundle.primaries.items()}
@@ -57,7 +53,7 @@ class Model:
         return f"<trunkline model {self.name!r}, engine {self.engine}, {self.precision}: {tasks}>"
 
     def __reduce__(self) -> Any:
-        return _reopened, (str(self._saved_folder().absolute()), self._asked, self._threads)
+        return partial(load, self._saved_folder().absolute(), engine=self._asked, threads=self._threads), ()
 
     @property
     def name(self) -> str:
@@ -114,41 +110,36 @@ class Model:
             replace: Whether a task of this name may be there already.
             settings: `seed` of the folds, `class_weight`; mode `lora` has those of `trunkline.adapt.LoraSettings`.
 
-        Returns:
-            The numbers of examples, the cross-validated scores, those on test, and what was chosen.
-
         Raises:
             TrunklineError: Labels that cannot be learnt, with what to do; a task that is there already.
         """
         began = time.perf_counter()
         self._check_new(name, replace)
-        kind, train = examples_from(texts, labels, family)
-        dev_part, test_part = self._part(dev, kind, "dev"), self._part(test, kind, "test")
-        warnings = check_learnable(kind, train, dev_part, test_part)
-        task, chosen = self._learnt(name, kind, (train, dev_part), mode, settings)
+        family, parts = _parts(texts, labels, family, {"dev": dev, "test": test})
+        task, chosen = self._learnt(name, family, (parts["train"], parts["dev"]), mode, settings)
         before = self._predictor.tasks.get(name)
         self._predictor.add(task)
+        test_scores = (
+            FAMILIES[family].score(parts["test"], self._predictions(name, parts["test"])) if parts["test"] else {}
+        )
         return FitReport(
             task=name,
-            family=kind,
+            family=family,
             mode=task.info["mode"],
-            labels=task.types,
-            examples={"train": len(train), "dev": len(dev_part), "test": len(test_part)},
+            labels=list(task.types),
+            examples={part: len(examples) for part, examples in parts.items()},
             cross_validation=chosen,
-            test=get_family(kind).score(test_part, self._predictions(name, test_part)) if test_part else {},
+            test=test_scores,
             engine=self.engine,
             precision=self.precision,
             bytes=len(task.content),
             seconds=round(time.perf_counter() - began, 3),
             replaced=before.info.get("cross_validation", {}).get("scores") if before else None,
-            warnings=[*warnings, *never_predicted(train, chosen), *self._unit_warnings(task, train)],
+            warnings=self._warnings(task, parts, chosen["never_predicted"]),
         )
 
     def predict(self, texts: Any, tasks: Sequence[str] | None = None) -> list[dict[str, Any]]:
-        """Runs tasks on texts.
-
-        The trunk runs once for a text, whatever the number of tasks. Texts longer than the window are read in
-        overlapping windows.
+        """Runs tasks on texts; longer ones than the window are read in overlapping windows.
 
         Args:
             texts: Any iterable of texts; see `predict_iter` for many.
@@ -167,7 +158,7 @@ class Model:
         return list(self.predict_iter(texts, tasks))
 
     def predict_iter(
-        self, texts: Any, tasks: Sequence[str] | None = None, *, batch: int = BATCH
+        self, texts: Any, tasks: Sequence[str] | None = None, *, batch: int = 256
     ) -> Iterator[dict[str, Any]]:
         """Like `predict`, but yields predictions as texts come, in bounded memory: at most `batch` texts are held."""
         chosen = chosen_tasks(tasks, self.tasks)
@@ -197,10 +188,9 @@ class Model:
         """
         chosen_tasks([name], self.tasks)
         kind = self.tasks[name]
-        _, examples = examples_from(texts, labels, kind)
-        predicted = self._predictions(name, examples)
-        known = self._predictor.tasks[name].types
-        return Evaluation.of(name, get_family(kind), examples, predicted, known)
+        _, examples = _examples(texts, labels, kind)
+        task = self._predictor.tasks[name]
+        return Evaluation.of(name, FAMILIES[kind], examples, self._predictions(name, examples), task.types)
 
     def add(self, name: str, source: str | Path | bytes, *, replace: bool = False) -> None:
         """Adds a task from its file.
@@ -220,11 +210,10 @@ class Model:
         """Writes the model as a bundle, whole or not at all.
 
         Into the bundle that was opened go the changes: tasks that were fitted, added, replaced or removed; tasks that
-        others added meanwhile stay. Into another bundle of the same encoder go the tasks. Any other place must be new
-        or empty.
+        others added meanwhile stay. Into another bundle of the same encoder go the tasks.
 
         Args:
-            folder: The place.
+            folder: One of these, or a new or empty folder.
             tasks: Names; all by default.
             replace_tasks: Whether other tasks of these names, which this model does not know, may be there.
 
@@ -242,17 +231,10 @@ class Model:
             gone = (before.keys() - self.tasks.keys()) & there.tasks.keys() if tasks is None else ()
             change_tasks(path, changed, gone, replace=contents if replace_tasks else before)
         else:
-            write_bundle(
-                path,
-                dataclasses.replace(manifest, name=name_of(path, manifest.name)),
-                Parts(
-                    tokenizer=bundle.tokenizer,
-                    graphs=bundle.graphs,
-                    checkpoint={part: bundle.folder / file for part, file in manifest.checkpoint.items()},
-                    adapters={family: adapter.content for family, adapter in bundle.primaries.items()},
-                    tasks=contents,
-                ),
-            )
+            checkpoint = {part: bundle.folder / file for part, file in manifest.checkpoint.items()}
+            adapters = {family: adapter.content for family, adapter in bundle.primaries.items()}
+            named = dataclasses.replace(manifest, name=name_of(path, manifest.name))
+            write_bundle(path, named, Parts(bundle.tokenizer, bundle.graphs, checkpoint, adapters, contents))
         if tasks is None:
             self._bundle, self._saved = open_bundle(path, verify=False), dict(self._predictor.tasks)
         return path
@@ -260,9 +242,7 @@ class Model:
     def export(self, folder: str | Path, **options: Any) -> Any:
         """Writes a bundle with ONNX graphs; needs the extra `[train]` and a bundle with weights for torch.
 
-        Args:
-            folder: A new or empty folder.
-            options: Of `trunkline.export.options.ExportOptions`, such as `weights="int8"`.
+        `folder` is new or empty; options are those of `trunkline.export.options.ExportOptions`, as `weights="int8"`.
         """
         with needs("train", "export"):
             from trunkline.export.bundle import export_bundle
@@ -272,13 +252,8 @@ class Model:
     def push_to_hub(self, repository: str, *, private: bool = True, token: str | None = None) -> str:
         """Uploads the saved bundle to a model repository of the Hugging Face hub; needs the extra `[hub]`.
 
-        Args:
-            repository: `owner/name`; it is made if it is missing.
-            private: Whether a new repository is private.
-            token: Of access; by default the one that `hf auth login` keeps.
-
-        Returns:
-            The repository's address.
+        `repository` is `owner/name`; it is made if it is missing, `private` or not. `token` is of access, by default
+        the one that `hf auth login` keeps. Returns the repository's address.
         """
         from trunkline.hub import push
 
@@ -301,39 +276,53 @@ class Model:
 
         Targets count in `labels`, which may lack some of dev. Features are left empty where they are not asked for.
         """
-        kind, read = get_family(family), self._predictor.reader.read([example.text for example in examples])
-        borders = [part.borders(units) for part in read]
-        targets = [kind.unit_targets(e, labels, b) for e, b in zip(examples, borders, strict=True)]
-        texts = [(part.text, own) for part, own in zip(read, borders, strict=True)]
+        kind, read = FAMILIES[family], self._predictor.reader.read([example.text for example in examples])
+        texts = [(part.text, part.borders(units)) for part in read]
+        targets = [kind.unit_targets(e, labels, own) for e, (_, own) in zip(examples, texts, strict=True)]
         if features:
             return LabelledFeatures(examples, texts, self._predictor.features(read, family, units), targets), []
-        tokenised = [kind.units(part.text, own, part.tokens) for part, own in zip(read, borders, strict=True)]
+        tokenised = [kind.units(*text, part.tokens) for part, text in zip(read, texts, strict=True)]
         return LabelledFeatures(examples, texts, [], targets), tokenised
 
     def _learnt(
         self, name: str, family: str, parts: tuple[Sequence[Any], Sequence[Any]], mode: str, settings: dict[str, Any]
     ) -> tuple[Task, dict[str, Any]]:
-        if mode not in MODES:
-            raise TrunklineError(f"mode {mode!r}", expected=f"one of {', '.join(MODES)}")
+        if mode not in ("head", "lora", "auto"):
+            raise TrunklineError(f"mode {mode!r}", expected="one of head, lora, auto")
         if mode != "head":
             with needs("train", f"mode {mode}"):
                 from trunkline.adapt import fit_lora
             return fit_lora(self, name, family, parts, only_if_better=mode == "auto", **settings)
         for other in settings.keys() - {"seed", "class_weight"}:
-            expected = "seed or class_weight"
-            raise TrunklineError(f"mode head has no setting {other!r}", expected=expected, todo="Use mode='lora'")
+            raise TrunklineError(
+                f"mode head has no setting {other!r}", expected="seed or class_weight", todo="Use mode='lora'"
+            )
         return self._fit_head(name, family, parts, **settings)
 
-    def _unit_warnings(self, task: Task, train: Sequence[Any]) -> list[str]:
+    def _warnings(self, task: Task, parts: dict[str, list[Any]], never_predicted: Sequence[str]) -> list[str]:
+        """What a user should know of a fit; `never_predicted` are labels that no held-out prediction has."""
+        kind, train, found = FAMILIES[task.family], parts["train"], []
+        seen = Counter(label for example in train for label in kind.classes(example))
+        if rare := _listed(sorted(label for label, count in seen.items() if count < FEW)):
+            found.append(f"fewer than {FEW} examples of {rare}: scores of these say little; 8 or more would do")
+        for part, examples in parts.items():
+            if unknown := sorted({label for example in examples for label in kind.classes(example)} - seen.keys()):
+                found.append(f"{part} has labels that train lacks, which count as misses: {_listed(unknown)}")
+        if names := _listed([f"{name} ({seen[name]} examples)" for name in never_predicted]):
+            found.append(f"never predicted on held-out examples: {names}; 16 or more examples of each would do")
         read = self._predictor.reader.read([example.text for example in train])
-        missed = get_family(task.family).unheld(train, [part.borders(task.units) for part in read])
-        return unit_warnings(missed, unknown_share([part.tokens for part in read], self.tokenizer.unknown))
+        if missed := kind.unheld(train, [part.borders(task.units) for part in read]):
+            what = f"{len(missed)} labelled spans do not begin and end where words do, and count as misses"
+            found.append(f"{what}: {_listed(missed)}")
+        if (share := unknown_share([part.tokens for part in read], self.tokenizer.unknown)) > UNKNOWN:
+            found.append(f"the encoder does not know {share:.0%} of the tokens: take one for this language")
+        return found
 
     def _fit_head(
         self, name: str, family: str, parts: tuple[Sequence[Any], Sequence[Any]], seed: int = 0, **weights: Any
     ) -> tuple[Task, dict[str, Any]]:
         """A task with a head on frozen features, from train and dev examples, and how it was chosen; see `fit`."""
-        (train, dev), kind = parts, get_family(family)
+        (train, dev), kind = parts, FAMILIES[family]
         units, labels = kind.choose_units(train, self.tokenizer), kind.labels(train)
         data, _ = self.labelled([*train, *dev], family, units, labels, features=True)
         fitted = fit_head(kind, data, labels, n_dev=len(dev), seed=seed, **weights)
@@ -349,18 +338,8 @@ class Model:
             todo = "Pass replace=True (--replace), or take another name"
             raise TrunklineError(f"there is a task {name} already", todo=todo)
 
-    def _part(self, given: Any, family: str, what: str) -> list[Any]:
-        if given is None:
-            return []
-        texts, labels = given if isinstance(given, tuple) and len(given) == 2 else (given, None)
-        try:
-            return examples_from(texts, labels, family)[1]
-        except TrunklineError as error:
-            raise TrunklineError(f"{what}: {error.given}", expected=error.expected, todo=error.todo) from error
-
     def _predictions(self, name: str, examples: Sequence[Any]) -> list[Any]:
-        texts = (example.text for example in examples)
-        return [found[name] for found in self.predict_iter(texts, [name])]
+        return [found[name] for found in self.predict_iter((example.text for example in examples), [name])]
 
     def _saved_folder(self) -> Path:
         contents = ({n: t.content for n, t in tasks.items()} for tasks in (self._predictor.tasks, self._saved))
@@ -393,5 +372,26 @@ def load(
     return Model(open_source(source, verify=verify, public_key=public_key), engine, threads)
 
 
-def _reopened(folder: str, engine: str | None, threads: int) -> Model:
-    return load(folder, engine=engine, threads=threads)
+def _parts(texts: Any, labels: Any, family: str | None, others: dict[str, Any]) -> tuple[str, dict[str, list[Any]]]:
+    """The family, and the examples of each part, `others` as for `fit`; refused if train teaches nothing."""
+    family, train = _examples(texts, labels, family)
+    parts = {"train": train}
+    for part, given in others.items():
+        own, marks = given if isinstance(given, tuple) and len(given) == 2 else (given, None)
+        parts[part] = [] if given is None else _examples(own, marks, family, part)[1]
+    classes = set().union(*map(FAMILIES[family].classes, train))
+    if len(classes) < 2 or len({" ".join(one.text.split()) for one in train}) < 2:
+        check_learnable(family, train)
+    return family, parts
+
+
+def _examples(texts: Any, labels: Any, family: str | None, part: str = "") -> tuple[str, list[Any]]:
+    """As `examples_from`; a list of examples of the family, as the readers give it, is taken as it is."""
+    kind = EXAMPLES.get(family or "")
+    if family and kind and labels is None and isinstance(texts, list) and all(isinstance(one, kind) for one in texts):
+        return family, texts
+    return examples_from(texts, labels, family, part)
+
+
+def _listed(labels: Sequence[str]) -> str:
+    return ", ".join(labels[:10]) + (f" and {len(labels) - 10} more" if len(labels) > 10 else "")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import math
+import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -47,11 +47,10 @@ class FitReport:
     bytes: int
     seconds: float
     replaced: Scores | None = None
-    warnings: Sequence[str] = ()
+    warnings: Sequence[str] = field(default_factory=list)
 
-    def to_dict(self) -> dict[str, Any]:
-        """Plain data for JSON; a number that is not finite is null."""
-        return finite(dataclasses.asdict(self))
+    to_dict = dataclasses.asdict
+    """Plain data for JSON, where every number is finite."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +76,7 @@ class Evaluation:
     confusion: Mapping[str, Mapping[str, int]]
     wrong: Sequence[Mapping[str, Any]]
     n_wrong: int
-    warnings: Sequence[str] = field(default_factory=tuple)
+    warnings: Sequence[str] = field(default_factory=list)
 
     @staticmethod
     def of(
@@ -117,13 +116,7 @@ class Evaluation:
 
 def finite(value: Any) -> Any:
     """JSON without NaN and infinities, which are no numbers of JSON."""
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, Mapping):
-        return {key: finite(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [finite(item) for item in value]
-    return value
+    return json.loads(json.dumps(value), parse_constant=lambda name: None)
 
 
 def _only(answers: frozenset[Any]) -> tuple[str]:

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from trunkline.cli.base import JsonFlag
+from trunkline.cli.tasks import JsonFlag
 from trunkline.errors import TrunklineError
 
 benchmark_app = typer.Typer(

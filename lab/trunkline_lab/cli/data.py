@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from trunkline.cli.base import JsonFlag
+from trunkline.cli.tasks import JsonFlag
 
 data_app = typer.Typer(
     no_args_is_help=True, rich_markup_mode=None, help="Public data sets: list, show, count, mix, check them."

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from trunkline.cli.base import JsonFlag
+from trunkline.cli.tasks import JsonFlag
 
 speed_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Speed and memory beside other libraries.")
 ARGUMENTS = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}

@@ -8,7 +8,7 @@ from typing import Any
 import typer
 
 from trunkline.cli import bundle, domain, export, tasks  # noqa: F401 (join the application)
-from trunkline.cli.base import app
+from trunkline.cli.tasks import app
 from trunkline.errors import TrunklineError
 
 __all__ = ["app", "main", "run_app"]

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from trunkline.cli.base import JsonFlag, app, print_json
+from trunkline.cli.tasks import JsonFlag, app, print_json
 from trunkline.errors import TrunklineError
 from trunkline.extras import needs
 

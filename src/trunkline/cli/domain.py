@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from trunkline.cli.base import JsonFlag, SetOption, app, print_json, settings_of
+from trunkline.cli.tasks import JsonFlag, SetOption, app, print_json, settings_of
 from trunkline.extras import needs
 from trunkline.problems import nearest
 

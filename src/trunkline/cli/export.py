@@ -8,8 +8,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from trunkline.cli.base import JsonFlag, SetOption, app, print_json, settings_of
-from trunkline.cli.tasks import Delimiter, LabelColumn, TextColumn
+from trunkline.cli.tasks import Delimiter, JsonFlag, LabelColumn, SetOption, TextColumn, app, print_json, settings_of
 from trunkline.errors import TrunklineError
 
 Dev = Annotated[

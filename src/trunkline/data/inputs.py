@@ -6,7 +6,6 @@ Duck typing throughout, so that neither pandas nor polars nor datasets is import
 from __future__ import annotations
 
 import logging
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from math import isnan
 from typing import Any
@@ -18,88 +17,31 @@ from trunkline.text.examples import Example, NerExample, QaExample, TextExample
 
 _log = logging.getLogger("trunkline.data")
 
-UNKNOWN = 0.05
-"""Share of unknown tokens above which a task is likely to be in another language than the encoder."""
-
-ENOUGH = 16
-"""Examples of a class that make a useful task."""
-
-FEW = 4
-"""Examples of a class below which its quality is hardly known."""
+TEXTS = "a list, tuple, generator, numpy array, pandas or polars Series, or column of datasets, of strings"
+EXAMPLES: dict[str, type] = {"classification": TextExample, "ner": NerExample, "qa": QaExample}
+"""Family -> the class of its examples."""
 
 
-def check_learnable(family: str, train: Sequence[Any], dev: Sequence[Any] = (), test: Sequence[Any] = ()) -> list[str]:
-    """Checks the labels of a task before anything is fitted.
-
-    Returns:
-        Warnings: rare classes, and labels of dev or test that train lacks.
-
-    Raises:
-        TrunklineError: There is nothing to learn: no example, a single class, no entity, no answer.
-    """
-    seen = Counter(label for example in train for label in _labels(example))
+def check_learnable(family: str, train: Sequence[Any]) -> None:
+    """Raises TrunklineError where there is nothing to learn: no example, a single class, no entity, no answer."""
     given, expected, todo = "", "", "Add texts of another label"
     if not train:
         given, expected, todo = "there are no examples", "at least two texts with their labels", ""
-    elif family == "qa" and not seen:
-        given, expected, todo = "no question has an answer", "some answers", "Check the answers' key"
-    elif family == "ner" and not seen:
-        given, expected = (
-            f"none of the {len(train)} sentences has an entity",
-            "a labelled entity of each type",
-        )
+    elif family == "qa":
+        if not any(example.answers for example in train):
+            given, expected, todo = "no question has an answer", "some answers", "Check the answers' key"
+    elif family == "ner" and not any(example.spans for example in train):
+        given, expected = f"none of the {len(train)} sentences has an entity", "a labelled entity of each type"
         todo = "Check the labels; about 8 of each type make a useful task"
-    elif family == "classification" and len(seen) < 2:
-        given, expected = f"all {len(train)} texts have the label {next(iter(seen), '')!r}", "at least two labels"
-    elif family != "qa" and len({" ".join(example.text.split()) for example in train}) < 2:
+    elif family == "classification" and len({example.label for example in train}) < 2:
+        given, expected = f"all {len(train)} texts have the label {train[0].label!r}", "at least two labels"
+    elif len({" ".join(example.text.split()) for example in train}) < 2:
         given, expected, todo = "all examples have one text", "different texts", "Add more texts"
     if given:
         raise TrunklineError(given, expected=expected, todo=todo)
-    warnings: list[str] = []
-    if family == "qa":
-        return warnings
-    if rare := sorted(label for label, count in seen.items() if count < FEW):
-        warnings.append(f"fewer than {FEW} examples of {_listed(rare)}: scores of these say little; 8 or more would do")
-    for part, examples in (("dev", dev), ("test", test)):
-        if unknown := sorted({label for example in examples for label in _labels(example)} - seen.keys()):
-            warnings.append(f"{part} has labels that train lacks, which count as misses: {_listed(unknown)}")
-    return warnings
 
 
-def never_predicted(train: Sequence[Any], chosen: Mapping[str, Any]) -> list[str]:
-    """A warning of labels that no held-out prediction has, from the record of a fit."""
-    count = Counter(label for example in train for label in _labels(example))
-    if not (names := [f"{name} ({count[name]} examples)" for name in chosen.get("never_predicted", ())]):
-        return []
-    return [f"never predicted on held-out examples: {_listed(names)}; {ENOUGH} or more examples of each would do"]
-
-
-def unit_warnings(missed: Sequence[str], unknown: float) -> list[str]:
-    """Warnings of labelled spans that no prediction can hit (`missed`), and of a high share of `unknown` tokens."""
-    found = []
-    if missed:
-        what = f"{len(missed)} labelled spans do not begin and end where words do, and count as misses"
-        found.append(f"{what}: {_listed(missed)}")
-    if unknown > UNKNOWN:
-        found.append(f"the encoder does not know {unknown:.0%} of the tokens: take one for this language")
-    return found
-
-
-def _labels(example: Any) -> set[str]:
-    if isinstance(example, NerExample):
-        return {span.label for span in example.spans}
-    return {"answer" for _ in example.answers} if isinstance(example, QaExample) else {example.label}
-
-
-def _listed(labels: Sequence[str]) -> str:
-    return ", ".join(labels[:10]) + (f" and {len(labels) - 10} more" if len(labels) > 10 else "")
-
-
-TEXTS = "a list, tuple, generator, numpy array, pandas or polars Series, or column of datasets, of strings"
-_FAMILIES: dict[str, type] = {"classification": TextExample, "ner": NerExample, "qa": QaExample}
-
-
-def examples_from(texts: Any, labels: Any = None, family: str | None = None) -> tuple[str, list[Any]]:
+def examples_from(texts: Any, labels: Any = None, family: str | None = None, part: str = "") -> tuple[str, list[Any]]:
     """Texts and labels as examples.
 
     Args:
@@ -109,6 +51,7 @@ def examples_from(texts: Any, labels: Any = None, family: str | None = None) -> 
             or a dict with these keys, in characters, `end` exclusive. A ClassLabel column of `datasets` gives its
             names. Other numbers are refused, because a prediction would not be the number that was given.
         family: `classification` or `ner` (`qa` only for examples); needed where no label says which.
+        part: What errors name, such as `dev`.
 
     Returns:
         The family, and the examples in order.
@@ -116,8 +59,17 @@ def examples_from(texts: Any, labels: Any = None, family: str | None = None) -> 
     Raises:
         TrunklineError: Says what was given, and the position of a text or label, counted from 0.
     """
-    if family is not None and family not in _FAMILIES:
-        raise TrunklineError(f"the family {family!r}", expected=f"one of {', '.join(_FAMILIES)}")
+    try:
+        return _examples_from(texts, labels, family)
+    except TrunklineError as error:
+        if not part:
+            raise
+        raise TrunklineError(f"{part}: {error.given}", expected=error.expected, todo=error.todo) from error
+
+
+def _examples_from(texts: Any, labels: Any, family: str | None) -> tuple[str, list[Any]]:
+    if family is not None and family not in EXAMPLES:
+        raise TrunklineError(f"the family {family!r}", expected=f"one of {', '.join(EXAMPLES)}")
     if isinstance(texts, Mapping):
         if labels is not None or family not in (None, "classification"):
             given = f"a dict of texts {'and labels besides' if labels is not None else f'for {family}'}"
@@ -145,8 +97,8 @@ def examples_from(texts: Any, labels: Any = None, family: str | None = None) -> 
 
 
 def _checked(items: list[Any], family: str | None) -> tuple[str, list[Any]]:
-    found = next((name for name, kind in _FAMILIES.items() if items and isinstance(items[0], kind)), family)
-    if found is None or not all(isinstance(item, _FAMILIES[found]) for item in items):
+    found = next((name for name, kind in EXAMPLES.items() if items and isinstance(items[0], kind)), family)
+    if found is None or not all(isinstance(item, EXAMPLES[found]) for item in items):
         raise TrunklineError("no labels were given", expected="a label for each text, or one dict {label: [texts]}")
     if family not in (None, found):
         raise TrunklineError(f"examples of {found}", expected=f"examples of {family}, the family that was asked for")
