@@ -2,10 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from trunkline.tasks.ner import unheld_spans, word_spans
-from trunkline.text.examples import NerExample, Scheme, WordSpan, encode_bio
+from trunkline.text.examples import NerExample, Scheme, WordSpan, decode_with_repairs
+
+
+def bio_labels(types: Iterable[str]) -> list[str]:
+    """The tag set of entity types: `O`, then `B-` and `I-` of each type in alphabetical order."""
+    return ["O", *(f"{prefix}-{kind}" for kind in sorted(set(types)) for prefix in "BI")]
+
+
+def decode_tags(tags: Sequence[str], scheme: Scheme = "BIO") -> list[WordSpan]:
+    """The entities of tags."""
+    return decode_with_repairs(tags, scheme)[0]
+
+
+def encode_bio(n_words: int, word_spans: Iterable[WordSpan]) -> list[str]:
+    """Entities that do not overlap as BIO tags."""
+    tags = ["O"] * n_words
+    for first, last, label in word_spans:
+        assert tags[first:last] == ["O"] * (last - first) != []
+        tags[first:last] = [f"B-{label}", *[f"I-{label}"] * (last - first - 1)]
+    return tags
 
 
 def spans_to_bio(example: NerExample) -> tuple[list[str], int]:

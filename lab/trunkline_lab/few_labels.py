@@ -20,7 +20,8 @@ import trunkline
 from trunkline.heads.fit import LabelledFeatures, fit_head
 from trunkline.model import Model
 from trunkline.tasks import Labels, Scored, get_family
-from trunkline.tasks.base import Family, softmax
+from trunkline.tasks.base import Family
+from trunkline.tasks.classification import softmax
 from trunkline_lab.data.cards import load_card
 from trunkline_lab.data.sample import draw
 from trunkline_lab.resampling import RESAMPLES

@@ -18,7 +18,8 @@ from trunkline.encoder.lora import Deltas
 from trunkline.errors import TrunklineError
 from trunkline.heads.fit import LabelledFeatures, fit_head
 from trunkline.tasks import Family, Labels, Scored, get_family
-from trunkline.tasks.base import Scores, softmax
+from trunkline.tasks.base import Scores
+from trunkline.tasks.classification import softmax
 from trunkline.text.tokens import TextTokenizer, UnitText
 from trunkline.text.words import split_words
 

@@ -16,9 +16,7 @@ from trunkline.bundle.files import Bundle, is_bundle, open_bundle, read_manifest
 from trunkline.bundle.manifest import check_name, name_of
 from trunkline.bundle.parts import Task, read_task, task_bytes
 from trunkline.data.inputs import EXAMPLES, check_learnable, examples_from, texts_from
-from trunkline.engine import open_engine, open_source
-from trunkline.engine.base import Predictor, chosen_tasks
-from trunkline.engine.rows import TextReader
+from trunkline.engine.base import Predictor, TextReader, chosen_tasks, open_engine, open_source
 from trunkline.errors import TrunklineError
 from trunkline.extras import needs
 from trunkline.heads.fit import LabelledFeatures, fit_head

@@ -20,7 +20,7 @@ from trunkline.bundle.files import open_bundle
 from trunkline.bundle.manifest import FileEntry, parse_manifest
 from trunkline.bundle.parts import read_primary, read_task
 from trunkline.encoder.bundle_files import load_any
-from trunkline.engine.rows import TextReader
+from trunkline.engine.base import TextReader
 from trunkline.errors import TrunklineError
 
 PIECES = (

@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tagged import encode_bio
 from trunkline.data.conll import Sentence, decode_sentences, find_scheme, read_conll
 from trunkline.errors import DataError
-from trunkline.text.examples import SCHEMES, Scheme, encode_bio
+from trunkline.text.examples import SCHEMES, Scheme
 
 SPANS = [[(0, 1, "a"), (1, 3, "a"), (4, 5, "b")], [(0, 2, "b")], [], [(0, 1, "b"), (1, 2, "b"), (3, 5, "a")]]
 

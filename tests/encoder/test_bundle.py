@@ -27,8 +27,7 @@ from trunkline.encoder.bundle_files import (
     save_bundle,
     task_file,
 )
-from trunkline.engine.base import Predictor
-from trunkline.engine.rows import TextReader
+from trunkline.engine.base import Predictor, TextReader
 from trunkline.engine.torch import TorchEngine
 from trunkline.errors import MismatchError, TrunklineError
 
@@ -59,7 +58,7 @@ def test_predictions_after_save_and_load_are_the_same_to_the_last_bit(tiny: Load
 
 def test_each_task_runs_through_the_adapter_it_was_made_with(tiny: Loaded, folder: Path) -> None:
     from trunkline.encoder.features import Branch, branch_features
-    from trunkline.tasks.base import softmax
+    from trunkline.tasks.classification import softmax
     from trunkline.text.tokens import text_unit
 
     loaded = deployed.whole(tiny)

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from trunkline.bundle.manifest import EncoderFacts
 from trunkline.encoder.bundle_files import Loaded
-from trunkline.engine.rows import Pooling, Row, TextReader, batches, padded, pool_of, rows_of
+from trunkline.engine.base import TextReader
+from trunkline.engine.onnx import Pooling, Row, batches, padded, pool_of, rows_of
 from trunkline.errors import DataError, MismatchError
 from trunkline.tasks.qa import question_units
 from trunkline.text.tokens import UnitText, text_unit, word_units

@@ -8,7 +8,7 @@ from scipy.optimize import minimize, minimize_scalar
 from scipy.special import logsumexp
 
 from trunkline.heads.linear import LEAST, STRENGTH, factors, log_losses
-from trunkline.tasks.base import softmax
+from trunkline.tasks.classification import softmax
 
 
 def drawn(count: int, spread: float, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:

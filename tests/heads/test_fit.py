@@ -22,7 +22,7 @@ from trunkline.heads import fit
 from trunkline.heads.fit import FIRST, NOISE, PENALTIES, LabelledFeatures, cross_validate, fit_head
 from trunkline.heads.linear import LEAST, STRENGTH
 from trunkline.tasks import get_family
-from trunkline.tasks.base import softmax
+from trunkline.tasks.classification import softmax
 from trunkline.text.examples import NerExample, Span, TextExample
 from trunkline.text.words import split_words
 

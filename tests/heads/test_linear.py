@@ -10,7 +10,7 @@ from sklearn.preprocessing import StandardScaler
 
 from trunkline.bundle.parts import Head
 from trunkline.heads.linear import Solution, Units, discriminant, mean_loss, regression
-from trunkline.tasks.base import softmax
+from trunkline.tasks.classification import softmax
 
 
 def problem(n_units: int, width: int, n_labels: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:

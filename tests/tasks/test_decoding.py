@@ -11,12 +11,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trunkline.engine.base import MAX_CHARACTERS, check_texts, chosen_tasks
+from tagged import bio_labels
+from trunkline.engine.base import chosen_tasks
 from trunkline.errors import MismatchError, TrunklineError
 from trunkline.tasks import get_family
-from trunkline.tasks.base import Scored, softmax
+from trunkline.tasks.base import Scored
+from trunkline.tasks.classification import softmax
 from trunkline.tasks.ner import Ner, best_paths, may_follow
-from trunkline.text.examples import bio_labels
 
 
 def drawn_task(rng: np.random.Generator) -> tuple[list[npt.NDArray[np.float32]], npt.NDArray[Any]]:
@@ -108,10 +109,6 @@ def test_labels_that_a_family_can_decode_pass() -> None:
 def test_requests_are_checked() -> None:
     assert chosen_tasks(None, ["b", "a"]) == ["b", "a"]
     assert chosen_tasks(["b"], ["b", "a"]) == ["b"]
-    check_texts(["", "a" * MAX_CHARACTERS])
-    for texts, message in (("ann", "one string"), (["a", 3], "text 1 is a int"), (["a" * 1_000_001], "1000001")):
-        with pytest.raises(TrunklineError, match=message):
-            check_texts(texts)  # type: ignore[arg-type]
     for names, message in (("a", r"such as \['a'\]"), (["c"], r"'c'.*not in this bundle.*a, b")):
         with pytest.raises(TrunklineError, match=message):
             chosen_tasks(names, ["a", "b"])

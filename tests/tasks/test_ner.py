@@ -8,10 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tagged import decode_tags
 from trunkline.tasks import ner
 from trunkline.tasks.base import Scored
-from trunkline.tasks.ner import Ner, best_paths, may_follow, tag_transitions, unheld_spans, word_spans
-from trunkline.text.examples import NerExample, Span, decode_tags
+from trunkline.tasks.ner import Ner, best_paths, may_follow, unheld_spans, word_spans
+from trunkline.text.examples import NerExample, Span
 from trunkline.text.tokens import Tokens
 from trunkline.text.words import split_words
 
@@ -63,7 +64,7 @@ def test_without_transitions_ties_go_to_the_tag_that_comes_first():
 def test_a_tag_after_another_is_worth_what_training_says():
     # O B-a I-a, twice; O B-b; an unknown tag, behind which nothing is counted.
     targets = [[0, 1, 2], [0, 1, 2], [], [0, 3], [3, -1, 0]]
-    worth = tag_transitions(targets, LABELS)
+    worth = Ner().transitions(targets, LABELS)
     assert worth.shape == (6, 5)
     assert worth.dtype == np.float32
     assert worth[1, 2] == worth[1].max() > 1, "I-a follows B-a"
@@ -81,7 +82,7 @@ def test_transitions_times_the_share_of_the_tag_are_probabilities(seed, sentence
     scores = [rng.normal(size=(5, 5)) for _ in range(sentences)]
     targets = [row.tolist() for row in best_paths([(scores, rules)])[0]]
     share = (np.bincount(np.ravel(targets).astype(int), minlength=5) + 1) / (5 * sentences + 5)
-    follows = np.where(may_follow(LABELS), np.exp(tag_transitions(targets, LABELS)), 0.0)
+    follows = np.where(may_follow(LABELS), np.exp(Ner().transitions(targets, LABELS)), 0.0)
     assert follows @ share == pytest.approx(np.ones(6), rel=1e-5)
 
 
@@ -89,7 +90,7 @@ def test_learned_transitions_mend_a_person_cut_in_two():
     text = "Ana Lima"
     words = split_words(text)
     probabilities = np.array([[0.02, 0.95, 0.01, 0.01, 0.01], [0.04, 0.5, 0.4, 0.03, 0.03]], np.float32)
-    worth = tag_transitions([[0, 1, 2, 0], [1, 2], [0, 3]], LABELS)
+    worth = Ner().transitions([[0, 1, 2, 0], [1, 2], [0, 3]], LABELS)
     [cut, mended] = (decode([probabilities], [(text, words)], t)[0] for t in (None, worth))
     assert [e["text"] for e in cut] == ["Ana", "Lima"]
     assert [e["text"] for e in mended] == ["Ana Lima"]
@@ -133,6 +134,11 @@ def test_score_is_strict_and_agrees_with_its_counts():
     counts = Ner().counts(gold, predicted)
     assert counts == [[1, 2, 2], [0, 1, 0]]
     assert Ner().score_of_counts(np.sum(counts, axis=0)) == pytest.approx(scores["f1"])
+
+
+def test_labels_are_o_and_b_and_i_of_types_in_alphabetical_order():
+    assert Ner().labels([sentence("Bo met Ana", ("Bo", "b"), ("Ana", "a")), sentence("nobody")]) == LABELS
+    assert Ner().labels([sentence("nobody")]) == ("O",)
 
 
 def test_unit_targets_are_bio_and_unknown_types_are_left_out():

@@ -6,15 +6,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tagged import encode_tags
+from tagged import decode_tags, encode_tags
 from trunkline.text.examples import (
     SCHEMES,
     TagError,
     WordSpan,
-    bio_labels,
-    decode_tags,
     decode_with_repairs,
-    encode_bio,
     join_tokens,
 )
 
@@ -37,11 +34,6 @@ def test_round_trip(sentence: tuple[int, list[WordSpan]], scheme: str) -> None:
     assert len(tags) == n_words
     assert decode_tags(tags, scheme) == spans
     assert decode_with_repairs(tags, scheme) == (spans, [])
-
-
-@given(sentences())
-def test_bio_is_the_plain_encoder(sentence: tuple[int, list[WordSpan]]) -> None:
-    assert encode_bio(*sentence) == encode_tags(*sentence, "BIO")
 
 
 @given(st.lists(st.tuples(st.sampled_from("BIESLUO"), st.sampled_from("xy")), max_size=12), st.sampled_from(SCHEMES))
@@ -97,15 +89,6 @@ def test_unknown_scheme() -> None:
         decode_tags(["B-a"], "BMES")
 
 
-def test_encode_refuses_overlap_and_outside() -> None:
-    with pytest.raises(TagError, match="'a' and 'b' share word 1"):
-        encode_bio(3, [(0, 2, "a"), (1, 3, "b")])
-    with pytest.raises(TagError, match="outside of a sentence of 3 words"):
-        encode_bio(3, [(2, 4, "a")])
-    with pytest.raises(TagError, match="outside"):
-        encode_bio(3, [(1, 1, "a")])
-
-
 @pytest.mark.parametrize(
     ("tokens", "text"),
     [
@@ -121,7 +104,3 @@ def test_tokens_are_joined_as_they_are_written(tokens: str, text: str) -> None:
     joined, words = join_tokens(tokens.split())
     assert joined == text
     assert [joined[start:end] for start, end in words] == tokens.split()
-
-
-def test_bio_labels() -> None:
-    assert bio_labels(["b", "a", "b"]) == ["O", "B-a", "I-a", "B-b", "I-b"]

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 import tiny_deployed
 from trunkline.bundle.files import open_bundle
 from trunkline.encoder.bundle_files import Loaded
-from trunkline.engine.rows import TextReader
+from trunkline.engine.base import TextReader
 from trunkline.errors import TrunklineError
 from trunkline_lab.cli.measure import size
 from trunkline_lab.size import worker as size_worker

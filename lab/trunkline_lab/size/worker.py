@@ -18,13 +18,13 @@ import numpy as np
 
 from trunkline.bundle.files import Bundle, open_bundle
 from trunkline.bundle.parts import Task
-from trunkline.engine.base import Branch
+from trunkline.engine.base import Branch, TextReader
 from trunkline.engine.onnx import open_session
-from trunkline.engine.rows import TextReader
 from trunkline.errors import TrunklineError
 from trunkline.model import load
 from trunkline.tasks import FAMILIES
-from trunkline.tasks.base import Scored, softmax
+from trunkline.tasks.base import Scored
+from trunkline.tasks.classification import softmax
 from trunkline_lab.speed.gate import memory
 
 TEXT = "Please send the second invoice for our order from Lisbon to Maria Alvarez before Friday, the 3rd of May. "
@@ -171,9 +171,9 @@ def _lora(inputs: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _decode(group: Branch, logits: Any, read: Any) -> Any:
-    scored = []
+    scored, end = [], 0
     for task in group.tasks:
-        begin, end = group.columns[task.name]
+        begin, end = end, end + len(task.labels)
         borders = read.borders(task.units)
         units = max(1, len(borders)) if group.family == "ner" else 1
         part = softmax(logits[:units, begin:end] + task.inputs["head.bias"])

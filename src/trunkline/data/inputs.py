@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from math import isnan
+from math import inf, isnan
 from typing import Any
 
 from trunkline.data.records import shorten
@@ -16,6 +16,9 @@ from trunkline.errors import TrunklineError
 from trunkline.text.examples import Example, NerExample, QaExample, TextExample
 
 _log = logging.getLogger("trunkline.data")
+
+MAX_CHARACTERS = 1_000_000
+"""The longest text to predict on."""
 
 TEXTS = "a list, tuple, generator, numpy array, pandas or polars Series, or column of datasets, of strings"
 EXAMPLES: dict[str, type] = {"classification": TextExample, "ner": NerExample, "qa": QaExample}
@@ -109,10 +112,10 @@ def texts_from(texts: Any) -> Iterator[str]:
     """The texts to predict on, one at a time as they are asked for, so that there may be any number.
 
     Halves of surrogate pairs, which scraped texts have, are let through. No container raises a TrunklineError at
-    once, an item that is no text when it is reached.
+    once, an item that is no text, or longer than `MAX_CHARACTERS`, when it is reached.
     """
     items = _items(texts, "texts")
-    return (_string(item, f"texts[{number}]") for number, item in enumerate(items))
+    return (_string(item, f"texts[{number}]", MAX_CHARACTERS) for number, item in enumerate(items))
 
 
 def _by_label(texts: Mapping[Any, Any]) -> list[Example]:
@@ -149,9 +152,11 @@ def _plain(value: Any) -> Any:
     return convert() if convert else value
 
 
-def _string(value: Any, where: str) -> str:
+def _string(value: Any, where: str, most: float = inf) -> str:
     if not isinstance(value, str):
         raise TrunklineError(f"{where} is {_described(value)}", expected="a string")
+    if len(value) > most:
+        raise TrunklineError(f"{where} has {len(value)} characters", expected=f"at most {most}", todo="Split it")
     return str(value)
 
 

@@ -1,34 +1,181 @@
-"""Prediction on any engine: several tasks on one text for one pass through the trunk.
+"""From a name to predictions: bundles and engines are opened, texts are read, and tasks run on an engine.
 
 An engine computes, for texts, what the heads of tasks say of their units, through one trunk and many branches.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
+from trunkline.bundle.files import Bundle, is_bundle, open_bundle
 from trunkline.bundle.lora import FloatArray, Inputs
+from trunkline.bundle.manifest import MANIFEST, EncoderFacts
 from trunkline.bundle.parts import Task
-from trunkline.engine.rows import ReadText, TextReader
-from trunkline.errors import TrunklineError
+from trunkline.data.inputs import texts_from
+from trunkline.errors import DataError, MismatchError, TrunklineError
+from trunkline.extras import needs
 from trunkline.tasks import FAMILIES, Scored, get_family
-from trunkline.tasks.base import softmax
-from trunkline.text.tokens import UnitText
+from trunkline.tasks.base import Words
+from trunkline.tasks.classification import softmax
+from trunkline.text.tokens import TextTokenizer, Tokens, UnitText, unit_borders
+from trunkline.text.words import split_words
 
-MAX_CHARACTERS = 1_000_000
-"""The longest text."""
-
-PLANS = 64
-"""Most sets of tasks whose branches are kept."""
-
-_Key = tuple[str, str, str]
+_REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(@[\w./-]+)?")
+_LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+def open_source(source: str | Path | None, *, verify: bool = True, public_key: str | bytes | None = None) -> Bundle:
+    """Opens a bundle by folder, repository of the hub, folder of a plain encoder, or None for the default model.
+
+    Raises:
+        TrunklineError: There is none, or an extra is missing.
+    """
+    if source is None or source == "default":
+        from trunkline.engine.default import default_bundle
+
+        return open_bundle(default_bundle(), verify=False)
+    folder, name = Path(source).expanduser(), str(source)
+    if is_bundle(folder):
+        return open_bundle(folder, verify, public_key)
+    try:
+        plain, other = (folder / "config.json").is_file(), folder.exists()
+    except OSError as error:
+        raise TrunklineError(f"{name[:300]} cannot be looked at ({error.strerror})") from error
+    if plain:
+        with needs("train", f"{folder} is a plain encoder, and loading it"):
+            from trunkline.encoder.bundle_files import cached_bundle
+        return open_bundle(cached_bundle(str(folder)), verify=False)
+    if other:
+        raise TrunklineError(
+            f"{folder} has neither {MANIFEST} nor config.json",
+            expected="the folder of a bundle or of an encoder in Hugging Face layout",
+            todo="`trunkline fit --out DIR` and `trunkline prefinetune` make bundles",
+        )
+    if not _REPOSITORY.fullmatch(name):
+        raise TrunklineError(
+            f"there is no folder {name}",
+            expected="a bundle's folder, OWNER/NAME of the hub, or nothing for the default",
+        )
+    from trunkline.hub import fetch
+
+    repository, _, revision = name.partition("@")
+    return open_bundle(fetch(repository, revision or None), verify, public_key)
+
+
+def open_engine(bundle: Bundle, engine: str | None = None, threads: int = 1) -> Engine:
+    """The engine of a bundle: onnx where it has graphs, else torch, unless one is asked for.
+
+    Raises:
+        TrunklineError: An unknown engine, one that the bundle has no weights for, or a missing extra.
+    """
+    manifest = bundle.manifest
+    if engine not in (None, "onnx", "torch"):
+        raise TrunklineError(f"engine {engine!r}", expected="onnx or torch")
+    if type(threads) is not int or threads < 1:
+        raise TrunklineError(f"threads={threads!r}", expected="a whole number from 1")
+    if engine == "onnx" and not manifest.graphs:
+        raise TrunklineError(
+            f"{bundle.folder} has no graphs for ONNX Runtime",
+            expected="an exported bundle",
+            todo="`trunkline export` makes one, or load it with engine='torch'",
+        )
+    if engine == "torch" and not manifest.checkpoint:
+        raise TrunklineError(
+            f"{bundle.folder} has no weights for torch",
+            expected="a bundle as pre-finetuning writes it",
+            todo="Load it with engine='onnx'",
+        )
+    if manifest.graphs and engine != "torch":
+        from trunkline.engine.onnx import OnnxEngine
+
+        return OnnxEngine(bundle.graphs, manifest.shapes, manifest.encoder.pad_id, threads)
+    with needs("train", "the engine torch" if engine else f"{bundle.folder}, which has weights for torch alone,"):
+        from trunkline.encoder.bundle_files import bundle_encoder
+        from trunkline.engine.torch import TorchEngine
+    return TorchEngine(bundle_encoder(bundle))
+
+
+@dataclass(frozen=True)
+class ReadText:
+    """A text and its tokens."""
+
+    text: str
+    tokens: Tokens
+
+    @cached_property
+    def words(self) -> Words:
+        """Character offsets of its words."""
+        return split_words(self.text)
+
+    def borders(self, units: str) -> Words:
+        """Character offsets of what gets a label: words, or pieces of the tokenizer; none for the text as a whole."""
+        if units == "pieces":
+            return unit_borders(self.text, self.tokens, "pieces")
+        return () if units == "text" else self.words
+
+
+class TextReader:
+    """Splits texts into words and tokens; `tokenizer` has the windows of the bundle and was read from `path`."""
+
+    def __init__(self, tokenizer: TextTokenizer, path: Path) -> None:
+        self.tokenizer = tokenizer
+        self.path = path
+
+    @classmethod
+    def open(cls, path: Path, encoder: EncoderFacts, threads: int = 1) -> TextReader:
+        """Loads a bundle's `tokenizer.json`; with more than one thread it takes as many as its own pool has.
+
+        Raises:
+            DataError: The file cannot be read.
+            MismatchError: It has tokens that the encoder does not have.
+        """
+        from tokenizers import Tokenizer
+
+        with _refusals(path):
+            tokenizer = Tokenizer.from_file(str(path))
+            reader = cls(TextTokenizer(tokenizer, encoder.max_length, encoder.overlap, pool=threads > 1), path)
+        size = tokenizer.get_vocab_size(with_added_tokens=True)
+        if size > encoder.vocabulary_size:
+            raise MismatchError(
+                f"{path} has {size} tokens",
+                expected=f"at most {encoder.vocabulary_size}, the encoder's vocabulary",
+                todo="Export or fetch the bundle again",
+            )
+        return reader
+
+    def read(self, texts: Sequence[str]) -> list[ReadText]:
+        """Reads texts; halves of surrogate pairs, which no tokenizer takes, count as U+FFFD, one character too."""
+        with _refusals(self.path):
+            encoded = self.tokenizer.encode([_LONE_SURROGATE.sub("\ufffd", text) for text in texts])
+        return [ReadText(text, tokens) for text, tokens in zip(texts, encoded, strict=True)]
+
+
+@contextmanager
+def _refusals(path: Path) -> Iterator[None]:
+    """Turns whatever the tokenizer raises into a DataError."""
+    try:
+        yield
+    # The library raises bare exceptions, and its panics, for which there is no name to import, are not even those.
+    except BaseException as error:
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
+        raise DataError(
+            f"no usable tokenizer ({' '.join(str(error).split())[:200]})",
+            path=path,
+            expected="the tokenizer.json of the bundle",
+            todo="Export or fetch the bundle again",
+        ) from error
+
+
+@dataclass(frozen=True, eq=False)
 class Branch:
     """One pass above the fork: an adapter, the units that are pooled, and the heads of all tasks that share both.
 
@@ -37,9 +184,6 @@ class Branch:
         family: Says what the units are, with `units` as in `trunkline.bundle.parts.Task`.
         lora: Inputs of the adapter; empty for the backbone as it is.
         tasks: None if features are asked for.
-        heads: `head.weight` [hidden, labels of all tasks] and `head.bias`, which is zero: as a unit may be the sum of
-            parts from several windows, each task's bias is added once, in the end.
-        columns: For each task where its labels begin and end.
     """
 
     adapter: str
@@ -47,25 +191,17 @@ class Branch:
     units: str
     lora: Inputs
     tasks: tuple[Task, ...] = ()
-    heads: Inputs = field(init=False)
-    columns: dict[str, tuple[int, int]] = field(init=False)
 
-    def __post_init__(self) -> None:
-        heads: Inputs = {}
-        columns: dict[str, tuple[int, int]] = {}
-        if self.tasks:
-            weight = np.concatenate([task.inputs["head.weight"] for task in self.tasks], axis=1, dtype=np.float32)
-            heads = {"head.weight": weight, "head.bias": np.zeros(weight.shape[1], np.float32)}
-            ends = np.cumsum([len(task.labels) for task in self.tasks]).tolist()
-            bounds = zip(self.tasks, [0, *ends[:-1]], ends, strict=True)
-            columns = {task.name: (begin, end) for task, begin, end in bounds}
-        object.__setattr__(self, "heads", heads)
-        object.__setattr__(self, "columns", columns)
+    @cached_property
+    def heads(self) -> Inputs:
+        """`head.weight` [hidden, labels of all tasks, one after the other] and `head.bias`, which is zero.
 
-    @property
-    def output(self) -> str:
-        """`logits` of the heads, or `features` where there are none."""
-        return "logits" if self.tasks else "features"
+        As a unit may be the sum of parts from several windows, each task's bias is added once, in the end.
+        """
+        if not self.tasks:
+            return {}
+        weight = np.concatenate([task.inputs["head.weight"] for task in self.tasks], axis=1, dtype=np.float32)
+        return {"head.weight": weight, "head.bias": np.zeros(weight.shape[1], np.float32)}
 
     @property
     def pooling(self) -> tuple[str, str]:
@@ -99,10 +235,6 @@ class Engine(Protocol):
         """
         ...
 
-    def forget_adapters(self) -> None:
-        """Drops what is kept of adapters, after one of them changed."""
-        ...
-
 
 class Predictor:
     """Tasks on an engine. Several threads may call `predict` and `predict_mixed` at the same time.
@@ -111,7 +243,7 @@ class Predictor:
         reader: Splits texts into words and tokens.
         engine: Computes.
         primaries: Inputs of the families' primary adapters.
-        tasks: The tasks.
+        tasks: The tasks, afterwards by name in alphabetical order.
     """
 
     def __init__(
@@ -119,36 +251,26 @@ class Predictor:
     ) -> None:
         self.reader = reader
         self.engine = engine
+        self.tasks: Mapping[str, Task] = {}
         self._primaries = primaries
-        self._tasks: dict[str, Task] = {}
-        self._plans: dict[tuple[str, ...], tuple[Branch, ...]] = {}
         for task in tasks:
             self.add(task)
-
-    @property
-    def tasks(self) -> Mapping[str, Task]:
-        """The tasks by name, in alphabetical order."""
-        return dict(sorted(self._tasks.items()))
 
     def add(self, task: Task) -> None:
         """Adds a task, or replaces it; raises MismatchError if its labels are not those of its family."""
         get_family(task.family).check_labels(task.labels, f"task {task.name}")
-        self._tasks[task.name] = task
-        self._forget()
+        self.tasks = dict(sorted({**self.tasks, task.name: task}.items()))
 
     def remove(self, name: str) -> None:
         """Removes a task; raises TrunklineError if there is none of this name."""
-        chosen_tasks([name], self._tasks)
-        del self._tasks[name]
-        self._forget()
+        chosen_tasks([name], self.tasks)
+        self.tasks = {other: task for other, task in self.tasks.items() if other != name}
 
-    def features(
-        self, read: Sequence[ReadText], family: str, units: str, lora: Inputs | None = None
-    ) -> list[FloatArray]:
-        """Features [units, hidden] of texts through a LoRA, or the family's primary adapter by default: the mean of the
-        branch's layers over a unit's tokens.
+    def features(self, read: Sequence[ReadText], family: str, units: str) -> list[FloatArray]:
+        """Features [units, hidden] of texts through a family's primary adapter: the mean of the branch's layers over a
+        unit's tokens.
         """
-        branch = Branch(family, family, units, self._primaries.get(family, {}) if lora is None else lora)
+        branch = Branch(family, family, units, self._primaries.get(family, {}))
         found = self.engine.run(read, [(branch,)] * len(read))
         return [found[number, branch] for number in range(len(read))]
 
@@ -156,71 +278,46 @@ class Predictor:
         """Runs tasks, all by default, on texts; gives a dict from task to prediction for each, see `Model.predict`.
 
         The trunk runs once for a text, whatever the number of tasks. Tasks that are only a head share one branch for
-        their family; a task with its own LoRA has a branch of its own. Texts longer than the window are read in
-        overlapping windows. Halves of surrogate pairs count as characters that say nothing.
-
-        Raises:
-            TrunklineError: An unknown task, something that is no text, a text of more than a million characters, or one
-                without a context for question answering.
+        their family; a task with its own LoRA has a branch of its own. Halves of surrogate pairs count as characters
+        that say nothing. Raises TrunklineError for an unknown task, or a text without a context for question answering.
         """
-        chosen = chosen_tasks(tasks, self._tasks)
-        check_texts(texts)
-        results: list[dict[str, Any]] = [{} for _ in texts]
-        if not texts or not chosen:
-            return results
+        chosen = chosen_tasks(tasks, self.tasks)
         found = self._run(texts, {name: range(len(texts)) for name in chosen}, mixed=False)
-        for name in chosen:
-            for result, prediction in zip(results, found[name], strict=True):
-                result[name] = prediction
-        return results
+        return [{name: found[name][number] for name in chosen} for number in range(len(texts))]
 
     def predict_mixed(self, requests: Sequence[tuple[str, str]]) -> list[Any]:
         """Runs one task on each text; requests, pairs of a text and a task's name, of several tasks share batches.
 
         A text that comes several times runs through the trunk once, and with several tasks on the same adapter through
         their branch once. Where the bundle has the graph `branch-bank`, rows of several adapters go through the branch
-        together.
-
-        Raises:
-            TrunklineError: As for `predict`, or a request that is no pair.
+        together. Raises TrunklineError as `Model.predict`, or for a request that is no pair.
         """
         for number, request in enumerate(requests):
             if isinstance(request, str) or not isinstance(request, Sequence) or len(request) != 2:
                 raise TrunklineError(f"request {number} is {request!r:.60}", expected="a pair (text, task)")
-        chosen_tasks([name for _, name in requests], self._tasks)
-        check_texts([text for text, _ in requests])
-        numbers = {text: number for number, text in enumerate(dict.fromkeys(text for text, _ in requests))}
-        places: dict[str, list[int]] = {}
-        for place, (_, name) in enumerate(requests):
-            places.setdefault(name, []).append(place)
-        asked = {name: [numbers[requests[place][0]] for place in own] for name, own in places.items()}
-        found = self._run(list(numbers), asked, mixed=True)
-        results: list[Any] = [None] * len(requests)
-        for name, own in places.items():
-            for place, prediction in zip(own, found[name], strict=True):
-                results[place] = prediction
-        return results
+        chosen_tasks([name for _, name in requests], self.tasks)
+        texts = list(texts_from([text for text, _ in requests]))
+        numbers = {text: number for number, text in enumerate(dict.fromkeys(texts))}
+        asked: dict[str, list[int]] = {}
+        for text, name in requests:
+            asked.setdefault(name, []).append(numbers[text])
+        found = {name: iter(part) for name, part in self._run(list(numbers), asked, mixed=True).items()}
+        return [next(found[name]) for _, name in requests]
 
-    def _branches(self, names: Iterable[str]) -> tuple[Branch, ...]:
+    def _branches(self, names: Iterable[str]) -> list[Branch]:
         """The branches of tasks, each with all of the tasks that share it."""
-        asked = tuple(sorted(set(names)))
-        # A plan of tasks that change meanwhile goes with the dict that it is put into.
-        plans = self._plans
-        plan = plans.get(asked)
-        if plan is None:
-            groups: dict[_Key, list[Task]] = {}
-            for name in asked:
-                task = self._tasks[name]
-                groups.setdefault((_adapter(task), task.family, task.units), []).append(task)
-            plan = tuple(Branch(*key, self._lora(tasks[0]), tuple(tasks)) for key, tasks in groups.items())
-            if len(plans) >= PLANS:
-                plans.clear()
-            plans[asked] = plan
-        return plan
-
-    def _lora(self, task: Task) -> Inputs:
-        inputs = task.inputs if task.own_lora else self._primaries.get(task.family, {})
-        return {name: value for name, value in inputs.items() if name.startswith("lora.")}
+        groups: dict[tuple[str, str, str], list[Task]] = {}
+        for name in sorted(names):
+            task = self.tasks[name]
+            # No family's name has a slash, and no other content this hash.
+            adapter = f"task/{name}/{hash(task.content):x}" if task.own_lora else task.family
+            groups.setdefault((adapter, task.family, task.units), []).append(task)
+        found = []
+        for key, tasks in groups.items():
+            inputs = tasks[0].inputs if tasks[0].own_lora else self._primaries.get(tasks[0].family, {})
+            lora = {part: value for part, value in inputs.items() if part.startswith("lora.")}
+            found.append(Branch(*key, lora, tuple(tasks)))
+        return found
 
     def _run(self, texts: Sequence[str], asked: Mapping[str, Sequence[int]], mixed: bool) -> dict[str, list[Any]]:
         """The predictions of tasks, each for the texts of these numbers."""
@@ -232,40 +329,19 @@ class Predictor:
         logits = self.engine.run(read, [list(chosen) for chosen in wanted], mixed=mixed)
         scored: dict[str, dict[str, Scored]] = {}
         for branch in branches:
+            begin = 0
             for task in branch.tasks:
-                begin, end = branch.columns[task.name]
-                bias, numbers = task.inputs["head.bias"], asked[task.name]
+                end, numbers, bias = begin + len(task.labels), asked[task.name], task.inputs["head.bias"]
                 probabilities = [softmax(logits[number, branch][:, begin:end] + bias) for number in numbers]
                 worded = [(read[number].text, read[number].borders(task.units)) for number in numbers]
                 found = Scored(probabilities, worded, task.labels, task.transitions)
                 scored.setdefault(branch.family, {})[task.name] = found
+                begin = end
         return {
             name: predictions
             for family, tasks in scored.items()
             for name, predictions in zip(tasks, FAMILIES[family].decode(list(tasks.values())), strict=True)
         }
-
-    def _forget(self) -> None:
-        self._plans = {}
-        self.engine.forget_adapters()
-
-
-def _adapter(task: Task) -> str:
-    """A name for the adapter that a task runs on; no family's name has a slash, and no other content this hash."""
-    return f"task/{task.name}/{hash(task.content):x}" if task.own_lora else task.family
-
-
-def check_texts(texts: Sequence[str]) -> None:
-    """Raises TrunklineError unless this is a list of texts, none of them longer than `MAX_CHARACTERS`."""
-    if isinstance(texts, str):
-        raise TrunklineError("predict was given one string", expected="a list of texts", todo="Write predict([text])")
-    for index, text in enumerate(texts):
-        if not isinstance(text, str):
-            raise TrunklineError(f"text {index} is a {type(text).__name__}", expected="a string")
-        if len(text) > MAX_CHARACTERS:
-            raise TrunklineError(
-                f"text {index} has {len(text)} characters", expected=f"at most {MAX_CHARACTERS}", todo="Split it"
-            )
 
 
 def chosen_tasks(names: Sequence[str] | None, known: Iterable[str]) -> list[str]:

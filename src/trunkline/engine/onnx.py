@@ -1,12 +1,14 @@
-"""The ONNX engine: a bundle's graphs in ONNX Runtime, the trunk once for a text, then a branch for each adapter."""
+"""The ONNX engine: a bundle's graphs in ONNX Runtime, the trunk once for a text, then a branch for each adapter.
+
+Windows of texts, similar lengths together, are the rows of what the graphs read.
+"""
 
 from __future__ import annotations
 
 import ctypes
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -14,20 +16,15 @@ from typing import Any
 import numpy as np
 
 from trunkline.bundle.lora import FloatArray, Inputs, Shapes, bank
-from trunkline.engine.base import Branch, Logits
-from trunkline.engine.rows import Pooling, ReadText, Row, batches, padded, pool_of, rows_of
+from trunkline.engine.base import Branch, Logits, ReadText
 from trunkline.errors import TrunklineError
+from trunkline.text.tokens import IntArray, UnitText
 
-_ERRORS = (
-    "Fail",
-    "InvalidArgument",
-    "InvalidGraph",
-    "InvalidProtobuf",
-    "NoSuchFile",
-    "NotImplemented",
-    "RuntimeException",
-)
-"""ONNX Runtime's exceptions have no base class of their own."""
+BUDGET = 1024
+"""Most tokens of a batch, padding counted; one row may have more. Bounds the memory that a long text takes."""
+
+SLACK = 8
+"""The longest row of a batch is longer than the shortest by at most an eighth, and two tokens."""
 
 BANK = 64
 """Most adapters that are kept side by side for mixed batches."""
@@ -36,8 +33,66 @@ FEW = 3
 """Rows of an adapter in a batch from which a run of their own is faster than the bank, which looks up each row's."""
 
 
-_Pooled = tuple[int, tuple[str, str]]
-"""Number of a text, and which units of it are pooled."""
+class Pooling:
+    """Which shares of which tokens make up the units of a text, window by window.
+
+    What a unit is made of may lie in several windows: each gives its part, and the parts add up. Units that are made of
+    the same single token are computed once, so that a text of a million symbols that the tokenizer drops, all of which
+    stand for the opening token, costs no more than another.
+
+    Attributes:
+        n_rows: Rows to compute for the text.
+        rows: For each window the rows that it has a part in.
+        row_of: [units] the row of each unit; None where these are the same.
+    """
+
+    __slots__ = ("_places", "n_rows", "row_of", "rows")
+
+    def __init__(self, units: UnitText) -> None:
+        token, unit = units.token, units.unit
+        self.n_rows = units.n_units
+        self.row_of: IntArray | None = None
+        share = (1 / np.maximum(np.bincount(unit, minlength=units.n_units), 1)).astype(np.float32)
+        if units.n_units > units.size:
+            single = share[unit] == 1
+            _, first, which = np.unique(token[single], return_index=True, return_inverse=True)
+            owner = np.arange(self.n_rows)
+            owner[unit[single]] = unit[single][first][which]
+            kept, self.row_of = np.unique(owner, return_inverse=True)
+            pairs = np.concatenate((np.flatnonzero(~single), np.flatnonzero(single)[first]))
+            self.n_rows, token, unit, share = len(kept), token[pairs], self.row_of[unit[pairs]], share[kept]
+        self.rows: list[IntArray] = []
+        self._places: list[tuple[IntArray, IntArray, FloatArray]] = []
+        if len(units.sizes) == 1:
+            self.rows.append(np.arange(self.n_rows))
+            self._places.append((unit, token, share[unit]))
+            return
+        ends = np.cumsum(units.sizes)
+        window = np.searchsorted(ends, token, side="right")
+        order = np.argsort(window, kind="stable")
+        cuts = np.searchsorted(window[order], np.arange(1, len(ends)))
+        for pairs, begin in zip(np.split(order, cuts), ends - units.sizes, strict=True):
+            rows, place = np.unique(unit[pairs], return_inverse=True)
+            self.rows.append(rows)
+            self._places.append((place, token[pairs] - begin, share[unit[pairs]]))
+
+    def fill(self, pool: FloatArray, window: int) -> None:
+        """Writes the shares of a window's tokens into zeros, [at least its rows, at least its tokens]."""
+        place, token, share = self._places[window]
+        pool[place, token] = share
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A window of a text: the text's number, the window's, and its token ids."""
+
+    text: int
+    window: int
+    ids: IntArray
+
+
+_Poolings = dict[tuple[int, tuple[str, str]], Pooling]
+"""By the number of a text, and which units of it are pooled."""
 
 Member = tuple[Row, int, Branch]
 """A row, its place in the batch, and a branch that it goes through."""
@@ -67,65 +122,71 @@ class OnnxEngine:
         self._stacked: tuple[dict[str, int], Inputs] = ({}, {})
         self._lock = Lock()
 
-    def forget_adapters(self) -> None:
-        """See `Engine`."""
-        with self._lock:
-            self._adapters, self._stacked = {}, ({}, {})
-
     def run(self, texts: Sequence[ReadText], wanted: Sequence[Sequence[Branch]], *, mixed: bool = False) -> Logits:
         """See `trunkline.engine.base.Engine`; rows of several adapters, few of each, share runs of the bank graph."""
         found: Logits = {}
+        mixed = mixed and self._bank_file is not None
         # Texts whose windows are arranged anew, as those of questions, cannot share a trunk with others.
         for layout in sorted({branch.layout for branches in wanted for branch in branches}):
+            rows: list[Row] = []
+            poolings: _Poolings = {}
             chosen = [[branch for branch in branches if branch.layout == layout] for branches in wanted]
-            self._run_layout(texts, chosen, mixed and self._bank_file is not None, found)
+            for number, (text, branches) in enumerate(zip(texts, chosen, strict=True)):
+                units = None
+                for branch in branches:
+                    if (number, branch.pooling) not in poolings:
+                        units = branch.units_of(text)
+                        poolings[number, branch.pooling] = Pooling(units)
+                rows += rows_of(number, units) if units is not None else []
+            for batch in batches(rows):
+                self._run_batch(batch, chosen, poolings, mixed, found)
+            for (number, branch), part in found.items():
+                pooling = poolings.get((number, branch.pooling))
+                if pooling is not None and pooling.row_of is not None:
+                    found[number, branch] = part[pooling.row_of]
         return found
 
-    def _run_layout(
-        self, texts: Sequence[ReadText], wanted: Sequence[Sequence[Branch]], mixed: bool, found: Logits
+    def _run_batch(
+        self,
+        batch: Sequence[Row],
+        wanted: Sequence[Sequence[Branch]],
+        poolings: _Poolings,
+        mixed: bool,
+        found: Logits,
     ) -> None:
-        """`run` of branches that read the same windows."""
-        rows: list[Row] = []
-        poolings: dict[_Pooled, Pooling] = {}
-        for number, (text, branches) in enumerate(zip(texts, wanted, strict=True)):
-            units = None
-            for branch in branches:
-                if (number, branch.pooling) not in poolings:
-                    units = branch.units_of(text)
-                    poolings[number, branch.pooling] = Pooling(units)
-            rows += rows_of(number, units) if units is not None else []
-        for batch in batches(rows):
-            ids, mask = padded(batch, self._pad_id)
-            states = _States(run_session(self._trunk, "hidden", {"ids": ids, "mask": mask}), mask, poolings, found)
-            groups: dict[Branch, list[Member]] = {}
-            for place, row in enumerate(batch):
-                for branch in wanted[row.text]:
-                    groups.setdefault(branch, []).append((row, place, branch))
-            everything = [member for members in groups.values() for member in members]
-            adapters = len({branch.adapter for branch in groups})
-            if mixed and adapters > 1 and len(everything) < FEW * adapters:
-                self._run_bank(everything, states)
-                continue
-            # Heads are applied by the graph, where they keep to its threads.
-            for branch, members in groups.items():
-                given = states.inputs(members) | branch.lora | branch.heads
-                for member, part in zip(members, run_session(self._branch, branch.output, given), strict=True):
-                    states.add(member, part)
-        for (number, branch), part in found.items():
-            pooling = poolings.get((number, branch.pooling))
-            if pooling is not None and pooling.row_of is not None:
-                found[number, branch] = part[pooling.row_of]
+        """The trunk over a batch, then each branch over the rows whose texts want it, or the bank over all of them."""
+        ids, mask = padded(batch, self._pad_id)
+        hidden = run_session(self._trunk, "hidden", {"ids": ids, "mask": mask})
 
-    def _run_bank(self, members: Sequence[Member], states: _States) -> None:
-        """Rows of several branches. As the graph has one head for all rows, heads are applied here."""
-        places, inputs = self._banked({branch.adapter: branch.lora for _, _, branch in members})
-        width = states.hidden.shape[2]
-        given = states.inputs(members) | inputs
-        given["adapter_ids"] = np.asarray([places[branch.adapter] for _, _, branch in members], dtype=np.int64)
-        given |= {"head.weight": np.zeros((width, 0), np.float32), "head.bias": np.zeros(0, np.float32)}
-        for member, features in zip(members, run_session(self._bank, "features", given), strict=True):
-            branch = member[2]
-            states.add(member, features @ branch.heads["head.weight"] if branch.tasks else features)
+        def inputs(members: Sequence[Member]) -> dict[str, Any]:
+            places = [place for _, place, _ in members]
+            whole = places == list(range(len(batch)))
+            pools = [(poolings[row.text, branch.pooling], row.window) for row, _, branch in members]
+            states = (hidden, mask) if whole else (hidden[places], mask[places])
+            return {"hidden": states[0], "mask": states[1], "pool": pool_of(pools, hidden.shape[1])}
+
+        groups: dict[Branch, list[Member]] = {}
+        for place, row in enumerate(batch):
+            for branch in wanted[row.text]:
+                groups.setdefault(branch, []).append((row, place, branch))
+        everything = [member for members in groups.values() for member in members]
+        adapters = {branch.adapter: branch.lora for branch in groups}
+        if mixed and len(adapters) > 1 and len(everything) < FEW * len(adapters):
+            # As the graph has one head for all rows, heads are applied here.
+            places, lora = self._banked(adapters)
+            own = {"adapter_ids": np.asarray([places[branch.adapter] for _, _, branch in everything], np.int64)}
+            own |= {"head.weight": np.zeros((hidden.shape[2], 0), np.float32), "head.bias": np.zeros(0, np.float32)}
+            for member, part in zip(
+                everything, run_session(self._bank, "features", inputs(everything) | lora | own), strict=True
+            ):
+                _add(found, poolings, member, part @ member[2].heads["head.weight"] if member[2].tasks else part)
+            return
+        # Here the graph applies heads, where they keep to its threads.
+        for branch, members in groups.items():
+            output = "logits" if branch.tasks else "features"
+            given = inputs(members) | branch.lora | branch.heads
+            for member, part in zip(members, run_session(self._branch, output, given), strict=True):
+                _add(found, poolings, member, part)
 
     def _banked(self, adapters: dict[str, Inputs]) -> tuple[Mapping[str, int], Inputs]:
         """The place of each adapter in the bank, and the inputs of the bank, which is kept for the next call."""
@@ -138,6 +199,19 @@ class OnnxEngine:
                 numbers = {name: place for place, name in enumerate(self._adapters)}
                 self._stacked = numbers, bank(list(self._adapters.values()), self._shapes)
             return self._stacked
+
+
+def _add(found: Logits, poolings: _Poolings, member: Member, part: FloatArray) -> None:
+    """Adds what one window says of its units, [at least its rows, labels], to its text's."""
+    row, _, branch = member
+    pooling = poolings[row.text, branch.pooling]
+    rows = pooling.rows[row.window]
+    if len(pooling.rows) == 1:
+        found[row.text, branch] = part[: len(rows)]
+        return
+    if (row.text, branch) not in found:
+        found[row.text, branch] = np.zeros((pooling.n_rows, part.shape[1]), np.float32)
+    found[row.text, branch][rows] += part[: len(rows)]
 
 
 def open_session(model: bytes | Path, threads: int = 1) -> Any:
@@ -156,7 +230,8 @@ def open_session(model: bytes | Path, threads: int = 1) -> Any:
         session = onnxruntime.InferenceSession(
             source, options, providers=["CPUExecutionProvider"], disabled_optimizers=["SkipLayerNormFusion"]
         )
-    except _refusals() as error:
+    # Its exceptions have no base class of their own.
+    except Exception as error:
         where = "the model" if isinstance(model, bytes) else str(model)
         raise TrunklineError(
             f"ONNX Runtime cannot load {where} ({' '.join(str(error).split())[:300]})",
@@ -173,17 +248,16 @@ def give_back_memory() -> bool:
     Says whether the C library was asked; only glibc has the call.
     """
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
-    if trim is None:
-        return False
-    trim(0)
-    return True
+    if trim is not None:
+        trim(0)
+    return trim is not None
 
 
 def run_session(session: Any, output: str, inputs: Mapping[str, Any]) -> FloatArray:
     """One output of a session; raises TrunklineError if ONNX Runtime refuses, or the output is not finite."""
     try:
         result: FloatArray = session.run([output], inputs)[0]
-    except _refusals() as error:
+    except Exception as error:
         raise TrunklineError(
             f"ONNX Runtime cannot compute {output} ({' '.join(str(error).split())[:300]})",
             expected="graphs that belong to the bundle",
@@ -198,40 +272,40 @@ def run_session(session: Any, output: str, inputs: Mapping[str, Any]) -> FloatAr
     return result
 
 
-@cache
-def _refusals() -> tuple[type[Exception], ...]:
-    from onnxruntime.capi import onnxruntime_pybind11_state as state
+def rows_of(text: int, units: UnitText) -> list[Row]:
+    """The windows of a text."""
+    parts = np.split(units.ids, np.cumsum(units.sizes)[:-1]) if len(units.sizes) > 1 else [units.ids]
+    return [Row(text, window, ids) for window, ids in enumerate(parts)]
 
-    return ValueError, RuntimeError, *(getattr(state, name) for name in _ERRORS)
+
+def batches(rows: Sequence[Row], budget: int = BUDGET) -> Iterator[list[Row]]:
+    """Rows of similar length together, so that little is computed for padding."""
+    batch: list[Row] = []
+    for row in sorted(rows, key=lambda row: len(row.ids)):
+        length, least = len(row.ids), len(batch[0].ids) if batch else 0
+        if batch and ((len(batch) + 1) * length > budget or length > least + least // SLACK + 2):
+            yield batch
+            batch = []
+        batch.append(row)
+    if batch:
+        yield batch
 
 
-@dataclass(frozen=True, slots=True)
-class _States:
-    """What the trunk makes of a batch, and what its rows then add to the texts that they are windows of."""
+def padded(rows: Sequence[Row], pad_id: int) -> tuple[IntArray, FloatArray]:
+    """`ids` and `mask` [rows, width] of a batch."""
+    width = max(len(row.ids) for row in rows)
+    ids = np.full((len(rows), width), pad_id, dtype=np.int64)
+    mask = np.zeros((len(rows), width), np.float32)
+    for number, row in enumerate(rows):
+        ids[number, : len(row.ids)] = row.ids
+        mask[number, : len(row.ids)] = 1
+    return ids, mask
 
-    hidden: FloatArray
-    mask: FloatArray
-    poolings: Mapping[_Pooled, Pooling]
-    found: Logits
 
-    def inputs(self, members: Sequence[Member]) -> dict[str, Any]:
-        """`hidden`, `mask` and `pool` of the rows of a run."""
-        hidden, mask = self.hidden, self.mask
-        places = [place for _, place, _ in members]
-        if places != list(range(len(hidden))):
-            hidden, mask = hidden[places], mask[places]
-        pools = [(self.poolings[row.text, branch.pooling], row.window) for row, _, branch in members]
-        return {"hidden": hidden, "mask": mask, "pool": pool_of(pools, hidden.shape[1])}
-
-    def add(self, member: Member, part: FloatArray) -> None:
-        """Adds what one window says of its units, [at least its rows, labels], to its text's."""
-        row, _, branch = member
-        pooling = self.poolings[row.text, branch.pooling]
-        rows = pooling.rows[row.window]
-        if len(pooling.rows) == 1:
-            self.found[row.text, branch] = part[: len(rows)]
-            return
-        total = self.found.get((row.text, branch))
-        if total is None:
-            total = self.found[row.text, branch] = np.zeros((pooling.n_rows, part.shape[1]), np.float32)
-        total[rows] += part[: len(rows)]
+def pool_of(rows: Sequence[tuple[Pooling, int]], width: int) -> FloatArray:
+    """`pool` [rows, units, width] of a batch, from the pooling and the window of each row."""
+    most = max(len(pooling.rows[window]) for pooling, window in rows)
+    pool = np.zeros((len(rows), most, width), np.float32)
+    for number, (pooling, window) in enumerate(rows):
+        pooling.fill(pool[number], window)
+    return pool

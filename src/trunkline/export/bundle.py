@@ -23,9 +23,8 @@ from trunkline.bundle.manifest import MANIFEST, Licence, Manifest
 from trunkline.encoder.bundle_files import bundle_encoder, cached_bundle, primary_in_torch, task_in_torch
 from trunkline.encoder.encoder import Encoder
 from trunkline.encoder.storage import load_tokenizer
-from trunkline.engine.base import Engine, Predictor
+from trunkline.engine.base import Engine, Predictor, TextReader
 from trunkline.engine.onnx import OnnxEngine, open_session
-from trunkline.engine.rows import TextReader
 from trunkline.engine.torch import TorchEngine
 from trunkline.errors import TrunklineError
 from trunkline.export.gate import GateReport, quality_gate

@@ -17,9 +17,9 @@ from trunkline.bundle.parts import Head
 from trunkline.encoder.encoder import Encoder
 from trunkline.encoder.features import Branch, branch_features
 from trunkline.encoder.lora import LoraAdapter
-from trunkline.engine.rows import Pooling, Row, padded, pool_of
+from trunkline.engine.onnx import Pooling, Row, padded, pool_of
 from trunkline.errors import TrunklineError
-from trunkline.tasks.base import softmax
+from trunkline.tasks.classification import softmax
 from trunkline.text.tokens import IntArray, TextTokenizer, UnitText
 
 LENGTHS = (2, 3, 8, 17, 64)

@@ -14,7 +14,8 @@ import numpy.typing as npt
 from trunkline.bundle.parts import Head, as_stored
 from trunkline.errors import TrunklineError
 from trunkline.heads.linear import Solution, Units, discriminant, factors, log_losses, regression
-from trunkline.tasks.base import Family, Labels, Scored, Scores, Transitions, WordedText, softmax
+from trunkline.tasks.base import Family, Labels, Scored, Scores, Transitions, WordedText
+from trunkline.tasks.classification import softmax
 
 FloatArray = npt.NDArray[np.float32]
 IntArray = npt.NDArray[np.int64]

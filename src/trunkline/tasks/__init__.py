@@ -8,17 +8,17 @@ from trunkline.tasks.classification import Classification
 from trunkline.tasks.ner import Ner
 from trunkline.tasks.qa import Qa
 
-FAMILIES: dict[str, Family] = {"ner": Ner(), "classification": Classification(), "qa": Qa()}
+
+class _Families(dict[str, Family]):
+    """The families by name."""
+
+    def __missing__(self, name: str) -> Family:
+        raise TrunklineError(f"family {name!r}", expected="one of " + ", ".join(self))
+
+
+FAMILIES = _Families(ner=Ner(), classification=Classification(), qa=Qa())
+"""The families by name; raises TrunklineError for another name."""
+
+get_family = FAMILIES.__getitem__
 
 __all__ = ["FAMILIES", "Family", "Labels", "Scored", "Scores", "get_family"]
-
-
-def get_family(name: str) -> Family:
-    """The family of a name.
-
-    Raises:
-        TrunklineError: There is none of this name.
-    """
-    if name not in FAMILIES:
-        raise TrunklineError(f"family {name!r}", expected="one of " + ", ".join(FAMILIES))
-    return FAMILIES[name]

@@ -109,9 +109,3 @@ class Family(Protocol):
     def score_of_counts(self, total: FloatArray) -> float:
         """The main score from summed counts."""
         ...
-
-
-def softmax(logits: FloatArray) -> FloatArray:
-    """[units, labels] outputs of a head -> probabilities in float32, each unit for itself."""
-    exponents = np.exp(logits - logits.max(axis=1, keepdims=True))
-    return np.asarray(exponents / exponents.sum(axis=1, keepdims=True), dtype=np.float32)

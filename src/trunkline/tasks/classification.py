@@ -23,6 +23,10 @@ class Classification(Family):
         """The text."""
         return "text"
 
+    def unheld(self, examples: Sequence[TextExample], borders: Sequence[Words]) -> list[str]:
+        """None."""
+        return []
+
     def units(self, text: str, words: Words, tokens: Tokens) -> UnitText:
         """The text as one unit."""
         return text_unit(tokens)
@@ -43,6 +47,12 @@ class Classification(Family):
     def unit_targets(self, example: TextExample, labels: Labels, words: Words) -> list[int]:
         """The label's index, -1 if the head does not have it."""
         return [labels.index(example.label) if example.label in labels else -1]
+
+    def transitions(self, targets: Sequence[Sequence[int]], labels: Labels) -> None:
+        """None, as a text has no neighbour."""
+
+    def label_covariance(self, labels: Labels) -> None:
+        """None."""
 
     def decode(self, tasks: Sequence[Scored]) -> list[list[dict[str, Any]]]:
         """The most probable label, its score, and the probability of every label, most probable first."""
@@ -69,6 +79,12 @@ class Classification(Family):
     def score_of_counts(self, total: FloatArray) -> float:
         """Accuracy."""
         return float(total[0] / max(total[1], 1))
+
+
+def softmax(logits: FloatArray) -> FloatArray:
+    """[units, labels] outputs of a head of any family -> probabilities in float32, each unit for itself."""
+    exponents = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return np.asarray(exponents / exponents.sum(axis=1, keepdims=True), dtype=np.float32)
 
 
 def _ranked(probabilities: FloatArray, labels: Labels) -> dict[str, Any]:

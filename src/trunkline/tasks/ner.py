@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from trunkline.errors import MismatchError
-from trunkline.tasks.base import Answers, Family, FloatArray, Labels, Scored, Scores, Transitions, Words
-from trunkline.text.examples import NerExample, Span, bio_labels, decode_tags, encode_bio
+from trunkline.tasks.base import Answers, Family, FloatArray, Labels, Scored, Scores, Words
+from trunkline.text.examples import NerExample, Span
 from trunkline.text.tokens import IntArray, TextTokenizer, Tokens, UnitText, unit_borders, word_units
 from trunkline.text.words import split_words
 
@@ -25,8 +25,6 @@ their features are of one token, and an entity has more borders to miss."""
 
 BLOCK = 2**17
 """Most values of a step of `best_paths`, label pairs times texts: 1 MB, which stays in a core's cache."""
-
-_Entity = tuple[int, int, str]
 
 
 class Ner(Family):
@@ -60,7 +58,8 @@ class Ner(Family):
 
     def labels(self, examples: Sequence[NerExample]) -> Labels:
         """O, then B- and I- of every entity type."""
-        return tuple(bio_labels({span.label for example in examples for span in example.spans}))
+        types = sorted({span.label for example in examples for span in example.spans})
+        return "O", *(f"{prefix}-{kind}" for kind in types for prefix in "BI")
 
     def check_labels(self, labels: Labels, where: str) -> None:
         """O, and B- and I- of types."""
@@ -79,11 +78,37 @@ class Ner(Family):
     def unit_targets(self, example: NerExample, labels: Labels, words: Words) -> list[int]:
         """The BIO tag of each unit, -1 for a type that the head does not have; see `word_spans`."""
         index = {label: number for number, label in enumerate(labels)}
-        return [index.get(tag, -1) for tag in encode_bio(len(words), word_spans(example, words))]
+        targets = [index.get("O", -1)] * len(words)
+        for first, last, label in word_spans(example, words):
+            targets[first:last] = [index.get(f"I-{label}", -1)] * (last - first)
+            targets[first] = index.get(f"B-{label}", -1)
+        return targets
 
-    def transitions(self, targets: Sequence[Sequence[int]], labels: Labels) -> Transitions:
-        """Of BIO tags, see `tag_transitions`."""
-        return tag_transitions(targets, labels)
+    def transitions(self, targets: Sequence[Sequence[int]], labels: Labels) -> npt.NDArray[np.float32]:
+        """How much likelier a tag is after another than anywhere: log P(tag | tag before) - log P(tag).
+
+        As pairs are few, each row is smoothed as if `STRENGTH` more tags had been seen after its tag (a Dirichlet
+        prior), distributed as the pairs of all entity types together say: how often O, I, or B of the same or of
+        another type follows O, B, I or the start, against how often it would if tags were independent.
+
+        In go the tags of the words of each sentence, as indices into `labels`; -1 is unknown and breaks the chain. Out
+        comes [labels + 1, labels], the last row for the first word; zero where a tag may not follow.
+        """
+        follows = may_follow(labels)
+        counts = np.zeros(follows.shape)
+        for tags in targets:
+            tag = np.asarray(tags, dtype=np.int64)
+            before = np.concatenate([[len(labels)], tag])[: len(tag)]
+            known = (before >= 0) & (tag >= 0)
+            np.add.at(counts, (before[known], tag[known]), 1)
+        tag_share = (counts.sum(axis=0) + 1) / (counts.sum() + len(labels))
+        seen = counts.sum(axis=1, keepdims=True)
+        names = [[f"{a[:1]}{b[0]} {a[2:] == b[2:]}" for b in labels] for a in (*labels, "")]
+        kinds = np.unique(names, return_inverse=True)[1].reshape(follows.shape)
+        found, expected = (np.bincount(kinds.ravel(), table.ravel()) + 1 for table in (counts, seen * tag_share))
+        prior = follows * tag_share * (found / expected)[kinds]
+        smoothed = (counts + STRENGTH * prior / prior.sum(axis=1, keepdims=True)) / (seen + STRENGTH)
+        return np.where(follows, np.log(np.maximum(smoothed, 1e-12) / tag_share), 0.0).astype(np.float32)
 
     def label_covariance(self, labels: Labels) -> npt.NDArray[np.float32]:
         """A third of a tag's weights is its own, a third that of its type, a third that of its prefix."""
@@ -93,31 +118,21 @@ class Ner(Family):
     def decode(self, tasks: Sequence[Scored]) -> list[list[list[dict[str, Any]]]]:
         """Entities by the best valid tag sequence; the score is the mean probability that its units are of its type."""
         scores = [[np.log(np.maximum(part, 1e-12)) for part in task.probabilities] for task in tasks]
-        allowed = [
+        rules = [
             np.where(may_follow(t.labels), 0.0 if t.transitions is None else t.transitions, -np.inf) for t in tasks
         ]
-        paths = [
-            [None] * len(rows) if task.transitions is not None else [_likeliest(part, rules) for part in rows]
-            for task, rows, rules in zip(tasks, scores, allowed, strict=True)
-        ]
-        left = [
-            [part for part, path in zip(rows, found, strict=True) if path is None]
-            for rows, found in zip(scores, paths, strict=True)
-        ]
-        sought = map(iter, best_paths(list(zip(left, allowed, strict=True))) if any(left) else left)
         results = []
-        for task, found, better in zip(tasks, paths, sought, strict=True):
-            whole = [next(better) if path is None else path for path in found]
-            rows = zip(task.probabilities, task.texts, whole, strict=True)
+        for task, paths in zip(tasks, best_paths(list(zip(scores, rules, strict=True))), strict=True):
+            rows = zip(task.probabilities, task.texts, paths, strict=True)
             results.append([_entities(part, *text, task.labels, path) for part, text, path in rows])
         return results
 
     def score(self, gold: Sequence[NerExample], predicted: Sequence[list[dict[str, Any]]]) -> Scores:
         """Precision, recall and F1 of entities, right only with exact characters and type, and F1 mean over types."""
         by_type: Counter[tuple[str, str]] = Counter()
-        for truth, guess in _entity_sets(gold, predicted):
+        for truth, guess in map(self.compare, gold, predicted):
             for name, entities in (("right", truth & guess), ("predicted", guess), ("gold", truth)):
-                by_type.update((name, label) for _, _, label in entities)
+                by_type.update((name, entity[-1]) for entity in entities)
         types = sorted({label for _, label in by_type})
         rows = [[by_type[name, label] for name in ("right", "predicted", "gold")] for label in types]
         right, guessed, true = np.sum(rows, axis=0).tolist() if rows else (0, 0, 0)
@@ -130,28 +145,18 @@ class Ner(Family):
 
     def counts(self, gold: Sequence[NerExample], predicted: Sequence[list[dict[str, Any]]]) -> list[list[int]]:
         """[entities that are right, predicted entities, gold entities] for each sentence."""
-        return [[len(truth & guess), len(guess), len(truth)] for truth, guess in _entity_sets(gold, predicted)]
+        return [[len(truth & guess), len(guess), len(truth)] for truth, guess in map(self.compare, gold, predicted)]
 
     def compare(self, example: NerExample, prediction: list[dict[str, Any]]) -> tuple[Answers, Answers]:
         """The entities as (start, end, text, label)."""
-        truth = {(span.start, span.end, example.text[span.start : span.end], span.label) for span in example.spans}
-        return frozenset(truth), frozenset((e["start"], e["end"], e["text"], e["label"]) for e in prediction)
+        truth = [(span.start, span.end, span.label) for span in example.spans]
+        guess = [(entity["start"], entity["end"], entity["label"]) for entity in prediction]
+        left, right = ({(a, b, example.text[a:b], label) for a, b, label in part} for part in (truth, guess))
+        return frozenset(left), frozenset(right)
 
     def score_of_counts(self, total: FloatArray) -> float:
         """F1 of entities with exact characters."""
         return float(2 * total[0] / max(total[1] + total[2], 1))
-
-
-def _entity_sets(
-    gold: Sequence[NerExample], predicted: Sequence[list[dict[str, Any]]]
-) -> list[tuple[set[_Entity], set[_Entity]]]:
-    return [
-        (
-            {(span.start, span.end, span.label) for span in example.spans},
-            {(entity["start"], entity["end"], entity["label"]) for entity in entities},
-        )
-        for example, entities in zip(gold, predicted, strict=True)
-    ]
 
 
 def word_spans(example: NerExample, words: Words) -> list[tuple[int, int, str]]:
@@ -176,41 +181,6 @@ def unheld_spans(example: NerExample, words: Words) -> list[Span]:
     return [span for span in example.spans if (span.start, span.end, span.label) not in held]
 
 
-def tag_transitions(targets: Iterable[Sequence[int]], labels: Labels) -> npt.NDArray[np.float32]:
-    """How much likelier a tag is after another than anywhere: log P(tag | tag before) - log P(tag).
-
-    As pairs are few, each row is smoothed as if `STRENGTH` more tags had been seen after its tag (a Dirichlet prior),
-    distributed as the pairs of all entity types together say: how often O, I, or B of the same or of another type
-    follows O, B, I or the start, against how often it would if tags were independent.
-
-    In go the tags of the words of each sentence, as indices into `labels`; -1 is unknown and breaks the chain. Out
-    comes [labels + 1, labels], the last row for the first word; zero where a tag may not follow.
-    """
-    follows = may_follow(labels)
-    counts = np.zeros(follows.shape)
-    for tags in targets:
-        tag = np.asarray(tags, dtype=np.int64)
-        before = np.concatenate([[len(labels)], tag])[: len(tag)]
-        known = (before >= 0) & (tag >= 0)
-        np.add.at(counts, (before[known], tag[known]), 1)
-    tag_share = (counts.sum(axis=0) + 1) / (counts.sum() + len(labels))
-    seen = counts.sum(axis=1, keepdims=True)
-    prefixes = [label[0] for label in labels]
-    names = [[f"{a[:1]}{b} {a[2:] == c[2:]}" for b, c in zip(prefixes, labels, strict=True)] for a in (*labels, "")]
-    kinds = np.unique(names, return_inverse=True)[1].reshape(follows.shape)
-    found, expected = (np.bincount(kinds.ravel(), table.ravel()) + 1 for table in (counts, seen * tag_share))
-    prior = follows * tag_share * (found / expected)[kinds]
-    smoothed = (counts + STRENGTH * prior / prior.sum(axis=1, keepdims=True)) / (seen + STRENGTH)
-    return np.where(follows, np.log(np.maximum(smoothed, 1e-12) / tag_share), 0.0).astype(np.float32)
-
-
-def _likeliest(scores: FloatArray, allowed: npt.NDArray[Any]) -> IntArray | None:
-    """The likeliest tag of each word, if these may follow each other; then no other sequence is as likely."""
-    path = scores.argmax(axis=1)
-    before = np.concatenate(([len(allowed) - 1], path[:-1]))[: len(path)]
-    return path if np.isfinite(allowed[before, path]).all() else None
-
-
 def may_follow(labels: Labels) -> npt.NDArray[np.bool_]:
     """[labels + 1, labels] whether a BIO tag (column) may follow another (row; the last: the start of the sentence)."""
     kinds = np.asarray([label[2:] for label in labels])
@@ -221,11 +191,15 @@ def may_follow(labels: Labels) -> npt.NDArray[np.bool_]:
 def _entities(
     probabilities: FloatArray, text: str, words: Words, labels: Labels, path: IntArray
 ) -> list[dict[str, Any]]:
-    entities = []
-    for first, last, label in decode_tags([labels[i] for i in path]):
-        start, end = words[first][0], words[last - 1][1]
+    """The entities of a valid path: each begins at a B and goes on as long as there are I."""
+    entities, inside = [], [labels[tag].startswith("I-") for tag in path]
+    for first, tag in enumerate(path):
+        if not labels[tag].startswith("B-"):
+            continue
+        last = next((n for n in range(first + 1, len(path)) if not inside[n]), len(path))
+        start, end, label = words[first][0], words[last - 1][1], labels[tag][2:]
         # B and I of the type together: which of both it is, is mostly said by the unit before.
-        columns = [number for number, tag in enumerate(labels) if tag[2:] == label]
+        columns = [number for number, other in enumerate(labels) if other[2:] == label]
         score = round(float(probabilities[first:last, columns].sum()) / (last - first), 6)
         entities.append({"start": start, "end": end, "text": text[start:end], "label": label, "score": score})
     return entities

@@ -5,7 +5,7 @@ Tag schemes are IO, IOB1, BIO (also called IOB2), BIOES and BILOU.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -118,11 +118,6 @@ class TagError(TrunklineError):
         super().__init__(given, expected=expected, todo=todo)
 
 
-def decode_tags(tags: Sequence[str], scheme: Scheme = "BIO") -> list[WordSpan]:
-    """The entities of `decode_with_repairs`."""
-    return decode_with_repairs(tags, scheme)[0]
-
-
 def decode_with_repairs(tags: Sequence[str], scheme: Scheme = "BIO") -> tuple[list[WordSpan], list[int]]:
     """Turns one tag a word into entities, in order; also returns the words where the scheme's rules were broken.
 
@@ -177,29 +172,3 @@ def _split(tag: str, scheme: Scheme, index: int) -> tuple[str, str]:
         expected=f"O, or {allowed} followed by a label",
         todo="Check the tag column and the scheme",
     )
-
-
-def encode_bio(n_words: int, word_spans: Iterable[WordSpan]) -> list[str]:
-    """Entities as BIO tags; raises TagError for one that is empty, outside of the sentence, or shares a word."""
-    tags = ["O"] * n_words
-    for first, last, label in word_spans:
-        if not 0 <= first < last <= n_words:
-            raise TagError(
-                f"the span {first}..{last} ({label}) is outside of a sentence of {n_words} words",
-                index=max(0, min(first, n_words - 1)),
-                expected="0 <= first < last <= number of words",
-            )
-        for index in range(first, last):
-            if tags[index] != "O":
-                raise TagError(
-                    f"the entities {tags[index][2:]!r} and {label!r} share word {index}",
-                    index=index,
-                    expected="entities that do not overlap, because each word has one tag",
-                )
-            tags[index] = f"{'B' if index == first else 'I'}-{label}"
-    return tags
-
-
-def bio_labels(types: Iterable[str]) -> list[str]:
-    """The tag set of entity types: `O`, then `B-` and `I-` of each type in alphabetical order."""
-    return ["O", *(f"{prefix}-{kind}" for kind in sorted(set(types)) for prefix in "BI")]

@@ -105,9 +105,11 @@ class TextTokenizer:
         tokenizer: A `tokenizers.Tokenizer`; truncation and padding are switched off.
         max_length: Longest window in tokens, the two special tokens included.
         overlap: Tokens that neighbouring windows share.
+        pool: Whether batches go to the tokenizer's own threads. Where the cores are busy, waking these up takes longer
+            than tokenising a text.
     """
 
-    def __init__(self, tokenizer: Any, max_length: int, overlap: int = 32) -> None:
+    def __init__(self, tokenizer: Any, max_length: int, overlap: int = 32, *, pool: bool = True) -> None:
         tokenizer.no_truncation()
         tokenizer.no_padding()
         special = tokenizer.encode("").ids
@@ -117,6 +119,7 @@ class TextTokenizer:
                 expected="an opening and a closing one",
             )
         self.tokenizer = tokenizer
+        self.pool = pool
         self.opening, self.closing = special
         self.max_length = max_length
         self.overlap = min(overlap, (max_length - 2) // 2)
@@ -176,7 +179,10 @@ class TextTokenizer:
 
     def encode(self, texts: Sequence[str]) -> list[Tokens]:
         """Tokenises texts; nothing is cut off."""
-        encodings = self.tokenizer.encode_batch(list(texts), add_special_tokens=False)
+        if self.pool:
+            encodings = self.tokenizer.encode_batch(list(texts), add_special_tokens=False)
+        else:
+            encodings = [self.tokenizer.encode(text, add_special_tokens=False) for text in texts]
         return [self._windows(encoding) for encoding in encodings]
 
     def _windows(self, encoding: Any) -> Tokens:
