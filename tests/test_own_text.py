@@ -45,7 +45,7 @@ def gazetteer(tmp_path):
 
 def test_a_folder_of_text_becomes_sources_of_pre_finetuning(notes, gazetteer, tmp_path, tiny_folder):
     spans, pairs = tmp_path / "spans.jsonl", tmp_path / "pairs.jsonl"
-    options = ("--method", "gazetteer", "--gazetteer", gazetteer, "--set", "min_share=0.1")
+    options = ("--method", "gazetteer", "--gazetteer", gazetteer, "--set", "max_words=80")
     report = json.loads(invoke("label", "weak", notes, *options, "--out", spans, "--json").stdout)
     assert report["concepts"] == 2 and report["labelled"] >= 2 * len(list(notes.iterdir()))
     encoder = str(tiny_folder("bert"))

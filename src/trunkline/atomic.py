@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 from trunkline.errors import TrunklineError
 
@@ -22,12 +23,18 @@ def write_atomic(path: str | Path, content: str | bytes) -> None:
         path: Where to write; its folder is made if it is missing.
         content: Text, written as UTF-8 without changing line ends, or bytes.
     """
-    target = Path(path)
+    with open_atomic(Path(path)) as stream:
+        stream.write(content.encode("utf-8") if isinstance(content, str) else content)
+
+
+@contextmanager
+def open_atomic(target: Path) -> Iterator[IO[bytes]]:
+    """A file to write to, which takes its name when the block ends; an error leaves what was there."""
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = _beside(target)
     try:
         with temporary.open("xb") as stream:
-            stream.write(content.encode("utf-8") if isinstance(content, str) else content)
+            yield stream
             stream.flush()
             os.fsync(stream.fileno())
         if target.exists():

@@ -18,7 +18,7 @@ from chat_server import Asked, ChatServer, Response, completion, entities_of, go
 from trunkline.errors import TrunklineError
 from trunkline.label import chat as endpoint_module
 from trunkline.label import label_text
-from trunkline.label.chat import InvalidAnswer, locate, parse_answer, retry_after
+from trunkline.label.chat import InvalidAnswer, parse_answer
 
 TEXTS = ["Ann went to Oslo.", "Acme hired Ann.", "Nothing here.", "Oslo, Oslo and Osloers.", "Ann left Acme."]
 
@@ -30,7 +30,7 @@ def _no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def ask(server: ChatServer, texts: list[str], out: Path, **options: Any) -> dict[str, Any]:
     """As a user calls it: without consent nothing is sent."""
-    settings = {"base_url": server.url, "model": "m", "sentences": 2, "per_minute": 60000.0, "timeout": 60.0}
+    settings = {"base_url": server.url, "model": "m", "sentences": 2, "timeout": 60.0}
     return label_text(texts, out, method="chat", **(settings | options))
 
 
@@ -134,19 +134,6 @@ def test_a_pause_that_is_too_long_ends_the_run(tmp_path: Path) -> None:
         run(server, tmp_path / "w.jsonl")
 
 
-def test_requests_are_paced(tmp_path: Path) -> None:
-    times: list[float] = []
-
-    def rule(asked: Asked, number: int) -> Response:
-        times.append(time.monotonic())
-        return good(asked)
-
-    with serve(rule) as server:
-        run(server, tmp_path / "w.jsonl", sentences=1, concurrency=4, per_minute=600.0)
-    assert len(times) == 5
-    assert times[-1] - times[0] >= 0.35
-
-
 @pytest.mark.parametrize(
     ("response", "kind"),
     [
@@ -192,12 +179,6 @@ def test_invalid_entities_are_counted_and_the_others_kept(tmp_path: Path) -> Non
     assert rows(tmp_path / "w.jsonl")[0][1] == [("Ann", "first name"), ("Ann", "person"), ("Oslo", "capital city")]
     wanted = {"entity is not in the sentence": 2, "type is no name": 1, "entity has another form": 3}
     assert report["invalid"] == wanted
-
-
-def test_a_list_without_end_is_cut() -> None:
-    invalid: Counter[str] = Counter()
-    assert len(locate("Ann", [{"text": "Ann", "type": "x" * 3}] * 250, invalid)) == 200
-    assert invalid == {"entity beyond the limit": 50}
 
 
 @pytest.mark.parametrize("ids", [[2, 1], [1, 1], [1], [1, 2, 3], ["1", "2"], [None, None]])
@@ -288,7 +269,7 @@ import signal
 import sys
 signal.signal(signal.SIGINT, signal.default_int_handler)
 from trunkline.label import label_text
-options = dict(base_url=sys.argv[1], model="m", sentences=1, concurrency=2, per_minute=60000.0)
+options = dict(base_url=sys.argv[1], model="m", sentences=1, concurrency=2)
 texts = [f"Ann number {n}" for n in range(40)]
 label_text(texts, sys.argv[2], method="chat", confirm=lambda question: True, **options)
 """
@@ -321,12 +302,6 @@ def test_a_killed_run_goes_on_and_asks_nothing_twice(tmp_path: Path, sign: int) 
     assert set(before) | set(server.sentences) == set(texts)
     assert (report["sentences"], report["labelled"]) == (40, 40)
     assert report["cached"] == len(before) - len(twice)
-
-
-def test_retry_after() -> None:
-    assert retry_after("7", 0.0) == 7.0
-    assert retry_after("Thu, 01 Jan 1970 00:01:40 GMT", 40.0) == pytest.approx(60.0)
-    assert [retry_after(value, 0.0) for value in (None, "", "soon", "-3", "nan", "inf")] == [0.0] * 6
 
 
 def test_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -42,9 +42,9 @@ def test_every_problem_at_once() -> None:
         assert part in str(caught.value)
     assert len(caught.value.problems) == 5
     with pytest.raises(RecipeError) as caught:
-        check_options("gazetteer", {"gazetteer": "g", "min_share": 2, "min_shar": 1}, TEXT_METHODS)
+        check_options("gazetteer", {"gazetteer": "g", "max_words": 2, "max_word": 1}, TEXT_METHODS)
     assert len(caught.value.problems) == 2
-    assert "did you mean 'min_share'" in str(caught.value)
+    assert "did you mean 'max_words'" in str(caught.value)
     assert "options of the method gazetteer" in str(caught.value)
 
 

@@ -11,7 +11,6 @@ import pytest
 from trunkline.data.source_card import load_source_card
 from trunkline.errors import DataError, TrunklineError
 from trunkline.label import label_text
-from trunkline.label.files import open_atomic
 
 TEXTS = ["The Nile is long. Nobody knows why.", "She saw Jordan and the Nile."]
 
@@ -108,5 +107,5 @@ def test_outputs_that_would_do_harm(gazetteer: Path, tmp_path: Path) -> None:
         label(TEXTS, own, own)
     with pytest.raises(DataError, match="would overwrite an input"):
         label(own, own, gazetteer)
-    with pytest.raises(DataError, match="cannot be written"), open_atomic(gazetteer / "below.jsonl"):
-        pass
+    with pytest.raises(TrunklineError, match=r"below\.jsonl cannot be written"):
+        label(TEXTS, gazetteer / "below.jsonl", gazetteer)

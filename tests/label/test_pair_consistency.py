@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from trunkline.errors import TrunklineError
-from trunkline.label.filters import filter_consistent, normalise
+from trunkline.label.pairs import filter_consistent, normalise
 from trunkline.text.examples import PairExample
 
 WIDTH = 24
@@ -70,7 +70,7 @@ def naive_ranks(pairs: list[PairExample], embed: Any) -> list[int]:
 
 @pytest.mark.parametrize("batch", [1, 9, 500])
 def test_equals_the_naive_version(batch: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("trunkline.label.filters._BLOCK", 11)
+    monkeypatch.setattr("trunkline.label.pairs._BLOCK", 11)
     rng = np.random.default_rng(1)
     pairs = [
         PairExample(

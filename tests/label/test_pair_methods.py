@@ -14,9 +14,8 @@ from hypothesis import strategies as st
 
 from trunkline.errors import DataError
 from trunkline.label.files import split_passages, without_code
-from trunkline.label.filters import Candidate
 from trunkline.label.options import PAIR_METHODS, check_options
-from trunkline.label.pairs import find_candidates
+from trunkline.label.pairs import Candidate, find_candidates
 
 SETTINGS = settings(derandomize=True, deadline=None, max_examples=40, suppress_health_check=[HealthCheck.too_slow])
 

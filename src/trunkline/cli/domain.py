@@ -31,7 +31,7 @@ def label_weak(
     limit: Annotated[int | None, typer.Option(help="Label only the first so many sentences.")] = None,
     drop: Annotated[list[str] | None, typer.Option(help="Leave this concept out; repeatable.")] = None,
     licence: LicenceOption = None,
-    gazetteer: Annotated[Path | None, typer.Option(help="gazetteer: table of surface, concept and count.")] = None,
+    gazetteer: Annotated[Path | None, typer.Option(help="gazetteer: table of surface and concept.")] = None,
     base_url: Annotated[str | None, typer.Option(help="chat: such as http://localhost:8000/v1.")] = None,
     model: Annotated[str | None, typer.Option(help="chat: the model's name there.")] = None,
     key_variable: Annotated[str | None, typer.Option(help="chat: environment variable with the key.")] = None,

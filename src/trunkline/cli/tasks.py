@@ -186,14 +186,13 @@ def predict(
         for line in lines:
             typer.echo(line)
         return
-    from trunkline.atomic import check_writable
-    from trunkline.label.files import open_atomic
+    from trunkline.atomic import check_writable, open_atomic
 
     check_writable(out)
     number = 0
     with open_atomic(out) as stream:
         for number, line in enumerate(counted(lines, "predicting"), start=1):  # noqa: B007
-            stream.write(line + "\n")
+            stream.write(f"{line}\n".encode())
     typer.echo(f"{number} predictions in {out}")
 
 

@@ -12,12 +12,10 @@ import random
 import re
 import sqlite3
 import threading
-import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import closing
-from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any
 
@@ -38,10 +36,6 @@ class InvalidAnswer(Exception):
     """An answer that cannot be used; its text is the kind of problem."""
 
 
-class _Busy(Exception):
-    """What happened, and the seconds after which the request may succeed."""
-
-
 class Endpoint:
     """Asks one model; may be used by several threads.
 
@@ -53,12 +47,11 @@ class Endpoint:
         with needs("label", "a chat endpoint"):
             import httpx
         self.stop, self.tokens = threading.Event(), [0, 0]
-        self._options, self._key = options, key
-        self._lock, self._next_start = threading.Lock(), time.monotonic()
-        self._contacted, self._succeeded, self._refusals = False, False, 0
+        self._options, self._key, self._lock = options, key, threading.Lock()
+        self._succeeded, self._refusals = False, 0
         # A redirect would carry the key to another host; a proxy cannot reach this machine's own servers.
         self._client = httpx.Client(
-            headers={"User-Agent": "trunkline", **({"Authorization": f"Bearer {key}"} if key else {})},
+            headers={"User-Agent": "trunkline"} | ({"Authorization": f"Bearer {key}"} if key else {}),
             timeout=options.timeout,
             follow_redirects=False,
             trust_env=options.base_url.startswith("https:"),
@@ -73,11 +66,13 @@ class Endpoint:
             InvalidAnswer: No chat completion, one that is cut off or too large, or a refused request.
             TrunklineError: The server cannot be used.
         """
-        options = self._options
+        options, attempt = self._options, 0
         limits = {"max_completion_tokens": options.max_tokens}
         if not options.reasoning:
             limits = {"max_tokens": options.max_tokens, "temperature": 0}
-        content = self._repeat({"model": options.model, "messages": list(messages), **limits})
+        body = {"model": options.model, "messages": list(messages), **limits}
+        while (content := self._try(body, attempt)) is None:
+            attempt += 1
         if len(content) > MAX_ANSWER:
             raise InvalidAnswer("answer is too large")
         try:
@@ -93,82 +88,47 @@ class Endpoint:
             raise InvalidAnswer("answer is cut off by max_tokens" if cut_off else "answer has no text")
         return text
 
-    def _repeat(self, body: Mapping[str, Any]) -> bytes:
-        attempt = 0
-        while True:
-            try:
-                return self._send(body)
-            except _Busy as error:
-                problem, pause = error.args
-            if attempt == self._options.retries:
-                raise self._unusable(problem)
-            self.stop.wait(max(min(2 ** min(attempt, 9) + random.random(), _LONGEST_BACKOFF), pause))
-            attempt += 1
-
-    def _send(self, body: Mapping[str, Any]) -> bytes:
-        with self._lock:  # requests are spaced evenly over all threads
-            start = max(self._next_start, time.monotonic())
-            self._next_start = start + 60.0 / self._options.per_minute
-        if self.stop.wait(max(start - time.monotonic(), 0.0)):
+    def _try(self, body: Mapping[str, Any], attempt: int) -> bytes | None:
+        """The content of the answer; None, after a pause, where the request may succeed when it is sent again."""
+        if self.stop.is_set():
             raise InvalidAnswer("not sent, as the run ends")
+        options, pause, content = self._options, 0.0, b""
         try:
-            status, headers, content = self._post(body)
+            with self._client.stream("POST", f"{options.base_url}/chat/completions", json=body) as answer:
+                status, retry_after = answer.status_code, answer.headers.get("Retry-After", "")
+                for piece in answer.iter_bytes(2**16):
+                    content += piece
+                    if len(content) > MAX_ANSWER:
+                        break
         except self._failures as error:
-            problem = str(error) or type(error).__name__
             # A server that has never answered is more likely a wrong URL than a lost connection.
-            raise (_Busy(problem, 0.0) if self._contacted else self._unusable(problem)) from None
-        self._contacted = True
-        if status == 200:
-            self._succeeded = True
-            return content
-        text = " ".join(content[:2000].decode("utf-8", "replace").split())
-        problem = f"status {status}: {text.replace(self._key, '***') if self._key else text}"[:300]
-        if status in _REFUSED and (self._succeeded or self._refusals < REFUSALS):
-            self._refusals += 1
-            raise InvalidAnswer(f"request refused with {status}")
-        if status not in _REPEAT and status < 500:
-            raise self._unusable(problem)
-        pause = retry_after(headers.get("Retry-After"), time.time())
-        if pause > self._options.max_wait:
-            raise self._unusable(f"a pause of {pause:.0f} s is asked for, more than max_wait")
-        raise _Busy(problem, pause)
-
-    def _post(self, body: Mapping[str, Any]) -> tuple[int, Mapping[str, str], bytes]:
-        # The time limit of httpx begins anew with every byte.
-        deadline, content = time.monotonic() + self._options.timeout, b""
-        with self._client.stream("POST", f"{self._options.base_url}/chat/completions", json=body) as answer:
-            for piece in answer.iter_bytes(2**16):
-                content += piece
-                if len(content) > MAX_ANSWER:
-                    break
-                if time.monotonic() > deadline:
-                    raise _Busy(f"the answer took longer than {self._options.timeout:g} s", 0.0)
-            return answer.status_code, answer.headers, content
-
-    def _unusable(self, problem: str) -> TrunklineError:
-        self.stop.set()  # the other requests would fare no better
-        return TrunklineError(
-            f"{self._options.base_url}: {problem}",
-            expected="a chat endpoint that answers",
-            todo="Check URL, key, model and whether it wants reasoning=true; the same command goes on where it stopped",
-        )
-
-
-def retry_after(value: str | None, now: float) -> float:
-    """The seconds that a Retry-After header asks for, given in seconds or as a date; 0 where there is none."""
-    try:
-        plain = (value or "0").strip().replace(".", "", 1).isdecimal()
-        seconds = float(value or 0) if plain else parsedate_to_datetime(str(value)).timestamp() - now
-    except (ValueError, OverflowError):
-        return 0.0
-    return seconds if 0 < seconds < 1e9 else 0.0
+            problem, final = str(error) or type(error).__name__, not self._succeeded
+        else:
+            if status == 200:
+                self._succeeded = True
+                return content
+            if status in _REFUSED and (self._succeeded or self._refusals < REFUSALS):
+                self._refusals += 1
+                raise InvalidAnswer(f"request refused with {status}")
+            text = " ".join(content[:2000].decode("utf-8", "replace").split())
+            problem = f"status {status}: {text.replace(self._key, '***') if self._key else text}"[:300]
+            final = status not in _REPEAT and status < 500
+            pause = float(retry_after) if retry_after.replace(".", "", 1).isdecimal() else 0.0
+        if pause > options.max_wait:
+            problem, final = f"a pause of {pause:.0f} s is asked for, more than max_wait", True
+        if final or attempt == options.retries:
+            self.stop.set()  # the other requests would fare no better
+            raise TrunklineError(
+                f"{options.base_url}: {problem}",
+                expected="a chat endpoint that answers",
+                todo="Check URL, key, model and `reasoning`; the same command goes on where it stopped",
+            )
+        self.stop.wait(max(min(2 ** min(attempt, 9) + random.random(), _LONGEST_BACKOFF), pause))
+        return None
 
 
 PROMPT_VERSION = "1"
 """Part of every cached answer's key: another prompt, other answers."""
-
-MAX_ENTITIES = 200
-"""Entities of one sentence that are looked at; a list that is longer is a model gone astray."""
 
 SYSTEM = """\
 You annotate text for training a named entity recogniser with an open set of entity types.
@@ -310,7 +270,7 @@ def locate(sentence: str, entities: Sequence[Any], invalid: Counter[str]) -> lis
     The entities are objects with `text` and `type`; `invalid` counts those that are not valid, by kind.
     """
     spans = []
-    for entity in entities[:MAX_ENTITIES]:
+    for entity in entities:
         surface, kind = (entity.get("text"), entity.get("type")) if isinstance(entity, dict) else (None, None)
         if not isinstance(surface, str) or not isinstance(kind, str) or not surface.strip():
             invalid["entity has another form"] += 1
@@ -320,7 +280,6 @@ def locate(sentence: str, entities: Sequence[Any], invalid: Counter[str]) -> lis
             invalid["type is no name"] += 1
         else:
             spans += [Span(start, end, concept) for start, end in places]
-    invalid["entity beyond the limit"] += max(len(entities) - MAX_ENTITIES, 0)
     return spans
 
 
@@ -332,14 +291,13 @@ class AnswerCache:
     """
 
     def __init__(self, path: Path, *kind: str) -> None:
-        self._kind = kind
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._database = sqlite3.connect(path, timeout=60, check_same_thread=False)
             self._database.execute("CREATE TABLE IF NOT EXISTS answers (key TEXT PRIMARY KEY, answer TEXT NOT NULL)")
         except (OSError, sqlite3.Error) as error:
             raise DataError(f"the cache cannot be opened ({error})", path=path) from error
-        self._lock, self.close = threading.Lock(), self._database.close
+        self._kind, self._lock, self.close = kind, threading.Lock(), self._database.close
 
     def get(self, question: str) -> Any:
         """The answer of a question, or None."""

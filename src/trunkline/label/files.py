@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import os
+import json
 import re
-import secrets
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import chain, islice
 from pathlib import Path
 from statistics import median
-from typing import IO, Literal
+from typing import Any, Literal
 
+from trunkline.atomic import check_writable, open_atomic
 from trunkline.data.files import read_lines
 from trunkline.data.records import get_key, read_json_lines, shorten
 from trunkline.data.source_card import SourceCard, write_source_card
@@ -21,6 +20,7 @@ from trunkline.errors import DataError
 MARKDOWN = (".md", ".markdown")
 PLAIN = (".txt", ".text", *MARKDOWN)
 ROWS = (".csv", ".tsv", ".jsonl", ".ndjson")
+MADE_BY = "Made by trunkline label"
 Separation = Literal["auto", "paragraphs", "lines"]
 
 _PEEK, _WRAPPED, _LONGEST = 1000, 120, 1_000_000
@@ -38,18 +38,17 @@ def read_documents(sources: Iterable[Path], text_column: str | None) -> Iterator
     alphabetical order: its text files, or with a `text_column` its tables.
     """
     for path in _files(sources, ROWS if text_column else PLAIN, PLAIN + ROWS):
-        if _ends_in(path, PLAIN):
+        if ends_in(path, PLAIN):
             plain = (line for _, line in read_lines(path))
-            yield without_code(plain) if _ends_in(path, MARKDOWN) else plain
+            yield without_code(plain) if ends_in(path, MARKDOWN) else plain
         else:
-            for _, (text,) in read_columns([path], (text_column or "text",)):
-                yield text.split("\n")
+            yield from (text.split("\n") for _, (text,) in read_columns([path], (text_column or "text",)))
 
 
 def read_columns(sources: Iterable[Path], columns: Sequence[str]) -> Iterator[tuple[Path, list[str]]]:
     """Yields file and stripped values of `columns` for rows of CSV, TSV and JSON-lines files, or folders of them."""
     for path in _files(sources, ROWS, ROWS):
-        for line, record in read_table(path)[2] if _ends_in(path, (".csv", ".tsv")) else read_json_lines(path):
+        for line, record in read_table(path)[2] if ends_in(path, (".csv", ".tsv")) else read_json_lines(path):
             values = [get_key(record, column, path, line) for column in columns]
             for column, value in zip(columns, values, strict=True):
                 if isinstance(value, bool) or not isinstance(value, str | int | None):
@@ -61,20 +60,18 @@ def read_columns(sources: Iterable[Path], columns: Sequence[str]) -> Iterator[tu
 def _files(sources: Iterable[Path], wanted: Sequence[str], known: Sequence[str]) -> Iterator[Path]:
     """The files themselves, and those of folders whose name ends as wanted."""
     for path in sources:
-        files = [path] if path.is_file() and _ends_in(path, known) else []
-        if path.is_dir():
-            visible = (file for file in sorted(path.rglob("*")) if "/." not in f"/{file.relative_to(path).as_posix()}")
-            files = [file for file in visible if file.is_file() and _ends_in(file, wanted)]
-        if not files:
-            raise DataError(
-                "there is no file of a form that is read here" if path.exists() else "no such file",
-                path=path,
-                expected=f"files that end in {', '.join(wanted if path.is_dir() else known)} (or those with .gz)",
-            )
-        yield from files
+        endings = wanted if path.is_dir() else known
+        files = sorted(path.rglob("*")) if path.is_dir() else [path]
+        visible = (file for file in files if file == path or "/." not in f"/{file.relative_to(path).as_posix()}")
+        found = [file for file in visible if file.is_file() and ends_in(file, endings)]
+        if not found:
+            given = "there is no file of a form that is read here" if path.exists() else "no such file"
+            raise DataError(given, path=path, expected=f"files that end in {', '.join(endings)} (or those with .gz)")
+        yield from found
 
 
-def _ends_in(path: Path, endings: Sequence[str]) -> bool:
+def ends_in(path: Path, endings: Sequence[str]) -> bool:
+    """Whether a file's name, but for `.gz`, ends so."""
     return path.name.lower().removesuffix(".gz").endswith(tuple(endings))
 
 
@@ -104,14 +101,14 @@ def split_passages(
     """
     how, lines = find_separation(lines, how)
     held: list[str] = []
+    ended = False
     for line in lines:
-        if held and (not line or how == "lines" or sum(map(len, held)) > _LONGEST or starts(line)):
+        if held and (ended or not line or how == "lines" or sum(map(len, held)) > _LONGEST or starts(line)):
             yield " ".join(held)
             held = []
-        held += [line] if line else []
-        if line and ends(line):
-            yield " ".join(held)
-            held = []
+        if line:
+            held.append(line)
+            ended = bool(ends(line))
     if held:
         yield " ".join(held)
 
@@ -145,11 +142,8 @@ def without_marks(line: str) -> str:
     return text.replace("**", "", 2).strip() if text.startswith("**") else text
 
 
-MADE_BY = "Made by trunkline label"
-
-
 def card_path(out: Path, inputs: Iterable[Path]) -> Path:
-    """Where the source card of an output goes; a DataError for an output that is no `.jsonl` file or would do harm."""
+    """Where the source card of an output goes; an error for an output that cannot be written or would do harm."""
     card = out.with_suffix(".yaml")
     if out.suffix != ".jsonl" or out.is_dir() or not _card_name(out):
         raise DataError("no output of this name can be written", path=out, expected="a file such as my_notes.jsonl")
@@ -158,11 +152,19 @@ def card_path(out: Path, inputs: Iterable[Path]) -> Path:
         raise DataError("the output would overwrite an input", path=clash, todo="Name another output")
     if card.exists() and MADE_BY not in card.read_text(encoding="utf-8", errors="replace"):
         raise DataError("this file is not ours and would be overwritten", path=card, todo="Name another output")
+    check_writable(out)
     return card
 
 
 def _card_name(out: Path) -> str:
     return re.sub(r"[^a-z0-9]+", "_", out.stem.lower()).strip("_")
+
+
+def write_rows(out: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Writes JSON lines as they come; an error on the way leaves what was there."""
+    with open_atomic(out) as stream:
+        for row in rows:
+            stream.write(f"{json.dumps(row, ensure_ascii=False)}\n".encode())
 
 
 def write_card(
@@ -172,21 +174,3 @@ def write_card(
     quirks, counts = (f"{MADE_BY}, by no person.", *how), {"train": count}
     card = SourceCard(name=_card_name(path), title=title, family=family, licence=licence, quirks=quirks, counts=counts)
     write_source_card(card, path)
-
-
-@contextmanager
-def open_atomic(path: Path) -> Iterator[IO[str]]:
-    """A text file (UTF-8) that takes its name when it is complete; an error leaves the old one."""
-    part = path.parent / f".{path.name}.{secrets.token_hex(4)}.part"
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with part.open("x", encoding="utf-8", newline="\n") as stream:
-            yield stream
-            stream.flush()
-            os.fsync(stream.fileno())
-        part.replace(path)
-    except OSError as error:
-        raise DataError(f"the file cannot be written ({error.strerror or error})", path=path) from error
-    finally:
-        with suppress(OSError):
-            part.unlink(missing_ok=True)

@@ -12,7 +12,7 @@ from typing import Any
 from trunkline.data.records import read_json_lines, shorten
 from trunkline.data.table import read_table
 from trunkline.errors import DataError
-from trunkline.label.options import GazetteerOptions
+from trunkline.label.files import ends_in
 from trunkline.text.examples import Span
 from trunkline.text.words import char_classes, split_sentences, split_words
 
@@ -56,20 +56,6 @@ def is_whole(text: str, start: int, end: int) -> bool:
     return not opens_inside and not (inner[-1].isalnum() and _JOINED_AFTER.match(after))
 
 
-def find_all(text: str, surface: str) -> list[tuple[int, int]]:
-    """Every place where a surface stands in a text as it is and as whole words, without overlap."""
-    words = split_words(text)
-    starts, ends = {start for start, _ in words}, {end for _, end in words}
-    places, position = [], text.find(surface)
-    while position >= 0:
-        end = position + len(surface)
-        whole = position in starts and end in ends and is_whole(text, position, end)
-        if whole:
-            places.append((position, end))
-        position = text.find(surface, end if whole else position + 1)
-    return places
-
-
 def normalise_type(name: str) -> str:
     """A concept's name in lower case with single blanks for `_`, `-` and `/`, or nothing where it is no name.
 
@@ -92,9 +78,9 @@ class SurfaceIndex:
         self._names: dict[tuple[str, ...], tuple[str, ...]] = {}
         self._most: dict[str, int] = {}  # words of the longest surface by its first word
         for surface, names in concepts.items():
-            keys = tuple(word_keys(surface)[0])
-            self._names[keys] = tuple(dict.fromkeys((*self._names.get(keys, ()), *names)))
-            self._most[keys[0]] = max(self._most.get(keys[0], 0), len(keys))
+            if keys := tuple(word_keys(surface)[0]):
+                self._names[keys] = tuple(dict.fromkeys((*self._names.get(keys, ()), *names)))
+                self._most[keys[0]] = max(self._most.get(keys[0], 0), len(keys))
 
     def find(self, text: str) -> list[Span]:
         """The spans of a sentence; one with several concepts comes once for each."""
@@ -127,40 +113,43 @@ def word_keys(text: str) -> tuple[list[str], tuple[tuple[int, int], ...]]:
     return keys, words
 
 
-def read_gazetteer(options: GazetteerOptions) -> dict[str, tuple[str, ...]]:
-    """The concepts of each surface, the most frequent first."""
-    counts: dict[str, Counter[str]] = defaultdict(Counter)
-    for line, record in _records(options.gazetteer):
+def find_all(text: str, surface: str) -> list[tuple[int, int]]:
+    """Every place where a surface stands in a text as it is and as whole words, without overlap."""
+    spans = SurfaceIndex({surface: ("",)}).find(text)
+    return [(span.start, span.end) for span in spans if text[span.start : span.end] == surface]
+
+
+def read_gazetteer(path: Path) -> dict[str, tuple[str, ...]]:
+    """The concepts of each surface of a table: `.tsv`, `.csv` or `.jsonl`, also with `.gz`, in the order of the file.
+
+    Its columns are surface and concept, in this order or as a first row names them.
+    """
+    concepts: dict[str, dict[str, None]] = defaultdict(dict)
+    for line, record in _records(path):
         surface = " ".join(str(record.get("surface") or "").split())
-        concept, count = normalise_type(str(record.get("concept") or "")), str(record.get("count", 1))
-        if not split_words(surface) or not concept or not count.isdecimal() or not 0 < int(count[:16]) < 10**15:
+        concept = normalise_type(str(record.get("concept") or ""))
+        if not split_words(surface) or not concept:
             raise DataError(
                 f"the row is {shorten(record)}",
-                path=options.gazetteer,
+                path=path,
                 line=line,
-                expected="a surface, a concept that is a name, and, if at all, a count, a whole number",
+                expected="a surface, and a concept that is a name",
                 todo="Mend the row, or name the columns in a first row",
             )
-        counts[surface][concept] += int(count)
-    if not counts:
-        raise DataError("the file is empty", path=options.gazetteer, expected="rows of surface and concept")
-    kept = {}
-    for surface, names in counts.items():
-        ranked = sorted(names.items(), key=lambda item: (-item[1], item[0]))[: options.max_concepts]
-        least = min(options.min_share * names.total(), ranked[0][1])
-        kept[surface] = tuple(name for name, count in ranked if count >= least)
-    return kept
+        concepts[surface][concept] = None
+    if not concepts:
+        raise DataError("the file is empty", path=path, expected="rows of surface and concept")
+    return {surface: tuple(names) for surface, names in concepts.items()}
 
 
 def _records(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    name = path.name.lower().removesuffix(".gz")
-    if name.endswith((".jsonl", ".ndjson")):
+    if ends_in(path, (".jsonl", ".ndjson")):
         return read_json_lines(path)
-    if not name.endswith((".tsv", ".txt", ".csv")):
+    if not ends_in(path, (".tsv", ".txt", ".csv")):
         raise DataError("no gazetteer in a form that is known", path=path, expected=".tsv, .csv or .jsonl, or with .gz")
-    rows = read_table(path, delimiter=None if name.endswith(".csv") else "tab", header=False)[2]
+    rows = read_table(path, delimiter=None if ends_in(path, (".csv",)) else "tab", header=False)[2]
     first = next(rows)
     columns = [cell.strip().lower() for cell in first[1].values()]
     if not {"surface", "concept"} <= set(columns):
-        columns, rows = ["surface", "concept", "count"], chain([first], rows)
+        columns, rows = ["surface", "concept"], chain([first], rows)
     return ((line, dict(zip(columns, row.values(), strict=False))) for line, row in rows)

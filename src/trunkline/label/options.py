@@ -31,7 +31,6 @@ Names = Annotated[tuple[Name, ...], BeforeValidator(_by_commas)]
 Positive = Annotated[int, Field(gt=0)]
 PositiveFloat = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
-Fraction = Annotated[float, Field(ge=0, lt=1)]
 T = TypeVar("T", bound="Options")
 
 
@@ -43,11 +42,7 @@ class Options(BaseModel):
 
 
 class TextOptions(Options):
-    """What all methods of `label_text` have.
-
-    `text_column` has the texts of a table, `max_words` is where a sentence is cut, `limit` the most sentences, `drop`
-    the concepts to leave out.
-    """
+    """`text_column` has a table's texts, `max_words` cuts sentences, `limit` is the most; concepts to `drop`."""
 
     text_column: Name | None = None
     max_words: Annotated[int, Field(ge=5)] = 60
@@ -58,20 +53,17 @@ class TextOptions(Options):
 class GazetteerOptions(TextOptions):
     """A table of surfaces with concepts: `.tsv`, `.csv` or `.jsonl`, also with `.gz`.
 
-    Its columns are surface, concept and, if at all, count, in this order or as a first row names them. A surface keeps
-    at most `max_concepts`, those with `min_share` of its counts.
+    Its columns are surface and concept, in this order or as a first row names them.
     """
 
     gazetteer: Path
-    min_share: Fraction = 0.2
-    max_concepts: Positive = 3
 
 
 class ChatOptions(TextOptions):
     """A chat endpoint that speaks OpenAI's protocol: `base_url`/chat/completions, by https or on this machine.
 
     The key of `model` is in the environment variable `key_variable`; without one, no key is sent. A request has so many
-    `sentences`, its answer `max_tokens`; there are `concurrency` at a time and `per_minute` at most. It has `timeout`
+    `sentences`, its answer `max_tokens`; there are `concurrency` at a time. It has `timeout`
     seconds, and is sent again after 429, 5xx or a lost connection, `retries` times; a server that asks for more than
     `max_wait` seconds ends the run, which can be resumed. With `reasoning`, for models that think first, no temperature
     is sent, and the limit is `max_completion_tokens`. `prices` are those of a million prompt and answer tokens. `cache`
@@ -85,7 +77,6 @@ class ChatOptions(TextOptions):
     max_tokens: Positive = 1500
     reasoning: bool = False
     concurrency: Annotated[int, Field(ge=1, le=64)] = 4
-    per_minute: PositiveFloat = 60.0
     timeout: PositiveFloat = 120.0
     retries: Annotated[int, Field(ge=0)] = 5
     max_wait: PositiveFloat = 300.0
@@ -94,10 +85,10 @@ class ChatOptions(TextOptions):
 
 
 class PairOptions(Options):
-    """What all methods of `mine_pairs` have.
+    """`min_words` and `max_words` of a side, where a character of a script without blanks counts as a word.
 
-    `min_words` and `max_words` are the lengths of a side (a character of a script without blanks counts as a word). The
-    consistency filter keeps a pair whose partner ranks in the `top_k` among `pool` texts. `seed` draws what is drawn.
+    The consistency filter keeps a pair whose partner ranks in the `top_k` among `pool` texts. `seed` draws what is
+    drawn.
     """
 
     min_words: Positive = 3

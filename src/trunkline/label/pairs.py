@@ -1,26 +1,55 @@
-"""Text pairs for pre-finetuning, mined out of tables, conversations and plain text: `trunkline label pairs`."""
+"""Text pairs for pre-finetuning, mined out of tables, conversations and plain text: `trunkline label pairs`.
+
+What is no pair to learn from is dropped: by its form, and where an encoder does not find the partner again.
+"""
 
 from __future__ import annotations
 
-import json
+import hashlib
 import random
 import re
 import time
+import unicodedata
 from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import groupby, pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
 
 from trunkline.errors import TrunklineError
 from trunkline.label import files
-from trunkline.label.files import card_path, open_atomic, write_card
-from trunkline.label.filters import Candidate, Embed, clean, filter_consistent
-from trunkline.label.options import PAIR_METHODS, check_options
+from trunkline.label.options import PAIR_METHODS, PairOptions, check_options
 from trunkline.text.examples import PairExample
+from trunkline.text.words import split_words
+
+Embed = Callable[[Sequence[str]], npt.NDArray[Any]]
+"""Turns n texts into [n, width] vectors; they are normalised here."""
 
 _EARLIER = 32
 """Rows of a group that are remembered, so that memory grows with the groups and not with the rows."""
+
+_BLOCK = 8192
+"""Pool texts that are compared at once."""
+
+_TIE = np.float32(1e-6)
+"""Cosines closer than rounding can tell apart are ties, and ties count against a pair."""
+
+_BANDS = {"1": 1, "2": 2, "3 to 10": 10, "11 to 100": 100, "over 100": np.iinfo(np.int64).max}
+"""Ranks in the report, by the highest of each band."""
+
+_NO_WORD = re.compile(r"[\W_]+")
+
+
+class Candidate(NamedTuple):
+    """Two texts that may belong together; `document` tells what they were found in."""
+
+    document: int | str
+    left: str
+    right: str
+    group: str = ""
 
 
 def mine_pairs(
@@ -32,84 +61,71 @@ def mine_pairs(
     say: Callable[[str], None] = lambda text: None,
     **options: Any,
 ) -> dict[str, Any]:
-    """Mines pairs, filters them and writes `out` (JSON lines) with a source card of the same name beside it.
-
-    The output is a source of pre-finetuning. Nothing is written unless all goes well.
+    """Mines pairs, filters them and writes `out` (JSON lines) with a source card beside it: a source of pre-finetuning.
 
     Args:
         sources: Files and folders.
-        out: A `.jsonl` file; it is replaced.
-        method: `columns`: two columns of a table. `adjacent`: neighbouring passages, or turns of a conversation.
-            `question-answer`: a question in a text and the passage after it. `title-body`: a text's first line, or a
-            Markdown heading, and the passage after it. `duplicates`: rows that share a value.
+        out: A `.jsonl` file; it is replaced, if all goes well.
+        method: One of `trunkline.label.options.PAIR_METHODS`, which says what they do.
         encoder: For the consistency filter, before which all pairs are held in memory: an encoder or bundle by name or
             folder, or a function that embeds texts.
         say: Receives lines of progress.
-        options: Those of the method, see `trunkline.label.options`.
+        options: Those of the method.
 
     Returns:
         Paths `out` and `card`, `method`, number of `candidates`, those `dropped` by reason, those `kept`, the report of
         the filter under `consistency` (None without one), and `seconds`.
 
     Raises:
-        DataError: Sources that are missing or malformed, with file and line, or an output that cannot be written.
-        TrunklineError: Wrong options, or no pair is left.
+        DataError: Sources that are missing or malformed, with file and line, or an output that would do harm.
+        TrunklineError: Wrong options, no pair is left, or the output cannot be written.
     """
     began, out = time.perf_counter(), Path(out)
     method = method.replace("_", "-")
-    given = check_options(method, options, PAIR_METHODS)
+    given: Any = check_options(method, options, PAIR_METHODS)
     paths = [Path(source) for source in ([sources] if isinstance(sources, str | Path) else sources)]
     if not paths:
         raise TrunklineError("no file to mine", expected="at least one file or folder")
-    card = card_path(out, paths)
+    card = files.card_path(out, paths)
     dropped: Counter[str] = Counter()
     pairs: Iterable[PairExample] = clean(find_candidates(paths, method, given), given, dropped)
     names = ", ".join(path.name for path in paths[:3]) + (f" and {len(paths) - 3} more" if len(paths) > 3 else "")
     settings = given.model_dump(mode="json", exclude_defaults=True, exclude={"licence"})
     how = [f"Mined from {names} by the method {method}{''.join(f', {k} {v}' for k, v in settings.items())}."]
-    report = None
+    report: dict[str, Any] = {"kept": 0, "consistency": None}
     if encoder is not None and (found := list(pairs)):
         say(f"{len(found)} pairs of {len(found) + dropped.total()} candidates go to the consistency filter")
-        pairs, report = _consistent(found, encoder, given)
-        dropped["not consistent"] = len(found) - report["kept"]
-        how.append(f"{report['kept']} of {len(found)} pairs passed the consistency filter of an encoder.")
+        if isinstance(encoder, str):
+            from trunkline.encoder.bundle_files import embedder
+
+            encoder = embedder(encoder)
+        keep, passed = filter_consistent(found, encoder, top_k=given.top_k, pool=given.pool, seed=given.seed)
+        pairs = [pair for pair, is_kept in zip(found, keep, strict=True) if is_kept]
+        dropped["not consistent"], report["consistency"] = len(found) - len(pairs), passed
+        how.append(f"{len(pairs)} of {len(found)} pairs passed the consistency filter of an encoder.")
     # Members of a group are no negatives of each other.
     grouped = getattr(given, "group_documents", False) or getattr(given, "group_column", None) is not None
-    kept = _write(out, pairs, grouped, dropped)
-    write_card(card, "classification", f"Pairs mined from {names}", given.licence, how, kept)
-    counts = {"candidates": kept + dropped.total(), "dropped": dict(+dropped), "kept": kept, "consistency": report}
+    files.write_rows(out, _rows(pairs, grouped, dropped, report))
+    files.write_card(card, "classification", f"Pairs mined from {names}", given.licence, how, report["kept"])
+    report |= {"candidates": report["kept"] + dropped.total(), "dropped": dict(+dropped)}
     seconds = round(time.perf_counter() - began, 3)
-    return {"out": str(out), "card": str(card), "method": method, **counts, "seconds": seconds}
+    return {"out": str(out), "card": str(card), "method": method, **report, "seconds": seconds}
 
 
-def _consistent(
-    found: Sequence[PairExample], encoder: str | Embed, given: Any
-) -> tuple[list[PairExample], dict[str, Any]]:
-    """The pairs that pass the consistency filter, and its report."""
-    if isinstance(encoder, str):
-        from trunkline.encoder.bundle_files import embedder
-
-        encoder = embedder(encoder)
-    keep, report = filter_consistent(found, encoder, top_k=given.top_k, pool=given.pool, seed=given.seed)
-    return [pair for pair, is_kept in zip(found, keep, strict=True) if is_kept], report
-
-
-def _write(out: Path, pairs: Iterable[PairExample], grouped: bool, dropped: Counter[str]) -> int:
-    """Writes pairs as they come; returns their number, or raises a TrunklineError if there is none."""
-    kept = 0
-    with open_atomic(out) as stream:
-        for pair in pairs:
-            kept += 1
-            group = {"group": pair.group} if grouped else {}
-            stream.write(json.dumps({"left": pair.left, "right": pair.right, **group}, ensure_ascii=False) + "\n")
-        if not kept:
-            reasons = ", ".join(f"{number} {reason}" for reason, number in (+dropped).items())
-            raise TrunklineError(
-                f"no pair is left of {dropped.total()} candidates" + (f" ({reasons})" if reasons else ""),
-                expected="at least one pair",
-                todo="Check columns, method (passages need blank lines or line ends), min_words, max_words, top_k",
-            )
-    return kept
+def _rows(
+    pairs: Iterable[PairExample], grouped: bool, dropped: Counter[str], report: dict[str, Any]
+) -> Iterator[dict[str, str]]:
+    """Yields pairs as they are written, and counts them as `kept`; raises a TrunklineError if there is none."""
+    for pair in pairs:
+        report["kept"] += 1
+        yield {"left": pair.left, "right": pair.right, **({"group": pair.group} if grouped else {})}
+    if not report["kept"]:
+        reasons = ", ".join(f"{number} {reason}" for reason, number in (+dropped).items())
+        raise TrunklineError(
+            f"no pair is left of {dropped.total()} candidates" + (f" ({reasons})" if reasons else ""),
+            expected="at least one pair",
+            todo="Check columns, method (passages need blank lines or line ends), min_words, max_words, top_k",
+        )
 
 
 def find_candidates(sources: Iterable[Path], method: str, options: Any) -> Iterator[Candidate]:
@@ -194,3 +210,112 @@ def title_body(lines: Iterable[str], options: Any) -> Iterator[tuple[str, str]]:
         if title and not found:
             yield title, passage
         title = found
+
+
+def count_words(text: str) -> int:
+    """Words of letters or digits; each character of a script without blanks is one."""
+    return sum(text[start].isalnum() for start, _ in split_words(text))
+
+
+def normalise(text: str) -> str:
+    """What two texts share that differ only in case, punctuation, blanks and compatibility forms."""
+    return _NO_WORD.sub(" ", unicodedata.normalize("NFKC", text).casefold()).strip()
+
+
+def clean(candidates: Iterable[Candidate], options: PairOptions, dropped: Counter[str]) -> Iterator[PairExample]:
+    """Yields the candidates that are worth learning from, with runs of blanks made one.
+
+    A pair that recurs in either direction counts once; a hash of every pair is remembered for that. Of a document, at
+    most `max_pairs` are kept, a fair draw where its candidates stand together. `dropped` counts by reason.
+    """
+    most = getattr(options, "max_pairs", None)
+    taken: Counter[int | str] = Counter()
+    for number, items in groupby(_sound(candidates, options, dropped), key=lambda item: item.document):
+        if most is not None:
+            found = list(items)
+            draw = random.Random(f"{options.seed} {number} {taken[number]}")
+            chosen = sorted(draw.sample(range(len(found)), min(most - taken[number], len(found))))
+            dropped["over max_pairs"] += len(found) - len(chosen)
+            taken[number] += len(chosen)
+            items = iter([found[index] for index in chosen])
+        yield from (PairExample(item.left, item.right, item.group) for item in items)
+
+
+def _sound(candidates: Iterable[Candidate], options: PairOptions, dropped: Counter[str]) -> Iterator[Candidate]:
+    seen: set[bytes] = set()
+    for item in candidates:
+        left, right = " ".join(item.left.split()), " ".join(item.right.split())
+        counts = count_words(left), count_words(right)
+        sides = sorted((normalise(left), normalise(right)))
+        mark = hashlib.blake2b("\0".join(sides).encode(), digest_size=8).digest()
+        problems = {
+            "blank": not left or not right,
+            "too short": min(counts) < options.min_words,
+            "too long": max(counts) > options.max_words,
+            "alike": sides[0] == sides[1],
+            "repeated": mark in seen,
+        }
+        reason = next((name for name, is_so in problems.items() if is_so), None)
+        if reason is None:
+            seen.add(mark)
+            yield Candidate(item.document, left, right, item.group)
+        else:
+            dropped[reason] += 1
+
+
+def filter_consistent(
+    pairs: Sequence[PairExample], embed: Embed, *, top_k: int = 2, pool: int = 100_000, seed: int = 0, batch: int = 512
+) -> tuple[npt.NDArray[np.bool_], dict[str, Any]]:
+    """Finds the pairs [pairs] whose right text ranks in the top k for its left text, by cosine.
+
+    A right text competes with at most `pool` right texts of all pairs, drawn by `seed`; the more, the stricter. Not
+    in the competition are texts that equal one of the pair's own (but for case and punctuation) and those of its group.
+    The vectors of the pool are in memory; `batch` texts are embedded at a time.
+
+    Returns:
+        Whether each pair is kept, and a report: number of `pairs`, `kept`, texts in the `pool`, `top_k`, the share that
+        would be kept by `chance`, and how many pairs have which rank (`ranks`).
+    """
+    # Numbers for texts and for groups; pairs without a group have none in common.
+    ids: dict[str, int] = {}
+    texts = np.asarray([[ids.setdefault(normalise(text), len(ids)) for text in (p.left, p.right)] for p in pairs])
+    numbers: dict[str, int] = {"": -1}
+    groups = np.asarray([numbers.setdefault(pair.group, len(numbers)) for pair in pairs])
+    chosen = np.sort(np.random.default_rng([seed, len(pairs)]).permutation(len(pairs))[:pool])
+    # Of equal right texts, the first.
+    rivals = chosen[np.sort(np.unique(texts[chosen, 1], return_index=True)[1])]
+    if len(rivals) <= top_k:
+        raise TrunklineError(
+            f"the pairs have {len(rivals)} different right texts, so each partner ranks in the top {top_k}",
+            expected=f"more than {top_k} texts to rank among",
+            todo="Mine more text, lower top_k, or mine without an encoder",
+        )
+    rights = [pairs[index].right for index in rivals]
+    vectors = np.concatenate([_embed(embed, rights[at : at + batch]) for at in range(0, len(rights), batch)])
+    ranks = np.ones(len(pairs), np.int64)
+    for at in range(0, len(pairs), batch):
+        here = slice(at, at + batch)
+        left, right = (_embed(embed, side) for side in zip(*((p.left, p.right) for p in pairs[here]), strict=True))
+        own = np.einsum("nw,nw->n", left, right)[:, None] - _TIE
+        for start in range(0, len(rivals), _BLOCK):
+            block = rivals[start : start + _BLOCK]
+            better = left @ vectors[start : start + _BLOCK].T >= own
+            better &= (texts[here, :, None] != texts[None, None, block, 1]).all(axis=1)
+            better &= (groups[here, None] != groups[None, block]) | (groups[here, None] < 0)
+            ranks[here] += better.sum(axis=1)
+    keep = ranks <= top_k
+    counts = np.bincount(np.searchsorted(list(_BANDS.values()), ranks), minlength=len(_BANDS)).tolist()
+    report = {"pairs": len(pairs), "kept": int(keep.sum()), "pool": len(rivals), "top_k": top_k}
+    chance = round(top_k / (len(rivals) + 1), 6)
+    return keep, {**report, "chance": chance, "ranks": dict(zip(_BANDS, counts, strict=True))}
+
+
+def _embed(embed: Embed, texts: Sequence[str]) -> npt.NDArray[np.float32]:
+    vectors = np.asarray(embed(texts), np.float32)
+    if vectors.ndim != 2 or len(vectors) != len(texts) or not np.isfinite(vectors).all():
+        raise TrunklineError(
+            f"the encoder's vectors have the shape {vectors.shape} or are not finite",
+            expected=f"({len(texts)}, width) finite numbers",
+            todo="Use an encoder that gives one vector a text",
+        )
+    return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), np.finfo(np.float32).tiny)
