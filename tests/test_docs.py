@@ -20,8 +20,7 @@ from typer.testing import CliRunner
 
 import trunkline
 from trunkline.cli import app
-from trunkline.config import PrefinetuneRecipe, parse_recipe
-from trunkline.config.recipes import FamilySection
+from trunkline.config import FamilySection, PrefinetuneRecipe, parse_recipe
 from trunkline.encoder.resolve import INSTALL
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from trunkline.cli import app
 from trunkline.data.checks import check, exit_code
 from trunkline.errors import DataError, TrunklineError
-from trunkline.ui.checks import print_checks
+from trunkline.ui import print_checks
 
 LINES = [f"{word} boats sail on the wide lake near our town today" for word in ("one", "two", "six", "nine", "ten")]
 OTHER = "where can I buy a ticket for the evening train to the coast"

@@ -15,7 +15,7 @@ from rich.console import Console
 
 from trunkline.data.overlap import OverlapIndex
 from trunkline.errors import DataError, TrunklineError
-from trunkline.ui.checks import print_checks
+from trunkline.ui import print_checks
 from trunkline_lab.data import checks
 from trunkline_lab.data.cards import load_card
 from trunkline_lab.data.checks import check_data, collect_repairs, exit_code, held_out_texts

