@@ -24,7 +24,6 @@ from trunkline.export.weights import take_weights
 from trunkline_lab.deployment_formats import (
     adapter_inputs,
     export_merged,
-    head_linear,
     merged,
     merged_encoder,
     merged_graph,
@@ -65,11 +64,11 @@ def test_a_merged_task_is_held_to_its_probabilities(tiny: Loaded) -> None:
     config = tiny.encoder.config
     task = Adapter(tiny_models.random_adapter(config, (3,), rank=2), graphs.random_head(config, 2, seed=1))
     assert task.head is not None
-    content = merged_graph(take_weights(merged_encoder(tiny.encoder, task.lora)), head_linear(task.head))
+    content = merged_graph(take_weights(merged_encoder(tiny.encoder, task.lora)), task.head)
     case = {"task": task}
     report = check_parity(tiny.encoder, tiny.tokenizer, merged(open_session(content)), TEXTS, case)
     assert report.worst.keys() == {"probabilities"}
-    wrong = merged_graph(take_weights(tiny.encoder), head_linear(task.head))
+    wrong = merged_graph(take_weights(tiny.encoder), task.head)
     with pytest.raises(TrunklineError, match="probabilities 0"):
         check_parity(tiny.encoder, tiny.tokenizer, merged(open_session(wrong)), TEXTS, case)
 
@@ -80,7 +79,7 @@ def test_a_merged_task_gives_the_same_as_its_adapter_and_head_fed(kind: str, tin
     config = loaded.encoder.config
     adapter = tiny_models.random_adapter(config, (1, 2), targets=graphs.ALL_LINEARS)
     head = graphs.random_head(config, 3)
-    content = merged_graph(take_weights(merged_encoder(loaded.encoder, adapter)), head_linear(head), ["a", "b", "c"])
+    content = merged_graph(take_weights(merged_encoder(loaded.encoder, adapter)), head, ["a", "b", "c"])
     session = open_session(content)
     assert [item.name for item in session.get_inputs()] == ["ids", "mask", "pool"]
     assert [item.name for item in session.get_outputs()] == ["logits"]
@@ -97,7 +96,7 @@ def test_a_merged_task_gives_the_same_as_its_adapter_and_head_fed(kind: str, tin
 
 def test_a_head_that_does_not_fit_is_refused(tiny: Loaded) -> None:
     weights = take_weights(tiny.encoder)
-    head = head_linear(graphs.random_head(tiny.encoder.config, 3))
+    head = graphs.random_head(tiny.encoder.config, 3)
     with pytest.raises(TrunklineError, match="2 labels"):
         merged_graph(weights, head, ["a", "b"])
     with pytest.raises(TrunklineError, match=r"a head of \(3, 32\)"):

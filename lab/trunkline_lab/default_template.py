@@ -22,15 +22,15 @@ import typer
 
 import trunkline.samples
 from trunkline.bundle.files import Bundle, open_bundle
-from trunkline.encoder.encoder import Encoder, TokenBatch
+from trunkline.encoder.encoder import Encoder
 from trunkline.encoder.resolve import resolve
 from trunkline.encoder.storage import load_encoder, load_tokenizer
 from trunkline.engine import default
 from trunkline.engine.onnx import open_session
 from trunkline.export.graph import DEFAULT_LORA_TARGETS, Attention, branch_graph, trunk_graph
-from trunkline.export.quantise import PLANS, Calibration, calibrate, quantised_kernels
+from trunkline.export.quantise import PLANS, Calibration, calibrate, quantised
 from trunkline.export.weights import BackboneWeights, shorten_positions, take_weights
-from trunkline.text.tokens import TextTokenizer, pack, text_unit
+from trunkline.text.tokens import TextTokenizer, text_unit
 
 FORK = 3
 PLAN = PLANS["int8"]
@@ -82,12 +82,11 @@ def graphs(
     source: Source, calibration: Calibration, lora_targets: tuple[str, ...], attention: Attention
 ) -> dict[str, bytes]:
     """The whole graphs, weights and all, as an export makes them."""
-    weights, kernels = quantised_kernels(source.weights, PLAN, calibration)
-    kernels = dataclasses.replace(kernels, attention=attention)
+    weights = quantised(source.weights, PLAN, calibration)
     return {
-        "trunk": trunk_graph(weights, kernels),
-        "branch": branch_graph(weights, "optional", lora_targets, kernels),
-        "branch-bank": branch_graph(weights, "bank", lora_targets, kernels),
+        "trunk": trunk_graph(weights, attention),
+        "branch": branch_graph(weights, "optional", lora_targets, attention),
+        "branch-bank": branch_graph(weights, "bank", lora_targets, attention),
     }
 
 
@@ -107,7 +106,7 @@ def fidelity(source: Source, opened: Bundle, texts: Sequence[str]) -> npt.NDArra
     trunk, branch = open_session(opened.graphs["trunk"]), open_session(opened.graphs["branch"])
     cosines = []
     for tokens in source.tokenizer.encode(texts):
-        batch = TokenBatch.from_packed(pack([text_unit(tokens)], source.encoder.config.pad_id))
+        batch = source.encoder.batch([text_unit(tokens)])
         with torch.inference_mode():
             exact = source.encoder.read(source.encoder.trunk(batch), batch)[0].double().numpy()
         ids = batch.input_ids.numpy()

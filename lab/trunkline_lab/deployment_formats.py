@@ -21,25 +21,18 @@ from trunkline.encoder.encoder import Encoder
 from trunkline.encoder.lora import LoraAdapter, adapter_arrays
 from trunkline.engine.onnx import open_session
 from trunkline.errors import TrunklineError
-from trunkline.export import graph as graphs
-from trunkline.export.builder import Builder
 from trunkline.export.bundle import COMPARED_TEXTS, load_source, prepare_weights, spread
+from trunkline.export.graph import Attention, EncoderGraph
 from trunkline.export.options import ExportOptions
 from trunkline.export.parity import ParityReport, Run, check_parity
-from trunkline.export.weights import BackboneWeights, Linear
-
-
-def head_linear(head: Head) -> Linear:
-    """A head in the layout of the graphs."""
-    return Linear(np.asarray(head.weight, np.float32), np.asarray(head.bias, np.float32))
+from trunkline.export.weights import BackboneWeights
 
 
 def adapter_inputs(lora: LoraAdapter | None, head: Head | None = None) -> Inputs:
     """The inputs of the branch graph for an adapter and a head, in full float32 precision."""
     found = {} if lora is None else fuse(adapter_arrays(lora))
     if head is not None:
-        linear = head_linear(head)
-        found |= {"head.weight": linear.weight, "head.bias": linear.bias}
+        found |= {"head.weight": np.asarray(head.weight, np.float32), "head.bias": np.asarray(head.bias, np.float32)}
     return found
 
 
@@ -78,7 +71,7 @@ def merged_encoder(encoder: Encoder, lora: LoraAdapter | None) -> Encoder:
 
 
 def merged_graph(
-    weights: BackboneWeights, head: Linear, labels: Sequence[str] = (), kernels: graphs.Kernels = graphs.FLOAT32
+    weights: BackboneWeights, head: Head, labels: Sequence[str] = (), attention: Attention = "portable"
 ) -> bytes:
     """One task as an ordinary model: `ids`, `mask` and `pool` in, `logits` out.
 
@@ -86,7 +79,7 @@ def merged_graph(
         weights: The backbone with the task's adapter in its weights.
         head: The head, `weight` [hidden, labels].
         labels: Names of the outputs, for the model's metadata.
-        kernels: How linear layers and the word embedding are computed; the head stays in float32.
+        attention: As for `trunk_graph`.
 
     Raises:
         TrunklineError: The head does not fit the backbone or the labels.
@@ -98,16 +91,13 @@ def merged_graph(
             f"a head of {head.weight.shape} with bias {head.bias.shape} and {len(labels)} labels",
             expected=f"({hidden}, labels), (labels,) and a name for each label",
         )
-    graph = Builder()
-    graphs.declare_inputs(graph, "ids", "mask", "pool")
-    x = graphs.embeddings(graph, weights.embeddings, weights.config, kernels)
-    scope = graphs.scope_of(graph, weights, kernels, "ids")
-    weight, bias = graph.constant("head.weight", head.weight), graph.constant("head.bias", head.bias)
-    states = graphs.run_layers(scope, x, weights, range(weights.fork))
-    graphs.pool_and_classify(scope, states[-1], weights, weight, bias)
+    graph = EncoderGraph(weights, attention)
+    graph.inputs("ids", "mask", "pool")
+    weight, bias = (graph.constant(f"head.{part}", getattr(head, part), np.float32) for part in ("weight", "bias"))
+    graph.branch(graph.trunk(), weight, bias)
     graph.output("logits", ["rows", "units", n_labels], "outputs of the head")
-    facts = graphs.facts_of(weights, "merged", kernels) | {"labels": json.dumps(list(labels), ensure_ascii=False)}
-    return graph.model("merged", "An encoder with one task merged into it", facts)
+    doc = "An encoder with one task merged into it"
+    return graph.finished("merged", doc, labels=json.dumps(list(labels), ensure_ascii=False))
 
 
 def merged(session: Any) -> Run:
@@ -138,9 +128,9 @@ def export_merged(source: str | Path, task: str, out: str | Path, options: Expor
     plain = dataclasses.replace(found, bundle=bare, encoder=merged_encoder(found.encoder, adapter.lora))
     # With the fork behind the last layer, no layer has LoRA inputs to mind.
     plain.encoder.fork = plain.encoder.config.n_layers
-    weights, kernels, _ = prepare_weights(plain, options)
+    weights, _ = prepare_weights(plain, options)
     weights = dataclasses.replace(weights, fork=found.encoder.fork)
-    content = merged_graph(weights, Linear(own.head.weight, own.head.bias), own.labels, kernels)
+    content = merged_graph(weights, own.head, own.labels, options.attention)
     run, texts = merged(open_session(content)), spread(found.texts, COMPARED_TEXTS)
     parity = check_parity(found.encoder, found.tokenizer, run, texts, {task: adapter}, tolerance=options.allowed)
     with new_folder(out) as folder:

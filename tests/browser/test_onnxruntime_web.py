@@ -15,7 +15,7 @@ from trunkline.encoder.bundle_files import Loaded
 from trunkline.encoder.lora import adapter_arrays
 from trunkline.engine.onnx import open_session
 from trunkline.export.graph import branch_graph, trunk_graph
-from trunkline.export.quantise import Plan, calibrate, quantised_kernels
+from trunkline.export.quantise import Plan, calibrate, quantised
 from trunkline.export.weights import take_weights
 
 pytestmark = [pytest.mark.browser, pytest.mark.skipif(bool(missing()), reason=missing())]
@@ -40,7 +40,7 @@ def test_a_branch_with_adapters_of_any_rank_gives_in_a_browser_what_it_gives_in_
     linear: Literal["float32", "int8"], tiny: Loaded
 ) -> None:
     config = tiny.encoder.config
-    weights, kernels = quantised_kernels(
+    weights = quantised(
         take_weights(tiny.encoder),
         Plan(linear, embedding=linear),
         calibrate(tiny.encoder, tiny.tokenizer, tiny_models.SENTENCES),
@@ -61,11 +61,11 @@ def test_a_branch_with_adapters_of_any_rank_gives_in_a_browser_what_it_gives_in_
     rows = rows_of(tiny)
     mask, pool = rows["mask"], rows["pool"]
     graphs = {
-        "trunk": trunk_graph(weights, kernels),
-        "branch-required": branch_graph(weights, "required", lora_targets, kernels),
+        "trunk": trunk_graph(weights),
+        "branch-required": branch_graph(weights, "required", lora_targets),
     }
     hidden = open_session(graphs["trunk"]).run(None, {"ids": rows["ids"], "mask": mask})[0]
-    branch = open_session(branch_graph(weights, "optional", lora_targets, kernels))
+    branch = open_session(branch_graph(weights, "optional", lora_targets))
     states = {"hidden": hidden, "mask": mask, "pool": pool}
 
     own = {"head.weight": head.weight, "head.bias": head.bias}

@@ -31,6 +31,7 @@ from trunkline.text.examples import TextExample
 TEXTS = tuple(tiny_models.SENTENCES)
 FAST = ExportOptions(texts=TEXTS)
 ANY = Tolerance(np.inf, np.inf, 0.5)
+LAST_BIAS = "layers.3.output_norm.bias"
 
 
 @pytest.fixture
@@ -120,10 +121,8 @@ def test_graphs_that_differ_from_torch_are_not_written(
     original = bundle_module.branch_graph
 
     def other(weights: Any, *arguments: Any) -> bytes:
-        layer = weights.layers[-1]
-        norm = dataclasses.replace(layer.output_norm, bias=layer.output_norm.bias + 0.01)
-        bent = dataclasses.replace(layer, output_norm=norm)
-        return original(dataclasses.replace(weights, layers=(*weights.layers[:-1], bent)), *arguments)
+        bent = {**weights.tensors, LAST_BIAS: weights.tensors[LAST_BIAS] + 0.01}
+        return original(dataclasses.replace(weights, tensors=bent), *arguments)
 
     monkeypatch.setattr(bundle_module, "branch_graph", other)
     with pytest.raises(TrunklineError, match="the graphs differ from torch"):
@@ -212,12 +211,8 @@ def test_an_export_that_costs_too_much_is_not_written(
     original = bundle_module.branch_graph
 
     def spoiled(weights: Any, *arguments: Any) -> bytes:
-        layer = weights.layers[-1]
-        norm = dataclasses.replace(layer.output_norm, weight=-layer.output_norm.weight, bias=-layer.output_norm.bias)
-        return original(
-            dataclasses.replace(weights, layers=(*weights.layers[:-1], dataclasses.replace(layer, output_norm=norm))),
-            *arguments,
-        )
+        turned = {name: -weights.tensors[name] for name in (LAST_BIAS, LAST_BIAS.replace("bias", "weight"))}
+        return original(dataclasses.replace(weights, tensors={**weights.tensors, **turned}), *arguments)
 
     monkeypatch.setattr(bundle_module, "branch_graph", spoiled)
     examples = {"topics": labelled(source, "topics")}

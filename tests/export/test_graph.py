@@ -20,7 +20,7 @@ from trunkline.bundle.lora import bank, complete
 from trunkline.encoder.bundle_files import Loaded, load_any
 from trunkline.engine.onnx import open_session
 from trunkline.errors import EncoderError, MismatchError, TrunklineError
-from trunkline.export.graph import Kernels, branch_graph, gather, gemm, trunk_graph
+from trunkline.export.graph import branch_graph, trunk_graph
 from trunkline.export.parity import Adapter, check_parity, forked
 from trunkline.export.weights import BackboneWeights, take_weights
 
@@ -63,9 +63,8 @@ def test_every_architecture_computes_what_torch_does(kind: str, tiny_folder: Fol
 def test_fast_attention_computes_what_torch_does_with_and_without_padding(
     base: Loaded, weights: BackboneWeights
 ) -> None:
-    kernels = Kernels(attention="fast")
     adapters = {"some": Adapter(tiny_models.random_adapter(base.encoder.config, (2, 3)))}
-    trunk, branch = (open_session(made(weights, kernels=kernels)) for made in (trunk_graph, branch_graph))
+    trunk, branch = (open_session(made(weights, attention="fast")) for made in (trunk_graph, branch_graph))
     run = forked(trunk, branch, graphs.inputs_of(adapters))
     check_parity(base.encoder, base.tokenizer, run, tiny_models.SENTENCES, adapters)
 
@@ -218,7 +217,7 @@ def test_graphs_are_valid_and_say_what_they_belong_to(fork: int, base: Loaded, w
     moved = dataclasses.replace(weights, fork=fork)
     forms = ("optional", "required", "bank")
     contents = [trunk_graph(moved), *(branch_graph(moved, form, graphs.ALL_TARGETS) for form in forms)]
-    contents += [trunk_graph(moved, Kernels(attention="fast")), branch_graph(moved, kernels=Kernels(attention="fast"))]
+    contents += [trunk_graph(moved, "fast"), branch_graph(moved, attention="fast")]
     for content, part in zip(contents, ("trunk", *["branch"] * 3, "trunk", "branch"), strict=True):
         model = onnx.load_from_string(content)
         onnx.checker.check_model(model, full_check=True)
@@ -240,44 +239,6 @@ def test_no_level_of_optimisation_brings_in_the_slow_normalisation(weights: Back
     found = [node.op_type for node in onnx.load(tmp_path / "optimised.onnx").graph.node]
     assert found.count("LayerNormalization") == 4
     assert "SkipLayerNormalization" not in found
-
-
-def quantised(graph: Any, name: str, x: str, linear: Any) -> str:
-    """What a quantiser puts in place of a linear layer: int8 weights by column, inputs quantised as they come."""
-    scale = (np.abs(linear.weight).max(0) / 127).astype(np.float32)
-    parts = [
-        graph.constant(f"{name}.weight", np.round(linear.weight / scale).astype(np.int8)),
-        graph.constant(f"{name}.scale", scale),
-        graph.constant(f"{name}.zero", np.zeros(len(scale), np.int8)),
-        graph.constant(f"{name}.bias", linear.bias),
-    ]
-    return str(graph.add(name, "DynamicQuantizeMatMul", [x, *parts], "com.microsoft"))
-
-
-def test_every_linear_layer_and_the_embedding_can_be_replaced(tiny_folder: Folders) -> None:
-    loaded = load_any(str(tiny_folder("electra")), fork=1, max_length=60)
-    weights = take_weights(loaded.encoder)
-    seen: list[str] = []
-
-    def linear(graph: Any, name: str, x: str, layer: Any) -> str:
-        seen.append(name)
-        return quantised(graph, name, x, layer) if name == "layers.2.up" else gemm(graph, name, x, layer)
-
-    def embedding(graph: Any, name: str, ids: str, table: Any) -> str:
-        seen.append(name)
-        return gather(graph, name, ids, table)
-
-    kernels = Kernels(linear, embedding, facts={"weights": "mixed"})
-    trunk = trunk_graph(weights, kernels)
-    branch = branch_graph(weights, lora_targets=graphs.ALL_TARGETS, kernels=kernels)
-    layers = [f"layers.{layer}.{slot}" for layer in range(3) for slot in ("qkv", "out", "up", "down")]
-    assert seen == ["embeddings.word", "embeddings.project", *layers]
-    session = open_session(branch)
-    assert session.get_modelmeta().custom_metadata_map["weights"] == "mixed"
-    rows = graphs.sentence_rows(loaded.tokenizer)
-    rounded = graphs.features(open_session(trunk), session, rows)
-    exact = graphs.features(*graphs.sessions(weights), rows)
-    assert 1e-4 < graphs.largest(rounded, exact) < 0.2
 
 
 def test_a_graph_only_has_the_inputs_it_was_asked_for(weights: BackboneWeights) -> None:

@@ -13,23 +13,15 @@ import pytest
 
 import onnx_graphs as graphs
 import tiny_models
+from trunkline.encoder.architectures import EncoderConfig
 from trunkline.encoder.bundle_files import Loaded, load_any
 from trunkline.engine.onnx import open_session
-from trunkline.engine.rounding import round_int8, round_table_int8, smoothing
-from trunkline.errors import MismatchError, TrunklineError
-from trunkline.export.builder import Builder
-from trunkline.export.graph import Kernels, branch_graph, trunk_graph
-from trunkline.export.int4 import int4_embedding, int4_linear, round_int4, round_table_int4
-from trunkline.export.quantise import (
-    PLANS,
-    Calibration,
-    Plan,
-    calibrate,
-    int8_embedding,
-    int8_linear,
-    quantised_kernels,
-)
-from trunkline.export.weights import BackboneWeights, linear_layers, take_weights
+from trunkline.engine.rounding import linear_layers, round_int8, round_linear, round_table, smoothing
+from trunkline.errors import TrunklineError
+from trunkline.export.graph import EncoderGraph, branch_graph, trunk_graph
+from trunkline.export.int4 import int4_linear, int4_table, round_int4, round_table_int4
+from trunkline.export.quantise import PLANS, Calibration, Plan, calibrate, quantised
+from trunkline.export.weights import BackboneWeights, take_weights
 
 TEXTS = tiny_models.SENTENCES
 Array = graphs.Array
@@ -39,21 +31,26 @@ def random_matrix(inputs: int, outputs: int, seed: int = 0) -> Array:
     return np.random.default_rng(seed).normal(size=(inputs, outputs)).astype(np.float32)
 
 
-def run_node(make: Callable[[Builder, str], str], x: np.ndarray[Any, Any], kind: str = "float32") -> Array:
-    """The output of nodes on one input."""
-    graph = Builder()
-    graph.input("x", [f"axis{n}" for n in range(x.ndim)], kind)  # type: ignore[arg-type]
-    graph.output(make(graph, "x"), ["rows", "outputs"] if kind == "float32" else ["rows", "width", "size"])
-    return np.asarray(open_session(graph.model("nodes", "", {})).run(None, {"x": x})[0])
+def int8_of(numbers: Any, steps: Any, scale: Any) -> tuple[Any, Array]:
+    """A weight in 4 bits as whole numbers in 8 bits, and in float32."""
+    wide = np.repeat(steps.astype(np.float32), len(numbers) // len(steps), axis=0)
+    values = np.rint(numbers * wide / 8).astype(np.int8)
+    return values, values * scale
+
+
+def run_node(config: EncoderConfig, kind: str, tensors: dict[str, Any], x: np.ndarray[Any, Any]) -> Array:
+    """The output of a linear layer or an embedding, `y`, on one input."""
+    graph = EncoderGraph(BackboneWeights(config, 0, "", tensors))
+    name = "x" if kind == "linear" else "ids"
+    graph.input(name, [f"axis{n}" for n in range(x.ndim)])
+    graph.output(
+        getattr(graph, kind)("y", name), ["rows", "outputs"] if kind == "linear" else ["rows", "width", "size"]
+    )
+    return np.asarray(open_session(graph.model("nodes", "", {})).run(None, {name: x})[0])
 
 
 def seen(start: Loaded, adapters: Any = (), **options: Any) -> Calibration:
     return calibrate(start.encoder, start.tokenizer, TEXTS, adapters, **options)
-
-
-def sessions(weights: BackboneWeights, kernels: Kernels) -> tuple[Any, Any]:
-    branch = branch_graph(weights, lora_targets=graphs.ALL_TARGETS, kernels=kernels)
-    return open_session(trunk_graph(weights, kernels)), open_session(branch)
 
 
 def states(sessions: tuple[Any, Any], start: Loaded, inputs: Any = None) -> Array:
@@ -66,8 +63,8 @@ def states(sessions: tuple[Any, Any], start: Loaded, inputs: Any = None) -> Arra
 
 
 def quantised_states(start: Loaded, plan: Plan, adapter: Any = None) -> Array:
-    kernels = quantised_kernels(take_weights(start.encoder), plan, seen(start, [adapter] if adapter else []))
-    return states(sessions(*kernels), start, graphs.adapter_inputs(adapter) if adapter else None)
+    weights = quantised(take_weights(start.encoder), plan, seen(start, [adapter] if adapter else []))
+    return states(graphs.sessions(weights), start, graphs.adapter_inputs(adapter) if adapter else None)
 
 
 def torch_states(start: Loaded, adapter: Any = None) -> Array:
@@ -85,31 +82,30 @@ def test_rounding_to_int8_is_within_half_a_step_of_each_output() -> None:
     weight = random_matrix(40, 7)
     weight[:, 2] *= 1e-4
     weight[:, 3] = 0
-    for steps in (127, 63):
-        rounded = round_int8(weight, steps)
-        assert np.abs(rounded.values).max() == steps
-        assert (np.abs(rounded.weight() - weight) <= rounded.scale / 2 * 1.0001).all()
-        assert (rounded.weight()[:, 3] == 0).all()
-    table = round_table_int8(weight)
-    assert table.scale.shape == (40,)
-    assert (np.abs(table.table() - weight) <= table.scale[:, None] / 2 * 1.0001).all()
+    for rounded, scales in ((round_linear("y", weight), (7,)), (round_table("y", weight), (40, 1))):
+        values, scale = rounded["y.weight"], rounded["y.scale"]
+        assert np.abs(values).max() == 127 and scale.shape == scales
+        assert (np.abs(values * scale - weight) <= scale / 2 * 1.0001).all()
+        assert (values[:, 3] == 0).all()
+    assert round_int8(weight)[1].shape == (40,)
 
 
 def test_an_int4_weight_is_at_once_an_int8_weight() -> None:
     weight = random_matrix(64, 5)
-    rounded = round_int4(weight, 16)
-    assert rounded.steps.shape == (4, 5) and rounded.block == 16
-    assert rounded.numbers.min() >= -8 and rounded.numbers.max() <= 7
-    assert np.abs(rounded.int8().values.astype(int)).max() <= 127
+    numbers, steps, scale = round_int4(weight, 16)
+    assert steps.shape == (4, 5) and numbers.shape == (64, 5)
+    assert numbers.min() >= -8 and numbers.max() <= 7
+    values, found = int8_of(numbers, steps, scale)
+    assert np.abs(values.astype(int)).max() <= 127
     # Making whole numbers of it costs little beside the rounding to 4 bits.
-    exact = rounded.numbers * np.repeat(rounded.steps * (rounded.scale / 8), 16, axis=0)
+    exact = numbers * np.repeat(steps * (scale / 8), 16, axis=0)
     coarse = np.square(exact - weight).mean()
-    assert np.square(rounded.int8().weight() - exact).mean() < coarse / 20
+    assert np.square(found - exact).mean() < coarse / 20
     assert coarse < 0.01 * np.square(weight).mean()
 
 
 def test_int4_takes_the_largest_block_that_divides_the_inputs_and_refuses_odd_ones() -> None:
-    assert round_int4(random_matrix(48, 3), 32).block == 24
+    assert round_int4(random_matrix(48, 3), 32)[1].shape == (2, 3)
     with pytest.raises(TrunklineError, match="width 33"):
         round_int4(random_matrix(33, 3), 32)
     with pytest.raises(TrunklineError, match="width 33"):
@@ -125,7 +121,7 @@ def test_errors_are_taken_up_by_inputs_that_vary_together() -> None:
     )
     weight = random_matrix(64, 20)
     moments = inputs.T @ inputs / len(inputs)
-    plain, better = (round_int4(weight, 32, given).int8().weight() for given in (None, moments))
+    plain, better = (int8_of(*round_int4(weight, 32, given))[1] for given in (None, moments))
     error = [float(np.square(inputs @ (found - weight)).mean()) for found in (plain, better)]
     assert error[1] < 0.5 * error[0]
 
@@ -145,25 +141,28 @@ def test_smoothing_changes_no_product_and_evens_out_inputs() -> None:
 
 
 @pytest.mark.parametrize("block", [16, 32])
-def test_nodes_of_int4_compute_exactly_what_those_of_int8_do(block: int) -> None:
-    x, bias = random_matrix(9, 64, seed=2), random_matrix(1, 10, seed=3)[0]
-    weight = round_int4(random_matrix(64, 10), block)
-    found = run_node(lambda graph, name: int4_linear(graph, "y", name, weight, bias), x)
-    wanted = run_node(lambda graph, name: int8_linear(graph, "y", name, weight.int8(), bias), x)
+def test_nodes_of_int4_compute_exactly_what_those_of_int8_do(block: int, tiny: Loaded) -> None:
+    x, weight, config = random_matrix(9, 64, seed=2), random_matrix(64, 10), tiny.encoder.config
+    bias = {"y.bias": random_matrix(1, 10, seed=3)[0]}
+    numbers, steps, scale = round_int4(weight, block)
+    values, exact = int8_of(numbers, steps, scale)
+    found = run_node(config, "linear", int4_linear("y", weight, block) | bias, x)
+    wanted = run_node(config, "linear", {"y.weight": values, "y.scale": scale, **bias}, x)
     assert graphs.same_bits(found, wanted)
-    np.testing.assert_allclose(found, x @ weight.int8().weight() + bias, atol=0.05 * np.abs(wanted).max())
+    np.testing.assert_allclose(found, x @ exact + bias["y.bias"], atol=0.05 * np.abs(wanted).max())
 
 
 @pytest.mark.parametrize("shape", [(1, 5), (3, 4)])
-def test_nodes_of_embeddings_look_up_their_tables(shape: tuple[int, int]) -> None:
-    table = random_matrix(20, 48)
+def test_nodes_of_embeddings_look_up_their_tables(shape: tuple[int, int], tiny: Loaded) -> None:
+    table, config = random_matrix(20, 48), tiny.encoder.config
     ids = np.random.default_rng(1).integers(20, size=shape)
-    eight, four = round_table_int8(table), round_table_int4(table, 16)
-    found = run_node(lambda graph, name: int8_embedding(graph, "y", name, eight), ids, "int64")
-    np.testing.assert_allclose(found, eight.table()[ids], rtol=1e-6)
-    found = run_node(lambda graph, name: int4_embedding(graph, "y", name, four), ids, "int64")
-    np.testing.assert_allclose(found, four.table()[ids], rtol=1e-5)
-    assert cosine(four.table(), table) > 0.99
+    eight, (numbers, steps, scale) = round_table("y", table), round_table_int4(table, 16)
+    found = run_node(config, "embedding", eight, ids)
+    np.testing.assert_allclose(found, (eight["y.weight"] * eight["y.scale"])[ids], rtol=1e-6)
+    four = numbers * np.repeat(steps * scale[:, None].astype(np.float32), 16, axis=1)
+    found = run_node(config, "embedding", int4_table("y", table, 16), ids)
+    np.testing.assert_allclose(found, four[ids], rtol=1e-5)
+    assert cosine(four, table) > 0.99
 
 
 @pytest.mark.parametrize(
@@ -188,16 +187,16 @@ def tiny_targets() -> tuple[str, ...]:
 
 def test_factors_are_folded_only_where_no_adapter_comes_in_between(tiny: Loaded) -> None:
     weights = take_weights(tiny.encoder)
-    changed, kernels = quantised_kernels(weights, Plan(), seen(tiny))
+    changed = quantised(weights, Plan(), seen(tiny))
     trunk, branch = (
         {node.name for node in onnx.load_from_string(content).graph.node}
-        for content in (trunk_graph(changed, kernels), branch_graph(changed, kernels=kernels))
+        for content in (trunk_graph(changed), branch_graph(changed))
     )
     assert "layers.0.out.smoothed" not in trunk and "layers.0.down.smoothed" in trunk
     assert "layers.2.out.smoothed" in branch
     adapter = tiny_models.random_adapter(tiny.encoder.config, (2, 3), targets=("value", "out"))
-    folded, other = quantised_kernels(dataclasses.replace(weights, fork=4), Plan(), seen(tiny))
-    everywhere = sessions(dataclasses.replace(folded, fork=weights.fork), other)
+    folded = quantised(dataclasses.replace(weights, fork=4), Plan(), seen(tiny))
+    everywhere = graphs.sessions(dataclasses.replace(folded, fork=weights.fork))
     wanted = torch_states(tiny, adapter)
     assert cosine(states(everywhere, tiny), torch_states(tiny)) > 0.995
     assert cosine(states(everywhere, tiny, graphs.adapter_inputs(adapter)), wanted) < 0.99
@@ -214,7 +213,7 @@ def test_float32_is_exact_and_every_plan_gives_the_same_bytes_again(tiny: Loaded
     weights = take_weights(tiny.encoder)
     assert graphs.same_bits(quantised_states(tiny, PLANS["float32"]), states(graphs.sessions(weights), tiny))
     for plan in (Plan(), PLANS["int4"]):
-        contents = [trunk_graph(*quantised_kernels(weights, plan, seen(tiny, moments=True))) for _ in range(2)]
+        contents = [trunk_graph(quantised(weights, plan, seen(tiny, moments=True))) for _ in range(2)]
         assert contents[0] == contents[1]
 
 
@@ -222,7 +221,7 @@ def test_facts_are_in_the_model_and_weights_take_an_eighth_or_a_quarter(tiny: Lo
     weights = take_weights(tiny.encoder)
 
     def model_of(plan: Plan) -> Any:
-        return onnx.load_from_string(trunk_graph(*quantised_kernels(weights, plan, seen(tiny))))
+        return onnx.load_from_string(trunk_graph(quantised(weights, plan, seen(tiny))))
 
     facts = {item.key: item.value for item in model_of(Plan()).metadata_props}
     assert facts["weights"] == "int8" and facts["per_token"] == "down" and "block" not in facts
@@ -237,7 +236,7 @@ def test_facts_are_in_the_model_and_weights_take_an_eighth_or_a_quarter(tiny: Lo
 
 
 def test_calibration_sees_every_layer_and_the_adapters(tiny: Loaded) -> None:
-    names = set(linear_layers(take_weights(tiny.encoder)))
+    names = set(linear_layers(take_weights(tiny.encoder).tensors))
     adapter = tiny_models.random_adapter(tiny.encoder.config, (2,), targets=("down",))
     plain, adapted = seen(tiny), seen(tiny, [adapter], moments=True)
     assert set(plain.largest) == names == set(adapted.moments)
@@ -249,32 +248,6 @@ def test_calibration_sees_every_layer_and_the_adapters(tiny: Loaded) -> None:
     assert plain.tokens == sum(len(t.windows[0].ids) for t in tiny.tokenizer.encode(TEXTS))
 
 
-def test_what_does_not_belong_together_is_refused(tiny: Loaded) -> None:
-    weights = take_weights(tiny.encoder)
-    with pytest.raises(MismatchError, match="no calibration"):
-        quantised_kernels(weights, Plan(), None)
-    quantised_kernels(weights, Plan(alpha=0.0), None)
-    known = seen(tiny)
-    short = dataclasses.replace(known, largest={name: value[:-1] for name, value in known.largest.items()})
-    with pytest.raises(MismatchError, match="Calibrate with the encoder"):
-        quantised_kernels(weights, Plan(), short)
-    _, kernels = quantised_kernels(weights, Plan(), known)
-    with pytest.raises(MismatchError, match="weights that these kernels are for"):
-        trunk_graph(weights, kernels)
+def test_texts_without_a_token_are_refused(tiny: Loaded) -> None:
     with pytest.raises(TrunklineError, match="without any token"):
         calibrate(tiny.encoder, tiny.tokenizer, ["", " "])
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"linear": "int3"}, "int3"),
-        ({"embedding": "fp8"}, "fp8"),
-        ({"alpha": 1.0}, "alpha"),
-        ({"alpha": float("nan")}, "alpha"),
-        ({"per_token": ("middle",)}, "middle"),
-    ],
-)
-def test_senseless_plans_are_refused(options: dict[str, Any], message: str) -> None:
-    with pytest.raises(TrunklineError, match=message):
-        Plan(**options)

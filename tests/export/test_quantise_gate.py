@@ -22,7 +22,7 @@ from trunkline.errors import TrunklineError
 from trunkline.export.bundle import Source, export_bundle, load_source, make_graphs
 from trunkline.export.gate import QualityError, quality_gate
 from trunkline.export.options import ExportOptions
-from trunkline.export.quantise import PLANS, Plan, calibrate, quantised_kernels
+from trunkline.export.quantise import PLANS, Plan, calibrate, quantised
 from trunkline.export.weights import take_weights
 from trunkline.model import load
 
@@ -51,7 +51,7 @@ def rounded(source: Source, plan: Plan) -> Predictor:
     """The tasks on graphs of this plan."""
     loras = [adapter.lora for adapter in source.adapters.values() if adapter.lora is not None]
     calibration = calibrate(source.encoder, source.tokenizer, source.texts, loras, moments=True)
-    graphs = make_graphs(source, OPTIONS, *quantised_kernels(take_weights(source.encoder), plan, calibration))
+    graphs = make_graphs(source, OPTIONS, quantised(take_weights(source.encoder), plan, calibration))
     return source.predictor(OnnxEngine(graphs, source.manifest.shapes, source.encoder.config.pad_id))
 
 

@@ -174,11 +174,11 @@ def test_padding_keeps_its_row_where_ids_move(tiny_folder: Callable[[str], Path]
 
 
 def test_positions_behind_the_window_go(tiny: Loaded, tiny_folder: Callable[[str], Path]) -> None:
-    weights = take_weights(tiny.encoder)
+    weights, name = take_weights(tiny.encoder), "embeddings.position.weight"
     short = shorten_positions(weights, 20)
-    assert short.embeddings.position.shape == (20, tiny_models.WIDTH) and short.config.max_length == 20
+    assert short.tensors[name].shape == (20, tiny_models.WIDTH) and short.config.max_length == 20
     roberta = take_weights(load_any(str(tiny_folder("roberta")), fork=1).encoder)
-    assert len(shorten_positions(roberta, 20).embeddings.position) == 22
+    assert len(shorten_positions(roberta, 20).tensors[name]) == 22
     for wrong in (2, 65):
         with pytest.raises(TrunklineError, match=f"windows of {wrong}"):
             shorten_positions(weights, wrong)

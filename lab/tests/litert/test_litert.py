@@ -25,7 +25,6 @@ from trunkline_lab.litert.layout import (
     LAYOUT,
     Layout,
     LiteRtOptions,
-    arrays_of,
     layout_of,
     read_layout,
     tensor_name,
@@ -92,7 +91,7 @@ def test_the_inputs_are_those_of_the_onnx_graph(tiny: Loaded) -> None:
 @pytest.mark.parametrize("fork", [0, 2, 4])
 def test_the_modules_that_are_converted_compute_what_torch_does(fork: int, tiny: Loaded) -> None:
     weights = dataclasses.replace(take_weights(tiny.encoder), fork=fork)
-    layout, arrays = layout_of(weights, TINY), arrays_of(weights)
+    layout, arrays = layout_of(weights, TINY), weights.tensors
     tiny.encoder.fork = fork
     lora = tiny_models.random_adapter(tiny.encoder.config, range(fork, 4), targets=ALL) if fork < 4 else None
     filled = {tensor_name(n): torch.from_numpy(v) for n, v in layout.fill(adapter_inputs(lora)).items()}
@@ -144,7 +143,7 @@ def test_a_layout_is_read_as_it_was_written_and_a_damaged_one_is_refused(tiny: L
 @pytest.mark.parametrize("kind", ["bert", "electra"])
 def test_every_tensor_of_the_backbone_is_handed_over(kind: str, tiny_folder: Folders) -> None:
     encoder = load_any(str(tiny_folder(kind)), fork=1, max_length=60).encoder
-    arrays = arrays_of(take_weights(encoder))
+    arrays = take_weights(encoder).tensors
     parameters = sum(p.numel() for p in encoder.parameters())
     kinds = 0 if encoder.embeddings.kind is None else encoder.embeddings.kind.weight.numel()
     assert sum(array.size for array in arrays.values()) == parameters - kinds

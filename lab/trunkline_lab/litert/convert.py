@@ -21,7 +21,7 @@ def convert(arrays: Mapping[str, FloatArray], layout: Layout, folder: Path) -> L
     """Writes trunk.tflite, branch.tflite and litert.json.
 
     Args:
-        arrays: From `layout.arrays_of`.
+        arrays: `tensors` of `trunkline.export.weights.BackboneWeights`.
         layout: What to make of them.
         folder: Exists already.
 

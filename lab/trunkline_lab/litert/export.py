@@ -27,7 +27,6 @@ from trunkline_lab.litert.layout import (
     FloatArray,
     Layout,
     LiteRtOptions,
-    arrays_of,
     layout_of,
     read_layout,
     write_layout,
@@ -84,7 +83,7 @@ def export_litert(
     interpreter = python or find_python()
     with tempfile.TemporaryDirectory(prefix="litert-") as name:
         work = Path(name)
-        np.savez(work / ARRAYS, **cast(dict[str, Any], arrays_of(weights)))
+        np.savez(work / ARRAYS, **cast(dict[str, Any], weights.tensors))
         write_layout(layout, work)
         with _worker(interpreter, "convert", str(work)) as process:
             output = process.stdout.read()

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -190,12 +190,6 @@ def layout_of(weights: BackboneWeights, options: LiteRtOptions) -> Layout:
     )
 
 
-def arrays_of(weights: BackboneWeights) -> dict[str, FloatArray]:
-    """All tensors of a backbone by name, such as `layers.0.qkv.weight` and `embeddings.norm.bias`."""
-    parts = {"embeddings": weights.embeddings, "layers": dict(enumerate(weights.layers))}
-    return dict(_named("", parts))
-
-
 def write_layout(layout: Layout, folder: Path) -> bytes:
     """Writes `litert.json` and returns its bytes."""
     content = dataclasses.asdict(layout) | {"format": FORMAT, "files": FILES}
@@ -218,12 +212,3 @@ def read_layout(folder: Path) -> Layout:
         raise TrunklineError(
             f"{path} cannot be read ({error})", expected="what a LiteRT export writes", todo="Export again"
         ) from error
-
-
-def _named(prefix: str, part: Any) -> Iterator[tuple[str, FloatArray]]:
-    if isinstance(part, np.ndarray):
-        yield prefix, part
-    elif part is not None:
-        named = part if isinstance(part, dict) else {f.name: getattr(part, f.name) for f in dataclasses.fields(part)}
-        for name, inner in named.items():
-            yield from _named(f"{prefix}.{name}".removeprefix("."), inner)

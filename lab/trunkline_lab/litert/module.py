@@ -69,9 +69,9 @@ class Trunk(nn.Module):
 
     def __init__(self, arrays: Arrays, layout: Layout) -> None:
         super().__init__()
-        self.word = nn.Embedding.from_pretrained(_tensor(arrays["embeddings.word"]))
+        self.word = nn.Embedding.from_pretrained(_tensor(arrays["embeddings.word.weight"]))
         # Real tokens come first, so that counting them, as RoBERTa does, gives their place.
-        self.register_buffer("position", _tensor(arrays["embeddings.position"][layout.position_offset :]))
+        self.register_buffer("position", _tensor(arrays["embeddings.position.weight"][layout.position_offset :]))
         self.norm = _norm(arrays, "embeddings.norm", layout.norm_eps)
         projected = "embeddings.project.weight" in arrays
         self.project = _linear(arrays, "embeddings.project") if projected else nn.Identity()

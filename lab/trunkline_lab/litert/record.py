@@ -38,7 +38,7 @@ def litert_record(source: str, out: Path, options: ExportOptions) -> dict[str, A
     """
     found = load_source(source, options)
     plain = dataclasses.replace(options, weights="float32")
-    weights, _, _ = prepare_weights(found, plain)
+    weights, _ = prepare_weights(found, plain)
     export_litert(weights, out, litert_options(found, options.weights))
     write_atomic(out / TOKENIZER, found.tokenizer.tokenizer.to_str(pretty=False))
     adapters = {"(none)": Adapter(), **found.adapters}

@@ -21,11 +21,11 @@ import numpy as np
 from trunkline.bundle.lora import LORA_TARGETS
 from trunkline.encoder.bundle_files import Loaded, load_any, save_bundle
 from trunkline.engine.onnx import open_session
-from trunkline.engine.rounding import round_table_int8
+from trunkline.engine.rounding import round_int8
 from trunkline.export.bundle import export_bundle
 from trunkline.export.graph import branch_graph, trunk_graph
 from trunkline.export.options import ExportOptions
-from trunkline.export.quantise import PLANS, Calibration, Plan, calibrate, quantised_kernels
+from trunkline.export.quantise import PLANS, Calibration, Plan, calibrate, quantised
 from trunkline.export.vocabulary import prune_vocabulary
 from trunkline.export.weights import BackboneWeights, take_weights
 from trunkline.model import Model, load
@@ -82,8 +82,8 @@ class Setup:
 
     def graphs(self, plan: Plan) -> tuple[bytes, bytes]:
         """Trunk and branch, serialised."""
-        weights, kernels = quantised_kernels(self.weights, plan, self.seen)
-        return trunk_graph(weights, kernels), branch_graph(weights, lora_targets=tuple(LORA_TARGETS), kernels=kernels)
+        weights = quantised(self.weights, plan, self.seen)
+        return trunk_graph(weights), branch_graph(weights, lora_targets=tuple(LORA_TARGETS))
 
 
 def texts_of(card: str, split: str, count: int, seed: int) -> list[str]:
@@ -245,7 +245,7 @@ def measure_vocabulary(setup: Setup, say: Callable[[str], None]) -> Found:
     corpus = [text for card in CORPUS for text in texts_of(card, "train", amounts.corpus, 0)]
     same = [text for card in CORPUS for text in texts_of(card, "test", amounts.read, 1)]
     other = [text for card in NER + CLASSIFICATION for text in texts_of(card, "test", amounts.read, 1)]
-    word = setup.weights.embeddings.word
+    word = setup.weights.tensors["embeddings.word.weight"]
     rows = [{"pieces": len(word), **_stored(word, tokenizer)}]
     for size in amounts.pieces:
         made = prune_vocabulary(tokenizer, corpus, size, [setup.start.encoder.config.pad_id])
@@ -262,9 +262,9 @@ def measure_vocabulary(setup: Setup, say: Callable[[str], None]) -> Found:
 
 
 def _stored(word: Any, tokenizer: Any) -> Found:
-    table = round_table_int8(word)
+    values, scale = round_int8(word)
     text = tokenizer.tokenizer.to_str(pretty=False)
-    return {"embedding_bytes": table.values.nbytes + table.scale.nbytes, "tokenizer_bytes": len(text.encode())}
+    return {"embedding_bytes": values.nbytes + scale.nbytes, "tokenizer_bytes": len(text.encode())}
 
 
 def _tokens(tokenizer: Any, texts: Sequence[str]) -> list[list[str]]:

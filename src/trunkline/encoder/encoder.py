@@ -5,7 +5,7 @@ One implementation serves all architectures of `architectures.py`; tests hold it
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from trunkline.encoder.architectures import LINEARS, EncoderConfig
 from trunkline.encoder.lora import Delta, Deltas, linear_shape
 from trunkline.errors import MismatchError
-from trunkline.text.tokens import Packed
+from trunkline.text.tokens import ROW_WIDTH, Packed, UnitText, pack
 
 PROJECTIONS = ("query", "key", "value")
 
@@ -177,6 +177,10 @@ class Encoder(nn.Module):
         self.embeddings = Embeddings(config)
         self.layers = nn.ModuleList(Layer(config) for _ in range(config.n_layers))
         self.apply(_initialise)
+
+    def batch(self, units: Sequence[UnitText]) -> TokenBatch:
+        """Texts packed into rows, where the encoder's weights are."""
+        return TokenBatch.from_packed(pack(units, self.config.pad_id, ROW_WIDTH), self.embeddings.word.weight.device)
 
     def forward(self, batch: TokenBatch, deltas: Deltas | None = None) -> Tensor:
         """The states of the last layer, [rows, width, hidden], through one adapter, a bank, or none."""

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from trunkline.encoder.encoder import Encoder, TokenBatch
 from trunkline.encoder.lora import Deltas
-from trunkline.text.tokens import ROW_WIDTH, TextTokenizer, UnitText, by_budget, pack, text_unit
+from trunkline.text.tokens import TextTokenizer, UnitText, by_budget, text_unit
 
 Features = npt.NDArray[np.float32]
 
@@ -41,12 +41,10 @@ class TrunkStates:
         """The states at the fork of all texts, or none where that would be more than `MOST_STATES` numbers."""
         if sum(unit.size for unit in units) * encoder.config.hidden_size > MOST_STATES:
             return None
-        device = next(encoder.parameters()).device
         states = [torch.empty(0)] * len(units)
         for chosen in by_budget(units, budget):
-            packed = pack([units[i] for i in chosen], encoder.config.pad_id, ROW_WIDTH)
-            batch = TokenBatch.from_packed(packed, device)
-            with torch.autocast(device.type, dtype=torch.bfloat16, enabled=bf16):
+            batch = encoder.batch([units[i] for i in chosen])
+            with torch.autocast(batch.input_ids.device.type, dtype=torch.bfloat16, enabled=bf16):
                 parts = encoder.trunk(batch).flatten(0, 1)[_places(batch)].split([units[i].size for i in chosen])
             for index, part in zip(chosen, parts, strict=True):
                 states[index] = part.clone()
@@ -104,10 +102,7 @@ def branch_features(
     encoder.eval()
     for chosen in by_budget(texts, budget):
         with torch.autocast(device.type, dtype=torch.bfloat16, enabled=bf16):
-            batches = [
-                TokenBatch.from_packed(pack([b.units[i] for i in chosen], encoder.config.pad_id, ROW_WIDTH), device)
-                for b in branches
-            ]
+            batches = [encoder.batch([branch.units[i] for i in chosen]) for branch in branches]
             hidden = encoder.trunk(batches[0]) if states is None else states.rows(batches[0], chosen)
             for branch, batch, result in zip(branches, batches, results, strict=True):
                 read = encoder.branch if last else encoder.read

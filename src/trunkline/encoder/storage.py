@@ -13,6 +13,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from trunkline.atomic import write_atomic
+from trunkline.bundle.lora import FloatArray
 from trunkline.encoder.architectures import ARCHITECTURES, EncoderConfig, read_config, weights_hash
 from trunkline.encoder.encoder import Encoder
 from trunkline.errors import EncoderError
@@ -120,7 +121,11 @@ def load_tokenizer(folder: Path, config: EncoderConfig, max_length: int = 256) -
     return TextTokenizer.from_folder(folder, min(max_length, config.max_length))
 
 
+def encoder_arrays(encoder: Encoder) -> dict[str, FloatArray]:
+    """The encoder's tensors by our names, in float32."""
+    return {name: tensor.detach().to("cpu", torch.float32).numpy() for name, tensor in encoder.state_dict().items()}
+
+
 def backbone_hash(encoder: Encoder) -> str:
     """The hash that names an encoder's weights; see `weights_hash`."""
-    tensors = {name: tensor.detach().to("cpu", torch.float32).numpy() for name, tensor in encoder.state_dict().items()}
-    return weights_hash(encoder.config, tensors)
+    return weights_hash(encoder.config, encoder_arrays(encoder))

@@ -22,7 +22,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from trunkline import __version__
 from trunkline.atomic import locked, new_folder, write_atomic
@@ -31,7 +30,7 @@ from trunkline.bundle.manifest import MANIFEST, TOKENIZER, VERSION, FileEntry, L
 from trunkline.cache import cache_folder
 from trunkline.encoder.architectures import ARCHITECTURES, EncoderConfig, encoder_facts, weights_hash
 from trunkline.encoder.resolve import DEFAULT_ENCODER, EMBEDDED_SHA256, INSTALL, TOKENIZER_SHA256, find_embedded
-from trunkline.engine.rounding import FloatArray, least_of_tokens, round_int8, round_table_int8, smoothing
+from trunkline.engine.rounding import Arrays, FloatArray, graph_tensors, round_linear_layers, round_table
 from trunkline.errors import EncoderError, TrunklineError
 from trunkline.text.tokens import TextTokenizer
 
@@ -49,8 +48,6 @@ KEPT = 4
 
 _KINDS = {"float32": 1, "int8": 3}
 """`TensorProto.DataType`."""
-
-Arrays = dict[str, npt.NDArray[Any]]
 
 
 def default_bundle(*, verify: bool = False) -> Path:
@@ -150,10 +147,13 @@ def build(folder: Path) -> None:
     tensors = read_backbone(source / "model.safetensors", config)
     with np.load(TEMPLATE / CALIBRATION, allow_pickle=False) as stored:
         largest = {name: stored[name].astype(np.float32) for name in stored.files}
-    trunk, branch = embedding_initializers(tensors, facts["max_length"]), Arrays()
-    for number in range(config.n_layers):
-        adapted = number >= facts["fork"]
-        (branch if adapted else trunk).update(layer_initializers(tensors, number, largest, adapted, facts))
+    whole = graph_tensors(tensors)
+    made = round_linear_layers(whole, facts["fork"], largest, facts["alpha"], facts["per_token"])
+    made |= round_table("embeddings.word", whole["embeddings.word.weight"])
+    made["embeddings.position.weight"] = whole["embeddings.position.weight"][: facts["max_length"]]
+    above = tuple(f"layers.{number}." for number in range(facts["fork"], config.n_layers))
+    branch = {name: tensor for name, tensor in made.items() if name.startswith(above)}
+    trunk = {name: tensor for name, tensor in made.items() if name not in branch}
     tokenizer = TextTokenizer.from_folder(source, facts["max_length"])
     files = {f"{name}.onnx": _filled(name, trunk if name == "trunk" else branch) for name in GRAPHS}
     files[TOKENIZER] = [tokenizer.tokenizer.to_str(pretty=False).encode("utf-8")]
@@ -194,59 +194,6 @@ def read_backbone(path: Path, config: EncoderConfig) -> dict[str, FloatArray]:
     for ours, theirs in ARCHITECTURES[config.model_type].weight_names(config).items():
         begin, end = header[theirs]["data_offsets"]
         found[ours] = content[8 + size + begin : 8 + size + end].view("<f4").reshape(header[theirs]["shape"])
-    return found
-
-
-def embedding_initializers(tensors: Mapping[str, FloatArray], positions: int) -> Arrays:
-    """The initializers of the embeddings, by their names in the graphs; as many positions as windows have tokens."""
-    table = round_table_int8(tensors["embeddings.word.weight"])
-    position = tensors["embeddings.position.weight"][:positions] + tensors["embeddings.kind.weight"][0]
-    found: Arrays = {
-        "embeddings.word.weight": table.values,
-        "embeddings.word.scale": table.scale[:, None],
-        "embeddings.position.weight": position,
-    }
-    return found | {name: tensors[name] for name in ("embeddings.norm.weight", "embeddings.norm.bias")}
-
-
-def layer_initializers(
-    tensors: Mapping[str, FloatArray],
-    number: int,
-    largest: Mapping[str, FloatArray],
-    adapted: bool,
-    facts: Mapping[str, Any],
-) -> Arrays:
-    """The initializers of a transformer layer, rounded as `export.quantise` rounds them.
-
-    Args:
-        tensors: The backbone's, by our names; linear weights are [outputs, inputs].
-        number: Of the layer.
-        largest: `layers.NUMBER.NAME` -> the largest absolute value of each input, [inputs].
-        adapted: Whether the layer has LoRA inputs. In one that has none, the values of attention are divided in
-            advance by the factors of `out`, whose inputs they are.
-        facts: `alpha` of the smoothing, and `per_token`: layers whose inputs have a step for each token.
-    """
-    layer = f"layers.{number}"
-    parts = {name: (name,) for name in ("out", "up", "down")} | {"qkv": ("query", "key", "value")}
-    weights = {s: np.concatenate([tensors[f"{layer}.{p}.weight"] for p in names]).T for s, names in parts.items()}
-    smooth = {s: smoothing(weight, largest[f"{layer}.{s}"], facts["alpha"]) for s, weight in weights.items()}
-    found: Arrays = {
-        f"{layer}.{norm}.{kind}": tensors[f"{layer}.{norm}.{kind}"]
-        for norm in ("attention_norm", "output_norm")
-        for kind in ("weight", "bias")
-    }
-    for linear, weight in weights.items():
-        name = f"{layer}.{linear}"
-        rounded = round_int8(weight * smooth[linear][:, None])
-        scale, bias = rounded.scale, np.concatenate([tensors[f"{layer}.{part}.bias"] for part in parts[linear]])
-        if linear == "qkv" and not adapted:
-            divisor = np.concatenate([np.ones(2 * len(weight), np.float32), smooth["out"]])
-            scale, bias = scale / divisor, bias / divisor
-        found |= {f"{name}.weight": rounded.values, f"{name}.scale": scale, f"{name}.bias": bias}
-        if adapted or linear != "out":
-            found[f"{name}.smooth"] = 1 / smooth[linear]
-        if linear in facts["per_token"]:
-            found[f"{name}.least"] = np.array([least_of_tokens(largest[name], smooth[linear])], np.float32)
     return found
 
 

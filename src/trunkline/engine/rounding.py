@@ -1,4 +1,4 @@
-"""Rounding weights to 8 bits, on numpy alone: an export and the first start of the default model do the same.
+"""A backbone's tensors as graphs have them, and rounded to 8 bits, on numpy alone.
 
 In an encoder a few channels of a layer's input are far larger than the others. With one step for a whole run, 8 bits
 are spent on them, and little is left for the rest. SmoothQuant (Xiao, Lin, Seznec, Wu, Demouth and Han 2023, arXiv
@@ -7,13 +7,17 @@ are spent on them, and little is left for the rest. SmoothQuant (Xiao, Lin, Sezn
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from trunkline.bundle.lora import LORA_TARGETS
+
 FloatArray = npt.NDArray[np.float32]
 Int8Array = npt.NDArray[np.int8]
+Arrays = dict[str, npt.NDArray[Any]]
 
 LEAST_CHANNEL = 1e-3
 """The least share of the largest channel that a channel counts as: one that calibration never saw must not explode."""
@@ -29,39 +33,92 @@ CHUNK = 2**19
 """Numbers that are rounded at once: they stay in a core's own cache."""
 
 
-@dataclass(frozen=True, slots=True)
-class Int8Weight:
-    """`values` [inputs, outputs] times `scale` [outputs]."""
+def graph_tensors(tensors: Mapping[str, FloatArray]) -> dict[str, FloatArray]:
+    """A backbone's tensors by their names in graphs, from those by our names.
 
-    values: Int8Array
-    scale: FloatArray
-
-    def weight(self) -> FloatArray:
-        """[inputs, outputs] in float32."""
-        return self.values * self.scale
-
-
-@dataclass(frozen=True, slots=True)
-class Int8Table:
-    """`values` [rows, size] times `scale` [rows]."""
-
-    values: Int8Array
-    scale: FloatArray
-
-    def table(self) -> FloatArray:
-        """[rows, size] in float32."""
-        return self.values * self.scale[:, None]
+    Weights of linear layers are transposed, [inputs, outputs]; `layers.N.qkv` has query, key and value side by side;
+    the kind of segment, always the first, is added to the positions.
+    """
+    found = dict(tensors)
+    kind = found.pop("embeddings.kind.weight", None)
+    if kind is not None:
+        found["embeddings.position.weight"] = found["embeddings.position.weight"] + kind[0]
+    for layer in [name.removesuffix(".query.bias") for name in tensors if name.endswith(".query.bias")]:
+        for part in ("weight", "bias"):
+            three = [found.pop(f"{layer}.{name}.{part}") for name in LORA_TARGETS["qkv"]]
+            found[f"{layer}.qkv.{part}"] = np.concatenate(three)
+    return found | {f"{name}.weight": found[f"{name}.weight"].T for name in linear_layers(found)}
 
 
-def round_int8(weight: FloatArray, steps: int = 127) -> Int8Weight:
-    """Rounds each column of a weight [inputs, outputs] to whole numbers up to `steps`, times a scale of its own."""
-    values, scale = _rounded(weight.T, steps)
-    return Int8Weight(np.ascontiguousarray(values.T), scale)
+def linear_layers(tensors: Mapping[str, Any]) -> list[str]:
+    """The names of the linear layers in a graph."""
+    places = (name.rpartition(".") for name in tensors)
+    return [name for name, _, part in places if part == "bias" and name.split(".")[-1] in {*LORA_TARGETS, "project"}]
 
 
-def round_table_int8(table: FloatArray) -> Int8Table:
-    """Rounds each row of an embedding [rows, size] to whole numbers up to 127, times a scale of its own."""
-    return Int8Table(*_rounded(table, 127))
+def round_linear_layers(
+    tensors: Mapping[str, FloatArray],
+    fork: int,
+    largest: Mapping[str, FloatArray],
+    alpha: float,
+    per_token: Collection[str],
+    rounded: Callable[[str, FloatArray, FloatArray], Arrays] | None = None,
+) -> Arrays:
+    """The tensors of `graph_tensors` with rounded linear layers.
+
+    A layer's inputs are multiplied by `.smooth` [inputs], and with `.least` [1] each token's are divided by the largest
+    of them, or by this if it is less, before the graph rounds them. The values of attention, which `out` reads, are
+    divided in advance below the fork; above it, LoRA inputs know nothing of the factors.
+
+    Args:
+        tensors: Of the backbone.
+        fork: The first layer that has LoRA inputs.
+        largest: The largest absolute value of each input of a layer in calibration, [inputs].
+        alpha: Of `smoothing`.
+        per_token: Kinds of layers whose inputs have a step for each token.
+        rounded: Name, smoothed weight, factors -> the tensors that replace the weight; 8 bits by default.
+    """
+    found: Arrays = dict(tensors)
+    smooth = {name: smoothing(tensors[f"{name}.weight"], largest[name], alpha) for name in linear_layers(tensors)}
+    for name, factors in smooth.items():
+        layer, _, kind = name.rpartition(".")
+        weight = tensors[f"{name}.weight"] * factors[:, None]
+        found |= rounded(name, weight, factors) if rounded else round_linear(name, weight)
+        folds = kind in ("qkv", "out") and int(layer.removeprefix("layers.")) < fork
+        if folds and kind == "qkv":
+            divisor = np.concatenate([np.ones(2 * len(factors), np.float32), smooth[f"{layer}.out"]])
+            found |= {f"{name}.{part}": found[f"{name}.{part}"] / divisor for part in ("scale", "bias")}
+        if not (folds and kind == "out") and (factors != 1).any():
+            found[f"{name}.smooth"] = 1 / factors
+        if kind in per_token:
+            least = LEAST_TOKEN * max(float((largest[name] / factors).max()), SMALLEST)
+            found[f"{name}.least"] = np.array([least], np.float32)
+    return found
+
+
+def round_linear(name: str, weight: FloatArray) -> Arrays:
+    """A linear weight [inputs, outputs] in 8 bits, with a `.scale` for each output, [outputs]."""
+    values, scale = round_int8(weight.T)
+    return {f"{name}.weight": np.ascontiguousarray(values.T), f"{name}.scale": scale}
+
+
+def round_table(name: str, table: FloatArray) -> Arrays:
+    """An embedding [rows, size] in 8 bits, with a `.scale` for each row, [rows, 1]."""
+    values, scale = round_int8(table)
+    return {f"{name}.weight": values, f"{name}.scale": scale[:, None]}
+
+
+def round_int8(rows: FloatArray) -> tuple[Int8Array, FloatArray]:
+    """Rounds each row of a matrix [rows, size] to whole numbers up to 127, times a scale of its own, [rows]."""
+    values, scale = np.empty(rows.shape, np.int8), np.empty(len(rows), np.float32)
+    height = max(1, CHUNK // max(1, rows.shape[1]))
+    for begin in range(0, len(rows), height):
+        part = np.s_[begin : begin + height]
+        largest = np.maximum(rows[part].max(axis=1), -rows[part].min(axis=1))
+        scale[part] = np.where(largest > 0, largest / 127, 1)
+        exact = rows[part] / scale[part, None]
+        values[part] = np.rint(exact, out=exact)
+    return values, scale
 
 
 def smoothing(weight: FloatArray, largest: FloatArray, alpha: float) -> FloatArray:
@@ -82,20 +139,3 @@ def smoothing(weight: FloatArray, largest: FloatArray, alpha: float) -> FloatArr
     rows = np.maximum(rows, LEAST_CHANNEL * max(rows.max(), np.finfo(np.float32).tiny))
     logarithm = alpha * np.log(inputs) - (1 - alpha) * np.log(rows)
     return np.asarray(np.exp(logarithm - logarithm.mean()), np.float32)
-
-
-def least_of_tokens(largest: FloatArray, smooth: FloatArray) -> float:
-    """The least number that the inputs of a token are divided by, where each token has a step of its own."""
-    return LEAST_TOKEN * max(float((largest / smooth).max()), SMALLEST)
-
-
-def _rounded(rows: FloatArray, steps: int) -> tuple[Int8Array, FloatArray]:
-    values, scale = np.empty(rows.shape, np.int8), np.empty(len(rows), np.float32)
-    height = max(1, CHUNK // max(1, rows.shape[1]))
-    for begin in range(0, len(rows), height):
-        part = np.s_[begin : begin + height]
-        largest = np.maximum(rows[part].max(axis=1), -rows[part].min(axis=1))
-        scale[part] = np.where(largest > 0, largest / steps, 1)
-        exact = rows[part] / scale[part, None]
-        values[part] = np.rint(exact, out=exact)
-    return values, scale

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import onnx
-from onnx import helper, numpy_helper
+from onnx import TensorProto, helper, numpy_helper
 
 from trunkline.errors import TrunklineError
 
@@ -20,9 +20,6 @@ CONTRIB = "com.microsoft"
 """Domain of the operators that are not in ONNX but in all three runtimes."""
 MAX_BYTES = 2**31 - 1
 """A protobuf message cannot be larger."""
-
-Kind = Literal["float32", "int64"]
-_KINDS = {"float32": onnx.TensorProto.FLOAT, "int64": onnx.TensorProto.INT64}
 
 
 class Builder:
@@ -36,55 +33,33 @@ class Builder:
         self._values: set[str] = set()
 
     def input(
-        self,
-        name: str,
-        shape: Sequence[int | str],
-        kind: Kind = "float32",
-        default: npt.NDArray[Any] | None = None,
-        doc: str = "",
-    ) -> str:
-        """An input; with `default`, one that may be left out. Sizes given as text are free."""
-        self._inputs.append(helper.make_tensor_value_info(name, _KINDS[kind], list(shape), doc_string=doc))
+        self, name: str, shape: Sequence[int | str], doc: str = "", default: npt.NDArray[Any] | None = None
+    ) -> None:
+        """An input, of int64 if its name ends in `ids`, else of float32; with `default`, one that may be left out.
+
+        Sizes given as text are free.
+        """
+        kind = TensorProto.INT64 if name.endswith("ids") else TensorProto.FLOAT
+        self._inputs.append(helper.make_tensor_value_info(name, kind, list(shape), doc_string=doc))
         if default is not None:
             self._constants[name] = numpy_helper.from_array(default, name)
-        return self._new(name)
+        self.new(name)
 
-    def constant(self, name: str, value: npt.NDArray[Any]) -> str:
+    def constant(self, name: str, value: Any, kind: type | None = None) -> str:
         """A constant; one that is there already under this name is used again."""
         if name not in self._constants:
-            self._constants[name] = numpy_helper.from_array(np.ascontiguousarray(value), self._new(name))
+            self._constants[name] = numpy_helper.from_array(np.ascontiguousarray(value, kind), self.new(name))
         return name
 
     def add(self, name: str, op: str, inputs: Sequence[str], domain: str = "", **attributes: Any) -> str:
         """A node with one output, both called `name`; an empty name among the inputs leaves that input out."""
-        return self.add_several([name], op, inputs, domain, **attributes)[0]
+        return self.split([name], op, inputs, domain, **attributes)
 
-    def add_several(
-        self, names: Sequence[str], op: str, inputs: Sequence[str], domain: str = "", **attributes: Any
-    ) -> list[str]:
+    def split(self, names: Sequence[str], op: str, inputs: Sequence[str], domain: str = "", **attributes: Any) -> str:
         """A node with several outputs, called by the first."""
-        outputs = [self._new(name) for name in names]
-        self._nodes.append(helper.make_node(op, list(inputs), outputs, name=names[0], domain=domain, **attributes))
-        return outputs
-
-    def either(
-        self,
-        name: str,
-        condition: str,
-        op: str,
-        inputs: tuple[Sequence[str], Sequence[str]],
-        shape: Sequence[int | str],
-        domain: str = "",
-        **attributes: Any,
-    ) -> str:
-        """One of two nodes that differ in their inputs, chosen by a condition when the graph runs."""
-        branches = []
-        for part, chosen in zip(("yes", "no"), inputs, strict=True):
-            value = self._new(f"{name}.{part}")
-            node = helper.make_node(op, list(chosen), [value], name=value, domain=domain, **attributes)
-            output = helper.make_tensor_value_info(value, _KINDS["float32"], list(shape))
-            branches.append(helper.make_graph([node], value, [], [output]))
-        return self.add(name, "If", [condition], then_branch=branches[0], else_branch=branches[1])
+        found = [self.new(name) for name in names]
+        self._nodes.append(helper.make_node(op, list(inputs), found, name=found[0], domain=domain, **attributes))
+        return found[0]
 
     def has(self, name: str) -> bool:
         """Whether there is such a value."""
@@ -92,7 +67,14 @@ class Builder:
 
     def output(self, name: str, shape: Sequence[int | str], doc: str = "") -> None:
         """Makes the value of this name an output."""
-        self._outputs.append(helper.make_tensor_value_info(name, _KINDS["float32"], list(shape), doc_string=doc))
+        self._outputs.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, list(shape), doc_string=doc))
+
+    def new(self, name: str) -> str:
+        """Takes a name for a value; raises ValueError if it is taken."""
+        if name in self._values:
+            raise ValueError(f"the graph has a value {name} already")
+        self._values.add(name)
+        return name
 
     def model(self, name: str, doc: str, facts: Mapping[str, str]) -> bytes:
         """The finished model, serialised, with `facts` as its metadata.
@@ -100,25 +82,17 @@ class Builder:
         Raises:
             TrunklineError: The weights take more than the 2 GiB that one ONNX file can hold.
         """
-        size = sum(len(tensor.raw_data) for tensor in self._constants.values())
+        constants = list(self._constants.values())
+        size = sum(len(tensor.raw_data) for tensor in constants)
         if size > MAX_BYTES - 2**20:
             raise TrunklineError(
                 f"the weights of {name} take {size / 2**30:.2f} GiB",
                 expected="less than 2 GiB, the most that one ONNX file can hold",
                 todo="Choose a smaller encoder, or quantise it",
             )
-        graph = helper.make_graph(
-            self._nodes, name, self._inputs, self._outputs, list(self._constants.values()), doc_string=doc
-        )
+        graph = helper.make_graph(self._nodes, name, self._inputs, self._outputs, constants, doc_string=doc)
         opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid(CONTRIB, 1)]
-        model = helper.make_model(
-            graph, opset_imports=opsets, ir_version=IR_VERSION, producer_name="trunkline", doc_string=doc
-        )
+        about = {"ir_version": IR_VERSION, "producer_name": "trunkline", "doc_string": doc}
+        model = helper.make_model(graph, opset_imports=opsets, **about)
         helper.set_model_props(model, dict(sorted(facts.items())))
         return bytes(model.SerializeToString(deterministic=True))
-
-    def _new(self, name: str) -> str:
-        if name in self._values:
-            raise ValueError(f"the graph has a value {name} already")
-        self._values.add(name)
-        return name

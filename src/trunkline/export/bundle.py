@@ -27,11 +27,11 @@ from trunkline.engine.base import Engine, Predictor, TextReader
 from trunkline.engine.onnx import OnnxEngine, open_session
 from trunkline.engine.torch import TorchEngine
 from trunkline.errors import TrunklineError
-from trunkline.export.gate import GateReport, quality_gate
-from trunkline.export.graph import DEFAULT_LORA_TARGETS, Form, Kernels, branch_graph, trunk_graph
+from trunkline.export.gate import quality_gate
+from trunkline.export.graph import DEFAULT_LORA_TARGETS, Form, branch_graph, trunk_graph
 from trunkline.export.options import ExportOptions, ExportReport
 from trunkline.export.parity import Adapter, ParityReport, banked, check_parity, forked
-from trunkline.export.quantise import PLANS, calibrate, quantised_kernels
+from trunkline.export.quantise import PLANS, Calibration, calibrate, quantised
 from trunkline.export.vocabulary import prune_encoder, prune_vocabulary
 from trunkline.export.weights import BackboneWeights, shorten_positions, take_weights
 from trunkline.text.tokens import TextTokenizer
@@ -110,15 +110,16 @@ def export_bundle(
     options, out = options or ExportOptions(), Path(out).expanduser()
     check_free(out)
     found = load_source(source, options)
-    weights, kernels, tokens = prepare_weights(found, options)
-    graphs = make_graphs(found, options, weights, kernels)
+    weights, tokens = prepare_weights(found, options)
+    graphs = make_graphs(found, options, weights)
     parity, gate = compare(found, graphs, options), None
     if options.judged:
         after = found.predictor(OnnxEngine(graphs, found.manifest.shapes, found.encoder.config.pad_id))
         gate = quality_gate(found.predictor(), after, options.examples, options.max_drop)
         for task in gate.tasks:
             say(str(task))
-    facts = weight_facts(kernels, gate)
+    facts: dict[str, Any] = dict(weights.facts)
+    facts = {"kind": facts.pop("weights"), **facts} | ({} if gate is None else {"gate": gate.record()})
     written = write_bundle(
         out,
         dataclasses.replace(found.manifest, name=options.name or _name_of(Path(source)), weights=facts),
@@ -204,36 +205,29 @@ def sample_texts() -> tuple[str, ...]:
     return tuple(text for row in zip_longest(*columns) for text in row if text)
 
 
-def prepare_weights(source: Source, options: ExportOptions) -> tuple[BackboneWeights, Kernels, int]:
-    """Weights and kernels for graphs that belong together, and how many tokens calibration read.
+def prepare_weights(source: Source, options: ExportOptions) -> tuple[BackboneWeights, int]:
+    """The weights that graphs are made of, and how many tokens calibration read.
 
     Rounded weights are calibrated on the texts, without and through every adapter; raises TrunklineError where these
     have no token.
     """
-    plan, seen = PLANS[options.weights], None
+    seen = Calibration({}, {}, 0)
     if options.weights != "float32":
         loras = {id(adapter.lora): adapter.lora for adapter in source.adapters.values() if adapter.lora is not None}
         moments = options.weights == "int4"
         seen = calibrate(source.encoder, source.tokenizer, source.texts, list(loras.values()), moments=moments)
     taken = dataclasses.replace(take_weights(source.encoder), hash=source.manifest.backbone)
-    weights, kernels = quantised_kernels(shorten_positions(taken, source.tokenizer.max_length), plan, seen)
-    return weights, dataclasses.replace(kernels, attention=options.attention), 0 if seen is None else seen.tokens
+    return quantised(shorten_positions(taken, source.tokenizer.max_length), PLANS[options.weights], seen), seen.tokens
 
 
-def make_graphs(source: Source, options: ExportOptions, weights: BackboneWeights, kernels: Kernels) -> dict[str, bytes]:
+def make_graphs(source: Source, options: ExportOptions, weights: BackboneWeights) -> dict[str, bytes]:
     """`trunk`, `branch` and the variants of it that are asked for, serialised."""
-    graphs = {"trunk": trunk_graph(weights, kernels)}
+    graphs = {"trunk": trunk_graph(weights, options.attention)}
     for name in ("branch", *sorted(f"branch-{variant}" for variant in options.variants)):
         # The runtimes that want all inputs compute the If of fast attention wrongly.
-        own = dataclasses.replace(kernels, attention="portable") if name == "branch-required" else kernels
-        graphs[name] = branch_graph(weights, _FORMS[name], source.manifest.lora_targets, own)
+        attention = "portable" if name == "branch-required" else options.attention
+        graphs[name] = branch_graph(weights, _FORMS[name], source.manifest.lora_targets, attention)
     return graphs
-
-
-def weight_facts(kernels: Kernels, gate: GateReport | None) -> dict[str, Any]:
-    """What the manifest says of the weights."""
-    facts: dict[str, Any] = dict(kernels.facts)
-    return {"kind": facts.pop("weights"), **facts} | ({} if gate is None else {"gate": gate.record()})
 
 
 def compare(source: Source, graphs: Mapping[str, bytes], options: ExportOptions) -> dict[str, ParityReport]:

@@ -11,21 +11,24 @@ Sizes: `ids` int64 and `mask` float32 (1 for tokens, 0 for padding) [rows, width
 Inside a graph the states are one matrix, [rows * width, hidden]: a linear layer is then one Gemm, and so is adding a
 low-rank update to its output. The sum before a normalisation is a node of its own, because ONNX Runtime's
 SkipLayerNormalization on a CPU takes eight times as long as Add and LayerNormalization.
+
+A linear layer or embedding is computed as its tensors say: with `.scale` in 8 bits, with `.steps` from 4 bits that are
+unpacked with operators that ONNX Runtime, onnxruntime-web and OpenVINO all have. For linear layers that depends on
+constants alone, and runtimes do it once, when the graph is loaded.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
-from onnx import TensorProto
+from onnx import TensorProto, helper
 
-from trunkline.bundle.lora import FloatArray, Shapes, lora_shapes
-from trunkline.encoder.architectures import EncoderConfig
-from trunkline.export.builder import CONTRIB, Builder, Kind
-from trunkline.export.weights import BackboneWeights, EmbeddingWeights, LayerWeights, Linear, Norm
+from trunkline.bundle.lora import Shapes, lora_shapes
+from trunkline.export.builder import CONTRIB, Builder
+from trunkline.export.int4 import FRACTIONS, LOWEST
+from trunkline.export.weights import BackboneWeights
 
 FORMAT = 2
 """Of the graphs; in the first one a branch gave the states of its last layer alone."""
@@ -38,230 +41,257 @@ Form = Literal["optional", "required", "bank"]
 the others, OpenVINO to load them), or required inputs that hold several adapters, of which each row has one."""
 
 Attention = Literal["portable", "fast"]
-LinearKernel = Callable[[Builder, str, str, Linear], str]
-EmbeddingKernel = Callable[[Builder, str, str, FloatArray], str]
+"""`portable` always gives attention the mask. `fast` leaves it out, by an If, where a run has no padding, because only
+then ONNX Runtime takes its faster kernel (0.7 of the time of attention). For ONNX Runtime alone: OpenVINO 2026.4
+computes an If of free sizes wrongly when it runs for the first time."""
+
+_INPUTS: dict[str, tuple[list[int | str], str]] = {
+    "ids": (["rows", "width"], "token ids, special tokens included"),
+    "mask": (["rows", "width"], "1 for tokens, 0 for padding behind them"),
+    "pool": (["rows", "units", "width"], "for each unit the share of each token; shares add up to 1"),
+}
+_GELU = {"gelu": "Gelu", "gelu_new": "FastGelu", "gelu_pytorch_tanh": "FastGelu"}
+"""The exact activation, and its approximation by tanh."""
 
 
-def gemm(graph: Builder, name: str, x: str, linear: Linear) -> str:
-    """A linear layer in float32, [n, inputs] -> [n, outputs]."""
-    weight = graph.constant(f"{name}.weight", linear.weight)
-    return graph.add(name, "Gemm", [x, weight, graph.constant(f"{name}.bias", linear.bias)])
+class EncoderGraph(Builder):
+    """Nodes of a backbone's parts; `shapes` are those of its LoRA inputs, none by default."""
 
+    def __init__(
+        self,
+        weights: BackboneWeights,
+        attention: Attention = "portable",
+        form: Form = "optional",
+        shapes: Shapes | None = None,
+    ) -> None:
+        super().__init__()
+        self.weights, self.config, self.attention = weights, weights.config, attention
+        self.form, self.shapes = form, shapes or {}
 
-def gather(graph: Builder, name: str, ids: str, table: FloatArray) -> str:
-    """An embedding in float32, [rows, width] ids -> [rows, width, size]."""
-    return graph.add(name, "Gather", [graph.constant(f"{name}.weight", table), ids])
+    def inputs(self, *names: str) -> None:
+        """Adds some of the inputs `ids`, `mask` and `pool`."""
+        for name in names:
+            self.input(name, *_INPUTS[name])
 
-
-@dataclass(frozen=True, slots=True)
-class Kernels:
-    """How linear layers and the word embedding are computed; a quantiser gives others.
-
-    Attributes:
-        linear: Adds the nodes of a linear layer: the graph, the layer's name (such as `layers.3.qkv`), the name of its
-            input [n, inputs] and its weights -> the name of the output [n, outputs].
-        embedding: The same for the word embedding, from ids [rows, width] to [rows, width, size].
-        attention: `portable` always gives attention the mask. `fast` leaves it out, by an If, where a run has no
-            padding, because only then ONNX Runtime takes its faster kernel (0.7 of the time of attention). For ONNX
-            Runtime alone: OpenVINO 2026.4 computes an If of free sizes wrongly when it runs for the first time.
-        facts: What readers of the model should know of it.
-    """
-
-    linear: LinearKernel = gemm
-    embedding: EmbeddingKernel = gather
-    attention: Attention = "portable"
-    facts: dict[str, str] = field(default_factory=lambda: {"weights": "float32"})
-
-
-@dataclass(frozen=True, slots=True)
-class Lora:
-    """The LoRA inputs of a graph; no shapes, no inputs."""
-
-    form: Form = "optional"
-    shapes: Shapes = field(default_factory=dict)
-
-    def declare(self, graph: Builder) -> None:
-        """Adds the inputs; each pair has a rank of its own."""
+    def lora_inputs(self) -> None:
+        """Adds the LoRA inputs; each pair has a rank of its own."""
+        first, optional = ["adapters"] if self.form == "bank" else [], self.form == "optional"
         for place, (inputs, outputs) in self.shapes.items():
             rank = f"rank.{place}"
-            first = ["adapters"] if self.form == "bank" else []
             a, b = np.zeros((inputs, 0), np.float32), np.zeros((0, outputs), np.float32)
-            optional = self.form == "optional"
-            graph.input(f"lora.{place}.a", [*first, inputs, rank], default=a if optional else None)
-            graph.input(f"lora.{place}.b", [*first, rank, outputs], default=b if optional else None)
+            self.input(f"lora.{place}.a", [*first, inputs, rank], default=a if optional else None)
+            self.input(f"lora.{place}.b", [*first, rank, outputs], default=b if optional else None)
 
+    def tensor(self, name: str) -> str:
+        """A tensor of the backbone."""
+        return self.constant(name, self.weights.tensors[name])
 
-@dataclass(frozen=True, slots=True)
-class Scope:
-    """What the nodes of a graph share; `size` is the value [2] with rows and width."""
+    def linear(self, name: str, x: str) -> str:
+        """A linear layer, [n, inputs] -> [n, outputs]."""
+        tensors, weight = self.weights.tensors, self.weights.tensors[f"{name}.weight"]
+        if f"{name}.scale" not in tensors:
+            return self.add(name, "Gemm", [x, self.tensor(f"{name}.weight"), self.tensor(f"{name}.bias")])
+        if f"{name}.smooth" in tensors:
+            x = self.add(f"{name}.smoothed", "Mul", [x, self.tensor(f"{name}.smooth")])
+        values = self.tensor(f"{name}.weight")
+        if f"{name}.steps" in tensors:
+            blocks, _, outputs = tensors[f"{name}.steps"].shape
+            block = 2 * len(weight) // blocks
+            numbers = self._blocks_of_int4(name, values, 0, [blocks, block, outputs])
+            wide = self.add(f"{name}.wide", "Cast", [self.tensor(f"{name}.steps")], to=TensorProto.FLOAT)
+            step = self.add(f"{name}.step", "Mul", [wide, self.number("fractions", 1 / FRACTIONS)])
+            whole = self.add(f"{name}.whole", "Round", [self.add(f"{name}.scaled", "Mul", [numbers, step])])
+            joined = self.add(f"{name}.joined", "Reshape", [whole, self._shape([blocks * block, outputs])])
+            values = self.add(f"{name}.int8", "Cast", [joined], to=TensorProto.INT8)
+        # The operator rounds its inputs to 8 bits with one step for the whole run, and multiplies whole numbers.
+        scale, bias = self.tensor(f"{name}.scale"), self.tensor(f"{name}.bias")
+        if f"{name}.least" not in tensors:
+            return self.add(name, "DynamicQuantizeMatMul", [x, values, scale, "", bias], CONTRIB)
+        largest = self.add(f"{name}.largest", "ReduceMax", [x], axes=[-1], keepdims=1)
+        size = self.add(f"{name}.size", "Max", [largest, self.tensor(f"{name}.least")])
+        even = self.add(f"{name}.even", "Div", [x, size])
+        product = self.add(f"{name}.product", "DynamicQuantizeMatMul", [even, values, scale], CONTRIB)
+        return self.add(name, "Add", [self.add(f"{name}.sized", "Mul", [product, size]), bias])
 
-    graph: Builder
-    config: EncoderConfig
-    kernels: Kernels
-    lora: Lora
-    size: str
+    def _blocks_of_int4(self, name: str, packed: str, axis: int, shape: list[int]) -> str:
+        """Bytes -> float32 numbers from -8 to 7, twice as many along an axis, in this shape."""
+        both = self.add(f"{name}.bytes", "Cast", [packed], to=TensorProto.FLOAT)
+        shifted = self.add(f"{name}.shifted", "Mul", [both, self.number("sixteenth", 1 / 16)])
+        high = self.add(f"{name}.high", "Floor", [shifted])
+        upper = self.add(f"{name}.upper", "Mul", [high, self.number("sixteen", 16)])
+        low = self.add(f"{name}.low", "Sub", [both, upper])
+        joined = self.add(f"{name}.halves", "Concat", [low, high], axis=axis)
+        numbers = self.add(f"{name}.numbers", "Sub", [joined, self.number("eight", -LOWEST)])
+        return self.add(f"{name}.blocks", "Reshape", [numbers, self._shape(shape)])
 
-    def linear(self, layer: int, target: str, x: str, weights: Linear) -> str:
+    def number(self, name: str, value: float) -> str:
+        """A number in float32."""
+        return self.constant(name, value, np.float32)
+
+    def _shape(self, shape: list[int]) -> str:
+        return self.constant("shape." + ".".join(map(str, shape)), shape)
+
+    def embedding(self, name: str, ids: str) -> str:
+        """An embedding, ids [rows, width] -> [rows, width, size]; only what is looked up becomes float32."""
+        tensors, weight = self.weights.tensors, self.weights.tensors[f"{name}.weight"]
+
+        def looked(part: str, value: str) -> str:
+            return self.add(part, "Gather", [self.tensor(value), ids])
+
+        def wide(part: str, rows: str) -> str:
+            return self.add(f"{name}.{part}", "Cast", [rows], to=TensorProto.FLOAT)
+
+        if f"{name}.scale" not in tensors:
+            return looked(name, f"{name}.weight")
+        if f"{name}.steps" not in tensors:
+            values = wide("wide", looked(f"{name}.rounded", f"{name}.weight"))
+            return self.add(name, "Mul", [values, looked(f"{name}.step", f"{name}.scale")])
+        size, blocks = 2 * weight.shape[1], tensors[f"{name}.steps"].shape[1]
+        packed = looked(f"{name}.packed", f"{name}.weight")
+        numbers = self._blocks_of_int4(name, packed, -1, [0, 0, blocks, size // blocks])
+        parts = [wide(f"{part}.wide", looked(f"{name}.{part}.rows", f"{name}.{part}")) for part in ("steps", "scale")]
+        scaled = self.add(f"{name}.scaled", "Mul", [numbers, self.add(f"{name}.step", "Mul", parts)])
+        return self.add(name, "Reshape", [scaled, self._shape([0, 0, size])])
+
+    def adapted(self, layer: int, target: str, x: str) -> str:
         """A linear layer with its low-rank update, [n, inputs] -> [n, outputs]."""
-        name = f"layers.{layer}.{target}"
-        y = self.kernels.linear(self.graph, name, x, weights)
-        place = f"{layer}.{target}"
-        if place not in self.lora.shapes:
+        place, name = f"{layer}.{target}", f"layers.{layer}.{target}"
+        y = self.linear(name, x)
+        if place not in self.shapes:
             return y
         a, b = f"lora.{place}.a", f"lora.{place}.b"
-        if self.lora.form != "bank":
-            return self.graph.add(f"{name}.adapted", "Gemm", [self.graph.add(f"{name}.narrow", "MatMul", [x, a]), b, y])
-        inputs, _ = self.lora.shapes[place]
-        chosen = [self.graph.add(f"{name}.chosen.{s}", "Gather", [v, "adapter_ids"]) for s, v in (("a", a), ("b", b))]
-        narrow = self.graph.add(f"{name}.narrow", "MatMul", [self.rows(f"{name}.input", x, inputs), chosen[0]])
-        update = self.graph.add(f"{name}.update", "MatMul", [narrow, chosen[1]])
-        flat = matrix(self.graph, f"{name}.flat", update, weights.weight.shape[1])
-        return self.graph.add(f"{name}.adapted", "Add", [y, flat])
+        if self.form != "bank":
+            return self.add(f"{name}.adapted", "Gemm", [self.add(f"{name}.narrow", "MatMul", [x, a]), b, y])
+        inputs, outputs = self.shapes[place]
+        chosen = [self.add(f"{name}.chosen.{s}", "Gather", [v, "adapter_ids"]) for s, v in (("a", a), ("b", b))]
+        narrow = self.add(f"{name}.narrow", "MatMul", [self.rows(f"{name}.input", x, inputs), chosen[0]])
+        update = self.add(f"{name}.update", "MatMul", [narrow, chosen[1]])
+        return self.add(f"{name}.adapted", "Add", [y, self.matrix(f"{name}.flat", update, outputs)])
 
-    def attention(self, name: str, parts: Sequence[str]) -> str:
+    def attended(self, name: str, parts: Sequence[str]) -> str:
         """Attention of query, key and value, each [rows, width, hidden], to the tokens that are no padding."""
-        masked, heads = [*parts, "", "mask.keys"], self.config.n_heads
-        if not self.graph.has("mask.keys"):
-            self.graph.add("mask.keys", "Cast", ["mask"], to=TensorProto.INT32)
-        if self.kernels.attention == "portable":
-            return self.graph.add(name, "MultiHeadAttention", masked, CONTRIB, num_heads=heads)
-        if not self.graph.has("mask.full"):
-            least = self.graph.add("mask.least", "ReduceMin", ["mask"], keepdims=0)
-            half = self.graph.constant("half", np.array(0.5, np.float32))
-            self.graph.add("mask.full", "Greater", [least, half])
-        return self.graph.either(
-            name,
-            "mask.full",
-            "MultiHeadAttention",
-            (parts, masked),
-            ["rows", "width", self.config.hidden_size],
-            CONTRIB,
-            num_heads=heads,
-        )
+        heads, masked = self.config.n_heads, [*parts, "", "mask.keys"]
+        if not self.has("mask.keys"):
+            self.add("mask.keys", "Cast", ["mask"], to=TensorProto.INT32)
+        if self.attention == "portable":
+            return self.add(name, "MultiHeadAttention", masked, CONTRIB, num_heads=heads)
+        if not self.has("mask.full"):
+            least = self.add("mask.least", "ReduceMin", ["mask"], keepdims=0)
+            self.add("mask.full", "Greater", [least, self.number("half", 0.5)])
+        branches = []
+        for value, inputs in ((self.new(f"{name}.yes"), parts), (self.new(f"{name}.no"), masked)):
+            node = helper.make_node("MultiHeadAttention", inputs, [value], value, domain=CONTRIB, num_heads=heads)
+            output = helper.make_tensor_value_info(value, TensorProto.FLOAT, ["rows", "width", self.config.hidden_size])
+            branches.append(helper.make_graph([node], value, [], [output]))
+        return self.add(name, "If", ["mask.full"], then_branch=branches[0], else_branch=branches[1])
 
     def rows(self, name: str, x: str, size: int) -> str:
-        """[rows * width, size] -> [rows, width, size]."""
+        """[rows * width, size] -> [rows, width, size]; the value `size` [2] has rows and width."""
         shape = f"shape.{size}"
-        if not self.graph.has(shape):
-            self.graph.add(shape, "Concat", [self.size, self.graph.constant(f"size.{size}", np.array([size]))], axis=0)
-        return self.graph.add(name, "Reshape", [x, shape])
+        if not self.has(shape):
+            self.add(shape, "Concat", ["size", self.constant(f"size.{size}", [size])], axis=0)
+        return self.add(name, "Reshape", [x, shape])
+
+    def matrix(self, name: str, x: str, size: int) -> str:
+        """[..., size] -> [n, size]."""
+        return self.add(name, "Reshape", [x, self.constant(f"matrix.{size}", [-1, size])])
+
+    def normalised(self, name: str, x: str) -> str:
+        """Layer normalisation over the last axis."""
+        inputs = [x, self.tensor(f"{name}.weight"), self.tensor(f"{name}.bias")]
+        return self.add(name, "LayerNormalization", inputs, axis=-1, epsilon=self.config.norm_eps)
+
+    def activated(self, name: str, x: str) -> str:
+        """The encoder's activation."""
+        kind = self.config.activation
+        if kind in _GELU:
+            return self.add(name, _GELU[kind], [x], CONTRIB)
+        if kind == "silu":
+            return self.add(name, "Mul", [x, self.add(f"{name}.gate", "Sigmoid", [x])])
+        return self.add(name, "Relu", [x])
+
+    def embeddings(self) -> str:
+        """Inputs `ids` and `mask` [rows, width] -> normalised embeddings [rows * width, hidden]."""
+        summed = self.add("embeddings.sum", "Add", [self.embedding("embeddings.word", "ids"), self._positions()])
+        flat = self.matrix("embeddings.flat", summed, self.config.embedding_size)
+        x, project = self.normalised("embeddings.norm", flat), "embeddings.project"
+        return self.linear(project, x) if f"{project}.weight" in self.weights.tensors else x
+
+    def _positions(self) -> str:
+        name, offset = "embeddings.position", self.config.position_offset
+        values = self.tensor(f"{name}.weight")
+        if not offset:
+            zero, axis = self.constant("zero", [0]), self.constant("axis.0", [0])
+            return self.add(name, "Slice", [values, zero, self.add("width", "Shape", ["ids"], start=1, end=2), axis])
+        # RoBERTa counts the tokens before each one; padding has the row of its id.
+        real = self.add("positions.real", "Cast", ["mask"], to=TensorProto.INT64)
+        counts = self.add("positions.counts", "CumSum", [real, self.constant("axis.1", 1)])
+        inside = self.add("positions.inside", "Mul", [counts, real])
+        first = self.constant("positions.first", [offset - 1])
+        return self.add(name, "Gather", [values, self.add("positions", "Add", [inside, first])])
+
+    def layer(self, number: int, x: str) -> str:
+        """A transformer layer, [rows * width, hidden] states to states."""
+        hidden, name = self.config.hidden_size, f"layers.{number}"
+        fused = self.rows(f"{name}.qkv.rows", self.adapted(number, "qkv", x), 3 * hidden)
+        parts = [f"{name}.{part}" for part in ("query", "key", "value")]
+        self.split(parts, "Split", [fused], axis=-1)
+        context = self.matrix(f"{name}.context", self.attended(f"{name}.attention", parts), hidden)
+        summed = self.add(f"{name}.attention_sum", "Add", [self.adapted(number, "out", context), x])
+        x = self.normalised(f"{name}.attention_norm", summed)
+        inner = self.activated(f"{name}.active", self.adapted(number, "up", x))
+        summed = self.add(f"{name}.output_sum", "Add", [self.adapted(number, "down", inner), x])
+        return self.normalised(f"{name}.output_norm", summed)
+
+    def trunk(self) -> str:
+        """Inputs `ids` and `mask` -> the states that enter the branch, [rows * width, hidden]."""
+        x = self.embeddings()
+        self.add("size", "Shape", ["ids"])
+        for number in range(self.weights.fork):
+            x = self.layer(number, x)
+        return x
+
+    def branch(self, x: str, weight: str, bias: str) -> None:
+        """The branch, from the states at the fork, [rows * width, hidden], with its pooling and head.
+
+        Adds `features` [rows, units, hidden], the pooled mean of what the branch's layers give, or of the states at the
+        fork where there are no such layers, and `logits` [rows, units, labels].
+        """
+        numbers, states = range(self.weights.fork, self.config.n_layers), [x]
+        for number in numbers:
+            states.append(self.layer(number, states[-1]))
+        total, *others = states[1:] or states
+        for number, other in zip(numbers[1:], others, strict=True):
+            total = self.add(f"layers.{number}.sum", "Add", [total, other])
+        pool = "pool"
+        if others:
+            # Of the sum, the shares and the features, which could all be divided, the shares are fewest.
+            pool = self.add("pool.mean", "Mul", [pool, self.number("pool.share", 1 / len(numbers))])
+        self.add("features", "MatMul", [pool, self.rows("states.sum", total, self.config.hidden_size)])
+        self.add("logits", "Add", [self.add("head", "MatMul", ["features", weight]), bias])
+
+    def finished(self, part: str, doc: str, **facts: str) -> bytes:
+        """The model, serialised, with what it belongs to as its metadata."""
+        sizes = ("model_type", "hidden_size", "intermediate_size", "n_layers", "n_heads", "max_length", "pad_id")
+        known = {name: str(getattr(self.config, name)) for name in (*sizes, "activation")}
+        own = {"attention": self.attention, "format": str(FORMAT), "part": part, "backbone": self.weights.hash}
+        return self.model(part, doc, {**self.weights.facts, **known, **own, "fork": str(self.weights.fork), **facts})
 
 
-def matrix(graph: Builder, name: str, x: str, size: int) -> str:
-    """[..., size] -> [n, size]."""
-    return graph.add(name, "Reshape", [x, graph.constant(f"matrix.{size}", np.array([-1, size]))])
-
-
-def normalise(graph: Builder, name: str, x: str, norm: Norm, eps: float) -> str:
-    """Layer normalisation over the last axis."""
-    constants = [graph.constant(f"{name}.weight", norm.weight), graph.constant(f"{name}.bias", norm.bias)]
-    return graph.add(name, "LayerNormalization", [x, *constants], axis=-1, epsilon=eps)
-
-
-def activation(graph: Builder, name: str, x: str, kind: str) -> str:
-    """The encoder's activation; `gelu` is exact, `gelu_new` and `gelu_pytorch_tanh` are its approximation by tanh."""
-    if kind == "gelu":
-        return graph.add(name, "Gelu", [x], CONTRIB)
-    if kind in ("gelu_new", "gelu_pytorch_tanh"):
-        return graph.add(name, "FastGelu", [x], CONTRIB)
-    if kind == "silu":
-        return graph.add(name, "Mul", [x, graph.add(f"{name}.gate", "Sigmoid", [x])])
-    return graph.add(name, "Relu", [x])
-
-
-def embeddings(graph: Builder, weights: EmbeddingWeights, config: EncoderConfig, kernels: Kernels) -> str:
-    """Inputs `ids` and `mask` [rows, width] -> normalised embeddings [rows * width, hidden]."""
-    words = kernels.embedding(graph, "embeddings.word", "ids", weights.word)
-    summed = graph.add("embeddings.sum", "Add", [words, _positions(graph, weights.position, config)])
-    size = config.embedding_size
-    flat = matrix(graph, "embeddings.flat", summed, size)
-    x = normalise(graph, "embeddings.norm", flat, weights.norm, config.norm_eps)
-    return x if weights.project is None else kernels.linear(graph, "embeddings.project", x, weights.project)
-
-
-def _positions(graph: Builder, table: FloatArray, config: EncoderConfig) -> str:
-    values = graph.constant("embeddings.position.weight", table)
-    if not config.position_offset:
-        zero, axis = graph.constant("zero", np.array([0])), graph.constant("axis.0", np.array([0]))
-        width = graph.add("width", "Shape", ["ids"], start=1, end=2)
-        return graph.add("embeddings.position", "Slice", [values, zero, width, axis])
-    # RoBERTa counts the tokens before each one; padding has the row of its id.
-    real = graph.add("positions.real", "Cast", ["mask"], to=TensorProto.INT64)
-    counts = graph.add("positions.counts", "CumSum", [real, graph.constant("axis.1", np.array(1))])
-    inside = graph.add("positions.inside", "Mul", [counts, real])
-    pad = graph.constant("positions.first", np.array([config.position_offset - 1]))
-    return graph.add("embeddings.position", "Gather", [values, graph.add("positions", "Add", [inside, pad])])
-
-
-def layer(scope: Scope, number: int, x: str, weights: LayerWeights) -> str:
-    """A transformer layer, [rows * width, hidden] states to states."""
-    graph, hidden, eps = scope.graph, scope.config.hidden_size, scope.config.norm_eps
-    name = f"layers.{number}"
-    fused = scope.rows(f"{name}.qkv.rows", scope.linear(number, "qkv", x, weights.qkv), 3 * hidden)
-    parts = graph.add_several([f"{name}.{part}" for part in ("query", "key", "value")], "Split", [fused], axis=-1)
-    attention = scope.attention(f"{name}.attention", parts)
-    context = scope.linear(number, "out", matrix(graph, f"{name}.context", attention, hidden), weights.out)
-    summed = graph.add(f"{name}.attention_sum", "Add", [context, x])
-    x = normalise(graph, f"{name}.attention_norm", summed, weights.attention_norm, eps)
-    inner = activation(graph, f"{name}.active", scope.linear(number, "up", x, weights.up), scope.config.activation)
-    outer = scope.linear(number, "down", inner, weights.down)
-    summed = graph.add(f"{name}.output_sum", "Add", [outer, x])
-    return normalise(graph, f"{name}.output_norm", summed, weights.output_norm, eps)
-
-
-def run_layers(scope: Scope, x: str, weights: BackboneWeights, numbers: range) -> list[str]:
-    """The states that enter the first of these layers, and what each of them gives, [rows * width, hidden]."""
-    states = [x]
-    for number in numbers:
-        states.append(layer(scope, number, states[-1], weights.layers[number]))
-    return states
-
-
-def pool_and_classify(scope: Scope, x: str, weights: BackboneWeights, weight: str, bias: str) -> None:
-    """The branch, from the states at the fork, [rows * width, hidden], with its pooling and head.
-
-    Adds `features` [rows, units, hidden], the pooled mean of what the branch's layers give, or of the states at the
-    fork where there are no such layers, and `logits` [rows, units, labels].
-    """
-    graph, branch = scope.graph, range(weights.fork, weights.config.n_layers)
-    states = run_layers(scope, x, weights, branch)
-    total, *others = states[1:] or states
-    for number, other in zip(branch[1:], others, strict=True):
-        total = graph.add(f"layers.{number}.sum", "Add", [total, other])
-    pool = "pool"
-    if others:
-        # Of the sum, the shares and the features, which could all be divided, the shares are fewest.
-        share = graph.constant("pool.share", np.array(1 / len(branch), np.float32))
-        pool = graph.add("pool.mean", "Mul", [pool, share])
-    graph.add("features", "MatMul", [pool, scope.rows("states.sum", total, weights.config.hidden_size)])
-    graph.add("logits", "Add", [graph.add("head", "MatMul", ["features", weight]), bias])
-
-
-FLOAT32 = Kernels()
-
-_INPUTS: dict[str, tuple[Kind, list[int | str], str]] = {
-    "ids": ("int64", ["rows", "width"], "token ids, special tokens included"),
-    "mask": ("float32", ["rows", "width"], "1 for tokens, 0 for padding behind them"),
-    "pool": ("float32", ["rows", "units", "width"], "for each unit the share of each token; shares add up to 1"),
-}
-
-
-def trunk_graph(weights: BackboneWeights, kernels: Kernels = FLOAT32) -> bytes:
+def trunk_graph(weights: BackboneWeights, attention: Attention = "portable") -> bytes:
     """Embeddings and the layers below the fork, which all tasks share; gives the states that enter the next one."""
-    graph = Builder()
-    declare_inputs(graph, "ids", "mask")
-    x = embeddings(graph, weights.embeddings, weights.config, kernels)
-    scope = scope_of(graph, weights, kernels, "ids")
-    scope.rows("hidden", run_layers(scope, x, weights, range(weights.fork))[-1], weights.config.hidden_size)
-    graph.output("hidden", ["rows", "width", weights.config.hidden_size], f"states that enter layer {weights.fork}")
-    return graph.model("trunk", "The layers of an encoder that all tasks share", facts_of(weights, "trunk", kernels))
+    graph, hidden = EncoderGraph(weights, attention), weights.config.hidden_size
+    graph.inputs("ids", "mask")
+    graph.rows("hidden", graph.trunk(), hidden)
+    graph.output("hidden", ["rows", "width", hidden], f"states that enter layer {weights.fork}")
+    return graph.finished("trunk", "The layers of an encoder that all tasks share")
 
 
 def branch_graph(
     weights: BackboneWeights,
     form: Form = "optional",
     lora_targets: Sequence[str] = DEFAULT_LORA_TARGETS,
-    kernels: Kernels = FLOAT32,
+    attention: Attention = "portable",
 ) -> bytes:
     """The layers from the fork up, with adapters and the head as inputs of any rank and any number of labels.
 
@@ -272,61 +302,26 @@ def branch_graph(
             have a leading axis of adapters, and `adapter_ids` [rows] says which one a row has; all rows have the same
             head, and everything must be fed.
         lora_targets: Where LoRA inputs are: `qkv`, which has one for all three, `out`, `up` or `down`.
-        kernels: How linear layers are computed.
+        attention: With or without an If for rows without padding.
 
     Raises:
         MismatchError: There is no such target.
     """
-    config = weights.config
+    config, layers = weights.config, range(weights.fork, weights.config.n_layers)
     hidden = config.hidden_size
-    layers = range(weights.fork, config.n_layers)
-    lora = Lora(form, lora_shapes(layers, hidden, config.intermediate_size, lora_targets))
-    graph = Builder()
-    graph.input("hidden", ["rows", "width", hidden], doc="states from the trunk")
-    declare_inputs(graph, "mask", "pool")
+    graph = EncoderGraph(weights, attention, form, lora_shapes(layers, hidden, config.intermediate_size, lora_targets))
+    graph.input("hidden", ["rows", "width", hidden], "states from the trunk")
+    graph.inputs("mask", "pool")
     if form == "bank":
-        graph.input("adapter_ids", ["rows"], "int64", doc="the adapter of each row")
-    lora.declare(graph)
-    optional = form == "optional"
-    graph.input("head.weight", [hidden, "labels"], default=np.zeros((hidden, 0), np.float32) if optional else None)
-    graph.input("head.bias", ["labels"], default=np.zeros(0, np.float32) if optional else None)
-    scope = scope_of(graph, weights, kernels, "mask", lora)
-    pool_and_classify(scope, matrix(graph, "states", "hidden", hidden), weights, "head.weight", "head.bias")
+        graph.input("adapter_ids", ["rows"], "the adapter of each row")
+    graph.lora_inputs()
+    weight, bias = (np.zeros(shape, np.float32) if form == "optional" else None for shape in ((hidden, 0), 0))
+    graph.input("head.weight", [hidden, "labels"], default=weight)
+    graph.input("head.bias", ["labels"], default=bias)
+    graph.add("size", "Shape", ["mask"])
+    graph.branch(graph.matrix("states", "hidden", hidden), "head.weight", "head.bias")
     graph.output("features", ["rows", "units", hidden], "mean over the branch's layers of the units' mean states")
     graph.output("logits", ["rows", "units", "labels"], "outputs of the head")
     targets = ",".join(target for target in lora_targets if layers)
-    facts = facts_of(weights, "branch", kernels) | {"adapters": form, "lora_targets": targets}
-    return graph.model("branch", "The layers of an encoder that belong to one task or family", facts)
-
-
-def declare_inputs(graph: Builder, *names: str) -> None:
-    """Adds some of the inputs `ids`, `mask` and `pool`."""
-    for name in names:
-        kind, shape, doc = _INPUTS[name]
-        graph.input(name, shape, kind, doc=doc)
-
-
-def scope_of(graph: Builder, weights: BackboneWeights, kernels: Kernels, sized: str, lora: Lora | None = None) -> Scope:
-    """What nodes share, with rows and width as in the input `sized`."""
-    return Scope(graph, weights.config, kernels, lora or Lora(), graph.add("size", "Shape", [sized]))
-
-
-def facts_of(weights: BackboneWeights, part: str, kernels: Kernels) -> dict[str, str]:
-    """The metadata of a graph."""
-    config = weights.config
-    return {
-        **kernels.facts,
-        "attention": kernels.attention,
-        "format": str(FORMAT),
-        "part": part,
-        "backbone": weights.hash,
-        "fork": str(weights.fork),
-        "model_type": config.model_type,
-        "hidden_size": str(config.hidden_size),
-        "intermediate_size": str(config.intermediate_size),
-        "n_layers": str(config.n_layers),
-        "n_heads": str(config.n_heads),
-        "max_length": str(config.max_length),
-        "pad_id": str(config.pad_id),
-        "activation": config.activation,
-    }
+    doc = "The layers of an encoder that belong to one task or family"
+    return graph.finished("branch", doc, adapters=form, lora_targets=targets)
