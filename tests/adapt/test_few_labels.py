@@ -194,15 +194,13 @@ def test_auto_keeps_the_one_of_less_held_out_log_loss(
 ) -> None:
     from dataclasses import replace
 
-    from trunkline.adapt import task
-
     def judged(*arguments: Any, **options: Any) -> TunedLora:
         found = tune_lora(*arguments, **options)
         return replace(
             found, before=replace(found.before, log_loss=before), fitted=replace(found.fitted, log_loss=after)
         )
 
-    monkeypatch.setattr(task, "tune_lora", judged)
+    monkeypatch.setattr(few_labels, "tune_lora", judged)
     model = trunkline.load(folder)
     report = model.fit("kinds", text_examples(24, 1), mode="auto", steps=3)
     assert report.mode == mode
@@ -267,10 +265,10 @@ def test_batches_have_two_of_a_label_where_there_are_and_bring_all_in_turn(
     targets = [[label] for label, count in enumerate(counts) for _ in range(count)]
     data = few_labels.LabelledFeatures([], [], [], targets)
     task = few_labels._Task(tiny.encoder, None, data, [], None, LoraSettings(batch=batch), False)
-    batches, chosen = few_labels._Batches(task, range(len(targets))), set()
+    chosen = set()
     for step in range(300):
-        rows = batches.at(step)
-        assert rows == batches.at(step)
+        rows = few_labels._batch(task, range(len(targets)), step)
+        assert rows == few_labels._batch(task, range(len(targets)), step)
         assert 1 <= len(rows) <= batch
         assert len(set(rows)) == len(rows)
         chosen |= set(rows)
@@ -314,8 +312,7 @@ def test_the_seed_is_that_of_the_start_and_of_the_batches(tiny: Loaded) -> None:
     drawn = []
     for settings in still:
         task = few_labels._Task(tiny.encoder, None, data, [], None, settings, False)
-        batches = few_labels._Batches(task, range(40))
-        drawn.append([batches.at(step) for step in range(5)])
+        drawn.append([few_labels._batch(task, range(40), step) for step in range(5)])
     assert drawn[0] == drawn[1] != drawn[2]
     assert drawn[0][0] != drawn[0][1]
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,18 +18,23 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from trunkline.bundle.parts import Head
+from trunkline.bundle.lora import LORA_TARGETS
+from trunkline.bundle.parts import Head, Task, read_task, task_bytes
 from trunkline.config import AdapterSection
+from trunkline.encoder.bundle_files import bundle_encoder, load_any
 from trunkline.encoder.encoder import Encoder, TokenBatch
 from trunkline.encoder.features import Branch, Features, TrunkStates, branch_features
-from trunkline.encoder.lora import LoraAdapter, lora_config
+from trunkline.encoder.lora import LoraAdapter, adapter_arrays, lora_config, lora_from_arrays
 from trunkline.errors import TrunklineError
 from trunkline.heads.fit import FittedHead, LabelledFeatures, convex_heads, cross_validate, finish, fit_head, logits_of
-from trunkline.tasks import Family, Labels
+from trunkline.tasks import Family, Labels, get_family
 from trunkline.text.tokens import UnitText, pack
 from trunkline.training.checkpoint import seed_everything
 from trunkline.training.distributed import make_accelerator, resolve_precision
 from trunkline.training.loop import Hooks, LoopSettings, optimizer_for, run
+
+if TYPE_CHECKING:
+    from trunkline.model import Model
 
 FOLDS = 3
 """Of cross-validation: each costs a training."""
@@ -94,6 +100,60 @@ class _Task:
     states: TrunkStates | None
     settings: LoraSettings
     bf16: bool
+
+
+def fit_lora(
+    model: Model,
+    name: str,
+    family: str,
+    parts: tuple[Sequence[Any], Sequence[Any]],
+    *,
+    only_if_better: bool = False,
+    **settings: Any,
+) -> tuple[Task, dict[str, Any]]:
+    """Trains LoRA and a head for a task of a model.
+
+    Args:
+        model: Its encoder must have weights for torch: in its bundle, or as the default encoder's package.
+        name: The task's name.
+        family: Its family.
+        parts: Train and dev examples.
+        only_if_better: Whether the LoRA is kept only if it has less held-out log loss than the head alone.
+        settings: Of `LoraSettings`.
+
+    Returns:
+        The task, and how it was chosen.
+
+    Raises:
+        TrunklineError: An unknown setting, or no weights for torch.
+    """
+    asked = _settings(model, settings)
+    examples, kind = [*parts[0], *parts[1]], get_family(family)
+    # One task more, or another one of this name, maybe of another family.
+    manifest = replace(model.bundle.manifest, tasks={})
+    units = kind.choose_units(parts[0], model.tokenizer)
+    encoder, labels = _encoder(model), kind.labels(parts[0])
+    primary = model.bundle.primaries.get(family)
+    lora = None if primary is None else lora_from_arrays(primary.lora_arrays(), primary.alpha, encoder.config)
+    data, texts = model.labelled(examples, family, units, labels)
+    tuned = tune_lora(encoder, lora, kind, data, texts, labels, n_dev=len(parts[1]), settings=asked)
+    before, after = tuned.before.log_loss, tuned.fitted.log_loss
+    if only_if_better and (before is None or after is None or before <= after):
+        task, chosen = model._fit_head(name, family, parts, asked.seed, class_weight=asked.class_weight)
+        return task, {**chosen, "lora": _summary(tuned.fitted)}
+    chosen = {**tuned.fitted.record(), "head": _summary(tuned.before), **settings}
+    info = {"mode": "lora", "examples": len(parts[0]), "cross_validation": chosen, "engine": "torch"}
+    content = task_bytes(
+        manifest,
+        family,
+        labels,
+        tuned.fitted.head,
+        units=units,
+        lora=adapter_arrays(tuned.lora),
+        alpha=tuned.lora.config.alpha,
+        info=info,
+    )
+    return read_task(content, manifest, name), chosen
 
 
 def tune_lora(
@@ -170,57 +230,45 @@ def supervised_contrast(features: Tensor, labels: Tensor) -> Tensor:
 
 def _train(task: _Task, chosen: Sequence[int], start: Head) -> LoraAdapter:
     """Trains on some of the examples."""
-    settings, encoder = task.settings, task.encoder
+    settings, encoder, head = task.settings, task.encoder, nn.Linear(*start.weight.shape)
+    head.load_state_dict({"weight": torch.from_numpy(start.weight.T), "bias": torch.from_numpy(start.bias)})
     seed_everything(settings.seed)
-    model = _TaskModel(_starting(task), start)
-    groups = {"lora": (list(model.lora.parameters()), settings.rate)}
-    groups["head"] = ([model.weight, model.bias], settings.rate)
+    lora = _starting(task)
+    groups = {"lora": (list(lora.parameters()), settings.rate), "head": (list(head.parameters()), settings.rate)}
     accelerator = make_accelerator(task.bf16)
     encoder.to(accelerator.device)
-    model.to(accelerator.device)
-    prepared, optimizer = accelerator.prepare(model, optimizer_for(groups, weight_decay=0.01))
-    order = _Batches(task, chosen)
+    module = nn.ModuleDict({"lora": lora, "head": head})
+    prepared, optimizer = accelerator.prepare(module, optimizer_for(groups, weight_decay=0.01))
     single = all(unit.n_units == 1 for unit in task.units)
 
     def losses(step: int) -> Iterator[tuple[str, float, Tensor]]:
-        rows = order.at(step)
+        rows = _batch(task, chosen, step)
         batch = TokenBatch.from_packed(pack([task.units[i] for i in rows], encoder.config.pad_id), accelerator.device)
         wanted = torch.tensor([label for i in rows for label in task.data.targets[i]], device=accelerator.device)
         with accelerator.autocast():
             states = task.states.rows(batch, rows) if task.states is not None else encoder.trunk(batch)
-            features = prepared(encoder, batch, states).float()
-        logits = F.linear(F.dropout(features, settings.dropout, model.training), model.weight, model.bias)
-        loss = F.cross_entropy(logits, wanted, ignore_index=-1)
+            features = batch.pool(encoder.read(states, batch, lora)).float()
+        loss = F.cross_entropy(head(F.dropout(features, settings.dropout)), wanted, ignore_index=-1)
         if single and settings.contrast:
             loss = loss + settings.contrast * supervised_contrast(features, wanted)
         yield "task", 1.0, loss
 
     run(prepared, optimizer, losses, LoopSettings(steps=settings.steps, warmup=0.1), Hooks(), accelerator=accelerator)
-    return model.lora.cpu().eval().requires_grad_(False)
+    return lora.cpu().eval().requires_grad_(False)
 
 
-class _Batches:
-    """Examples for each step: of tasks with a label a text two or more of each label, otherwise by turns."""
-
-    def __init__(self, task: _Task, chosen: Sequence[int]) -> None:
-        self.chosen, self.settings = np.asarray(chosen), task.settings
-        self.by_label: list[npt.NDArray[np.int64]] = []
-        if all(len(task.data.targets[i]) == 1 for i in chosen):
-            label = np.asarray([task.data.targets[i][0] for i in chosen])
-            self.by_label = [self.chosen[label == own] for own in np.unique(label)]
-
-    def at(self, step: int) -> list[int]:
-        """The examples of a step."""
-        rng = np.random.default_rng([self.settings.seed, step])
-        size = min(self.settings.batch, max(2, len(self.chosen)))
-        if not self.by_label:
-            return [int(i) for i in rng.choice(self.chosen, min(size, len(self.chosen)), replace=False)]
-        groups = min(len(self.by_label), max(1, size // 2))
-        rows: list[int] = []
-        for group in rng.choice(len(self.by_label), groups, replace=False):
-            own = self.by_label[group]
-            rows += [int(i) for i in rng.choice(own, min(size // groups, len(own)), replace=False)]
-        return rows
+def _batch(task: _Task, chosen: Sequence[int], step: int) -> list[int]:
+    """The examples of a step: of tasks with a label a text two or more of each label, otherwise by turns."""
+    rng, settings, rows = np.random.default_rng([task.settings.seed, step]), task.settings, np.asarray(chosen)
+    size, targets = min(settings.batch, max(2, len(rows))), [task.data.targets[i] for i in chosen]
+    if any(len(own) != 1 for own in targets):
+        return rng.choice(rows, min(size, len(rows)), replace=False).tolist()
+    label = np.concatenate(targets)
+    labels = np.unique(label)
+    count = min(len(labels), max(1, size // 2))
+    groups = [rows[label == labels[n]] for n in rng.choice(len(labels), count, replace=False)]
+    drawn = [rng.choice(own, min(size // count, len(own)), replace=False) for own in groups]
+    return np.concatenate(drawn).tolist()
 
 
 def _features(task: _Task, lora: LoraAdapter) -> list[npt.NDArray[np.float32]]:
@@ -236,15 +284,36 @@ def _starting(task: _Task) -> LoraAdapter:
     return LoraAdapter(lora_config(section, config, task.encoder.fork), config)
 
 
-class _TaskModel(nn.Module):
-    """An adapter and a head."""
+def _settings(model: Model, given: dict[str, Any]) -> LoraSettings:
+    """The settings, where none is named with as many targets as the bundle's graphs have inputs for."""
+    known = [field.name for field in fields(LoraSettings)]
+    unknown = sorted(given.keys() - set(known))
+    if unknown:
+        raise TrunklineError(f"mode lora has no setting {unknown[0]!r}", expected="some of " + ", ".join(known))
+    settings = LoraSettings(**given)
+    there = {target for place in model.bundle.manifest.lora_targets for target in LORA_TARGETS[place]}
+    if "targets" not in given:
+        settings = replace(settings, targets=tuple(target for target in settings.targets if target in there))
+    missing = set(settings.targets) - there
+    if missing or not there:
+        raise TrunklineError(
+            f"LoRA on {', '.join(sorted(missing)) or 'no linear layer'}",
+            expected=f"some of {', '.join(sorted(there))}, for which the bundle's graphs have inputs",
+            todo="Name these as targets, or export the bundle with more LoRA targets",
+        )
+    return settings
 
-    def __init__(self, lora: LoraAdapter, head: Head) -> None:
-        super().__init__()
-        self.lora = lora
-        self.weight = nn.Parameter(torch.from_numpy(np.ascontiguousarray(head.weight.T)))
-        self.bias = nn.Parameter(torch.from_numpy(head.bias.copy()))
 
-    def forward(self, encoder: Encoder, batch: TokenBatch, states: Tensor) -> Tensor:
-        """[units, width] features from the states at the fork."""
-        return batch.pool(encoder.read(states, batch, self.lora))
+def _summary(fitted: FittedHead) -> dict[str, Any]:
+    record = fitted.record()
+    return {"log_loss": record["log_loss"], "scores": record["scores"]}
+
+
+def _encoder(model: Model) -> Encoder:
+    """That of the model's bundle, or where it has no weights for torch the default encoder if it is of that."""
+    manifest = model.bundle.manifest
+    if not manifest.checkpoint:
+        default = load_any("default", fork=manifest.encoder.fork, max_length=manifest.encoder.max_length)
+        if default.backbone == manifest.backbone:
+            return default.encoder
+    return bundle_encoder(model.bundle)
