@@ -90,7 +90,7 @@ def test_the_discriminant_is_that_of_scikit_learn(n_units: int, shrinkage: float
     units = Units.of(features, targets, 3)
     masks = np.ones((2, n_units), np.float32)
     masks[1, ::4] = 0
-    found = discriminant(units, masks, 30, shrinkage)
+    found = discriminant(units, masks, shrinkage)
     for fold, mask in enumerate(masks):
         kept = mask > 0
         # theirs takes the mean of the variances of these rows, standardised on all
@@ -101,7 +101,7 @@ def test_the_discriminant_is_that_of_scikit_learn(n_units: int, shrinkage: float
 def test_one_unit_of_each_label_makes_a_discriminant_of_their_places() -> None:
     features = np.random.default_rng(0).normal(size=(3, 10)).astype(np.float32)
     units = Units.of(features, np.arange(3), 3)
-    head = units.head(discriminant(units, np.ones((1, 3), np.float32), 10), 0)
+    head = units.head(discriminant(units, np.ones((1, 3), np.float32)), 0)
     assert (said(head, features).argmax(1) == np.arange(3)).all()
 
 
@@ -124,7 +124,7 @@ def test_labels_without_an_example_never_win(present: tuple[int, ...], kind: str
     features = (np.eye(5)[targets] + rng.normal(size=(50, 5)) * 0.1).astype(np.float32)
     units, masks = Units.of(features, targets, 5), np.ones((1, 50), np.float32)
     covariance = ((np.eye(5) + 1) / 2).astype(np.float32)
-    solution = regression(units, masks, 1.0, covariance) if kind == "regression" else discriminant(units, masks, 5)
+    solution = regression(units, masks, 1.0, covariance) if kind == "regression" else discriminant(units, masks)
     head = units.head(solution, 0)
     assert (said(head, features).argmax(1) == targets).all()
     assert set(said(head, rng.normal(size=(500, 5)).astype(np.float32) * 100).argmax(1)) <= set(present)
@@ -171,7 +171,7 @@ def test_features_that_were_trained_on_these_units_make_no_certainty_without_bou
     targets = np.arange(8) % 2
     features = places[targets] + np.random.default_rng(1).normal(size=(8, 384)).astype(np.float32) * 1e-3
     units = Units.of(features, targets, 2)
-    head = units.head(discriminant(units, np.ones((1, 8), np.float32), 384), 0)
+    head = units.head(discriminant(units, np.ones((1, 8), np.float32)), 0)
     logits = features @ head.weight + head.bias
     assert (logits.argmax(1) == targets).all()
     assert np.abs(np.diff(logits, axis=1)).max() < 1e5

@@ -20,11 +20,10 @@ from torch.nn import functional as F
 
 from trunkline.bundle.lora import LORA_TARGETS
 from trunkline.bundle.parts import Head, Task, read_task, task_bytes
-from trunkline.config import AdapterSection
 from trunkline.encoder.bundle_files import bundle_encoder, load_any
 from trunkline.encoder.encoder import Encoder, TokenBatch
 from trunkline.encoder.features import Branch, Features, TrunkStates, branch_features
-from trunkline.encoder.lora import LoraAdapter, adapter_arrays, lora_config, lora_from_arrays
+from trunkline.encoder.lora import LoraAdapter, LoraConfig, adapter_arrays, lora_from_arrays
 from trunkline.errors import TrunklineError
 from trunkline.heads.fit import FittedHead, LabelledFeatures, convex_heads, cross_validate, finish, fit_head, logits_of
 from trunkline.tasks import Family, Labels, get_family
@@ -119,13 +118,10 @@ def fit_lora(
         family: Its family.
         parts: Train and dev examples.
         only_if_better: Whether the LoRA is kept only if it has less held-out log loss than the head alone.
-        settings: Of `LoraSettings`.
+        settings: Of `LoraSettings`; raises TrunklineError for an unknown one.
 
     Returns:
         The task, and how it was chosen.
-
-    Raises:
-        TrunklineError: An unknown setting, or no weights for torch.
     """
     asked = _settings(model, settings)
     examples, kind = [*parts[0], *parts[1]], get_family(family)
@@ -138,21 +134,14 @@ def fit_lora(
     data, texts = model.labelled(examples, family, units, labels)
     tuned = tune_lora(encoder, lora, kind, data, texts, labels, n_dev=len(parts[1]), settings=asked)
     before, after = tuned.before.log_loss, tuned.fitted.log_loss
+    frozen, found = tuned.before.record(), tuned.fitted.record()
     if only_if_better and (before is None or after is None or before <= after):
         task, chosen = model._fit_head(name, family, parts, asked.seed, class_weight=asked.class_weight)
-        return task, {**chosen, "lora": _summary(tuned.fitted)}
-    chosen = {**tuned.fitted.record(), "head": _summary(tuned.before), **settings}
+        return task, {**chosen, "lora": {key: found[key] for key in ("log_loss", "scores")}}
+    chosen = {**found, "head": {key: frozen[key] for key in ("log_loss", "scores")}, **settings}
     info = {"mode": "lora", "examples": len(parts[0]), "cross_validation": chosen, "engine": "torch"}
-    content = task_bytes(
-        manifest,
-        family,
-        labels,
-        tuned.fitted.head,
-        units=units,
-        lora=adapter_arrays(tuned.lora),
-        alpha=tuned.lora.config.alpha,
-        info=info,
-    )
+    arrays, alpha, head = adapter_arrays(tuned.lora), tuned.lora.config.alpha, tuned.fitted.head
+    content = task_bytes(manifest, family, labels, head, units=units, lora=arrays, alpha=alpha, info=info)
     return read_task(content, manifest, name), chosen
 
 
@@ -279,9 +268,11 @@ def _starting(task: _Task) -> LoraAdapter:
     """A copy of the primary adapter, or a new adapter that changes nothing yet."""
     if task.primary is not None:
         return copy.deepcopy(task.primary).requires_grad_(True)
-    rank, targets, config = task.settings.rank, task.settings.targets, task.encoder.config
-    section = AdapterSection.model_validate({"rank": rank, "alpha": 2.0 * rank, "targets": targets})
-    return LoraAdapter(lora_config(section, config, task.encoder.fork), config)
+    encoder, rank = task.encoder, task.settings.rank
+    layers = tuple(range(encoder.fork, encoder.config.n_layers))
+    config = LoraConfig(rank, 2.0 * rank, task.settings.targets, layers)
+    config.check(encoder.config, encoder.fork)
+    return LoraAdapter(config, encoder.config)
 
 
 def _settings(model: Model, given: dict[str, Any]) -> LoraSettings:
@@ -302,11 +293,6 @@ def _settings(model: Model, given: dict[str, Any]) -> LoraSettings:
             todo="Name these as targets, or export the bundle with more LoRA targets",
         )
     return settings
-
-
-def _summary(fitted: FittedHead) -> dict[str, Any]:
-    record = fitted.record()
-    return {"log_loss": record["log_loss"], "scores": record["scores"]}
 
 
 def _encoder(model: Model) -> Encoder:

@@ -13,12 +13,10 @@ import numpy.typing as npt
 
 from trunkline.bundle.parts import Head, as_stored
 from trunkline.errors import TrunklineError
-from trunkline.heads.linear import Solution, Units, discriminant, factors, log_losses, regression
+from trunkline.heads.linear import FloatArray, IntArray, Solution, Units, discriminant, factors, log_losses, regression
 from trunkline.tasks.base import Family, Labels, Scored, Scores, Transitions, WordedText
 from trunkline.tasks.classification import softmax
 
-FloatArray = npt.NDArray[np.float32]
-IntArray = npt.NDArray[np.int64]
 PENALTIES = (0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
 """scikit-learn's C, from strong to weak."""
 
@@ -76,11 +74,6 @@ class Folds:
     def order(self) -> list[int]:
         """All held-out examples, fold by fold."""
         return [number for numbers in self.held_out for number in numbers]
-
-    def judged(self, logits: FloatArray) -> tuple[FloatArray, IntArray]:
-        """Logits, of all held-out units, and targets of those whose label is trained on."""
-        known = self.targets >= 0
-        return logits[known], self.targets[known]
 
 
 Member = tuple[Head, FloatArray]
@@ -154,29 +147,28 @@ def fit_head(
     Raises:
         TrunklineError: An unknown class weight, or one for another family.
     """
-    count, width = len(data.examples), data.features[0].shape[1]
+    count = len(data.examples)
     folds = cross_validate(family, data, n_dev, seed=seed)
     units, example = _units(data, range(count), len(labels))
     whole = _weights(family, units, example < count - n_dev, class_weight)[None]
     masks = np.concatenate([whole * np.isin(example, numbers) for numbers in folds.trained])
-    covariance, path = family.label_covariance(labels), dict[float, Solution]()
+    known, covariance, path = folds.targets >= 0, family.label_covariance(labels), dict[float, Solution]()
 
     def held_out(solution: Solution) -> FloatArray:
         parts = [([data.features[n] for n in rows], units.head(solution, f)) for f, rows in enumerate(folds.held_out)]
         return np.concatenate([logits_of(head, features) for features, head in parts])
 
     def losses(penalty: float) -> npt.NDArray[np.float64]:
-        near = min(path, key=lambda other: abs(np.log(other / penalty)), default=None)
-        start = None if near is None else path[near]
+        start = path[min(path, key=lambda other: abs(np.log(other / penalty)))] if path else None
         path[penalty] = regression(units, masks, penalty, covariance, start=start, tolerance=LOOSE)
-        x, y = folds.judged(held_out(path[penalty]))
+        x, y = held_out(path[penalty])[known], folds.targets[known]
         return log_losses(x * np.float32(factors([x], y)[0]), y) if len(y) else np.zeros(0)
 
     penalty = _climb(sorted(penalties), losses)
     found = path[penalty]
     start = Solution(found.weight.mean(axis=0, keepdims=True), found.bias.max(axis=0, keepdims=True))
     last = regression(units, whole, penalty, covariance, start=start)
-    pairs = [(last, found), (discriminant(units, whole, width), discriminant(units, masks, width))]
+    pairs = [(last, found), (discriminant(units, whole), discriminant(units, masks))]
     members = [(units.head(one), held_out(others)) for one, others in pairs]
     return finish(family, data, labels, folds, members, penalty, n_dev)
 
@@ -193,8 +185,7 @@ def convex_heads(
     units, _ = _units(data, numbers, len(labels))
     weights = _weights(family, units, np.ones(len(units.y), dtype=bool), class_weight)[None]
     first = regression(units, weights, penalty, family.label_covariance(labels))
-    second = discriminant(units, weights, data.features[0].shape[1])
-    return [units.head(found) for found in (first, second)]
+    return [units.head(found) for found in (first, discriminant(units, weights))]
 
 
 def logits_of(head: Head, features: Sequence[FloatArray]) -> FloatArray:
@@ -216,8 +207,8 @@ def finish(
     Arguments as for `fit_head`; features are only asked for where no unit can be judged. Members are the regression or
     LoRA, and the discriminant if there is one; the penalty is for the record.
     """
-    heads = [head for head, _ in members]
-    judged, y = [folds.judged(logits)[0] for _, logits in members], folds.targets[folds.targets >= 0]
+    heads, known = [head for head, _ in members], folds.targets >= 0
+    judged, y = [logits[known] for _, logits in members], folds.targets[known]
     found = factors(judged if len(y) else [logits_of(head, data.features) for head in heads], y)
     chances = softmax(_sum(found, [logits for _, logits in members]))
     weight, scores, guessed = _best_transitions(family, data, labels, folds, chances)
@@ -243,15 +234,15 @@ def cross_validate(
     family: Family, data: LabelledFeatures, n_dev: int = 0, *, folds: int | None = None, seed: int = 0
 ) -> Folds:
     """Stratified folds of all examples, or the one that holds out the dev part, which comes last."""
-    count, everything = len(data.examples), range(len(data.examples))
+    everything = range(len(data.examples))
+    fold = np.full(len(everything), -1)
     if n_dev:
-        fold = np.repeat([-1, 0], [count - n_dev, n_dev])
+        fold[-n_dev:] = 0
     else:
-        if folds is None:
-            size = sum(map(len, data.targets)) * len({label for row in data.targets for label in row})
-            folds = next(number for most, number in FOLDS if size <= most)
+        size = sum(map(len, data.targets)) * len({label for row in data.targets for label in row})
+        count = folds or next(number for most, number in FOLDS if size <= most)
         classes = [family.classes(example) for example in data.examples]
-        fold = stratified_folds([text for text, _ in data.texts], classes, folds, seed)
+        fold = stratified_folds([text for text, _ in data.texts], classes, count, seed)
     held_out = [np.flatnonzero(fold == number).tolist() for number in np.unique(fold[fold >= 0])]
     trained = [sorted(set(everything) - set(numbers)) for numbers in held_out]
     targets = [np.zeros(0, np.int64)]
@@ -267,16 +258,14 @@ def stratified_folds(texts: Sequence[str], classes: Sequence[set[str]], count: i
 
     Examples of rare classes are dealt out first, each to the fold that has fewest of its rarest class (iterative
     stratification, Sechidis et al. 2011), of equal ones to the one with fewest of its other classes, then to the
-    smaller one.
+    smaller one. Texts that differ only in case and blanks get one fold, as they would leak into each other; of fewer
+    different texts there are fewer folds.
 
     Args:
-        texts: Texts that differ only in case and blanks get one fold, as they would leak into each other.
-        classes: The classes of each example; several or none for a sentence with entities.
-        count: Number of folds; fewer are used if there are fewer different texts.
+        texts: Of the examples.
+        classes: Of each example; several or none for a sentence with entities.
+        count: Number of folds.
         seed: Order of examples that are equal in all this.
-
-    Returns:
-        [examples].
     """
     groups: dict[str, list[int]] = {}
     for number, text in enumerate(texts):

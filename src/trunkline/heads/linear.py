@@ -40,18 +40,13 @@ LEAST = 0.25
 _BLOCK = 2**18
 """Most logits that one look at the loss works on at a time: 1 MB, which stays in a core's cache."""
 
-_MEMORY = 10
-"""Steps that L-BFGS remembers."""
+_MEMORY, _MOST = 10, 300
+"""Steps that L-BFGS remembers, and takes at most."""
 
 
 @dataclass(frozen=True, slots=True)
 class Solution:
-    """Heads of some folds in the coordinates of `Units`.
-
-    Attributes:
-        weight: [folds, labels, axes].
-        bias: [folds, labels].
-    """
+    """Heads of some folds in the coordinates of `Units`: `weight` [folds, labels, axes] and `bias` [folds, labels]."""
 
     weight: FloatArray
     bias: FloatArray
@@ -117,7 +112,6 @@ def regression(
     *,
     start: Solution | None = None,
     tolerance: float = TOLERANCE,
-    iterations: int = 300,
 ) -> Solution:
     """Multinomial logistic regression with L2 penalty for each fold, by L-BFGS on all folds at once.
 
@@ -134,7 +128,6 @@ def regression(
             definite, mean variance 1. By default the identity: weights of labels have nothing in common.
         start: Where the search starts; by default at the shares of labels.
         tolerance: As `TOLERANCE`.
-        iterations: Most steps.
     """
     shares, total = units.shares(masks), masks.sum(axis=1, dtype=np.float64)
     # Two classes are one logistic regression to scikit-learn, whose weights are the difference of ours.
@@ -142,7 +135,9 @@ def regression(
     curvature = np.maximum((shares * (1 - shares)).sum(axis=1) / np.maximum((shares > 0).sum(axis=1), 1), 1e-6)
     rows = 1 / np.sqrt(curvature[:, None] * units.variances + strength[:, None])
     scale = np.column_stack([rows, 1 / np.sqrt(curvature)]).astype(np.float32)[:, None]
-    root, inverse = _roots(covariance, units.n_labels)
+    values, vectors = np.linalg.eigh(np.eye(units.n_labels) if covariance is None else covariance.astype(np.float64))
+    both_ways = ((vectors * power) @ vectors.T for power in (np.sqrt(values), 1 / np.sqrt(values)))
+    root, inverse = (part.astype(np.float32) for part in both_ways)
     shape = (len(masks), units.n_labels, units.x.shape[1])
 
     def unpack(flat: FloatArray) -> tuple[FloatArray, Solution]:
@@ -162,17 +157,7 @@ def regression(
     bias = np.where(shares > 0, start.bias, ABSENT)
     first = (np.concatenate([inverse @ start.weight, bias[..., None]], axis=2) / scale).astype(np.float32)
     with one_thread():
-        return unpack(_lbfgs(loss, first.reshape(len(masks), -1), tolerance, iterations))[1]
-
-
-def _roots(covariance: FloatArray | None, n_labels: int) -> tuple[FloatArray, FloatArray]:
-    """The root of a covariance and its inverse."""
-    if covariance is None:
-        return (np.eye(n_labels, dtype=np.float32),) * 2
-    values, vectors = np.linalg.eigh(covariance.astype(np.float64))
-    parts = ((vectors * power) @ vectors.T for power in (np.sqrt(values), 1 / np.sqrt(values)))
-    root, inverse = (np.asarray(part, np.float32) for part in parts)
-    return root, inverse
+        return unpack(_lbfgs(loss, first.reshape(len(masks), -1), tolerance))[1]
 
 
 def mean_loss(units: Units, masks: FloatArray, heads: Solution) -> tuple[DoubleArray, FloatArray, FloatArray]:
@@ -201,9 +186,7 @@ def mean_loss(units: Units, masks: FloatArray, heads: Solution) -> tuple[DoubleA
     return total / count[:, 0], by_weight.reshape(shape) / count[..., None], by_bias.reshape(folds, labels) / count
 
 
-def _lbfgs(
-    loss: Callable[[FloatArray], tuple[DoubleArray, FloatArray]], z: FloatArray, tolerance: float, most: int
-) -> FloatArray:
+def _lbfgs(loss: Callable[[FloatArray], tuple[DoubleArray, FloatArray]], z: FloatArray, tolerance: float) -> FloatArray:
     """Minimises independent problems, [problems, parameters], all in the same steps (Nocedal and Wright, 7.4).
 
     Each has its own directions and step lengths (backtracking until the loss falls enough, Armijo).
@@ -214,7 +197,7 @@ def _lbfgs(
 
     value, gradient = loss(z)
     history: list[tuple[FloatArray, FloatArray, FloatArray]] = []
-    for _ in range(most):
+    for _ in range(_MOST):
         if not z.size or np.abs(gradient).max() < tolerance:
             break
         direction, weights = -gradient, []
@@ -247,16 +230,11 @@ def _lbfgs(
     return z
 
 
-def discriminant(units: Units, masks: FloatArray, width: int, shrinkage: float = SHRINKAGE) -> Solution:
+def discriminant(units: Units, masks: FloatArray, shrinkage: float = SHRINKAGE) -> Solution:
     """Linear discriminant analysis with a shrunk covariance for each fold, as scikit-learn's with solver `lsqr`.
 
-    Labels count by their shares.
-
-    Args:
-        units: The units.
-        masks: As for `regression`.
-        width: Of the raw features, over which the mean variance is taken.
-        shrinkage: Share of the identity, times the mean variance, in the covariance.
+    Labels count by their shares. `shrinkage` is the share of the identity, times the mean variance of raw features, in
+    the covariance; the rest is as for `regression`.
     """
     shares = units.shares(masks)
     weights, biases = [], []
@@ -268,7 +246,7 @@ def discriminant(units: Units, masks: FloatArray, width: int, shrinkage: float =
             rest = (units.x - means.astype(np.float32)[units.y]) * np.sqrt(mask)[:, None]
             within = (rest.T @ rest).astype(np.float64) / count.sum()
             # One unit a label, or features that were trained on these units, say nothing of the spread within labels.
-            level = max(shrinkage * np.trace(within) / width, NARROWEST)
+            level = max(shrinkage * np.trace(within) / len(units.mean), NARROWEST)
             shrunk = (1 - shrinkage) * within + level * np.eye(units.x.shape[1])
             weight = np.linalg.solve(shrunk, means.T).T
             weights.append(weight)
@@ -293,8 +271,9 @@ def factors(members: Sequence[FloatArray], targets: IntArray) -> list[float]:
     found = even = np.full(len(members), 1 / len(members))
     if len(targets):
         scaled = np.stack([part / np.float32(spread) for part, spread in zip(members, spreads, strict=True)])
-        loss, gradient, curvature = _objective(scaled, targets, found, even)
+        state = _objective(scaled, targets, found, even)
         for _ in range(50):
+            loss, gradient, curvature = state
             free = (found > LEAST * even) | (gradient < 0)
             step = np.zeros_like(found)
             step[free] = -np.linalg.solve(curvature[np.ix_(free, free)], gradient[free])
@@ -304,10 +283,9 @@ def factors(members: Sequence[FloatArray], targets: IntArray) -> list[float]:
                 if tried[0] <= loss or np.abs(step).max() < 1e-6:
                     break
                 step /= 2
-            done = tried[0] > loss - 1e-9 * abs(loss)
             if tried[0] < loss:
-                found, (loss, gradient, curvature) = new, tried
-            if done:
+                found, state = new, tried
+            if tried[0] > loss - 1e-9 * abs(loss):
                 break
     return [float(factor / spread) for factor, spread in zip(found, spreads, strict=True)]
 
