@@ -20,7 +20,7 @@ import numpy.typing as npt
 import torch
 import typer
 
-import trunkline.samples
+from trunkline import samples
 from trunkline.bundle.files import Bundle, open_bundle
 from trunkline.encoder.encoder import Encoder
 from trunkline.encoder.resolve import resolve
@@ -55,7 +55,7 @@ def load_source() -> Source:
 
 def sample_texts(part: Literal["train", "test"]) -> list[str]:
     """The texts of one part of the shipped samples; the calibration reads `train`, so `test` is there to judge it."""
-    folder = Path(trunkline.samples.__file__).with_name("tasks")
+    folder = samples.FOLDER / "tasks"
     texts: list[str] = []
     for path in folder.glob(f"*-{part}.jsonl"):
         texts += [json.loads(line)["text"] for line in path.read_text("utf-8").splitlines()]

@@ -23,14 +23,7 @@ _HOMES = {
     "load": "trunkline.model",
 }
 
-__all__ = [
-    "Model",
-    "TrunklineError",
-    "__version__",
-    "export_peft",
-    "import_peft",
-    "load",
-]
+__all__ = ["Model", "TrunklineError", "__version__", "export_peft", "import_peft", "load"]
 
 
 def __getattr__(name: str) -> Any:

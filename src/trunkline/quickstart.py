@@ -7,15 +7,13 @@ import shutil
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
-from trunkline import ui
+from trunkline import samples, ui
 from trunkline.data.load import load_examples
-from trunkline.model import Model, load
+from trunkline.model import load
 
-HERE = Path(__file__).parent
-SAMPLES = HERE / "samples"
-RECIPE = HERE / "recipes" / "quickstart.yaml"
+SAMPLES = samples.FOLDER
+RECIPE = Path(__file__).parent / "recipes" / "quickstart.yaml"
 TASKS = {"events": "jsonl", "orders": "jsonl", "intents": "csv", "triage": "csv"}
 """Name -> ending of the sample's files."""
 
@@ -39,7 +37,8 @@ def quickstart(folder: Path) -> None:
     ui.say("1 of 3: four tasks from few labels on the default encoder")
     bot = folder / "few-labels"
     before = _fitted(bot, None)
-    _show(load(bot))
+    predictions = load(bot).predict(NEW_SENTENCES)
+    ui.print_predictions({"text": text, "tasks": row} for text, row in zip(NEW_SENTENCES, predictions, strict=True))
     if importlib.util.find_spec("torch") is None:
         ui.say("pre-finetuning needs torch: pip install 'trunkline[train]', then run this again")
         _next_steps(bot)
@@ -54,7 +53,7 @@ def quickstart(folder: Path) -> None:
 
 
 def _fitted(bundle: Path, source: Path | None) -> dict[str, Mapping[str, float]]:
-    """The four tasks in a bundle; test scores by task."""
+    """The four tasks in a bundle, fitted where they are not there yet; test scores by task."""
     model = load(bundle if (bundle / "manifest.json").is_file() else source)
     for name, ending in TASKS.items():
         if name not in model.tasks:
@@ -77,14 +76,6 @@ def _prefinetuned(folder: Path) -> Path:
         return prefinetune(recipe, folder / "run", report, finder=FileFinder(SAMPLES))
 
 
-def _show(model: Model) -> None:
-    predictions = model.predict(NEW_SENTENCES)
-    rows: list[dict[str, Any]] = [
-        {"text": text, "tasks": found} for text, found in zip(NEW_SENTENCES, predictions, strict=True)
-    ]
-    ui.print_predictions(rows)
-
-
 def _next_steps(bundle: Path) -> None:
     ui.console.print("\nThree commands to try next:", style="bold")
     for command in (
@@ -92,7 +83,7 @@ def _next_steps(bundle: Path) -> None:
         f"evaluate {bundle} --task intents --data {SAMPLES / 'tasks' / 'intents-test.csv'}",
         f"fit mine --train my.csv --out {bundle}",
     ):
-        ui.console.print(f"  {_program()} {command}", highlight=False, soft_wrap=True)
+        ui.console.print(f"  {_program()} {command}", soft_wrap=True)
 
 
 def _program() -> str:

@@ -27,8 +27,7 @@ class FitReport:
         examples: Numbers of `train`, `dev` and `test` examples.
         cross_validation: `scores` on held-out folds (or on dev), `log_loss`, and the settings that were chosen.
         test: Scores on test; empty without one.
-        engine: What computed the features.
-        precision: Of the engine's weights.
+        engine: What computed the features, with weights of this `precision`.
         bytes: Size of the task's file.
         seconds: Wall time of the fit.
         replaced: Cross-validated scores of the task that was replaced, if there was one.
@@ -91,12 +90,13 @@ class Evaluation:
             for column, answers in (("right", truth & guess), ("predicted", guess), ("gold", truth)):
                 rows.update((column, answer[-1]) for answer in answers)
             if family.name == "classification":
-                confusion.setdefault(*_only(truth), Counter())[_only(guess)[0]] += 1
+                confusion.setdefault(min(truth)[-1], Counter())[min(guess)[-1]] += 1
             if truth != guess:
-                wrong.append({"text": example.text, "gold": _plain(truth), "predicted": _plain(guess)})
-        seen = {label for _, label in rows}
-        known = set(labels) if family.name != "qa" else {label for _, label in rows}
-        unknown = sorted({label for column, label in rows if column == "gold"} - known)
+                gold, found = ([list(answer) for answer in sorted(answers)] for answers in (truth, guess))
+                wrong.append({"text": example.text, "gold": gold, "predicted": found})
+        # The answers of question answering are no labels.
+        seen = {label for _, label in rows} if family.name != "qa" else set()
+        unknown = sorted({label for column, label in rows if column == "gold" and label in seen} - set(labels))
         return Evaluation(
             task=name,
             family=family.name,
@@ -111,7 +111,7 @@ class Evaluation:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON; a number that is not finite is null."""
-        return finite(dataclasses.asdict(self))
+        return dict(finite(dataclasses.asdict(self)))
 
 
 def finite(value: Any) -> Any:
@@ -119,20 +119,8 @@ def finite(value: Any) -> Any:
     return json.loads(json.dumps(value), parse_constant=lambda name: None)
 
 
-def _only(answers: frozenset[Any]) -> tuple[str]:
-    return (next(iter(answers))[-1],)
-
-
-def _plain(answers: frozenset[Any]) -> list[list[Any]]:
-    return [list(answer) for answer in sorted(answers)]
-
-
 def _row(rows: Mapping[tuple[str, str], int], label: str) -> dict[str, float]:
     right, predicted, gold = (rows.get((column, label), 0) for column in ("right", "predicted", "gold"))
-    return {
-        "precision": right / max(predicted, 1),
-        "recall": right / max(gold, 1),
-        "f1": 2 * right / max(predicted + gold, 1),
-        "support": gold,
-        "predicted": predicted,
-    }
+    f1 = 2 * right / max(predicted + gold, 1)
+    precision, recall = right / max(predicted, 1), right / max(gold, 1)
+    return {"precision": precision, "recall": recall, "f1": f1, "support": gold, "predicted": predicted}

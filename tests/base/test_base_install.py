@@ -18,7 +18,7 @@ if importlib.util.find_spec("torch"):
     pytest.skip("for the environment of `make test-base`, which has no torch", allow_module_level=True)
 
 import trunkline
-from trunkline.samples import folder
+from trunkline.samples import FOLDER
 
 PROGRAM = Path(sys.executable).with_name("trunkline")
 TEXTS = ["where is my parcel?", "my package has not come", "give me my money back", "i want a refund"]
@@ -88,7 +88,7 @@ def test_what_needs_an_extra_names_it(tmp_path: Path) -> None:
 
 
 def test_the_samples_are_there() -> None:
-    assert (folder() / "tasks" / "intents-train.csv").is_file()
+    assert (FOLDER / "tasks" / "intents-train.csv").is_file()
 
 
 def test_importing_takes_less_than_a_fifth_of_a_second() -> None:

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trunkline.samples import folder
+from trunkline.samples import FOLDER
 from trunkline.text.words import WORDS_VERSION, char_classes, split_words, word_table
 
 PLAIN = re.compile(r"[^\W\d_]+|\d+|[^\w\s]|_")
@@ -125,7 +125,7 @@ def test_words_of_ascii_are_runs_of_letters_runs_of_digits_and_single_symbols(te
 def test_words_of_the_shipped_samples() -> None:
     lines = [
         line
-        for path in sorted(folder().rglob("*"))
+        for path in sorted(FOLDER.rglob("*"))
         if path.suffix in (".jsonl", ".csv", ".tsv", ".conll", ".txt")
         for line in path.read_text(encoding="utf-8").splitlines()
     ]

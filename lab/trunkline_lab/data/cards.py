@@ -23,7 +23,7 @@ from trunkline_lab.data.resplit import Resplit, divide
 
 DATA_VARIABLE = "TRUNKLINE_DATA"
 
-_PACKAGE = samples.folder().parent
+_PACKAGE = samples.FOLDER.parent
 CARDS = Path(__file__).resolve().parent / "cards"
 """The folder of the cards that come with the lab."""
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from typer import Argument, Option
 
 from trunkline.cli.tasks import JsonFlag, app, print_json
 from trunkline.errors import TrunklineError
@@ -19,9 +20,9 @@ bundle_app = typer.Typer(
 )
 app.add_typer(bundle_app, name="bundle")
 
-BundleArgument = Annotated[Path, typer.Argument(help="A bundle's folder.")]
-SignOption = Annotated[Path | None, typer.Option(help="File with an Ed25519 private key; signs the bundle again.")]
-OutOption = Annotated[Path, typer.Option(help="A new or empty folder.")]
+BundleArgument = Annotated[Path, Argument(help="A bundle's folder.")]
+SignOption = Annotated[Path | None, Option(help="File with an Ed25519 private key; signs the bundle again.")]
+OutOption = Annotated[Path, Option(help="A new or empty folder.")]
 
 
 @bundle_app.command("show")
@@ -40,9 +41,9 @@ def show(bundle: BundleArgument, as_json: JsonFlag = False) -> None:
 @bundle_app.command("add")
 def add(
     bundle: BundleArgument,
-    name: Annotated[str, typer.Argument(help="The task's name.")],
-    file: Annotated[Path, typer.Argument(help="A task's file, of a bundle of the same encoder.")],
-    replace: Annotated[bool, typer.Option("--replace", help="Replace a task of this name.")] = False,
+    name: Annotated[str, Argument(help="The task's name.")],
+    file: Annotated[Path, Argument(help="A task's file, of a bundle of the same encoder.")],
+    replace: Annotated[bool, Option("--replace", help="Replace a task of this name.")] = False,
     sign: SignOption = None,
 ) -> None:
     """Add a task's file to a bundle.
@@ -57,7 +58,7 @@ def add(
 
 @bundle_app.command("remove")
 def remove(
-    bundle: BundleArgument, name: Annotated[str, typer.Argument(help="The task's name.")], sign: SignOption = None
+    bundle: BundleArgument, name: Annotated[str, Argument(help="The task's name.")], sign: SignOption = None
 ) -> None:
     """Take a task out of a bundle.
 
@@ -72,8 +73,8 @@ def remove(
 @bundle_app.command("sign")
 def sign_command(
     bundle: BundleArgument,
-    key: Annotated[Path, typer.Option(help="File with an Ed25519 private key.")],
-    new_key: Annotated[bool, typer.Option("--new-key", help="Make the key; the file must not be there yet.")] = False,
+    key: Annotated[Path, Option(help="File with an Ed25519 private key.")],
+    new_key: Annotated[bool, Option("--new-key", help="Make the key; the file must not be there yet.")] = False,
 ) -> None:
     """Sign a bundle; prints the public key that verifies it.
 
@@ -99,9 +100,7 @@ def sign_command(
 @bundle_app.command("verify")
 def verify(
     bundle: BundleArgument,
-    public_key: Annotated[
-        str | None, typer.Option(help="Ed25519 public key in hexadecimal digits, or its file.")
-    ] = None,
+    public_key: Annotated[str | None, Option(help="Ed25519 public key in hexadecimal digits, or its file.")] = None,
 ) -> None:
     """Check every file of a bundle, and its signature if a key is given.
 
@@ -122,7 +121,7 @@ def verify(
 
 @bundle_app.command("convert")
 def convert(
-    bundle: Annotated[Path, typer.Argument(help="The folder of a bundle of an earlier format.")], out: OutOption
+    bundle: Annotated[Path, Argument(help="The folder of a bundle of an earlier format.")], out: OutOption
 ) -> None:
     """Make a bundle of this version's format out of one of an earlier one.
 
@@ -136,8 +135,8 @@ def convert(
 @bundle_app.command("import-peft")
 def import_peft_command(
     bundle: BundleArgument,
-    family: Annotated[str, typer.Argument(help="The family that the adapter is for.")],
-    folder: Annotated[Path, typer.Argument(help="The folder of a PEFT LoRA adapter of the bundle's encoder.")],
+    family: Annotated[str, Argument(help="The family that the adapter is for.")],
+    folder: Annotated[Path, Argument(help="The folder of a PEFT LoRA adapter of the bundle's encoder.")],
     out: OutOption,
 ) -> None:
     """Copy a bundle with a PEFT adapter as a family's primary adapter; needs the extra [train].
@@ -152,7 +151,7 @@ def import_peft_command(
 @bundle_app.command("export-peft")
 def export_peft_command(
     bundle: BundleArgument,
-    family: Annotated[str, typer.Argument(help="The family whose primary adapter is written.")],
+    family: Annotated[str, Argument(help="The family whose primary adapter is written.")],
     out: OutOption,
 ) -> None:
     """Write a family's primary adapter as PEFT reads it; needs the extra [train].

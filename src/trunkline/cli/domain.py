@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
+from typer import Argument, Option
 
 from trunkline.cli.tasks import JsonFlag, SetOption, app, print_json, settings_of
 from trunkline.extras import needs
@@ -17,27 +18,27 @@ label_app = typer.Typer(
 )
 app.add_typer(label_app, name="label")
 
-OutOption = Annotated[Path, typer.Option(help="The .jsonl file to write; its source card goes beside it.")]
-LicenceOption = Annotated[str | None, typer.Option(help="Of the text, for the source card.")]
-TextColumnOption = Annotated[str | None, typer.Option(help="The texts of a table; text by default.")]
+OutOption = Annotated[Path, Option(help="The .jsonl file to write; its source card goes beside it.")]
+LicenceOption = Annotated[str | None, Option(help="Of the text, for the source card.")]
+TextColumnOption = Annotated[str | None, Option(help="The texts of a table; text by default.")]
 
 
 @label_app.command("weak")
 def label_weak(
-    source: Annotated[str, typer.Argument(help="Text: .txt, .md, a folder of them, or .csv, .tsv or .jsonl.")],
-    method: Annotated[str, typer.Option(help="gazetteer or chat.")],
+    source: Annotated[str, Argument(help="Text: .txt, .md, a folder of them, or .csv, .tsv or .jsonl.")],
+    method: Annotated[str, Option(help="gazetteer or chat.")],
     out: OutOption,
     text_column: TextColumnOption = None,
-    limit: Annotated[int | None, typer.Option(help="Label only the first so many sentences.")] = None,
-    drop: Annotated[list[str] | None, typer.Option(help="Leave this concept out; repeatable.")] = None,
+    limit: Annotated[int | None, Option(help="Label only the first so many sentences.")] = None,
+    drop: Annotated[list[str] | None, Option(help="Leave this concept out; repeatable.")] = None,
     licence: LicenceOption = None,
-    gazetteer: Annotated[Path | None, typer.Option(help="gazetteer: table of surface and concept.")] = None,
-    base_url: Annotated[str | None, typer.Option(help="chat: such as http://localhost:8000/v1.")] = None,
-    model: Annotated[str | None, typer.Option(help="chat: the model's name there.")] = None,
-    key_variable: Annotated[str | None, typer.Option(help="chat: environment variable with the key.")] = None,
-    prices: Annotated[str | None, typer.Option(metavar="IN,OUT", help="chat: of a million tokens each.")] = None,
-    cache: Annotated[Path | None, typer.Option(help="chat: file of the answers; beside the output.")] = None,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="chat: send requests without asking.")] = False,
+    gazetteer: Annotated[Path | None, Option(help="gazetteer: table of surface and concept.")] = None,
+    base_url: Annotated[str | None, Option(help="chat: such as http://localhost:8000/v1.")] = None,
+    model: Annotated[str | None, Option(help="chat: the model's name there.")] = None,
+    key_variable: Annotated[str | None, Option(help="chat: environment variable with the key.")] = None,
+    prices: Annotated[str | None, Option(metavar="IN,OUT", help="chat: of a million tokens each.")] = None,
+    cache: Annotated[Path | None, Option(help="chat: file of the answers; beside the output.")] = None,
+    yes: Annotated[bool, Option("--yes", "-y", help="chat: send requests without asking.")] = False,
     settings: SetOption = None,
     as_json: JsonFlag = False,
 ) -> None:
@@ -61,25 +62,21 @@ def label_weak(
 
 @label_app.command("pairs")
 def label_pairs(
-    sources: Annotated[list[Path], typer.Argument(help="Files and folders: .txt, .md, .csv, .tsv, .jsonl.")],
-    method: Annotated[str, typer.Option(help="columns, adjacent, question-answer, title-body or duplicates.")],
+    sources: Annotated[list[Path], Argument(help="Files and folders: .txt, .md, .csv, .tsv, .jsonl.")],
+    method: Annotated[str, Option(help="columns, adjacent, question-answer, title-body or duplicates.")],
     out: OutOption,
-    left_column: Annotated[str | None, typer.Option(help="columns: such as the title.")] = None,
-    right_column: Annotated[str | None, typer.Option(help="columns: such as the body.")] = None,
-    group_column: Annotated[str | None, typer.Option(help="duplicates: the value that rows share.")] = None,
-    conversation_column: Annotated[str | None, typer.Option(help="adjacent: rows that share it are turns.")] = None,
+    left_column: Annotated[str | None, Option(help="columns: such as the title.")] = None,
+    right_column: Annotated[str | None, Option(help="columns: such as the body.")] = None,
+    group_column: Annotated[str | None, Option(help="duplicates: the value that rows share.")] = None,
+    conversation_column: Annotated[str | None, Option(help="adjacent: rows that share it are turns.")] = None,
     text_column: TextColumnOption = None,
-    min_words: Annotated[int | None, typer.Option(help="The shortest side.")] = None,
-    max_words: Annotated[int | None, typer.Option(help="The longest side.")] = None,
-    max_pairs: Annotated[int | None, typer.Option(help="The most pairs of a document or group.")] = None,
-    group_documents: Annotated[
-        bool | None, typer.Option("--group-documents", help="Pairs of one document are no negatives of each other.")
-    ] = None,
-    encoder: Annotated[
-        str | None, typer.Option(help="Keep pairs that this encoder finds again: default, a folder, a bundle.")
-    ] = None,
-    top_k: Annotated[int | None, typer.Option(help="The lowest rank that is kept, with --encoder.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Draws what is drawn.")] = None,
+    min_words: Annotated[int | None, Option(help="The shortest side.")] = None,
+    max_words: Annotated[int | None, Option(help="The longest side.")] = None,
+    max_pairs: Annotated[int | None, Option(help="The most pairs of a document or group.")] = None,
+    group_documents: Annotated[bool | None, Option("--group-documents", help="No negatives within a document.")] = None,
+    encoder: Annotated[str | None, Option(help="Keep pairs that it finds again: default, a folder, a bundle.")] = None,
+    top_k: Annotated[int | None, Option(help="The lowest rank that is kept, with --encoder.")] = None,
+    seed: Annotated[int | None, Option(help="Draws what is drawn.")] = None,
     licence: LicenceOption = None,
     settings: SetOption = None,
     as_json: JsonFlag = False,
@@ -104,7 +101,7 @@ def _with_settings(given: Mapping[str, Any], settings: list[str] | None, methods
         raise typer.BadParameter(
             f"{method!r}{nearest(method, methods)} (known: {', '.join(methods)})", param_hint="--method"
         )
-    found = settings_of(settings, dict.fromkeys(methods[method].model_fields))
+    found = settings_of(settings, methods[method].model_fields)
     return {**{key: value for key, value in given.items() if value not in (None, [])}, **found}
 
 
@@ -116,11 +113,9 @@ app.add_typer(prefinetune_app, name="prefinetune")
 
 @prefinetune_app.command("run")
 def run(
-    recipe: Annotated[Path, typer.Argument(help="A recipe in YAML; one with the family text trains a masked LM.")],
-    out: Annotated[Path | None, typer.Option(help="The run's folder; runs/NAME by default.")] = None,
-    seed: Annotated[
-        int | None, typer.Option(help="Instead of the recipe's; the default folder is runs/NAME-SEED.")
-    ] = None,
+    recipe: Annotated[Path, Argument(help="A recipe in YAML; one with the family text trains a masked LM.")],
+    out: Annotated[Path | None, Option(help="The run's folder; runs/NAME by default.")] = None,
+    seed: Annotated[int | None, Option(help="Instead of the recipe's; the default folder is runs/NAME-SEED.")] = None,
 ) -> None:
     """Pre-finetune an encoder by a recipe; run it again to go on after an interruption.
 
@@ -143,14 +138,12 @@ def run(
 
 @prefinetune_app.command("merge")
 def merge(
-    bundles: Annotated[list[Path], typer.Argument(help="Bundles that started from the same encoder; one is scaled.")],
-    out: Annotated[Path, typer.Option(help="Folder of the merged bundle.")],
-    base: Annotated[str, typer.Option(help="The encoder that they started from.")] = "default",
-    method: Annotated[Literal["average", "ties"], typer.Option(help="Average the task vectors, or TIES.")] = "average",
-    scale: Annotated[float, typer.Option(help="Factor on the merged task vector.")] = 1.0,
-    density: Annotated[
-        float, typer.Option(help="Share of each task vector that ties keeps, above 0 and up to 1.")
-    ] = 0.2,
+    bundles: Annotated[list[Path], Argument(help="Bundles that started from the same encoder; one is scaled.")],
+    out: Annotated[Path, Option(help="Folder of the merged bundle.")],
+    base: Annotated[str, Option(help="The encoder that they started from.")] = "default",
+    method: Annotated[Literal["average", "ties"], Option(help="Average the task vectors, or TIES.")] = "average",
+    scale: Annotated[float, Option(help="Factor on the merged task vector.")] = 1.0,
+    density: Annotated[float, Option(help="Share of each task vector that ties keeps, above 0 and up to 1.")] = 0.2,
 ) -> None:
     """Merge the encoders of bundles that were pre-finetuned one family each, or go back a part of one's way (WiSE-FT).
 

@@ -3,51 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
+from typer import Argument, Option
 
 from trunkline.cli.tasks import Delimiter, JsonFlag, LabelColumn, SetOption, TextColumn, app, print_json, settings_of
 from trunkline.errors import TrunklineError
 
+_gate, _graphs = (partial(Option, rich_help_panel=panel) for panel in ("Gate", "Graphs"))
 Dev = Annotated[
-    list[str] | None,
-    typer.Option(
-        metavar="NAME=FILE",
-        help="Labelled examples that task NAME was not fitted on; repeatable.",
-        rich_help_panel="Gate",
-    ),
+    list[str] | None, _gate(metavar="NAME=FILE", help="Examples that a task was not fitted on; repeatable.")
 ]
-Gate = Annotated[
-    bool, typer.Option("--gate/--no-gate", help="Refuse weights that cost a task too much.", rich_help_panel="Gate")
-]
-Drop = Annotated[
-    float, typer.Option(min=0, help="Points of a hundred that a task's score may drop.", rich_help_panel="Gate")
-]
-Variants = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--variant", help="required: for browsers, OpenVINO; bank: for mixed batches.", rich_help_panel="Graphs"
-    ),
-]
-Pieces = Annotated[
-    int | None,
-    typer.Option(min=1, help="Keep this many pieces of the vocabulary, by --texts.", rich_help_panel="Graphs"),
-]
+Gate = Annotated[bool, _gate("--gate/--no-gate", help="Refuse weights that cost a task too much.")]
+Drop = Annotated[float, _gate(min=0, help="Points of a hundred that a task's score may drop.")]
+Variants = Annotated[list[str] | None, _graphs("--variant", help="required: for browsers; bank: for mixed batches.")]
+Pieces = Annotated[int | None, _graphs(min=1, help="Keep this many pieces of the vocabulary, by --texts.")]
 
 
 @app.command()
 def export(
-    source: Annotated[str, typer.Argument(help="The folder of a bundle with weights for torch, or an encoder.")],
-    out: Annotated[Path, typer.Option(help="A new or empty folder.")],
-    weights: Annotated[Literal["float32", "int8", "int4"], typer.Option(help="How weights are stored.")] = "float32",
-    task: Annotated[list[str] | None, typer.Option(help="Only this task; repeatable.")] = None,
-    name: Annotated[str, typer.Option(help="The bundle's name; that of the source's folder else.")] = "",
-    texts: Annotated[
-        Path | None, typer.Option(help="Texts as `predict` reads them, for calibration; the samples' else.")
-    ] = None,
-    sign: Annotated[Path | None, typer.Option(help="File with an Ed25519 private key; signs the bundle.")] = None,
+    source: Annotated[str, Argument(help="The folder of a bundle with weights for torch, or an encoder.")],
+    out: Annotated[Path, Option(help="A new or empty folder.")],
+    weights: Annotated[Literal["float32", "int8", "int4"], Option(help="How weights are stored.")] = "float32",
+    task: Annotated[list[str] | None, Option(help="Only this task; repeatable.")] = None,
+    name: Annotated[str, Option(help="The bundle's name; that of the source's folder else.")] = "",
+    texts: Annotated[Path | None, Option(help="Texts as `predict` reads them; the samples' else.")] = None,
+    sign: Annotated[Path | None, Option(help="File with an Ed25519 private key; signs the bundle.")] = None,
     dev: Dev = None,
     text_column: TextColumn = None,
     label_column: LabelColumn = None,
@@ -74,22 +58,21 @@ def export(
     with needs("train", "export"):
         from trunkline.export.bundle import export_bundle
         from trunkline.export.options import ExportOptions
-    more = settings_of(settings, {"attention": "portable", "lora_targets": "qkv"})
-    targets = tuple(part for part in str(more.pop("lora_targets", "")).split(",") if part)
+    more = {name: str(value) for name, value in settings_of(settings, ("attention", "lora_targets")).items()}
     columns = {"text_column": text_column, "label_column": label_column, "delimiter": delimiter}
-    read = {key: value for key, value in columns.items() if key != "label_column"}
+    read = load_texts(texts, text_column=text_column, delimiter=delimiter) if texts is not None else ()
     options = ExportOptions(
         name=name,
         weights=weights,
         variants=tuple(variant or ()),  # type: ignore[arg-type]  # checked by the options
-        lora_targets=targets,
+        lora_targets=tuple(filter(None, more.pop("lora_targets", "").split(","))),
         tasks=tuple(task) if task else None,
-        texts=tuple(text for text, _ in load_texts(texts, **read)) if texts is not None else (),
+        texts=tuple(text for text, _ in read),
         vocabulary=vocabulary,
         examples=_examples(source, dev or (), columns),
         gate=gate,
         max_drop=max_drop,
-        **more,
+        **more,  # type: ignore[arg-type]  # checked by the options
     )
     key = None if sign is None else read_file(sign, 2**16)
     record = export_bundle(source, out, options, key=key, say=say).record()
@@ -116,12 +99,9 @@ def _examples(source: str, given: Sequence[str], columns: dict[str, str | None])
 def _said(record: dict[str, Any], out: Path) -> str:
     lines = [f"{file}: {size} bytes" for file, size in record["files"].items()]
     for graph, found in record.get("parity", {}).items():
-        parts = {
-            "features differ by": found["largest_feature_difference"],
-            "probabilities by": found["largest_probability_difference"],
-            "least cosine of features": found["least_cosine"],
-        }
-        said = ", ".join(f"{name} {value:.3g}" for name, value in parts.items() if value is not None)
+        said = ", ".join(
+            f"{key.replace('_', ' ')} {value:.3g}" for key, value in found.items() if isinstance(value, float)
+        )
         lines.append(f"{graph} beside torch, {found['runs']} runs with {', '.join(found['adapters'])}: {said}")
     for name, row in ((record.get("gate") or {}).get("tasks", {})).items():
         before, after = 100 * row["float32"], 100 * row["rounded"]

@@ -7,12 +7,14 @@ from __future__ import annotations
 import json
 import logging
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from functools import partial
 from itertools import tee
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from typer import Argument, Option
 from typer.core import TyperGroup
 
 from trunkline import __version__
@@ -42,16 +44,16 @@ app = typer.Typer(
     help="One small encoder, many language features. Start with: trunkline quickstart",
 )
 
-JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
+JsonFlag = Annotated[bool, Option("--json", help="Print JSON for machines.")]
 SetOption = Annotated[
-    list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="A rarer setting, by its name in Python.")
+    list[str] | None, Option("--set", metavar="NAME=VALUE", help="A rarer setting, by its name in Python.")
 ]
 
 
 @app.callback(invoke_without_command=True)
 def options(
-    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
-    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log where things come from.")] = False,
+    version: Annotated[bool, Option("--version", help="Print the version.")] = False,
+    verbose: Annotated[bool, Option("--verbose", "-v", help="Log where things come from.")] = False,
 ) -> None:
     """Sets up logging, before any command."""
     logging.basicConfig(level=logging.INFO if verbose else logging.WARNING, format="%(name)s: %(message)s")
@@ -65,10 +67,10 @@ def print_json(value: Any) -> None:
     typer.echo(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False))
 
 
-def settings_of(given: list[str] | None, known: dict[str, Any]) -> dict[str, Any]:
-    """`--set NAME=VALUE` options as a dict; values are read as YAML, so that 3, 0.5 and true are what they look like.
+def settings_of(given: list[str] | None, known: Collection[str]) -> dict[str, Any]:
+    """`--set NAME=VALUE` options, with one of the known names, as a dict.
 
-    `known` are the settings of the function with their defaults, whose types a value must have.
+    Values are read as YAML, so that 3, 0.5 and true are what they look like; who is given them checks them.
     """
     found: dict[str, Any] = {}
     for item in given or ():
@@ -80,51 +82,40 @@ def settings_of(given: list[str] | None, known: dict[str, Any]) -> dict[str, Any
             )
         import yaml
 
-        value, default = yaml.safe_load(text), known[name]
-        if isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool):
-            value = float(value)
-        if default is not None and type(value) is not type(default):
-            raise TrunklineError(f"--set {item}", expected=f"{name} as {type(default).__name__}, such as {default!r}")
-        found[name] = value
+        found[name] = yaml.safe_load(text)
     return found
 
 
-ModelOption = Annotated[
-    str | None, typer.Option(help="A bundle's folder, OWNER/NAME of the hub, or an encoder; the default model else.")
-]
-TextColumn = Annotated[str | None, typer.Option(help="Column or key of the text.", rich_help_panel="Data")]
-LabelColumn = Annotated[str | None, typer.Option(help="Column or key of the label.", rich_help_panel="Data")]
-Delimiter = Annotated[str | None, typer.Option(help="Between columns: , ; or tab.", rich_help_panel="Data")]
-FamilyOption = Annotated[
-    str | None, typer.Option(help="ner, classification or qa, where the data does not tell.", rich_help_panel="Data")
-]
+_data, _learning = (partial(Option, rich_help_panel=panel) for panel in ("Data", "Learning"))
+TextColumn = Annotated[str | None, _data(help="Column or key of the text.")]
+LabelColumn = Annotated[str | None, _data(help="Column or key of the label.")]
+Delimiter = Annotated[str | None, _data(help="Between columns: , ; or tab.")]
+FamilyOption = Annotated[str | None, _data(help="ner, classification or qa, where the data does not tell.")]
+BundleName = Annotated[str, Argument(help="A bundle's folder, or OWNER/NAME of the hub.")]
 
 
 @app.command()
 def fit(
-    name: Annotated[str, typer.Argument(help="The task's name.")],
-    train: Annotated[str, typer.Option(help="Labelled examples: a file, or hub:NAME@SPLIT.")],
-    dev: Annotated[str | None, typer.Option(help="Choose settings on these instead of by cross-validation.")] = None,
-    test: Annotated[str | None, typer.Option(help="Only scored.")] = None,
-    model: ModelOption = None,
-    out: Annotated[
-        Path | None, typer.Option(help="Bundle for the task, new or there; --model if it is one, else bundles/NAME.")
+    name: Annotated[str, Argument(help="The task's name.")],
+    train: Annotated[str, Option(help="Labelled examples: a file, or hub:NAME@SPLIT.")],
+    dev: Annotated[str | None, Option(help="Choose settings on these instead of by cross-validation.")] = None,
+    test: Annotated[str | None, Option(help="Only scored.")] = None,
+    model: Annotated[
+        str | None, Option(help="A bundle, OWNER/NAME of the hub, or an encoder; else the default.")
     ] = None,
-    replace: Annotated[bool, typer.Option("--replace", help="Replace a task of this name.")] = False,
+    out: Annotated[
+        Path | None, Option(help="The bundle for the task; else --model if it is one, else bundles/NAME.")
+    ] = None,
+    replace: Annotated[bool, Option("--replace", help="Replace a task of this name.")] = False,
     family: FamilyOption = None,
     text_column: TextColumn = None,
     label_column: LabelColumn = None,
     delimiter: Delimiter = None,
-    mode: Annotated[
-        str,
-        typer.Option(help="head (no torch), or with [train] lora or auto.", rich_help_panel="Learning"),
-    ] = "head",
-    seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Of the folds.", rich_help_panel="Learning")] = 0,
-    class_weight: Annotated[
-        str | None, typer.Option(help="balanced: every label counts alike.", rich_help_panel="Learning")
-    ] = None,
-    rank: Annotated[int | None, typer.Option(min=1, help="Of LoRA.", rich_help_panel="Learning")] = None,
-    steps: Annotated[int | None, typer.Option(min=1, help="Of training LoRA.", rich_help_panel="Learning")] = None,
+    mode: Annotated[str, _learning(help="head (no torch), or with [train] lora or auto.")] = "head",
+    seed: Annotated[int, _learning(min=0, max=2**32 - 1, help="Of the folds.")] = 0,
+    class_weight: Annotated[str | None, _learning(help="balanced: every label counts alike.")] = None,
+    rank: Annotated[int | None, _learning(min=1, help="Of LoRA.")] = None,
+    steps: Annotated[int | None, _learning(min=1, help="Of training LoRA.")] = None,
     settings: SetOption = None,
     as_json: JsonFlag = False,
 ) -> None:
@@ -144,12 +135,8 @@ def fit(
     parts, found = _parts({"train": train, "dev": dev, "test": test}, family, columns)
     named = {"seed": seed, "class_weight": class_weight, "rank": rank, "steps": steps}
     lora = {key: value for key, value in named.items() if value is not None}
-    rarer = {"rate": 0.001, "batch": 16, "dropout": 0.1, "contrast": 1.0}
-    lora |= settings_of(settings, rarer if mode != "head" else {})
-    dev_part, test_part = parts.get("dev"), parts.get("test")
-    report = opened.fit(
-        name, parts["train"], family=found, mode=mode, dev=dev_part, test=test_part, replace=replace, **lora
-    )
+    lora |= settings_of(settings, ("rate", "batch", "dropout", "contrast") if mode != "head" else ())
+    report = opened.fit(name, parts.pop("train"), family=found, mode=mode, replace=replace, **parts, **lora)
     # Of a bundle that is there, only this task changes, wherever the model is from.
     folder = opened.save(target, tasks=[name] if is_bundle(target) else None, replace_tasks=replace)
     record = {**report.to_dict(), "bundle": str(folder)}
@@ -158,13 +145,13 @@ def fit(
 
 @app.command()
 def predict(
-    bundle: Annotated[str, typer.Argument(help="A bundle's folder, or OWNER/NAME of the hub.")],
-    texts: Annotated[list[str] | None, typer.Argument(help="Texts; without any, lines of stdin or --file.")] = None,
-    file: Annotated[Path | None, typer.Option(help="What `fit` reads, or .txt with a text a line.")] = None,
-    task: Annotated[list[str] | None, typer.Option(help="A task; repeatable; all by default.")] = None,
+    bundle: BundleName,
+    texts: Annotated[list[str] | None, Argument(help="Texts; without any, lines of stdin or --file.")] = None,
+    file: Annotated[Path | None, Option(help="What `fit` reads, or .txt with a text a line.")] = None,
+    task: Annotated[list[str] | None, Option(help="A task; repeatable; all by default.")] = None,
     text_column: TextColumn = None,
     delimiter: Delimiter = None,
-    out: Annotated[Path | None, typer.Option(help="Write JSON lines here, as they come.")] = None,
+    out: Annotated[Path | None, Option(help="Write JSON lines here, as they come.")] = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Run a bundle's tasks on texts.
@@ -215,9 +202,9 @@ def _rows(
 
 @app.command()
 def evaluate(
-    bundle: Annotated[str, typer.Argument(help="A bundle's folder, or OWNER/NAME of the hub.")],
-    task: Annotated[str, typer.Option(help="The task.")],
-    data: Annotated[str, typer.Option(help="Labelled examples, as for `fit --train`.")],
+    bundle: BundleName,
+    task: Annotated[str, Option(help="The task.")],
+    data: Annotated[str, Option(help="Labelled examples, as for `fit --train`.")],
     text_column: TextColumn = None,
     label_column: LabelColumn = None,
     delimiter: Delimiter = None,
@@ -268,14 +255,14 @@ def _parts(
 
 @app.command()
 def check(
-    train: Annotated[str | None, typer.Option(help="Labelled examples, as for `fit`.")] = None,
-    dev: Annotated[str | None, typer.Option(help="As --train.")] = None,
-    test: Annotated[str | None, typer.Option(help="As --train.")] = None,
+    train: Annotated[str | None, Option(help="Labelled examples, as for `fit`.")] = None,
+    dev: Annotated[str | None, Option(help="As --train.")] = None,
+    test: Annotated[str | None, Option(help="As --train.")] = None,
     family: FamilyOption = None,
     text_column: TextColumn = None,
     label_column: LabelColumn = None,
     delimiter: Delimiter = None,
-    full: Annotated[bool, typer.Option("--full", help="Show notes, and some of the texts.")] = False,
+    full: Annotated[bool, Option("--full", help="Show notes, and some of the texts.")] = False,
     as_json: JsonFlag = False,
 ) -> None:
     """Check data for leaks, duplicates, conflicting and rare labels, and damage.
@@ -308,7 +295,7 @@ def encoders(as_json: JsonFlag = False) -> None:
 
 @app.command()
 def quickstart(
-    out: Annotated[Path, typer.Option(help="Folder of the bundles and of the run.")] = Path("runs/quickstart"),
+    out: Annotated[Path, Option(help="Folder of the bundles and of the run.")] = Path("runs/quickstart"),
 ) -> None:
     """Learn four tasks of the shipped sample, pre-finetune on it, learn them again, and show predictions.
 

@@ -13,8 +13,7 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
-import trunkline.samples
-from trunkline import __version__
+from trunkline import __version__, samples
 from trunkline.atomic import check_free
 from trunkline.bundle.edit import Parts, write_bundle
 from trunkline.bundle.files import Bundle, open_bundle
@@ -198,7 +197,7 @@ def _manifest(bundle: Bundle, encoder: Encoder, options: ExportOptions) -> Manif
 def sample_texts() -> tuple[str, ...]:
     """Training texts of the shipped samples, of all their tasks in turn."""
     columns: list[list[str]] = []
-    for path in sorted(Path(trunkline.samples.__file__).with_name("tasks").glob("*-train.*")):
+    for path in sorted((samples.FOLDER / "tasks").glob("*-train.*")):
         lines = path.read_text(encoding="utf-8").splitlines()
         rows = csv.DictReader(lines) if path.suffix == ".csv" else map(json.loads, lines)
         columns.append([row["text"] for row in rows])

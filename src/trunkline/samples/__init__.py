@@ -6,9 +6,4 @@ and of pairs, made from word lists and shapes of sentences by a seeded generator
 
 from pathlib import Path
 
-__all__ = ["folder"]
-
-
-def folder() -> Path:
-    """Return the package folder of the samples, which holds `tasks/` and `prefinetune/`."""
-    return Path(__file__).resolve().parent
+FOLDER = Path(__file__).resolve().parent
