@@ -15,34 +15,34 @@ import logging
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from safetensors.numpy import load_file
 
 from trunkline import __version__
-from trunkline.atomic import locked, new_folder, write_atomic
+from trunkline.atomic import locked
+from trunkline.bundle.edit import Parts, write_bundle
 from trunkline.bundle.files import file_problems, read_manifest
-from trunkline.bundle.manifest import MANIFEST, TOKENIZER, VERSION, FileEntry, Licence, Manifest, parse_manifest
+from trunkline.bundle.manifest import TOKENIZER, VERSION, Licence, Manifest
 from trunkline.cache import cache_folder
 from trunkline.encoder.architectures import ARCHITECTURES, EncoderConfig, encoder_facts, weights_hash
 from trunkline.encoder.resolve import DEFAULT_ENCODER, EMBEDDED_SHA256, INSTALL, TOKENIZER_SHA256, find_embedded
-from trunkline.engine.rounding import Arrays, FloatArray, graph_tensors, round_linear_layers, round_table
+from trunkline.engine.rounding import Arrays, graph_tensors, round_linear_layers, round_table
 from trunkline.errors import EncoderError, TrunklineError
 from trunkline.text.tokens import TextTokenizer
 
 log = logging.getLogger(__name__)
 
-FORMAT = 1
+FORMAT = 2
 """Of what is made here; bundles of another one stay in the cache beside it."""
 
 TEMPLATE = Path(__file__).with_name("template")
 FACTS, CALIBRATION = "facts.json", "calibration.npz"
 GRAPHS = ("trunk", "branch", "branch-bank")
-LICENCE = "apache-2.0"
 KEPT = 4
 """Bundles of other versions that the cache keeps, the last ones used."""
 
@@ -50,22 +50,19 @@ _KINDS = {"float32": 1, "int8": 3}
 """`TensorProto.DataType`."""
 
 
-def default_bundle(*, verify: bool = False) -> Path:
+def default_bundle() -> Path:
     """The folder of the default model's bundle, made when it is not there yet.
 
     It lies in the cache. One of several processes makes it while the others wait, and one that is killed leaves nothing
     that could be taken for a bundle. Where the cache cannot be written to, it is made for this process alone.
-
-    Args:
-        verify: Whether the hashes of a bundle's files are compared besides their sizes.
 
     Raises:
         EncoderError: The encoder's package is not installed, or its files are not those that they must be.
     """
     try:
         folder = cache_folder() / "default" / _key()
-        if not _whole(folder, verify):
-            _make(folder, verify)
+        if not _whole(folder):
+            _make(folder)
         with suppress(OSError):
             os.utime(folder)
         return folder
@@ -87,29 +84,29 @@ def _key() -> str:
     return digest.hexdigest()[:32]
 
 
-def _whole(folder: Path, verify: bool) -> bool:
+def _whole(folder: Path) -> bool:
+    """Whether there is a bundle, by the sizes of its files."""
     try:
-        return not file_problems(folder, read_manifest(folder), verify)
+        return not file_problems(folder, read_manifest(folder), verify=False)
     except TrunklineError:
         return False
 
 
-def _make(folder: Path, verify: bool) -> None:
+def _make(folder: Path) -> None:
     folder.parent.mkdir(parents=True, exist_ok=True)
     with locked(folder.parent):
-        if _whole(folder, verify):
+        if _whole(folder):
             return
         if folder.exists():
             log.warning("%s is damaged and is made anew", folder)
             shutil.rmtree(folder)
-        others = [path for path in folder.parent.iterdir() if path.is_dir()]
+        others = {path for path in folder.parent.iterdir() if path.is_dir()}
         # Whoever holds the lock is the only one who writes, so what is half done was left behind.
-        left = [path for path in others if path.name.startswith(".")]
-        done = sorted(set(others) - set(left), key=lambda path: path.stat().st_mtime, reverse=True)
+        left = {path for path in others if path.name.startswith(".")}
+        done = sorted(others - left, key=lambda path: path.stat().st_mtime, reverse=True)
         for path in (*left, *done[KEPT:]):
             shutil.rmtree(path, ignore_errors=True)
-        with new_folder(folder) as work:
-            build(work)
+        build(folder)
 
 
 @cache
@@ -127,11 +124,7 @@ def _remove(folder: Path, owner: int) -> None:
 
 
 def build(folder: Path) -> None:
-    """Writes the bundle's files into an empty folder.
-
-    Raises:
-        EncoderError: As for `default_bundle`.
-    """
+    """Writes the bundle into a new or empty folder; raises EncoderError as `default_bundle`."""
     source, reason = find_embedded()
     if source is None:
         raise EncoderError(
@@ -144,9 +137,10 @@ def build(folder: Path) -> None:
             f"{source / TOKENIZER} has another SHA-256 and is refused", expected="an unchanged package", todo=INSTALL
         )
     facts, config = read_facts()
-    tensors = read_backbone(source / "model.safetensors", config)
-    with np.load(TEMPLATE / CALIBRATION, allow_pickle=False) as stored:
-        largest = {name: stored[name].astype(np.float32) for name in stored.files}
+    stored, names = load_file(source / "model.safetensors"), ARCHITECTURES[config.model_type].weight_names(config)
+    tensors = {ours: stored[theirs] for ours, theirs in names.items()}
+    with np.load(TEMPLATE / CALIBRATION, allow_pickle=False) as seen:
+        largest = {name: seen[name].astype(np.float32) for name in seen.files}
     whole = graph_tensors(tensors)
     made = round_linear_layers(whole, facts["fork"], largest, facts["alpha"], facts["per_token"])
     made |= round_table("embeddings.word", whole["embeddings.word.weight"])
@@ -155,10 +149,17 @@ def build(folder: Path) -> None:
     branch = {name: tensor for name, tensor in made.items() if name.startswith(above)}
     trunk = {name: tensor for name, tensor in made.items() if name not in branch}
     tokenizer = TextTokenizer.from_folder(source, facts["max_length"])
-    files = {f"{name}.onnx": _filled(name, trunk if name == "trunk" else branch) for name in GRAPHS}
-    files[TOKENIZER] = [tokenizer.tokenizer.to_str(pretty=False).encode("utf-8")]
-    entries = {name: _write(folder / name, parts) for name, parts in files.items()}
-    write_atomic(folder / MANIFEST, _manifest(weights_hash(config, tensors), tokenizer, entries))
+    manifest = Manifest(
+        name=DEFAULT_ENCODER.rpartition("/")[2],
+        trunkline=__version__,
+        encoder=encoder_facts(config, facts["fork"], tokenizer.max_length, tokenizer.overlap),
+        backbone=weights_hash(config, tensors),
+        weights=facts["weights"],
+        lora_targets=tuple(facts["lora_targets"]),
+        licences=(Licence(DEFAULT_ENCODER, "apache-2.0"),),
+    )
+    graphs = {name: _filled(name, trunk if name == "trunk" else branch) for name in GRAPHS}
+    write_bundle(folder, manifest, Parts(tokenizer.tokenizer.to_str(pretty=False).encode("utf-8"), graphs))
 
 
 def read_facts() -> tuple[dict[str, Any], EncoderConfig]:
@@ -167,38 +168,10 @@ def read_facts() -> tuple[dict[str, Any], EncoderConfig]:
     return facts, EncoderConfig(**facts["encoder"])
 
 
-def _manifest(backbone: str, tokenizer: TextTokenizer, files: Mapping[str, FileEntry]) -> bytes:
-    facts, config = read_facts()
-    manifest = Manifest(
-        name=DEFAULT_ENCODER.rpartition("/")[2],
-        trunkline=__version__,
-        encoder=encoder_facts(config, facts["fork"], tokenizer.max_length, tokenizer.overlap),
-        backbone=backbone,
-        weights=facts["weights"],
-        lora_targets=tuple(facts["lora_targets"]),
-        graphs={name: f"{name}.onnx" for name in GRAPHS},
-        files=files,
-        licences=(Licence(DEFAULT_ENCODER, LICENCE),),
-    )
-    content = manifest.to_json()
-    parse_manifest(content)
-    return content
-
-
-def read_backbone(path: Path, config: EncoderConfig) -> dict[str, FloatArray]:
-    """The tensors of a safetensors file in float32 by our names, mapped into memory; the file must be verified."""
-    content = np.memmap(path, np.uint8, "r")
-    size = int.from_bytes(content[:8].tobytes(), "little")
-    header = json.loads(content[8 : 8 + size].tobytes())
-    found = {}
-    for ours, theirs in ARCHITECTURES[config.model_type].weight_names(config).items():
-        begin, end = header[theirs]["data_offsets"]
-        found[ours] = content[8 + size + begin : 8 + size + end].view("<f4").reshape(header[theirs]["shape"])
-    return found
-
-
-def _filled(graph: str, tensors: Arrays) -> list[bytes | memoryview]:
-    """The parts of a serialised model: a template, and behind it a model that has nothing but initializers."""
+def _filled(graph: str, tensors: Arrays) -> bytes:
+    """A serialised model: a template, and behind it a model that has nothing but initializers."""
+    # Tags of fields with bytes: 7 is `ModelProto.graph`, 5 `GraphProto.initializer`, 8 and 9 `TensorProto.name` and
+    # `raw_data`; of fields with numbers: 1 and 2 `TensorProto.dims` and `data_type`.
     parts: list[bytes | memoryview] = []
     for name, tensor in tensors.items():
         raw = np.ascontiguousarray(tensor).data.cast("B")
@@ -206,9 +179,7 @@ def _filled(graph: str, tensors: Arrays) -> list[bytes | memoryview]:
         head = dims + b"\x10" + _varint(_KINDS[tensor.dtype.name])
         head += b"\x42" + _varint(len(name)) + name.encode() + b"\x4a" + _varint(len(raw))
         parts += [b"\x2a" + _varint(len(head) + len(raw)) + head, raw]
-    # Tags of fields with bytes: 7 is `ModelProto.graph`, 5 `GraphProto.initializer`, 8 and 9 `TensorProto.name` and
-    # `raw_data`; of fields with numbers: 1 and 2 `TensorProto.dims` and `data_type`.
-    return [(TEMPLATE / f"{graph}.onnx").read_bytes(), b"\x3a" + _varint(sum(map(len, parts))), *parts]
+    return b"".join([(TEMPLATE / f"{graph}.onnx").read_bytes(), b"\x3a", _varint(sum(map(len, parts))), *parts])
 
 
 def _varint(number: int) -> bytes:
@@ -217,14 +188,3 @@ def _varint(number: int) -> bytes:
         found.append(number & 127 | 128)
         number >>= 7
     return bytes([*found, number])
-
-
-def _write(path: Path, parts: Sequence[bytes | memoryview]) -> FileEntry:
-    digest = hashlib.sha256()
-    with path.open("wb") as stream:
-        for part in parts:
-            stream.write(part)
-            digest.update(part)
-        stream.flush()
-        os.fsync(stream.fileno())
-    return FileEntry(digest.hexdigest(), sum(map(len, parts)))
