@@ -19,8 +19,7 @@ import numpy.typing as npt
 import trunkline
 from trunkline.heads.fit import LabelledFeatures, fit_head
 from trunkline.model import Model
-from trunkline.tasks import Labels, Scored, get_family
-from trunkline.tasks.base import Family
+from trunkline.tasks import Family, Labels, Scored, get_family
 from trunkline.tasks.classification import softmax
 from trunkline_lab.data.cards import load_card
 from trunkline_lab.data.sample import draw

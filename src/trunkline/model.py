@@ -22,7 +22,7 @@ from trunkline.extras import needs
 from trunkline.heads.fit import LabelledFeatures, fit_head
 from trunkline.results import Evaluation, FitReport
 from trunkline.tasks import FAMILIES, Labels
-from trunkline.text.tokens import TextTokenizer, UnitText, unknown_share
+from trunkline.text.tokens import TextTokenizer, UnitText
 
 FEW = 4
 """Examples of a class below which its quality is hardly known."""
@@ -312,7 +312,7 @@ class Model:
         if missed := kind.unheld(train, [part.borders(task.units) for part in read]):
             what = f"{len(missed)} labelled spans do not begin and end where words do, and count as misses"
             found.append(f"{what}: {_listed(missed)}")
-        if (share := unknown_share([part.tokens for part in read], self.tokenizer.unknown)) > UNKNOWN:
+        if (share := self.tokenizer.unknown_share([part.tokens for part in read])) > UNKNOWN:
             found.append(f"the encoder does not know {share:.0%} of the tokens: take one for this language")
         return found
 

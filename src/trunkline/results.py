@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from trunkline.tasks.base import Family, Scores
+from trunkline.tasks import Family, Scores
 
 MAX_WRONG = 50
 """Wrong examples that an evaluation keeps."""

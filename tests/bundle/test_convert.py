@@ -25,7 +25,7 @@ from trunkline.errors import DataError, EncoderError, MismatchError, TrunklineEr
 def write_old(folder: Path, tiny: Loaded, adapters: dict[str, LoraAdapter], max_length: int = 48) -> Path:
     """A training bundle of format 1: adapters as torch has them, alpha and ranks in their description, a task."""
     tiny_models.save_encoder(tiny.encoder, folder / "backbone", tiny.config)
-    tiny.tokenizer.save(folder / "backbone")
+    tiny.tokenizer.tokenizer.save(str(folder / "backbone" / "tokenizer.json"))
     for family, lora in adapters.items():
         config = lora.config
         shape = {"rank": config.rank, "alpha": config.alpha, "targets": config.targets, "layers": config.layers}

@@ -24,7 +24,7 @@ FACTS = EncoderFacts("bert", 32, 48, 4, 4, 2, 64, 31, 1, "gelu", 10_000)
 
 @pytest.fixture
 def file(tiny: Loaded, tmp_path: Path) -> Path:
-    tiny.tokenizer.save(tmp_path)
+    tiny.tokenizer.tokenizer.save(str(tmp_path / "tokenizer.json"))
     return tmp_path / "tokenizer.json"
 
 

@@ -1,17 +1,18 @@
-"""Task families: labels, units, decoding and scores, one module each. Adding one adds a module and a line here."""
+"""Task families, one module each: labels, units, decoding and scores. Adding one adds a module and two names here."""
 
 from __future__ import annotations
 
 from trunkline.errors import TrunklineError
-from trunkline.tasks.base import Family, Labels, Scored, Scores
+from trunkline.tasks.base import Labels, Scored, Scores
 from trunkline.tasks.classification import Classification
 from trunkline.tasks.ner import Ner
 from trunkline.tasks.qa import Qa
 
+Family = Classification | Ner | Qa
+"""A family holds no state, and has the methods that `Classification` describes."""
+
 
 class _Families(dict[str, Family]):
-    """The families by name."""
-
     def __missing__(self, name: str) -> Family:
         raise TrunklineError(f"family {name!r}", expected="one of " + ", ".join(self))
 

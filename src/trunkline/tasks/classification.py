@@ -8,58 +8,71 @@ from typing import Any
 import numpy as np
 
 from trunkline.errors import MismatchError
-from trunkline.tasks.base import Answers, Family, FloatArray, Labels, Scored, Scores, Words
-from trunkline.text.examples import TextExample
+from trunkline.tasks.base import Answers, FloatArray, Labels, Scored, Scores, Transitions, Words
 from trunkline.text.tokens import TextTokenizer, Tokens, UnitText, text_unit
 
 
-class Classification(Family):
-    """See `trunkline.tasks.base.Family`."""
+class Classification:
+    """The family of texts with one label each.
+
+    Attributes:
+        name: In task files and commands.
+        main_score: The score by which settings are chosen.
+        own_windows: Whether `units` puts the tokens into windows anew, so that such texts share no trunk with others.
+    """
 
     name = "classification"
     main_score = "accuracy"
+    own_windows = False
 
-    def choose_units(self, examples: Sequence[TextExample], tokenizer: TextTokenizer) -> str:
-        """The text."""
+    def choose_units(self, examples: Sequence[Any], tokenizer: TextTokenizer) -> str:
+        """What gets a label in a task of these examples: the text; in other families `words`, `pieces`, `question`."""
         return "text"
 
-    def unheld(self, examples: Sequence[TextExample], borders: Sequence[Words]) -> list[str]:
-        """None."""
+    def unheld(self, examples: Sequence[Any], borders: Sequence[Words]) -> list[str]:
+        """Labelled spans that no prediction can hit, as their borders are not those of units; here none."""
         return []
 
     def units(self, text: str, words: Words, tokens: Tokens) -> UnitText:
-        """The text as one unit."""
+        """What gets a feature vector and a label in a tokenised text: the text as one unit."""
         return text_unit(tokens)
 
-    def labels(self, examples: Sequence[TextExample]) -> Labels:
-        """The distinct labels, sorted."""
+    def labels(self, examples: Sequence[Any]) -> Labels:
+        """The outputs of a head for these examples, in a fixed order: the distinct labels, sorted."""
         return tuple(sorted({example.label for example in examples}))
 
     def check_labels(self, labels: Labels, where: str) -> None:
-        """At least one label."""
+        """Raises MismatchError unless `decode` can read these labels: at least one. `where` says whose they are."""
         if not labels:
             raise MismatchError(f"{where} has no labels", expected="at least one", todo="Fit the task again")
 
-    def classes(self, example: TextExample) -> set[str]:
-        """The label."""
+    def classes(self, example: Any) -> set[str]:
+        """The classes that an example gives evidence of, for drawing few examples of each and for folds: its label."""
         return {example.label}
 
-    def unit_targets(self, example: TextExample, labels: Labels, words: Words) -> list[int]:
-        """The label's index, -1 if the head does not have it."""
+    def unit_targets(self, example: Any, labels: Labels, words: Words) -> list[int]:
+        """The index into `labels` of each unit; -1 for a label that the head does not have. `words` as for `units`."""
         return [labels.index(example.label) if example.label in labels else -1]
 
-    def transitions(self, targets: Sequence[Sequence[int]], labels: Labels) -> None:
-        """None, as a text has no neighbour."""
+    def transitions(self, targets: Sequence[Sequence[int]], labels: Labels) -> Transitions:
+        """What labels of neighbouring units are worth to each other, by training targets; here nothing."""
+        return None
 
-    def label_covariance(self, labels: Labels) -> None:
-        """None."""
+    def label_covariance(self, labels: Labels) -> Transitions:
+        """[labels, labels] how much weights of labels have in common before any is learnt; here nothing.
 
-    def decode(self, tasks: Sequence[Scored]) -> list[list[dict[str, Any]]]:
-        """The most probable label, its score, and the probability of every label, most probable first."""
+        Otherwise of mean variance 1, and positive definite.
+        """
+        return None
+
+    def decode(self, tasks: Sequence[Scored]) -> list[list[Any]]:
+        """Predictions as plain data, for each task one a text: the label, its score, and the probability of every
+        label, most probable first.
+        """
         return [[_ranked(part[0], task.labels) for part in task.probabilities] for task in tasks]
 
-    def score(self, gold: Sequence[TextExample], predicted: Sequence[dict[str, Any]]) -> Scores:
-        """Accuracy, and F1 averaged over the classes of the gold labels."""
+    def score(self, gold: Sequence[Any], predicted: Sequence[Any]) -> Scores:
+        """Measures of predictions against examples: accuracy, and F1 averaged over the classes of the gold labels."""
         pairs = [(example.label, prediction["label"]) for example, prediction in zip(gold, predicted, strict=True)]
         found = []
         for label in sorted({truth for truth, _ in pairs}):
@@ -68,16 +81,16 @@ class Classification(Family):
         accuracy = sum(truth == guess for truth, guess in pairs) / max(len(pairs), 1)
         return {"accuracy": accuracy, "macro_f1": float(np.mean(found)) if found else 0.0}
 
-    def counts(self, gold: Sequence[TextExample], predicted: Sequence[dict[str, Any]]) -> list[list[int]]:
-        """[hit, 1] for each text."""
+    def counts(self, gold: Sequence[Any], predicted: Sequence[Any]) -> list[list[int]]:
+        """For each example the counts whose sum gives the main score, so that it can be resampled: [hit, 1]."""
         return [[int(g.label == p["label"]), 1] for g, p in zip(gold, predicted, strict=True)]
 
-    def compare(self, example: TextExample, prediction: dict[str, Any]) -> tuple[Answers, Answers]:
-        """The labels."""
+    def compare(self, example: Any, prediction: Any) -> tuple[Answers, Answers]:
+        """What is true and what was predicted of an example; equal where the prediction is right."""
         return frozenset({(example.label,)}), frozenset({(prediction["label"],)})
 
     def score_of_counts(self, total: FloatArray) -> float:
-        """Accuracy."""
+        """The main score from summed counts."""
         return float(total[0] / max(total[1], 1))
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from trunkline.errors import MismatchError
-from trunkline.tasks.base import Answers, Family, FloatArray, Labels, Scored, Scores, Words
+from trunkline.tasks.base import Answers, FloatArray, Labels, Scored, Scores, Words
 from trunkline.text.examples import NerExample, Span
 from trunkline.text.tokens import IntArray, TextTokenizer, Tokens, UnitText, unit_borders, word_units
 from trunkline.text.words import split_words
@@ -27,13 +27,14 @@ BLOCK = 2**17
 """Most values of a step of `best_paths`, label pairs times texts: 1 MB, which stays in a core's cache."""
 
 
-class Ner(Family):
-    """See `trunkline.tasks.base.Family`. The units are those of `unit_borders`, whatever the tokens of a file were."""
+class Ner:
+    """Methods as of `Classification`. The units are those of `unit_borders`, whatever the tokens of a file were."""
 
     name = "ner"
     main_score = "f1"
+    own_windows = False
 
-    def choose_units(self, examples: Sequence[NerExample], tokenizer: TextTokenizer) -> str:
+    def choose_units(self, examples: Sequence[Any], tokenizer: TextTokenizer) -> str:
         """Words, unless more than `RARE` of the entities are out of their reach and within that of pieces."""
         missed = [(example, unheld_spans(example, split_words(example.text))) for example in examples]
         missed = [(example, spans) for example, spans in missed if spans]
@@ -44,7 +45,7 @@ class Ner(Family):
         )
         return "pieces" if gained > RARE * sum(len(example.spans) for example in examples) else "words"
 
-    def unheld(self, examples: Sequence[NerExample], borders: Sequence[Words]) -> list[str]:
+    def unheld(self, examples: Sequence[Any], borders: Sequence[Words]) -> list[str]:
         """The entities that begin or end inside a unit, or overlap others."""
         return [
             f"{example.text[span.start : span.end]!r} in {example.text[:60]!r}"
@@ -56,7 +57,7 @@ class Ner(Family):
         """The words, or pieces, as units."""
         return word_units(tokens, words)
 
-    def labels(self, examples: Sequence[NerExample]) -> Labels:
+    def labels(self, examples: Sequence[Any]) -> Labels:
         """O, then B- and I- of every entity type."""
         types = sorted({span.label for example in examples for span in example.spans})
         return "O", *(f"{prefix}-{kind}" for kind in types for prefix in "BI")
@@ -71,11 +72,11 @@ class Ner(Family):
                 todo="Fit the task again",
             )
 
-    def classes(self, example: NerExample) -> set[str]:
+    def classes(self, example: Any) -> set[str]:
         """The entity types of the sentence."""
         return {span.label for span in example.spans}
 
-    def unit_targets(self, example: NerExample, labels: Labels, words: Words) -> list[int]:
+    def unit_targets(self, example: Any, labels: Labels, words: Words) -> list[int]:
         """The BIO tag of each unit, -1 for a type that the head does not have; see `word_spans`."""
         index = {label: number for number, label in enumerate(labels)}
         targets = [index.get("O", -1)] * len(words)
@@ -115,7 +116,7 @@ class Ner(Family):
         same = [[(a == b) + (a[2:] == b[2:]) + (a[0] == b[0]) for b in labels] for a in labels]
         return np.asarray(same, np.float32) / np.float32(3)
 
-    def decode(self, tasks: Sequence[Scored]) -> list[list[list[dict[str, Any]]]]:
+    def decode(self, tasks: Sequence[Scored]) -> list[list[Any]]:
         """Entities by the best valid tag sequence; the score is the mean probability that its units are of its type."""
         scores = [[np.log(np.maximum(part, 1e-12)) for part in task.probabilities] for task in tasks]
         rules = [
@@ -127,7 +128,7 @@ class Ner(Family):
             results.append([_entities(part, *text, task.labels, path) for part, text, path in rows])
         return results
 
-    def score(self, gold: Sequence[NerExample], predicted: Sequence[list[dict[str, Any]]]) -> Scores:
+    def score(self, gold: Sequence[Any], predicted: Sequence[Any]) -> Scores:
         """Precision, recall and F1 of entities, right only with exact characters and type, and F1 mean over types."""
         by_type: Counter[tuple[str, str]] = Counter()
         for truth, guess in map(self.compare, gold, predicted):
@@ -143,11 +144,11 @@ class Ner(Family):
             "macro_f1": float(np.mean([2 * hit / (found + there) for hit, found, there in rows])) if rows else 0.0,
         }
 
-    def counts(self, gold: Sequence[NerExample], predicted: Sequence[list[dict[str, Any]]]) -> list[list[int]]:
+    def counts(self, gold: Sequence[Any], predicted: Sequence[Any]) -> list[list[int]]:
         """[entities that are right, predicted entities, gold entities] for each sentence."""
         return [[len(truth & guess), len(guess), len(truth)] for truth, guess in map(self.compare, gold, predicted)]
 
-    def compare(self, example: NerExample, prediction: list[dict[str, Any]]) -> tuple[Answers, Answers]:
+    def compare(self, example: Any, prediction: Any) -> tuple[Answers, Answers]:
         """The entities as (start, end, text, label)."""
         truth = [(span.start, span.end, span.label) for span in example.spans]
         guess = [(entity["start"], entity["end"], entity["label"]) for entity in prediction]

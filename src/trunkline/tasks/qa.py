@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from trunkline.errors import MismatchError, TrunklineError
-from trunkline.tasks.base import Answers, Family, FloatArray, Labels, Scored, Scores, Words
+from trunkline.tasks.base import Answers, FloatArray, Labels, Scored, Scores, Transitions, Words
 from trunkline.text.examples import QaExample
 from trunkline.text.tokens import TextTokenizer, Tokens, UnitText, Window, word_units
 
@@ -31,22 +31,26 @@ _ARTICLES = re.compile(r"\b(a|an|the)\b")
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
 
 
-class Qa(Family):
-    """See `trunkline.tasks.base.Family`. A text has one unit more than its context has words: unit 0, no answer."""
+class Qa:
+    """Methods as of `Classification`. A text has one unit more than its context has words: unit 0, no answer."""
 
     name = "qa"
     main_score = "token_f1"
     own_windows = True
 
-    def choose_units(self, examples: Sequence[QaExample], tokenizer: TextTokenizer) -> str:
+    def choose_units(self, examples: Sequence[Any], tokenizer: TextTokenizer) -> str:
         """The words of the context."""
         return "question"
+
+    def unheld(self, examples: Sequence[Any], borders: Sequence[Words]) -> list[str]:
+        """None."""
+        return []
 
     def units(self, text: str, words: Words, tokens: Tokens) -> UnitText:
         """Unit 0 and the words of the context; see `question_units`."""
         return question_units(text, words, tokens)
 
-    def labels(self, examples: Sequence[QaExample]) -> Labels:
+    def labels(self, examples: Sequence[Any]) -> Labels:
         """Start and end of an answer, both of a word alone, or none; one for unit 0 if some question has no answer.
 
         The words inside an answer count as outside, as in pre-finetuning, where only starts and ends are pointed at.
@@ -62,11 +66,11 @@ class Qa(Family):
                 todo="Fit the task again",
             )
 
-    def classes(self, example: QaExample) -> set[str]:
+    def classes(self, example: Any) -> set[str]:
         """Whether there is an answer."""
         return {"answer" if example.answers else NO_ANSWER}
 
-    def unit_targets(self, example: QaExample, labels: Labels, words: Words) -> list[int]:
+    def unit_targets(self, example: Any, labels: Labels, words: Words) -> list[int]:
         """The labels of unit 0 and of the context's words; of answers that overlap only the first is labelled."""
         inside = context_words(example.text, words)
         index = {label: number for number, label in enumerate(labels)}
@@ -81,7 +85,15 @@ class Qa(Family):
             targets[0] = index.get(NO_ANSWER, -1)
         return targets
 
-    def decode(self, tasks: Sequence[Scored]) -> list[list[dict[str, Any]]]:
+    def transitions(self, targets: Sequence[Sequence[int]], labels: Labels) -> Transitions:
+        """None."""
+        return None
+
+    def label_covariance(self, labels: Labels) -> Transitions:
+        """None."""
+        return None
+
+    def decode(self, tasks: Sequence[Scored]) -> list[list[Any]]:
         """The best answer: `answer`, `start` and `end` in the context, and `score`; empty and None for no answer.
 
         The labels of the units are taken as independent under the condition that exactly one span is the answer, or
@@ -93,7 +105,7 @@ class Qa(Family):
             for task in tasks
         ]
 
-    def score(self, gold: Sequence[QaExample], predicted: Sequence[dict[str, Any]]) -> Scores:
+    def score(self, gold: Sequence[Any], predicted: Sequence[Any]) -> Scores:
         """Token F1 and exact match as SQuAD computes them: the best over the answers, averaged over the questions."""
         pairs = [(_gold(example), answer["answer"]) for example, answer in zip(gold, predicted, strict=True)]
         return {
@@ -101,12 +113,12 @@ class Qa(Family):
             "exact_match": float(np.mean([normalise(guess) in map(normalise, truth) for truth, guess in pairs])),
         }
 
-    def counts(self, gold: Sequence[QaExample], predicted: Sequence[dict[str, Any]]) -> list[list[int]]:
+    def counts(self, gold: Sequence[Any], predicted: Sequence[Any]) -> list[list[int]]:
         """[millionths of token F1, 1] for each question."""
         rows = zip(gold, predicted, strict=True)
         return [[round(_MILLION * best_f1(_gold(example), answer["answer"])), 1] for example, answer in rows]
 
-    def compare(self, example: QaExample, prediction: dict[str, Any]) -> tuple[Answers, Answers]:
+    def compare(self, example: Any, prediction: Any) -> tuple[Answers, Answers]:
         """The answers; of several true ones the one that was predicted, if it is among them."""
         truths, guess = _gold(example), prediction["answer"]
         right = [truth for truth in truths if normalise(truth) == normalise(guess)]

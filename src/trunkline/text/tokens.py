@@ -18,12 +18,15 @@ import numpy as np
 import numpy.typing as npt
 
 from trunkline.errors import EncoderError, TrunklineError
+from trunkline.extras import needs
 from trunkline.text.words import EXTENDING, char_classes, split_words
 
 IntArray = npt.NDArray[np.int64]
 
 UnitKind = Literal["words", "pieces"]
 """What gets a label in a text: its words, or these cut where a piece of the tokenizer begins or ends."""
+
+_NONE = np.zeros(0, dtype=np.int64)
 
 ROW_WIDTH = 128
 """Default greatest width of a packed row: short enough that attention, quadratic in the width, stays cheap."""
@@ -145,37 +148,21 @@ class TextTokenizer:
                 tokenizer = Tokenizer.from_file(str(file))
                 _check_config(folder, tokenizer.normalizer)
             else:
-                from transformers import AutoTokenizer
-
+                with needs("train", f"{folder} has no tokenizer.json, and converting its vocabulary"):
+                    from transformers import AutoTokenizer
                 found = AutoTokenizer.from_pretrained(str(folder), use_fast=True, local_files_only=True)
                 tokenizer = found.backend_tokenizer
             return cls(tokenizer, max_length)
-        except EncoderError:
+        except TrunklineError:
             raise
-        except ModuleNotFoundError as error:
-            raise EncoderError(
-                f"{folder} has no tokenizer.json, and the library that converts its vocabulary is missing ({error})",
-                todo="Install it with: pip install 'trunkline[train]'",
-            ) from error
         except Exception as error:
             raise EncoderError(f"{folder}: no usable tokenizer ({error})", expected=expected) from error
-
-    @property
-    def unknown(self) -> int | None:
-        """The id that stands for what the vocabulary lacks; None where it can spell everything, as with bytes."""
-        names = (getattr(self.tokenizer.model, "unk_token", None), "[UNK]", "<unk>")
-        found = (self.tokenizer.token_to_id(name) for name in names if name)
-        return next((number for number in found if number is not None), None)
 
     @property
     def fingerprint(self) -> str:
         """A hash of all that tokens and windows depend on."""
         content = f"{self.tokenizer.to_str()} {self.max_length} {self.overlap}"
         return hashlib.sha256(content.encode()).hexdigest()
-
-    def save(self, folder: Path) -> None:
-        """Writes `tokenizer.json` into a folder."""
-        self.tokenizer.save(str(folder / "tokenizer.json"))
 
     def encode(self, texts: Sequence[str]) -> list[Tokens]:
         """Tokenises texts; nothing is cut off."""
@@ -199,6 +186,15 @@ class TextTokenizer:
             windows.append(Window(framed, start, (lower, upper)))
         return Tokens(offsets, tuple(windows))
 
+    def unknown_share(self, tokens: Sequence[Tokens]) -> float:
+        """The share of texts' tokens that the vocabulary lacks; 0 where it can spell everything, as with bytes."""
+        names = (getattr(self.tokenizer.model, "unk_token", None), "[UNK]", "<unk>")
+        unknown = [i for i in (self.tokenizer.token_to_id(name) for name in names if name) if i is not None][:1]
+        # The ids of a window begin with the opening one, before `first`.
+        own = [w.ids[1 + w.own[0] - w.first : 1 + w.own[1] - w.first] for text in tokens for w in text.windows]
+        missing = sum(int(np.isin(ids, unknown).sum()) for ids in own)
+        return missing / max(sum(map(len, own)), 1)
+
 
 def _check_config(folder: Path, normalizer: Any) -> None:
     """Raises EncoderError where tokenizer_config.json has transformers tokenise otherwise than tokenizer.json says."""
@@ -216,15 +212,6 @@ def _check_config(folder: Path, normalizer: Any) -> None:
                 expected="two files that agree, as it is open which of them the encoder was trained with",
                 todo=f"Set {key} in tokenizer_config.json to what is right, and {name} in tokenizer.json",
             )
-
-
-def unknown_share(tokens: Sequence[Tokens], unknown: int | None) -> float:
-    """The share of texts' tokens that the vocabulary lacks, those with the id `TextTokenizer.unknown`; 0 of none."""
-    total = sum(len(text.offsets) for text in tokens)
-    # The ids of a window begin with the opening one, before `first`.
-    own = (w.ids[1 + w.own[0] - w.first : 1 + w.own[1] - w.first] for text in tokens for w in text.windows)
-    missing = sum(int(np.count_nonzero(ids == unknown)) for ids in own)
-    return missing / total if total and unknown is not None else 0.0
 
 
 def unit_borders(text: str, tokens: Tokens, kind: UnitKind = "words") -> tuple[tuple[int, int], ...]:
@@ -312,8 +299,7 @@ def pack(texts: Sequence[UnitText], pad_id: int, width: int = ROW_WIDTH) -> Pack
         rows, room, starts = _narrowest(sizes.tolist(), max(width, longest))
     else:
         rows, room, starts = len(sizes), longest, [number * longest for number in range(len(sizes))]
-    begins = np.cumsum(sizes) - sizes
-    positions = np.arange(int(sizes.sum())) - np.repeat(begins, sizes)
+    positions = np.concatenate([_NONE, *map(np.arange, sizes)])
     place = np.repeat(np.asarray(starts, dtype=np.int64), sizes) + positions
 
     def grid(values: IntArray, empty: int) -> IntArray:
@@ -323,7 +309,7 @@ def pack(texts: Sequence[UnitText], pad_id: int, width: int = ROW_WIDTH) -> Pack
 
     units = [text.n_units for text in texts]
     return Packed(
-        grid(_joined([text.ids for text in texts]), pad_id),
+        grid(np.concatenate([_NONE, *(text.ids for text in texts)]), pad_id),
         grid(positions, 0),
         grid(np.repeat(np.arange(len(sizes)), sizes), -1),
         place[_shifted([text.token for text in texts], [text.size for text in texts])],
@@ -332,14 +318,10 @@ def pack(texts: Sequence[UnitText], pad_id: int, width: int = ROW_WIDTH) -> Pack
     )
 
 
-def _joined(parts: Sequence[IntArray]) -> IntArray:
-    return np.concatenate(parts) if parts else np.zeros(0, dtype=np.int64)
-
-
 def _shifted(parts: Sequence[IntArray], sizes: Sequence[int]) -> IntArray:
     """Index arrays of consecutive blocks of these sizes as one index array over all blocks."""
-    begins = np.cumsum([0, *sizes[:-1]]) if sizes else np.zeros(0, dtype=np.int64)
-    return _joined(parts) + np.repeat(begins, [len(part) for part in parts])
+    begins = np.cumsum([0, *sizes]).tolist()
+    return np.concatenate([_NONE, *(part + begin for part, begin in zip(parts, begins, strict=False))])
 
 
 def _narrowest(sizes: Sequence[int], widest: int) -> tuple[int, int, list[int]]:
@@ -351,14 +333,14 @@ def _narrowest(sizes: Sequence[int], widest: int) -> tuple[int, int, list[int]]:
     total, longest = sum(sizes), max(sizes, default=0)
     widths = {min(widest, total), *range(min(-(-longest // 8) * 8, widest), min(widest, total), 8)}
     ideal = {width: -(-total // max(width, 1)) * width for width in sorted(widths, reverse=True)}
-    best: tuple[int, int, list[int]] | None = None
+    best: tuple[int, int, list[int]] = (0, 0, [])
     for width in sorted(ideal, key=lambda width: ideal[width]):
-        if best is not None and best[0] * best[1] <= ideal[width]:
+        if best[0] and best[0] * best[1] <= ideal[width]:
             break
         rows, starts = _first_fit(sizes, width)
-        if best is None or rows * width < best[0] * best[1]:
+        if not best[0] or rows * width < best[0] * best[1]:
             best = rows, width, starts
-    return best or (0, 0, [])
+    return best
 
 
 def _first_fit(sizes: Sequence[int], room: int) -> tuple[int, list[int]]:
