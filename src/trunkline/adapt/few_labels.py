@@ -226,7 +226,7 @@ def _train(task: _Task, chosen: Sequence[int], start: Head) -> LoraAdapter:
     groups = {"lora": (list(lora.parameters()), settings.rate), "head": (list(head.parameters()), settings.rate)}
     accelerator = make_accelerator(task.bf16)
     encoder.to(accelerator.device)
-    module = nn.ModuleDict({"lora": lora, "head": head})
+    module = nn.ModuleDict({"lora": lora, "head": head}).to(accelerator.device)
     prepared, optimizer = accelerator.prepare(module, optimizer_for(groups, weight_decay=0.01))
     single = all(unit.n_units == 1 for unit in task.units)
 
