@@ -63,9 +63,7 @@ def test_names_in_test_are_new(name):
 
 
 def test_pre_finetuning_sample_is_apart_from_the_test_parts():
-    sentences = [
-        json.loads(line) for line in (FOLDER / "prefinetune/sentences.jsonl").read_text("utf-8").splitlines()
-    ]
+    sentences = [json.loads(line) for line in (FOLDER / "prefinetune/sentences.jsonl").read_text("utf-8").splitlines()]
     pairs = [json.loads(line) for line in (FOLDER / "prefinetune/pairs.jsonl").read_text("utf-8").splitlines()]
     made = {words(row["text"]) for row in sentences} | {words(row[side]) for row in pairs for side in ("left", "right")}
     assert not made & {words(example.text) for name in TASKS for example in load_card(name).load("test")}
