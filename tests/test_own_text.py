@@ -59,8 +59,8 @@ def test_a_folder_of_text_becomes_sources_of_pre_finetuning(notes, gazetteer, tm
     path = tmp_path / "recipe.yaml"
     path.write_text(yaml.safe_dump(recipe), encoding="utf-8")
     invoke("prefinetune", "run", path, "--out", tmp_path / "run")
-    plan = {row["source"]: row for row in json.loads((tmp_path / "run" / "schedule.json").read_text())}
-    assert plan["spans"]["share"] == 1.0 and plan["pairs"]["epochs"] > 0
+    data = json.loads((tmp_path / "run" / "experiment.json").read_text())["data"]
+    assert [(row["source"], row["share"]) for row in data] == [("pairs", 1.0), ("spans", 1.0)]
     assert (tmp_path / "run" / "bundle").is_dir()
 
 

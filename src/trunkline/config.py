@@ -103,8 +103,7 @@ class FamilySection(MixtureFamily):
 class OptimizerSection(Section):
     """AdamW with linear warm-up and decay. Rates are per parameter group.
 
-    With an `ema` above 0, such as 0.999, the exponential moving average of the weights is measured and exported in
-    their place. With `frozen_layers` n above 0 the embeddings and the n lowest layers stay as they are.
+    With `frozen_layers` n above 0 the embeddings and the n lowest layers stay as they are.
     """
 
     steps: PositiveInt = 1000
@@ -112,11 +111,9 @@ class OptimizerSection(Section):
     adapter_rate: PositiveFloat = 5e-4
     objective_rate: PositiveFloat = 1e-3
     warmup: Fraction = 0.06
-    floor: Fraction = 0.0
     weight_decay: Annotated[float, Field(ge=0)] = 0.01
     clip: PositiveFloat = 1.0
     dropout: Fraction = 0.0
-    ema: Fraction = 0.0
     frozen_layers: Annotated[int, Field(ge=0)] = 0
 
 
@@ -141,13 +138,9 @@ class ProbeSection(Section):
 
 
 class MonitorSection(Section):
-    """What is measured while training; 0 switches a measure off.
-
-    `trackers` get what metrics.jsonl gets; each is a package of its own.
-    """
+    """What is measured while training, and how often; `every` 0 measures nothing."""
 
     every: Annotated[int, Field(ge=0)] = 200
-    trackers: tuple[Literal["tensorboard", "wandb", "mlflow"], ...] = ()
     probes: dict[str, ProbeSection] = Field(default_factory=dict)
     log_every: PositiveInt = 10
 
@@ -162,7 +155,7 @@ class CheckpointSection(Section):
 class PrefinetuneRecipe(Section):
     """A pre-finetuning run: encoder, strategy, families with their sources, optimizer, monitor.
 
-    What `precision` and `attention` leave to `auto` follows the device, see `trunkline.training.distributed`.
+    What `precision` leaves to `auto` follows the device, see `trunkline.training.distributed`.
     """
 
     name: str
@@ -175,7 +168,6 @@ class PrefinetuneRecipe(Section):
     decontaminate: DecontaminateSection | None = None
     optimizer: OptimizerSection = OptimizerSection()
     precision: Literal["auto", "fp32", "bf16"] = "auto"
-    attention: Literal["auto", "sdpa", "eager"] = "auto"
     monitor: MonitorSection = MonitorSection()
     checkpoint: CheckpointSection = CheckpointSection()
     seed: Seed = 0

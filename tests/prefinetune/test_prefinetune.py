@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,7 +16,7 @@ from trunkline.errors import MismatchError, RecipeError, TrunklineError
 from trunkline.prefinetune import Report, prefinetune
 from trunkline.prefinetune.mixture import Source
 from trunkline.prefinetune.model import PrefinetuneModel, StepBatch, draw_batch
-from trunkline.prefinetune.objectives import get_prefinetune_family
+from trunkline.prefinetune.objectives import get_objective
 from trunkline.prefinetune.run import Session
 from trunkline.prefinetune.sources import recipe_sources
 from trunkline.prefinetune.strategies import adapters_of
@@ -48,7 +47,6 @@ def session_of(recipe: PrefinetuneRecipe, folder: Path) -> Session:
 
 def batch_of(session: Session, family: str, step: int = 0) -> StepBatch:
     return draw_batch(
-        family,
         session.mixtures[family],
         session.model.objectives[family],
         session.tokenizer,
@@ -265,7 +263,7 @@ def test_a_batch_is_filled_up_to_its_budget(tiny_folder: Folders, data: Path, tm
         batch = batch_of(session, family)
         source, index = batch.drawn[-1]
         example = session.sources[family][source].train[index]
-        last = sum(text.size for text in get_prefinetune_family(family).unit_texts([example], session.tokenizer))
+        last = sum(text.size for text in get_objective(family).unit_texts([example], session.tokenizer))
         assert 64 <= batch.n_tokens < 64 + last
 
 
@@ -320,7 +318,7 @@ def test_two_runs_in_one_folder_are_refused(tiny_folder: Folders, data: Path, tm
 def test_who_watches_sees_the_start_and_every_step_and_changes_nothing(
     tiny_folder: Folders, data: Path, tmp_path: Path
 ) -> None:
-    recipe = tiny_models.recipe_of(tiny_folder("bert"), data, optimizer={"steps": 4, "ema": 0.5})
+    recipe = tiny_models.recipe_of(tiny_folder("bert"), data, optimizer={"steps": 4})
     seen: list[tuple[int, float]] = []
 
     def watch(step: int, session: Session) -> None:
@@ -331,55 +329,6 @@ def test_who_watches_sees_the_start_and_every_step_and_changes_nothing(
     assert [step for step, _ in seen] == [0, 1, 2, 3, 4]
     assert len({value for _, value in seen}) == 5
     assert tiny_models.same_bits(tiny_models.bundle_tensors(watched), tiny_models.bundle_tensors(plain))
-
-
-def test_averages_are_what_is_exported(tiny_folder: Folders, data: Path, tmp_path: Path) -> None:
-    recipe = tiny_models.recipe_of(tiny_folder("bert"), data, optimizer={"steps": 3, "ema": 0.9})
-    weights = []
-
-    def watch(step: int, session: Session) -> None:
-        weights.append(session.model.encoder.layers[0].up.bias.detach().double().clone())
-
-    bundle = load_bundle(prefinetune(recipe, tmp_path / "run", watch=watch))
-    wanted = weights[1]
-    for t, weight in enumerate(weights[2:], 1):
-        wanted = wanted + (1 - (1 + t) / (10 + t)) * (weight - wanted)
-    assert torch.allclose(bundle.encoder.layers[0].up.bias.double(), wanted, atol=1e-6)
-
-
-def test_a_tracker_gets_the_recipes_name_and_the_log(tiny_folder: Folders, data: Path, tmp_path: Path) -> None:
-    pytest.importorskip("tensorboard")
-    recipe = tiny_models.recipe_of(
-        tiny_folder("bert"), data, name="mine", optimizer={"steps": 2}, monitor={"trackers": ["tensorboard"]}
-    )
-    prefinetune(recipe, tmp_path / "run")
-    events = b"".join(path.read_bytes() for path in (tmp_path / "run" / "mine").rglob("events*"))
-    assert b"loss/ner" in events and b"dev/ner/recall_at_1" in events
-
-
-def test_a_tracker_that_is_not_installed_is_named(
-    tiny_folder: Folders, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    recipe = tiny_models.recipe_of(tiny_folder("bert"), data, monitor={"trackers": ["wandb"]})
-    with pytest.raises(TrunklineError, match="pip install wandb"):
-        session_of(recipe, tmp_path)
-
-
-def test_a_source_that_would_be_drawn_again_and_again_gets_a_warning_with_the_number(
-    tiny_folder: Folders, tmp_path: Path
-) -> None:
-    few = tiny_models.write_jsonl(tmp_path / "few.jsonl", tiny_models.ner_rows(4))
-    families = {"ner": {"sources": {str(few): {}}, "tokens": 256}}
-    changes = {"families": families, "strategy": "individual", "monitor": {"every": 0}}
-    for steps, warned in ((2, False), (10, True)):
-        recipe = tiny_models.recipe_of(tiny_folder("bert"), tmp_path, optimizer={"steps": steps}, **changes)
-        said: list[str] = []
-        prefinetune(recipe, tmp_path / f"run-{steps}", Report(say=said.append))
-        found = [line for line in said if line.startswith("warning: every example of few would be drawn")]
-        assert bool(found) == warned
-    epochs = json.loads((tmp_path / "run-10" / "schedule.json").read_text())[0]["epochs"]
-    assert f" {epochs:.0f} times" in found[0] and epochs > 50
 
 
 def test_a_probe_scores_a_task_of_files(tiny_folder: Folders, data: Path, tmp_path: Path) -> None:

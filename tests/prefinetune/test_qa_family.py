@@ -19,7 +19,7 @@ from trunkline.encoder.bundle_files import Loaded, load_any, load_bundle
 from trunkline.errors import RecipeError, TrunklineError
 from trunkline.prefinetune import Report, prefinetune
 from trunkline.prefinetune.model import draw_batch
-from trunkline.prefinetune.objectives.qa import PointerFamily, PointerTargets, SpanPointerObjective
+from trunkline.prefinetune.objectives.qa import PointerTargets, SpanPointerObjective
 from trunkline.prefinetune.run import Session
 from trunkline.prefinetune.sources import recipe_sources
 from trunkline.tasks.qa import Qa
@@ -135,11 +135,6 @@ def test_measure_counts_exact_spans() -> None:
     assert objective.measure(features, targets_of(questions()))[1].tolist() == [0.0, 1.0, 1.0, 0.0]
 
 
-def test_questions_only() -> None:
-    with pytest.raises(TypeError, match="qa is pre-finetuned on questions, not str"):
-        SpanPointerObjective(2).targets([(0, "x")], 0)  # type: ignore[list-item]
-
-
 # Beside the other families
 
 
@@ -165,7 +160,6 @@ def test_a_batch_reaches_only_its_own_familys_adapter_and_objective(
     model = session.model.train()
     assert set(model.adapters) == set(model.objectives) == set(FAMILIES)
     batch = draw_batch(
-        family,
         session.mixtures[family],
         model.objectives[family],
         session.tokenizer,
@@ -233,7 +227,7 @@ def test_tasks_of_other_families_on_the_same_text_do_not_disturb_each_other(bund
 def test_a_long_context_has_units_in_every_window(tiny: Loaded) -> None:
     context = f"{'the old river ' * 60}yesterday in rome we met ann {'the new river ' * 60}"
     example = QaExample("who", context, ((context.index("ann"), context.index("ann") + 3),))
-    units = PointerFamily().unit_texts([example], tiny.tokenizer)[0]
+    units = SpanPointerObjective.unit_texts([example], tiny.tokenizer)[0]
     assert len(units.sizes) > 4 and set(units.unit.tolist()) == set(range(units.n_units))
 
 

@@ -20,7 +20,7 @@ from trunkline.training.checkpoint import checkpoints
 
 Folders = Callable[[str], Path]
 CHANGES: dict[str, Any] = {
-    "optimizer": {"steps": 80, "ema": 0.9},
+    "optimizer": {"steps": 80},
     "checkpoint": {"every": 1, "keep": 2},
     "monitor": {"every": 7, "log_every": 1},
 }

@@ -7,13 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 from trunkline.config import PrefinetuneRecipe, load_recipe, parse_recipe
 from trunkline.data.source_card import SourceCard, write_source_card
 from trunkline.errors import RecipeError
-from trunkline.prefinetune.mixture import schedule
-from trunkline.prefinetune.objectives import get_prefinetune_family
 from trunkline.prefinetune.sources import FileFinder, Found, HeldOutTexts, recipe_sources
 from trunkline.text.examples import NerExample, PairExample, Span, TextExample
 from trunkline.text.words import split_words
@@ -125,17 +122,6 @@ def test_a_recipe_takes_its_sources_from_a_mixture(files, tmp_path):
     assert recipe.decontaminate is not None and recipe.decontaminate.against == ("dev.jsonl",)
 
 
-def test_the_schedule_says_what_a_run_will_draw(files, tiny):
-    raw = mixture(files)
-    raw["families"]["ner"]["tokens"] = 128
-    recipe = parse_recipe({**raw, "optimizer": {"steps": 10}, "max_length": 32}, PrefinetuneRecipe, "r")
-    sources = recipe_sources(recipe, tiny.tokenizer)
-    rows = {row["source"]: row for row in schedule(recipe, sources)}
-    assert rows["ner"]["share"] == pytest.approx(1 / 3)
-    assert rows["ner"]["tokens"] + rows["overlapping"]["tokens"] == pytest.approx(128 * 10, rel=0.02)
-    assert rows["pairs"]["epochs"] == pytest.approx(rows["pairs"]["examples"] / 10, abs=0.06)
-
-
 def test_all_problems_of_a_familys_sources_are_listed(files, tmp_path):
     raw = mixture(files)
     raw["families"]["ner"]["sources"] = {
@@ -219,16 +205,3 @@ def test_held_out_files_are_of_any_family_and_names_begin_at_the_root(tmp_path):
     ]
     task = FileFinder(tmp_path).open("b.csv", TextExample)
     assert list(task.examples()) == [TextExample("one two", "x")]
-
-
-def test_targets_of_stored_marks_are_those_of_the_sentences(files, tiny):
-    recipe = parse_recipe(mixture(files), PrefinetuneRecipe, "r")
-    sources = recipe_sources(recipe, tiny.tokenizer)["ner"]
-    objective = get_prefinetune_family("ner").objective(
-        recipe.families["ner"], sources, lambda texts: torch.zeros(len(texts), tiny.encoder.config.hidden_size), 0
-    )
-    drawn = [(number, index) for number, source in enumerate(sources) for index in range(5)]
-    read = objective.targets([(s, sources[s].train[i]) for s, i in drawn], 3)
-    stored = objective.targets([(s, sources[s].units[i][0]) for s, i in drawn], 3)
-    assert all(torch.equal(getattr(read, name), getattr(stored, name)) for name in ("concepts", "positive", "valid"))
-    assert read.positive.any() and not read.positive.all()

@@ -21,9 +21,9 @@ from trunkline.errors import EncoderError, RecipeError, TrunklineError
 from trunkline.model import load
 from trunkline.prefinetune import Report, prefinetune
 from trunkline.prefinetune.model import PrefinetuneModel, StepBatch, draw_batch
-from trunkline.prefinetune.objectives import TextEmbedder, get_prefinetune_family
+from trunkline.prefinetune.objectives import TextEmbedder, get_objective
 from trunkline.prefinetune.objectives import text as masked_lm
-from trunkline.prefinetune.objectives.text import MaskedTextObjective, TextFamily, even_windows
+from trunkline.prefinetune.objectives.text import MaskedTextObjective, even_windows
 from trunkline.prefinetune.run import Session
 from trunkline.prefinetune.sources import recipe_sources
 from trunkline.tasks import get_family
@@ -54,12 +54,12 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def units_of(tiny: Loaded, count: int) -> list[Any]:
-    return TextFamily().unit_texts([PlainExample(text) for text in sentences(count)], tiny.tokenizer)
+    return MaskedTextObjective.unit_texts([PlainExample(text) for text in sentences(count)], tiny.tokenizer)
 
 
 def objective_of(tiny: Loaded, seed: int = 0) -> MaskedTextObjective:
     section = recipe_section()
-    made = TextFamily().objective(section, [], TextEmbedder(tiny.encoder, tiny.tokenizer), seed)
+    made = MaskedTextObjective.of(section, [], TextEmbedder(tiny.encoder, tiny.tokenizer), seed)
     assert isinstance(made, MaskedTextObjective)
     return made
 
@@ -93,7 +93,7 @@ def test_windows_are_even_and_have_every_token_once(count: int, room: int) -> No
 def test_fifteen_percent_of_the_batch_are_units_and_the_rest_is_as_it_was(tiny: Loaded) -> None:
     texts = units_of(tiny, 80)
     before = [text.ids.copy() for text in texts]
-    altered, targets = objective_of(tiny).masked(texts, 4)
+    altered, targets = objective_of(tiny).prepare(texts, [], 4)
     ordinary = sum(int((~np.isin(ids, SPECIAL)).sum()) for ids in before)
     assert sum(text.n_units for text in altered) == len(targets) == round(0.15 * ordinary)
     assert [text.sizes for text in altered] == [text.sizes for text in texts]
@@ -115,7 +115,7 @@ def test_the_choice_depends_on_seed_and_step_alone(tiny: Loaded) -> None:
     texts = units_of(tiny, 20)
 
     def ids(seed: int, step: int) -> list[int]:
-        return np.concatenate([text.ids for text in objective_of(tiny, seed).masked(texts, step)[0]]).tolist()
+        return np.concatenate([text.ids for text in objective_of(tiny, seed).prepare(texts, [], step)[0]]).tolist()
 
     first = ids(0, 3)
     torch.rand(5)
@@ -128,7 +128,7 @@ def test_the_choice_depends_on_seed_and_step_alone(tiny: Loaded) -> None:
 
 def test_the_loss_is_that_of_the_states_at_the_masked_tokens(tiny: Loaded) -> None:
     made = objective_of(tiny)
-    altered, targets = made.masked(units_of(tiny, 12), 0)
+    altered, targets = made.prepare(units_of(tiny, 12), [], 0)
     batch = TokenBatch.from_packed(pack(altered, 1))
     hidden = tiny.encoder(batch)
     words = tiny.encoder.embeddings.word.weight
@@ -151,7 +151,6 @@ def session_of(recipe: PrefinetuneRecipe, folder: Path) -> Session:
 
 def batch_of(session: Session, **changes: Any) -> StepBatch:
     return draw_batch(
-        "text",
         session.mixtures["text"],
         session.model.objectives["text"],
         session.tokenizer,
@@ -329,11 +328,11 @@ def test_a_section_that_makes_no_sense_is_refused(change: dict[str, Any], messag
 
 
 def test_plain_text_has_no_tasks() -> None:
-    assert get_prefinetune_family("text").name == "text"
+    assert get_objective("text") is MaskedTextObjective
     with pytest.raises(TrunklineError, match="one of ner, classification, qa"):
         get_family("text")
     with pytest.raises(TrunklineError, match="one of ner, classification, qa, text"):
-        get_prefinetune_family("texts")
+        get_objective("texts")
 
 
 def test_a_tokenizer_without_a_mask_is_an_error(tiny: Loaded, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 import os
 import signal
 import threading
@@ -20,7 +19,7 @@ from trunkline.errors import TrainingError
 from trunkline.prefinetune import Report, prefinetune
 from trunkline.prefinetune.objectives.classification import TextPairObjective
 from trunkline.training.checkpoint import checkpoints
-from trunkline.training.loop import Hooks, Interrupted, LoopSettings, averages_of, optimizer_for, rate_factor, run
+from trunkline.training.loop import Hooks, Interrupted, LoopSettings, optimizer_for, rate_factor, run
 
 Folders = Callable[[str], Path]
 
@@ -56,19 +55,19 @@ def fit(
     return run(module, optimizer, losses, settings, hooks, accelerator=accelerator, start=start)
 
 
-def test_the_rate_rises_linearly_then_falls_linearly_to_the_floor() -> None:
-    factors = [rate_factor(step, 100, 0.1, 0.2) for step in range(100)]
+def test_the_rate_rises_linearly_then_falls_linearly_to_zero() -> None:
+    factors = [rate_factor(step, 100, 0.1) for step in range(100)]
     assert factors[:10] == pytest.approx([(step + 1) / 10 for step in range(10)])
     assert max(factors) == 1.0
     assert factors[10] == 1.0
     falls = [a - b for a, b in itertools.pairwise(factors[10:])]
-    assert falls == pytest.approx([0.8 / 90] * 89)
-    assert rate_factor(100, 100, 0.1, 0.2) == pytest.approx(0.2)
+    assert falls == pytest.approx([1 / 90] * 89)
+    assert rate_factor(100, 100, 0.1) == 0
 
 
 @pytest.mark.parametrize(("steps", "warmup"), [(1, 0.0), (1, 0.9), (3, 0.06), (7, 0.99)])
 def test_the_rate_is_above_zero_and_at_most_one_in_short_runs(steps: int, warmup: float) -> None:
-    factors = [rate_factor(step, steps, warmup, 0.0) for step in range(steps)]
+    factors = [rate_factor(step, steps, warmup) for step in range(steps)]
     assert all(0 < factor <= 1 for factor in factors)
 
 
@@ -82,7 +81,7 @@ def test_the_rate_reaches_every_parameter_group(accelerator: Any) -> None:
         yield "a", 1.0, module(torch.ones(1, 2)).sum()
 
     run(module, optimizer, losses, LoopSettings(4, warmup=0.5), Hooks(), accelerator=accelerator)
-    assert seen == [[0.5 * f, 0.25 * f] for f in (rate_factor(step, 4, 0.5, 0.0) for step in range(4))]
+    assert seen == [[0.5 * f, 0.25 * f] for f in (rate_factor(step, 4, 0.5) for step in range(4))]
     assert [group["weight_decay"] for group in optimizer.param_groups] == [0.1, 0.0]
 
 
@@ -99,7 +98,7 @@ def test_hooks_are_called_when_due_and_logs_are_means_since_the_last(accelerator
     single: list[dict[str, float]] = []
     hooks = Hooks(
         log=lambda step, values: (calls.append(("log", step)), logged.append(values))[0],
-        evaluate=lambda step: bool(calls.append(("evaluate", step))),
+        evaluate=lambda step: calls.append(("evaluate", step)),
         save=lambda step: calls.append(("save", step)),
     )
     torch.manual_seed(1)
@@ -144,28 +143,22 @@ def test_the_gradient_is_clipped_over_all_parameters_together(accelerator: Any) 
     assert float(moved.norm()) == pytest.approx(0.5, rel=1e-3)
 
 
-def test_an_evaluation_can_end_the_run_and_is_in_evaluation_mode(accelerator: Any) -> None:
+def test_an_evaluation_is_in_evaluation_mode(accelerator: Any) -> None:
     module, modes = Line(), []
-
-    def evaluate(step: int) -> bool:
-        modes.append(module.training)
-        return step == 4
-
-    assert fit(module, Hooks(evaluate=evaluate), accelerator, LoopSettings(50, evaluate_every=2)) == 4
-    assert modes == [False, False]
+    hooks = Hooks(evaluate=lambda step: modes.append((step, module.training)))
+    assert fit(module, hooks, accelerator, LoopSettings(5, evaluate_every=2)) == 5
+    assert modes == [(2, False), (4, False)]
     assert module.training
 
 
 def test_a_loss_that_is_not_finite_stops_before_the_weights_change(accelerator: Any) -> None:
-    module, states, kept = Line(), [], []
+    module, states = Line(), []
     hooks = Hooks(
-        progress=lambda step: states.append(module.linear.weight.detach().clone()),
-        not_finite=lambda step: kept.append(step) or "batch.json",
+        stepped=lambda step: states.append(module.linear.weight.detach().clone()),
         save=lambda step: pytest.fail("saved after the loss was not finite") if step > 2 else None,
     )
-    with pytest.raises(TrainingError, match=r"step 4: loss of b is nan; its batch is in batch\.json.*last checkpoint"):
+    with pytest.raises(TrainingError, match=r"step 4: loss of b is nan; the last checkpoint"):
         fit(module, hooks, accelerator, LoopSettings(10, save_every=2), bad=3)
-    assert kept == [3]
     assert torch.equal(module.linear.weight, states[-1])
 
 
@@ -185,7 +178,7 @@ def test_a_gradient_that_is_not_finite_stops_too(accelerator: Any) -> None:
 def test_a_signal_ends_the_step_saves_and_stops(number: int, accelerator: Any) -> None:
     saved: list[int] = []
     before = signal.getsignal(number)
-    hooks = Hooks(progress=lambda step: os.kill(os.getpid(), number) if step == 3 else None, save=saved.append)
+    hooks = Hooks(stepped=lambda step: os.kill(os.getpid(), number) if step == 3 else None, save=saved.append)
     with pytest.raises(Interrupted, match="after step 3") as caught:
         fit(Line(), hooks, accelerator, LoopSettings(10, save_every=100))
     assert (saved, caught.value.step) == ([3], 3)
@@ -199,7 +192,7 @@ def test_a_second_sigterm_lets_the_run_save_all_the_same(accelerator: Any) -> No
 
     saved: list[int] = []
     with pytest.raises(Interrupted, match="after step 2"):
-        fit(Line(), Hooks(progress=progress, save=saved.append), accelerator, LoopSettings(10))
+        fit(Line(), Hooks(stepped=progress, save=saved.append), accelerator, LoopSettings(10))
     assert saved == [2]
 
 
@@ -235,12 +228,11 @@ def test_what_follows_a_step_is_done_before_it_is_logged_measured_or_saved(accel
     hooks = Hooks(
         stepped=lambda step: calls.append(f"stepped {step}"),
         log=lambda step, values: calls.append("log"),
-        evaluate=lambda step: bool(calls.append("evaluate")),
+        evaluate=lambda step: calls.append("evaluate"),
         save=lambda step: calls.append("save"),
-        progress=lambda step: calls.append("progress"),
     )
     fit(Line(), hooks, accelerator, LoopSettings(2, log_every=1, evaluate_every=1, save_every=1))
-    after = ["progress", "log", "evaluate", "save"]
+    after = ["log", "evaluate", "save"]
     assert calls == ["stepped 1", *after, "stepped 2", *after]
 
 
@@ -251,7 +243,7 @@ def test_a_second_interrupt_aborts_at_once(accelerator: Any) -> None:
 
     saved: list[int] = []
     with pytest.raises(KeyboardInterrupt):
-        fit(Line(), Hooks(progress=progress, save=saved.append), accelerator, LoopSettings(10))
+        fit(Line(), Hooks(stepped=progress, save=saved.append), accelerator, LoopSettings(10))
     assert saved == []
 
 
@@ -264,11 +256,11 @@ def test_the_loop_runs_in_a_thread_where_signals_cannot_be_set(accelerator: Any)
 
 
 def test_a_run_that_is_already_done_does_nothing(accelerator: Any) -> None:
-    hooks = Hooks(progress=lambda step: pytest.fail("a step was made"))
+    hooks = Hooks(stepped=lambda step: pytest.fail("a step was made"))
     assert fit(Line(), hooks, accelerator, LoopSettings(5), start=5) == 5
 
 
-def test_a_run_that_diverges_keeps_batch_and_checkpoint_and_can_go_on(
+def test_a_run_that_diverges_keeps_its_checkpoint_and_can_go_on(
     tiny_folder: Folders, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     recipe = tiny_models.recipe_of(tiny_folder("bert"), tmp_path / "data", checkpoint={"every": 2})
@@ -280,12 +272,8 @@ def test_a_run_that_diverges_keeps_batch_and_checkpoint_and_can_go_on(
         return original(self, features, targets) * factor
 
     monkeypatch.setattr(TextPairObjective, "forward", forward)
-    with pytest.raises(TrainingError, match=r"step 5: loss of classification is nan") as caught:
+    with pytest.raises(TrainingError, match=r"step 5: loss of classification is nan; the last checkpoint is kept"):
         prefinetune(recipe, tmp_path / "run")
-    batch = json.loads((tmp_path / "run" / "not-finite-step-5.json").read_text())
-    assert "not-finite-step-5.json" in str(caught.value)
-    assert {row["source"] for row in batch["classification"]} == {"pairs"}
-    assert all("PairExample(left=" in row["example"] for row in batch["classification"])
     saved = [path.stem for path in checkpoints(tmp_path / "run" / "checkpoints")]
     assert saved == ["step-00000002", "step-00000004"]
     assert not (tmp_path / "run" / "bundle").exists()
@@ -293,41 +281,3 @@ def test_a_run_that_diverges_keeps_batch_and_checkpoint_and_can_go_on(
     said: list[str] = []
     prefinetune(recipe, tmp_path / "run", Report(say=said.append))
     assert "going on after step 4" in said
-
-
-def test_the_batch_that_is_kept_is_of_the_step_that_failed_alone(
-    tiny_folder: Folders, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from trunkline.prefinetune.objectives.ner import TokenConceptObjective
-
-    recipe = tiny_models.recipe_of(tiny_folder("bert"), tmp_path / "data", monitor={"every": 0})
-    original, count = TokenConceptObjective.forward, []
-
-    def forward(self: TokenConceptObjective, features: Tensor, targets: Any) -> Tensor:
-        count.append(1)
-        return original(self, features, targets) * (float("inf") if len(count) == 2 else 1.0)
-
-    monkeypatch.setattr(TokenConceptObjective, "forward", forward)
-    with pytest.raises(TrainingError, match="step 2: loss of ner is inf"):
-        prefinetune(recipe, tmp_path / "run")
-    # The other family's batch of step 2 was not drawn yet; that of step 1 would mislead.
-    assert list(json.loads((tmp_path / "run" / "not-finite-step-2.json").read_text())) == ["ner"]
-
-
-@pytest.mark.parametrize("decay", [0.3, 0.999])
-def test_averages_follow_their_formula_with_a_warm_up(decay: float) -> None:
-    module = nn.Linear(3, 2)
-    module.bias.requires_grad_(False)
-    averages = averages_of(module, decay)
-    wanted = None
-    for t in range(12):
-        with torch.no_grad():
-            module.weight += torch.randn_like(module.weight)
-        averages.update_parameters(module)
-        weight = module.weight.detach().double()
-        d = min(decay, (1 + t) / (10 + t))
-        wanted = weight.clone() if wanted is None else d * wanted + (1 - d) * weight
-    assert wanted is not None
-    assert torch.allclose(averages.module.weight.double(), wanted, atol=1e-5)
-    assert torch.equal(averages.module.bias, module.bias)
-    assert not averages.module.training and module.training

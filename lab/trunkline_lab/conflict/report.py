@@ -17,7 +17,7 @@ from trunkline.encoder.lora import LoraAdapter
 from trunkline.errors import DataError
 from trunkline.prefinetune.mixture import Mixture, Source
 from trunkline.prefinetune.model import PrefinetuneModel, StepBatch, draw_batch
-from trunkline.prefinetune.objectives import TextEmbedder, get_prefinetune_family
+from trunkline.prefinetune.objectives import TextEmbedder, get_objective
 from trunkline.prefinetune.run import Session
 from trunkline.prefinetune.sources import FileFinder, recipe_sources
 from trunkline.text.tokens import TextTokenizer
@@ -73,7 +73,6 @@ def draw_batches(
         with as_in_training(model, model.objectives):
             for family, section in recipe.families.items():
                 batch[family] = draw_batch(
-                    family,
                     mixtures[family],
                     model.objectives[family],
                     tokenizer,
@@ -215,7 +214,7 @@ def _model(recipe: PrefinetuneRecipe, start: Loaded, sources: Mapping[str, Seque
 
     embed = TextEmbedder(encoder, start.tokenizer)
     objectives: dict[str, nn.Module] = {
-        family: get_prefinetune_family(family).objective(section, sources[family], embed, recipe.seed)
+        family: get_objective(family).of(section, sources[family], embed, recipe.seed)
         for family, section in recipe.families.items()
     }
     adapters: dict[str, LoraAdapter] = {

@@ -28,7 +28,7 @@ from trunkline.config import FamilyName, PrefinetuneRecipe, parse_recipe
 from trunkline.encoder.bundle_files import load_any
 from trunkline.prefinetune.mixture import Mixture
 from trunkline.prefinetune.model import StepBatch, draw_batch
-from trunkline.prefinetune.objectives import TextEmbedder, get_prefinetune_family
+from trunkline.prefinetune.objectives import TextEmbedder, get_objective
 from trunkline.prefinetune.run import Session
 from trunkline.prefinetune.sources import recipe_sources
 from trunkline.training import Report
@@ -61,13 +61,13 @@ def ours(
     start = load_any("default", max_length=recipe.max_length)
     section = recipe.families[cast(FamilyName, family)]
     embedder = TextEmbedder(start.encoder, tokenizer)
-    objective: Any = get_prefinetune_family(family).objective(section, sources, embedder, 0)
+    objective: Any = get_objective(family).of(section, sources, embedder, 0)
     if not targets:
         objective.targets = lambda drawn, step: torch.zeros(0)
     mixture = Mixture(sources, 0)
 
     def make(step: int) -> StepBatch:
-        return draw_batch(family, mixture, objective, tokenizer, step=step, section=section, pad_id=0, place=Place())
+        return draw_batch(mixture, objective, tokenizer, step=step, section=section, pad_id=0, place=Place())
 
     return make
 

@@ -123,7 +123,7 @@ def run(
     """
     with needs("train", "pre-finetuning"):
         from trunkline.prefinetune import prefinetune
-        from trunkline.training.distributed import is_main_process
+        from trunkline.training.distributed import process_state
     from trunkline.config import PrefinetuneRecipe, load_recipe
     from trunkline.ui import training_bar
 
@@ -132,7 +132,7 @@ def run(
         parsed = parsed.model_copy(update={"name": f"{parsed.name}-{seed}"})
     with training_bar(parsed.name) as report:
         bundle = prefinetune(parsed, out or Path("runs") / parsed.name, report)
-    if is_main_process():
+    if process_state().is_main_process:
         typer.echo(f"{bundle}")
 
 

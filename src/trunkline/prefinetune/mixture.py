@@ -8,13 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from trunkline.config import PrefinetuneRecipe
 from trunkline.errors import TrunklineError
 from trunkline.text.examples import Example
 from trunkline.text.tokens import IntArray, UnitText
-
-_SAMPLE = 500
-"""Examples of a source from which their mean length is estimated."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +25,6 @@ class Source:
         closed: Whether an unlabelled word is known to belong to none of the source's concepts.
         weight: How often it is drawn, relative to the other sources of its family.
         units: The tokenised texts of each example of `train`, if they are at hand.
-        labels: The entity labels by their number in the marks of `units`.
         facts: What is reported of it: `title`, `home`, `licence`, `coverage`, hashes, and what decontamination did.
     """
 
@@ -40,7 +35,6 @@ class Source:
     closed: bool = True
     weight: float = 1.0
     units: Sequence[list[UnitText]] | None = None
-    labels: tuple[str, ...] = ()
     facts: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -105,29 +99,3 @@ class Mixture:
                 f"the checkpoint has sources {sorted(state)}", expected=f"the recipe's {sorted(names)}"
             )
         self.drawn = [state[name] for name in names]
-
-
-def schedule(recipe: PrefinetuneRecipe, sources: Mapping[str, Sequence[Source]]) -> list[dict[str, Any]]:
-    """What a run is expected to draw from each source, from its weights and the mean length of its examples.
-
-    Rows have `family`, `source`, `share` (of the draws of its family; of the steps where a step has one source),
-    `examples` (drawn in the whole run), `tokens` and `epochs`.
-    """
-    rows = []
-    for family, section in recipe.families.items():
-        shares = Mixture(sources[family], recipe.seed).shares
-        lengths = np.asarray([_mean_tokens(source) for source in sources[family]])
-        mean = lengths if section.one_source_a_step else float(shares @ lengths)
-        drawn = (shares * section.tokens / mean * recipe.optimizer.steps).tolist()
-        for source, share, length, examples in zip(sources[family], shares.tolist(), lengths, drawn, strict=True):
-            row = {"family": family, "source": source.name, "share": share, "examples": round(examples)}
-            epochs = round(examples / len(source.train), 3)
-            rows.append({**row, "tokens": round(examples * float(length)), "epochs": epochs})
-    return rows
-
-
-def _mean_tokens(source: Source) -> float:
-    if source.units is None:
-        return 1.0
-    some = [source.units[i] for i in range(min(len(source.train), _SAMPLE))]
-    return sum(text.size for texts in some for text in texts) / len(some)

@@ -18,7 +18,6 @@ from trunkline.encoder.encoder import Encoder, TokenBatch
 from trunkline.encoder.lora import LoraAdapter
 from trunkline.errors import TrainingError
 from trunkline.prefinetune.mixture import Mixture
-from trunkline.prefinetune.objectives import get_prefinetune_family
 from trunkline.text.tokens import TextTokenizer, UnitText, pack
 from trunkline.training.checkpoint import random_state
 from trunkline.training.distributed import Place, gather_units, shares
@@ -99,7 +98,6 @@ class PrefinetuneModel(nn.Module):
 
 
 def draw_batch(
-    family: str,
     mixture: Mixture,
     objective: Any,
     tokenizer: TextTokenizer,
@@ -114,38 +112,24 @@ def draw_batch(
     With several processes the budget is that of all together. `tokenizer` is for sources that are not tokenised yet.
     """
     drawn: list[tuple[int, int]] = []
-    items: list[tuple[int, Any]] = []
     units: list[UnitText] = []
-    size = 0
-    known, stream = get_prefinetune_family(family), mixture.draw(step)
-    # Reading an example costs more than its tokens do, so it is left out where the objective can do without.
-    without = getattr(objective, "from_units", False)
+    size, stream = 0, mixture.draw(step)
     while size < section.tokens:
         number, index = next(stream)
         source = mixture.sources[number]
-        example = None if without and source.units is not None else source.train[index]
-        texts = known.unit_texts([example], tokenizer) if source.units is None else source.units[index]
-        items.append((number, texts[0] if example is None else example))
+        stored = source.units
+        texts = objective.unit_texts([source.train[index]], tokenizer) if stored is None else stored[index]
         drawn.append((number, index))
         units.extend(texts)
         size += sum(text.size for text in texts)
-    units, targets = with_targets(objective, items, units, step)
+    examples = [(number, mixture.sources[number].train[index]) for number, index in drawn]
+    units, targets = objective.prepare(units, examples, step)
     parts = shares([text.size for text in units], place.processes)
     own = units[parts[place.rank]]
     slices = chunk_slices([text.size for text in own], section.chunk_tokens or size)
     chunks = tuple(TokenBatch.from_packed(pack(own[part], pad_id), place.device) for part in slices)
     counts = tuple(sum(text.n_units for text in units[part]) for part in parts)
     return StepBatch(chunks, to_device(targets, place.device), drawn, counts=counts)
-
-
-def with_targets(
-    objective: Any, items: Sequence[tuple[int, Any]], units: list[UnitText], step: int
-) -> tuple[list[UnitText], Any]:
-    """The texts as the encoder gets them, which an objective with `masked` alters, and the objective's targets."""
-    if hasattr(objective, "masked"):
-        altered, targets = objective.masked(units, step)
-        return altered, targets
-    return units, objective.targets(items, step)
 
 
 def to_device(targets: Any, device: torch.device | str) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -22,12 +22,12 @@ from trunkline.encoder.storage import read_json, write_json
 from trunkline.errors import EncoderError, MismatchError
 from trunkline.heads.fit import LabelledFeatures, fit_head
 from trunkline.prefinetune.mixture import Source
-from trunkline.prefinetune.model import PrefinetuneModel, chunk_slices, to_device, with_targets
-from trunkline.prefinetune.objectives import get_prefinetune_family
+from trunkline.prefinetune.model import PrefinetuneModel, chunk_slices, to_device
+from trunkline.prefinetune.objectives import get_objective
 from trunkline.prefinetune.sources import FileFinder
 from trunkline.tasks import Family, get_family
 from trunkline.text.examples import NerExample, QaExample, TextExample
-from trunkline.text.tokens import TextTokenizer, UnitText, pack
+from trunkline.text.tokens import TextTokenizer, pack
 from trunkline.text.words import split_words
 from trunkline.training import read_rows, write_errors
 from trunkline.training.distributed import resolve_precision
@@ -37,8 +37,6 @@ FORMAT = 2
 FILE = "experiment.json"
 CARD = "MODEL_CARD.md"
 PENALTIES = (0.01, 0.1, 1.0)
-_README_BYTES = 64 * 1024
-_MOST_SOURCES = 40  # that a card lists
 _SAME = ("sha256", "left_sha256", "examples", "held_out", "concepts")
 _KINDS = {"ner": NerExample, "classification": TextExample, "qa": QaExample}
 _TOKENS = 4096  # of held-out texts that are encoded at a time
@@ -48,28 +46,6 @@ _FAMILIES = {
     "qa": "extractive question answering",
     "text": "masked language modelling",
 }
-_TEMPLATE = """\
----
-{head}---
-
-# {name}
-
-A text encoder, pre-finetuned for {families}, to be adapted to tasks from few labels; by itself it predicts nothing:
-`trunkline fit my_task --train train.jsonl --model bundle --out my_bundle`.
-
-- Encoder: {encoder}
-- Backbone: {weights:,} weights, SHA-256 {backbone:.16}, branches from layer {fork}, windows of {max_length} tokens
-{adapters}- Training: {training}
-- Machine: {machine}
-- Versions: {versions}
-- Held-out texts: {decontaminated}
-
-| family | source | share of draws | examples | held out | licence |
-|---|---|---:|---:|---:|---|
-{sources}
-{measures}
-Method: arXiv 2510.07566. What is one-sided in the sources, the encoder may have learned.
-"""
 
 
 def check_recipe(folder: Path, recipe: PrefinetuneRecipe) -> None:
@@ -134,11 +110,11 @@ def _row(family: str, source: Source, group: Sequence[Source]) -> dict[str, Any]
 
 
 def _check_same(path: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-    rows = [
+    old, new = (
         {f"{row['family']} source {row['source']}": [row.get(key) for key in _SAME] for row in part["data"]}
         for part in (before, now)
-    ]
-    changed = [name for name in {**rows[0], **rows[1]} if rows[0].get(name) != rows[1].get(name)]
+    )
+    changed = [name for name in {**old, **new} if old.get(name) != new.get(name)]
     if before["encoder"]["backbone"] != now["encoder"]["backbone"]:
         changed.append(f"encoder {now['encoder']['name']}")
     if changed:
@@ -161,13 +137,12 @@ def _encoder(recipe: PrefinetuneRecipe, start: Loaded) -> dict[str, Any]:
 
 def _licence(name: str) -> str:
     """The licence in the head of the README that comes with an encoder; empty if it says none."""
+    from huggingface_hub import metadata_load
+
     try:
-        with (resolve(name).folder / "README.md").open("rb") as file:
-            text = file.read(_README_BYTES).decode("utf-8", "replace")
-        head = yaml.safe_load(text.split("---")[1]) if text.startswith("---") else None
-    except (EncoderError, OSError, IndexError, yaml.YAMLError):
+        licence = (metadata_load(resolve(name).folder / "README.md") or {}).get("license")
+    except (EncoderError, OSError, ValueError, yaml.YAMLError):
         return ""
-    licence = head.get("license") if isinstance(head, dict) else None
     return licence if isinstance(licence, str) else ""
 
 
@@ -178,23 +153,22 @@ class HeldOut:
         self.family = family
         self.name = source.name
         self.drawn = [(index, example) for example in source.held_out]
-        self.units: list[UnitText] = get_prefinetune_family(family).unit_texts(source.held_out, tokenizer)
+        self.units = get_objective(family).unit_texts(source.held_out, tokenizer)
 
     @torch.inference_mode()
     def measure(self, model: PrefinetuneModel, *, bf16: bool) -> dict[str, float]:
         """Loss and retrieval over all held-out examples as one batch, on the last layer as in training."""
         device = next(model.parameters()).device
-        objective = model.objectives[self.family]
-        units, targets = with_targets(objective, self.drawn, self.units, 0)
+        objective: Any = model.objectives[self.family]
+        units, targets = objective.prepare(self.units, self.drawn, 0)
         parts = []
         for part in chunk_slices([unit.size for unit in units], _TOKENS):
             batch = TokenBatch.from_packed(pack(units[part], model.encoder.config.pad_id), device)
             with torch.autocast(device.type, dtype=torch.bfloat16, enabled=bf16):
                 parts.append(model.features(self.family, batch))
         features, targets = torch.cat(parts), to_device(targets, device)
-        loss = float(objective(features, targets))
-        measure, values = objective.measure(features, targets)  # type: ignore[operator]
-        return {"loss": loss, measure: float(values.mean()) if len(values) else 0.0}
+        measure, values = objective.measure(features, targets)
+        return {"loss": float(objective(features, targets)), measure: float(values.mean()) if len(values) else 0.0}
 
 
 class Probe:
@@ -263,72 +237,58 @@ def evaluate(
     return values
 
 
-def write_model_card(folder: Path, bundle: Path, result: Loaded) -> Path:
-    """Writes `MODEL_CARD.md`, facts of the run's files, into the run's folder and its bundle; returns the former.
+def write_model_card(folder: Path, bundle: Path, result: Loaded) -> None:
+    """Writes `MODEL_CARD.md`, facts of the run's files, into the run's folder and its bundle.
 
     Raises:
         EncoderError: `experiment.json` of the run cannot be read.
     """
-    experiment, rows = read_json(folder / FILE), read_rows(folder / "metrics.jsonl")
-    recipe, encoder, data, starts = (experiment[key] for key in ("recipe", "encoder", "data", "starts"))
+    experiment = read_json(folder / FILE)
+    recipe, encoder, data = (experiment[key] for key in ("recipe", "encoder", "data"))
     families = [_FAMILIES[name] for name in recipe["families"]]
-    adapters = [
-        f"- Primary adapter for {_FAMILIES[family]}: LoRA of rank {file.lora.config.rank} on "
-        f"{', '.join(file.lora.config.targets)} of the layers {', '.join(map(str, file.lora.config.layers))}\n"
-        for family, file in result.primaries.items()
-        if file.lora is not None
-    ]
+    head = yaml.safe_dump({"library_name": "trunkline", "tags": [name.replace(" ", "-") for name in families]})
     removed = f"{sum(row['removed'] for row in data):,} examples that stand in them were removed"
-    machine = starts[-1]["hardware"]
-    processor = ", ".join(machine["accelerators"]) or machine["processor"] or "an unknown processor"
-    text = _TEMPLATE.format(
-        head=yaml.safe_dump({"library_name": "trunkline", "tags": [name.replace(" ", "-") for name in families]}),
-        name=recipe["name"],
-        families=" and ".join(families),
-        encoder=f"{encoder['name']}, licence: {encoder['licence'] or 'not stated in its files'}",
-        weights=sum(parameter.numel() for parameter in result.encoder.parameters()),
-        backbone=result.backbone,
-        fork=result.encoder.fork,
-        max_length=recipe["max_length"],
-        adapters="".join(adapters),
-        training=f"strategy {recipe['strategy']}, {_progress(recipe, rows)}, precision {experiment['precision']}, "
-        f"seed {recipe['seed']}, {len(starts)} starts, the first at {starts[0]['at']}",
-        machine=f"{processor}, {machine['cores']} cores",
-        versions=", ".join(f"{name} {number}" for name, number in starts[-1]["versions"].items()),
-        decontaminated=removed if recipe["decontaminate"] else "the sources were not searched for them",
-        sources=_source_table(data),
-        measures=_measure_table(rows),
-    )
+    text = f"""\
+---
+{head}---
+
+# {recipe["name"]}
+
+A text encoder, pre-finetuned for {" and ".join(families)}, to be adapted to tasks from few labels; by itself it
+predicts nothing: `trunkline fit my_task --train train.jsonl --model bundle --out my_bundle`.
+
+- Encoder: {encoder["name"]}, licence: {encoder["licence"] or "not stated in its files"}
+- Backbone: SHA-256 {result.backbone}, branches from layer {result.encoder.fork}
+- Primary adapters: {", ".join(result.primaries) or "none"}
+- Training: strategy {recipe["strategy"]}, {recipe["optimizer"]["steps"]:,} steps over {result.info["tokens_seen"]:,} \
+tokens, precision {experiment["precision"]}, seed {recipe["seed"]}
+- Held-out texts: {removed if recipe["decontaminate"] else "the sources were not searched for them"}
+- Versions, machine, data hashes and the whole recipe: `{FILE}` of the run
+
+{_table(("family", "source", "share of draws", "examples", "held out", "licence"), map(_source_cells, data))}
+{_measures(read_rows(folder / "metrics.jsonl"))}
+Method: arXiv 2510.07566. What is one-sided in the sources, the encoder may have learned.
+"""
     for path in (bundle / CARD, folder / CARD):
         with write_errors(path, "the bundle is intact"):
             write_atomic(path, text)
-    return folder / CARD
 
 
-def _progress(recipe: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> str:
-    logged = [row for row in rows if "tokens_seen" in row]
-    if not logged:
-        return f"{recipe['optimizer']['steps']:,} steps"
-    return f"{logged[-1]['step']:,} steps over {logged[-1]['tokens_seen']:,.0f} tokens"
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    return "".join(f"| {' | '.join(cells)} |\n" for cells in (head, ["---"] * len(head), *rows))
 
 
-def _source_table(data: Sequence[Mapping[str, Any]]) -> str:
-    lines = []
-    for row in data[:_MOST_SOURCES]:
-        name = f"[{row['source']}]({row['home']})" if row["home"] else row["source"]
-        counts = f"{row['share']:.1%} | {row['examples']:,} | {row['held_out']:,}"
-        lines.append(f"| {row['family']} | {name} | {counts} | {row['licence']} |\n")
-    more = len(data) - _MOST_SOURCES
-    return "".join(lines) + (f"\nand {more} more, see `{FILE}`.\n" if more > 0 else "")
+def _source_cells(row: Mapping[str, Any]) -> list[str]:
+    name = f"[{row['source']}]({row['home']})" if row["home"] else row["source"]
+    return [row["family"], name, f"{row['share']:.1%}", f"{row['examples']:,}", f"{row['held_out']:,}", row["licence"]]
 
 
-def _measure_table(rows: Sequence[Mapping[str, Any]]) -> str:
+def _measures(rows: Sequence[Mapping[str, Any]]) -> str:
     """The first and last values of the probes, and of the dev measures as means over a family's sources."""
     measured = [row for row in rows if any(name.startswith(("dev/", "probe/")) for name in row)]
     if not measured:
         return "Nothing was measured: the monitor was switched off.\n"
     first, last = measured[0], measured[-1]
     names = [n for n in last if n in first and (n.startswith("probe/") or (n.startswith("dev/") and n.count("/") == 2))]
-    lines = [f"| {name} | {first[name]:.3f} | {last[name]:.3f} |\n" for name in names]
-    head = f"| progress, no results on tests | step {first['step']:,} | step {last['step']:,} |\n|---|---:|---:|\n"
-    return head + "".join(lines)
+    head = "progress, no results on tests", f"step {first['step']:,}", f"step {last['step']:,}"
+    return _table(head, ([name, f"{first[name]:.3f}", f"{last[name]:.3f}"] for name in names))

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,12 +14,10 @@ from torch import nn
 from trunkline.bundle.manifest import MANIFEST, Licence
 from trunkline.config import PrefinetuneRecipe
 from trunkline.encoder.bundle_files import Loaded, load_any, save_bundle
-from trunkline.encoder.encoder import Encoder
-from trunkline.encoder.storage import write_json
 from trunkline.errors import MismatchError, TrunklineError
-from trunkline.prefinetune.mixture import Mixture, Source, schedule
+from trunkline.prefinetune.mixture import Mixture, Source
 from trunkline.prefinetune.model import PrefinetuneModel, StepBatch, draw_batch
-from trunkline.prefinetune.objectives import TextEmbedder, get_prefinetune_family
+from trunkline.prefinetune.objectives import TextEmbedder, get_objective
 from trunkline.prefinetune.record import (
     CARD,
     HeldOut,
@@ -34,19 +31,8 @@ from trunkline.prefinetune.sources import FileFinder, recipe_sources
 from trunkline.prefinetune.strategies import Losses, adapters_of, freeze, project_conflicts, trained
 from trunkline.training import MetricsLog, Report, write_errors
 from trunkline.training.checkpoint import checkpoints, load_checkpoint, random_state, save_checkpoint, seed_everything
-from trunkline.training.distributed import (
-    Place,
-    attention_setting,
-    gather_states,
-    is_main_process,
-    main_process_first,
-    make_accelerator,
-    resolve_precision,
-)
-from trunkline.training.loop import Hooks, LoopSettings, averages_of, optimizer_for, run
-
-MOST_EPOCHS = 50
-"""A source that would be drawn more often than this gets a warning."""
+from trunkline.training.distributed import Place, make_accelerator, process_state, resolve_precision
+from trunkline.training.loop import Hooks, LoopSettings, optimizer_for, run
 
 
 def prefinetune(
@@ -73,10 +59,11 @@ def prefinetune(
         MismatchError: The folder holds a run of another recipe.
         TrunklineError: Another run is at work in the folder; data, encoder or training problems.
     """
-    main = is_main_process()
+    state = process_state()
+    main: bool = state.is_main_process
     report = report if report is not None and main else Report()
     bundle = folder / "bundle"
-    with _lock(folder, main):
+    with _locked(folder) if main else nullcontext():
         check_recipe(folder, recipe)
         if (bundle / MANIFEST).is_file():
             if main and not (folder / CARD).is_file():
@@ -90,13 +77,10 @@ def prefinetune(
                 f"the recipe's fork is {recipe.fork}",
                 expected=f"{start.encoder.fork}, that of the bundle {recipe.encoder}",
             )
-        with main_process_first():  # it fills the cache, the others read it
+        with state.main_process_first():  # it fills the cache, the others read it
             sources = recipe_sources(recipe, start.tokenizer, finder=finder, say=report.say)
         session = Session(recipe, start, sources, folder, report, finder)
-        experiment: dict[str, Any] = {}
-        if main:
-            experiment = write_experiment(folder, recipe, start, sources)
-            _write_plan(recipe, sources, folder, report.say)
+        experiment = write_experiment(folder, recipe, start, sources) if main else {}
         session.train(watch)
         if main:
             result = session.result(experiment)
@@ -110,38 +94,22 @@ def prefinetune(
 
 
 @contextmanager
-def _lock(folder: Path, main: bool) -> Iterator[None]:
-    """Keeps other runs out of a folder while the main process is at work; a killed process leaves no lock behind."""
+def _locked(folder: Path) -> Iterator[None]:
+    """Keeps other runs out of a folder; a killed process leaves no lock behind."""
     from filelock import FileLock, Timeout
 
-    if not main:
-        yield
-        return
     with write_errors(folder, "nothing was trained yet"):
         folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder / ".lock")
     try:
-        lock.acquire(timeout=0)
+        held = FileLock(folder / ".lock").acquire(timeout=0)
     except Timeout:
         raise TrunklineError(
             f"another run is at work in {folder}",
             expected="one run in a folder at a time",
             todo="Wait until it ends, or choose another folder with --out",
         ) from None
-    try:
+    with held:
         yield
-    finally:
-        lock.release()
-
-
-def _write_plan(recipe: PrefinetuneRecipe, sources: Mapping[str, Sequence[Source]], folder: Path, say: Any) -> None:
-    plan = schedule(recipe, sources)
-    write_json(plan, folder / "schedule.json")
-    for row in plan:
-        say(f"{row['family']}: {row['source']} {row['share']:.1%}, {row['examples']} draws, {row['epochs']} epochs")
-        if row["epochs"] > MOST_EPOCHS:
-            times = f"every example of {row['source']} would be drawn {row['epochs']:.0f} times"
-            say(f"warning: {times}; lower its weight or optimizer.steps, or add data")
 
 
 class Session:
@@ -157,18 +125,18 @@ class Session:
         finder: FileFinder | None = None,
     ) -> None:
         self.recipe, self.start, self.sources, self.folder, self.report = recipe, start, sources, folder, report
-        self.tokenizer, self.precision = start.tokenizer, resolve_precision(recipe.precision)
-        self.bf16 = self.precision == "bf16"
-        missing = [name for name in recipe.monitor.trackers if importlib.util.find_spec(name) is None]
-        if missing:
-            raise TrunklineError(f"the tracker {missing[0]} is missing", todo=f"pip install {' '.join(missing)}")
-        trackers = list(recipe.monitor.trackers) or None
-        self.accelerator = make_accelerator(self.bf16, log_with=trackers, project_dir=str(folder))
+        self.tokenizer = start.tokenizer
+        self.bf16 = resolve_precision(recipe.precision) == "bf16"
+        self.accelerator = make_accelerator(self.bf16)
         device = self.accelerator.device
         self.place = Place(device, self.accelerator.process_index, self.accelerator.num_processes)
         start.encoder.dropout = recipe.optimizer.dropout
-        start.encoder.attention = attention_setting(recipe.attention, self.precision, device)
-        self.model = self._model(start.encoder).to(device)
+        embed = TextEmbedder(start.encoder, start.tokenizer)
+        objectives: dict[str, nn.Module] = {
+            family: get_objective(family).of(section, sources[family], embed, recipe.seed)
+            for family, section in recipe.families.items()
+        }
+        self.model = PrefinetuneModel(start.encoder, adapters_of(recipe, start.encoder), objectives).to(device)
         freeze(start.encoder, recipe)
         rates, parts = recipe.optimizer, self.model
         groups = {
@@ -186,61 +154,40 @@ class Session:
         numbered = [(family, *item) for family, group in sources.items() for item in enumerate(group)]
         self.held_out = [HeldOut(*item, self.tokenizer) for item in numbered]
         self.probes = [Probe(name, section, recipe.seed, finder) for name, section in recipe.monitor.probes.items()]
-        self.averages = averages_of(self.model, recipe.optimizer.ema) if recipe.optimizer.ema else None
         self.tokens_seen = 0
         self.batches: dict[str, StepBatch] = {}
         self.last: dict[str, float] = {}
 
-    def _model(self, encoder: Encoder) -> PrefinetuneModel:
-        recipe, embed = self.recipe, TextEmbedder(encoder, self.tokenizer)
-        objectives: dict[str, nn.Module] = {
-            family: get_prefinetune_family(family).objective(section, self.sources[family], embed, recipe.seed)
-            for family, section in recipe.families.items()
-        }
-        return PrefinetuneModel(encoder, adapters_of(recipe, encoder), objectives)
-
-    @property
-    def measured(self) -> PrefinetuneModel:
-        """What is measured and exported: the averages of the weights, or the weights."""
-        found = self.model if self.averages is None else self.averages.module
-        assert isinstance(found, PrefinetuneModel)
-        return found
-
     def train(self, watch: Callable[[int, Session], None] | None = None) -> None:
         """Trains from the last checkpoint, or from the start, to the end; `watch` is that of `prefinetune`."""
-        recipe, main = self.recipe, self.accelerator.is_main_process
-        rates, monitor = recipe.optimizer, recipe.monitor
+        rates, monitor, main = self.recipe.optimizer, self.recipe.monitor, self.accelerator.is_main_process
         done = self._resume()
         self.metrics = MetricsLog(self.folder / "metrics.jsonl", done) if main else None
-        if monitor.trackers:
-            self.accelerator.init_trackers(recipe.name)
 
         def stepped(step: int) -> None:
-            if self.averages is not None and step > done:
-                self.averages.update_parameters(self.model)
             if watch is not None and main:
                 watch(step, self)
+            if step > done:
+                self.report.progress(step, rates.steps, self.last)
 
         stepped(done)
         if done == 0 and monitor.every:
             self._measure(0)
-        intervals = monitor.log_every, monitor.every, recipe.checkpoint.every
-        settings = LoopSettings(rates.steps, rates.warmup, rates.floor, rates.clip, *intervals)
-        hooks = Hooks(self._log, self._measure, self._save, self._keep_batch, stepped, self._progress)
+        intervals = monitor.log_every, monitor.every, self.recipe.checkpoint.every
+        settings = LoopSettings(rates.steps, rates.warmup, rates.clip, *intervals)
+        hooks = Hooks(stepped, self._log, self._measure, self._save)
         run(self.model, self.optimizer, self.losses, settings, hooks, accelerator=self.accelerator, start=done)
 
     def result(self, experiment: Mapping[str, Any]) -> Loaded:
         """The trained backbone with its primary adapters; `experiment` is what `write_experiment` wrote."""
         info = {key: experiment[key] for key in ("recipe", "encoder", "precision")}
-        encoder = experiment["encoder"]
-        parts = {encoder["name"]: encoder["licence"]}
+        parts = {experiment["encoder"]["name"]: experiment["encoder"]["licence"]}
         parts |= {row["source"]: row["licence"] for row in experiment["data"]}
         licences = tuple(Licence(str(part), str(licence or "unknown")) for part, licence in parts.items())
-        model = self.measured
-        found = {str(family): model.adapter(family) for family in self.recipe.families}
+        found = {str(family): self.model.adapter(family) for family in self.recipe.families}
         adapters = {family: adapter for family, adapter in found.items() if adapter is not None}
         start = replace(self.start, licences=licences)
-        return trained(start, model.encoder, adapters, {**info, "tokens_seen": self.tokens_seen})
+        return trained(start, self.model.encoder, adapters, {**info, "tokens_seen": self.tokens_seen})
 
     def losses(self, step: int) -> Losses:
         """Each family's name, weight and loss of a step, one after the other."""
@@ -253,8 +200,7 @@ class Session:
     def _family_losses(self, step: int) -> Losses:
         self.batches = {}
         for family, section in self.recipe.families.items():
-            batch = draw_batch(
-                family,
+            self.batches[family] = batch = draw_batch(
                 self.mixtures[family],
                 self.model.objectives[family],
                 self.tokenizer,
@@ -263,7 +209,6 @@ class Session:
                 pad_id=self.start.encoder.config.pad_id,
                 place=self.place,
             )
-            self.batches[family] = batch
             self.tokens_seen += batch.n_tokens
             parts = self.model.losses(family, batch)
             while True:
@@ -273,58 +218,39 @@ class Session:
                     break
                 yield family, self.weights[family], part
 
-    def _progress(self, step: int) -> None:
-        self.report.progress(step, self.recipe.optimizer.steps, self.last)
-
     def _log(self, step: int, values: dict[str, float]) -> None:
         self.last = values
-        self._write(step, {**values, "tokens_seen": float(self.tokens_seen)})
-
-    def _write(self, step: int, values: dict[str, float]) -> None:
         if self.metrics is not None:
-            self.metrics.write(step, values)
-        self.accelerator.log(values, step=step)
+            self.metrics.write(step, {**values, "tokens_seen": float(self.tokens_seen)})
 
-    def _measure(self, step: int) -> bool:
+    def _measure(self, step: int) -> None:
         """The held-out measures, by the main process; the others wait."""
-        try:
-            if self.accelerator.is_main_process:
-                model = self.measured.eval()
-                values = evaluate(model, self.held_out, self.probes, self.tokenizer, bf16=self.bf16)
-                self._write(step, values)
-                shown = ", ".join(f"{name} {value:.3f}" for name, value in values.items() if name.count("/") < 3)
-                self.report.say(f"step {step}: {shown}")
-        finally:
-            self.accelerator.wait_for_everyone()
-        return False
+        if self.metrics is not None:
+            values = evaluate(self.model.eval(), self.held_out, self.probes, self.tokenizer, bf16=self.bf16)
+            self.metrics.write(step, values)
+            shown = ", ".join(f"{name} {value:.3f}" for name, value in values.items() if name.count("/") < 3)
+            self.report.say(f"step {step}: {shown}")
+        self.accelerator.wait_for_everyone()
 
     def _save(self, step: int) -> None:
-        mixtures = {family: mixture.state() for family, mixture in self.mixtures.items()}
-        states = gather_states(random_state(), self.place.processes)
+        # Of all processes, by rank.
+        own = {name: tensor[None].to(self.place.device) for name, tensor in random_state().items()}
+        gathered = {name: tensor.cpu() for name, tensor in self.accelerator.gather(own).items()}
         if self.metrics is not None:
-            self.metrics.sync()
-            folder, keep = self.folder / "checkpoints", self.recipe.checkpoint.keep
+            random = [{name: part[rank] for name, part in gathered.items()} for rank in range(self.place.processes)]
+            mixtures = {family: mixture.state() for family, mixture in self.mixtures.items()}
             extra = {"mixtures": mixtures, "tokens_seen": self.tokens_seen}
-            save_checkpoint(folder, step, self.model, self.optimizer.optimizer, extra, keep, self.averages, states)
+            folder, keep = self.folder / "checkpoints", self.recipe.checkpoint.keep
+            save_checkpoint(folder, step, self.model, self.optimizer.optimizer, extra, keep, random)
         self.accelerator.wait_for_everyone()
 
     def _resume(self) -> int:
         found = checkpoints(self.folder / "checkpoints")
         if not found:
             return 0
-        optimizer = self.optimizer.optimizer
-        step, extra = load_checkpoint(found[-1], self.model, optimizer, self.averages, self.place.rank)
+        step, extra = load_checkpoint(found[-1], self.model, self.optimizer.optimizer, self.place.rank)
         for family, mixture in self.mixtures.items():
             mixture.restore(extra["mixtures"][family])
         self.tokens_seen = int(extra["tokens_seen"])
         self.report.say(f"going on after step {step}")
         return step
-
-    def _keep_batch(self, step: int) -> str:
-        path = self.folder / f"not-finite-step-{step + 1}.json"
-        rows: dict[str, list[dict[str, str]]] = {}
-        for family, batch in self.batches.items():
-            drawn = [(self.sources[family][source], index) for source, index in batch.drawn]
-            rows[family] = [{"source": s.name, "example": repr(s.train[index])} for s, index in drawn]
-        write_json(rows, path)
-        return str(path)

@@ -12,14 +12,14 @@ from typing import Any
 
 import numpy as np
 
-from trunkline.config import DecontaminateSection, MixtureFamily, MixtureRecipe, PrefinetuneRecipe
+from trunkline.config import MixtureFamily, MixtureRecipe, PrefinetuneRecipe
 from trunkline.data.load import stream_examples, stream_source
 from trunkline.data.overlap import OverlapIndex, decontaminate, example_texts
 from trunkline.data.source_card import SourceCard, label_words, load_source_card
 from trunkline.errors import RecipeError, TrunklineError
 from trunkline.prefinetune.corpus import Corpus, View, cached, corpus_of
 from trunkline.prefinetune.mixture import Source, split_source
-from trunkline.prefinetune.objectives import get_prefinetune_family
+from trunkline.prefinetune.objectives import get_objective
 from trunkline.problems import nearest
 from trunkline.text.examples import Example, NerExample, PairExample, PlainExample, QaExample, TextExample
 from trunkline.text.tokens import IntArray, TextTokenizer
@@ -109,95 +109,90 @@ def recipe_sources(
     With a tokenizer texts are tokenised once and kept. `finder` knows what the names mean, files by default; `say`
     receives a line for each source. Raises RecipeError for sources that cannot be read, all those of a family listed.
     """
-    finder = finder or FileFinder()
-    clean = _Decontaminator(recipe.decontaminate, finder) if recipe.decontaminate else None
-    seed = recipe.seed if isinstance(recipe, PrefinetuneRecipe) else 0
+    reader = _Reader(recipe, tokenizer, finder or FileFinder())
     result: dict[str, list[Source]] = {}
     for family, section in recipe.families.items():
         sources: list[Source] = []
         problems: list[str] = []
         seen: Counter[str] = Counter()
-        for name, share in section.sources.items():
+        for name in section.sources:
             say(f"reading {name}")
             try:
-                source = _load(name, family, section, seed, tokenizer, finder, clean)
+                source = reader.source(name, family, section)
             except TrunklineError as error:
                 problems.append(f"families.{family}.sources.{name}: {error}")
                 continue
             # Files of one name in several folders are numbered, as progress is kept by name.
             seen[source.name] += 1
             number = f"-{seen[source.name]}" if seen[source.name] > 1 else ""
-            sources.append(replace(source, name=source.name + number, weight=share.weight * source.weight))
+            sources.append(replace(source, name=source.name + number))
         if problems:
             raise RecipeError("recipe", problems)
         result[family] = sources
     return result
 
 
-def _load(
-    name: str,
-    family: str,
-    section: MixtureFamily,
-    seed: int,
-    tokenizer: TextTokenizer | None,
-    finder: FileFinder,
-    clean: _Decontaminator | None,
-) -> Source:
-    known = get_prefinetune_family(family)
-    found = finder.open(name, known.kind)
-    corpus, card = corpus_of(found.state, found.examples, known, tokenizer), found.card
-    if corpus.kind is not known.kind:
-        raise TrunklineError(f"{name} yields {corpus.kind.__name__}", expected=f"{known.kind.__name__} for {family}")
-    left, why = (np.arange(len(corpus)), {}) if clean is None else clean.kept(corpus)
-    if not len(left):
-        raise TrunklineError(f"nothing of {name} is left after decontamination", todo="Take it out of the recipe")
-    train, held_out = split_source(len(left), getattr(section, "held_out", 0), section.sources[name].cap, seed)
-    words = card.concept if section.descriptions else label_words
-    # What is drawn depends on the corpus and on what is left of it, which another machine with other held-out texts
-    # may have otherwise.
-    facts = {
-        "sha256": corpus.sha256,
-        "left_sha256": hashlib.sha256(left.astype("<i8").tobytes()).hexdigest(),
-        "examples": len(corpus),
-        "removed": len(corpus) - len(left),
-        "why": why,
-    }
-    return Source(
-        card.name,
-        View(corpus.example, left[train]),
-        View(corpus.example, left[held_out]),
-        {label: words(label) for label in sorted(corpus.labels)},
-        card.coverage == "closed",
-        len(train) ** (1 / section.source_temperature) if section.source_temperature else 1.0,
-        View(corpus.units, left[train]) if corpus.has_units else None,
-        corpus.labels,
-        {**card.model_dump(include={"title", "home", "licence", "coverage"}), **facts},
-    )
+class _Reader:
+    """Reads a recipe's sources, and takes examples out that also stand in held-out texts, which is worked out once."""
 
-
-class _Decontaminator:
-    """Takes examples out that also stand in held-out texts; what is left of a corpus is worked out once."""
-
-    def __init__(self, section: DecontaminateSection, finder: FileFinder) -> None:
-        self.threshold = section.threshold
-        self.held_out = finder.held_out(section.against)
+    def __init__(
+        self, recipe: PrefinetuneRecipe | MixtureRecipe, tokenizer: TextTokenizer | None, finder: FileFinder
+    ) -> None:
+        self.tokenizer, self.finder = tokenizer, finder
+        self.seed = recipe.seed if isinstance(recipe, PrefinetuneRecipe) else 0
+        self.decontaminate = recipe.decontaminate
+        self.held_out = finder.held_out(recipe.decontaminate.against) if recipe.decontaminate else None
         self._index: OverlapIndex | None = None
 
-    def kept(self, corpus: Corpus) -> tuple[IntArray, dict[str, Any]]:
-        """Indices of the examples that are left, and how many were removed `by_` what."""
+    def source(self, name: str, family: str, section: MixtureFamily) -> Source:
+        """One of a family's sources."""
+        objective = get_objective(family)
+        found = self.finder.open(name, objective.kind)
+        corpus, card = corpus_of(found.state, found.examples, objective, self.tokenizer), found.card
+        left, why = self._left(corpus)
+        if not len(left):
+            raise TrunklineError(f"nothing of {name} is left after decontamination", todo="Take it out of the recipe")
+        asked, words = section.sources[name], card.concept if section.descriptions else label_words
+        train, held_out = split_source(len(left), getattr(section, "held_out", 0), asked.cap, self.seed)
+        by_size = len(train) ** (1 / section.source_temperature) if section.source_temperature else 1.0
+        # What is drawn depends on the corpus and on what is left of it, which another machine with other held-out texts
+        # may have otherwise.
+        facts = {
+            "sha256": corpus.sha256,
+            "left_sha256": hashlib.sha256(left.astype("<i8").tobytes()).hexdigest(),
+            "examples": len(corpus),
+            "removed": len(corpus) - len(left),
+            "why": why,
+        }
+        return Source(
+            card.name,
+            View(corpus.example, left[train]),
+            View(corpus.example, left[held_out]),
+            {label: words(label) for label in corpus.labels},
+            card.coverage == "closed",
+            asked.weight * by_size,
+            View(corpus.units, left[train]) if corpus.has_units else None,
+            {**card.model_dump(include={"title", "home", "licence", "coverage"}), **facts},
+        )
+
+    def _left(self, corpus: Corpus) -> tuple[IntArray, dict[str, Any]]:
+        """Indices of the examples that touch no held-out text, and how many were removed `by_` what."""
+        everything = np.arange(len(corpus))
+        if self.decontaminate is None or self.held_out is None:
+            return everything, {}
+        threshold, held_out = self.decontaminate.threshold, self.held_out
 
         def make(folder: Path) -> None:
-            if self._index is None:
-                self._index = OverlapIndex.build(self.held_out.texts(), self.threshold)
-            kept, removal = decontaminate(View(corpus.example, range(len(corpus))), self._index)
-            removed = np.setdiff1d(np.arange(len(corpus)), kept).tolist()
+            self._index = self._index or OverlapIndex.build(held_out.texts(), threshold)
+            kept, removal = decontaminate(View(corpus.example, everything), self._index)
             # The texts stay where they are: a report may be published, the data often may not.
             why = {key: value for key, value in removal.as_dict().items() if key.startswith("by_")}
-            (folder / "info.json").write_text(json.dumps({"removed": removed, "why": why}), encoding="utf-8")
+            content = {"removed": np.setdiff1d(everything, kept).tolist(), "why": why}
+            (folder / "info.json").write_text(json.dumps(content), encoding="utf-8")
 
-        key = f"kept {corpus.sha256} {self.threshold} {self.held_out.state}"
-        found = cached(key, make, lambda folder: json.loads((folder / "info.json").read_text("utf-8")))
-        return np.setdiff1d(np.arange(len(corpus)), found["removed"]), found["why"]
+        folder = cached(f"kept {corpus.sha256} {threshold} {held_out.state}", make)
+        found = json.loads((folder / "info.json").read_text("utf-8"))
+        return np.setdiff1d(everything, found["removed"]), found["why"]
 
 
 def _read_any(path: Path) -> list[Example]:

@@ -69,44 +69,29 @@ def project_conflicts(
     `shared` parameters is set aside here; at the end the projected gradients are added up where the loop expects the
     sum. `rng` draws the order of the projections, `processes` share the batch.
     """
-    found: dict[str, list[Tensor | None]] = {}
+    trained = [parameter for parameter in shared if parameter.requires_grad]
+    found: dict[str, Tensor] = {}
     for name, weight, loss in losses:
         yield name, weight, loss
-        mean_gradients(shared, processes)
-        part = [parameter.grad for parameter in shared]
-        before = found.get(name)
-        found[name] = part if before is None else [_plus(a, b) for a, b in zip(before, part, strict=True)]
-        for parameter in shared:
+        mean_gradients(trained, processes)
+        part = torch.cat([(p.grad if p.grad is not None else torch.zeros_like(p)).flatten() for p in trained])
+        found[name] = found[name] + part if name in found else part
+        for parameter in trained:
             parameter.grad = None
-    for parameter, gradient in zip(shared, _surgery(list(found.values()), rng), strict=True):
-        parameter.grad = gradient
+    parts = _surgery(list(found.values()), rng).split([parameter.numel() for parameter in trained])
+    for parameter, gradient in zip(trained, parts, strict=True):
+        parameter.grad = gradient.view_as(parameter)
 
 
-def _surgery(parts: Sequence[Sequence[Tensor | None]], rng: np.random.Generator) -> list[Tensor | None]:
-    total: list[Tensor | None] = [None] * len(parts[0]) if parts else []
-    for index, part in enumerate(parts):
-        own = [None if gradient is None else gradient.clone() for gradient in part]
-        for other in rng.permutation([number for number in range(len(parts)) if number != index]):
-            dot = _dot(own, parts[other])
-            if dot < 0:
-                scale = dot / _dot(parts[other], parts[other]).clamp(min=1e-30)
-                own = [
-                    g if h is None else (-scale * h if g is None else g - scale * h)
-                    for g, h in zip(own, parts[other], strict=True)
-                ]
-        total = [_plus(a, b) for a, b in zip(total, own, strict=True)]
-    return total
-
-
-def _dot(left: Sequence[Tensor | None], right: Sequence[Tensor | None]) -> Tensor:
-    products = [(a * b).sum() for a, b in zip(left, right, strict=True) if a is not None and b is not None]
-    return torch.stack(products).sum() if products else torch.zeros(())
-
-
-def _plus(left: Tensor | None, right: Tensor | None) -> Tensor | None:
-    if left is None or right is None:
-        return right if left is None else left
-    return left + right
+def _surgery(gradients: Sequence[Tensor], rng: np.random.Generator) -> Tensor:
+    """The sum of gradients [n], each without what points against the others, in a drawn order."""
+    projected = []
+    for index, own in enumerate(gradients):
+        for number in rng.permutation([number for number in range(len(gradients)) if number != index]):
+            other = gradients[number]
+            own = own - (own @ other).clamp(max=0) / (other @ other).clamp(min=1e-30) * other
+        projected.append(own)
+    return torch.stack(projected).sum(0)
 
 
 def trained(start: Loaded, encoder: Encoder, adapters: Mapping[str, LoraAdapter], info: Mapping[str, Any]) -> Loaded:

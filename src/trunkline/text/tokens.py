@@ -73,7 +73,6 @@ class UnitText:
         token: [pairs] index into `ids` of a token that belongs to a unit.
         unit: [pairs] the unit, from 0.
         n_units: Number of units of the text.
-        marks: [marks, 2] unit and label of what is labelled in a stored corpus, labels by their number there.
     """
 
     ids: IntArray
@@ -81,7 +80,6 @@ class UnitText:
     token: IntArray
     unit: IntArray
     n_units: int
-    marks: IntArray | None = None
 
     @property
     def size(self) -> int:

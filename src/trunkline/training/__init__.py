@@ -52,13 +52,10 @@ class MetricsLog:
             write_rows(path, kept)
 
     def write(self, step: int, values: Mapping[str, Any]) -> None:
-        """Appends a row; raises a TrunklineError where the disk is full."""
+        """Appends a row and brings it to the disk, so that a power cut leaves no checkpoint without its rows."""
         with write_errors(self.path, _KEPT), self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps({"step": step, **values}) + "\n")
-
-    def sync(self) -> None:
-        """Brings all rows to the disk; before a checkpoint, so that a power cut leaves none of its steps without."""
-        with write_errors(self.path, _KEPT), self.path.open("ab") as file:
+            file.flush()
             os.fsync(file.fileno())
 
 

@@ -1,4 +1,4 @@
-"""Checkpoints: weights, optimizer state, averages, random state and the caller's own state, in one safetensors file.
+"""Checkpoints: weights, optimizer state, random state and the caller's own state, in one safetensors file.
 
 The rates of a step are a function of its number, see `loop.rate_factor`, so they need no state. A file is written under
 another name, brought to the disk and renamed: a killed run, a full disk or a power cut never leaves half a checkpoint.
@@ -45,27 +45,23 @@ def save_checkpoint(
     optimizer: torch.optim.Optimizer,
     extra: Mapping[str, Any],
     keep: int,
-    averages: nn.Module | None = None,
     random: Sequence[Mapping[str, Tensor]] | None = None,
 ) -> Path:
     """Writes the checkpoint of a step and removes all but the last `keep`.
 
-    `extra` is what the caller needs to go on, as JSON; `averages` holds the averages of the weights, if any are kept;
-    `random` is the `random_state` of every process, by rank, of this one alone by default. Raises TrunklineError where
-    the disk is full or cannot be written to; earlier checkpoints are as they were.
+    `extra` is what the caller needs to go on, as JSON; `random` is the `random_state` of every process, by rank, of
+    this one alone by default. Raises TrunklineError where the disk is full or cannot be written to; earlier checkpoints
+    are as they were.
     """
     states = [random_state()] if random is None else random
     tensors = {f"module/{name}": tensor for name, tensor in module.state_dict().items()}
-    if averages is not None:
-        tensors |= {f"averages/{name}": tensor for name, tensor in averages.state_dict().items()}
     for rank, state in enumerate(states):
         tensors |= {f"random/{rank}/{name}": tensor for name, tensor in state.items()}
     for name, parameter in module.named_parameters():
         tensors |= {f"optimizer/{name}/{key}": value for key, value in optimizer.state.get(parameter, {}).items()}
     content = {"format": FORMAT, "step": step, "processes": len(states), "extra": dict(extra)}
-    content["averages"] = averages is not None
     path = folder / f"step-{step:08d}{_SUFFIX}"
-    write_tensors(path, tensors, content, "earlier checkpoints are intact")
+    write_tensors(path, tensors, content)
     with write_errors(folder, f"{path.name} is complete, but an older checkpoint cannot be removed"):
         for old in [*checkpoints(folder)[:-keep], *folder.glob(f".*{_WRITING}")]:
             old.unlink()
@@ -78,7 +74,7 @@ def checkpoints(folder: Path) -> list[Path]:
 
 
 def load_checkpoint(
-    path: Path, module: nn.Module, optimizer: torch.optim.Optimizer, averages: nn.Module | None = None, rank: int = 0
+    path: Path, module: nn.Module, optimizer: torch.optim.Optimizer, rank: int = 0
 ) -> tuple[int, dict[str, Any]]:
     """Restores what `save_checkpoint` got, and a rank's random state; returns the steps done and the caller's `extra`.
 
@@ -98,12 +94,12 @@ def load_checkpoint(
             f"{path} is of {content['processes']} processes and this is number {rank + 1}",
             expected="as many processes as the run was started with",
         )
-    if content["averages"] != (averages is not None):
-        held, asked = (("averages", "none"), ("none", "averages"))[averages is not None]
-        raise MismatchError(f"{path} has {held} of the weights", expected=asked, todo="Use another run folder")
-    fit_module(module, _part(tensors, "module/"), path)
-    if averages is not None:
-        fit_module(averages, _part(tensors, "averages/"), path)
+    try:
+        module.load_state_dict(_part(tensors, "module/"))
+    except RuntimeError as error:
+        raise MismatchError(
+            f"{path} does not fit this recipe ({' '.join(str(error).split())[:300]})", todo="Use another run folder"
+        ) from error
     _restore_optimizer(module, optimizer, _part(tensors, "optimizer/"))
     random = _part(tensors, f"random/{rank}/")
     torch.set_rng_state(random["cpu"])
@@ -112,20 +108,13 @@ def load_checkpoint(
     return int(content["step"]), content["extra"]
 
 
-def write_tensors(path: Path, tensors: Mapping[str, Tensor], content: Mapping[str, Any], kept: str) -> None:
-    """Writes tensors with plain data as metadata, complete or not at all; `kept` says in an error what is intact."""
-    owned: dict[str, Tensor] = {}
-    storages: set[int] = set()
-    for name, tensor in tensors.items():
-        owned[name] = tensor.detach().contiguous()
-        # The format has no tied weights; each name gets bytes of its own, and loading puts them where they were tied.
-        if owned[name].untyped_storage().data_ptr() in storages:
-            owned[name] = owned[name].clone()
-        storages.add(owned[name].untyped_storage().data_ptr())
-    with write_errors(path, kept):
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], content: Mapping[str, Any]) -> None:
+    """Writes tensors with plain data as metadata, complete or not at all."""
+    with write_errors(path, "earlier checkpoints are intact"):
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_name(f".{path.name}{_WRITING}")
         try:
+            owned = {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
             save_file(owned, temporary, {_KEY: json.dumps(content)})
             with temporary.open("rb+") as file:
                 os.fsync(file.fileno())
@@ -146,20 +135,6 @@ def read_tensors(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
             expected="a complete checkpoint, as it was written",
             todo="Delete it and run the same command again, it goes on from the one before",
         ) from error
-
-
-def fit_module(module: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> None:
-    """Puts tensors into a module; raises MismatchError, before anything is changed, if they are of another one."""
-    ours = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
-    theirs = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
-    if ours != theirs:
-        name = min(name for name in {**ours, **theirs} if ours.get(name) != theirs.get(name))
-        raise MismatchError(
-            f"{path} does not fit this recipe: {name} is {theirs.get(name, 'missing')} there",
-            expected=f"{ours.get(name, 'no such weight')}",
-            todo="Use another run folder",
-        )
-    module.load_state_dict(dict(tensors))
 
 
 def _part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

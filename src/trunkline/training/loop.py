@@ -16,7 +16,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel
 
 from trunkline.errors import TrainingError
 from trunkline.training.distributed import mean_gradients
@@ -30,7 +29,6 @@ class LoopSettings:
 
     steps: int
     warmup: float = 0.06
-    floor: float = 0.0
     clip: float = 1.0
     log_every: int = 10
     evaluate_every: int = 0
@@ -41,17 +39,14 @@ class LoopSettings:
 class Hooks:
     """What the caller does at certain steps; each gets the number of steps done.
 
-    `log` receives means over the steps since the last call (losses, gradient norm, seconds a step), `evaluate` returns
-    true to stop early, `save` writes a checkpoint, `not_finite` writes down the step's batch and returns where.
-    `stepped` is called after every step before anything is logged, measured or saved, `progress` after it.
+    `stepped` is called after every step, before anything is logged, measured or saved. `log` receives means over the
+    steps since the last call (losses, gradient norm, seconds a step), `save` writes a checkpoint.
     """
 
-    log: Callable[[int, dict[str, float]], None] = lambda step, values: None
-    evaluate: Callable[[int], bool] = lambda step: False
-    save: Callable[[int], None] = lambda step: None
-    not_finite: Callable[[int], str] = lambda step: ""
     stepped: Callable[[int], None] = lambda step: None
-    progress: Callable[[int], None] = lambda step: None
+    log: Callable[[int, dict[str, float]], None] = lambda step, values: None
+    evaluate: Callable[[int], None] = lambda step: None
+    save: Callable[[int], None] = lambda step: None
 
 
 @cache
@@ -107,28 +102,24 @@ def run(
     module.train()
     with _stop_signal() as stop:
         for step in range(start, settings.steps):
-            for name, value in _step(module, optimizer, losses, settings, hooks, accelerator, step).items():
+            for name, value in _step(module, optimizer, losses, settings, accelerator, step).items():
                 sums[name] = sums.get(name, 0.0) + value
             count += 1
             done = step + 1
             hooks.stepped(done)
-            hooks.progress(done)
             if done % settings.log_every == 0 or done == settings.steps:
                 means = {name: total / count for name, total in sums.items()}
                 hooks.log(done, {**means, "seconds_per_step": (time.perf_counter() - began) / count})
                 sums, count, began = {}, 0, time.perf_counter()
-            ended = False
             if settings.evaluate_every and done % settings.evaluate_every == 0:
                 module.eval()
                 try:
-                    ended = hooks.evaluate(done)
+                    hooks.evaluate(done)
                 finally:
                     module.train()
             stopped = _anywhere(stop.is_set(), accelerator)
             if stopped or (settings.save_every and done % settings.save_every == 0):
                 hooks.save(done)
-            if ended:
-                return done
             if stopped:
                 raise Interrupted(done)
     return max(start, settings.steps)
@@ -136,10 +127,7 @@ def run(
 
 def _anywhere(stop: bool, accelerator: Any) -> bool:
     """Whether any process was asked to stop; all stop after the same step, or the others would wait for it forever."""
-    if accelerator.num_processes == 1:
-        return stop
-    asked = torch.tensor([float(stop)], device=accelerator.device)
-    return bool(accelerator.reduce(asked, reduction="sum").item())
+    return bool(accelerator.reduce(torch.tensor([float(stop)], device=accelerator.device), reduction="sum").item())
 
 
 def _step(
@@ -147,43 +135,41 @@ def _step(
     optimizer: torch.optim.Optimizer,
     losses: Callable[[int], Iterator[tuple[str, float, Tensor]]],
     settings: LoopSettings,
-    hooks: Hooks,
     accelerator: Any,
     step: int,
 ) -> dict[str, float]:
     values: dict[str, float] = {}
-    factor = rate_factor(step, settings.steps, settings.warmup, settings.floor)
+    factor = rate_factor(step, settings.steps, settings.warmup)
     for group in optimizer.param_groups:
         group["lr"] = group["base_rate"] * factor
     optimizer.zero_grad(set_to_none=True)
     for name, weight, loss in losses(step):
         value = float(loss.detach())
         if not math.isfinite(value):
-            raise _not_finite(f"loss of {name} is {value}", hooks, step)
+            raise _not_finite(f"loss of {name} is {value}", step)
         values[f"loss/{name}"] = values.get(f"loss/{name}", 0.0) + value
         accelerator.backward(loss * weight)
     mean_gradients(module.parameters(), accelerator.num_processes)
     norm = float(accelerator.clip_grad_norm_(module.parameters(), settings.clip))
     if not math.isfinite(norm):
-        raise _not_finite(f"gradient norm is {norm}", hooks, step)
+        raise _not_finite(f"gradient norm is {norm}", step)
     optimizer.step()
     return {**values, "gradient_norm": norm, "rate_factor": factor}
 
 
-def _not_finite(what: str, hooks: Hooks, step: int) -> TrainingError:
-    where = hooks.not_finite(step)
+def _not_finite(what: str, step: int) -> TrainingError:
     return TrainingError(
-        f"step {step + 1}: {what}{f'; its batch is in {where}' if where else ''}; the last checkpoint is kept",
-        todo="Look at the batch, lower the rates or set precision: fp32, then run the same command again",
+        f"step {step + 1}: {what}; the last checkpoint is kept",
+        todo="Lower the rates or set precision: fp32, then run the same command again",
     )
 
 
-def rate_factor(step: int, steps: int, warmup: float, floor: float) -> float:
-    """The factor on every rate: linear from 0 over `warmup` of the steps, then linear down to `floor`."""
+def rate_factor(step: int, steps: int, warmup: float) -> float:
+    """The factor on every rate: linear from 0 over `warmup` of the steps, then linear down to 0."""
     rise = max(1, round(steps * warmup))
     if step < rise:
         return (step + 1) / rise
-    return floor + (1 - floor) * (steps - step) / max(1, steps - rise)
+    return (steps - step) / max(1, steps - rise)
 
 
 def optimizer_for(groups: dict[str, tuple[list[nn.Parameter], float]], weight_decay: float) -> torch.optim.AdamW:
@@ -219,18 +205,3 @@ def _stop_signal() -> Iterator[threading.Event]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def averages_of(module: nn.Module, decay: float) -> AveragedModel:
-    """A copy of a module that is to hold the exponential moving average of its weights.
-
-    `update_parameters(module)` after a step moves an average a towards the weight w, to d a + (1 - d) w with
-    d = min(decay, (1 + t) / (10 + t)) after t updates, so that the start counts little in short runs.
-    """
-
-    @torch.no_grad()
-    def move(averages: Any, weights: Any, updates: Any) -> None:
-        done = int(updates)
-        torch._foreach_lerp_(averages, weights, 1 - min(decay, (1 + done) / (10 + done)))
-
-    return AveragedModel(module, multi_avg_fn=move).eval()

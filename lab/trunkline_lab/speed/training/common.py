@@ -14,7 +14,7 @@ from trunkline.encoder.architectures import LINEARS
 from trunkline.encoder.bundle_files import Loaded, load_any
 from trunkline.encoder.encoder import Encoder, TokenBatch
 from trunkline.encoder.lora import LoraAdapter, linear_shape
-from trunkline.prefinetune.objectives import get_prefinetune_family
+from trunkline.prefinetune.objectives import get_objective
 from trunkline.tasks import get_family
 from trunkline.text.words import split_words
 from trunkline.training.distributed import make_accelerator, resolve_precision
@@ -62,7 +62,7 @@ def pairs(options: Options, start: Loaded, count: int) -> tuple[list[Any], list[
     """So many pairs of texts of one window each, and their tokens; always in the same order."""
     examples = load_card(options.pairs).load("train")
     chosen = [examples[i] for i in _order(len(examples), options)[: count + count // 4 + 64]]
-    texts = get_prefinetune_family("classification").unit_texts(chosen, start.tokenizer)
+    texts = get_objective("classification").unit_texts(chosen, start.tokenizer)
     both = [texts[2 * i : 2 * i + 2] for i in range(len(chosen))]
     kept = [i for i, (left, right) in enumerate(both) if len(left.sizes) == len(right.sizes) == 1]
     kept = [kept[i % len(kept)] for i in range(count)]
@@ -110,7 +110,7 @@ def train(
         optimizer = accelerator.prepare(optimizer_for({"all": (list(module.parameters()), 5e-5)}, 0.01))
     start, steps = (gate.total, gate.total + more) if more else (0, gate.total)
     settings = LoopSettings(steps=steps, log_every=steps + 1)
-    hooks = Hooks() if more else Hooks(progress=gate.step)
+    hooks = Hooks() if more else Hooks(stepped=gate.step)
     run(module, optimizer, losses, settings, hooks, accelerator=accelerator, start=start)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -29,38 +29,50 @@ class TextEmbedder:
         return torch.from_numpy(embed_texts(self.encoder, self.tokenizer, texts))
 
 
-class PrefinetuneFamily(Protocol):
-    """What pre-finetuning needs of a family. Implementations hold no state.
+class Objective(nn.Module):
+    """A family's loss: called with features [units, width] and targets it gives that of a step.
 
-    Attributes:
-        name: In recipes.
-        kind: The type of its examples.
+    Its parameters are thrown away after the run. `kind` is the type of the family's examples.
     """
 
-    name: str
     kind: type[Any]
 
-    def unit_texts(self, examples: Sequence[Any], tokenizer: TextTokenizer) -> list[UnitText]:
+    @classmethod
+    def of(cls, section: FamilySection, sources: Sequence[Source], embed: TextEmbedder, seed: int) -> Self:
+        """The objective over these sources."""
+        raise NotImplementedError
+
+    @staticmethod
+    def unit_texts(examples: Sequence[Any], tokenizer: TextTokenizer) -> list[UnitText]:
         """The texts of examples with their units, in order (one text each; two for a pair)."""
-        ...
+        raise NotImplementedError
 
-    def objective(self, recipe: FamilySection, sources: Sequence[Source], embed: TextEmbedder, seed: int) -> nn.Module:
-        """The objective over these sources: a module, as it has parameters that are thrown away afterwards.
+    def prepare(self, units: list[UnitText], drawn: Sequence[tuple[int, Any]], step: int) -> tuple[list[UnitText], Any]:
+        """The texts of a step as the encoder gets them, and what the loss needs of (number of the source, example)."""
+        return units, self.targets(drawn, step)
 
-        Its methods: `targets(drawn, step)` makes what the loss needs of (index of the source, example); called with
-        features [units, width] and the targets it gives the loss of a step; `measure(features, targets)` gives the name
-        of a retrieval measure and one value in [0, 1] for each query. One that alters the texts before they are encoded
-        has, in place of `targets`, `masked(texts, step)`, which returns the altered texts and the targets.
-        """
-        ...
+    def targets(self, drawn: Sequence[tuple[int, Any]], step: int) -> Any:
+        """The targets of `prepare`, where it leaves the texts as they are."""
+        raise NotImplementedError
+
+    def measure(self, features: Tensor, targets: Any) -> tuple[str, Tensor]:
+        """The name of a retrieval measure, and one value in [0, 1] for each query."""
+        raise NotImplementedError
 
 
-def get_prefinetune_family(name: str) -> PrefinetuneFamily:
-    """The family of a name; raises TrunklineError if there is none."""
-    from trunkline.prefinetune.objectives import classification, ner, qa, text
+def get_objective(family: str) -> type[Objective]:
+    """The objective of a family; raises TrunklineError if there is none."""
+    from trunkline.prefinetune.objectives.classification import TextPairObjective
+    from trunkline.prefinetune.objectives.ner import TokenConceptObjective
+    from trunkline.prefinetune.objectives.qa import SpanPointerObjective
+    from trunkline.prefinetune.objectives.text import MaskedTextObjective
 
-    families = (ner.ConceptFamily(), classification.PairFamily(), qa.PointerFamily(), text.TextFamily())
-    known: dict[str, PrefinetuneFamily] = {family.name: family for family in families}
-    if name not in known:
-        raise TrunklineError(f"family {name!r}", expected="one of " + ", ".join(known))
-    return known[name]
+    known: dict[str, type[Objective]] = {
+        "ner": TokenConceptObjective,
+        "classification": TextPairObjective,
+        "qa": SpanPointerObjective,
+        "text": MaskedTextObjective,
+    }
+    if family not in known:
+        raise TrunklineError(f"family {family!r}", expected="one of " + ", ".join(known))
+    return known[family]

@@ -6,14 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from trunkline.config import FamilySection
 from trunkline.prefinetune.mixture import Source
-from trunkline.prefinetune.objectives import TextEmbedder
-from trunkline.text.examples import Example, PairExample
+from trunkline.prefinetune.objectives import Objective, TextEmbedder
+from trunkline.text.examples import PairExample
 from trunkline.text.tokens import TextTokenizer, UnitText, text_unit
 
 BLOCK = 1024
@@ -63,27 +63,38 @@ class PairTargets:
     groups: Tensor
 
 
-class TextPairObjective(nn.Module):
+class TextPairObjective(Objective):
     """Symmetric InfoNCE at a temperature; units 2i and 2i + 1 are the two texts of pair i."""
+
+    kind = PairExample
 
     def __init__(self, temperature: float) -> None:
         super().__init__()
         self.temperature = temperature
+
+    @classmethod
+    def of(cls, section: FamilySection, sources: Sequence[Source], embed: TextEmbedder, seed: int) -> TextPairObjective:
+        """InfoNCE at the recipe's temperature."""
+        return cls(section.temperature)
+
+    @staticmethod
+    def unit_texts(examples: Sequence[PairExample], tokenizer: TextTokenizer) -> list[UnitText]:
+        """Both texts of each pair, one after the other."""
+        texts = [text for example in examples for text in (example.left, example.right)]
+        return [text_unit(tokens) for tokens in tokenizer.encode(texts)]
 
     def forward(self, features: Tensor, targets: PairTargets) -> Tensor:
         """The loss of [2 * pairs, width] features over the pairs that `targets` keeps."""
         left, right = features[0::2][targets.kept], features[1::2][targets.kept]
         return info_nce(left, right, self.temperature, targets.groups)
 
-    def targets(self, drawn: Sequence[tuple[int, Example]], step: int) -> PairTargets:
+    def targets(self, drawn: Sequence[tuple[int, PairExample]], step: int) -> PairTargets:
         """The pairs to use: a text that occurs twice in a batch would be its own negative."""
         seen: set[str] = set()
         kept: list[int] = []
         groups: dict[tuple[int, str] | int, int] = {}
         numbers: list[int] = []
         for index, (source, pair) in enumerate(drawn):
-            if not isinstance(pair, PairExample):
-                raise TypeError(f"classification is pre-finetuned on pairs, not {type(pair).__name__}")
             if pair.left not in seen and pair.right not in seen:
                 kept.append(index)
                 numbers.append(groups.setdefault((source, pair.group) if pair.group else index, len(groups)))
@@ -93,19 +104,3 @@ class TextPairObjective(nn.Module):
     def measure(self, features: Tensor, targets: PairTargets) -> tuple[str, Tensor]:
         """Mean reciprocal rank of each left text's partner among the held-out right texts."""
         return "mrr", reciprocal_ranks(features[0::2][targets.kept], features[1::2][targets.kept])
-
-
-class PairFamily:
-    """See `trunkline.prefinetune.objectives.PrefinetuneFamily`."""
-
-    name = "classification"
-    kind = PairExample
-
-    def unit_texts(self, examples: Sequence[PairExample], tokenizer: TextTokenizer) -> list[UnitText]:
-        """Both texts of each pair, one after the other."""
-        texts = [text for example in examples for text in (example.left, example.right)]
-        return [text_unit(tokens) for tokens in tokenizer.encode(texts)]
-
-    def objective(self, recipe: FamilySection, sources: Sequence[Source], embed: TextEmbedder, seed: int) -> nn.Module:
-        """InfoNCE at the recipe's temperature."""
-        return TextPairObjective(recipe.temperature)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left, bisect_right
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,12 +18,10 @@ from torch.nn import functional as F
 from trunkline.config import FamilySection
 from trunkline.errors import TrunklineError
 from trunkline.prefinetune.mixture import Source
-from trunkline.prefinetune.objectives import TextEmbedder
-from trunkline.text.examples import Example, NerExample
-from trunkline.text.tokens import IntArray, TextTokenizer, UnitText, word_units
+from trunkline.prefinetune.objectives import Objective, TextEmbedder
+from trunkline.text.examples import NerExample
+from trunkline.text.tokens import TextTokenizer, UnitText, word_units
 from trunkline.text.words import split_words
-
-_NO_MARKS = np.zeros((0, 2), dtype=np.int64)
 
 
 def token_concept_loss(logits: Tensor, positive: Tensor, valid: Tensor) -> Tensor:
@@ -47,18 +45,6 @@ def concept_ranks(logits: Tensor, positive: Tensor) -> Tensor:
     return 1 + ((logits >= best) & ~positive).sum(-1)
 
 
-def marks_of(example: NerExample, numbers: Mapping[str, int]) -> list[tuple[int, int]]:
-    """(word, number of the label) for every word that overlaps a span; labels without a number are left out."""
-    words = split_words(example.text)
-    starts, ends = [start for start, _ in words], [end for _, end in words]
-    return [
-        (word, numbers[span.label])
-        for span in example.spans
-        if span.label in numbers
-        for word in range(bisect_right(ends, span.start), bisect_left(starts, span.end))
-    ]
-
-
 @dataclass(frozen=True, slots=True)
 class ConceptTargets:
     """The concepts of a batch, [concepts] indices, and for each word which are true and which are known."""
@@ -68,7 +54,7 @@ class ConceptTargets:
     valid: Tensor
 
 
-class TokenConceptObjective(nn.Module):
+class TokenConceptObjective(Objective):
     """Contrasts words with concepts: the logit of word i and concept j is `scale * h_i . c_j + bias`.
 
     The concept encoder is a frozen copy of the starting encoder, whose embeddings of the concept texts are computed
@@ -78,18 +64,13 @@ class TokenConceptObjective(nn.Module):
     seed from its closed sources.
     """
 
-    from_units = True  # targets are made of tokenised texts where these have marks, without their sentences
+    kind = NerExample
 
     def __init__(self, sources: Sequence[Source], embed: TextEmbedder, negatives: int, seed: int) -> None:
         super().__init__()
         texts = sorted({text for source in sources for text in source.concepts.values()})
         self.index = {text: number for number, text in enumerate(texts)}
         self.by_label = [{label: self.index[text] for label, text in s.concepts.items()} for s in sources]
-        self.labels = [source.labels or tuple(source.concepts) for source in sources]
-        # The concept of each label of each source, one source after the other.
-        self.first = np.cumsum([0, *(len(labels) for labels in self.labels)])
-        pairs = zip(self.labels, self.by_label, strict=True)
-        self.concept_of = np.asarray([by[label] for labels, by in pairs for label in labels], dtype=np.int64)
         self.closed = [source.closed for source in sources]
         self.negatives = negatives
         self.seed = seed
@@ -100,6 +81,21 @@ class TokenConceptObjective(nn.Module):
         self.scale = nn.Parameter(torch.tensor(math.log(1.0 / math.sqrt(width))))
         self.bias = nn.Parameter(torch.tensor(-4.0))
 
+    @classmethod
+    def of(
+        cls, section: FamilySection, sources: Sequence[Source], embed: TextEmbedder, seed: int
+    ) -> TokenConceptObjective:
+        """Token-concept contrast over the sources' concepts; raises TrunklineError where there is none."""
+        if not any(source.concepts for source in sources):
+            raise TrunklineError("the NER sources have no entity", expected="labelled spans", todo="Choose others")
+        return cls(sources, embed, section.negatives, seed)
+
+    @staticmethod
+    def unit_texts(examples: Sequence[NerExample], tokenizer: TextTokenizer) -> list[UnitText]:
+        """The sentences with the words that prediction splits as units."""
+        tokens = tokenizer.encode([example.text for example in examples])
+        return [word_units(part, split_words(e.text)) for part, e in zip(tokens, examples, strict=True)]
+
     def logits(self, features: Tensor, concepts: Tensor) -> Tensor:
         """[words, concepts] logits of word features against concepts given by their indices."""
         table: Tensor = self.features  # type: ignore[assignment]
@@ -109,20 +105,17 @@ class TokenConceptObjective(nn.Module):
         """The loss of [words, width] features."""
         return token_concept_loss(self.logits(features, targets.concepts), targets.positive, targets.valid)
 
-    def targets(self, drawn: Sequence[tuple[int, Example | UnitText]], step: int) -> ConceptTargets:
-        """The concepts of the batch, some more from its closed sources, and what is known of each word.
-
-        `drawn` has each source's number, and its sentence or its tokenised text with marks; `step` draws the negatives.
-        """
-        rows = [(source, *self._marks(source, item)) for source, item in drawn]
-        counts = [count for _, count, _ in rows]
-        starts = np.cumsum([0, *counts])
-        lengths = [len(marks) for _, _, marks in rows]
-        words, numbers = np.concatenate([_NO_MARKS, *(marks for _, _, marks in rows)]).T
-        words = words + np.repeat(starts[:-1], lengths)
-        marked = self.concept_of[numbers + np.repeat(self.first[[source for source, _, _ in rows]], lengths)]
-        present = set(np.unique(marked).tolist())
-        closed = [source for source in {row[0] for row in rows} if self.closed[source]]
+    def targets(self, drawn: Sequence[tuple[int, NerExample]], step: int) -> ConceptTargets:
+        """The concepts of the batch, some more from its closed sources, and what is known of each word."""
+        of_source: list[int] = []
+        marked: list[tuple[int, int]] = []
+        for source, example in drawn:
+            borders, first, concept = split_words(example.text), len(of_source), self.by_label[source]
+            of_source += [source] * len(borders)
+            marked += [(first + word, concept[label]) for word, label in labelled_words(example, borders)]
+        words, true = np.asarray(marked, dtype=np.int64).reshape(-1, 2).T
+        present = set(true.tolist())
+        closed = [source for source in {source for source, _ in drawn} if self.closed[source]]
         others = sorted({concept for source in closed for concept in self.by_label[source].values()} - present)
         if len(others) > self.negatives:
             chosen = np.random.default_rng([self.seed, step]).choice(len(others), self.negatives, replace=False)
@@ -130,13 +123,12 @@ class TokenConceptObjective(nn.Module):
         concepts = sorted(present) + others
         place = np.full(len(self.index), -1, dtype=np.int64)
         place[concepts] = np.arange(len(concepts))
-        of_source = np.repeat([source for source, _, _ in rows], counts)
-        positive = np.zeros((starts[-1], len(concepts)), dtype=bool)
+        positive = np.zeros((len(of_source), len(concepts)), dtype=bool)
         valid = np.zeros_like(positive)
         for source in closed:
             known = place[list(self.by_label[source].values())]
-            valid[np.ix_(of_source == source, known[known >= 0])] = True
-        positive[words, place[marked]] = True
+            valid[np.ix_(np.asarray(of_source) == source, known[known >= 0])] = True
+        positive[words, place[true]] = True
         valid[words] = True
         return ConceptTargets(
             torch.tensor(concepts, dtype=torch.long), torch.from_numpy(positive), torch.from_numpy(valid)
@@ -147,29 +139,12 @@ class TokenConceptObjective(nn.Module):
         ranks = concept_ranks(self.logits(features, targets.concepts), targets.positive)
         return "recall_at_1", (ranks == 1).float()
 
-    def _marks(self, source: int, item: Example | UnitText) -> tuple[int, IntArray]:
-        """Number of words, and [marks, 2] of word and number of the label among the source's."""
-        if isinstance(item, UnitText) and item.marks is not None:
-            return item.n_units, item.marks
-        if not isinstance(item, NerExample):
-            raise TypeError(f"ner is pre-finetuned on sentences with spans, not {type(item).__name__}")
-        numbers = {label: number for number, label in enumerate(self.labels[source])}
-        return len(split_words(item.text)), np.asarray(marks_of(item, numbers), dtype=np.int64).reshape(-1, 2)
 
-
-class ConceptFamily:
-    """See `trunkline.prefinetune.objectives.PrefinetuneFamily`."""
-
-    name = "ner"
-    kind = NerExample
-
-    def unit_texts(self, examples: Sequence[NerExample], tokenizer: TextTokenizer) -> list[UnitText]:
-        """The sentences with the words that prediction splits as units."""
-        tokens = tokenizer.encode([example.text for example in examples])
-        return [word_units(part, split_words(e.text)) for part, e in zip(tokens, examples, strict=True)]
-
-    def objective(self, recipe: FamilySection, sources: Sequence[Source], embed: TextEmbedder, seed: int) -> nn.Module:
-        """Token-concept contrast over the sources' concepts; raises TrunklineError where there is none."""
-        if not any(source.concepts for source in sources):
-            raise TrunklineError("the NER sources have no entity", expected="labelled spans", todo="Choose others")
-        return TokenConceptObjective(sources, embed, recipe.negatives, seed)
+def labelled_words(example: NerExample, words: Sequence[tuple[int, int]]) -> list[tuple[int, str]]:
+    """(word, label) for every word that overlaps a span; `words` are those of `split_words`."""
+    starts, ends = [start for start, _ in words], [end for _, end in words]
+    return [
+        (word, span.label)
+        for span in example.spans
+        for word in range(bisect_right(ends, span.start), bisect_left(starts, span.end))
+    ]

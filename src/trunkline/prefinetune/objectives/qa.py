@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from trunkline.config import FamilySection
 from trunkline.prefinetune.mixture import Source
-from trunkline.prefinetune.objectives import TextEmbedder
+from trunkline.prefinetune.objectives import Objective, TextEmbedder
 from trunkline.tasks.qa import answer_units, best_span, question_units, span_scores
-from trunkline.text.examples import Example, QaExample
+from trunkline.text.examples import QaExample
 from trunkline.text.tokens import TextTokenizer, UnitText
 from trunkline.text.words import split_words
 
@@ -29,7 +29,7 @@ class PointerTargets:
     answers: Tensor
 
 
-class SpanPointerObjective(nn.Module):
+class SpanPointerObjective(Objective):
     """Span pointers: softmax over a question's units of a start and of an end score (Devlin et al. 2019, section 4.2).
 
     The scores are the products of a unit's features with two learnt vectors. The loss is the negative logarithm of the
@@ -37,9 +37,25 @@ class SpanPointerObjective(nn.Module):
     Gardner 2018, section 3.2), so any of several answers counts. A question without an answer points at unit 0.
     """
 
+    kind = QaExample
+
     def __init__(self, width: int) -> None:
         super().__init__()
         self.pointers = nn.Linear(width, 2)
+
+    @classmethod
+    def of(
+        cls, section: FamilySection, sources: Sequence[Source], embed: TextEmbedder, seed: int
+    ) -> SpanPointerObjective:
+        """Span pointers over the encoder's width."""
+        return cls(embed(["?"]).shape[1])
+
+    @staticmethod
+    def unit_texts(examples: Sequence[QaExample], tokenizer: TextTokenizer) -> list[UnitText]:
+        """The contexts with their words as units, each window headed by the question."""
+        texts = [example.text for example in examples]
+        rows = zip(texts, tokenizer.encode(texts), strict=True)
+        return [question_units(text, split_words(text), tokens) for text, tokens in rows]
 
     def forward(self, features: Tensor, targets: PointerTargets) -> Tensor:
         """The mean loss of the questions, from the features [units, width] of all of them."""
@@ -51,12 +67,10 @@ class SpanPointerObjective(nn.Module):
             losses.append(scores.logsumexp(dim=1) - right.logsumexp(dim=1))
         return torch.stack(losses).mean()
 
-    def targets(self, drawn: Sequence[tuple[int, Example]], step: int) -> PointerTargets:
-        """The units and answers of each question; the words are those of `PointerFamily.unit_texts`."""
+    def targets(self, drawn: Sequence[tuple[int, QaExample]], step: int) -> PointerTargets:
+        """The units and answers of each question; the words are those of `unit_texts`."""
         counts, answers = [], []
         for number, (_, example) in enumerate(drawn):
-            if not isinstance(example, QaExample):
-                raise TypeError(f"qa is pre-finetuned on questions, not {type(example).__name__}")
             words = split_words(example.context)
             counts.append(1 + len(words))
             answers += [(number, first, last) for first, last in answer_units(example, words)]
@@ -83,20 +97,3 @@ class SpanPointerObjective(nn.Module):
         scores = self.pointers(features).float()[grid.clamp(min=0)]
         scores = scores.masked_fill((grid < 0)[..., None], float("-inf"))
         return scores[..., 0], scores[..., 1]
-
-
-class PointerFamily:
-    """See `trunkline.prefinetune.objectives.PrefinetuneFamily`."""
-
-    name = "qa"
-    kind = QaExample
-
-    def unit_texts(self, examples: Sequence[QaExample], tokenizer: TextTokenizer) -> list[UnitText]:
-        """The contexts with their words as units, each window headed by the question."""
-        texts = [example.text for example in examples]
-        rows = zip(texts, tokenizer.encode(texts), strict=True)
-        return [question_units(text, split_words(text), tokens) for text, tokens in rows]
-
-    def objective(self, recipe: FamilySection, sources: Sequence[Source], embed: TextEmbedder, seed: int) -> nn.Module:
-        """Span pointers over the encoder's width."""
-        return SpanPointerObjective(embed(["?"]).shape[1])

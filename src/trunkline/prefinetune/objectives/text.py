@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,7 +19,7 @@ from trunkline.config import FamilySection
 from trunkline.encoder.encoder import Encoder
 from trunkline.errors import EncoderError
 from trunkline.prefinetune.mixture import Source
-from trunkline.prefinetune.objectives import TextEmbedder
+from trunkline.prefinetune.objectives import Objective, TextEmbedder
 from trunkline.text.examples import PlainExample
 from trunkline.text.tokens import IntArray, TextTokenizer, Tokens, UnitText
 
@@ -32,7 +33,7 @@ MASK_NAMES = ("[MASK]", "<mask>")
 _NONE = np.zeros(0, dtype=np.int64)
 
 
-class MaskedTextObjective(nn.Module):
+class MaskedTextObjective(Objective):
     """Masked-LM loss of a batch of plain texts; each token that is to be predicted is a unit.
 
     So only the states at these tokens leave the encoder, and packing, chunks, several processes and adapters are those
@@ -41,7 +42,7 @@ class MaskedTextObjective(nn.Module):
     tokenizer has no mask token.
     """
 
-    from_units = True
+    kind = PlainExample
 
     def __init__(self, encoder: Encoder, tokenizer: TextTokenizer, seed: int) -> None:
         super().__init__()
@@ -63,6 +64,18 @@ class MaskedTextObjective(nn.Module):
         # In a tuple, as the encoder's parameter is not to be registered here a second time.
         self._words = (encoder.embeddings.word.weight,)
 
+    @classmethod
+    def of(
+        cls, section: FamilySection, sources: Sequence[Source], embed: TextEmbedder, seed: int
+    ) -> MaskedTextObjective:
+        """Masked-LM training with the encoder's word embeddings as output layer."""
+        return cls(embed.encoder, embed.tokenizer, seed)
+
+    @staticmethod
+    def unit_texts(examples: Sequence[PlainExample], tokenizer: TextTokenizer) -> list[UnitText]:
+        """The texts in windows, without units: what is to be predicted is chosen anew at every step."""
+        return [even_windows(tokens) for tokens in tokenizer.encode([example.text for example in examples])]
+
     def mask(self, ids: IntArray, step: int) -> tuple[IntArray, IntArray]:
         """Chooses `SHARE` of [tokens] ids that are not special, at least one, by the seed and the step alone.
 
@@ -79,7 +92,9 @@ class MaskedTextObjective(nn.Module):
         masked[chosen] = np.where(fate < 0.8, self.mask_id, np.where(fate < 0.9, drawn, ids[chosen]))
         return masked, chosen
 
-    def masked(self, texts: Sequence[UnitText], step: int) -> tuple[list[UnitText], Tensor]:
+    def prepare(
+        self, texts: Sequence[UnitText], drawn: Sequence[tuple[int, Any]], step: int
+    ) -> tuple[list[UnitText], Tensor]:
         """The texts with tokens masked, and what the tokens were, [units]."""
         ids = np.concatenate([_NONE, *(text.ids for text in texts)])
         masked, chosen = self.mask(ids, step)
@@ -113,21 +128,6 @@ class MaskedTextObjective(nn.Module):
 
     def _logits(self, states: Tensor) -> Tensor:
         return F.linear(self.transform(states), self._words[0], self.bias)
-
-
-class TextFamily:
-    """See `trunkline.prefinetune.objectives.PrefinetuneFamily`."""
-
-    name = "text"
-    kind = PlainExample
-
-    def unit_texts(self, examples: Sequence[PlainExample], tokenizer: TextTokenizer) -> list[UnitText]:
-        """The texts in windows, without units: what is to be predicted is chosen anew at every step."""
-        return [even_windows(tokens) for tokens in tokenizer.encode([example.text for example in examples])]
-
-    def objective(self, recipe: FamilySection, sources: Sequence[Source], embed: TextEmbedder, seed: int) -> nn.Module:
-        """Masked-LM training with the encoder's word embeddings as output layer."""
-        return MaskedTextObjective(embed.encoder, embed.tokenizer, seed)
 
 
 def even_windows(tokens: Tokens) -> UnitText:
