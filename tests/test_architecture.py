@@ -16,7 +16,7 @@ LAB = ROOT / "lab" / "trunkline_lab"
 # A part may import parts of a lower level, and modules of its own folder.
 LEVELS = [
     {"errors", "versions", "samples", "cache"},
-    {"atomic", "problems", "extras"},
+    {"atomic", "problems"},
     {"config"},
     {"text", "bundle"},
     {"tasks"},

@@ -8,7 +8,7 @@ from types import MappingProxyType
 from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
 from trunkline.errors import RecipeError
 from trunkline.problems import list_problems
@@ -127,14 +127,15 @@ class ProbeSection(Section):
     train: str
     dev: str
     per_class: PositiveInt | None = None
-    sentences: PositiveInt | None = None
+    sentences: PositiveInt | None = Field(None, validate_default=True)
     most_dev: PositiveInt = 300
 
-    @model_validator(mode="after")
-    def _one_budget(self) -> ProbeSection:
-        if (self.per_class is None) == (self.sentences is None):
+    @field_validator("sentences")
+    @classmethod
+    def _one_budget(cls, sentences: int | None, info: ValidationInfo) -> int | None:
+        if (info.data.get("per_class") is None) == (sentences is None):
             raise ValueError("give either per_class or sentences")
-        return self
+        return sentences
 
 
 class MonitorSection(Section):
@@ -172,16 +173,24 @@ class PrefinetuneRecipe(Section):
     checkpoint: CheckpointSection = CheckpointSection()
     seed: Seed = 0
 
-    @model_validator(mode="after")
-    def _consistent(self) -> PrefinetuneRecipe:
-        if self.strategy == "individual" and len(self.families) != 1:
-            raise ValueError(f"strategy individual trains one family, {len(self.families)} are given")
-        if self.strategy in ("task-primary", "single-adapter", "frozen-backbone") and self.adapter.rank == 0:
-            raise ValueError(f"strategy {self.strategy} needs adapters, adapter.rank is 0")
-        for name, family in self.families.items():
-            if family.tokens < self.max_length:
-                raise ValueError(f"families.{name}.tokens {family.tokens} is less than max_length {self.max_length}")
-        return self
+    # Checks of a field against those before it, so that they run beside faults elsewhere.
+    @field_validator("adapter")
+    @classmethod
+    def _adapter_is_there(cls, adapter: AdapterSection, info: ValidationInfo) -> AdapterSection:
+        strategy = info.data.get("strategy")
+        if strategy in ("task-primary", "single-adapter", "frozen-backbone") and adapter.rank == 0:
+            raise ValueError(f"strategy {strategy} needs adapters, adapter.rank is 0")
+        return adapter
+
+    @field_validator("families")
+    @classmethod
+    def _families_fit(cls, families: dict[str, FamilySection], info: ValidationInfo) -> dict[str, FamilySection]:
+        if info.data.get("strategy") == "individual" and len(families) != 1:
+            raise ValueError(f"strategy individual trains one family, {len(families)} are given")
+        for name, family in families.items():
+            if family.tokens < info.data.get("max_length", 0):
+                raise ValueError(f"{name}.tokens {family.tokens} is less than max_length {info.data['max_length']}")
+        return families
 
 
 MAX_RECIPE_BYTES = 2**20
@@ -238,32 +247,7 @@ def parse_recipe(raw: Any, kind: type[Recipe], where: str | Path) -> Recipe:
     """Validates the content of a recipe; `where` names it in errors."""
     if not isinstance(raw, Mapping):
         raise RecipeError(where, [f"the top level is {type(raw).__name__}, expected keys and values"])
-    problems: list[str] = []
-    rest: Any = raw
-    # Checks across keys run only on sections without faults, so faulty keys are taken out and the rest checked again.
-    while True:
-        try:
-            result = kind.model_validate(rest)
-            break
-        except ValidationError as error:
-            # What taking keys out has made incomplete is no fault of the recipe; only checks across keys count then.
-            found = list_problems(error, kind, only_checks=rest is not raw)
-            problems += [text for text in found if text not in problems]
-            reduced = _without(rest, [item["loc"] for item in error.errors() if item["loc"]])
-            if reduced == rest:
-                break
-            rest = reduced
-    if problems:
-        raise RecipeError(where, problems)
-    return result
-
-
-def _without(raw: Any, locations: list[tuple[Any, ...]]) -> Any:
-    """A copy of nested mappings without the keys at these places."""
-    if not isinstance(raw, Mapping):
-        return raw
-    whole = {
-        loc[0] for loc in locations if len(loc) == 1 or loc[1] == "[key]" or not isinstance(raw.get(loc[0]), Mapping)
-    }
-    below = {key: [loc[1:] for loc in locations if loc[0] == key] for key in raw}
-    return {key: _without(value, below[key]) for key, value in raw.items() if key not in whole}
+    try:
+        return kind.model_validate(raw)
+    except ValidationError as error:
+        raise RecipeError(where, list_problems(error, kind)) from error

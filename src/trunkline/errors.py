@@ -5,7 +5,8 @@ The command line prints these without a traceback; anything else that escapes is
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 
@@ -65,3 +66,18 @@ class MismatchError(TrunklineError):
 
 class TrainingError(TrunklineError):
     """Training that cannot go on, such as a loss that is not finite."""
+
+
+@contextmanager
+def needs(extra: str, what: str) -> Iterator[None]:
+    """Turns an ImportError of a block into a TrunklineError: `what` the user asked for needs the `extra`."""
+    try:
+        yield
+    except ImportError as error:
+        if (error.name or "").split(".")[0] == "trunkline":
+            raise
+        raise TrunklineError(
+            f"{what} needs the package {error.name or error}, which is not installed",
+            expected=f"the extra [{extra}]",
+            todo=f"pip install 'trunkline[{extra}]'",
+        ) from error

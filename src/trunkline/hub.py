@@ -10,8 +10,7 @@ from urllib.parse import urlsplit
 
 from trunkline.bundle.files import file_problems, read_manifest
 from trunkline.bundle.manifest import MANIFEST, SIGNATURE, listed
-from trunkline.errors import DataError, TrunklineError
-from trunkline.extras import needs
+from trunkline.errors import DataError, TrunklineError, needs
 
 TIMEOUT_S = 2.0
 

@@ -17,8 +17,7 @@ from trunkline.bundle.manifest import check_name, name_of
 from trunkline.bundle.parts import Task, read_task, task_bytes
 from trunkline.data.inputs import EXAMPLES, check_learnable, examples_from, texts_from
 from trunkline.engine.base import Predictor, TextReader, chosen_tasks, open_engine, open_source
-from trunkline.errors import TrunklineError
-from trunkline.extras import needs
+from trunkline.errors import TrunklineError, needs
 from trunkline.heads.fit import LabelledFeatures, fit_head
 from trunkline.results import Evaluation, FitReport
 from trunkline.tasks import FAMILIES, Labels

@@ -15,19 +15,12 @@ def nearest(word: str, known: Iterable[str]) -> str:
     return f"; did you mean {match[0]!r}?" if match else ""
 
 
-def list_problems(
-    error: ValidationError, model: type[BaseModel], *, prefix: str = "", only_checks: bool = False
-) -> list[str]:
-    """One sentence for each problem that pydantic found: where, what was given, what was expected.
+def list_problems(error: ValidationError, model: type[BaseModel], prefix: str = "") -> list[str]:
+    """One sentence for each problem that pydantic found in what a model validated: where, what was given, expected.
 
-    Args:
-        error: What pydantic raised.
-        model: The model that it validated.
-        prefix: Goes before each sentence.
-        only_checks: Leave out all but the models' own checks across keys.
+    `prefix` goes before each sentence.
     """
-    items = [item for item in error.errors(include_url=False) if not only_checks or item["type"] == "value_error"]
-    return [prefix + _sentence(item, model) for item in items]
+    return [prefix + _sentence(item, model) for item in error.errors(include_url=False)]
 
 
 def _sentence(item: Any, model: type[BaseModel]) -> str:

@@ -10,8 +10,7 @@ import typer
 from typer import Argument, Option
 
 from trunkline.cli.tasks import JsonFlag, app, print_json
-from trunkline.errors import TrunklineError
-from trunkline.extras import needs
+from trunkline.errors import TrunklineError, needs
 
 bundle_app = typer.Typer(
     no_args_is_help=True,

@@ -10,7 +10,7 @@ import typer
 from typer import Argument, Option
 
 from trunkline.cli.tasks import JsonFlag, SetOption, app, print_json, settings_of
-from trunkline.extras import needs
+from trunkline.errors import needs
 from trunkline.problems import nearest
 
 label_app = typer.Typer(

@@ -11,7 +11,7 @@ import typer
 from typer import Argument, Option
 
 from trunkline.cli.tasks import Delimiter, JsonFlag, LabelColumn, SetOption, TextColumn, app, print_json, settings_of
-from trunkline.errors import TrunklineError
+from trunkline.errors import TrunklineError, needs
 
 _gate, _graphs = (partial(Option, rich_help_panel=panel) for panel in ("Gate", "Graphs"))
 Dev = Annotated[
@@ -52,7 +52,6 @@ def export(
     """
     from trunkline.bundle.tensors import read_file
     from trunkline.data.load import load_texts
-    from trunkline.extras import needs
     from trunkline.ui import say
 
     with needs("train", "export"):

@@ -20,8 +20,7 @@ from trunkline.bundle.lora import FloatArray, Inputs
 from trunkline.bundle.manifest import MANIFEST, EncoderFacts
 from trunkline.bundle.parts import Task
 from trunkline.data.inputs import texts_from
-from trunkline.errors import DataError, MismatchError, TrunklineError
-from trunkline.extras import needs
+from trunkline.errors import DataError, MismatchError, TrunklineError, needs
 from trunkline.tasks import FAMILIES, Scored, get_family
 from trunkline.tasks.base import Words
 from trunkline.tasks.classification import softmax

@@ -19,8 +19,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from trunkline.errors import DataError, TrunklineError
-from trunkline.extras import needs
+from trunkline.errors import DataError, TrunklineError, needs
 from trunkline.label.gazetteer import find_all, normalise_type
 from trunkline.label.options import ChatOptions
 from trunkline.text.examples import Span

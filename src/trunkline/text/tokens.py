@@ -17,8 +17,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 import numpy.typing as npt
 
-from trunkline.errors import EncoderError, TrunklineError
-from trunkline.extras import needs
+from trunkline.errors import EncoderError, TrunklineError, needs
 from trunkline.text.words import EXTENDING, char_classes, split_words
 
 IntArray = npt.NDArray[np.int64]
