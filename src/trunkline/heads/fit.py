@@ -302,9 +302,8 @@ def _units(data: LabelledFeatures, numbers: Sequence[int], n_labels: int) -> tup
 def _weights(family: Family, units: Units, trained: npt.NDArray[np.bool_], class_weight: str | None) -> FloatArray:
     """What each unit counts: nothing where it is not trained on."""
     if class_weight not in (None, "balanced") or (class_weight and family.name != "classification"):
-        raise TrunklineError(
-            f"class_weight={class_weight!r} for {family.name}", expected="'balanced', for classification"
-        )
+        given = f"class_weight={class_weight!r} for {family.name}"
+        raise TrunklineError(given, expected="'balanced', for classification")
     weights = trained.astype(np.float32)
     if class_weight:
         count = np.bincount(units.y, weights, minlength=units.n_labels)
