@@ -9,18 +9,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 import typer
 from scipy.stats import t
 from typer.testing import CliRunner
 
 import tiny_models
-from trunkline.errors import DataError, TrunklineError
+from trunkline.errors import DataError
 from trunkline.prefinetune import Report, prefinetune
 from trunkline.training import read_rows
 from trunkline_lab.cli.measure import conflict
 from trunkline_lab.conflict.measure import ConflictLog
-from trunkline_lab.conflict.report import ConflictWatch, conflict_of_bundle, levels, summarise_conflict
+from trunkline_lab.conflict.report import ConflictWatch, levels, summarise_conflict
 
 Folders = Callable[[str], Path]
 
@@ -148,28 +147,6 @@ def test_a_folder_without_measurements_and_foreign_rows_are_named(tmp_path: Path
         summarise_conflict({"a": tmp_path})
 
 
-def test_an_encoder_and_a_bundle_are_measured_by_a_recipe(tiny_folder: Folders, tmp_path: Path) -> None:
-    recipe = tiny_models.recipe_of(tiny_folder("bert"), tmp_path, optimizer={"steps": 2})
-    state = torch.get_rng_state()
-    plain = conflict_of_bundle(recipe, n_batches=2, fit_steps=2)
-    assert torch.equal(state, torch.get_rng_state())
-    assert plain == conflict_of_bundle(recipe, str(tiny_folder("bert")), n_batches=2, fit_steps=2)
-    assert {row["adapters"] for row in plain["rows"]} == {False}
-    assert plain["losses"][0]["ner"] < conflict_of_bundle(recipe, n_batches=2, fit_steps=0)["losses"][0]["ner"]
-    bundle = prefinetune(recipe, tmp_path / "run")
-    measured = conflict_of_bundle(recipe, str(bundle), n_batches=2, fit_steps=2)
-    assert {row["adapters"] for row in measured["rows"]} == {True, False}
-    assert measured["encoder"] == str(bundle)
-
-
-def test_a_recipe_of_one_family_has_nothing_to_compare(tiny_folder: Folders, tmp_path: Path) -> None:
-    tiny_models.recipe_of(tiny_folder("bert"), tmp_path)
-    families = {"classification": {"sources": {str(tmp_path / "pairs.jsonl"): {}}, "tokens": 64}}
-    recipe = tiny_models.recipe_of(tiny_folder("bert"), tmp_path, families=families)
-    with pytest.raises(TrunklineError, match="at least 2 families"):
-        conflict_of_bundle(recipe, n_batches=2, fit_steps=0)
-
-
 def test_a_watched_run_measures_conflict_and_ends_in_the_same_weights(tiny_folder: Folders, tmp_path: Path) -> None:
     recipe = tiny_models.recipe_of(tiny_folder("bert"), tmp_path)
     stop = Report(progress=lambda done, steps, values: exec("raise KeyboardInterrupt") if done == 7 else None)
@@ -193,13 +170,11 @@ def test_a_run_of_one_family_has_nothing_to_watch(tiny_folder: Folders, tmp_path
     assert not (tmp_path / "run" / "conflict.jsonl").exists()
 
 
-def test_the_command_compares_runs_and_measures_a_recipe(tiny_folder: Folders, tmp_path: Path) -> None:
+def test_the_command_compares_runs(tiny_folder: Folders, tmp_path: Path) -> None:
     app = typer.Typer()
     app.command()(conflict)
     recipe = tiny_models.recipe_of(tiny_folder("bert"), tmp_path, optimizer={"steps": 2}, monitor={"every": 0})
     prefinetune(recipe, tmp_path / "on", watch=ConflictWatch(1, 2))
-    (tmp_path / "recipe.yaml").write_text(json.dumps(recipe.model_dump(mode="json")), encoding="utf-8")
-    for arguments in ((tmp_path / "on",), (tmp_path / "recipe.yaml", "--batches", 2)):
-        result = CliRunner().invoke(app, [*map(str, arguments), "--out", str(tmp_path / "report"), "--json"])
-        assert result.exit_code == 0, result.output + str(result.exception)
-        assert (tmp_path / "report" / "conflict.json").is_file() and list((tmp_path / "report").glob("*.png"))
+    result = CliRunner().invoke(app, [str(tmp_path / "on"), "--out", str(tmp_path / "report"), "--json"])
+    assert result.exit_code == 0, result.output + str(result.exception)
+    assert (tmp_path / "report" / "conflict.json").is_file() and list((tmp_path / "report").glob("*.png"))

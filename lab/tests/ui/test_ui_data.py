@@ -1,4 +1,4 @@
-"""Tables of the data commands fit 100 columns and say what they were given; the plot is a PNG that shows the labels."""
+"""Tables of the data commands fit 100 columns and say what they were given."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import io
 import pytest
 from rich.console import Console
 
-from trunkline_lab.data.describe import list_cards_table, show, stats
+from trunkline_lab.data.describe import list_cards_table, show
 from trunkline_lab.ui import data
 
 
@@ -47,16 +47,3 @@ def test_show(screen: io.StringIO, name: str) -> None:
     assert card["licence"] in text and card["home"] in text
     assert all(label in text.replace(" ", "") for label in (label.replace(" ", "") for label in card["labels"]))
     assert "None" not in text and "{}" not in text
-
-
-@pytest.mark.parametrize("name", ["sample_intents", "sample_events", "sample_pairs"])
-def test_stats(screen: io.StringIO, name: str) -> None:
-    found = stats(name)
-    data.print_stats(found, most=5)
-    text = "\n".join(lines(screen))
-    for split, part in found["splits"].items():
-        assert f"{split} {part['examples']:,} examples" in text
-        for row in part.get("labels", ())[:5]:
-            assert row["label"] in text
-        if len(part.get("labels", ())) > 5:
-            assert f"and {len(part['labels']) - 5} more labels" in text

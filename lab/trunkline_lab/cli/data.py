@@ -11,7 +11,7 @@ import typer
 from trunkline.cli.tasks import JsonFlag
 
 data_app = typer.Typer(
-    no_args_is_help=True, rich_markup_mode=None, help="Public data sets: list, show, count, mix, check them."
+    no_args_is_help=True, rich_markup_mode=None, help="Public data sets: list, show, mix, check them."
 )
 
 
@@ -67,23 +67,6 @@ def show_data(
 
     card = show(name)
     typer.echo(json.dumps(card, indent=2, ensure_ascii=False)) if as_json else print_card(card)
-
-
-@data_app.command("stats")
-def stats_data(
-    name: Annotated[str, typer.Argument(help="A card's name, or the path of one.")],
-    split: Annotated[str | None, typer.Option(help="Only this split.")] = None,
-    as_json: JsonFlag = False,
-) -> None:
-    """Count texts, words, labels and entities of a data set.
-
-    Example: trunkline-lab data stats sample_events
-    """
-    from trunkline_lab.data.describe import stats
-    from trunkline_lab.ui.data import print_stats
-
-    found = stats(name, split)
-    typer.echo(json.dumps(found, indent=2, ensure_ascii=False)) if as_json else print_stats(found)
 
 
 @data_app.command("check")

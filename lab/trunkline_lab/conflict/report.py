@@ -1,4 +1,4 @@
-"""What the measurements of `conflict` say: several runs side by side over time, or an encoder before a run."""
+"""What the measurements of `conflict` say: several runs side by side over time."""
 
 from __future__ import annotations
 
@@ -9,20 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from trunkline.config import PrefinetuneRecipe
-from trunkline.encoder.bundle_files import Loaded, load_any
-from trunkline.encoder.lora import LoraAdapter
 from trunkline.errors import DataError
 from trunkline.prefinetune.mixture import Mixture, Source
 from trunkline.prefinetune.model import PrefinetuneModel, StepBatch, draw_batch
-from trunkline.prefinetune.objectives import TextEmbedder, get_objective
 from trunkline.prefinetune.run import Session
-from trunkline.prefinetune.sources import FileFinder, recipe_sources
 from trunkline.text.tokens import TextTokenizer
-from trunkline.training import Report, read_rows
-from trunkline.training.distributed import Place, resolve_precision
+from trunkline.training import read_rows
+from trunkline.training.distributed import Place
 from trunkline_lab.conflict.measure import (
     FILE,
     WHOLE,
@@ -49,8 +44,6 @@ def draw_batches(
     sources: Mapping[str, Sequence[Source]],
     model: PrefinetuneModel,
     tokenizer: TextTokenizer,
-    *,
-    other: int = 0,
 ) -> Iterator[dict[str, StepBatch]]:
     """Draws one batch of each family again and again: the same ones each time this is called.
 
@@ -59,10 +52,9 @@ def draw_batches(
         sources: The families' sources; how far training has walked through them is not touched.
         model: Its objectives make the targets; the batches lie on its device.
         tokenizer: Of the model's encoder.
-        other: Another number draws other batches.
     """
     device = next(model.encoder.parameters()).device
-    seed = recipe.seed + _OTHER_SEED * (other + 1)
+    seed = recipe.seed + _OTHER_SEED
     mixtures = {
         family: Mixture(sources[family], seed, one_source_a_step=section.one_source_a_step)
         for family, section in recipe.families.items()
@@ -82,50 +74,6 @@ def draw_batches(
                     place=Place(device),
                 )
         yield batch
-
-
-def conflict_of_bundle(
-    recipe: PrefinetuneRecipe,
-    encoder: str | None = None,
-    n_batches: int = 8,
-    *,
-    fit_steps: int = 100,
-    report: Report | None = None,
-    finder: FileFinder | None = None,
-) -> dict[str, Any]:
-    """Measures conflict where a run of a recipe would start from a bundle or an encoder.
-
-    An encoder comes without the objectives' parameters (they are thrown away after a run), and gradients through
-    random ones mean little. So these are fitted first, with the encoder and its primary adapters as they are.
-
-    Args:
-        recipe: Families, sources, budgets, precision, rate of the objectives.
-        encoder: A bundle, whose primary adapters are taken, or an encoder; the recipe's own by default.
-        n_batches: How many batches of each family are compared.
-        fit_steps: Steps of fitting the objectives' parameters.
-        report: How the caller follows it.
-        finder: Knows what the names of sources mean.
-
-    Returns:
-        What `measure_conflict` returns, with `encoder` and `fit_steps`; errors as there.
-    """
-    report = report or Report()
-    name = encoder or recipe.encoder
-    bf16 = resolve_precision(recipe.precision) == "bf16"
-    # The state of the process's random generators stays the caller's.
-    with torch.random.fork_rng():
-        torch.manual_seed(recipe.seed)
-        start = load_any(name, fork=recipe.fork, max_length=recipe.max_length)
-        sources = recipe_sources(recipe, start.tokenizer, finder=finder, say=report.say)
-        model = _model(recipe, start, sources)
-        report.say(f"fitting the objectives, {fit_steps} steps")
-        others = draw_batches(recipe, sources, model, start.tokenizer, other=1)
-        _fit_objectives(model, islice(others, fit_steps), recipe.optimizer.objective_rate, bf16=bf16)
-    report.say(f"comparing the gradients of {n_batches} batches a family")
-    batches = list(islice(draw_batches(recipe, sources, model, start.tokenizer), n_batches))
-    total = sum(section.weight for section in recipe.families.values())
-    weights: dict[str, float] = {family: section.weight / total for family, section in recipe.families.items()}
-    return {"encoder": name, "fit_steps": fit_steps, **measure_conflict(model, batches, bf16=bf16, weights=weights)}
 
 
 class ConflictWatch:
@@ -207,43 +155,6 @@ def levels(groups: Iterable[str]) -> list[str]:
     """The groups that are one above the other in the encoder: embeddings and whole layers, from the input up."""
     found = [group for group in groups if group != WHOLE and "/" not in group]
     return sorted(found, key=lambda group: -1 if group == "embeddings" else int(group.partition("-")[2]))
-
-
-def _model(recipe: PrefinetuneRecipe, start: Loaded, sources: Mapping[str, Sequence[Source]]) -> PrefinetuneModel:
-    encoder = start.encoder.to("cuda" if torch.cuda.is_available() else "cpu").requires_grad_(True)
-
-    embed = TextEmbedder(encoder, start.tokenizer)
-    objectives: dict[str, nn.Module] = {
-        family: get_objective(family).of(section, sources[family], embed, recipe.seed)
-        for family, section in recipe.families.items()
-    }
-    adapters: dict[str, LoraAdapter] = {
-        family: lora for family in recipe.families if (lora := start.primary(family)) is not None
-    }
-    return PrefinetuneModel(encoder, adapters, objectives).to(next(encoder.parameters()).device).eval()
-
-
-def _fit_objectives(
-    model: PrefinetuneModel, batches: Iterable[Mapping[str, StepBatch]], rate: float, *, bf16: bool
-) -> None:
-    fitted = [
-        family for family, objective in model.objectives.items() if next(objective.parameters(), None) is not None
-    ]
-    if not fitted:
-        return
-    optimizer = torch.optim.AdamW(model.objectives.parameters(), lr=rate)
-    device = next(model.encoder.parameters()).device
-    model.objectives.train()
-    for batch in batches:
-        optimizer.zero_grad(set_to_none=True)
-        for family in fitted:
-            with torch.autocast(device.type, dtype=torch.bfloat16, enabled=bf16):
-                with torch.no_grad():
-                    features = torch.cat([model.features(family, chunk) for chunk in batch[family].chunks])
-                loss = model.objectives[family](features, batch[family].targets)
-            loss.backward()
-        optimizer.step()
-    optimizer.zero_grad(set_to_none=True)
 
 
 def _read(path: Path) -> list[dict[str, Any]]:

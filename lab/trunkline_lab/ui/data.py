@@ -10,18 +10,6 @@ from rich.text import Text
 
 from trunkline.ui import console
 
-_LABELS_SHOWN = 20
-_LENGTHS = {
-    "words": "words a text",
-    "left_words": "words of the left side",
-    "right_words": "words of the right side",
-    "question_words": "words of the question",
-    "context_words": "words of the context",
-    "entities_per_sentence": "entities a sentence",
-    "entity_words": "words an entity",
-}
-_COLUMNS = ("mean", "min", "p5", "p25", "median", "p75", "p95", "max")
-_BAR = 24
 _STATES = {"verified": "green", "differs": "bold red", "missing": "yellow"}
 
 
@@ -83,27 +71,6 @@ def print_card(card: Mapping[str, Any]) -> None:
     console.print(table)
 
 
-def print_stats(stats: Mapping[str, Any], *, most: int = _LABELS_SHOWN) -> None:
-    """Prints what `describe.stats` returns.
-
-    Args:
-        stats: The statistics.
-        most: Labels of each split that are listed, the most frequent first.
-    """
-    console.print(Text(stats["name"], style="bold"), Text(stats["title"]))
-    for split, found in stats["splits"].items():
-        console.print()
-        console.print(Text(split, style="bold"), Text(_headline(found)), highlight=False)
-        lengths = Table("", box=None)
-        for name in _COLUMNS:
-            lengths.add_column(name, justify="right")
-        for key, words in _LENGTHS.items():
-            if key in found:
-                lengths.add_row(words, f"{found[key]['mean']:.1f}", *(f"{found[key][name]:g}" for name in _COLUMNS[1:]))
-        console.print(lengths)
-        _print_labels(found.get("labels", ()), most)
-
-
 def mixture_table(report: Mapping[str, Any]) -> None:
     """Prints what `trunkline_lab.data.finder.describe_mixture` counted."""
     table = Table("family", "source", "read", "removed", "left", "labelled", "concepts", "share", box=None)
@@ -152,42 +119,6 @@ def _split_counts(counts: Mapping[str, int]) -> str:
     while len(known) > 1 and known[-1] == "-":
         known.pop()
     return " / ".join(known)
-
-
-def _headline(found: Mapping[str, Any]) -> str:
-    parts = [f"{found['examples']:,} examples"]
-    repeated = found["duplicates"]
-    if repeated["count"]:
-        parts.append(f"{repeated['count']:,} duplicates ({repeated['share']:.1%})")
-    if "entities" in found:
-        parts.append(f"{found['entities']:,} entities, {found['surfaces']:,} of them different")
-        parts.append(f"{found['sentences_with_entities']:.1%} of the sentences have one")
-    if "with_answer" in found:
-        parts.append(f"{found['with_answer']:.1%} of the questions have an answer")
-    if found.get("groups"):
-        parts.append(f"{found['groups']:,} groups")
-    if "labels" in found:
-        parts.append(f"{len(found['labels']):,} labels")
-    return "; ".join(parts)
-
-
-def _print_labels(labels: Sequence[Mapping[str, Any]], most: int) -> None:
-    if not labels:
-        return
-    table = Table("label", box=None)
-    table.columns[0].overflow = "fold"
-    table.add_column("count", justify="right")
-    table.add_column("share", justify="right")
-    table.add_column("")
-    highest = labels[0]["count"]
-    for row in labels[:most]:
-        bar = "█" * max(1, round(_BAR * row["count"] / highest))
-        table.add_row(Text(row["label"]), f"{row['count']:,}", f"{row['share']:.1%}", Text(bar, style="cyan"))
-    console.print(table)
-    rest = labels[most:]
-    if rest:
-        share = sum(row["share"] for row in rest)
-        console.print(f"and {len(rest)} more labels with {share:.1%}; --json lists all", style="dim")
 
 
 def _as_words(label: str) -> str:
