@@ -28,7 +28,7 @@ from trunkline.encoder.resolve import find_embedded
 from trunkline.engine.torch import TorchEngine
 from trunkline.errors import MismatchError, TrunklineError
 from trunkline.model import Model
-from trunkline.tasks import get_family
+from trunkline.tasks import FAMILIES
 from trunkline.text.examples import NerExample, Span, TextExample
 from trunkline.text.words import split_words
 
@@ -213,7 +213,7 @@ def test_labels_that_only_dev_has_move_no_other(family: str, mode: str, model: M
     assert report.labels == sorted({"name", "org", "place"} if family == "classification" else KNOWN)
     assert "about" in report.warnings[0]
     found, again = model.evaluate("known", *make(30, 2)).scores, model.evaluate("more", *make(30, 2)).scores
-    measure = get_family(family).main_score
+    measure = FAMILIES[family].main_score
     assert again[measure] > found[measure] - 0.2
 
 
@@ -269,7 +269,7 @@ def test_an_evaluation_has_a_row_a_label_what_is_confused_and_what_is_wrong(mode
     found = model.evaluate("entities", *entities(20, 5))
     assert found.labels.keys() == {"company", "person", "place"}
     assert found.confusion == {}
-    assert found.scores == get_family("ner").score(
+    assert found.scores == FAMILIES["ner"].score(
         [NerExample(t, (), tuple(Span(*e) for e in own)) for t, own in zip(*entities(20, 5), strict=True)],
         [row["entities"] for row in model.predict(entities(20, 5)[0], ["entities"])],
     )

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from trunkline.tasks import get_family
+from trunkline.tasks import FAMILIES
 from trunkline_lab import resampling
 from trunkline_lab.resampling import interval, resample
 
@@ -32,7 +32,7 @@ def by_loops(counts: np.ndarray, score: Callable[[Any], float], resamples: int, 
 @pytest.mark.parametrize("drawn", [None, 2])
 def test_it_is_the_naive_bootstrap(family: str, width: int, drawn: int | None) -> None:
     counts = np.random.default_rng(3).integers(0, 4, size=(4, 3, 57, width))
-    score = get_family(family).score_of_counts
+    score = FAMILIES[family].score_of_counts
     found = resample(counts, score, resamples=40, drawn_seeds=drawn, entropy=9)
     assert found.shape == (40, 4)
     assert np.array_equal(found, by_loops(counts, score, 40, drawn or 3, 9))
@@ -40,7 +40,7 @@ def test_it_is_the_naive_bootstrap(family: str, width: int, drawn: int | None) -
 
 def test_the_size_of_blocks_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     counts = np.random.default_rng(0).integers(0, 3, size=(2, 9, 30, 3))
-    score = get_family("ner").score_of_counts
+    score = FAMILIES["ner"].score_of_counts
     whole = resample(counts, score, resamples=50)
     monkeypatch.setattr(resampling, "_BLOCK", 7 * 30)
     assert np.array_equal(resample(counts, score, resamples=50), whole)
@@ -48,7 +48,7 @@ def test_the_size_of_blocks_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_systems_get_the_same_draws_whether_together_or_alone() -> None:
     counts = np.random.default_rng(0).integers(0, 2, size=(3, 2, 40, 2))
-    score = get_family("classification").score_of_counts
+    score = FAMILIES["classification"].score_of_counts
     together = resample(counts, score, resamples=30, entropy=4)
     for number in range(3):
         assert np.array_equal(resample(counts[[number]], score, resamples=30, entropy=4)[:, 0], together[:, number])
@@ -56,7 +56,7 @@ def test_systems_get_the_same_draws_whether_together_or_alone() -> None:
 
 
 def test_one_seed_and_one_example_leave_nothing_to_draw() -> None:
-    values = resample([[[[1, 2]]]], get_family("classification").score_of_counts, resamples=5)
+    values = resample([[[[1, 2]]]], FAMILIES["classification"].score_of_counts, resamples=5)
     assert values.tolist() == [[0.5]] * 5
 
 

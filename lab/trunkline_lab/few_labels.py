@@ -19,7 +19,7 @@ import numpy.typing as npt
 import trunkline
 from trunkline.heads.fit import LabelledFeatures, fit_head
 from trunkline.model import Model
-from trunkline.tasks import Family, Labels, Scored, get_family
+from trunkline.tasks import FAMILIES, Family, Labels, Scored
 from trunkline.tasks.classification import softmax
 from trunkline_lab.data.cards import load_card
 from trunkline_lab.data.sample import draw
@@ -140,7 +140,7 @@ def _regression(found: Draw, x: Any, test: Any, penalties: FloatArray) -> list[F
 def draws(model: Model, name: str, kinds: Sequence[str], sizes: Sequence[int], seeds: int) -> Iterator[tuple[Any, ...]]:
     """(kind, size, seed, draw) of a task."""
     card = load_card(name)
-    kind = get_family(card.family)
+    kind = FAMILIES[card.family]
     pool, test = card.load("train"), card.load("test" if "test" in card.splits else "dev")
     test = draw(test, kind.classes, seed=0, sentences=MOST_TEST)
     units = kind.choose_units(pool, model.tokenizer)
@@ -244,7 +244,7 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
     heads = ("family", "draws", "labels a class", "method", "score", "95 %", "macro-F1", "log loss", "ECE", "s")
     lines = ["| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
     for (family, kind, size, method), found in sorted(groups.items()):
-        main = get_family(family).main_score
+        main = FAMILIES[family].main_score
         score, macro = (100 * _mean(found, name) for name in (main, "macro_f1"))
         loss, error, seconds = (_mean(found, n) for n in ("log_loss", "calibration_error", "processor_seconds"))
         low, high = _interval(found, main)

@@ -17,7 +17,7 @@ from trunkline.encoder.features import Branch, Features, branch_features
 from trunkline.encoder.lora import Deltas
 from trunkline.errors import TrunklineError
 from trunkline.heads.fit import LabelledFeatures, fit_head
-from trunkline.tasks import Family, Labels, Scored, get_family
+from trunkline.tasks import FAMILIES, Family, Labels, Scored
 from trunkline.tasks.base import Scores
 from trunkline.tasks.classification import softmax
 from trunkline.text.tokens import TextTokenizer, UnitText
@@ -117,7 +117,7 @@ def fit(
     """
     if not task.train:
         raise TrunklineError(f"task {task.name} has no train examples", expected="at least two")
-    family = get_family(task.family)
+    family = FAMILIES[task.family]
     labels, examples, primary = family.labels(task.train), [*task.train, *task.dev], start.primary(task.family)
 
     def compute(part: Sequence[Any], deltas: Deltas | None) -> list[Features]:

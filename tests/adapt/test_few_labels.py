@@ -22,7 +22,7 @@ from trunkline.encoder.encoder import TokenBatch
 from trunkline.encoder.features import Branch, TrunkStates, branch_features
 from trunkline.encoder.lora import LoraAdapter
 from trunkline.errors import TrunklineError
-from trunkline.tasks import get_family
+from trunkline.tasks import FAMILIES
 from trunkline.text.examples import NerExample, Span, TextExample
 from trunkline.text.tokens import UnitText, pack
 from trunkline.text.words import split_words
@@ -70,7 +70,7 @@ def tuned(
     n_dev: int = 0,
 ) -> TunedLora:
     save_bundle(loaded, folder := Path(_scratch()) / "bundle")
-    model, kind = trunkline.load(folder), get_family(family)
+    model, kind = trunkline.load(folder), FAMILIES[family]
     labels = kind.labels(examples[: len(examples) - n_dev])
     data, units = model.labelled(examples, family, "text" if family == "classification" else "words", labels)
     return tune_lora(loaded.encoder, primary, kind, data, units, labels, n_dev=n_dev, settings=settings)
@@ -96,12 +96,12 @@ def test_an_easy_task_is_learnt_and_predicted_as_it_was_scored(
     model, make = trunkline.load(folder), EXAMPLES[family]
     test = make(30, 3)
     report = model.fit("easy", make(60, 1), mode="lora", test=test, rank=4, steps=30, rate=5e-3)
-    measure = get_family(family).main_score
+    measure = FAMILIES[family].main_score
     assert report.test[measure] > 0.7
     assert report.cross_validation["scores"][measure] > 0.6
     again = trunkline.load(model.save(tmp_path / "saved"))
     found = [row["easy"] for row in again.predict([example.text for example in test])]
-    assert get_family(family).score(test, found) == report.test
+    assert FAMILIES[family].score(test, found) == report.test
     task = again.bundle.tasks["easy"]
     assert task.own_lora
     assert task.info["mode"] == "lora"
@@ -155,7 +155,7 @@ def test_it_starts_at_the_head_and_ends_on_all_labels(tiny: Loaded, trainings: l
     data, units = trunkline.load(folder).labelled(examples, "classification", "text", labels)
     frozen, after = (branch_features(tiny.encoder, [Branch(units, lora)])[0] for lora in (None, found.lora))
     known = LabelledFeatures(data.examples, data.texts, frozen, data.targets)
-    family = get_family("classification")
+    family = FAMILIES["classification"]
     penalty = fit_head(family, known, labels).penalty
     assert start.weight == pytest.approx(convex_heads(family, known, range(24), labels, penalty)[0].weight, abs=1e-5)
     for rows, head in folds:

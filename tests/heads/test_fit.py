@@ -21,13 +21,13 @@ from trunkline.errors import TrunklineError
 from trunkline.heads import fit
 from trunkline.heads.fit import FIRST, NOISE, PENALTIES, LabelledFeatures, cross_validate, fit_head
 from trunkline.heads.linear import LEAST, STRENGTH
-from trunkline.tasks import get_family
+from trunkline.tasks import FAMILIES
 from trunkline.tasks.classification import softmax
 from trunkline.text.examples import NerExample, Span, TextExample
 from trunkline.text.words import split_words
 
 WIDTH = 12
-CLASSIFICATION, NER = get_family("classification"), get_family("ner")
+CLASSIFICATION, NER = FAMILIES["classification"], FAMILIES["ner"]
 needs_package = pytest.mark.skipif(find_embedded()[0] is None, reason="the default encoder is not installed")
 
 
@@ -271,7 +271,7 @@ def test_it_is_deterministic_and_the_seed_is_that_of_the_folds(family: str) -> N
     data, labels = (texts_of({"a": 15, "b": 15, "c": 9}, noise=2.5), ("a", "b", "c"))
     if family == "ner":
         data, labels = sentences(25)
-    found = [fit_head(get_family(family), data, labels, seed=seed) for seed in (0, 0, 1)]
+    found = [fit_head(FAMILIES[family], data, labels, seed=seed) for seed in (0, 0, 1)]
     assert found[0].record() == found[1].record() != found[2].record()
     assert (found[0].head.weight == found[1].head.weight).all()
 

@@ -26,7 +26,7 @@ from trunkline.prefinetune.objectives import text as masked_lm
 from trunkline.prefinetune.objectives.text import MaskedTextObjective, even_windows
 from trunkline.prefinetune.run import Session
 from trunkline.prefinetune.sources import recipe_sources
-from trunkline.tasks import get_family
+from trunkline.tasks import FAMILIES
 from trunkline.text.examples import NerExample, PlainExample
 from trunkline.text.tokens import Tokens, Window, pack
 from trunkline.training import read_rows
@@ -330,7 +330,7 @@ def test_a_section_that_makes_no_sense_is_refused(change: dict[str, Any], messag
 def test_plain_text_has_no_tasks() -> None:
     assert get_objective("text") is MaskedTextObjective
     with pytest.raises(TrunklineError, match="one of ner, classification, qa"):
-        get_family("text")
+        FAMILIES["text"]
     with pytest.raises(TrunklineError, match="one of ner, classification, qa, text"):
         get_objective("texts")
 

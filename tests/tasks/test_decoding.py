@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from tagged import bio_labels
 from trunkline.engine.base import chosen_tasks
 from trunkline.errors import MismatchError, TrunklineError
-from trunkline.tasks import get_family
+from trunkline.tasks import FAMILIES
 from trunkline.tasks.base import Scored
 from trunkline.tasks.classification import softmax
 from trunkline.tasks.ner import Ner, best_paths, may_follow
@@ -97,13 +97,13 @@ def test_probabilities_of_large_outputs_are_finite_and_add_up_to_one() -> None:
 )
 def test_labels_that_a_family_cannot_decode_are_refused(family: str, labels: tuple[str, ...], message: str) -> None:
     with pytest.raises(MismatchError, match=message):
-        get_family(family).check_labels(labels, "task t")
+        FAMILIES[family].check_labels(labels, "task t")
 
 
 def test_labels_that_a_family_can_decode_pass() -> None:
-    get_family("ner").check_labels(("I-a",), "task t")
-    get_family("classification").check_labels(("x",), "task t")
-    get_family("qa").check_labels(("O", "start", "end", "single", "no answer"), "task t")
+    FAMILIES["ner"].check_labels(("I-a",), "task t")
+    FAMILIES["classification"].check_labels(("x",), "task t")
+    FAMILIES["qa"].check_labels(("O", "start", "end", "single", "no answer"), "task t")
 
 
 def test_requests_are_checked() -> None:

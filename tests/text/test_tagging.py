@@ -84,11 +84,6 @@ def test_unknown_tags_are_named(scheme: str, tag: str) -> None:
     assert caught.value.index == 1
 
 
-def test_unknown_scheme() -> None:
-    with pytest.raises(TagError, match="'BMES' is not known"):
-        decode_tags(["B-a"], "BMES")
-
-
 @pytest.mark.parametrize(
     ("tokens", "text"),
     [

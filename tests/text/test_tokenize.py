@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 import tiny_models
 from trunkline.encoder.encoder import TokenBatch
-from trunkline.errors import EncoderError, TrunklineError
-from trunkline.text.tokens import TextTokenizer, pack, text_unit, unit_borders, word_units
+from trunkline.errors import EncoderError
+from trunkline.text.tokens import TextTokenizer, pack, piece_borders, text_unit, word_units
 from trunkline.text.words import split_words
 
 texts = st.lists(st.sampled_from([*tiny_models.NAMES, "walking", "xq", "7pm", "never-ending", "€5"]), max_size=70).map(
@@ -114,7 +114,7 @@ def test_truncation_and_padding_in_a_tokenizer_file_do_not_apply(folder: Path, t
 
 
 def pieces_of(tokenizer: TextTokenizer, text: str) -> list[str]:
-    return [text[start:end] for start, end in unit_borders(text, tokenizer.encode([text])[0], "pieces")]
+    return [text[start:end] for start, end in piece_borders(text, tokenizer.encode([text])[0])]
 
 
 def test_pieces_are_words_cut_where_the_tokenizer_cuts_them(tokenizer: Callable[[int], TextTokenizer]) -> None:
@@ -124,18 +124,13 @@ def test_pieces_are_words_cut_where_the_tokenizer_cuts_them(tokenizer: Callable[
     assert pieces_of(made, "żółć7 北京") == ["żółć", "7", "北", "京"]
     assert pieces_of(made, "annie\u0301") == ["ann", "i", "e\u0301"], "a mark stays with its letter"
     assert pieces_of(made, " \u200b ") == []
-    text = "Berlining"
-    assert unit_borders(text, made.encode([text])[0]) == ((0, 9),)
-    with pytest.raises(TrunklineError, match=r"units 'syllables'.*words, pieces"):
-        unit_borders(text, made.encode([text])[0], "syllables")  # type: ignore[arg-type]
 
 
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.sampled_from([*"abé 7.-\u0301\u200d北ก้", "ing", "berlin"]), max_size=20).map("".join))
 def test_pieces_hold_what_words_hold(tokenizer: Callable[[int], TextTokenizer], text: str) -> None:
     (tokens,) = tokenizer(16).encode([text])
-    words, pieces = unit_borders(text, tokens), unit_borders(text, tokens, "pieces")
-    assert words == split_words(text)
+    words, pieces = split_words(text), piece_borders(text, tokens)
     for side in (0, 1):
         assert {word[side] for word in words} <= {piece[side] for piece in pieces}
     covered = [[place for start, end in units for place in range(start, end)] for units in (words, pieces)]

@@ -19,7 +19,7 @@ import pytest
 import tiny_models
 from trunkline.encoder.bundle_files import load_any
 from trunkline.errors import EncoderError, TrunklineError
-from trunkline.tasks import get_family
+from trunkline.tasks import FAMILIES
 from trunkline.text.examples import NerExample, Span, TextExample
 from trunkline.text.words import split_words
 from trunkline_lab import fitting
@@ -59,7 +59,7 @@ def fitted(name: str, task: TaskData, folder: Path, seed: int = 0, **settings: A
 
 def scores(task: TaskData, output: PeerOutput) -> tuple[float, float]:
     """The main scores on dev and test, by `score` and by `counts`, which must agree."""
-    family, found = get_family(task.family), []
+    family, found = FAMILIES[task.family], []
     for gold, predicted in ((task.dev, output.dev_predictions), (task.test, output.predictions)):
         main = family.score(gold, predicted)[family.main_score]
         assert family.score_of_counts(np.sum(family.counts(gold, predicted), axis=0)) == pytest.approx(main)
@@ -136,7 +136,7 @@ def test_damaged_weights_are_an_error_of_the_encoder(tmp_path: Path) -> None:
 def test_entities_of_words_score_as_the_gold_ones() -> None:
     gold = sentences(30, 5)
     predicted = [common.entities(e, [(*span, 1.0) for span in common.word_spans(e)]) for e in gold]
-    assert get_family("ner").score(gold, predicted)["f1"] == 1.0
+    assert FAMILIES["ner"].score(gold, predicted)["f1"] == 1.0
     assert all(
         row["text"] == e.text[row["start"] : row["end"]]
         for e, found in zip(gold, predicted, strict=True)
@@ -201,10 +201,10 @@ def test_the_probe_sees_the_features_of_our_last_layer(family: str, tiny_folder:
 
     examples = task_of(family).test
     last = load_any(str(tiny_folder("bert")), fork=3, max_length=64)  # a branch of one layer
-    ours = fitting.example_features(get_family(family), examples, last.encoder, last.tokenizer)
+    ours = fitting.example_features(FAMILIES[family], examples, last.encoder, last.tokenizer)
     with common.quiet(), common.clean_folder(tiny_folder("bert")) as folder:
         tokenizer, model = common.load_tokenizer(folder), common.load_model(folder, AutoModel).eval()
-        labels = get_family(family).labels(examples)
+        labels = FAMILIES[family].labels(examples)
         made = rows.make_rows(family, examples, labels, tokenizer)
         theirs = linear_probe._unit_features(model, tokenizer, made, family == "ner", 5)
     assert [part.shape for part in theirs] == [part.shape for part in ours]

@@ -23,7 +23,7 @@ import tiny_models
 from trunkline.config import load_recipe
 from trunkline.encoder.bundle_files import AdapterFile, load_any, save_bundle
 from trunkline.errors import DataError, MismatchError, TrunklineError
-from trunkline.tasks import get_family
+from trunkline.tasks import FAMILIES
 from trunkline.text.examples import TextExample
 from trunkline_lab import fitting
 from trunkline_lab.benchmark import jobs, peers
@@ -91,7 +91,7 @@ def test_a_result_has_all_that_a_report_needs(tasks: Tasks, tiny_folder: Folder,
     sizes = {}
     for result in summary.results:
         task, _ = load_task(str(tasks[result.task]))
-        family = get_family(result.family)
+        family = FAMILIES[result.family]
         stored = ResultStore(tmp_path).predictions(result.key)
         assert family.score(task.test, stored) == result.test
         assert family.counts(task.test, stored) == result.counts

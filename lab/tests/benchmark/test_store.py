@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from trunkline.errors import DataError, TrunklineError
-from trunkline.tasks import get_family
+from trunkline.tasks import FAMILIES
 from trunkline.text.examples import NerExample, Span, TextExample
 from trunkline.text.words import split_words
 from trunkline_lab.benchmark.cells import Cell
@@ -79,7 +79,7 @@ def test_every_metric_can_be_computed_from_stored_predictions() -> None:
     entity = {"start": 0, "end": 3, "text": "Ana", "label": "person", "score": 0.9}
     found = json.loads(json.dumps(compact([[entity]])))
     assert found == [[{"start": 0, "end": 3, "label": "person", "score": 0.9}]]
-    ner, classification = get_family("ner"), get_family("classification")
+    ner, classification = FAMILIES["ner"], FAMILIES["classification"]
     assert ner.score(gold, found) == ner.score(gold, [[entity]])
     assert ner.counts(gold, found) == [[1, 1, 2]]
     whole = [{"label": "b", "score": 0.7, "probabilities": {"b": 0.7, "a": 0.3}}]

@@ -10,7 +10,7 @@ import pytest
 import tiny_models
 from trunkline.data.load import load_examples
 from trunkline.errors import TrunklineError
-from trunkline.tasks import get_family
+from trunkline.tasks import FAMILIES
 from trunkline_lab.fitting import TaskData
 from trunkline_lab.quantise import benchmark as quantisation
 from trunkline_lab.quantise import sections
@@ -42,7 +42,7 @@ def test_cosines_are_those_of_tokens() -> None:
 
 
 def test_gains_are_paired_by_example_and_their_interval_has_them() -> None:
-    score = get_family("classification").score_of_counts
+    score = FAMILIES["classification"].score_of_counts
     right = [[1, 1]] * 40 + [[0, 1]] * 60
     better = [[1, 1]] * 50 + [[0, 1]] * 50
     exact, draws = sections.compare_scores("task", [[right, right], [better, better], [right, right]], score)

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from trunkline.errors import TrunklineError
 from trunkline.problems import nearest
-from trunkline.tasks import get_family
+from trunkline.tasks import FAMILIES
 from trunkline_lab.benchmark.peers import PEERS, describe
 from trunkline_lab.benchmark.results import Result
 from trunkline_lab.benchmark.suite import AdaptSection, LabelBudget, MethodSection, SuiteRecipe, TaskSection
@@ -71,7 +71,7 @@ class Cell:
             key=self.key,
             task=self.task,
             family=self.family,
-            measure=get_family(self.family).main_score,
+            measure=FAMILIES[self.family].main_score,
             encoder=self.encoder,
             method=self.method,
             budget=self.budget.label(),

@@ -13,7 +13,7 @@ import torch
 
 from trunkline.encoder.bundle_files import Loaded, load_any, primary_file
 from trunkline.errors import DataError, MismatchError, TrunklineError
-from trunkline.tasks import get_family
+from trunkline.tasks import FAMILIES
 from trunkline.text.tokens import TextTokenizer
 from trunkline.text.words import split_words
 from trunkline_lab.benchmark.cells import Cell, Identity
@@ -132,7 +132,7 @@ def load_start(source: str, family: str, max_length: int) -> Loaded:
 
 def draw_cell(task: TaskData, cell: Cell) -> Drawn:
     """The train and dev examples of a cell: the same for every encoder and method, nested in nothing but the seed."""
-    classes = get_family(task.family).classes
+    classes = FAMILIES[task.family].classes
     every, budget = range(len(task.train)), cell.budget
     if budget.all:
         return Drawn(every, range(len(task.dev)))
@@ -149,6 +149,6 @@ def short_classes(task: TaskData, cell: Cell) -> dict[str, int]:
     """The classes that have fewer examples than a budget per class asks for, with how many they have."""
     if cell.budget.per_class is None:
         return {}
-    classes = get_family(task.family).classes
+    classes = FAMILIES[task.family].classes
     found = Counter(name for example in task.train for name in classes(example))
     return {name: count for name, count in sorted(found.items()) if count < cell.budget.per_class}

@@ -17,7 +17,7 @@ from trunkline.encoder.features import Features
 from trunkline.encoder.lora import LoraAdapter
 from trunkline.encoder.resolve import resolve
 from trunkline.errors import TrunklineError
-from trunkline.tasks import Family, get_family
+from trunkline.tasks import FAMILIES, Family
 from trunkline.training.distributed import resolve_precision
 from trunkline.training.loop import Interrupted, keep_freed_memory
 from trunkline.versions import versions
@@ -104,7 +104,7 @@ def _prepare(job: Job) -> tuple[dict[str, Drawn], Shared]:
         return drawn, Shared(task, aside)
     start = load_start(first.source, first.family, first.section.max_length)
     bf16 = resolve_precision(first.section.precision) == "bf16"
-    family = get_family(first.family)
+    family = FAMILIES[first.family]
 
     def features(part: Sequence[Any], indices: set[int]) -> Part:
         order = sorted(indices)
@@ -133,7 +133,7 @@ def _run_cell(cell: Cell, drawn: Drawn, shared: Shared) -> Outcome:
     )
     run = _peer if cell.section is None else _adapted
     values, predictions, info = run(cell, task, drawn, shared)
-    family = get_family(cell.family)
+    family = FAMILIES[cell.family]
     info |= {
         **cell.identity,
         "n_dev": len(drawn.dev),
@@ -169,7 +169,7 @@ def _adapted(cell: Cell, task: TaskData, drawn: Drawn, shared: Shared) -> Ran:
         "dev": done.held_out,
         "test": done.test,
         "n_bytes": fitting.file_bytes(done.task, start),
-        "ms_per_text": _ms_per_text(texts, get_family(cell.family), encoded, head, done.task.labels),
+        "ms_per_text": _ms_per_text(texts, FAMILIES[cell.family], encoded, head, done.task.labels),
     }
     kept = {key: value for key, value in done.chosen.items() if key != "scores"}
     return values, done.predictions, {**kept, "device": str(next(start.encoder.parameters()).device)}
@@ -179,7 +179,7 @@ def _peer(cell: Cell, task: TaskData, drawn: Drawn, shared: Shared) -> Ran:
     from trunkline_lab.benchmark.peers import get_peer
 
     done = get_peer(cell.method).fit_predict(task, resolve(cell.source).folder, seed=cell.seed)
-    family = get_family(cell.family)
+    family = FAMILIES[cell.family]
     for part, found in (("test", done.predictions), ("dev", done.dev_predictions)):
         if len(found) != len(getattr(task, part)):
             raise TrunklineError(
@@ -205,7 +205,7 @@ def _chosen(features: Mapping[str, Part], drawn: Drawn) -> dict[str, Sequence[Fe
 def _encode(task: TaskData, start: Loaded, deltas: LoraAdapter | None) -> Encoded:
     texts = task.test[:TIMED_TEXTS]
     began = time.perf_counter()
-    found = fitting.example_features(get_family(task.family), texts, start.encoder, start.tokenizer, deltas)
+    found = fitting.example_features(FAMILIES[task.family], texts, start.encoder, start.tokenizer, deltas)
     return found, time.perf_counter() - began
 
 

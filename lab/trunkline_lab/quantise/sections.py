@@ -29,7 +29,7 @@ from trunkline.export.quantise import PLANS, Calibration, Plan, calibrate, quant
 from trunkline.export.vocabulary import prune_vocabulary
 from trunkline.export.weights import BackboneWeights, take_weights
 from trunkline.model import Model, load
-from trunkline.tasks import get_family
+from trunkline.tasks import FAMILIES
 from trunkline.text.tokens import UnitText, text_unit
 from trunkline_lab.benchmark.inputs import load_task
 from trunkline_lab.data.cards import load_card
@@ -204,7 +204,7 @@ def _scored(exact: Model, models: Mapping[str, Model], amounts: Amounts, say: Ca
     gains: dict[str, list[Any]] = {name: [] for kind in models for name in (kind, FITTED.format(kind))}
     for name in NER + CLASSIFICATION:
         task, _ = load_task(name)
-        family = get_family(task.family)
+        family = FAMILIES[task.family]
         train = draw(task.train, lambda e: set(), seed=0, sentences=amounts.train)
         judged = draw(task.dev, lambda e: set(), seed=0, sentences=amounts.judged)
 

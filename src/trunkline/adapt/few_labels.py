@@ -26,7 +26,7 @@ from trunkline.encoder.features import Branch, Features, TrunkStates, branch_fea
 from trunkline.encoder.lora import LoraAdapter, LoraConfig, adapter_arrays, lora_from_arrays
 from trunkline.errors import TrunklineError
 from trunkline.heads.fit import FittedHead, LabelledFeatures, convex_heads, cross_validate, finish, fit_head, logits_of
-from trunkline.tasks import Family, Labels, get_family
+from trunkline.tasks import FAMILIES, Family, Labels
 from trunkline.text.tokens import UnitText, pack
 from trunkline.training.checkpoint import seed_everything
 from trunkline.training.distributed import make_accelerator, resolve_precision
@@ -124,7 +124,7 @@ def fit_lora(
         The task, and how it was chosen.
     """
     asked = _settings(model, settings)
-    examples, kind = [*parts[0], *parts[1]], get_family(family)
+    examples, kind = [*parts[0], *parts[1]], FAMILIES[family]
     # One task more, or another one of this name, maybe of another family.
     manifest = replace(model.bundle.manifest, tasks={})
     units = kind.choose_units(parts[0], model.tokenizer)

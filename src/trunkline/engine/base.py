@@ -21,10 +21,10 @@ from trunkline.bundle.manifest import MANIFEST, EncoderFacts
 from trunkline.bundle.parts import Task
 from trunkline.data.inputs import texts_from
 from trunkline.errors import DataError, MismatchError, TrunklineError, needs
-from trunkline.tasks import FAMILIES, Scored, get_family
+from trunkline.tasks import FAMILIES, Scored
 from trunkline.tasks.base import Words
 from trunkline.tasks.classification import softmax
-from trunkline.text.tokens import TextTokenizer, Tokens, UnitText, unit_borders
+from trunkline.text.tokens import TextTokenizer, Tokens, UnitText, piece_borders
 from trunkline.text.words import split_words
 
 _REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(@[\w./-]+)?")
@@ -117,7 +117,7 @@ class ReadText:
     def borders(self, units: str) -> Words:
         """Character offsets of what gets a label: words, or pieces of the tokenizer; none for the text as a whole."""
         if units == "pieces":
-            return unit_borders(self.text, self.tokens, "pieces")
+            return piece_borders(self.text, self.tokens)
         return () if units == "text" else self.words
 
 
@@ -257,7 +257,7 @@ class Predictor:
 
     def add(self, task: Task) -> None:
         """Adds a task, or replaces it; raises MismatchError if its labels are not those of its family."""
-        get_family(task.family).check_labels(task.labels, f"task {task.name}")
+        FAMILIES[task.family].check_labels(task.labels, f"task {task.name}")
         self.tasks = dict(sorted({**self.tasks, task.name: task}.items()))
 
     def remove(self, name: str) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 
 from trunkline.engine.base import Predictor
 from trunkline.errors import TrunklineError
-from trunkline.tasks import get_family
+from trunkline.tasks import FAMILIES
 
 Examples = Mapping[str, Sequence[Any]]
 """Task -> labelled examples that it was not trained on."""
@@ -89,7 +89,7 @@ def quality_gate(before: Predictor, after: Predictor, examples: Examples, max_dr
 def _result(before: Predictor, after: Predictor, name: str, examples: Sequence[Any]) -> TaskResult:
     if not examples:
         raise TrunklineError(f"task {name} has no examples to judge weights by", todo="Give its dev part")
-    family = get_family(before.tasks[name].family)
+    family = FAMILIES[before.tasks[name].family]
     texts = [example.text for example in examples]
     found = [[row[name] for row in predictor.predict(texts, [name])] for predictor in (before, after)]
     scores = [family.score(examples, part)[family.main_score] for part in found]

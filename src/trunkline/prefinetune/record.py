@@ -25,7 +25,7 @@ from trunkline.prefinetune.mixture import Source
 from trunkline.prefinetune.model import PrefinetuneModel, chunk_slices, to_device
 from trunkline.prefinetune.objectives import get_objective
 from trunkline.prefinetune.sources import FileFinder
-from trunkline.tasks import Family, get_family
+from trunkline.tasks import FAMILIES, Family
 from trunkline.text.examples import NerExample, QaExample, TextExample
 from trunkline.text.tokens import TextTokenizer, pack
 from trunkline.text.words import split_words
@@ -177,7 +177,7 @@ class Probe:
     def __init__(self, name: str, section: ProbeSection, seed: int, finder: FileFinder | None = None) -> None:
         finder = finder or FileFinder()
         self.name = name
-        self.family = get_family(section.family)
+        self.family = FAMILIES[section.family]
         kind = _KINDS[section.family]
         train, dev = (list(finder.open(part, kind).examples()) for part in (section.train, section.dev))
         order = np.random.default_rng([seed, len(dev)]).permutation(len(dev))

@@ -20,6 +20,4 @@ class _Families(dict[str, Family]):
 FAMILIES = _Families(ner=Ner(), classification=Classification(), qa=Qa())
 """The families by name; raises TrunklineError for another name."""
 
-get_family = FAMILIES.__getitem__
-
-__all__ = ["FAMILIES", "Family", "Labels", "Scored", "Scores", "get_family"]
+__all__ = ["FAMILIES", "Family", "Labels", "Scored", "Scores"]

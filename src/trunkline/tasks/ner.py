@@ -13,7 +13,7 @@ import numpy.typing as npt
 from trunkline.errors import MismatchError
 from trunkline.tasks.base import Answers, FloatArray, Labels, Scored, Scores, Words
 from trunkline.text.examples import NerExample, Span
-from trunkline.text.tokens import IntArray, TextTokenizer, Tokens, UnitText, unit_borders, word_units
+from trunkline.text.tokens import IntArray, TextTokenizer, Tokens, UnitText, piece_borders, word_units
 from trunkline.text.words import split_words
 
 STRENGTH = 5
@@ -28,7 +28,7 @@ BLOCK = 2**17
 
 
 class Ner:
-    """Methods as of `Classification`. The units are those of `unit_borders`, whatever the tokens of a file were."""
+    """Methods as of `Classification`. The units are words or pieces of the text, whatever the tokens of a file were."""
 
     name = "ner"
     main_score = "f1"
@@ -40,7 +40,7 @@ class Ner:
         missed = [(example, spans) for example, spans in missed if spans]
         tokens = tokenizer.encode([example.text for example, _ in missed]) if missed else []
         gained = sum(
-            len(spans) - len(unheld_spans(example, unit_borders(example.text, part, "pieces")))
+            len(spans) - len(unheld_spans(example, piece_borders(example.text, part)))
             for (example, spans), part in zip(missed, tokens, strict=True)
         )
         return "pieces" if gained > RARE * sum(len(example.spans) for example in examples) else "words"

@@ -161,10 +161,8 @@ def _split(tag: str, scheme: Scheme, index: int) -> tuple[str, str]:
     prefix, dash, label = tag.partition("-")
     if scheme == "IO" and tag and not (dash and len(prefix) == 1 and prefix in "BIESLU"):
         return "I", tag
-    if scheme in _PREFIXES and dash and label and len(prefix) == 1 and prefix in _PREFIXES[scheme]:
+    if dash and label and len(prefix) == 1 and prefix in _PREFIXES[scheme]:
         return _COMMON.get(prefix, prefix), label
-    if scheme not in _PREFIXES:
-        raise TagError(f"the scheme {scheme!r} is not known", index=index, expected=f"one of {', '.join(SCHEMES)}")
     allowed = ", ".join(f"{letter}-" for letter in _PREFIXES[scheme])
     raise TagError(
         f"the tag {tag[:60]!r} is not one of {scheme}",

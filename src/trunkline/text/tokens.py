@@ -12,7 +12,7 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -21,9 +21,6 @@ from trunkline.errors import EncoderError, TrunklineError, needs
 from trunkline.text.words import EXTENDING, char_classes, split_words
 
 IntArray = npt.NDArray[np.int64]
-
-UnitKind = Literal["words", "pieces"]
-"""What gets a label in a text: its words, or these cut where a piece of the tokenizer begins or ends."""
 
 _NONE = np.zeros(0, dtype=np.int64)
 
@@ -211,18 +208,14 @@ def _check_config(folder: Path, normalizer: Any) -> None:
             )
 
 
-def unit_borders(text: str, tokens: Tokens, kind: UnitKind = "words") -> tuple[tuple[int, int], ...]:
-    """Character offsets of the units of a text, in order and without overlap.
+def piece_borders(text: str, tokens: Tokens) -> tuple[tuple[int, int], ...]:
+    """Character offsets of the pieces of a text, in order and without overlap.
 
-    Pieces are the words, cut wherever a piece of the tokenizer begins or ends inside of one, but never before a mark.
-    So they hold every entity that words hold, and those inside words besides: of `Hausboot` in the pieces `Haus` and
-    `##boot`, both. Raises TrunklineError for an unknown kind.
+    They are the words, cut wherever a piece of the tokenizer begins or ends inside of one, but never before a mark. So
+    they hold every entity that words hold, and those inside words besides: of `Hausboot` in the pieces `Haus` and
+    `##boot`, both.
     """
     words = split_words(text)
-    if kind == "words":
-        return words
-    if kind != "pieces":
-        raise TrunklineError(f"units {kind!r}", expected="one of " + ", ".join(get_args(UnitKind)))
     if not words:
         return words
     starts, ends = np.asarray(words, dtype=np.int64).T

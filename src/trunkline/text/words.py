@@ -7,8 +7,8 @@ characters), and `s` for all others, symbols and punctuation. With the classes o
 words are the matches of the table's `pattern`: a run of letters or of digits, or one other character, each with the
 marks and joiners behind it. So composed and decomposed text (NFC and NFD) has the same words.
 
-The table is data, `words.json`; bundles carry it, so that other languages read the words that a task was fitted on.
-`classes` has the first and last code point of each range.
+The table is data, `words.json`, which other languages can read: `version`, `unicode` (the version it was made of),
+`pattern`, and `classes`, the first and last code point of each range.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -28,20 +28,11 @@ import numpy.typing as npt
 if TYPE_CHECKING:
     from trunkline.text.examples import Span
 
-WORDS_VERSION = 1
-"""Of the table and the rule; a task's words are those of the version that it was fitted with."""
-
 EXTENDING = b"mj"
 """The classes of characters that belong to the one before them."""
 
 _OTHER = ord("s")
 _SENTENCE_END = re.compile(r"(?<=[.!?])[\"'”’)\]]*\s+(?=[\"'“‘(\[]*[^\W_a-z])")
-
-
-def word_table() -> dict[str, Any]:
-    """The table as it is in the file: `version`, `unicode` (the version it was made of), `pattern` and `classes`."""
-    table: dict[str, Any] = json.loads(Path(__file__).with_name("words.json").read_bytes())
-    return table
 
 
 def split_words(text: str) -> tuple[tuple[int, int], ...]:
@@ -66,7 +57,7 @@ def char_classes(text: str) -> bytes:
 @cache
 def _rule() -> tuple[re.Pattern[str], re.Pattern[bytes], npt.NDArray[np.uint8]]:
     """Words of ASCII text, in which nothing extends; words of class letters; and the class of every code point."""
-    table = word_table()
+    table = json.loads(Path(__file__).with_name("words.json").read_bytes())
     classes = np.full(sys.maxunicode + 1, _OTHER, np.uint8)
     for name, borders in table["classes"].items():
         for first, last in zip(borders[::2], borders[1::2], strict=True):

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trunkline.errors import EncoderError, TrunklineError
-from trunkline.tasks import Scored, get_family, ner
+from trunkline.tasks import FAMILIES, Scored, ner
 from trunkline.text.examples import NerExample, WordSpan
 from trunkline.text.words import split_words
 
@@ -110,7 +110,7 @@ def check_task(name: str, families: Sequence[str], task: TaskData) -> None:
             expected="both, because peers are chosen or stopped on dev",
             todo="Set a part of train aside for dev",
         )
-    classes = set().union(*(get_family(task.family).classes(example) for example in task.train))
+    classes = set().union(*(FAMILIES[task.family].classes(example) for example in task.train))
     least = 2 if task.family == "classification" else 1
     if len(classes) < least:
         raise TrunklineError(
@@ -145,7 +145,7 @@ def entities(example: NerExample, found: Sequence[tuple[int, int, str, float]]) 
 def decode_all(family: str, probabilities: Sequence[Any], examples: Sequence[Any], labels: Sequence[str]) -> list[Any]:
     """Predictions from [units, labels] probabilities of each example, decoded as our own are."""
     texts = [(example.text, split_words(example.text)) for example in examples]
-    return get_family(family).decode([Scored(probabilities, texts, tuple(labels))])[0]
+    return FAMILIES[family].decode([Scored(probabilities, texts, tuple(labels))])[0]
 
 
 def timed(predict: Callable[[Sequence[Any]], list[Any]], test: Sequence[Any]) -> tuple[list[Any], float]:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trunkline.errors import TrunklineError
-from trunkline.tasks import get_family
+from trunkline.tasks import FAMILIES
 from trunkline_lab.benchmark.peers import PeerOutput
 from trunkline_lab.benchmark.peers.common import clean_folder, entities, plain_words, quiet, timed, word_spans
 from trunkline_lab.benchmark.peers.trainer import parameter_bytes
@@ -41,7 +41,7 @@ def fit_predict(task: TaskData, encoder: Path, *, seed: int, settings: Settings 
     flair = _import()
     flair.set_seed(seed)
     logging.getLogger("flair").setLevel(logging.ERROR)
-    labels = get_family(task.family).labels(task.train)
+    labels = FAMILIES[task.family].labels(task.train)
     with quiet(), clean_folder(encoder) as folder, tempfile.TemporaryDirectory(prefix="peer-run-") as run:
         train = [_sentence(task.family, example, labelled=True) for example in task.train]
         corpus = flair.data.Corpus(train=train, sample_missing_splits=False)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from trunkline.tasks import get_family
+from trunkline.tasks import FAMILIES
 from trunkline.text.words import split_words
 from trunkline_lab.benchmark.peers import PeerOutput
 from trunkline_lab.benchmark.peers.common import clean_folder, decode_all, load_model, load_tokenizer, quiet, timed
@@ -40,7 +40,7 @@ def fit_predict(task: TaskData, encoder: Path, *, seed: int, settings: Settings 
     import torch
     from transformers import AutoModel
 
-    family = get_family(task.family)
+    family = FAMILIES[task.family]
     labels = family.labels(task.train)
     with quiet(), clean_folder(encoder) as folder:
         tokenizer, model = load_tokenizer(folder), load_model(folder, AutoModel).float().eval()

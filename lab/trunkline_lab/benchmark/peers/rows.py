@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from trunkline.tasks import get_family
+from trunkline.tasks import FAMILIES
 from trunkline.text.words import split_words
 from trunkline_lab.benchmark.peers.common import plain_words
 
@@ -99,7 +99,7 @@ def _by_length(inputs: list[dict[str, Any]], places: list[list[tuple[int, int] |
 
 
 def _targets(family: str, examples: Sequence[Any], labels: Sequence[str]) -> list[list[int]]:
-    targets = get_family(family).unit_targets
+    targets = FAMILIES[family].unit_targets
     rows = [targets(example, tuple(labels), split_words(example.text)) for example in examples]
     return [[IGNORED if number < 0 else number for number in row] for row in rows]
 

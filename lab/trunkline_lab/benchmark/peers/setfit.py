@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from trunkline.tasks import get_family
+from trunkline.tasks import FAMILIES
 from trunkline_lab.benchmark.peers import PeerOutput
 from trunkline_lab.benchmark.peers.common import clean_folder, decode_all, load_tokenizer, quiet, timed
 from trunkline_lab.benchmark.peers.trainer import parameter_bytes
@@ -49,7 +49,7 @@ def fit_predict(task: TaskData, encoder: Path, *, seed: int, settings: Settings 
     from sklearn.linear_model import LogisticRegression
     from transformers import PrinterCallback
 
-    labels = get_family(task.family).labels(task.train)
+    labels = FAMILIES[task.family].labels(task.train)
     texts, targets = [e.text for e in task.train], [labels.index(e.label) for e in task.train]
     chosen = np.random.default_rng(seed).permutation(len(texts))[: settings.max_texts]
     few = [targets[i] for i in chosen]

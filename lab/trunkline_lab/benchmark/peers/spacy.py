@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trunkline.tasks import get_family
+from trunkline.tasks import FAMILIES
 from trunkline.text.examples import WordSpan
 from trunkline.text.words import split_words
 from trunkline_lab.benchmark.peers import PeerOutput
@@ -38,7 +38,7 @@ def fit_predict(task: TaskData, encoder: Path, *, seed: int, settings: Settings 
     from spacy.training.initialize import init_nlp
     from spacy.training.loop import train
 
-    labels = get_family(task.family).labels(task.train)
+    labels = FAMILIES[task.family].labels(task.train)
     with tempfile.TemporaryDirectory(prefix="peer-") as name:
         folder = Path(name)
         config = _config(task.family, folder, settings, seed)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from trunkline.tasks import get_family
+from trunkline.tasks import FAMILIES
 from trunkline_lab.benchmark.peers import PeerOutput
 from trunkline_lab.benchmark.peers.common import clean_folder, decode_all, load_model, load_tokenizer, quiet, timed
 from trunkline_lab.benchmark.peers.rows import Rows, make_rows, unit_probabilities
@@ -70,7 +70,7 @@ def fine_tune(
     """
     import transformers as hf
 
-    labels = get_family(task.family).labels(task.train)
+    labels = FAMILIES[task.family].labels(task.train)
     with quiet(), clean_folder(encoder) as folder, tempfile.TemporaryDirectory(prefix="peer-run-") as run:
         tokenizer = load_tokenizer(folder)
         hf.set_seed(seed)
@@ -139,7 +139,7 @@ def _arguments(settings: TrainerSettings, run: Path, seed: int, schedule: tuple[
 
 
 def _scorer(task: TaskData, rows: Rows, labels: Sequence[str]) -> Callable[[Any], dict[str, float]]:
-    family = get_family(task.family)
+    family = FAMILIES[task.family]
 
     def score(outputs: Any) -> dict[str, float]:
         probabilities = unit_probabilities(np.asarray(outputs.predictions), rows, labels)

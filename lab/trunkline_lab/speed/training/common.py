@@ -15,7 +15,7 @@ from trunkline.encoder.bundle_files import Loaded, load_any
 from trunkline.encoder.encoder import Encoder, TokenBatch
 from trunkline.encoder.lora import LoraAdapter, linear_shape
 from trunkline.prefinetune.objectives import get_objective
-from trunkline.tasks import get_family
+from trunkline.tasks import FAMILIES
 from trunkline.text.words import split_words
 from trunkline.training.distributed import make_accelerator, resolve_precision
 from trunkline.training.loop import Hooks, LoopSettings, optimizer_for, run
@@ -46,7 +46,7 @@ def accelerator_of() -> tuple[Any, str]:
 
 def sentences(options: Options, start: Loaded) -> tuple[list[Any], list[Any], list[str]]:
     """Tokenised sentences of one window, the indices of their words' tags, and the tags; always in the same order."""
-    family = get_family("ner")
+    family = FAMILIES["ner"]
     examples = load_card(options.sentences).load("train")
     labels = list(family.labels(examples))
     # Some are too long; they are left out.
