@@ -11,8 +11,7 @@ import numpy as np
 import tiny_models
 from trunkline.bundle.parts import Head
 from trunkline.encoder.bundle_files import AdapterFile, Loaded, save_bundle
-from trunkline.export.bundle import export_bundle
-from trunkline.export.options import ExportOptions, ExportReport
+from trunkline.export.bundle import ExportOptions, ExportReport, export_bundle
 
 TAGS = ("O", "B-person", "I-person")
 

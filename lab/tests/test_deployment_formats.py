@@ -17,8 +17,7 @@ from trunkline.bundle.files import open_bundle
 from trunkline.encoder.bundle_files import Loaded, load_any, load_bundle
 from trunkline.engine.onnx import open_session
 from trunkline.errors import TrunklineError
-from trunkline.export.bundle import export_bundle
-from trunkline.export.options import ExportOptions
+from trunkline.export.bundle import ExportOptions, export_bundle
 from trunkline.export.parity import Adapter, check_parity
 from trunkline.export.weights import take_weights
 from trunkline_lab.deployment_formats import (

@@ -21,9 +21,8 @@ from trunkline.encoder.encoder import Encoder
 from trunkline.encoder.lora import LoraAdapter, adapter_arrays
 from trunkline.engine.onnx import open_session
 from trunkline.errors import TrunklineError
-from trunkline.export.bundle import COMPARED_TEXTS, load_source, prepare_weights, spread
+from trunkline.export.bundle import COMPARED_TEXTS, ExportOptions, load_source, prepare_weights, spread
 from trunkline.export.graph import Attention, EncoderGraph
-from trunkline.export.options import ExportOptions
 from trunkline.export.parity import ParityReport, Run, check_parity
 from trunkline.export.weights import BackboneWeights
 

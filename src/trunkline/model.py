@@ -242,8 +242,7 @@ class Model:
         `folder` is new or empty; options are those of `trunkline.export.options.ExportOptions`, as `weights="int8"`.
         """
         with needs("train", "export"):
-            from trunkline.export.bundle import export_bundle
-            from trunkline.export.options import ExportOptions
+            from trunkline.export.bundle import ExportOptions, export_bundle
         return export_bundle(self._saved_folder(), folder, ExportOptions(**options))
 
     def push_to_hub(self, repository: str, *, private: bool = True, token: str | None = None) -> str:

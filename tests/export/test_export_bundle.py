@@ -21,9 +21,8 @@ from trunkline.encoder.storage import backbone_hash
 from trunkline.engine.onnx import open_session
 from trunkline.errors import TrunklineError
 from trunkline.export import bundle as bundle_module
-from trunkline.export.bundle import export_bundle
+from trunkline.export.bundle import ExportOptions, export_bundle
 from trunkline.export.gate import QualityError
-from trunkline.export.options import ExportOptions
 from trunkline.export.parity import Tolerance
 from trunkline.model import load
 from trunkline.text.examples import TextExample

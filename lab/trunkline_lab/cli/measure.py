@@ -183,7 +183,7 @@ def litert(
     Example: trunkline-lab litert support-bot --out phone
     """
     from trunkline.data.load import load_texts
-    from trunkline.export.options import ExportOptions
+    from trunkline.export.bundle import ExportOptions
     from trunkline_lab.litert.record import litert_record
 
     read = () if texts is None else tuple(text for text, _ in load_texts(texts))

@@ -11,8 +11,15 @@ import numpy as np
 
 from trunkline.atomic import write_atomic
 from trunkline.bundle.manifest import TOKENIZER
-from trunkline.export.bundle import COMPARED_TEXTS, Source, load_source, prepare_weights, spread
-from trunkline.export.options import QUANTISED_TOLERANCE, ExportOptions
+from trunkline.export.bundle import (
+    COMPARED_TEXTS,
+    QUANTISED_TOLERANCE,
+    ExportOptions,
+    Source,
+    load_source,
+    prepare_weights,
+    spread,
+)
 from trunkline.export.parity import Adapter, Outputs, Rows, Run, Tolerance, check_parity
 from trunkline_lab.deployment_formats import adapter_inputs
 from trunkline_lab.litert.export import LiteRtProcess, export_litert, open_litert

@@ -22,9 +22,8 @@ from trunkline.bundle.lora import LORA_TARGETS
 from trunkline.encoder.bundle_files import Loaded, load_any, save_bundle
 from trunkline.engine.onnx import open_session
 from trunkline.engine.rounding import round_int8
-from trunkline.export.bundle import export_bundle
+from trunkline.export.bundle import ExportOptions, export_bundle
 from trunkline.export.graph import branch_graph, trunk_graph
-from trunkline.export.options import ExportOptions
 from trunkline.export.quantise import PLANS, Calibration, Plan, calibrate, quantised
 from trunkline.export.vocabulary import prune_vocabulary
 from trunkline.export.weights import BackboneWeights, take_weights

@@ -55,8 +55,7 @@ def export(
     from trunkline.ui import say
 
     with needs("train", "export"):
-        from trunkline.export.bundle import export_bundle
-        from trunkline.export.options import ExportOptions
+        from trunkline.export.bundle import ExportOptions, export_bundle
     more = {name: str(value) for name, value in settings_of(settings, ("attention", "lora_targets")).items()}
     columns = {"text_column": text_column, "label_column": label_column, "delimiter": delimiter}
     read = load_texts(texts, text_column=text_column, delimiter=delimiter) if texts is not None else ()

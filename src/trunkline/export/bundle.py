@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
-import json
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import zip_longest
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 from trunkline import __version__, samples
 from trunkline.atomic import check_free
@@ -19,27 +17,125 @@ from trunkline.bundle.edit import Parts, write_bundle
 from trunkline.bundle.files import Bundle, open_bundle
 from trunkline.bundle.lora import LORA_TARGETS, Inputs, complete
 from trunkline.bundle.manifest import MANIFEST, Licence, Manifest
-from trunkline.encoder.bundle_files import bundle_encoder, cached_bundle, primary_in_torch, task_in_torch
+from trunkline.data.load import load_texts
+from trunkline.encoder.bundle_files import bundle_encoder, cached_bundle
 from trunkline.encoder.encoder import Encoder
+from trunkline.encoder.lora import lora_from_arrays
 from trunkline.encoder.storage import load_tokenizer
 from trunkline.engine.base import Engine, Predictor, TextReader
 from trunkline.engine.onnx import OnnxEngine, open_session
 from trunkline.engine.torch import TorchEngine
 from trunkline.errors import TrunklineError
-from trunkline.export.gate import quality_gate
-from trunkline.export.graph import DEFAULT_LORA_TARGETS, Form, branch_graph, trunk_graph
-from trunkline.export.options import ExportOptions, ExportReport
-from trunkline.export.parity import Adapter, ParityReport, banked, check_parity, forked
+from trunkline.export.gate import GateReport, quality_gate
+from trunkline.export.graph import DEFAULT_LORA_TARGETS, Attention, Form, branch_graph, trunk_graph
+from trunkline.export.parity import Adapter, ParityReport, Tolerance, banked, check_parity, forked
 from trunkline.export.quantise import PLANS, Calibration, calibrate, quantised
 from trunkline.export.vocabulary import prune_encoder, prune_vocabulary
 from trunkline.export.weights import BackboneWeights, shorten_positions, take_weights
 from trunkline.text.tokens import TextTokenizer
+
+WeightKind = Literal["float32", "int8", "int4"]
+Variant = Literal["required", "bank"]
+
+QUANTISED_TOLERANCE: Mapping[str, Tolerance] = {
+    "float32": Tolerance(),
+    "int8": Tolerance(float("inf"), float("inf"), 0.95),
+    "int4": Tolerance(float("inf"), float("inf"), 0.85),
+}
+"""Against torch in float32. Rounded weights are judged by a task's score; the cosine finds what is broken."""
 
 COMPARED_TEXTS = 12
 COMPARED_TASKS = 16
 """Tasks that are compared with torch; what all have in common, files and heads as inputs, shows in these."""
 
 _FORMS: dict[str, Form] = {"branch": "optional", "branch-required": "required", "branch-bank": "bank"}
+
+
+@dataclass(frozen=True, slots=True)
+class ExportOptions:
+    """How a bundle is exported.
+
+    Attributes:
+        name: The bundle's; by default that of its folder.
+        weights: What linear layers and the word embedding are stored and computed in.
+        variants: Branch graphs beside the plain one: `required` for onnxruntime-web and OpenVINO, `bank` for batches
+            whose rows have different adapters.
+        lora_targets: LoRA inputs of the branch beside those that the bundle's adapters need: `qkv`, `out`, `up` or
+            `down`. Each costs time even if nothing is fed to it.
+        tasks: Names; all by default.
+        attention: `fast` leaves the mask out of attention where there is no padding, for ONNX Runtime alone.
+        texts: For the comparison with torch, for calibration and to choose a vocabulary by; by default the samples'.
+        tolerance: How far graphs may be from torch; by default that of `weights`.
+        vocabulary: Pieces that remain of the vocabulary, chosen by `texts`; all by default.
+        examples: Task -> labelled examples that it was not trained on, by which rounded weights are judged.
+        gate: Whether rounded weights need that judgement.
+        max_drop: Points of a hundred that a task's main score may drop.
+    """
+
+    name: str = ""
+    weights: WeightKind = "float32"
+    variants: tuple[Variant, ...] = ()
+    lora_targets: tuple[str, ...] = ()
+    tasks: tuple[str, ...] | None = None
+    attention: Attention = "portable"
+    texts: tuple[str, ...] = ()
+    tolerance: Tolerance | None = None
+    vocabulary: int | None = None
+    examples: Mapping[str, Sequence[Any]] = field(default_factory=dict)
+    gate: bool = True
+    max_drop: float = 0.5
+
+    def __post_init__(self) -> None:
+        for name, given, known in (
+            ("weights", {self.weights}, get_args(WeightKind)),
+            ("variants", set(self.variants), get_args(Variant)),
+            ("attention", {self.attention}, get_args(Attention)),
+            ("lora_targets", set(self.lora_targets), tuple(LORA_TARGETS)),
+        ):
+            if not given <= set(known):
+                raise TrunklineError(f"{name} {', '.join(sorted(given - set(known)))}", expected=", ".join(known))
+        if not self.max_drop >= 0:
+            raise TrunklineError(f"max_drop {self.max_drop}", expected="points of a hundred, at least 0")
+
+    @property
+    def judged(self) -> bool:
+        """Whether the gate has something to judge; else tasks predict as before but for the last digits."""
+        return self.gate and not (self.weights == "float32" and self.vocabulary is None)
+
+    @property
+    def allowed(self) -> Tolerance:
+        """The tolerance of the comparison with torch."""
+        return self.tolerance or QUANTISED_TOLERANCE[self.weights]
+
+
+@dataclass(frozen=True, slots=True)
+class ExportReport:
+    """What was written, and how it compares with torch.
+
+    `sizes` are bytes of files, `tokens` those that calibration read; `longer` is tokens of the texts with the smaller
+    vocabulary over tokens before.
+    """
+
+    folder: Path
+    sizes: Mapping[str, int]
+    weights: Mapping[str, Any]
+    parity: Mapping[str, ParityReport]
+    tokens: int = 0
+    gate: GateReport | None = None
+    longer: float = 1.0
+
+    def record(self) -> dict[str, Any]:
+        """The report as JSON."""
+        return {
+            "folder": self.folder.name,
+            "bytes": sum(self.sizes.values()),
+            "files": dict(self.sizes),
+            "weights": dict(self.weights),
+            "calibration_tokens": self.tokens,
+            "tokens_after_pruning": self.longer,
+            "parity": {name: found.record() for name, found in self.parity.items()},
+            "gate": None if self.gate is None else self.gate.record(),
+        }
 
 
 @dataclass(frozen=True)
@@ -67,14 +163,14 @@ class Source:
     @cached_property
     def adapters(self) -> dict[str, Adapter]:
         """Primary adapters, as `FAMILY adapter`, and tasks in torch, with the float16 values of their files."""
-        manifest, config = self.bundle.manifest, self.encoder.config
-        found = {
-            f"{family} adapter": Adapter(primary_in_torch(primary, manifest, config).lora)
-            for family, primary in self.bundle.primaries.items()
-        }
+        found: dict[str, Adapter] = {}
+        for family, primary in self.bundle.primaries.items():
+            lora = lora_from_arrays(primary.lora_arrays(), primary.alpha, self.encoder.config)
+            found[f"{family} adapter"] = Adapter(lora)
         for name, task in sorted(self.bundle.tasks.items()):
-            own, shared = task_in_torch(task, manifest, config), found.get(f"{task.family} adapter", Adapter())
-            found[name] = Adapter(own.lora if task.own_lora else shared.lora, own.head)
+            shared = found.get(f"{task.family} adapter", Adapter()).lora
+            own = task.lora_arrays()
+            found[name] = Adapter(lora_from_arrays(own, task.alpha, self.encoder.config) if own else shared, task.head)
         return found
 
     def predictor(self, engine: Engine | None = None) -> Predictor:
@@ -112,7 +208,7 @@ def export_bundle(
     weights, tokens = prepare_weights(found, options)
     graphs = make_graphs(found, options, weights)
     parity, gate = compare(found, graphs, options), None
-    if options.judged:
+    if options.judged and options.examples:
         after = found.predictor(OnnxEngine(graphs, found.manifest.shapes, found.encoder.config.pad_id))
         gate = quality_gate(found.predictor(), after, options.examples, options.max_drop)
         for task in gate.tasks:
@@ -167,7 +263,7 @@ def _opened(source: str | Path, options: ExportOptions) -> Bundle:
         if unknown:
             known = ", ".join(sorted(there)) or "(none)"
             raise TrunklineError(f"{source} has no task {', '.join(unknown)} {what}", expected=f"some of {known}")
-    if names and options.gate and not options.exact and not options.examples:
+    if names and options.judged and not options.examples:
         what = "a smaller vocabulary" if options.weights == "float32" else f"{options.weights} weights"
         raise TrunklineError(
             f"{what} and {len(names)} tasks without examples to judge them by",
@@ -179,28 +275,23 @@ def _opened(source: str | Path, options: ExportOptions) -> Bundle:
 
 def _manifest(bundle: Bundle, encoder: Encoder, options: ExportOptions) -> Manifest:
     """The bundle's, with LoRA inputs where its adapters have updates, or by default on query, key and value."""
-    adapters = [part.inputs for part in bundle.primaries.values()] + [task.inputs for task in bundle.tasks.values()]
-    used = {name.split(".")[2] for inputs in adapters for name in inputs if name.startswith("lora.")}
-    targets = tuple(
-        target for target in LORA_TARGETS if target in (used | set(options.lora_targets) or DEFAULT_LORA_TARGETS)
-    )
+    inputs = [part.inputs for part in bundle.primaries.values()] + [task.inputs for task in bundle.tasks.values()]
+    used = {name.split(".")[2] for names in inputs for name in names if name.startswith("lora.")}
+    chosen = used | set(options.lora_targets) or DEFAULT_LORA_TARGETS
     manifest, config = bundle.manifest, encoder.config
     return dataclasses.replace(
         manifest,
         trunkline=__version__,
         encoder=dataclasses.replace(manifest.encoder, vocabulary_size=config.vocab_size, pad_id=config.pad_id),
-        lora_targets=targets,
+        lora_targets=tuple(target for target in LORA_TARGETS if target in chosen),
         licences=manifest.licences or (Licence(str(manifest.info.get("encoder", "encoder"))[:1000], "unknown"),),
     )
 
 
 def sample_texts() -> tuple[str, ...]:
     """Training texts of the shipped samples, of all their tasks in turn."""
-    columns: list[list[str]] = []
-    for path in sorted((samples.FOLDER / "tasks").glob("*-train.*")):
-        lines = path.read_text(encoding="utf-8").splitlines()
-        rows = csv.DictReader(lines) if path.suffix == ".csv" else map(json.loads, lines)
-        columns.append([row["text"] for row in rows])
+    files = sorted((samples.FOLDER / "tasks").glob("*-train.*"))
+    columns = [[text for text, _ in load_texts(path)] for path in files]
     return tuple(text for row in zip_longest(*columns) for text in row if text)
 
 
@@ -237,23 +328,16 @@ def compare(source: Source, graphs: Mapping[str, bytes], options: ExportOptions)
     inputs = primaries | {name: bundle.inputs(name) for name in spread(sorted(bundle.tasks), COMPARED_TASKS)}
     trunk, reports = open_session(graphs["trunk"]), {}
     for name in sorted(graphs.keys() - {"trunk"}):
-        branch, chosen = open_session(graphs[name]), inputs
-        if name == "branch-bank":
-            chosen = primaries
-            run = banked(trunk, branch, primaries, shapes)
-        elif name == "branch-required":
-            run = forked(trunk, branch, {key: complete(part, shapes, hidden) for key, part in inputs.items()})
-        else:
-            run = forked(trunk, branch, inputs)
+        branch, mixed = open_session(graphs[name]), name == "branch-bank"
+        given = primaries if mixed else inputs
+        if name == "branch-required":
+            given = {key: complete(part, shapes, hidden) for key, part in inputs.items()}
+        run = banked(trunk, branch, given, shapes) if mixed else forked(trunk, branch, given)
+        # Variants have the same layers; what is theirs, their inputs, shows in fewer texts.
+        texts = spread(source.texts, COMPARED_TEXTS if name == "branch" else 1)
+        adapters = {key: source.adapters.get(key, Adapter()) for key in given}
         reports[name] = check_parity(
-            source.encoder,
-            source.tokenizer,
-            run,
-            # Variants have the same layers; what is theirs, their inputs, shows in fewer texts.
-            spread(source.texts, COMPARED_TEXTS if name == "branch" else 1),
-            {key: source.adapters.get(key, Adapter()) for key in chosen},
-            mixed=name == "branch-bank",
-            tolerance=options.allowed,
+            source.encoder, source.tokenizer, run, texts, adapters, mixed=mixed, tolerance=options.allowed
         )
     return reports
 

@@ -49,11 +49,6 @@ class GateReport:
     tasks: tuple[TaskResult, ...]
     allowed: float
 
-    @property
-    def failed(self) -> list[TaskResult]:
-        """The tasks that lost more; also those whose scores are no numbers."""
-        return [task for task in self.tasks if not task.drop <= self.allowed]
-
     def record(self) -> dict[str, Any]:
         """As JSON, for the manifest and reports."""
         rows = [dataclasses.asdict(task) for task in self.tasks]
@@ -71,15 +66,16 @@ def quality_gate(before: Predictor, after: Predictor, examples: Examples, max_dr
         QualityError: A task lost more than `max_drop` points of a hundred.
         TrunklineError: A task without examples.
     """
-    report = GateReport(tuple(_result(before, after, name, part) for name, part in sorted(examples.items())), max_drop)
-    if not report.failed:
-        return report
-    few = min(task.examples for task in report.failed)
+    tasks = tuple(_result(before, after, name, part) for name, part in sorted(examples.items()))
+    # Scores that are no numbers fail too.
+    failed = [task for task in tasks if not task.drop <= max_drop]
+    if not failed:
+        return GateReport(tasks, max_drop)
+    few = min(task.examples for task in failed)
     # So few that the gate tells nothing from a single prediction that has changed.
     single = f". One example of {few} is {100 / few:.1f} points" if 100 / few > max_drop else ""
-    failed = "; ".join(map(str, report.failed)) + single
     raise QualityError(
-        f"{len(report.failed)} of {len(report.tasks)} tasks lose too much: {failed}",
+        f"{len(failed)} of {len(tasks)} tasks lose too much: {'; '.join(map(str, failed))}{single}",
         expected=f"a drop of at most {max_drop:g} points",
         todo="Judge by more examples, choose finer weights, allow a larger drop (`--max-drop`), or export with "
         "`--no-gate` and fit the tasks again on the exported bundle",

@@ -11,7 +11,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -62,8 +62,9 @@ def prune_vocabulary(tokenizer: TextTokenizer, texts: Sequence[str], size: int, 
     before = tokenizer.tokenizer.encode_batch(list(texts), add_special_tokens=False)
     counts = Counter(token for encoding in before for token in encoding.tokens)
     framing = {*keep, tokenizer.opening, tokenizer.closing}
-    needed = pieces.needed(special.keys() | {piece for piece, number in pieces.ids.items() if number in framing})
-    kept, added = _chosen(pieces, counts, needed, size)
+    fixed = special.keys() | {piece for piece, number in pieces.ids.items() if number in framing}
+    fixed |= {pieces.unknown} - {""}
+    kept, added = _chosen(pieces, counts, fixed | pieces.needed(fixed), size)
     pruned, rows = _pruned(raw, pieces, kept, added, special)
     made = Tokenizer.from_str(json.dumps(pruned, ensure_ascii=False))
     after = made.encode_batch(list(texts), add_special_tokens=False)
@@ -143,13 +144,13 @@ def _renumbered(part: Any, numbers: Mapping[str, int]) -> Any:
 class VocabularyModel:
     """The pieces of a model: `ids` of each, and the token for what none covers, empty if there is none."""
 
-    def __init__(self, model: Mapping[str, Any]) -> None:
-        self.content = model
-        self.ids = {piece: int(number) for piece, number in model["vocab"].items()}
-        self.unknown = str(model.get("unk_token") or "")
+    def __init__(self, content: Mapping[str, Any]) -> None:
+        self.content = content
+        self.ids: dict[str, int] = dict(content["vocab"])
+        self.unknown = str(content.get("unk_token") or "")
 
-    def needed(self, special: Collection[str]) -> set[str]:
-        """What must stay so that nothing becomes unknown, also characters that have no piece."""
+    def needed(self, special: set[str]) -> set[str]:
+        """What must stay beside special tokens so that nothing becomes unknown, also characters without a piece."""
         raise NotImplementedError
 
     def parts(self, piece: str) -> set[str]:
@@ -168,23 +169,15 @@ class VocabularyModel:
         """The model of these pieces, whose ids are their places."""
         return {**self.content, "vocab": {piece: number for number, piece in enumerate(ordered)}}
 
-    def _fixed(self, special: Collection[str]) -> set[str]:
-        return {token for token in (self.unknown, *special) if token}
-
 
 class WordPiece(VocabularyModel):
     """Words are split from the left into the longest pieces; those inside a word begin with a prefix, such as ##."""
 
-    def __init__(self, model: Mapping[str, Any]) -> None:
-        super().__init__(model)
-        self._prefix = str(model["continuing_subword_prefix"])
-
-    def needed(self, special: Collection[str]) -> set[str]:
-        """Also every character of a piece alone, at the beginning of a word and inside it."""
-        fixed = self._fixed(special)
-        words = (piece for piece in self.ids if piece not in fixed and not self.unused(piece))
+    def needed(self, special: set[str]) -> set[str]:
+        """Every character of a piece alone, at the beginning of a word and inside it."""
+        words = (piece for piece in self.ids if piece not in special and not self.unused(piece))
         characters = {character for piece in words for character in piece.removeprefix(self._prefix)}
-        return fixed | characters | {self._prefix + character for character in characters}
+        return characters | {self._prefix + character for character in characters}
 
     def unused(self, piece: str) -> bool:
         """Whether it is like [unused12] or [PAD]: brackets are split off words, so that no word has it inside."""
@@ -196,56 +189,52 @@ class WordPiece(VocabularyModel):
         other = character if piece.startswith(self._prefix) else self._prefix + character
         return self.ids[other] if other in self.ids else super().like(character)
 
+    @property
+    def _prefix(self) -> str:
+        return str(self.content["continuing_subword_prefix"])
+
 
 class Unigram(VocabularyModel):
     """Text is split so that the pieces' scores have the highest sum."""
 
-    def __init__(self, model: Mapping[str, Any]) -> None:
-        self.content = model
-        self._scores = {str(piece): float(score) for piece, score in model["vocab"]}
-        self.ids = {str(piece): number for number, (piece, _) in enumerate(model["vocab"])}
-        self.unknown = str(model["vocab"][model["unk_id"]][0]) if model.get("unk_id") is not None else ""
+    def __init__(self, content: Mapping[str, Any]) -> None:
+        self._scores: dict[str, float] = dict(content["vocab"])
+        unknown = content["vocab"][content["unk_id"]][0] if content.get("unk_id") is not None else ""
+        super().__init__({**content, "vocab": {piece: n for n, piece in enumerate(self._scores)}, "unk_token": unknown})
 
-    def needed(self, special: Collection[str]) -> set[str]:
-        """Special tokens, bytes and every character of a piece."""
-        fixed = self._fixed(special)
-        fixed |= {piece for piece in self.ids if len(piece) == 6 and piece.startswith("<0x")}
-        return fixed | {character for piece in self.ids if piece not in fixed for character in piece}
+    def needed(self, special: set[str]) -> set[str]:
+        """Bytes and every character of a piece."""
+        found = {piece for piece in self.ids if len(piece) == 6 and piece.startswith("<0x")}
+        return found | {character for piece in self.ids.keys() - special - found for character in piece}
 
     def model(self, ordered: Sequence[str]) -> dict[str, Any]:
         """New pieces are worth as little as the least of the old ones."""
         least = min(self._scores.values())
         vocabulary = [[piece, self._scores.get(piece, least)] for piece in ordered]
         unknown = ordered.index(self.unknown) if self.unknown else None
-        return {**self.content, "vocab": vocabulary, "unk_id": unknown}
+        content = {key: value for key, value in self.content.items() if key != "unk_token"}
+        return {**content, "vocab": vocabulary, "unk_id": unknown}
 
 
 class Bpe(VocabularyModel):
     """Neighbours are merged by a list of pairs, from single symbols on."""
 
-    def __init__(self, model: Mapping[str, Any]) -> None:
-        if model.get("continuing_subword_prefix") or model.get("ignore_merges"):
+    def __init__(self, content: Mapping[str, Any]) -> None:
+        if content.get("continuing_subword_prefix") or content.get("ignore_merges"):
             raise TrunklineError("a BPE tokenizer with prefixes or without its merges", todo="Keep it as it is")
-        super().__init__(model)
-        pairs = (item.split(" ") if isinstance(item, str) else item for item in model["merges"])
-        self._merges = [(str(left), str(right)) for left, right in pairs]
-        self._made: dict[str, tuple[str, str]] = {}
-        for left, right in self._merges:
-            self._made.setdefault(left + right, (left, right))
+        super().__init__(content)
+        pairs = (item.split(" ") if isinstance(item, str) else item for item in content["merges"])
+        self._merges = [(left, right) for left, right in pairs]
+        # The first merge that makes a piece counts.
+        self._made = {left + right: (left, right) for left, right in reversed(self._merges)}
 
-    def needed(self, special: Collection[str]) -> set[str]:
-        """Special tokens and every symbol that no merge makes."""
-        return self._fixed(special) | (self.ids.keys() - self._made.keys())
+    def needed(self, special: set[str]) -> set[str]:
+        """Every symbol that no merge makes."""
+        return self.ids.keys() - self._made.keys()
 
     def parts(self, piece: str) -> set[str]:
         """The piece, what it is merged from, and so on down to symbols."""
-        found, waiting = set(), [piece]
-        while waiting:
-            part = waiting.pop()
-            if part not in found:
-                found.add(part)
-                waiting.extend(self._made.get(part, ()))
-        return found
+        return {piece}.union(*(self.parts(part) for part in self._made.get(piece, ())))
 
     def model(self, ordered: Sequence[str]) -> dict[str, Any]:
         """With the merges whose parts and result stay."""

@@ -21,8 +21,7 @@ from trunkline.encoder.encoder import Encoder
 from trunkline.encoder.lora import LoraAdapter, LoraConfig
 from trunkline.encoder.peft_format import export_peft
 from trunkline.errors import TrunklineError
-from trunkline.export.bundle import export_bundle, sample_texts
-from trunkline.export.options import ExportOptions
+from trunkline.export.bundle import ExportOptions, export_bundle, sample_texts
 from trunkline_lab import fitting
 from trunkline_lab.data.cards import load_card
 from trunkline_lab.deployment_formats import export_merged
