@@ -13,7 +13,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import tiny_models
-from trunkline.encoder.architectures import ARCHITECTURES, LINEARS
+from trunkline.bundle.lora import LINEARS
+from trunkline.encoder.architectures import ARCHITECTURES
 from trunkline.encoder.bundle_files import Loaded
 from trunkline.encoder.encoder import Encoder
 from trunkline.encoder.features import Branch, branch_features, embed_texts

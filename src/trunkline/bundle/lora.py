@@ -30,7 +30,9 @@ LORA_TARGETS: dict[str, tuple[str, ...]] = {
 }
 """LoRA target of a graph -> the linear layers whose updates go in there."""
 
-_TARGETS = frozenset(target for targets in LORA_TARGETS.values() for target in targets)
+LINEARS = tuple(target for targets in LORA_TARGETS.values() for target in targets)
+"""The linear layers of a transformer layer; LoRA can sit on each of them."""
+
 _LAYER = re.compile(r"0|[1-9][0-9]{0,3}")
 
 HEAD = ("head.weight", "head.bias")
@@ -61,7 +63,7 @@ def fuse(tensors: Mapping[str, npt.NDArray[Any]]) -> Inputs:
         MismatchError: A tensor is missing, unknown or of another shape than its partner.
     """
     inputs: Inputs = {name: tensors[name].astype(np.float32, copy=False) for name in HEAD if name in tensors}
-    pairs = _pairs(tuple((name, part.shape) for name, part in tensors.items() if not name.startswith("head.")))
+    pairs = lora_pairs(tuple((name, part.shape) for name, part in tensors.items() if not name.startswith("head.")))
     for layer in sorted({layer for layer, _ in pairs}):
         for name, targets in LORA_TARGETS.items():
             present = [target for target in targets if (layer, target) in pairs]
@@ -91,16 +93,19 @@ def _blocks(parts: Sequence[npt.NDArray[Any]], present: Sequence[str], targets: 
 
 
 @lru_cache(maxsize=256)
-def _pairs(layout: tuple[tuple[str, tuple[int, ...]], ...]) -> dict[tuple[int, str], tuple[int, int, int]]:
-    """(layer, target) -> (inputs, rank, outputs), by names and shapes, which tasks of one recipe have in common."""
+def lora_pairs(layout: tuple[tuple[str, tuple[int, ...]], ...]) -> dict[tuple[int, str], tuple[int, int, int]]:
+    """(layer, target) -> (inputs, rank, outputs), from names and shapes, which tasks of one recipe have in common.
+
+    Raises:
+        MismatchError: A name of another form, a tensor that is alone, or a pair that does not fit together.
+    """
     shapes = dict(layout)
     pairs: dict[tuple[int, str], tuple[int, int, int]] = {}
     for name in shapes:
         parts = name.split(".")
-        if len(parts) != 4 or parts[0] != "lora" or not _LAYER.fullmatch(parts[1]) or parts[2] not in _TARGETS:
-            raise MismatchError(
-                f"the tensor {name[:60]} of an adapter", expected="lora.LAYER.TARGET.a or .b, or head.*"
-            )
+        if len(parts) != 4 or parts[0] != "lora" or not _LAYER.fullmatch(parts[1]) or parts[2] not in LINEARS:
+            known = f"lora.LAYER.TARGET.a or .b, TARGET one of {', '.join(LINEARS)}"
+            raise MismatchError(f"the tensor {name[:60]} of an adapter", expected=known)
         place = f"lora.{parts[1]}.{parts[2]}"
         a, b = shapes.get(f"{place}.a"), shapes.get(f"{place}.b")
         if parts[3] not in ("a", "b") or a is None or b is None:

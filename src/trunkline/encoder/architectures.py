@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -16,9 +17,6 @@ import numpy.typing as npt
 
 from trunkline.bundle.manifest import EncoderFacts
 from trunkline.errors import EncoderError
-
-LINEARS = ("query", "key", "value", "out", "up", "down")
-"""The linear layers of a transformer layer, by our names; LoRA can sit on each of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,19 +56,17 @@ class Architecture:
 
     def weight_names(self, config: EncoderConfig) -> dict[str, str]:
         """Our name of every tensor -> its name in a checkpoint (without the prefix)."""
-        names: dict[str, str] = {}
-        for ours, theirs in self.embeddings.items():
-            if ours == "embeddings.kind" and config.type_vocab_size == 0:
-                continue
-            if ours == "embeddings.project" and config.embedding_size == config.hidden_size:
-                continue
-            for part in ("weight", "bias") if ours.endswith(("norm", "project")) else ("weight",):
-                names[f"{ours}.{part}"] = f"{theirs}.{part}"
-        for layer in range(config.n_layers):
-            for ours, theirs in self.layer_parts.items():
-                for part in ("weight", "bias"):
-                    names[f"layers.{layer}.{ours}.{part}"] = f"{self.layer.format(layer)}.{theirs}.{part}"
-        return names
+        left_out = {"embeddings.kind"} if config.type_vocab_size == 0 else set()
+        left_out |= {"embeddings.project"} if config.embedding_size == config.hidden_size else set()
+        modules = {ours: theirs for ours, theirs in self.embeddings.items() if ours not in left_out}
+        for layer, linear in product(range(config.n_layers), self.layer_parts):
+            modules[f"layers.{layer}.{linear}"] = self.module_name(layer, linear)
+        alone = ("embeddings.word", "embeddings.position", "embeddings.kind")
+        return {
+            f"{ours}.{part}": f"{theirs}.{part}"
+            for ours, theirs in modules.items()
+            for part in (("weight",) if ours in alone else ("weight", "bias"))
+        }
 
     def module_name(self, layer: int, linear: str) -> str:
         """The path of a linear layer inside the Hugging Face model, as PEFT names it."""
@@ -190,16 +186,7 @@ def weights_hash(config: EncoderConfig, tensors: Mapping[str, npt.NDArray[np.flo
 
 def encoder_facts(config: EncoderConfig, fork: int, max_length: int, overlap: int) -> EncoderFacts:
     """What a bundle's manifest says of an encoder and its windows."""
-    return EncoderFacts(
-        model_type=config.model_type,
-        hidden_size=config.hidden_size,
-        intermediate_size=config.intermediate_size,
-        n_layers=config.n_layers,
-        n_heads=config.n_heads,
-        fork=fork,
-        max_length=max_length,
-        overlap=overlap,
-        pad_id=config.pad_id,
-        activation=config.activation,
-        vocabulary_size=config.vocab_size,
-    )
+    names = ("model_type", "hidden_size", "intermediate_size", "n_layers", "n_heads", "pad_id", "activation")
+    same: dict[str, Any] = {name: getattr(config, name) for name in names}
+    same |= {"max_length": max_length, "overlap": overlap, "vocabulary_size": config.vocab_size}
+    return EncoderFacts(fork=fork, **same)

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from trunkline.encoder.architectures import LINEARS, EncoderConfig
+from trunkline.bundle.lora import LINEARS
+from trunkline.encoder.architectures import EncoderConfig
 from trunkline.encoder.lora import Delta, Deltas, linear_shape
 from trunkline.errors import MismatchError
 from trunkline.text.tokens import ROW_WIDTH, Packed, UnitText, pack
@@ -51,12 +52,10 @@ class TokenBatch:
     @classmethod
     def from_packed(cls, packed: Packed, device: torch.device | str = "cpu") -> TokenBatch:
         """Moves the arrays of `trunkline.text.tokens.pack` to a device."""
-
-        def move(array: object) -> Tensor:
-            return torch.as_tensor(array, dtype=torch.long).to(device, non_blocking=True)
-
-        rows = move(packed.input_ids), move(packed.positions), move(packed.segments)
-        return cls(*rows, move(packed.unit_tokens), move(packed.unit_ids), packed.n_units)
+        names = ("input_ids", "positions", "segments", "unit_tokens", "unit_ids")
+        arrays = {name: torch.as_tensor(getattr(packed, name), dtype=torch.long) for name in names}
+        moved = {name: array.to(device, non_blocking=True) for name, array in arrays.items()}
+        return cls(n_units=packed.n_units, **moved)
 
     @property
     def n_tokens(self) -> int:
@@ -118,7 +117,8 @@ class Layer(nn.Module):
             result = getattr(self, name)(value)
             return deltas[name](value, result) if name in deltas else result
 
-        query, key, value = (self._heads(part) for part in self._projections(as_computed(x), deltas))
+        parts = self._projections(as_computed(x), deltas)
+        query, key, value = (part.unflatten(-1, (self.n_heads, -1)).transpose(1, 2) for part in parts)
         attend = eager_attention if eager else F.scaled_dot_product_attention
         context = attend(query, key, value, attn_mask=mask).transpose(1, 2).flatten(2)
         x = self.attention_norm(x + F.dropout(linear("out", context), dropout, self.training))
@@ -133,9 +133,6 @@ class Layer(nn.Module):
         return [
             deltas[name](x, part) if name in deltas else part for name, part in zip(PROJECTIONS, parts, strict=True)
         ]
-
-    def _heads(self, value: Tensor) -> Tensor:
-        return value.unflatten(-1, (self.n_heads, -1)).transpose(1, 2)
 
 
 def as_computed(x: Tensor) -> Tensor:
@@ -222,11 +219,12 @@ class Encoder(nn.Module):
         self, hidden: Tensor, batch: TokenBatch, deltas: Deltas | None, layers: range, mean: bool = False
     ) -> Tensor:
         """The states of the last of these layers, or with `mean` the mean of what all of them give."""
-        trains = torch.is_grad_enabled() and _bf16_on_cpu(hidden)
+        on_cpu = hidden.device.type == "cpu" and torch.is_autocast_enabled("cpu")
+        dtype = torch.get_autocast_dtype("cpu") if on_cpu else hidden.dtype
+        trains = torch.is_grad_enabled() and on_cpu and dtype == torch.bfloat16
         eager = self.attention == "eager" or (self.attention == "auto" and trains)
         mask = batch.attention_mask()
         if eager:
-            dtype = torch.bfloat16 if _bf16_on_cpu(hidden) else hidden.dtype
             mask = torch.zeros(mask.shape, dtype=dtype, device=mask.device).masked_fill_(~mask, -1e4)
         total: Tensor | None = None
         for index in layers:
@@ -235,13 +233,6 @@ class Encoder(nn.Module):
             if mean:
                 total = hidden if total is None else total + hidden
         return hidden if total is None else total * (1 / len(layers))
-
-
-def _bf16_on_cpu(hidden: Tensor) -> bool:
-    return hidden.device.type == "cpu" and (
-        hidden.dtype == torch.bfloat16
-        or (torch.is_autocast_enabled("cpu") and torch.get_autocast_dtype("cpu") == torch.bfloat16)
-    )
 
 
 def _initialise(module: nn.Module) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -77,7 +77,6 @@ def branch_features(
     bf16: bool = False,
     states: TrunkStates | None = None,
     last: bool = False,
-    progress: Callable[[int], None] = lambda texts: None,
 ) -> list[list[Features]]:
     """Computes the features of several branches over the same tokenised texts.
 
@@ -89,28 +88,25 @@ def branch_features(
         states: Of the same texts, where they are known.
         last: Whether to pool the last layer's states, which pre-finetuning trains, in place of the mean of the
             branch's layer outputs, which heads read.
-        progress: Called with the number of texts of each finished batch.
 
     Returns:
         For each branch a list with, for each text, [units, width] float32.
     """
-    device = next(encoder.parameters()).device
-    width = encoder.config.hidden_size
+    kind, width = encoder.embeddings.word.weight.device.type, encoder.config.hidden_size
     texts = branches[0].units if branches else []
     results: list[list[Features]] = [[np.zeros((0, width), np.float32)] * len(texts) for _ in branches]
     was_training = encoder.training
     encoder.eval()
+    read = encoder.branch if last else encoder.read
     for chosen in by_budget(texts, budget):
-        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=bf16):
+        with torch.autocast(kind, dtype=torch.bfloat16, enabled=bf16):
             batches = [encoder.batch([branch.units[i] for i in chosen]) for branch in branches]
             hidden = encoder.trunk(batches[0]) if states is None else states.rows(batches[0], chosen)
             for branch, batch, result in zip(branches, batches, results, strict=True):
-                read = encoder.branch if last else encoder.read
                 pooled = batch.pool(read(hidden, batch, branch.deltas)).cpu().numpy()
                 ends = np.cumsum([branch.units[i].n_units for i in chosen])
                 for index, part in zip(chosen, np.split(pooled, ends[:-1]), strict=True):
                     result[index] = part
-        progress(len(chosen))
     encoder.train(was_training)
     return results
 

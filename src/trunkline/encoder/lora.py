@@ -7,7 +7,6 @@ only reach the adapter that the batch went through.
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import product
@@ -19,12 +18,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from trunkline.bundle.lora import FloatArray
+from trunkline.bundle.lora import LINEARS, FloatArray, lora_pairs
 from trunkline.config import AdapterSection
-from trunkline.encoder.architectures import LINEARS, EncoderConfig
+from trunkline.encoder.architectures import EncoderConfig
 from trunkline.errors import MismatchError
-
-_NAME = re.compile(rf"lora\.(0|[1-9][0-9]{{0,3}})\.({'|'.join(LINEARS)})\.([ab])")
 
 Delta = Callable[[Tensor, Tensor], Tensor]
 """The output of a linear layer with its update added, from the layer's input and its output without it."""
@@ -152,48 +149,31 @@ def lora_from_arrays(arrays: Mapping[str, npt.NDArray[Any]], alpha: float, encod
     Raises:
         MismatchError: The arrays are no LoRA of this encoder, or not finite.
     """
-    found: dict[tuple[int, str], dict[str, npt.NDArray[Any]]] = {}
-    for name, array in arrays.items():
-        match = _NAME.fullmatch(name)
-        if match is None:
-            raise MismatchError(
-                f"the tensor {name[:60]} of an adapter",
-                expected="lora.LAYER.TARGET.a or .b, with one of the targets " + ", ".join(LINEARS),
-            )
-        found.setdefault((int(match[1]), match[2]), {})[match[3]] = array
-    if not found:
+    pairs = lora_pairs(tuple((name, array.shape) for name, array in arrays.items()))
+    if not pairs:
         raise MismatchError("an adapter without LoRA tensors", expected="lora.LAYER.TARGET.a and .b")
     _check_finite(arrays)
-    ranks = [_rank(f"lora.{layer}.{target}", pair, target, encoder) for (layer, target), pair in found.items()]
-    layers = tuple(sorted({layer for layer, _ in found}))
-    targets = tuple(target for target in LINEARS if any(target == other for _, other in found))
-    config = LoraConfig(max(ranks), alpha, targets, layers)
+    for (layer, target), (inputs, _, outputs) in pairs.items():
+        wide, narrow = linear_shape(encoder, target)
+        if (inputs, outputs) != (narrow, wide):
+            raise MismatchError(
+                f"lora.{layer}.{target} has {inputs} inputs and {outputs} outputs",
+                expected=f"[{narrow}, rank] and [rank, {wide}], the widths of the encoder",
+            )
+    layers = tuple(sorted({layer for layer, _ in pairs}))
+    targets = tuple(target for target in LINEARS if any(target == other for _, other in pairs))
+    config = LoraConfig(max(rank for _, rank, _ in pairs.values()), alpha, targets, layers)
     config.check(encoder, 0)
     lora = LoraAdapter(config, encoder)
     with torch.no_grad():
         for layer, target in product(layers, targets):
-            part = lora.part(layer, target)
+            part, name = lora.part(layer, target), f"lora.{layer}.{target}"
             part.a.zero_()
-            pair = found.get((layer, target))
-            if pair is not None and config.rank:
-                rank = pair["a"].shape[1]
-                part.a[:rank] = torch.from_numpy(pair["a"].T.astype(np.float32))
-                part.b[:, :rank] = torch.from_numpy(pair["b"].T.astype(np.float64)) / part.scale
+            _, rank, _ = pairs.get((layer, target), (0, 0, 0))
+            if rank:
+                part.a[:rank] = torch.from_numpy(arrays[f"{name}.a"].T.astype(np.float32))
+                part.b[:, :rank] = torch.from_numpy(arrays[f"{name}.b"].T.astype(np.float64)) / part.scale
     return lora.eval().requires_grad_(False)
-
-
-def _rank(place: str, pair: Mapping[str, npt.NDArray[Any]], target: str, encoder: EncoderConfig) -> int:
-    """The rank of a pair that fits the encoder."""
-    if pair.keys() != {"a", "b"}:
-        raise MismatchError(f"the tensor {place}.{'/'.join(pair)} of an adapter is alone", expected="a pair .a and .b")
-    outputs, inputs = linear_shape(encoder, target)
-    a, b = pair["a"].shape, pair["b"].shape
-    if len(a) != 2 or len(b) != 2 or a[1] != b[0] or (a[0], b[1]) != (inputs, outputs):
-        raise MismatchError(
-            f"{place} has a {a} and b {b}",
-            expected=f"[{inputs}, rank] and [rank, {outputs}], the widths of the encoder",
-        )
-    return int(a[1])
 
 
 def _check_finite(arrays: Mapping[str, npt.NDArray[Any]]) -> None:

@@ -15,7 +15,8 @@ from safetensors.torch import save
 from torch import Tensor
 
 from trunkline.atomic import write_atomic
-from trunkline.encoder.architectures import ARCHITECTURES, LINEARS, EncoderConfig
+from trunkline.bundle.lora import LINEARS
+from trunkline.encoder.architectures import ARCHITECTURES, EncoderConfig
 from trunkline.encoder.bundle_files import AdapterFile, load_any, load_bundle, save_bundle
 from trunkline.encoder.lora import LoraAdapter, lora_from_arrays
 from trunkline.encoder.storage import read_json, read_tensors, write_json
@@ -83,10 +84,26 @@ def import_peft(folder: str | Path, encoder: EncoderConfig) -> LoraAdapter:
     folder = Path(folder)
     raw = read_json(folder / "adapter_config.json")
     _refuse(raw, folder)
-    tensors = read_tensors(folder / "adapter_model.safetensors")
-    left_out = [key for key in tensors if _CLASSIFIER.fullmatch(key) and ".lora_" not in key]
-    found, paths, unused = _parts({key: x for key, x in tensors.items() if key not in left_out}, encoder)
-    if unused or not found:
+    architecture = ARCHITECTURES[encoder.model_type]
+    modules = {
+        architecture.module_name(i, name): f"lora.{i}.{name}" for i in range(encoder.n_layers) for name in LINEARS
+    }
+    module = rf"(?P<path>(?:{architecture.prefix}\.)?(?P<module>.+))"
+    pattern = re.compile(rf"(?:base_model\.model\.)?{module}\.lora_(?P<side>[AB])(?:\.default)?\.weight")
+    arrays, alphas = {}, []
+    left_out: list[str] = []
+    unused: list[str] = []
+    for key, tensor in read_tensors(folder / "adapter_model.safetensors").items():
+        match = pattern.fullmatch(key)
+        if match and match["module"] in modules and tensor.ndim == 2:
+            side, rank = match["side"], tensor.shape[match["side"] == "B"]
+            alphas.append(_alpha(raw, match["path"], rank, folder))
+            # In float64, so that the factor can be taken out again without a trace.
+            value = tensor.double() * (alphas[-1] / max(rank, 1) if side == "B" else 1)
+            arrays[f"{modules[match['module']]}.{side.lower()}"] = value.T.numpy()
+        else:
+            (left_out if _CLASSIFIER.fullmatch(key) and ".lora_" not in key else unused).append(key)
+    if unused or not arrays:
         raise MismatchError(
             f"{folder}: {len(unused)} tensors are no LoRA of a {encoder.model_type} encoder, such as {unused[:2]}",
             expected="LoRA on " + ", ".join(LINEARS),
@@ -94,15 +111,6 @@ def import_peft(folder: str | Path, encoder: EncoderConfig) -> LoraAdapter:
         )
     if left_out:
         log.warning("%s: the classifier (%s) is left out; `trunkline fit` makes a head", folder, ", ".join(left_out))
-    arrays, alphas = {}, []
-    for (layer, target), sides in found.items():
-        rank = len(sides.get("A", ()))
-        alpha = _alpha(raw, paths[layer, target], rank, folder)
-        alphas.append(alpha)
-        for side, tensor in sides.items():
-            # In float64, so that the factor can be taken out again without a trace.
-            value = tensor.double() * (alpha / max(rank, 1) if side == "B" else 1)
-            arrays[f"lora.{layer}.{target}.{side.lower()}"] = value.T.numpy()
     return lora_from_arrays(arrays, max(alphas, key=abs) or 1.0, encoder)
 
 
@@ -125,49 +133,23 @@ def _refuse(raw: Any, folder: Path) -> None:
 
 
 def _alpha(raw: Mapping[str, Any], path: str, rank: int, folder: Path) -> float:
-    """The alpha of a module, such that PEFT's factor is alpha / rank."""
-    alpha = next(
-        (alpha for key, alpha in (raw.get("alpha_pattern") or {}).items() if _names(key, path, folder)),
-        raw["lora_alpha"],
-    )
+    """The alpha of a module, such that PEFT's factor is alpha / rank.
+
+    A key of alpha_pattern names a module by its path or the end of it.
+    """
+    alpha = raw["lora_alpha"]
+    for key, own in reversed((raw.get("alpha_pattern") or {}).items()):
+        name = key.removeprefix("^").removesuffix("$").replace("\\.", ".")
+        # PEFT runs keys as regular expressions. One that comes with a file could be made to run for ever.
+        if not re.fullmatch(r"[\w.]+", name):
+            raise MismatchError(
+                f"{folder}: alpha_pattern has the regular expression {key!r}",
+                expected="names of modules",
+                todo="Write the names of the modules out",
+            )
+        if path == name or (not key.startswith("^") and path.endswith("." + name)):
+            alpha = own
     return float(alpha) * (math.sqrt(rank) if raw.get("use_rslora") else 1.0)
-
-
-def _names(key: str, path: str, folder: Path) -> bool:
-    """Whether a key of alpha_pattern names a module, by its path or the end of it."""
-    name = key.removeprefix("^").removesuffix("$").replace("\\.", ".")
-    # PEFT runs keys as regular expressions. One that comes with a file could be made to run for ever.
-    if not re.fullmatch(r"[\w.]+", name):
-        raise MismatchError(
-            f"{folder}: alpha_pattern has the regular expression {key!r}",
-            expected="names of modules",
-            todo="Write the names of the modules out",
-        )
-    return path == name or (not key.startswith("^") and path.endswith("." + name))
-
-
-def _parts(
-    tensors: Mapping[str, Tensor], encoder: EncoderConfig
-) -> tuple[dict[tuple[int, str], dict[str, Tensor]], dict[tuple[int, str], str], list[str]]:
-    """The matrices by layer and target, the path of each module in the model that PEFT wrapped, and other tensors."""
-    architecture = ARCHITECTURES[encoder.model_type]
-    modules = {
-        architecture.module_name(layer, name): (layer, name) for layer in range(encoder.n_layers) for name in LINEARS
-    }
-    module = rf"(?P<path>(?:{architecture.prefix}\.)?(?P<module>.+))"
-    pattern = re.compile(rf"(?:base_model\.model\.)?{module}\.lora_(?P<side>[AB])(?:\.default)?\.weight")
-    found: dict[tuple[int, str], dict[str, Tensor]] = {}
-    paths: dict[tuple[int, str], str] = {}
-    unused = []
-    for key, tensor in tensors.items():
-        match = pattern.fullmatch(key)
-        if match and match["module"] in modules and tensor.ndim == 2:
-            place = modules[match["module"]]
-            found.setdefault(place, {})[match["side"]] = tensor
-            paths[place] = match["path"]
-        else:
-            unused.append(key)
-    return found, paths, unused
 
 
 def with_peft(bundle: Path, family: str, folder: Path, out: Path) -> Path:

@@ -47,10 +47,9 @@ def resolve(name: str = DEFAULT_ENCODER) -> Found:
     for origin, look in (("folder", _folder), ("cache", _snapshot), ("hub", _hub), ("embedded", _embedded)):
         found, reason = look(name)
         if found is not None:
-            log.info("encoder %s: %s (%s)", name, origin, found)
             return Found(name, origin, found)
-        tried.append(f"{origin} ({reason})")
         log.info("encoder %s: not from %s: %s", name, origin, reason)
+        tried.append(f"{origin} ({reason})")
     raise EncoderError(
         f"encoder {name!r} was found nowhere; tried " + ", ".join(tried),
         expected="a folder with config.json and model.safetensors, a hub id, or `default`",
