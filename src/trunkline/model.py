@@ -239,7 +239,7 @@ class Model:
     def export(self, folder: str | Path, **options: Any) -> Any:
         """Writes a bundle with ONNX graphs; needs the extra `[train]` and a bundle with weights for torch.
 
-        `folder` is new or empty; options are those of `trunkline.export.options.ExportOptions`, as `weights="int8"`.
+        `folder` is new or empty; options are those of `trunkline.export.bundle.ExportOptions`, as `weights="int8"`.
         """
         with needs("train", "export"):
             from trunkline.export.bundle import ExportOptions, export_bundle
