@@ -87,8 +87,5 @@ def _next_steps(bundle: Path) -> None:
 
 
 def _program() -> str:
-    """How this program was started, so that the commands work in the same shell."""
-    if shutil.which("trunkline"):
-        return "trunkline"
-    started = Path(sys.argv[0])
-    return str(started) if started.name == "trunkline" else f"{sys.executable} -m trunkline.cli"
+    """How to start this program in the same shell."""
+    return "trunkline" if shutil.which("trunkline") else f"{sys.executable} -m trunkline.cli"

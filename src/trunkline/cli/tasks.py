@@ -30,8 +30,7 @@ class Ordered(TyperGroup):
 
     def list_commands(self, ctx: Any) -> list[str]:
         """The names for `--help`."""
-        names = super().list_commands(ctx)
-        return sorted(names, key=lambda name: (ORDER.index(name) if name in ORDER else len(ORDER), name))
+        return sorted(super().list_commands(ctx), key=ORDER.index)
 
 
 app = typer.Typer(
@@ -45,9 +44,7 @@ app = typer.Typer(
 )
 
 JsonFlag = Annotated[bool, Option("--json", help="Print JSON for machines.")]
-SetOption = Annotated[
-    list[str] | None, Option("--set", metavar="NAME=VALUE", help="A rarer setting, by its name in Python.")
-]
+SetOption = Annotated[list[str] | None, Option("--set", metavar="NAME=VALUE", help="A rarer setting, as in Python.")]
 
 
 @app.callback(invoke_without_command=True)
@@ -100,12 +97,8 @@ def fit(
     train: Annotated[str, Option(help="Labelled examples: a file, or hub:NAME@SPLIT.")],
     dev: Annotated[str | None, Option(help="Choose settings on these instead of by cross-validation.")] = None,
     test: Annotated[str | None, Option(help="Only scored.")] = None,
-    model: Annotated[
-        str | None, Option(help="A bundle, OWNER/NAME of the hub, or an encoder; else the default.")
-    ] = None,
-    out: Annotated[
-        Path | None, Option(help="The bundle for the task; else --model if it is one, else bundles/NAME.")
-    ] = None,
+    model: Annotated[str | None, Option(help="A bundle, OWNER/NAME or an encoder; the default model else.")] = None,
+    out: Annotated[Path | None, Option(help="The task's bundle; else --model if it is one, or bundles/NAME.")] = None,
     replace: Annotated[bool, Option("--replace", help="Replace a task of this name.")] = False,
     family: FamilyOption = None,
     text_column: TextColumn = None,

@@ -13,7 +13,7 @@ from typing import Any
 from trunkline.data.records import shorten
 from trunkline.data.spans import Row, build_example, check_borders, parse_entities
 from trunkline.errors import TrunklineError
-from trunkline.text.examples import Example, NerExample, QaExample, TextExample
+from trunkline.text.examples import NerExample, QaExample, TextExample
 
 _log = logging.getLogger("trunkline.data")
 
@@ -77,10 +77,20 @@ def _examples_from(texts: Any, labels: Any, family: str | None) -> tuple[str, li
         if labels is not None or family not in (None, "classification"):
             given = f"a dict of texts {'and labels besides' if labels is not None else f'for {family}'}"
             raise TrunklineError(given, expected="one dict {label: [texts]} for classification, or texts and labels")
-        return "classification", _by_label(texts)
+        return "classification", [
+            TextExample(_text(text, f"texts[{label!r}][{number}]"), _label(label, f"the key {label!r}"))
+            for label, own in texts.items()
+            for number, text in enumerate(_items(own, f"texts[{label!r}]", TEXTS))
+        ]
     if labels is None:
-        return _checked(list(_items(texts, "texts")), family)
-    whole = [_text(item, f"texts[{n}]", blank=False) for n, item in enumerate(_items(texts, "texts"))]
+        items = list(_items(texts, "texts"))
+        found = next((name for name, kind in EXAMPLES.items() if items and isinstance(items[0], kind)), family)
+        if found is None or not all(isinstance(item, EXAMPLES[found]) for item in items):
+            raise TrunklineError("no labels were given", expected="a label for each text, or one dict {label: [texts]}")
+        if family not in (None, found):
+            raise TrunklineError(f"examples of {found}", expected=f"examples of {family}, as was asked for")
+        return found, items
+    whole = [_text(item, f"texts[{n}]") for n, item in enumerate(_items(texts, "texts"))]
     marks = list(_items(labels, "labels"))
     if len(whole) != len(marks):
         raise TrunklineError(f"{len(whole)} texts and {len(marks)} labels", expected="a label for each text")
@@ -99,15 +109,6 @@ def _examples_from(texts: Any, labels: Any, family: str | None) -> tuple[str, li
     return found, [build_example(row, f"labels[{n}]") for n, row in enumerate(rows)]
 
 
-def _checked(items: list[Any], family: str | None) -> tuple[str, list[Any]]:
-    found = next((name for name, kind in EXAMPLES.items() if items and isinstance(items[0], kind)), family)
-    if found is None or not all(isinstance(item, EXAMPLES[found]) for item in items):
-        raise TrunklineError("no labels were given", expected="a label for each text, or one dict {label: [texts]}")
-    if family not in (None, found):
-        raise TrunklineError(f"examples of {found}", expected=f"examples of {family}, the family that was asked for")
-    return found, items
-
-
 def texts_from(texts: Any) -> Iterator[str]:
     """The texts to predict on, one at a time as they are asked for, so that there may be any number.
 
@@ -116,16 +117,6 @@ def texts_from(texts: Any) -> Iterator[str]:
     """
     items = _items(texts, "texts")
     return (_string(item, f"texts[{number}]", MAX_CHARACTERS) for number, item in enumerate(items))
-
-
-def _by_label(texts: Mapping[Any, Any]) -> list[Example]:
-    examples: list[Example] = []
-    for label, part in texts.items():
-        name = _label(label, f"the key {label!r}")
-        where = f"texts[{label!r}]"
-        items = _items(part, where, TEXTS)
-        examples += (TextExample(_text(t, f"{where}[{n}]", blank=False), name) for n, t in enumerate(items))
-    return examples
 
 
 def _items(values: Any, what: str, expected: str = "") -> Iterator[Any]:
@@ -160,9 +151,9 @@ def _string(value: Any, where: str, most: float = inf) -> str:
     return str(value)
 
 
-def _text(value: Any, where: str, *, blank: bool = True) -> str:
+def _text(value: Any, where: str) -> str:
     text = _string(value, where)
-    if not blank and not text.strip():
+    if not text.strip():
         raise TrunklineError(f"{where} is blank: {shorten(value)}", expected="a text", todo="Leave this example out")
     try:
         text.encode()
