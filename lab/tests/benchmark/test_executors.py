@@ -14,7 +14,7 @@ import tiny_suites
 import torch
 
 from trunkline_lab.benchmark.cells import Job, group_jobs
-from trunkline_lab.benchmark.executors import Event, Workers, execute, limited_threads, workers_for
+from trunkline_lab.benchmark.executors import Workers, execute, limited_threads, workers_for
 from trunkline_lab.benchmark.results import Result
 from trunkline_lab.benchmark.run import RunOptions, list_cells, run_suite
 
@@ -24,10 +24,6 @@ Folder = Callable[[str], Path]
 
 def numbers(results: list[Result]) -> list[tuple[object, ...]]:
     return sorted((r.key, str(r.dev), str(r.test), str(r.counts), r.n_train, r.n_bytes, r.error) for r in results)
-
-
-def outcomes(events: list[Event]) -> list[Result]:
-    return [event.outcome.result for event in events if event.outcome is not None]
 
 
 def test_a_worker_for_every_two_cores_and_all_cores_are_shared(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -49,13 +45,10 @@ def test_threads_are_limited_and_given_back() -> None:
     assert torch.get_num_threads() == before
 
 
-def test_events_of_one_process_come_in_order(tasks: Tasks, tiny_folder: Folder) -> None:
+def test_outcomes_of_one_process_come_in_order(tasks: Tasks, tiny_folder: Folder) -> None:
     jobs = group_jobs(list_cells(tiny_suites.suite(tiny_folder("bert"), tasks)))
-    events = list(execute(jobs, Workers(1, 1)))
-    expected = [kind for job in jobs for kind in ("began", *(cell.key for cell in job.cells), "ended")]
-    assert [
-        event.outcome.result.key if event.outcome else "ended" if event.ended else "began" for event in events
-    ] == expected
+    found = [outcome.result.key for outcome in execute(jobs, Workers(1, 1))]
+    assert found == [cell.key for job in jobs for cell in job.cells]
 
 
 @pytest.mark.slow
@@ -82,7 +75,7 @@ def with_bomb(job: Job) -> Job:
 @pytest.mark.slow
 def test_a_worker_that_dies_costs_the_cell_that_it_was_at(tasks: Tasks, tiny_folder: Folder) -> None:
     jobs = group_jobs(list_cells(tiny_suites.suite(tiny_folder("bert"), tasks, seeds=[0, 1])))
-    found = outcomes(list(execute([with_bomb(jobs[0]), *jobs[1:]], Workers(2, 1))))
+    found = [outcome.result for outcome in execute([with_bomb(jobs[0]), *jobs[1:]], Workers(2, 1))]
     assert sorted(result.key for result in found) == sorted(cell.key for job in jobs for cell in job.cells)
     (failure,) = (result for result in found if result.error)
     assert failure.key == jobs[0].cells[0].key
@@ -94,8 +87,8 @@ def test_a_worker_that_dies_costs_the_cell_that_it_was_at(tasks: Tasks, tiny_fol
 @pytest.mark.slow
 def test_workers_end_when_the_run_is_broken_off(tasks: Tasks, tiny_folder: Folder) -> None:
     jobs = group_jobs(list_cells(tiny_suites.suite(tiny_folder("bert"), tasks)))
-    events = execute(jobs, Workers(2, 1))
-    next(events)
+    outcomes = execute(jobs, Workers(2, 1))
+    next(outcomes)
     assert multiprocessing.active_children()
-    events.close()
+    outcomes.close()
     assert not multiprocessing.active_children()

@@ -29,11 +29,10 @@ from trunkline_lab import fitting
 from trunkline_lab.benchmark import jobs, peers
 from trunkline_lab.benchmark import run as run_module
 from trunkline_lab.benchmark.cells import Cell, expand
-from trunkline_lab.benchmark.executors import Event
 from trunkline_lab.benchmark.inputs import draw_cell, load_start, load_task
 from trunkline_lab.benchmark.peers import PeerOutput
 from trunkline_lab.benchmark.results import Result
-from trunkline_lab.benchmark.run import RunOptions, Status, Summary, count_cells, run_suite
+from trunkline_lab.benchmark.run import RunOptions, Summary, count_cells, run_suite, seconds_left
 from trunkline_lab.benchmark.store import ResultStore, read_results
 from trunkline_lab.benchmark.suite import SuiteRecipe
 from trunkline_lab.data.cards import load_card
@@ -261,25 +260,15 @@ def test_peers_run_on_the_same_draws(
     assert all("gave 0 predictions on test" in r.error for r in run(recipe, tmp_path).results)
 
 
-def test_the_status_counts_and_estimates_what_is_left(tasks: Tasks) -> None:
-    recipe = tiny_suites.suite("default", tasks, seeds=[0, 1], methods=["head", "lora"])
-    cells = expand(recipe, lambda source, family: {})
-    now = [0.0]
-    board = run_module._Board(cells, cells, workers=2, clock=lambda: now[0])
-    assert board.status() == Status(16, 0, 0)
-    job = run_module.group_jobs(cells)[0]
-    board.note(Event(job))
-    for cell, seconds in zip(job.cells, (10, 2, 2, 2, 30, 30, 30, 30), strict=True):
-        now[0] += seconds
-        board.note(Event(job, jobs.Outcome(cell.result())))
-    board.note(Event(job, ended=True))
-    status = board.status()
-    assert (status.done, status.left) == (8, 8)
+def test_the_time_that_is_left_is_estimated_by_method(tasks: Tasks) -> None:
+    cells = expand(tiny_suites.suite("default", tasks, seeds=[0, 1], methods=["head", "lora"]), lambda *_: {})
+    assert seconds_left([], cells) == 0
+    job, other = (job.cells for job in run_module.group_jobs(cells))
+    done = [cell.result(seconds=seconds) for cell, seconds in zip(job, (2, 2, 4, 4, 30, 30, 30, 30), strict=True)]
+    broken = other[0].result(seconds=1000.0, error="ValueError: no")
     # The other task is of another family: its cells are taken to last as long as the same method's on the first.
-    assert status.seconds_left == pytest.approx((4 * 4 + 4 * 30) / 2)
-    other = run_module.group_jobs(cells)[1]
-    board.note(Event(other, jobs.failed(other.cells[0], ValueError("no"))))
-    assert (board.status().failed, board.status().left) == (1, 7)
+    assert seconds_left([*done, broken], other) == pytest.approx(4 * 3 + 4 * 30)
+    assert seconds_left(done[4:], other) == pytest.approx(8 * 30)
 
 
 def test_cells_are_counted_by_task_and_method(tasks: Tasks, tiny_folder: Folder, tmp_path: Path) -> None:

@@ -31,8 +31,6 @@ def test_durations(seconds: float, words: str) -> None:
 def test_a_line_a_cell_is_shown() -> None:
     stream = io.StringIO()
     watch = shown.benchmark_progress(Console(file=stream, width=60))
-    watch(Status(3, 0, 0))
-    watch(Status(3, 1, 0, 61.0, result_of(0)))
     watch(Status(3, 1, 0, 61.0, result_of(0)))
     watch(Status(3, 1, 1, 5.0, result_of(1, "DataError: no [such] file")))
     watch(Status(3, 2, 1, 0.0, result_of(2)))

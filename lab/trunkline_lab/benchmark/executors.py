@@ -27,15 +27,6 @@ _PATIENCE_S = 5.0
 
 
 @dataclass(frozen=True)
-class Event:
-    """A job has begun (no outcome), has finished a cell, or has ended (no outcome, `ended`)."""
-
-    job: Job
-    outcome: Outcome | None = None
-    ended: bool = False
-
-
-@dataclass(frozen=True)
 class Workers:
     """How many processes work at once, and with how many threads each.
 
@@ -54,71 +45,53 @@ def workers_for(count: int | None = None, threads: int | None = None) -> Workers
     return Workers(chosen, threads or max(1, cores // chosen))
 
 
-def execute(jobs: Sequence[Job], workers: Workers) -> Generator[Event]:
-    """Runs jobs and yields what happens, in the order in which it happens."""
-    if workers.count == 1:
-        with limited_threads(workers.threads):
-            for job in jobs:
-                yield Event(job)
-                for outcome in run_job(job):
-                    yield Event(job, outcome)
-                yield Event(job, ended=True)
-    else:
+def execute(jobs: Sequence[Job], workers: Workers) -> Generator[Outcome]:
+    """Runs jobs and yields what becomes of their cells as soon as each is finished."""
+    if workers.count > 1:
         yield from _in_processes(jobs, workers)
+        return
+    with limited_threads(workers.threads):
+        for job in jobs:
+            yield from run_job(job)
 
 
 @dataclass
 class _Worker:
+    """A process, the other end of its pipe, and the cells that are left of its job."""
+
     process: Any
     connection: Connection
-    job: Job | None = None
     left: tuple[Cell, ...] = ()
 
-    def give(self, job: Job) -> None:
-        self.job, self.left = job, job.cells
-        self.connection.send(job)
 
-    def finished(self, key: str) -> None:
-        self.left = tuple(cell for cell in self.left if cell.key != key)
-
-
-def _in_processes(jobs: Sequence[Job], workers: Workers) -> Iterator[Event]:
+def _in_processes(jobs: Sequence[Job], workers: Workers) -> Iterator[Outcome]:
     waiting, crew = deque(jobs), list[_Worker]()
     try:
-        while waiting or any(worker.job for worker in crew):
+        while waiting or any(worker.left for worker in crew):
             while waiting and len(crew) < workers.count:
                 crew.append(_start(workers.threads))
             for worker in crew:
-                if worker.job is None and waiting:
-                    worker.give(waiting.popleft())
-                    yield Event(_job_of(worker))
-            busy = {worker.connection: worker for worker in crew if worker.job}
+                if not worker.left and waiting:
+                    job = waiting.popleft()
+                    worker.left = job.cells
+                    worker.connection.send(job)
+            busy = {worker.connection: worker for worker in crew if worker.left}
             for connection in wait(list(busy)):
                 worker = busy[connection]  # type: ignore[index]
-                job = _job_of(worker)
                 try:
-                    message = worker.connection.recv()
+                    outcome = worker.connection.recv()
                 except (EOFError, ConnectionResetError):
                     crew.remove(worker)
                     worker.process.join()
                     # The cell that it was at has failed; those behind it get another worker.
-                    yield Event(job, failed(worker.left[0], _death(worker.process.exitcode)))
-                    yield Event(job, ended=True)
+                    yield failed(worker.left[0], _death(worker.process.exitcode))
                     if worker.left[1:]:
                         waiting.appendleft(Job(worker.left[1:]))
                     continue
-                if message is None:
-                    worker.job = None
-                    yield Event(job, ended=True)
-                else:
-                    worker.finished(message.result.key)
-                    yield Event(job, message)
+                worker.left = tuple(cell for cell in worker.left if cell.key != outcome.result.key)
+                yield outcome
     finally:
         _stop(crew)
-
-
-def _job_of(worker: _Worker) -> Job:
-    return worker.job or Job(())
 
 
 def _start(threads: int) -> _Worker:
@@ -139,7 +112,6 @@ def _serve(connection: Connection, threads: int) -> None:
             while True:
                 for outcome in run_job(connection.recv()):
                     connection.send(outcome)
-                connection.send(None)
     except (EOFError, BrokenPipeError, ConnectionResetError, Interrupted):
         return
 

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import signal
 import threading
-import time
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from trunkline_lab.benchmark.cells import Cell, Identity, expand, group_jobs, select
-from trunkline_lab.benchmark.executors import Event, execute, workers_for
+from trunkline_lab.benchmark.executors import execute, workers_for
 from trunkline_lab.benchmark.inputs import identify_encoder
 from trunkline_lab.benchmark.results import Result
 from trunkline_lab.benchmark.store import ResultStore
@@ -49,20 +48,15 @@ class Status:
         total: Cells of the suite.
         done: Those that are stored, without failures.
         failed: Those that failed in this run.
-        seconds_left: An estimate; none before the first cell is finished.
+        seconds_left: An estimate.
         last: The cell that has just been finished or has failed.
     """
 
     total: int
     done: int
     failed: int
-    seconds_left: float | None = None
-    last: Result | None = None
-
-    @property
-    def left(self) -> int:
-        """Cells that are still to be run."""
-        return self.total - self.done - self.failed
+    seconds_left: float
+    last: Result
 
 
 @dataclass(frozen=True)
@@ -139,7 +133,7 @@ def run_suite(
         folder: Of the results, see `trunkline_lab.benchmark.store`.
         options: Workers, and which cells.
         say: Receives lines about what was found.
-        watch: Receives the status whenever it changes.
+        watch: Receives the status after each cell.
 
     Raises:
         TrunklineError: Another run uses the folder, the disk is full, or the suite has no such task, budget or method.
@@ -157,58 +151,28 @@ def run_suite(
         say(f"{recipe.name}: {len(cells)} cells, {len(results)} done, {len(missing)} to run")
         store.write_suite({"name": recipe.name, "baseline": recipe.baseline, "recipe": recipe.model_dump(mode="json")})
         workers = workers_for(options.workers, options.threads)
-        board = _Board(cells, missing, workers.count)
-        watch(board.status())
-        with closing(execute(group_jobs(missing), workers)) as events:
-            for event in events:
-                if event.outcome is not None:
-                    outcome = event.outcome
-                    store.write(outcome.result, outcome.predictions, outcome.traceback)
-                    results[outcome.result.key] = outcome.result
-                board.note(event)
-                watch(board.status())
+        left, failed = {cell.key: cell for cell in missing}, 0
+        with closing(execute(group_jobs(missing), workers)) as outcomes:
+            for outcome in outcomes:
+                result = outcome.result
+                store.write(result, outcome.predictions, outcome.traceback)
+                results[result.key] = result
+                failed += bool(result.error)
+                del left[result.key]
+                seconds = seconds_left(results.values(), left.values()) / workers.count
+                watch(Status(len(cells), len(cells) - len(left) - failed, failed, seconds, result))
     return Summary(folder, [results[cell.key] for cell in cells if cell.key in results], len(missing), store.damaged)
 
 
-@dataclass
-class _Board:
-    """Counts cells, and estimates the time left from the seconds that cells of the same method took."""
-
-    cells: Sequence[Cell]
-    missing: Sequence[Cell]
-    workers: int
-    failed: int = 0
-    last: Result | None = None
-    since: dict[int, float] = field(default_factory=dict)
-    spent: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
-    left: dict[str, Cell] = field(default_factory=dict)
-    clock: Callable[[], float] = time.monotonic
-
-    def __post_init__(self) -> None:
-        self.left = {cell.key: cell for cell in self.missing}
-
-    def note(self, event: Event) -> None:
-        """Takes down what happened; what cells share, such as features, counts to the first of them."""
-        job, now = id(event.job), self.clock()
-        if event.outcome is not None:
-            result = event.outcome.result
-            cell = self.left.pop(result.key)
-            if not result.error:
-                self.spent[cell.method].append(now - self.since.get(job, now - result.seconds))
-            self.failed += bool(result.error)
-            self.last = result
-        self.since[job] = now
-
-    def status(self) -> Status:
-        done = len(self.cells) - len(self.left) - self.failed
-        return Status(len(self.cells), done, self.failed, self._seconds_left(), self.last)
-
-    def _seconds_left(self) -> float | None:
-        if not self.spent:
-            return None
-        means = {method: sum(values) / len(values) for method, values in self.spent.items()}
-        other = sum(means.values()) / len(means)
-        return sum(means.get(cell.method, other) for cell in self.left.values()) / self.workers
+def seconds_left(results: Iterable[Result], left: Iterable[Cell]) -> float:
+    """What the cells that are left will take one after the other, by those of the same method that are finished."""
+    spent: dict[str, list[float]] = defaultdict(list)
+    for result in results:
+        if not result.error:
+            spent[result.method].append(result.seconds)
+    means = {method: sum(values) / len(values) for method, values in spent.items()}
+    other = sum(means.values()) / len(means) if means else 0.0
+    return sum(means.get(cell.method, other) for cell in left)
 
 
 @contextmanager

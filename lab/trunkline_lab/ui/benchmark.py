@@ -26,14 +26,12 @@ def benchmark_progress(screen: Console = notes) -> Callable[[Status], None]:
     Args:
         screen: Where to; stderr by default, so that results can be piped.
     """
-    seen: list[str] = []
 
     def watch(status: Status) -> None:
-        last = status.last
-        if last is not None and seen[-1:] != [last.key]:
-            seen[:] = [last.key]
-            style = "red" if last.error else None
-            screen.print(_counted(status, last), highlight=False, soft_wrap=True, style=style)
+        seen = status.done + status.failed
+        left = f", {duration(status.seconds_left)} left" if seen < status.total else ""
+        line = Text(f"[{seen} of {status.total}{left}] {_line(status.last)}")
+        screen.print(line, highlight=False, soft_wrap=True, style="red" if status.last.error else None)
 
     return watch
 
@@ -93,11 +91,6 @@ def print_cells(rows: Sequence[Mapping[str, Any]]) -> None:
     sums = {key: sum(row[key] for row in rows) for key in ("cells", "done", "failed")}
     table.add_row("all", "", str(sums["cells"]), str(sums["done"]), str(sums["failed"] or ""))
     console.print(table)
-
-
-def _counted(status: Status, last: Result) -> Text:
-    left = "" if status.seconds_left is None or not status.left else f", {duration(status.seconds_left)} left"
-    return Text(f"[{status.done + status.failed} of {status.total}{left}] {_line(last)}")
 
 
 def _line(result: Result) -> str:
