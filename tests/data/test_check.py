@@ -6,35 +6,21 @@ import io
 import json
 import re
 from pathlib import Path
-from typing import Any
 
 import pytest
 from rich.console import Console
 from typer.testing import CliRunner
 
+from leaky_splits import findings, write_splits
 from trunkline.cli import app
 from trunkline.data.checks import check, exit_code
 from trunkline.errors import DataError, TrunklineError
 from trunkline.ui import print_checks
 
-LINES = [f"{word} boats sail on the wide lake near our town today" for word in ("one", "two", "six", "nine", "ten")]
-OTHER = "where can I buy a ticket for the evening train to the coast"
-
-
-def rows(*lines: str) -> str:
-    return "text,label\n" + "".join(f"{line},{'ab'[i % 2]}\n" for i, line in enumerate(lines))
-
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    (tmp_path / "train.csv").write_text(rows(*LINES))
-    (tmp_path / "test.csv").write_text(rows(OTHER, LINES[0].upper()))
-    (tmp_path / "clean.csv").write_text(rows(OTHER, "is there a boat to the island on sunday"))
-    return tmp_path
-
-
-def findings(report: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    return {item["check"]: item for item in report["findings"]}
+    return write_splits(tmp_path)
 
 
 def test_a_leak_is_exit_code_1(folder: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 
 import pytest
 
@@ -21,7 +22,7 @@ def ner(text: str) -> NerExample:
 
 @pytest.fixture
 def index() -> OverlapIndex:
-    return OverlapIndex.build([("ferries@test", HELD_OUT), ("orders@dev", SHORT), ("orders@dev", "yes please")])
+    return OverlapIndex([("ferries@test", HELD_OUT), ("orders@dev", SHORT), ("orders@dev", "yes please")])
 
 
 def test_removes_what_touches(index: OverlapIndex) -> None:
@@ -52,7 +53,7 @@ def test_removes_what_touches(index: OverlapIndex) -> None:
     ]
     near = next(sample for sample in report.samples if sample["kind"] == "near")
     assert near["text"] == NEAR and near["held_out"] == HELD_OUT and 0.8 <= near["similarity"] < 1
-    assert json.loads(json.dumps(report.as_dict())) == report.as_dict()
+    assert json.loads(json.dumps(asdict(report))) == asdict(report)
 
 
 def test_short_texts_are_an_option(index: OverlapIndex) -> None:
@@ -71,6 +72,6 @@ def test_reads_any_iterable(index: OverlapIndex) -> None:
 
 def test_nothing_to_remove(index: OverlapIndex) -> None:
     kept, report = decontaminate([], index)
-    assert kept == [] and report.as_dict()["removed"] == 0
+    assert kept == [] and report.removed == 0
     kept, report = decontaminate([PlainExample("something else entirely here")], index)
     assert kept == [0] and report.by_kind == {} and report.samples == []

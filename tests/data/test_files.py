@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from trunkline.data import files
-from trunkline.data.files import decode_text, read_bytes, read_lines
+from trunkline.data import load
+from trunkline.data.load import read_lines
+from trunkline.data.records import decode_text, read_bytes
 from trunkline.errors import DataError
 
 TEXT = "eins\nzwei\u2028drei\n\nüber\n"
@@ -95,7 +96,7 @@ def test_bombs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(DataError, match="more than 1000 bytes"):
         read_bytes(packed, limit=1000)
     assert len(list(read_lines(packed, limit=len(bomb)))) == 10_000
-    monkeypatch.setattr(files, "LINE_LIMIT", 5)
+    monkeypatch.setattr(load, "LINE_LIMIT", 5)
     with pytest.raises(DataError, match="a line of more than 5 bytes"):
         list(read_lines(packed))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import asdict
 
 import pytest
 
@@ -162,4 +163,4 @@ def test_samples_are_short_and_printable() -> None:
 
 def test_the_report_is_plain_data() -> None:
     report = check(texts(LONG, LONG, "!!"), test=texts(LONG))
-    assert json.loads(json.dumps(report.as_dict()))["name"] == "made_up"
+    assert json.loads(json.dumps(asdict(report)))["name"] == "made_up"

@@ -9,7 +9,9 @@ from typing import Any
 
 import pytest
 
-from trunkline.data.load import hub_records, load_examples, load_texts
+from trunkline.data.load import load_examples
+from trunkline.data.records import hub_records
+from trunkline.data.stream import load_texts
 from trunkline.errors import DataError, TrunklineError
 from trunkline.text.examples import NerExample, Span, TextExample
 

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from trunkline.data.load import load_examples, load_texts, read_examples, stream_examples, stream_source
+from trunkline.data.load import load_examples, read_examples
+from trunkline.data.stream import load_texts, stream_examples
 from trunkline.errors import DataError, TrunklineError
 from trunkline.text.examples import Example, NerExample, PairExample, PlainExample, QaExample, Span, TextExample
 
@@ -342,13 +343,13 @@ def test_folders_of_plain_text(tmp_path: Path) -> None:
 def test_sources_of_pre_finetuning(tmp_path: Path) -> None:
     both = {"text": "Ann runs", "entities": [[0, 3, "a"], [0, 8, "b"]]}
     path = write(tmp_path, "a.jsonl", lines(both, {"tokens": ["Ann", "runs"], "tags": ["B-per", "O"]}))
-    first, second = stream_source(path, "ner")
+    first, second = stream_examples(path, "ner")
     assert first.spans == (Span(0, 3, "a"), Span(0, 8, "b"))  # type: ignore[union-attr]
     assert second == NER
     with pytest.raises(DataError, match="overlap"):
         load_examples(write(tmp_path, "b.jsonl", lines(both)))
-    assert list(stream_source(write(tmp_path, "c.jsonl", lines(QUESTION)), "qa")) == [QA]
+    assert list(stream_examples(write(tmp_path, "c.jsonl", lines(QUESTION)), "qa")) == [QA]
     pairs = write(tmp_path, "d.jsonl", lines({"left": "Ann", "right": "runs"}))
-    assert list(stream_source(pairs, "classification")) == [PAIR]
+    assert list(stream_examples(pairs, "pairs")) == [PAIR]
     with pytest.raises(DataError, match=r"d\.jsonl:1: no key 'entities'"):
-        list(stream_source(pairs, "ner"))
+        list(stream_examples(pairs, "ner"))

@@ -67,7 +67,7 @@ def test_match_key_joins_words_but_not_numbers() -> None:
 
 
 def test_copies_and_rewritings() -> None:
-    index = OverlapIndex.build([("a@test", f"{SENTENCE.capitalize()}."), ("b@dev", "Top-up, please")])
+    index = OverlapIndex([("a@test", f"{SENTENCE.capitalize()}."), ("b@dev", "Top-up, please")])
     exact, case, joined = find(index, [f" {SENTENCE.capitalize()}.\n", f"{SENTENCE.upper()} !", "topup please"])
     assert exact and (exact.owner, exact.kind, exact.similarity) == ("a@test", "exact", 1.0)
     assert case and (case.kind, case.text) == ("normalised", f"{SENTENCE.capitalize()}.")
@@ -77,7 +77,7 @@ def test_copies_and_rewritings() -> None:
 def test_one_word_in_twenty_is_near_and_others_are_not() -> None:
     changed = SENTENCE.split()
     changed[9] = "purple"
-    index = OverlapIndex.build([("a", SENTENCE)])
+    index = OverlapIndex([("a", SENTENCE)])
     near, unrelated, half = find(index, [" ".join(changed), " ".join(WORDS[12:]), " ".join([*WORDS[:10], *WORDS[22:]])])
     assert near is not None and near.kind == "near" and 0.8 <= near.similarity < 1
     assert near.similarity == jaccard(shingles(" ".join(changed)), shingles(SENTENCE))
@@ -85,7 +85,7 @@ def test_one_word_in_twenty_is_near_and_others_are_not() -> None:
 
 
 def test_short_texts_match_only_as_they_are() -> None:
-    index = OverlapIndex.build([("a", "show me flights now"), ("a", "yes please"), ("a", "!?")], min_words=5)
+    index = OverlapIndex([("a", "show me flights now"), ("a", "yes please"), ("a", "!?")], min_words=5)
     assert find(index, ["show me flight now", "yes please!"])[0] is None
     assert [match and match.kind for match in find(index, ["yes please!", "!?", "??"])] == ["normalised", "exact", None]
     assert find(index, ["yes please", "!?", "show me flights now"], min_exact_words=3)[:2] == [None, None]
@@ -93,7 +93,7 @@ def test_short_texts_match_only_as_they_are() -> None:
 
 
 def test_near_can_be_left_out_and_the_first_owner_counts() -> None:
-    index = OverlapIndex.build([("first", SENTENCE), ("second", SENTENCE.upper()), ("second", "other text")])
+    index = OverlapIndex([("first", SENTENCE), ("second", SENTENCE.upper()), ("second", "other text")])
     assert find(index, [f"{SENTENCE} indeed"], near=False) == [None]
     match = find(index, [SENTENCE.upper()])[0]
     assert match is not None and (match.owner, match.kind) == ("first", "exact")
@@ -102,7 +102,7 @@ def test_near_can_be_left_out_and_the_first_owner_counts() -> None:
 
 def test_the_best_of_several_is_reported() -> None:
     words = SENTENCE.split()
-    index = OverlapIndex.build([("far", " ".join([*words[:-1], "purple"])), ("close", f"{SENTENCE} a")])
+    index = OverlapIndex([("far", " ".join([*words[:-1], "purple"])), ("close", f"{SENTENCE} a")])
     match = find(index, [SENTENCE])[0]
     assert match is not None and match.owner == "close"
 
@@ -127,7 +127,7 @@ def test_candidates_equal_brute_force(threshold: float, seed: int) -> None:
         queries.add(" ".join(words))
     asked = sorted(queries - set(texts))
     truth = brute_force(texts, asked, threshold)
-    index = OverlapIndex.build((("a", text) for text in texts), threshold)
+    index = OverlapIndex((("a", text) for text in texts), threshold)
     found = {q: m for q, m in zip(asked, find(index, asked), strict=True) if m is not None and m.kind == "near"}
     assert len(truth) >= 15
     assert {query: match.similarity for query, match in found.items()} == truth
@@ -136,4 +136,4 @@ def test_candidates_equal_brute_force(threshold: float, seed: int) -> None:
 def test_a_threshold_out_of_range_is_refused() -> None:
     for threshold in (0.0, 1.5):
         with pytest.raises(TrunklineError, match="Expected a number above 0, up to 1"):
-            OverlapIndex(threshold)
+            OverlapIndex(threshold=threshold)

@@ -13,19 +13,14 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from leaky_splits import findings, write_splits
+from trunkline.data.checks import exit_code
 from trunkline.data.overlap import OverlapIndex
 from trunkline.errors import DataError, TrunklineError
 from trunkline.ui import print_checks
 from trunkline_lab.data import checks
 from trunkline_lab.data.cards import load_card
-from trunkline_lab.data.checks import check_data, collect_repairs, exit_code, held_out_texts
-
-LINES = [f"{word} boats sail on the wide lake near our town today" for word in ("one", "two", "six", "nine", "ten")]
-OTHER = "where can I buy a ticket for the evening train to the coast"
-
-
-def rows(*lines: str) -> str:
-    return "text,label\n" + "".join(f"{line},{'ab'[i % 2]}\n" for i, line in enumerate(lines))
+from trunkline_lab.data.checks import check_data, collect_repairs, held_out_texts
 
 
 def write_card(folder: Path, name: str = "mine", **changes: Any) -> str:
@@ -41,14 +36,7 @@ def write_card(folder: Path, name: str = "mine", **changes: Any) -> str:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    (tmp_path / "train.csv").write_text(rows(*LINES))
-    (tmp_path / "test.csv").write_text(rows(OTHER, LINES[0].upper()))
-    (tmp_path / "clean.csv").write_text(rows(OTHER, "is there a boat to the island on sunday"))
-    return tmp_path
-
-
-def findings(report: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    return {item["check"]: item for item in report["findings"]}
+    return write_splits(tmp_path)
 
 
 def test_a_leak_is_exit_code_1_unless_the_card_waives_it(folder: Path) -> None:
@@ -61,9 +49,6 @@ def test_a_leak_is_exit_code_1_unless_the_card_waives_it(folder: Path) -> None:
     waived = check_data([write_card(folder, waive={"test_in_train": "published like this"})])
     assert exit_code(waived) == 0
     assert findings(waived[0])["test_in_train"]["waived"] == "published like this"
-    clean = check_data([write_card(folder, files={"train": "./train.csv", "test": "./clean.csv"})])
-    assert exit_code(clean) == 0 and "test_in_train" not in findings(clean[0])
-    assert exit_code([*clean, *reports]) == 1
 
 
 def test_counts_are_those_of_the_card_and_of_the_published_files(folder: Path) -> None:

@@ -22,7 +22,8 @@ from pathlib import Path
 from typing import Any
 
 from trunkline.atomic import write_atomic
-from trunkline.data.files import read_bytes, read_lines
+from trunkline.data.load import read_lines
+from trunkline.data.records import read_bytes
 from trunkline.errors import DataError, TrunklineError
 from trunkline_lab.benchmark.cells import Cell, Place, place_of, select
 from trunkline_lab.benchmark.results import Result

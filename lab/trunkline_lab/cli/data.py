@@ -86,10 +86,10 @@ def check_data(
 
     Example: trunkline-lab data check banking77 wnut17
     """
+    from trunkline.data.checks import exit_code
     from trunkline.training import write_rows
     from trunkline.ui import print_checks, say
     from trunkline_lab.data.checks import check_data as run
-    from trunkline_lab.data.checks import exit_code
 
     reports = run(names or [], all_cards=all_cards, sources=sources, say=say)
     for finding in (item for report in reports for item in report["findings"]):

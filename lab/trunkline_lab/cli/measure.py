@@ -182,7 +182,7 @@ def litert(
 
     Example: trunkline-lab litert support-bot --out phone
     """
-    from trunkline.data.load import load_texts
+    from trunkline.data.stream import load_texts
     from trunkline.export.bundle import ExportOptions
     from trunkline_lab.litert.record import litert_record
 

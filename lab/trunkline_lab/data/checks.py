@@ -6,7 +6,7 @@ import logging
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -54,12 +54,6 @@ def check_data(
         say(f"{card.name} ({number} of {len(cards)})")
         reports.append(_check_card(card, card.name not in names and all_cards, index))
     return reports
-
-
-def exit_code(reports: Sequence[Mapping[str, Any]]) -> int:
-    """1 if any report has a leak or an error that is not waived, else 0."""
-    findings = [finding for report in reports for finding in report["findings"]]
-    return int(any(item["severity"] in ("leak", "error") and item["waived"] is None for item in findings))
 
 
 @contextmanager
@@ -205,7 +199,7 @@ def _plain(report: Report, facts: Mapping[str, Any]) -> dict[str, Any]:
     """A report as plain data, with what is known of the data set beside it (`facts`, see `check_files`)."""
     counts = {split: {"loaded": n, "expected": facts["expected"].get(split)} for split, n in report.counts.items()}
     rest = {key: value for key, value in facts.items() if key != "expected"}
-    return {"name": report.name, **rest, "counts": counts, "findings": report.as_dict()["findings"]}
+    return {"name": report.name, **rest, "counts": counts, "findings": [asdict(item) for item in report.findings]}
 
 
 def _transitions(repairs: Mapping[str, tuple[int, str]], splits: Mapping[str, Sequence[Example]]) -> list[Finding]:

@@ -74,7 +74,7 @@ def measure(count: int, seed: int, threshold: float) -> dict[str, object]:
     for place, original in originals.items():
         asked[place] = edit(indexed[original], words, rng)
     began, used = time.perf_counter(), time.process_time()
-    index = OverlapIndex.build((("indexed", text) for text in indexed), threshold)
+    index = OverlapIndex((("indexed", text) for text in indexed), threshold)
     built = time.perf_counter()
     matches = [index.find(text) for text in asked]
     found, used = time.perf_counter(), time.process_time() - used

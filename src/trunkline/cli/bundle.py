@@ -207,7 +207,7 @@ def export(
 
     Example: trunkline export support-bot --weights int8 --dev intents=dev.csv --out deployed
     """
-    from trunkline.data.load import load_texts
+    from trunkline.data.stream import load_texts
     from trunkline.ui import say
 
     with needs("train", "export"):

@@ -180,7 +180,7 @@ def _rows(
     texts: list[str], file: Path | None, text_column: str | None, delimiter: str | None
 ) -> Iterator[tuple[str, dict[str, Any]]]:
     """Texts with the other keys of their records: arguments, the records of a file, or lines of stdin."""
-    from trunkline.data.load import load_texts
+    from trunkline.data.stream import load_texts
 
     if texts and file:
         raise TrunklineError("texts were given as arguments and by --file", expected="one of both")

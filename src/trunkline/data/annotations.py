@@ -1,31 +1,174 @@
-"""Which columns or keys hold what, by name and by content; and records of annotation tools in one flat form."""
+"""Examples of the records of JSON, annotation tools and the hub: which keys hold what is found by content."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from trunkline.data.files import data_error
-from trunkline.data.records import Record, Records, list_names, shorten
-from trunkline.text.examples import join_tokens
-
-TEXT_NAMES = ("text", "sentence", "utterance", "message", "query", "comment", "review", "tweet", "body", "content")
-LABEL_NAMES = (
-    "label_text", "label_name", "label", "labels", "intent", "category", "class", "sentiment", "topic", "target",
-)  # fmt: skip
-REJECTED = "rejected by the annotator"
+from trunkline.data import values
+from trunkline.data.load import ACCEPTED, choose_text, find_name, join_texts, labelled, refuse_second_text
+from trunkline.data.records import open_records
+from trunkline.data.spans import Row, build_example, check_borders, parse_entities
+from trunkline.data.values import Loaded, Record, Records, data_error, get_key, require_some, require_text, shorten
+from trunkline.errors import DataError
+from trunkline.text.examples import QaExample, join_tokens
 
 _ENTITY_NAMES = ("entities", "spans", "label", "labels", "annotations")
-_SECOND = (
-    "text", "sentence", "question", "premise", "hypothesis", "context", "passage", "title", "subject", "reply",
-    "response", "headline", "description", "paragraph", "document", "summary",
-)  # fmt: skip
-_WORDY = 3
-"""Mean words of a column's values from which it is taken for a text."""
+_REJECTED = "rejected by the annotator"
 
 
-def flatten(record: Record, path: str | Path, line: int) -> tuple[str, Record | str]:
+def read_other(
+    spec: str | Path, form: str, family: str | None, text_column: str | None, label_column: str | None
+) -> Loaded:
+    """Examples of a source that is no table; arguments and errors of `read_examples`, `form` as `find_form` says."""
+    if form == "text" or (form == "conll" and family not in (None, "ner")):
+        given = "no form of labelled data that is known" if form == "text" else "tokens with tags, one a line"
+        raise data_error(spec, None, given, f"data for {family}: {ACCEPTED}" if family else ACCEPTED)
+    if form == "conll":
+        from trunkline.data.conll import decode_sentences, read_conll
+
+        found, scheme = decode_sentences(list(read_conll(spec)), spec)
+        return Loaded("ner", list(require_some(found, spec, what="sentence")), f"CoNLL with {scheme}")
+    kind, records = open_records(spec, form)
+    try:
+        loaded = read_records(records, spec, family, text_column, label_column)
+    except DataError as error:
+        error.given += f" (the file was taken for {kind})"
+        raise
+    return Loaded(loaded.family, loaded.examples, f"{kind}, {loaded.kind}", loaded.notes)
+
+
+def read_records(
+    records: Records, path: str | Path, family: str | None, text_column: str | None, label_column: str | None
+) -> Loaded:
+    """Records as examples of a family; of the one that the keys say where it is None.
+
+    Raises:
+        DataError: Records that fit no family or two, a second text, several labels, or values that are no text.
+    """
+    tools: dict[str, None] = {}
+    rows: list[tuple[int, Record]] = []
+    left_out: Counter[str] = Counter()
+    for line, record in records:
+        tool, found = _flatten(record, path, line)
+        tools[tool] = None
+        if isinstance(found, str):
+            left_out[found] += 1
+        else:
+            rows.append((line, found))
+    if not rows:
+        reasons = "; ".join(f"{count} {reason}" for reason, count in left_out.items())
+        raise data_error(path, None, f"there is no example{f' ({reasons})' if reasons else ''}", "some examples")
+    tool = " and ".join(filter(None, tools))
+    what, key = _find_family(rows, path, family, label_column)
+    if what == "questions":
+        loaded = Loaded("qa", list(read_questions(rows, path)), "questions about contexts")
+    elif what == "tokens":
+        loaded = read_tokens(rows, key, path)
+    else:
+        columns = choose_text(rows[0][1], key, text_column, path, rows[0][0])
+        if text_column is None and not tool:
+            refuse_second_text(rows, (*columns, key), path)
+        own = (rows, columns, key, path)
+        loaded = _entities(*own) if what == "entities" else _labels(*own, tool)
+    kind = f"{loaded.kind} of {tool}" if tool else loaded.kind
+    notes = [*loaded.notes, *(f"left out: {count} {reason}" for reason, count in left_out.items())]
+    return Loaded(loaded.family, loaded.examples, kind, notes)
+
+
+def _find_family(
+    records: Sequence[tuple[int, Record]], path: str | Path, family: str | None, label_column: str | None
+) -> tuple[str, str]:
+    """What records have, `questions`, `tokens`, `entities` or `labels`, and the key of the last three."""
+    line, first = records[0]
+    names = list(dict.fromkeys(name for _, record in records for name in record))
+    entities = "" if label_column else _entity_name([record for _, record in records])
+    label = label_column or find_name([name for name in names if name != entities], values.LABEL_NAMES)
+    some = any(record.get(entities) for _, record in records)
+    tags = next((name for name in ("tags", "ner_tags", "labels") if isinstance(first.get(name), list)), "")
+    question = "paragraphs" in first or {"question", "context", "answers"} <= first.keys()
+    if family in (None, "qa") and question:
+        return "questions", ""
+    if family in (None, "ner") and tags and isinstance(first.get("tokens"), list) and not label_column:
+        return "tokens", tags
+    if family is None and entities and label and some:
+        given = f"the records have entities ({entities!r}) and labels ({label!r})"
+        raise data_error(path, line, given, "one of both", "Choose with --family ner or --family classification")
+    if entities and (family == "ner" or (family is None and (some or not label))):
+        return "entities", entities
+    if not label or family not in (None, "classification"):
+        raise values.other_columns(names, family, path, line)
+    if label not in names:
+        raise values.no_column(names, label, "--label-column", path, line)
+    return "labels", label
+
+
+def _entity_name(records: Sequence[Record]) -> str:
+    """The key under which records have entities; empty if under none."""
+    for name in _ENTITY_NAMES:
+        lists = [record[name] for record in records if isinstance(record.get(name), list)]
+        if any(isinstance(item, dict | list) for values in lists for item in values):
+            return name
+    return next((name for name in ("entities", "spans") if any(isinstance(r.get(name), list) for r in records)), "")
+
+
+def read_tokens(records: Sequence[tuple[int, Record]], key: str, path: str | Path) -> Loaded:
+    """Records with `tokens` and, under a key, as many tags."""
+    from trunkline.data.conll import Sentence, decode_sentences
+
+    sentences = []
+    for line, record in records:
+        tokens, tags = (get_key(record, name, path, line) for name in ("tokens", key))
+        if not isinstance(tokens, list) or not isinstance(tags, list) or len(tokens) != len(tags) or not tokens:
+            raise data_error(path, line, "tokens and tags are not two lists of one length", "a tag a token")
+        words = tuple(require_text(token, "token", path, line) for token in tokens)
+        sentences.append(Sentence(words, tuple(require_text(tag, "tag", path, line) for tag in tags), (line,)))
+    examples, scheme = decode_sentences(sentences, path)
+    return Loaded("ner", list(examples), f"tokens and {scheme}")
+
+
+def _entities(records: Sequence[tuple[int, Record]], columns: Sequence[str], key: str, path: str | Path) -> Loaded:
+    if len(columns) > 1:
+        raise data_error(path, None, "several columns of texts", "one, because offsets count in it")
+    rows = []
+    for line, record in records:
+        found = record.get(key) or []
+        if not isinstance(found, list):
+            raise data_error(path, line, f"{key} is {shorten(found)}", "a list of entities")
+        rows.append(Row(line, join_texts(record, columns, path, line), parse_entities(found, path, line)))
+    notes = list(filter(None, [check_borders(rows, path)]))
+    if without := sum(key not in record for _, record in records):
+        notes.append(f"{without} records without the key {key!r} were taken to have no entity")
+    return Loaded("ner", [build_example(row, path) for row in rows], "texts with entities", notes)
+
+
+def _labels(
+    records: Sequence[tuple[int, Record]], columns: Sequence[str], key: str, path: str | Path, tool: str
+) -> Loaded:
+    """Texts with labels; where a tool asked about one label alone, what was rejected has the label `not` that one."""
+    rows: list[tuple[int, Record]] = []
+    for line, record in records:
+        value = get_key(record, key, path, line)
+        if isinstance(value, list) and len(value) != 1:
+            given = f"the text has {f'{len(value)} labels, {shorten(value)}' if value else 'no label'}"
+            raise data_error(path, line, given, "one label a text; several are not supported yet")
+        rows.append((line, {**record, key: value[0] if isinstance(value, list) else value}))
+    notes = []
+    rejected = [record for _, record in rows if tool and record.get("answer") == "reject"]
+    label = str(rows[0][1][key])
+    if rejected and all(str(record[key]) == label for _, record in rows):
+        notes.append(f"{len(rejected)} texts for which {label!r} was rejected have the label 'not {label}'")
+        for record in rejected:
+            record[key] = f"not {label}"
+    elif rejected:
+        notes.append(f"left out: {len(rejected)} {_REJECTED}")
+        rows = [row for row in rows if row[1].get("answer") != "reject"]
+    return Loaded("classification", labelled(rows, columns, key, path), "texts with a label", notes)
+
+
+def _flatten(record: Record, path: str | Path, line: int) -> tuple[str, Record | str]:
     """The tool that a record was taken for (empty for none), and the record in a flat form.
 
     It has `text` and `entities` or `label`, as the tool has them (`answer` of Prodigy is kept), or is the reason why it
@@ -36,8 +179,7 @@ def flatten(record: Record, path: str | Path, line: int) -> tuple[str, Record | 
             try:
                 return tool, convert(record)
             except (TypeError, KeyError, IndexError, AttributeError, ValueError):
-                given = f"the record is {shorten(record)}"
-                raise data_error(path, line, given, f"the form of {tool}") from None
+                raise data_error(path, line, f"the record is {shorten(record)}", f"the form of {tool}") from None
     return "", record
 
 
@@ -52,16 +194,16 @@ def _label_studio(record: Record) -> Record | str:
     if not done:
         return "without annotation"
     strings = [key for key, value in record["data"].items() if isinstance(value, str)]
-    values = [item["value"] for item in done[0]]
-    choices = [choice for value in values for choice in value.get("choices", ())]
-    found: Record = {"label": choices} if choices else {"entities": [value for value in values if "labels" in value]}
-    return {"text": record["data"][find_name(strings, TEXT_NAMES) or strings[0]], **found}
+    marks = [item["value"] for item in done[0]]
+    choices = [choice for value in marks for choice in value.get("choices", ())]
+    found: Record = {"label": choices} if choices else {"entities": [value for value in marks if "labels" in value]}
+    return {"text": record["data"][find_name(strings, values.TEXT_NAMES) or strings[0]], **found}
 
 
 def _prodigy(record: Record) -> Record | str:
     answer = record["answer"]
     if answer == "ignore" or (answer == "reject" and not isinstance(record.get("label"), str)):
-        return REJECTED if answer == "reject" else "ignored by the annotator"
+        return _REJECTED if answer == "reject" else "ignored by the annotator"
     kept: Record = {key: record[key] for key in ("text", "label", "spans", "answer") if key in record}
     return {**kept, "label": record.get("accept", [])} if "options" in record else kept
 
@@ -78,60 +220,46 @@ _TOOLS: tuple[tuple[str, set[str], Callable[[Record], Record | str]], ...] = (
 )
 
 
-def find_name(names: Sequence[str], wanted: Sequence[str]) -> str:
-    """The first of the wanted names that is there, whatever its case; empty if none is."""
-    by_lower = {name.strip().lower(): name for name in reversed(names)}
-    return next((by_lower[name] for name in wanted if name in by_lower), "")
+def read_questions(records: Records, path: str | Path) -> Iterator[QaExample]:
+    """Yields the questions of records in their order; `plausible_answers` of unanswerable ones are not read.
+
+    `answers` are objects with `text` and `answer_start`, or two lists under these keys, none where there is no answer.
+    One that does not stand where it should raises a DataError with the line and the question's id.
+    """
+    for line, record in records:
+        if "paragraphs" not in record:
+            yield _question(record, record.get("context"), path, line)
+            continue
+        for paragraph in _objects(record["paragraphs"], "paragraphs", path, line):
+            for item in _objects(paragraph.get("qas"), "qas", path, line):
+                yield _question(item, paragraph.get("context"), path, line)
 
 
-def choose_text(names: Sequence[str], asked: str | None, path: str | Path, line: int | None) -> tuple[str, ...]:
-    """The columns or keys of the text: the one that was asked for, several joined by `+`, or one of `TEXT_NAMES`."""
-    if asked is not None:
-        parts = (asked,) if asked in names else asked.split("+")
-        return tuple(require_name(names, part, "--text-column", path, line) for part in parts)
-    found = find_name(names, TEXT_NAMES)
-    if not found:
-        todo = "Name the column of the texts with --text-column; by number, from 0, in a table without a header"
-        given = f"no column of texts; there are {list_names(names)}"
-        raise data_error(path, line, given, f"one of {', '.join(TEXT_NAMES)}", todo)
-    return (found,)
+def _objects(value: Any, key: str, path: str | Path, line: int) -> list[Record]:
+    if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
+        raise data_error(path, line, f"{key} is {shorten(value)}", "a list of objects, as in SQuAD")
+    return value
 
 
-def require_name(names: Sequence[str], asked: str, option: str, path: str | Path, line: int | None) -> str:
-    """The name that was asked for, or a DataError if it is not there."""
-    if asked not in names:
-        given = f"no column {asked!r}; there are {list_names(names)}"
-        raise data_error(path, line, given, "a column that is there", f"Name another one with {option}")
-    return asked
-
-
-def entity_name(records: Sequence[Record]) -> str:
-    """The key under which records have entities; empty if under none."""
-    for name in _ENTITY_NAMES:
-        lists = [record[name] for record in records if isinstance(record.get(name), list)]
-        if any(isinstance(item, dict | list) for values in lists for item in values):
-            return name
-    return next((name for name in ("entities", "spans") if any(isinstance(r.get(name), list) for r in records)), "")
-
-
-def refuse_second_text(records: Records, used: Sequence[str], path: str | Path) -> None:
-    """Raises for a column besides those in use that has texts, by its name or by its values: it would be dropped."""
-    rows = [record for _, record in records]
-    for name in dict.fromkeys(name for record in rows for name in record if name not in used):
-        values = [value for record in rows if isinstance(value := record.get(name), str) and value.strip()]
-        lower = name.strip().lower()
-        named = lower in _SECOND or lower.rstrip("_-0123456789ab ") in _SECOND
-        words = sum(sum(map(str.isalpha, word)) > 1 for value in values for word in value.split())
-        if values and (named or (words >= _WORDY * len(values) and 2 * len(set(values)) > len(rows) > 1)):
-            given = f"the column {name!r} has texts, too, such as {shorten(values[0])}"
-            todo = f"Name one with --text-column {used[0]}, or join them with --text-column {f'{used[0]}+{name}'!r}"
-            raise data_error(path, None, given, "one column of texts", todo)
-
-
-def one_label(value: Any, path: str | Path, line: int) -> Any:
-    """The label of a text, out of a list where it is one; a DataError for a list of several or none."""
-    if isinstance(value, list) and len(value) != 1:
-        several = f"{len(value)} labels, {shorten(value)}"
-        expected = "one label a text; several are not supported yet"
-        raise data_error(path, line, f"the text has {several if value else 'no label'}", expected)
-    return value[0] if isinstance(value, list) else value
+def _question(item: Record, context: Any, path: str | Path, line: int) -> QaExample:
+    where = f"question {shorten(item['id'])}: " if item.get("id") is not None else ""
+    question, answers, spans = item.get("question"), get_key(item, "answers", path, line), []
+    for what, text in (("context", context), ("question", question)):
+        if not isinstance(text, str) or not text.strip():
+            raise data_error(path, line, f"{where}the {what} is {shorten(text)}", f"a {what} as a string")
+    try:
+        if isinstance(answers, dict):
+            pairs = list(zip(answers["text"], answers["answer_start"], strict=True))
+        else:
+            pairs = [(one["text"], one["answer_start"]) for one in answers]
+    except (KeyError, TypeError, ValueError):
+        expected = "a list of objects with text and answer_start, or an object of two lists"
+        raise data_error(path, line, f"{where}the answers are {shorten(answers)}", expected) from None
+    for text, start in pairs:
+        whole = isinstance(text, str) and text.strip() and isinstance(start, int) and not isinstance(start, bool)
+        if not whole or start < 0 or context[start : start + len(text)] != text:
+            given = f"{where}the answer {shorten(text)} does not stand at {shorten(start)} of the context"
+            todo = "Check that it does not count bytes or UTF-16 units"
+            raise data_error(path, line, given, "answer_start as an offset in characters, from 0", todo)
+        spans.append((start + len(text) - len(text.lstrip()), start + len(text.rstrip())))
+    return QaExample(" ".join(str(question).split()), context, tuple(dict.fromkeys(spans)))

@@ -9,10 +9,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from trunkline.data.labelled import Loaded
 from trunkline.data.load import read_examples
-from trunkline.data.overlap import CONTROL, Match, OverlapIndex, example_texts, normalise, show_text, text_key
-from trunkline.data.records import list_names
+from trunkline.data.overlap import CONTROL, OverlapIndex, example_texts, normalise, show_text, text_key
+from trunkline.data.values import Loaded, list_names
 from trunkline.errors import TrunklineError
 from trunkline.text.examples import Example, NerExample, TextExample
 
@@ -63,10 +62,6 @@ class Report:
     counts: Mapping[str, int]
     findings: tuple[Finding, ...]
 
-    def as_dict(self) -> dict[str, Any]:
-        """Plain data, ready for JSON."""
-        return asdict(self)
-
 
 def check(
     train: str | Path | None = None,
@@ -94,7 +89,7 @@ def check(
     notes = [Finding("reading", "warning", s, 1, None, note) for s, part in loaded.items() for note in part.notes]
     name = Path(str(next(iter(given.values())))).name
     report = check_splits(name, {split: part.examples for split, part in loaded.items()}, extra=notes)
-    return {**report.as_dict(), "family": family, "kinds": {split: part.kind for split, part in loaded.items()}}
+    return {**asdict(report), "family": family, "kinds": {split: part.kind for split, part in loaded.items()}}
 
 
 def exit_code(reports: Sequence[Mapping[str, Any]]) -> int:
@@ -120,9 +115,8 @@ def check_splits(
     if splits.get("dev") and splits.get("test"):
         findings += check_overlap("test", splits["test"], "dev", index_split("dev", splits["dev"]), "warning")
     for split, examples in splits.items():
-        texts = [whole_text(example) for example in examples]
-        findings += [*_check_texts(split, texts), *_check_duplicates(split, texts)]
-        if not texts:
+        findings += _check_texts(split, [whole_text(example) for example in examples])
+        if not examples:
             findings.append(Finding("empty_split", "error", split, 0, None, "the split has no example"))
     findings += [*_check_conflicts(splits), *_check_label_sets(splits)]
     order = list(dict.fromkeys(item.check for item in findings))
@@ -137,7 +131,7 @@ def whole_text(example: Example) -> str:
 
 def index_split(owner: str, examples: Sequence[Example]) -> OverlapIndex:
     """Indexes the examples of a split, one text an example."""
-    return OverlapIndex.build((owner, whole_text(example)) for example in examples)
+    return OverlapIndex((owner, whole_text(example)) for example in examples)
 
 
 def check_overlap(
@@ -148,65 +142,61 @@ def check_overlap(
     `details` has numbers by kind, the examples that have these texts, and `long_share`: among distinct texts of at
     least `LONG` words those found exactly or normalised, because headings and the like recur without being leaks.
     """
-    matches = [(text, index.find(text)) for text in map(whole_text, examples)]
-    best: dict[str, tuple[str, Match | None]] = {}
-    for text, match in matches:
-        before = best.setdefault(text_key(text), (text, match))[1]
-        if match and (before is None or _KINDS.index(match.kind) < _KINDS.index(before.kind)):
-            best[text_key(text)] = text, match
-    found = {kind: [(t, m) for t, m in best.values() if m and m.kind == kind] for kind in _KINDS}
-    counts: dict[str, Any] = {kind: len(items) for kind, items in found.items()}
-    total = sum(counts.values())
-    if not total:
+    best: dict[str, tuple[int, str, str]] = {}  # key -> rank of the kind (3 for none), text, text of the other split
+    touched = 0
+    for text in map(whole_text, examples):
+        match = index.find(text)
+        touched += match is not None
+        found = (_KINDS.index(match.kind), text, match.text) if match else (len(_KINDS), text, "")
+        key = text_key(text)
+        if key not in best or found[0] < best[key][0]:
+            best[key] = found
+    kinds = [[item for item in best.values() if item[0] == rank] for rank in range(len(_KINDS))]
+    exact, normalised, near = map(len, kinds)
+    if not (total := exact + normalised + near):
         return []
-    long = [match for text, match in best.values() if len(text.split()) >= LONG]
-    long_same = sum(match is not None and match.kind != "near" for match in long)
+    long = [rank for rank, text, _ in best.values() if len(text.split()) >= LONG]
+    long_same = sum(rank < 2 for rank in long)
     long_share = long_same / len(long) if long else 0.0
     message = (
-        f"{counts['exact']} exactly, {counts['normalised']} but for case, blanks or punctuation, {counts['near']} "
+        f"{exact} exactly, {normalised} but for case, blanks or punctuation, {near} "
         f"nearly; of texts with {LONG} words or more {100 * long_share:.1f} % recur word for word"
     )
-    longest = [max(items, key=lambda item: len(item[0])) for items in found.values() if items]
-    samples = tuple(f"{m.kind}: {show_text(t)}{f' <- {show_text(m.text)}' * (m.kind != 'exact')}" for t, m in longest)
-    counts |= {"same": counts["exact"] + counts["normalised"], "distinct": len(best)}
-    counts |= {"examples": sum(match is not None for _, match in matches)}
-    counts |= {"long_same": long_same, "long_distinct": len(long), "long_share": long_share}
+    longest = [max(items, key=lambda item: len(item[1])) for items in kinds if items]
+    samples = tuple(f"{_KINDS[r]}: {show_text(t)}{f' <- {show_text(o)}' * (r > 0)}" for r, t, o in longest)
+    details: dict[str, Any] = {"exact": exact, "normalised": normalised, "near": near, "same": exact + normalised}
+    details |= {"distinct": len(best), "examples": touched}
+    details |= {"long_same": long_same, "long_distinct": len(long), "long_share": long_share}
     share = total / len(best)
-    return [Finding(f"{split}_in_{other}", severity, split, total, share, message, samples, details=counts)]
+    return [Finding(f"{split}_in_{other}", severity, split, total, share, message, samples, details=details)]
 
 
 def _check_texts(split: str, texts: Sequence[str]) -> list[Finding]:
-    """Texts without a letter or digit, and damaged ones: U+FFFD, UTF-8 read as Latin-1, control characters."""
+    """Texts without a letter or digit, damaged ones, and those that occurred before in the same split."""
     seen: list[tuple[str, Severity, list[str], str]] = [
         ("no_words", "info", [text for text in texts if not normalise(text)], "have no letter or digit")
     ]
     for check, pattern, message in _DAMAGE:
         found = [text[max(0, match.start() - 40) :] for text in texts if (match := pattern.search(text))]
         seen.append((check, "warning", found, message))
-    return [
+    findings = [
         Finding(check, severity, split, len(found), len(found) / len(texts), message, _shown(found))
         for check, severity, found, message in seen
         if found
     ]
+    first: dict[str, str] = {}
+    times = Counter(first.setdefault(text_key(text), text) for text in texts)
+    if repeated := len(texts) - len(times):
+        often = tuple(f"{count} times: {show_text(text)}" for text, count in times.most_common(SAMPLES) if count > 1)
+        exact, share = len(texts) - len({text.strip() for text in texts}), repeated / len(texts)
+        message = f"repeat an earlier text, {exact} exactly, the rest but for case, blanks or punctuation"
+        level: Severity = "warning" if share >= NOTABLE else "info"
+        findings.append(Finding("duplicates", level, split, repeated, share, message, often, details={"exact": exact}))
+    return findings
 
 
 def _shown(texts: Sequence[str]) -> tuple[str, ...]:
     return tuple(map(show_text, texts[:SAMPLES]))
-
-
-def _check_duplicates(split: str, texts: Sequence[str]) -> list[Finding]:
-    """Texts that occurred before in the same split."""
-    first: dict[str, str] = {}
-    times = Counter(first.setdefault(text_key(text), text) for text in texts)
-    repeated = len(texts) - len(times)
-    if not repeated:
-        return []
-    often = tuple(f"{count} times: {show_text(text)}" for text, count in times.most_common(SAMPLES) if count > 1)
-    exact = len(texts) - len({text.strip() for text in texts})
-    message = f"repeat an earlier text, {exact} exactly, the rest but for case, blanks or punctuation"
-    share = repeated / len(texts)
-    severity: Severity = "warning" if share >= NOTABLE else "info"
-    return [Finding("duplicates", severity, split, repeated, share, message, often, details={"exact": exact})]
 
 
 def _check_conflicts(splits: Mapping[str, Sequence[Example]]) -> list[Finding]:
@@ -234,8 +224,7 @@ def _annotation(example: TextExample | NerExample) -> str:
     if isinstance(example, TextExample):
         return example.label
     spans = sorted(example.spans, key=lambda span: (span.start, span.end, span.label))
-    named = (f"{normalise(example.text[span.start : span.end])}={span.label}" for span in spans)
-    return ", ".join(named) or "no entity"
+    return ", ".join(f"{normalise(example.text[s.start : s.end])}={s.label}" for s in spans) or "no entity"
 
 
 def _check_label_sets(splits: Mapping[str, Sequence[Example]]) -> list[Finding]:

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from trunkline.data.files import data_error, read_lines
-from trunkline.data.records import shorten
+from trunkline.data.load import read_lines
+from trunkline.data.values import data_error, shorten
 from trunkline.text.examples import NerExample, Scheme, Span, TagError, decode_with_repairs, join_tokens
 
 _BLANKS = re.compile(r"[ \t]+")

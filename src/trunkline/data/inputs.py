@@ -10,8 +10,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from math import inf, isnan
 from typing import Any
 
-from trunkline.data.records import shorten
 from trunkline.data.spans import Row, build_example, check_borders, parse_entities
+from trunkline.data.values import shorten
 from trunkline.errors import TrunklineError
 from trunkline.text.examples import NerExample, QaExample, TextExample
 

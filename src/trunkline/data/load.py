@@ -1,130 +1,34 @@
-"""What the commands accept as data: files whose form is found by content, folders of text, and `hub:NAME@SPLIT`."""
+"""What the commands accept as data: the form of a file found by content, its lines, tables, and texts with a label.
+
+A table of texts and labels needs nothing else of this folder. JSON and the hub are in `records` and `annotations`,
+tokens with tags in `conll`, what is read one at a time in `stream`.
+"""
 
 from __future__ import annotations
 
+import codecs
+import csv
+import gzip
+import io
 import logging
 import re
+import zlib
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import islice
+from contextlib import contextmanager
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
-from trunkline.data.annotations import choose_text, find_name
-from trunkline.data.conll import decode_sentences, read_conll
-from trunkline.data.files import data_error, read_lines
-from trunkline.data.labelled import LabelledRecords, Loaded, join_texts, read_questions
-from trunkline.data.records import Record, Records, get_key, parse_json, read_json_records, require_some, shorten
-from trunkline.data.spans import Row, build_example, parse_entities
-from trunkline.data.table import find_delimiter, read_table
+from trunkline.data import values
+from trunkline.data.values import Loaded, Record, Records, data_error, get_key, list_names, require_text, shorten
 from trunkline.errors import DataError, TrunklineError
-from trunkline.text.examples import Example, PairExample, PlainExample, join_tokens
-from trunkline.text.words import split_sentences
-
-
-def hub_records(spec: str) -> Iterator[tuple[int, Record]]:
-    """Yields the rows of a split of the hub, or of a local folder in hub layout, with their numbers, counted from 1.
-
-    Code that comes with a data set is never run. `spec` is `hub:NAME@SPLIT` or `hub:NAME:CONFIG@SPLIT`, with SPLIT such
-    as `train` or `train[:1000]`. Numbers of a ClassLabel become its names; values of CSV files are text as it stands.
-
-    Raises:
-        TrunklineError: A data set that cannot be loaded, with what was tried; or `datasets` is not installed.
-    """
-    name, at, split = spec.removeprefix("hub:").rpartition("@")
-    if not at or not name or not split:
-        raise TrunklineError(f"{spec!r} does not say which split", expected="hub:NAME@SPLIT or hub:NAME:CONFIG@SPLIT")
-    data = _load(name, split)
-    # Of a ClassLabel, and of lists of them, whose feature older versions of datasets have as a list of one.
-    inner = {key: part[0] if isinstance(part, list) else part for key, part in data.features.items()}
-    names = {key: getattr(getattr(part, "feature", part), "names", None) or () for key, part in inner.items()}
-    for row, record in enumerate(data, start=1):
-        yield row, {key: _named(value, names[key]) if names[key] else value for key, value in record.items()}
-
-
-def _named(value: Any, names: Sequence[str]) -> Any:
-    if isinstance(value, list):
-        return [_named(one, names) for one in value]
-    return names[value] if isinstance(value, int) and 0 <= value < len(names) else value
-
-
-def _load(spec: str, split: str) -> Any:
-    try:
-        import datasets
-    except ImportError:
-        todo = "Run `pip install 'trunkline[train]'`"
-        raise TrunklineError("the package datasets is not installed", expected="it for hub: names", todo=todo) from None
-    name, _, config = ("", "", "") if Path(spec).exists() else spec.rpartition(":")
-    name, config = (name, config) if name and config else (spec, "")
-    try:
-        data = datasets.load_dataset(name, config or None, split=split)
-        if data.info.builder_name == "csv":
-            text = datasets.Features({column: datasets.Value("string") for column in data.features})
-            data = datasets.load_dataset(name, config or None, split=split, features=text, keep_default_na=False)
-    except (OSError, ValueError, RuntimeError, KeyError, datasets.exceptions.DatasetsError) as error:
-        where = "the local folder" if Path(name).exists() else "the hub (no local folder has this name)"
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise TrunklineError(
-            f"the data set {name!r}{f' ({config})' if config else ''}, split {split!r}, could not be loaded from "
-            f"{where}: {reason}",
-            expected="a hub id such as user/name or a local folder in hub layout, with data files and no script",
-            todo="Check name, configuration, split and network (HF_HUB_OFFLINE=1 uses only what was fetched before)",
-        ) from error
-    return data
-
-
-TEXT_FILES = (".txt", ".md")
-MAX_WORDS = 200
-"""Words of a passage; longer texts are cut, at sentence ends where there are any."""
-
-_BLOCK_WORDS = 50_000
-
-
-def read_passages(path: Path) -> Iterator[PlainExample]:
-    """Yields the passages of a file, or of the text files of a folder by name; a blank line ends a text."""
-    files = [path]
-    if path.is_dir():
-        inside = sorted(file for file in path.rglob("*") if file.suffix.lower() in TEXT_FILES and file.is_file())
-        files = [file for file in inside if not any(part.startswith(".") for part in file.relative_to(path).parts)]
-    if not files:
-        raise data_error(path, None, "no file in the folder is text", f"files that end in {' or '.join(TEXT_FILES)}")
-    for file in files:
-        for block in _blocks(line for _, line in read_lines(file)):
-            yield from cut_text(block)
-
-
-def cut_text(text: str) -> Iterator[PlainExample]:
-    """Cuts a text into passages of as many whole sentences as fit, with every run of blanks as one."""
-    plain = " ".join(text.split())
-    held: list[str] = []
-    for start, end in split_sentences(plain, [], MAX_WORDS):
-        words = plain[start:end].split()
-        if held and len(held) + len(words) > MAX_WORDS:
-            yield PlainExample(" ".join(held))
-            held = []
-        held += words
-    if held:
-        yield PlainExample(" ".join(held))
-
-
-def _blocks(lines: Iterable[str]) -> Iterator[str]:
-    """Joins lines up to a blank one, or up to so many words that the memory stays bounded."""
-    held: list[str] = []
-    words = 0
-    for line in lines:
-        words += len(line.split())
-        if line.strip():
-            held.append(line)
-        if held and (not line.strip() or words >= _BLOCK_WORDS):
-            yield "\n".join(held)
-            held, words = [], 0
-    if held:
-        yield "\n".join(held)
-
+from trunkline.text.examples import Example, TextExample
 
 _log = logging.getLogger("trunkline.data")
 
 TASK_FAMILIES = ("classification", "ner", "qa")
-FAMILIES = (*TASK_FAMILIES, "pairs", "plain")
+TEXT_FILES = (".txt", ".md")
 _ENDINGS = {
     **dict.fromkeys((".json", ".jsonl", ".ndjson"), "json"),
     **dict.fromkeys((".csv", ".tsv", ".tab"), "table"),
@@ -139,6 +43,16 @@ ACCEPTED = (
     "text and entities, tokens and tags, or question, context and answers, also as Prodigy, doccano, Label Studio, "
     "Rasa, GLiNER and spaCy write it; CoNLL with a token and its tag a line; each also gzipped; or hub:NAME@SPLIT"
 )
+
+_WORDY = 3  # mean words of a column's values from which it is taken for a text
+_MOST_VALUES = 1_000  # distinct values of a column that are remembered, so as to know a swallowed row by its label
+DELIMITERS = (",", ";", "\t", "|")
+LIMIT, LINE_LIMIT = 4 * 1024**3, 64 * 1024**2
+"""Bytes of an unpacked file, and of one line, from which it is taken for an archive bomb."""
+
+Row = tuple[int, list[str]]
+_QUOTED = re.compile(r'(?<![^,;\t|])"(?:[^"]|"")*"')
+_SEPARATORS = re.compile(r"[|;,/]")
 
 
 def load_examples(spec: str | Path, family: str | None = None, **columns: str | None) -> tuple[str, list[Example]]:
@@ -176,148 +90,301 @@ def read_examples(
     if family not in (None, *TASK_FAMILIES):
         raise TrunklineError(f"the family {family!r}", expected=f"one of {', '.join(TASK_FAMILIES)}")
     form = find_form(spec, delimiter)
-    if form == "text" or (form == "conll" and family not in (None, "ner")):
-        given = "no form of labelled data that is known" if form == "text" else "tokens with tags, one a line"
-        raise data_error(spec, None, given, f"data for {family}: {ACCEPTED}" if family else ACCEPTED)
-    if form == "conll":
-        found, scheme = decode_sentences(list(read_conll(Path(spec).expanduser())), spec)
-        return Loaded("ner", list(require_some(found, spec, what="sentence")), f"CoNLL with {scheme}")
-    kind, records = _records(spec, form, delimiter, text_column, label_column)
+    if form != "table":
+        from trunkline.data.annotations import read_other
+
+        return read_other(spec, form, family, text_column, label_column)
+    kind, rows = read_table(spec, delimiter=delimiter, asked=(text_column, label_column))
     try:
-        loaded = LabelledRecords(list(records), spec, text_column, label_column).load(family)
+        examples = _label_texts(list(rows), spec, family, text_column, label_column)
     except DataError as error:
         error.given += f" (the file was taken for {kind})"
         raise
-    return Loaded(loaded.family, loaded.examples, f"{kind}, {loaded.kind}", loaded.notes)
-
-
-def load_texts(
-    spec: str | Path, *, text_column: str | None = None, delimiter: str | None = None
-) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yields the texts to predict on with the other keys of their records, one at a time.
-
-    `spec` is what `read_examples` takes, with or without labels, or a text file with a text a line. `text_column` is
-    needed where no column has a usual name, unless there is only one.
-
-    Raises:
-        DataError: A file that is missing or malformed, or a text that is null or no string; names file and line.
-    """
-    form = find_form(spec, delimiter)
-    path = Path(spec).expanduser()
-    if form == "text":
-        return ((line, {}) for _, line in read_lines(path) if line.strip())
-    if form == "conll":
-        return ((join_tokens(list(sentence.tokens))[0], {}) for sentence in read_conll(path, tags=False))
-    return _texts(_records(spec, form, delimiter, text_column)[1], spec, text_column)
-
-
-def _texts(records: Records, path: str | Path, asked: str | None) -> Iterator[tuple[str, dict[str, Any]]]:
-    columns: tuple[str, ...] = ()
-    for line, record in require_some(records, path, what="text"):
-        tokens = next((name for name in ("tokens", "tokenized_text") if isinstance(record.get(name), list)), "")
-        if tokens and asked is None and not columns and all(isinstance(token, str) for token in record[tokens]):
-            yield join_tokens(record.pop(tokens))[0], record
-            continue
-        if not columns:
-            only = asked is None and len(record) == 1
-            columns = tuple(record) if only else choose_text(list(record), asked, path, line)
-        text = join_texts(record, columns, path, line)
-        yield text, {key: value for key, value in record.items() if key not in columns}
+    return Loaded("classification", examples, f"{kind}, texts with a label")
 
 
 def find_form(spec: str | Path, delimiter: str | None = None) -> str:
     """The form of data by its first lines and its ending: `hub`, `json`, `table`, `conll` or `text`."""
     if isinstance(spec, str) and spec.startswith("hub:"):
         return "hub"
-    path = Path(spec).expanduser()
-    endings = [ending.lower() for ending in path.suffixes if ending.lower() != ".gz"]
+    endings = [ending.lower() for ending in Path(spec).suffixes if ending.lower() != ".gz"]
     named = _ENDINGS.get(endings[-1] if endings else "", "")
-    lines = [line for _, line in islice(read_lines(path), _HEAD)]
+    lines = [line for _, line in islice(read_lines(spec), _HEAD)]
     full = [line.strip() for line in lines if line.strip() and not line.startswith(("#", "-DOCSTART-"))]
     if not full:
         raise data_error(spec, None, "the file is empty", "examples")
     if named != "json" and full[0][0] in "{[":
-        try:
-            named = "json" if isinstance(parse_json(full[0]), dict | list) else named
-        except ValueError:
-            named = named or ("json" if full[0] in ("{", "[") else "")
+        from trunkline.data.records import is_json
+
+        # A document in several lines begins with a bracket alone; a table may begin with one, too.
+        named = "json" if is_json(full[0]) else named or ("json" if full[0] in ("{", "[") else "")
     if named in ("json", "table", "conll") or delimiter is not None:
         return named or "table"
     if len(full) > 1 and all(map(_TAGGED.fullmatch, full)):
         return "conll"
     header = full[0].split(find_delimiter(full))
-    return "table" if named != "text" and find_name(header, ("text", "sentence", "utterance")) else "text"
+    return "table" if named != "text" and find_name(header, values.TEXT_NAMES[:3]) else "text"
 
 
-def _records(spec: str | Path, form: str, delimiter: str | None, *columns: str | None) -> tuple[str, Records]:
-    """What a source of records was taken for, and its records with their lines."""
-    if form == "hub":
-        return "a data set of the hub", hub_records(str(spec))
-    path = Path(spec).expanduser()
-    if form == "json":
-        return read_json_records(path)
-    found, names, records = read_table(path, delimiter=delimiter)
-    parts = [part for column in columns if column for part in column.split("+")]
-    bare = bool(parts) and all(part.isdecimal() and part not in names for part in parts)
-    if bare:
-        found, names, records = read_table(path, delimiter=delimiter, header=False)
-    shown = "tabs" if found == "\t" else repr(found)
-    return f"a table with {len(names)} columns parted by {shown}{', without a header' if bare else ''}", records
+def _label_texts(
+    records: Sequence[tuple[int, Record]], path: str | Path, family: str | None, text: str | None, label: str | None
+) -> list[Example]:
+    if not records:
+        raise data_error(path, None, "there is no example", "some examples")
+    line, names = records[0][0], list(records[0][1])
+    label = label or find_name(names, values.LABEL_NAMES)
+    if not label or family not in (None, "classification"):
+        raise values.other_columns(names, family, path, line)
+    if label not in names:
+        raise values.no_column(names, label, "--label-column", path, line)
+    columns = choose_text(names, label, text, path, line)
+    if text is None:
+        refuse_second_text(records, (*columns, label), path)
+    return labelled(records, columns, label, path)
 
 
-def stream_examples(spec: str | Path, family: str) -> Iterator[Example]:
-    """Yields the examples of one of `FAMILIES`; those of `pairs` and `plain` as they are asked for.
+def labelled(records: Records, columns: Sequence[str], label: str, path: str | Path) -> list[Example]:
+    """The texts of some columns with the labels under a key; a DataError for what is blank or has several labels."""
+    rows = []
+    for line, record in records:
+        value, text = record.get(label), join_texts(record, columns, path, line).strip()
+        if not isinstance(value, str) or not value.strip():
+            value = require_text(get_key(record, label, path, line), "label", path, line)
+        if not text:
+            raise data_error(path, line, "the text is empty", "a text", "Fill it in or remove the row")
+        rows.append((line, TextExample(text, value.strip())))
+    known = {example.label for _, example in rows}
+    for line, example in rows:
+        parts = [part.strip() for part in _SEPARATORS.split(example.label)]
+        if len(parts) > 1 and known.issuperset(parts):
+            given = f"the label {shorten(example.label)} seems to be {len(parts)} labels, which also occur alone"
+            todo = "Fit one task a label, or, if it is one label, give it a name without the separator"
+            raise data_error(path, line, given, "one label a text; several are not supported yet", todo)
+    return [example for _, example in rows]
 
-    `pairs` are a table or JSON with `left` and `right` and, if at all, `group`; `plain` also text files and folders of
-    them, whose paragraphs come in passages.
+
+def find_name(names: Sequence[str], wanted: Sequence[str]) -> str:
+    """The first of the wanted names that is there, whatever its case; empty if none is."""
+    by_lower = {name.strip().lower(): name for name in reversed(names)}
+    return next((by_lower[name] for name in wanted if name in by_lower), "")
+
+
+def choose_text(
+    names: Iterable[str], label: str, asked: str | None, path: str | Path, line: int | None
+) -> tuple[str, ...]:
+    """The columns or keys of the text: the one that was asked for, several joined by `+`, or one of `TEXT_NAMES`."""
+    names = [name for name in names if name != label]
+    if asked is None:
+        if not (found := find_name(names, values.TEXT_NAMES)):
+            given = f"no column of texts; there are {list_names(names)}"
+            raise data_error(path, line, given, f"one of {', '.join(values.TEXT_NAMES)}", values.NAME_COLUMNS)
+        return (found,)
+    parts = (asked,) if asked in names else tuple(asked.split("+"))
+    for part in parts:
+        if part not in names:
+            raise values.no_column(names, part, "--text-column", path, line)
+    return parts
+
+
+def refuse_second_text(records: Records, used: Sequence[str], path: str | Path) -> None:
+    """Raises for a column besides those in use that has texts, by its name or by its values: it would be dropped."""
+    rows = [record for _, record in records]
+    for name in dict.fromkeys(name for record in rows for name in record if name not in used):
+        texts = [value for record in rows if isinstance(value := record.get(name), str) and value.strip()]
+        lower = name.strip().lower()
+        named = lower in values.SECOND_NAMES or lower.rstrip("_-0123456789ab ") in values.SECOND_NAMES
+        words = sum(sum(map(str.isalpha, word)) > 1 for value in texts for word in value.split())
+        if texts and (named or (words >= _WORDY * len(texts) and 2 * len(set(texts)) > len(rows) > 1)):
+            given = f"the column {name!r} has texts, too, such as {shorten(texts[0])}"
+            todo = f"Name one with --text-column {used[0]}, or join them with --text-column {f'{used[0]}+{name}'!r}"
+            raise data_error(path, None, given, "one column of texts", todo)
+
+
+def join_texts(record: Record, columns: Sequence[str], path: str | Path, line: int) -> str:
+    """The text of a record: one column as it stands, or several joined with blanks; a DataError for what is no text."""
+    parts = [record[column] if column in record else get_key(record, column, path, line) for column in columns]
+    for part in parts:
+        if not isinstance(part, str):
+            given = f"the text is {'null' if part is None else shorten(part)}"
+            raise data_error(path, line, given, "a text as a string", "Fill it in or remove the record")
+    return parts[0] if len(parts) == 1 else " ".join(part for part in parts if part.strip())
+
+
+def read_table(
+    path: str | Path, *, delimiter: str | None = None, header: bool = True, asked: Sequence[str | None] = ()
+) -> tuple[str, Iterator[tuple[int, Record]]]:
+    """What a table was taken for, in words, and its rows as records with the lines on which they begin.
+
+    The delimiter is one character or `tab`, by default the one of `DELIMITERS` that gives the first rows most columns.
+    Without a `header`, and where all columns that are `asked` for are numbers, the columns are `0`, `1`, ... Values are
+    text as it stands, `001` too.
 
     Raises:
-        DataError: Files that are missing, malformed or of another family.
+        DataError: Rows of different widths, quotes that do not close, a header that names a column twice.
     """
-    if family not in FAMILIES:
-        raise TrunklineError(f"the family {family!r}", expected=f"one of {', '.join(FAMILIES)}")
-    if family == "pairs":
-        return require_some(_pairs(spec), spec, what="pair")
-    return require_some(_plain(spec), spec, what="text") if family == "plain" else iter(load_examples(spec, family)[1])
+    lines = read_lines(path)
+    head = list(islice(lines, _HEAD))
+    found = find_delimiter([line for _, line in head]) if delimiter is None else delimiter.replace("tab", "\t")
+    if len(found) != 1:
+        raise data_error(path, None, f"the delimiter {delimiter!r}", "one character, or tab")
+    rows = read_rows(chain(head, lines), found, path)
+    first = next(rows, None)
+    if first is None:
+        raise data_error(path, None, "the file is empty", "a header and rows")
+    names = [cell.strip() or f"column {number}" for number, cell in enumerate(first[1], start=1)]
+    kind = f"a table with {len(names)} columns parted by {repr(found) if found != chr(9) else 'tabs'}"
+    parts = [part for column in asked if column for part in column.split("+")]
+    if not header or (parts and all(part.isdecimal() and part not in names for part in parts)):
+        kind, names, rows = f"{kind}, without a header", [str(n) for n in range(len(names))], chain([first], rows)
+    if len(set(names)) < len(names):
+        raise data_error(path, first[0], f"the header is {list_names(names)}", "each column named once")
+    return kind, ((line, dict(zip(names, row, strict=True))) for line, row in rows)
 
 
-def stream_source(path: Path, family: str) -> Iterator[Example]:
-    """Yields a JSON file as a source of pre-finetuning: entities may overlap, and nothing is held in memory.
+def find_delimiter(lines: Sequence[str]) -> str:
+    """The delimiter that divides the first line into most columns and the lines after it most evenly."""
+    full = [line for line in lines if line.strip()]
 
-    For `classification` these are pairs.
+    def fit(delimiter: str) -> tuple[float, int]:
+        widths = [1 + _QUOTED.sub("", line).count(delimiter) for line in full]
+        even = sum(width == widths[0] for width in widths) / len(widths)
+        return (even if widths[0] > 1 else 0.0), widths[0]
+
+    return max(DELIMITERS, key=fit) if full else ","
+
+
+def read_rows(lines: Iterable[tuple[int, str]], delimiter: str, path: str | Path) -> Iterator[Row]:
+    """Yields rows of cells with the line on which each begins; rows without any text are passed over.
+
+    In tables with tabs a line with as many tabs as the first is a row, whatever quotes it has. Rows of another width
+    than the first and quotes that open where none closes raise a DataError.
     """
-    if family == "classification":
-        return stream_examples(path, "pairs")
-    found = _sentences(path) if family == "ner" else read_questions(read_json_records(path)[1], path)
-    return require_some(found, path, what="sentence" if family == "ner" else "question")
-
-
-def _sentences(path: Path) -> Iterator[Example]:
-    for line, record in read_json_records(path)[1]:
-        if "tokens" in record:
-            yield from LabelledRecords([(line, record)], path, None, None).load("ner").examples
+    width = 0
+    for line, row in _tabbed(lines, path) if delimiter == "\t" else _quoted(lines, delimiter, path):
+        if not any(cell.strip() for cell in row):
             continue
-        name = "spans" if "spans" in record and "entities" not in record else "entities"
-        values = get_key(record, name, path, line)
-        if not isinstance(values, list):
-            raise data_error(path, line, f"{name} is {shorten(values)}", "a list of entities")
-        text = join_texts(record, ("text",), path, line)
-        yield build_example(Row(line, text, parse_entities(values, path, line)), path, overlap=True)
+        width = width or len(row)
+        if len(row) != width:
+            expected = f"{width} columns separated by {delimiter!r}, as in the first row"
+            todo = "Put quotes around values that hold the delimiter, or name another one (--delimiter)"
+            raise data_error(path, line, f"{len(row)} column{'s' if len(row) != 1 else ''}", expected, todo)
+        yield line, row
 
 
-def _pairs(spec: str | Path) -> Iterator[Example]:
-    """Pairs in the order of the file; those with a blank side are passed over."""
-    for line, record in _records(spec, find_form(spec), None)[1]:
-        left, right = (join_texts(record, (key,), spec, line).strip() for key in ("left", "right"))
-        if left and right:
-            group = record.get("group")
-            yield PairExample(left, right, "" if group is None else str(group))
+def _tabbed(lines: Iterable[tuple[int, str]], path: str | Path) -> Iterator[Row]:
+    """Rows of a table with tabs; a quoted cell goes over several lines only if the first has too few tabs."""
+    width, held, begin = 0, "", 0
+    for number, line in lines:
+        held, begin = (f"{held}\n{line}", begin) if held else (line, number)
+        cells = held.split("\t")
+        if len(cells) < width and cells[-1].startswith('"') and not _closed(cells[-1]):
+            continue
+        if "\n" in held and not all(_closed(cell) for cell in cells if "\n" in cell):
+            raise values.open_quote(path, begin, number)
+        width, held = width or len(cells), ""
+        yield begin, [cell[1:-1].replace('""', '"') if _closed(cell) else cell for cell in cells]
+    if held:
+        raise values.open_quote(path, begin, begin)
 
 
-def _plain(spec: str | Path) -> Iterator[PlainExample]:
-    path = Path(spec).expanduser()
-    if path.is_dir() or find_form(spec) == "text":
-        yield from read_passages(path)
-        return
-    for text, _ in load_texts(spec):
-        yield from cut_text(text)
+def _closed(cell: str) -> bool:
+    """Whether a cell is one whole quoted value."""
+    return len(cell) > 1 and cell[0] == cell[-1] == '"' and '"' not in cell[1:-1].replace('""', "")
+
+
+def _quoted(lines: Iterable[tuple[int, str]], delimiter: str, path: str | Path) -> Iterator[Row]:
+    """Rows as `csv` parses them. Lines between quotes that seem to be rows by themselves raise an error at the end.
+
+    They do if each of them has, in one column, a value that the column has in other rows.
+    """
+    seen: defaultdict[int, set[str]] = defaultdict(set)
+    suspects: list[tuple[int, list[list[str]]]] = []
+    held: list[tuple[int, str]] = []
+
+    def hold() -> Iterator[str]:
+        for item in lines:
+            held.append(item)
+            yield f"{item[1]}\n"
+
+    rows = csv.reader(hold(), delimiter=delimiter, strict=True)
+    while True:
+        held.clear()
+        try:
+            row = next(rows)
+        except StopIteration:
+            break
+        except csv.Error as error:
+            raise values.open_quote(path, held[0][0], held[-1][0], error) from None
+        for column, cell in enumerate(row):
+            if len(seen[column]) < _MOST_VALUES:
+                seen[column].add(cell)
+        inner = [line.split(delimiter) for _, line in held] if len(held) > 1 else []
+        if inner and all(len(cells) == len(row) > 1 for cells in inner):
+            suspects.append((held[0][0], inner))
+        yield held[0][0], row
+    for line, inner in suspects:
+        if any(all(cells[column] in seen[column] for cells in inner) for column in range(len(inner[0]))):
+            raise values.open_quote(path, line, line + len(inner) - 1)
+
+
+def read_lines(path: str | Path, *, encoding: str = "utf-8", limit: int = LIMIT) -> Iterator[tuple[int, str]]:
+    """Yields the numbers, counted from 1, and lines of a plain or gzipped text file; one is in memory at a time.
+
+    Only a line feed ends a line, so that U+2028 and the like stay inside a text. A carriage return before it and a byte
+    order mark at the start are dropped; that of UTF-16 is believed whatever `encoding` says. `path` may be any object
+    with the methods of a path, such as a `zipfile.Path`, and `limit` is the most bytes of the unpacked file.
+
+    Raises:
+        DataError: No such file, a damaged one, bytes that are not text in `encoding`, or too many of them.
+    """
+    codec, number, left = codecs.lookup("utf-8") if encoding == "utf-8" else values.find_codec(encoding, path), 0, limit
+    with open_stream(path) as stream:
+        if stream.peek(2).startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+            from trunkline.data.records import decode_text, read_bytes
+
+            text = decode_text(read_bytes(path, limit=limit), encoding, path).removesuffix("\n")
+            yield from enumerate((line.removesuffix("\r") for line in text.split("\n")), start=1)
+            return
+        while raw := stream.readline(min(left, LINE_LIMIT) + 1):
+            number, left = number + 1, left - len(raw)
+            if left < 0 or len(raw) > LINE_LIMIT:
+                raise (
+                    values.too_large(path, number, limit)
+                    if left < 0
+                    else values.too_large(path, number, LINE_LIMIT, "a line of ")
+                )
+            if b"\0" in raw:
+                given = "a NUL byte, so this is a binary file or UTF-16 without its mark"
+                raise data_error(path, number, given, "text", "Convert the file to UTF-8 or name another one")
+            if number == 1 and codec.name == "utf-8":
+                raw = raw.removeprefix(codecs.BOM_UTF8)
+            try:
+                text = codec.decode(raw)[0]
+            except UnicodeDecodeError as error:
+                raise values.wrong_bytes(error, path, number) from None
+            yield number, text.removesuffix("\n").removesuffix("\r")
+
+
+@contextmanager
+def open_stream(path: str | Path) -> Iterator[Any]:
+    """Opens the unpacked bytes of a file; what goes wrong while they are read is a DataError."""
+    file: Any = Path(path).expanduser() if isinstance(path, str | Path) else path
+    if not file.exists():
+        where = "its folder exists" if file.parent.exists() else "its folder does not exist either"
+        raise data_error(path, None, f"no such file ({where})", "a file that exists", "Check the path")
+    if file.is_dir():
+        raise data_error(path, None, "this is a folder", "a file", "Name the file in it that you mean")
+    try:
+        with file.open("rb") as raw:
+            stream = raw if hasattr(raw, "peek") else io.BufferedReader(raw)
+            start = stream.peek(4)
+            if start.startswith(b"PK\x03\x04"):
+                todo = "Unpack it, or save the sheet as CSV in UTF-8"
+                raise data_error(path, None, "this is a .zip file, as those of Excel are, too", "a text file", todo)
+            packed = start.startswith(b"\x1f\x8b") or str(path).lower().endswith(".gz")
+            yield gzip.GzipFile(fileobj=stream) if packed else stream
+    except (gzip.BadGzipFile, zlib.error, EOFError) as error:
+        given = f"the archive is damaged ({error or type(error).__name__})"
+        raise data_error(path, None, given, "a complete .gz file", "Get the file again") from error
+    except OSError as error:
+        raise data_error(path, None, f"the file cannot be read ({error.strerror or error})") from error

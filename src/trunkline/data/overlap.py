@@ -7,8 +7,11 @@ import re
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
+from itertools import repeat
 from typing import Any, NamedTuple
+
+import numpy as np
 
 from trunkline.errors import TrunklineError
 from trunkline.text.examples import Example, PairExample, QaExample
@@ -23,8 +26,7 @@ MIN_WORDS = 3
 CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
 """Control characters other than tab and line end; those from U+0080 are Windows-1252 read as Latin-1."""
 
-_SHARED = 10
-_SAMPLE_LENGTH, _SAMPLES, _TOP = 160, 5, 20
+_SHARED, _SAMPLE_LENGTH, _SAMPLES, _TOP = 12, 160, 5, 20
 _ASCII_WORD = re.compile(r"[a-z0-9]+")
 _SPACED = re.compile(r"(?<!\d) | (?!\d)")
 _CJK = re.compile(r"[\u3040-\u30ff\u3400-\u9fff]")
@@ -83,15 +85,15 @@ def jaccard(left: set[str], right: set[str]) -> float:
 
 
 class OverlapIndex:
-    """Texts by which other texts are looked up; those of fewer than `min_words` words match only exactly or normalised.
+    """Texts of owners, such as ("wnut17@test", "..."), by which other texts are looked up.
 
-    Near-duplicates are all those whose sets of shingles have a Jaccard similarity of `threshold` or more. Two such sets
-    share `_SHARED` shingles among the first of each, rare ones first, so that only those need an index (prefix
-    filtering; Wang, Li, Feng, Can we beat the prefix filtering?, 2012). `owners` has the number of texts that an owner
-    was the first to have.
+    Those of fewer than `min_words` words match only exactly or normalised. Near-duplicates are all others whose sets of
+    shingles have a Jaccard similarity of `threshold` or more. Two such sets share `_SHARED` shingles among the first of
+    each, rare ones first, so that only those need an index (prefix filtering; Wang, Li, Feng, Can we beat the prefix
+    filtering?, 2012). `owners` has the number of texts that an owner was the first to have.
     """
 
-    def __init__(self, threshold: float = 0.8, min_words: int = 5) -> None:
+    def __init__(self, named_texts: Iterable[tuple[str, str]] = (), threshold: float = 0.8, min_words: int = 5) -> None:
         if not 0 < threshold <= 1:
             raise TrunklineError(f"the threshold is {threshold}", expected="a number above 0, up to 1")
         self.threshold, self.min_words = threshold, min_words
@@ -101,21 +103,16 @@ class OverlapIndex:
         self._keys: dict[str, int] = {}
         self._shapes: dict[int, str] = {}
         self._counts: Counter[str] = Counter()
-        self._first: defaultdict[str, list[int]] | None = None
-
-    @classmethod
-    def build(cls, named_texts: Iterable[tuple[str, str]], threshold: float = 0.8, min_words: int = 5) -> OverlapIndex:
-        """Indexes (owner, text) pairs, such as ("wnut17@test", "...")."""
-        index = cls(threshold, min_words)
-        index.add(named_texts)
-        return index
+        self._ranks: dict[str, int] = {}  # of shingles, rare ones first; made with `_first` when they are needed
+        self._first: dict[int, np.ndarray] = {}  # the texts that have a shingle among their first
+        self.add(named_texts)
 
     def __len__(self) -> int:
         return len(self._texts)
 
     def add(self, named_texts: Iterable[tuple[str, str]]) -> None:
         """Indexes more (owner, text) pairs."""
-        self._first = None
+        self._ranks = {}
         for owner, text in named_texts:
             raw, shape = text.strip(), normalise(text)
             entry = self._raw.setdefault(raw, self._keys.setdefault(match_key(shape) or raw, len(self)))
@@ -139,24 +136,26 @@ class OverlapIndex:
         return self._nearest(shingles(shape)) if near and words >= self.min_words else None
 
     def _nearest(self, own: set[str]) -> Match | None:
-        if self._first is None:
-            self._first = defaultdict(list)
+        if not self._ranks:
+            self._ranks = {shingle: rank for rank, (shingle, _) in enumerate(reversed(self._counts.most_common()))}
+            first: defaultdict[int, list[int]] = defaultdict(list)
             for entry, shape in self._shapes.items():
-                for shingle in self._prefix(shingles(shape)):
-                    self._first[shingle].append(entry)
-        shared = Counter(entry for shingle in self._prefix(own) for entry in self._first.get(shingle, ()))
-        least = min(_SHARED, self._overlap(own))
-        found = (entry for entry, count in shared.items() if count >= least)
-        rated = [(jaccard(own, shingles(self._shapes[entry])), -entry) for entry in found]
+                for rank in self._prefix(shingles(shape)):
+                    first[rank].append(entry)
+            self._first = {rank: np.array(entries) for rank, entries in first.items()}
+        lists = [self._first[rank] for rank in self._prefix(own) if rank in self._first]
+        shared = np.bincount(np.concatenate(lists)) if lists else np.zeros(0)
+        entries = np.flatnonzero(shared >= min(_SHARED, self._overlap(own))).tolist()
+        rated = [(jaccard(own, shingles(self._shapes[entry])), -entry) for entry in entries]
         similarity, entry = max(rated, default=(0.0, 0))
         if similarity < self.threshold:
             return None
         owner, text = self._texts[-entry]
         return Match(owner, "near", similarity, text)
 
-    def _prefix(self, found: set[str]) -> list[str]:
-        ranked = sorted(found, key=lambda shingle: (self._counts[shingle], shingle))
-        return ranked[: len(found) - self._overlap(found) + _SHARED]
+    def _prefix(self, found: set[str]) -> list[int]:
+        """The ranks of the first shingles of a set; -1 for those that no text has."""
+        return sorted(map(self._ranks.get, found, repeat(-1)))[: len(found) - self._overlap(found) + _SHARED]
 
     def _overlap(self, found: set[str]) -> int:
         """The shingles that a set shares with another one at least, if the two are near."""
@@ -190,10 +189,6 @@ class Removal:
     by_owner: dict[str, int]
     samples: list[dict[str, Any]]
 
-    def as_dict(self) -> dict[str, Any]:
-        """Plain data, ready for JSON."""
-        return asdict(self)
-
 
 def decontaminate(
     examples: Iterable[Example], index: OverlapIndex, *, min_exact_words: int = MIN_WORDS
@@ -209,7 +204,7 @@ def decontaminate(
     owners: Counter[str] = Counter()
     samples: list[dict[str, Any]] = []
     for position, example in enumerate(examples):
-        hit = _touched(example, index, min_exact_words)
+        hit = _touched(example_texts(example), index, min_exact_words)
         if hit is None:
             kept.append(position)
             continue
@@ -219,14 +214,11 @@ def decontaminate(
             samples.append({**sample, "text": show_text(text), "held_out": show_text(match.text)})
         kinds[kind] += 1
         owners[match.owner] += 1
-    removed = kinds.total()
-    return kept, Removal(
-        len(kept) + removed, removed, dict(kinds.most_common()), dict(owners.most_common(_TOP)), samples
-    )
+    total, by_kind = kinds.total(), dict(kinds.most_common())
+    return kept, Removal(len(kept) + total, total, by_kind, dict(owners.most_common(_TOP)), samples)
 
 
-def _touched(example: Example, index: OverlapIndex, min_words: int) -> tuple[str, str, Match] | None:
-    texts = example_texts(example)
+def _touched(texts: Iterable[str], index: OverlapIndex, min_words: int) -> tuple[str, str, Match] | None:
     for text in texts:
         if match := index.find(text, min_exact_words=min_words):
             return match.kind, text, match

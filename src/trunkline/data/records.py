@@ -1,16 +1,18 @@
-"""Records of JSON and JSON-lines files with their lines, and what all formats share: values and their messages."""
+"""Records of JSON files and of the hub, with their lines, and whole files."""
 
 from __future__ import annotations
 
+import codecs
 import json
 import re
-import reprlib
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-from trunkline.data.files import data_error, decode_text, read_bytes, read_lines
+from trunkline.data.load import LIMIT, open_stream, read_lines
+from trunkline.data.values import Record, data_error, find_codec, list_names, shorten, too_large, wrong_bytes
+from trunkline.errors import TrunklineError
 
 DOCUMENT_LIMIT = 256 * 1024**2
 """Bytes of a JSON document, which is parsed as a whole; larger data belongs into JSON lines."""
@@ -18,56 +20,34 @@ DOCUMENT_LIMIT = 256 * 1024**2
 _LISTS = (("rasa_nlu_data", "common_examples"), ("data",), ("examples",), ("records",), ("rows",))
 """Keys that lead to the list of records of a JSON document that is an object."""
 
-_BETWEEN = re.compile(r"[ \t\r\n]*")
+_BETWEEN = re.compile(r"[ \t\r\n,]*")
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
-_SHORT = reprlib.Repr()
-_SHORT.maxstring = _SHORT.maxlong = _SHORT.maxother = 80
-_SHORT.maxlevel = 3
-
-Record = dict[str, Any]
-Records = Iterable[tuple[int, Record]]
-T = TypeVar("T")
 
 
-def shorten(value: object) -> str:
-    """A value for a message: its `repr`, with what is long or deep left out of the middle."""
-    return _SHORT.repr(value)
+def open_records(spec: str | Path, form: str) -> tuple[str, Iterator[tuple[int, Record]]]:
+    """What a source of the form `json` or `hub` was taken for, and its records with their lines."""
+    return ("a data set of the hub", hub_records(str(spec))) if form == "hub" else read_json_records(spec)
 
 
-def list_names(names: Iterable[object], *, most: int = 12) -> str:
-    """Names for a message, the first `most` of them."""
-    found = list(names)
-    listed = ", ".join(map(shorten, found[:most])) or "none"
-    return f"{listed} and {len(found) - most} more" if len(found) > most else listed
+def read_bytes(path: str | Path, *, limit: int = LIMIT) -> bytes:
+    """The unpacked bytes of a file; errors as for `read_lines`."""
+    with open_stream(path) as stream:
+        content: bytes = stream.read(limit + 1)
+    if len(content) > limit:
+        raise too_large(path, None, limit)
+    return content
 
 
-def require_some(items: Iterable[T], path: str | Path, *, what: str = "example") -> Iterator[T]:
-    """Passes the items on and raises a DataError if there is none."""
-    empty = True
-    for item in items:
-        empty = False
-        yield item
-    if empty:
-        todo = "Check that it is the right file, and the names of columns or keys"
-        raise data_error(path, None, f"the file has no {what}", f"at least one {what}", todo)
-
-
-def get_key(record: Record, key: str, path: str | Path, line: int | None) -> Any:
-    """The value of a key; a DataError that lists the keys if it is missing."""
-    if key not in record:
-        raise data_error(path, line, f"no key {key!r}; the keys are {list_names(record)}", f"the key {key!r}")
-    return record[key]
-
-
-def require_text(value: object, what: str, path: str | Path, line: int | None) -> str:
-    """The stripped text, or a DataError if it is blank or no text; whole numbers pass as labels."""
-    if isinstance(value, int) and not isinstance(value, bool) and what == "label":
-        return str(value)
-    if not isinstance(value, str):
-        raise data_error(path, line, f"the {what} is {shorten(value)}", f"a {what} as a string")
-    if not value.strip():
-        raise data_error(path, line, f"the {what} is empty", f"a {what}", "Fill it in or remove the row")
-    return value.strip()
+def decode_text(content: bytes, encoding: str, path: str | Path) -> str:
+    """Decodes a whole file; wrong bytes raise a DataError with the line in which they stand."""
+    marked = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    codec = codecs.lookup("utf-16") if marked else find_codec(encoding, path)
+    if codec.name == "utf-8":
+        content = content.removeprefix(codecs.BOM_UTF8)
+    try:
+        return codec.decode(content)[0]
+    except UnicodeDecodeError as error:
+        raise wrong_bytes(error, path, content.count(b"\n", 0, error.start) + 1) from None
 
 
 def parse_json(text: str) -> Any:
@@ -85,6 +65,14 @@ def parse_json(text: str) -> Any:
     except UnicodeEncodeError as error:
         raise ValueError(f"\\u{ord(error.object[error.start]):04x} is half of a surrogate pair") from None
     return value
+
+
+def is_json(line: str) -> bool:
+    """Whether a line that begins with a bracket is a whole JSON value."""
+    try:
+        return isinstance(parse_json(line), dict | list)
+    except ValueError:
+        return False
 
 
 def read_json_lines(path: str | Path, *, encoding: str = "utf-8") -> Iterator[tuple[int, Record]]:
@@ -118,9 +106,9 @@ def read_json_records(path: str | Path) -> tuple[str, Iterator[tuple[int, Record
         value = parse_json(first[1])
     except ValueError:
         value = None
-    more = next(lines, None) if value is not None else None
-    if isinstance(value, dict) and (more is not None or not _list_keys(value)):
-        return "JSON lines", _parse_lines(chain([first], [more] if more else [], lines), path)
+    more = [] if value is None else list(islice(lines, 1))
+    if isinstance(value, dict) and (more or not _list_keys(value)):
+        return "JSON lines", _parse_lines(chain([first], more, lines), path)
     return "a JSON document", (_as_record(line, item, path) for line, item in read_json_items(path))
 
 
@@ -150,23 +138,21 @@ def read_json_items(
     if not isinstance(value, list):
         given = f"{'.'.join(keys) or 'the document'} is a {type(value).__name__}"
         raise data_error(path, None, given, f"a list, or one at {', '.join(map('.'.join, _LISTS))}")
-    yield from zip(_item_lines(text, keys, value), value, strict=True)
+    yield from zip(_item_lines(text, keys, len(value)), value, strict=True)
 
 
-def _item_lines(text: str, keys: Sequence[str], items: Sequence[Any]) -> Iterator[int]:
+def _item_lines(text: str, keys: Sequence[str], count: int) -> Iterator[int]:
     """The lines on which the items of a list of a JSON document begin; the list is found by its last key."""
     decoder, line, counted = json.JSONDecoder(), 1, 0
-    named = re.finditer(rf"{re.escape(json.dumps(keys[-1]))}\s*:\s*(?=\[)", text) if keys else re.finditer("", text)
-    starts = (text.index("[", match.end()) for match in named)
-    position = next((start for start in starts if len(decoder.raw_decode(text, start)[0]) == len(items)), None)
-    if position is None:  # the key is written with escapes
-        yield from (1 for _ in items)
-        return
-    for _ in items:
-        position = _BETWEEN.match(text, position + 1).end()  # type: ignore[union-attr]
-        line, counted = line + text.count("\n", counted, position), position
+    name = rf"{re.escape(json.dumps(keys[-1]))}\s*:\s*" if keys else ""
+    starts = (match.end() for match in re.finditer(rf"{name}(?=\[)", text))
+    position = next((start for start in starts if len(decoder.raw_decode(text, start)[0]) == count), None)
+    for _ in range(count):
+        if position is not None:  # else the key is written with escapes
+            position = _BETWEEN.match(text, position + 1).end()  # type: ignore[union-attr]
+            line, counted = line + text.count("\n", counted, position), position
+            position = decoder.raw_decode(text, position)[1] - 1
         yield line
-        position = _BETWEEN.match(text, decoder.raw_decode(text, position)[1]).end()  # type: ignore[union-attr]
 
 
 def _list_keys(value: Any) -> tuple[str, ...]:
@@ -186,3 +172,54 @@ def _as_record(line: int, item: Any, path: str | Path) -> tuple[int, Record]:
     if not isinstance(item, dict):
         raise data_error(path, line, f"the item is {shorten(item)}", "a list of JSON objects")
     return line, item
+
+
+def hub_records(spec: str) -> Iterator[tuple[int, Record]]:
+    """Yields the rows of a split of the hub, or of a local folder in hub layout, with their numbers, counted from 1.
+
+    Code that comes with a data set is never run. `spec` is `hub:NAME@SPLIT` or `hub:NAME:CONFIG@SPLIT`, with SPLIT such
+    as `train` or `train[:1000]`. Numbers of a ClassLabel become its names; values of CSV files are text as it stands.
+
+    Raises:
+        TrunklineError: A data set that cannot be loaded, with what was tried; or `datasets` is not installed.
+    """
+    name, at, split = spec.removeprefix("hub:").rpartition("@")
+    if not at or not name or not split:
+        raise TrunklineError(f"{spec!r} does not say which split", expected="hub:NAME@SPLIT or hub:NAME:CONFIG@SPLIT")
+    data = _load(name, split)
+    # Of a ClassLabel, and of lists of them, whose feature older versions of datasets have as a list of one.
+    inner = {key: part[0] if isinstance(part, list) else part for key, part in data.features.items()}
+    names = {key: getattr(getattr(part, "feature", part), "names", None) or () for key, part in inner.items()}
+    for row, record in enumerate(data, start=1):
+        yield row, {key: _named(value, names[key]) if names[key] else value for key, value in record.items()}
+
+
+def _named(value: Any, names: Sequence[str]) -> Any:
+    if isinstance(value, list):
+        return [_named(one, names) for one in value]
+    return names[value] if isinstance(value, int) and 0 <= value < len(names) else value
+
+
+def _load(spec: str, split: str) -> Any:
+    try:
+        import datasets
+    except ImportError:
+        todo = "Run `pip install 'trunkline[train]'`"
+        raise TrunklineError("the package datasets is not installed", expected="it for hub: names", todo=todo) from None
+    name, _, config = ("", "", "") if Path(spec).exists() else spec.rpartition(":")
+    name, config = (name, config) if name and config else (spec, "")
+    try:
+        data = datasets.load_dataset(name, config or None, split=split)
+        if data.info.builder_name == "csv":
+            text = datasets.Features({column: datasets.Value("string") for column in data.features})
+            data = datasets.load_dataset(name, config or None, split=split, features=text, keep_default_na=False)
+    except (OSError, ValueError, RuntimeError, KeyError, datasets.exceptions.DatasetsError) as error:
+        where = "the local folder" if Path(name).exists() else "the hub (no local folder has this name)"
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise TrunklineError(
+            f"the data set {name!r}{f' ({config})' if config else ''}, split {split!r}, could not be loaded from "
+            f"{where}: {reason}",
+            expected="a hub id such as user/name or a local folder in hub layout, with data files and no script",
+            todo="Check name, configuration, split and network (HF_HUB_OFFLINE=1 uses only what was fetched before)",
+        ) from error
+    return data

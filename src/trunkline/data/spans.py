@@ -8,8 +8,7 @@ from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from trunkline.data.files import data_error
-from trunkline.data.records import require_text, shorten
+from trunkline.data.values import data_error, require_text, shorten
 from trunkline.tasks.ner import unheld_spans
 from trunkline.text.examples import NerExample, Span
 from trunkline.text.words import split_words

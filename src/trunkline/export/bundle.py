@@ -17,7 +17,7 @@ from trunkline.bundle.edit import Parts, write_bundle
 from trunkline.bundle.files import Bundle, open_bundle
 from trunkline.bundle.lora import LORA_TARGETS, Inputs, complete
 from trunkline.bundle.manifest import MANIFEST, Licence, Manifest
-from trunkline.data.load import load_texts
+from trunkline.data.stream import load_texts
 from trunkline.encoder.bundle_files import bundle_encoder, cached_bundle
 from trunkline.encoder.encoder import Encoder
 from trunkline.encoder.lora import lora_from_arrays

@@ -11,10 +11,10 @@ from statistics import median
 from typing import Any, Literal
 
 from trunkline.atomic import check_writable, open_atomic
-from trunkline.data.files import read_lines
-from trunkline.data.records import get_key, read_json_lines, shorten
+from trunkline.data.load import read_lines, read_table
+from trunkline.data.records import read_json_lines
 from trunkline.data.source_card import SourceCard, write_source_card
-from trunkline.data.table import read_table
+from trunkline.data.values import get_key, shorten
 from trunkline.errors import DataError
 
 MARKDOWN = (".md", ".markdown")
@@ -48,7 +48,7 @@ def read_documents(sources: Iterable[Path], text_column: str | None) -> Iterator
 def read_columns(sources: Iterable[Path], columns: Sequence[str]) -> Iterator[tuple[Path, list[str]]]:
     """Yields file and stripped values of `columns` for rows of CSV, TSV and JSON-lines files, or folders of them."""
     for path in _files(sources, ROWS, ROWS):
-        for line, record in read_table(path)[2] if ends_in(path, (".csv", ".tsv")) else read_json_lines(path):
+        for line, record in read_table(path)[1] if ends_in(path, (".csv", ".tsv")) else read_json_lines(path):
             values = [get_key(record, column, path, line) for column in columns]
             for column, value in zip(columns, values, strict=True):
                 if isinstance(value, bool) or not isinstance(value, str | int | None):

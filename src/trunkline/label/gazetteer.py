@@ -9,8 +9,9 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from trunkline.data.records import read_json_lines, shorten
-from trunkline.data.table import read_table
+from trunkline.data.load import read_table
+from trunkline.data.records import read_json_lines
+from trunkline.data.values import shorten
 from trunkline.errors import DataError
 from trunkline.label.files import ends_in
 from trunkline.text.examples import Span
@@ -147,7 +148,7 @@ def _records(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         return read_json_lines(path)
     if not ends_in(path, (".tsv", ".txt", ".csv")):
         raise DataError("no gazetteer in a form that is known", path=path, expected=".tsv, .csv or .jsonl, or with .gz")
-    rows = read_table(path, delimiter=None if ends_in(path, (".csv",)) else "tab", header=False)[2]
+    rows = read_table(path, delimiter=None if ends_in(path, (".csv",)) else "tab", header=False)[1]
     first = next(rows)
     columns = [cell.strip().lower() for cell in first[1].values()]
     if not {"surface", "concept"} <= set(columns):

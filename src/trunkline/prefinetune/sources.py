@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 
 from trunkline.config import MixtureFamily, MixtureRecipe, PrefinetuneRecipe
-from trunkline.data.load import stream_examples, stream_source
 from trunkline.data.overlap import OverlapIndex, decontaminate, example_texts
 from trunkline.data.source_card import SourceCard, label_words, load_source_card
+from trunkline.data.stream import stream_examples
 from trunkline.errors import RecipeError, TrunklineError
 from trunkline.prefinetune.corpus import Corpus, View, cached, corpus_of
 from trunkline.prefinetune.mixture import Source, split_source
@@ -68,12 +68,7 @@ class FileFinder:
             if family not in (card.family, "text"):  # all kinds of data have text
                 raise TrunklineError(f"{card_path} is of family {card.family}", expected=f"a source for {family}")
 
-        def examples() -> Iterable[Example]:
-            if path.suffix == ".jsonl" and kind in (NerExample, PairExample, QaExample):
-                return stream_source(path, family)  # spans may overlap, pairs may have groups
-            return stream_examples(path, _READ_AS[kind])
-
-        return Found(card, f"{_state(path)} as {kind.__name__}", examples)
+        return Found(card, f"{_state(path)} as {kind.__name__}", lambda: stream_examples(path, _READ_AS[kind]))
 
     def held_out(self, names: Sequence[str]) -> HeldOutTexts:
         """The texts that `decontaminate.against` means: of dev and test files of any family."""
@@ -183,10 +178,10 @@ class _Reader:
         threshold, held_out = self.decontaminate.threshold, self.held_out
 
         def make(folder: Path) -> None:
-            self._index = self._index or OverlapIndex.build(held_out.texts(), threshold)
+            self._index = self._index or OverlapIndex(held_out.texts(), threshold)
             kept, removal = decontaminate(View(corpus.example, everything), self._index)
             # The texts stay where they are: a report may be published, the data often may not.
-            why = {key: value for key, value in removal.as_dict().items() if key.startswith("by_")}
+            why = {"by_kind": removal.by_kind, "by_owner": removal.by_owner}
             content = {"removed": np.setdiff1d(everything, kept).tolist(), "why": why}
             (folder / "info.json").write_text(json.dumps(content), encoding="utf-8")
 

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from pydantic import ValidationError
 
-from trunkline.data.records import require_some
+from trunkline.data.values import require_some
 from trunkline.errors import RecipeError
 from trunkline.problems import list_problems
 from trunkline.text.examples import Example

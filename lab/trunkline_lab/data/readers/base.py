@@ -10,8 +10,9 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from trunkline.data.files import read_lines
-from trunkline.data.records import get_key, list_names, parse_json, read_json_lines, require_text, shorten
+from trunkline.data.load import read_lines
+from trunkline.data.records import parse_json, read_json_lines
+from trunkline.data.values import get_key, list_names, require_text, shorten
 from trunkline.errors import DataError
 from trunkline.text.examples import NerExample, Scheme, Span, TagError, TextExample, decode_with_repairs, join_tokens
 

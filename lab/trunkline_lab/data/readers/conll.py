@@ -10,7 +10,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from trunkline.data.files import read_lines
+from trunkline.data.load import read_lines
 from trunkline.errors import DataError
 from trunkline.text.examples import NerExample
 from trunkline_lab.data.readers.base import SentenceBuilder, TaggedOptions, shorten

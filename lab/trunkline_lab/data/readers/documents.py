@@ -10,7 +10,8 @@ from xml.etree import ElementTree
 
 from pydantic import Field
 
-from trunkline.data.files import decode_text, read_lines
+from trunkline.data.load import read_lines
+from trunkline.data.records import decode_text
 from trunkline.errors import DataError
 from trunkline.text.examples import PairExample
 from trunkline_lab.data.archives import read_members

@@ -15,7 +15,7 @@ from typing import Any
 
 from pydantic import Field
 
-from trunkline.data.files import read_lines
+from trunkline.data.load import read_lines
 from trunkline.errors import DataError
 from trunkline.text.examples import NerExample, Span
 from trunkline.text.words import split_sentences, split_words

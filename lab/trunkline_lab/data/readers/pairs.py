@@ -9,7 +9,7 @@ from pathlib import Path
 
 from pydantic import Field
 
-from trunkline.data.files import read_lines
+from trunkline.data.load import read_lines
 from trunkline.errors import DataError
 from trunkline.text.examples import PairExample
 from trunkline_lab.data.readers.base import (

@@ -9,7 +9,7 @@ from typing import Self
 
 from pydantic import Field, model_validator
 
-from trunkline.data.files import read_lines
+from trunkline.data.load import read_lines
 from trunkline.errors import DataError
 from trunkline.text.examples import NerExample, TextExample
 from trunkline_lab.data.readers.base import LabelOptions, SentenceBuilder, TaggedOptions, TextBuilder

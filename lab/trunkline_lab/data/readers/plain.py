@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from trunkline.data.files import decode_text
+from trunkline.data.records import decode_text
 from trunkline.errors import DataError
 from trunkline.text.examples import PlainExample
 from trunkline.text.words import split_sentences

@@ -14,7 +14,7 @@ from typing import Any
 
 from pydantic import Field
 
-from trunkline.data.files import decode_text, read_bytes
+from trunkline.data.records import decode_text, read_bytes
 from trunkline.errors import DataError
 from trunkline.text.examples import NerExample, Span
 from trunkline.text.words import split_words

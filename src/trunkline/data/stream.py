@@ -1,0 +1,150 @@
+"""Data that is read one at a time: texts to predict on, pairs, plain texts, the sources of pre-finetuning."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+from trunkline.data.annotations import read_questions, read_tokens
+from trunkline.data.conll import read_conll
+from trunkline.data.load import (
+    TASK_FAMILIES,
+    TEXT_FILES,
+    choose_text,
+    find_form,
+    join_texts,
+    load_examples,
+    read_lines,
+    read_table,
+)  # fmt: skip
+from trunkline.data.records import open_records, read_json_records
+from trunkline.data.spans import Row, build_example, parse_entities
+from trunkline.data.values import Records, data_error, get_key, require_some, shorten
+from trunkline.errors import TrunklineError
+from trunkline.text.examples import Example, PairExample, PlainExample, join_tokens
+from trunkline.text.words import split_sentences
+
+FAMILIES = (*TASK_FAMILIES, "pairs", "plain")
+MAX_WORDS, _MOST_LINES = 200, 10_000
+"""Words of a passage, beyond which a text is cut, at sentence ends if it has any; lines of a text held at once."""
+
+
+def load_texts(
+    spec: str | Path, *, text_column: str | None = None, delimiter: str | None = None
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yields the texts to predict on with the other keys of their records, one at a time.
+
+    `spec` is what `read_examples` takes, with or without labels, or a text file with a text a line. `text_column` is
+    needed where no column has a usual name, unless there is only one.
+
+    Raises:
+        DataError: A file that is missing or malformed, or a text that is null or no string; names file and line.
+    """
+    form = find_form(spec, delimiter)
+    if form == "text":
+        return ((line, {}) for _, line in read_lines(spec) if line.strip())
+    if form == "conll":
+        return ((join_tokens(list(sentence.tokens))[0], {}) for sentence in read_conll(spec, tags=False))
+    return _texts(_records(spec, form, delimiter, text_column), spec, text_column)
+
+
+def _records(spec: str | Path, form: str, delimiter: str | None = None, column: str | None = None) -> Records:
+    table = form == "table"
+    return (read_table(spec, delimiter=delimiter, asked=(column,)) if table else open_records(spec, form))[1]
+
+
+def _texts(records: Records, path: str | Path, asked: str | None) -> Iterator[tuple[str, dict[str, Any]]]:
+    columns: tuple[str, ...] = ()
+    for line, record in require_some(records, path, what="text"):
+        tokens = next((name for name in ("tokens", "tokenized_text") if isinstance(record.get(name), list)), "")
+        if tokens and asked is None and not columns and all(isinstance(token, str) for token in record[tokens]):
+            yield join_tokens(record.pop(tokens))[0], record
+            continue
+        if not columns:
+            only = asked is None and len(record) == 1
+            columns = tuple(record) if only else choose_text(record, "", asked, path, line)
+        text = join_texts(record, columns, path, line)
+        yield text, {key: value for key, value in record.items() if key not in columns}
+
+
+def stream_examples(spec: str | Path, family: str) -> Iterator[Example]:
+    """Yields the examples of one of `FAMILIES`, as they are asked for where the form allows it.
+
+    `pairs` are a table or JSON with `left` and `right` and, if at all, `group`; `plain` also text files and folders of
+    them, whose paragraphs come in passages. JSON lines with entities or questions are sources of pre-finetuning, in
+    which entities may overlap; other data of tasks is read as `load_examples` does.
+
+    Raises:
+        DataError: Files that are missing, malformed or of another family.
+    """
+    if family not in FAMILIES:
+        raise TrunklineError(f"the family {family!r}", expected=f"one of {', '.join(FAMILIES)}")
+    found: Iterator[Example]
+    if family in ("plain", "pairs"):
+        found = (_plain if family == "plain" else _pairs)(spec)
+    elif family in ("ner", "qa") and Path(spec).suffix == ".jsonl":
+        records = read_json_records(spec)[1]
+        found = read_questions(records, spec) if family == "qa" else _sentences(records, spec)
+    else:
+        return iter(load_examples(spec, family)[1])
+    return require_some(found, spec)
+
+
+def _sentences(records: Records, path: str | Path) -> Iterator[Example]:
+    for line, record in records:
+        if "tokens" in record:
+            tags = next((name for name in ("tags", "ner_tags", "labels") if name in record), "tags")
+            yield from read_tokens([(line, record)], tags, path).examples
+            continue
+        name = "spans" if "spans" in record and "entities" not in record else "entities"
+        values = get_key(record, name, path, line)
+        if not isinstance(values, list):
+            raise data_error(path, line, f"{name} is {shorten(values)}", "a list of entities")
+        text = join_texts(record, ("text",), path, line)
+        yield build_example(Row(line, text, parse_entities(values, path, line)), path, overlap=True)
+
+
+def _pairs(spec: str | Path) -> Iterator[Example]:
+    """Pairs in the order of the file; those with a blank side are passed over."""
+    for line, record in _records(spec, find_form(spec)):
+        left, right = (join_texts(record, (key,), spec, line).strip() for key in ("left", "right"))
+        if left and right:
+            group = record.get("group")
+            yield PairExample(left, right, "" if group is None else str(group))
+
+
+def _plain(spec: str | Path) -> Iterator[Example]:
+    path = Path(spec).expanduser()
+    if not path.is_dir() and find_form(spec) != "text":
+        for text, _ in load_texts(spec):
+            yield from cut_text(text)
+        return
+    files = [path]
+    if path.is_dir():
+        inside = sorted(file for file in path.rglob("*") if file.suffix.lower() in TEXT_FILES and file.is_file())
+        files = [file for file in inside if not any(part.startswith(".") for part in file.relative_to(path).parts)]
+    if not files:
+        raise data_error(path, None, "no file in the folder is text", f"files that end in {' or '.join(TEXT_FILES)}")
+    for file in files:
+        held: list[str] = []
+        for line in chain((line for _, line in read_lines(file)), [""]):
+            if held and (not line.strip() or len(held) == _MOST_LINES):
+                yield from cut_text("\n".join(held))
+                held = []
+            held += [line] if line.strip() else []
+
+
+def cut_text(text: str) -> Iterator[PlainExample]:
+    """Cuts a text into passages of as many whole sentences as fit, with every run of blanks as one."""
+    plain = " ".join(text.split())
+    held: list[str] = []
+    for start, end in split_sentences(plain, [], MAX_WORDS):
+        words = plain[start:end].split()
+        if held and len(held) + len(words) > MAX_WORDS:
+            yield PlainExample(" ".join(held))
+            held = []
+        held += words
+    if held:
+        yield PlainExample(" ".join(held))

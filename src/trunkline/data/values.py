@@ -1,0 +1,138 @@
+"""Values of records, checked, and how messages show them."""
+
+from __future__ import annotations
+
+import codecs
+import reprlib
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+from trunkline.errors import DataError
+from trunkline.text.examples import Example
+
+_SHORT = reprlib.Repr()
+_SHORT.maxstring = _SHORT.maxlong = _SHORT.maxother = 80
+_SHORT.maxlevel = 3
+
+Record = dict[str, Any]
+Records = Iterable[tuple[int, Record]]
+"""Records with the lines on which they begin, counted from 1."""
+
+TEXT_NAMES = ("text", "sentence", "utterance", "message", "query", "comment", "review", "tweet", "body", "content")
+LABEL_NAMES = (
+    "label_text", "label_name", "label", "labels", "intent", "category", "class", "sentiment", "topic", "target",
+)  # fmt: skip
+SECOND_NAMES = (
+    "text", "sentence", "question", "premise", "hypothesis", "context", "passage", "title", "subject", "reply",
+    "response", "headline", "description", "paragraph", "document", "summary",
+)  # fmt: skip
+NAME_COLUMNS = "Name columns with --text-column and --label-column; by number, from 0, in a table without a header"
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """What a file gave: examples in the order of the file, and what it was taken for (`kind`), in words.
+
+    `notes` say what was left out or repaired, and what a user should look at.
+    """
+
+    family: str
+    examples: list[Example]
+    kind: str
+    notes: list[str] = field(default_factory=list)
+
+
+def shorten(value: object) -> str:
+    """A value for a message: its `repr`, with what is long or deep left out of the middle."""
+    return _SHORT.repr(value)
+
+
+def list_names(names: Iterable[object], *, most: int = 12) -> str:
+    """Names for a message, the first `most` of them."""
+    found = list(names)
+    listed = ", ".join(map(shorten, found[:most])) or "none"
+    return f"{listed} and {len(found) - most} more" if len(found) > most else listed
+
+
+def data_error(path: str | Path, line: int | None, given: str, expected: str = "", todo: str = "") -> DataError:
+    """A DataError, in the order in which it is read."""
+    return DataError(given, path=path, line=line, expected=expected, todo=todo)
+
+
+def require_some(items: Iterable[T], path: str | Path, *, what: str = "example") -> Iterator[T]:
+    """Passes the items on and raises a DataError if there is none."""
+    empty = True
+    for item in items:
+        empty = False
+        yield item
+    if empty:
+        todo = "Check that it is the right file, and the names of columns or keys"
+        raise data_error(path, None, f"the file has no {what}", f"at least one {what}", todo)
+
+
+def get_key(record: Record, key: str, path: str | Path, line: int | None) -> Any:
+    """The value of a key; a DataError that lists the keys if it is missing."""
+    if key not in record:
+        raise data_error(path, line, f"no key {key!r}; the keys are {list_names(record)}", f"the key {key!r}")
+    return record[key]
+
+
+def require_text(value: object, what: str, path: str | Path, line: int | None) -> str:
+    """The stripped text, or a DataError if it is blank or no text; whole numbers pass as labels."""
+    if isinstance(value, int) and not isinstance(value, bool) and what == "label":
+        return str(value)
+    if not isinstance(value, str):
+        raise data_error(path, line, f"the {what} is {shorten(value)}", f"a {what} as a string")
+    if not value.strip():
+        raise data_error(path, line, f"the {what} is empty", f"a {what}", "Fill it in or remove the row")
+    return value.strip()
+
+
+def other_columns(names: Sequence[str], family: str | None, path: str | Path, line: int) -> DataError:
+    """The error for records whose keys are not those of a family."""
+    wanted = {"ner": "tokens and tags, or a text and entities", "qa": "question, context and answers"}
+    expected = wanted.get(family or "", "a text and a label")
+    return data_error(path, line, f"there are {list_names(names)}", expected, NAME_COLUMNS)
+
+
+def no_column(names: Sequence[str], asked: str, option: str, path: str | Path, line: int | None) -> DataError:
+    """The error for a column that was asked for by an option and is not there."""
+    given = f"no column {asked!r}; there are {list_names(names)}"
+    return data_error(path, line, given, "a column that is there", f"Name another one with {option}")
+
+
+def too_large(path: str | Path, line: int | None, most: int, what: str = "") -> DataError:
+    """The error for more bytes than are read of a file, or of `what`."""
+    expected = "a text file of lines, within the limit that guards against archive bombs"
+    return data_error(path, line, f"{what}more than {most} bytes when unpacked", expected, "Split the file")
+
+
+def wrong_bytes(error: UnicodeDecodeError, path: str | Path, line: int) -> DataError:
+    """The error for bytes that are no text."""
+    byte = error.object[error.start] if error.start < len(error.object) else 0
+    todo = "Save the file as UTF-8 (latin-1 and cp1252 are common), or mend the line"
+    return data_error(path, line, f"the byte 0x{byte:02x} is not {error.encoding} here", "one encoding", todo)
+
+
+def open_quote(path: str | Path, begin: int, end: int, error: object = "") -> DataError:
+    """The error for a quote that opens a value on a line and closes it wrongly, or on the line `end`."""
+    reach = f"; read as one value it would take in the lines up to {end}" if end > begin else ""
+    given = f"a double quote is opened here and not closed as it should be{f' ({error})' if error else ''}{reach}"
+    return data_error(path, begin, given, "quotes around whole values, with those inside doubled", "Mend the quotes")
+
+
+def find_codec(encoding: str, path: str | Path) -> codecs.CodecInfo:
+    """The codec of an encoding in which a line feed is one byte; a DataError for any other."""
+    try:
+        found = codecs.lookup(encoding)
+        fits = "\n".encode(encoding) == b"\n" and found.name not in ("utf-7", "raw-unicode-escape")
+    except (LookupError, ValueError):  # ValueError: a codec that encodes nothing, or a NUL in the name
+        fits = False
+    if not fits:
+        expected = "one in which a line feed is one byte, such as utf-8, latin-1 or cp1252"
+        raise data_error(path, None, f"the encoding {encoding!r} cannot be read", expected, "Convert the file to UTF-8")
+    return found
