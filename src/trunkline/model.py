@@ -16,7 +16,7 @@ from trunkline.bundle.files import Bundle, is_bundle, open_bundle, read_manifest
 from trunkline.bundle.manifest import check_name, name_of
 from trunkline.bundle.parts import Task, read_task, task_bytes
 from trunkline.data.inputs import EXAMPLES, check_learnable, examples_from, texts_from
-from trunkline.engine.base import Predictor, TextReader, chosen_tasks, open_engine, open_source
+from trunkline.engine.base import Predictor, chosen_tasks, open_engine, open_source, open_tokenizer, read_texts
 from trunkline.errors import TrunklineError, needs
 from trunkline.heads.fit import LabelledFeatures, fit_head
 from trunkline.results import Evaluation, FitReport
@@ -40,9 +40,9 @@ class Model:
     def __init__(self, bundle: Bundle, engine: str | None = None, threads: int = 1) -> None:
         self._bundle, self._asked, self._threads = bundle, engine, threads
         computes = open_engine(bundle, engine, threads)
-        reader = TextReader.open(bundle.tokenizer, bundle.manifest.encoder, threads)
+        tokenizer = open_tokenizer(bundle.tokenizer, bundle.manifest.encoder, threads)
         primaries = {family: adapter.inputs for family, adapter in bundle.primaries.items()}
-        self._predictor = Predictor(reader, computes, primaries, bundle.tasks.values())
+        self._predictor = Predictor(tokenizer, computes, primaries, bundle.tasks.values())
         self._saved: dict[str, Task] = dict(bundle.tasks)
 
     def __repr__(self) -> str:
@@ -263,7 +263,7 @@ class Model:
     @property
     def tokenizer(self) -> TextTokenizer:
         """The encoder's tokenizer with its windows."""
-        return self._predictor.reader.tokenizer
+        return self._predictor.tokenizer
 
     def labelled(
         self, examples: Sequence[Any], family: str, units: str, labels: Labels, *, features: bool = False
@@ -272,7 +272,7 @@ class Model:
 
         Targets count in `labels`, which may lack some of dev. Features are left empty where they are not asked for.
         """
-        kind, read = FAMILIES[family], self._predictor.reader.read([example.text for example in examples])
+        kind, read = FAMILIES[family], read_texts(self.tokenizer, [example.text for example in examples])
         texts = [(part.text, part.borders(units)) for part in read]
         targets = [kind.unit_targets(e, labels, own) for e, (_, own) in zip(examples, texts, strict=True)]
         if features:
@@ -306,7 +306,7 @@ class Model:
                 found.append(f"{part} has labels that train lacks, which count as misses: {_listed(unknown)}")
         if names := _listed([f"{name} ({seen[name]} examples)" for name in never_predicted]):
             found.append(f"never predicted on held-out examples: {names}; 16 or more examples of each would do")
-        read = self._predictor.reader.read([example.text for example in train])
+        read = read_texts(self.tokenizer, [example.text for example in train])
         if missed := kind.unheld(train, [part.borders(task.units) for part in read]):
             what = f"{len(missed)} labelled spans do not begin and end where words do, and count as misses"
             found.append(f"{what}: {_listed(missed)}")

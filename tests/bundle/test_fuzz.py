@@ -20,7 +20,7 @@ from trunkline.bundle.files import open_bundle
 from trunkline.bundle.manifest import FileEntry, parse_manifest
 from trunkline.bundle.parts import read_primary, read_task
 from trunkline.encoder.bundle_files import load_any
-from trunkline.engine.base import TextReader
+from trunkline.engine.base import open_tokenizer
 from trunkline.errors import TrunklineError
 
 PIECES = (
@@ -128,7 +128,7 @@ def fuzz_files(folder: Path, examples: int) -> int:
                 if file == "manifest.json":
                     parse_manifest(content)
                 elif file == "tokenizer.json":
-                    TextReader.open(place, manifest.encoder).read(["ann lives\x00 in berlin", ""])
+                    open_tokenizer(place, manifest.encoder).encode(["ann lives\x00 in berlin", ""])
                 elif file in manifest.adapters.values():
                     assert read_primary(place, manifest, "ner").family == "ner"
                 else:

@@ -27,7 +27,7 @@ from trunkline.encoder.bundle_files import (
     save_bundle,
     task_file,
 )
-from trunkline.engine.base import Predictor, TextReader
+from trunkline.engine.base import Predictor
 from trunkline.engine.torch import TorchEngine
 from trunkline.errors import MismatchError, TrunklineError
 
@@ -44,7 +44,7 @@ def in_memory(loaded: Loaded) -> Predictor:
     manifest = with_primaries(manifest_of(loaded), adapters)
     primaries = {family: read_primary(content, manifest, family).inputs for family, content in adapters.items()}
     tasks = [read_task(task_file(task, manifest), manifest, name) for name, task in loaded.tasks.items()]
-    return Predictor(TextReader(loaded.tokenizer, Path()), TorchEngine(loaded.encoder), primaries, tasks)
+    return Predictor(loaded.tokenizer, TorchEngine(loaded.encoder), primaries, tasks)
 
 
 def test_predictions_after_save_and_load_are_the_same_to_the_last_bit(tiny: Loaded, folder: Path) -> None:

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from trunkline.bundle.manifest import EncoderFacts
 from trunkline.encoder.bundle_files import Loaded
-from trunkline.engine.base import TextReader
+from trunkline.engine.base import open_tokenizer, read_texts
 from trunkline.engine.onnx import Pooling, Row, batches, padded, pool_of, rows_of
-from trunkline.errors import DataError, MismatchError
+from trunkline.errors import EncoderError, MismatchError
 from trunkline.tasks.qa import question_units
 from trunkline.text.tokens import UnitText, text_unit, word_units
 from trunkline.text.words import split_words
@@ -92,7 +92,7 @@ def test_batches_hold_every_row_once_with_little_padding(lengths: list[int], bud
 @pytest.mark.parametrize("threads", [1, 2])
 def test_texts_are_read_as_by_the_training_bundle(threads: int, file: Path, tiny: Loaded) -> None:
     texts = ["ann works at acme", "", "\x00", "berlin and ann " * 40, "e\u0301\u200b北京"]
-    found = TextReader.open(file, FACTS, threads).read(texts)
+    found = read_texts(open_tokenizer(file, FACTS, threads), texts)
     for text, read, tokens in zip(texts, found, tiny.tokenizer.encode(texts), strict=True):
         assert (read.text, read.words) == (text, split_words(text))
         assert np.array_equal(read.tokens.offsets, tokens.offsets)
@@ -102,7 +102,7 @@ def test_texts_are_read_as_by_the_training_bundle(threads: int, file: Path, tiny
 
 
 def test_half_a_surrogate_pair_is_a_character_and_keeps_offsets(file: Path) -> None:
-    read = TextReader.open(file, FACTS).read(["ann \ud800 bob"])[0]
+    read = read_texts(open_tokenizer(file, FACTS), ["ann \ud800 bob"])[0]
     assert [read.text[a:b] for a, b in read.words] == ["ann", "\ud800", "bob"]
     assert read.tokens.offsets[-1].tolist() == [6, 9]
 
@@ -110,20 +110,20 @@ def test_half_a_surrogate_pair_is_a_character_and_keeps_offsets(file: Path) -> N
 @pytest.mark.parametrize("content", [b"", b"{}", b"[1", b"\xff\xfe", b'{"model": {"type": "WordPiece"}}'])
 def test_a_damaged_tokenizer_is_named(content: bytes, file: Path) -> None:
     file.write_bytes(content)
-    with pytest.raises(DataError, match=r"tokenizer\.json: no usable tokenizer"):
-        TextReader.open(file, FACTS)
+    with pytest.raises(EncoderError, match=r"tokenizer\.json: no usable tokenizer"):
+        open_tokenizer(file, FACTS)
 
 
 def test_a_tokenizer_that_panics_is_an_error_like_others(file: Path) -> None:
     raw = json.loads(file.read_text())
     raw["post_processor"]["special_tokens"].pop("[CLS]")
     file.write_text(json.dumps(raw))
-    with pytest.raises(DataError, match=r"tokenizer\.json: no usable tokenizer"):
-        TextReader.open(file, FACTS).read(["ann"])
+    with pytest.raises(EncoderError, match=r"tokenizer\.json: no usable tokenizer"):
+        open_tokenizer(file, FACTS).encode(["ann"])
 
 
 def test_a_tokenizer_of_another_encoder_is_refused(file: Path) -> None:
     import dataclasses
 
     with pytest.raises(MismatchError, match="at most 100, the encoder's vocabulary"):
-        TextReader.open(file, dataclasses.replace(FACTS, vocabulary_size=100))
+        open_tokenizer(file, dataclasses.replace(FACTS, vocabulary_size=100))

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 import tiny_deployed
 from trunkline.bundle.files import open_bundle
 from trunkline.encoder.bundle_files import Loaded
-from trunkline.engine.base import TextReader
+from trunkline.engine.base import open_tokenizer
 from trunkline.errors import TrunklineError
 from trunkline_lab.cli.measure import size
 from trunkline_lab.size import worker as size_worker
@@ -62,9 +62,9 @@ def test_a_branch_is_run_once_for_tasks_that_share_it(bundle: Path) -> None:
 
 def test_texts_have_the_asked_length(bundle: Path) -> None:
     deployed = open_bundle(bundle)
-    reader = TextReader.open(deployed.tokenizer, deployed.manifest.encoder)
+    tokenizer = open_tokenizer(deployed.tokenizer, deployed.manifest.encoder)
     for length in (8, 16):
-        tokens = len(reader.read([size_worker.sized(reader, length)])[0].tokens.offsets) + 2
+        tokens = len(tokenizer.encode([size_worker.sized(tokenizer, length)])[0].offsets) + 2
         assert length - 8 < tokens <= length
 
 

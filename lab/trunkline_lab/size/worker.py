@@ -18,13 +18,14 @@ import numpy as np
 
 from trunkline.bundle.files import Bundle, open_bundle
 from trunkline.bundle.parts import Task
-from trunkline.engine.base import Branch, TextReader
+from trunkline.engine.base import Branch, open_tokenizer, read_texts
 from trunkline.engine.onnx import open_session
 from trunkline.errors import TrunklineError
 from trunkline.model import load
 from trunkline.tasks import FAMILIES
 from trunkline.tasks.base import Scored
 from trunkline.tasks.classification import softmax
+from trunkline.text.tokens import TextTokenizer
 from trunkline_lab.speed.gate import memory
 
 TEXT = "Please send the second invoice for our order from Lisbon to Maria Alvarez before Friday, the 3rd of May. "
@@ -84,13 +85,13 @@ def times(opened: Bundle, tasks: Sequence[str], lengths: Sequence[int], repeats:
     `tokenizer`; `trunk`; `branch`, one pass without an adapter; `branches`, those of all tasks with their adapters and
     heads; `head`, all heads alone with decoding; `total` of tokenizer, trunk, branches and decoding.
     """
-    reader = TextReader.open(opened.tokenizer, opened.manifest.encoder)
+    tokenizer = open_tokenizer(opened.tokenizer, opened.manifest.encoder)
     trunk, branch = (open_session(opened.graphs[name]) for name in ("trunk", "branch"))
     groups = branches(opened, tasks)
     found = {}
     for length in lengths:
         best = {
-            name: best_round(call, repeats) for name, call in _calls(reader, (trunk, branch), groups, length).items()
+            name: best_round(call, repeats) for name, call in _calls(tokenizer, (trunk, branch), groups, length).items()
         }
         found[str(length)] = {
             **{name: best[name] for name in ("tokenizer", "trunk", "branch", "branches")},
@@ -101,12 +102,12 @@ def times(opened: Bundle, tasks: Sequence[str], lengths: Sequence[int], repeats:
 
 
 def _calls(
-    reader: TextReader, sessions: tuple[Any, Any], groups: Sequence[Branch], length: int
+    tokenizer: TextTokenizer, sessions: tuple[Any, Any], groups: Sequence[Branch], length: int
 ) -> dict[str, Callable[[], Any]]:
     """What is timed for a text of so many tokens, by its name."""
     trunk, branch = sessions
-    text = sized(reader, length)
-    read = reader.read([text])[0]
+    text = sized(tokenizer, length)
+    read = read_texts(tokenizer, [text])[0]
     rows = _rows(length)
     states = {"hidden": trunk.run(["hidden"], rows)[0], "mask": rows["mask"]}
     given = [{**states, "pool": _pool(group, length), **group.lora, **group.heads} for group in groups]
@@ -114,7 +115,7 @@ def _calls(
     outputs = [branch.run(["features", "logits"], inputs) for inputs in given]
     pairs = list(zip(groups, outputs, strict=True))
     return {
-        "tokenizer": lambda: reader.read([text]),
+        "tokenizer": lambda: read_texts(tokenizer, [text]),
         "trunk": lambda: trunk.run(["hidden"], rows),
         "branch": lambda: branch.run(["features"], plain),
         "branches": lambda: [branch.run(["logits"], inputs) for inputs in given],
@@ -146,11 +147,11 @@ def branches(opened: Bundle, tasks: Sequence[str]) -> list[Branch]:
     return [Branch(*key, _lora(opened.inputs(members[0].name)), tuple(members)) for key, members in groups.items()]
 
 
-def sized(reader: TextReader, length: int) -> str:
+def sized(tokenizer: TextTokenizer, length: int) -> str:
     """A text that has so many tokens, or one or two fewer where a word is of several."""
     words = (TEXT * (1 + length // 8)).split()
     count = 1
-    while count < len(words) and _tokens(reader, words[: count + 1]) <= length:
+    while count < len(words) and _tokens(tokenizer, words[: count + 1]) <= length:
         count += 1
     return " ".join(words[:count])
 
@@ -162,8 +163,8 @@ def main(request: Mapping[str, Any]) -> dict[str, Any]:
     return bundle(Path(request["folder"]), request["tasks"], request["lengths"], request["repeats"])
 
 
-def _tokens(reader: TextReader, words: Sequence[str]) -> int:
-    return len(reader.read([" ".join(words)])[0].tokens.offsets) + 2
+def _tokens(tokenizer: TextTokenizer, words: Sequence[str]) -> int:
+    return len(tokenizer.encode([" ".join(words)])[0].offsets) + 2
 
 
 def _lora(inputs: Mapping[str, Any]) -> dict[str, Any]:

@@ -6,8 +6,7 @@ An engine computes, for texts, what the heads of tasks say of their units, throu
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -20,7 +19,7 @@ from trunkline.bundle.lora import FloatArray, Inputs
 from trunkline.bundle.manifest import MANIFEST, EncoderFacts
 from trunkline.bundle.parts import Task
 from trunkline.data.inputs import texts_from
-from trunkline.errors import DataError, MismatchError, TrunklineError, needs
+from trunkline.errors import MismatchError, TrunklineError, needs
 from trunkline.tasks import FAMILIES, Scored
 from trunkline.tasks.base import Words
 from trunkline.tasks.classification import softmax
@@ -28,7 +27,6 @@ from trunkline.text.tokens import TextTokenizer, Tokens, UnitText, piece_borders
 from trunkline.text.words import split_words
 
 _REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(@[\w./-]+)?")
-_LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 def open_source(source: str | Path | None, *, verify: bool = True, public_key: str | bytes | None = None) -> Bundle:
@@ -121,57 +119,27 @@ class ReadText:
         return () if units == "text" else self.words
 
 
-class TextReader:
-    """Splits texts into words and tokens; `tokenizer` has the windows of the bundle and was read from `path`."""
+def open_tokenizer(path: Path, encoder: EncoderFacts, threads: int = 1) -> TextTokenizer:
+    """A bundle's tokenizer with its windows; with more than one thread it takes as many as its own pool has.
 
-    def __init__(self, tokenizer: TextTokenizer, path: Path) -> None:
-        self.tokenizer = tokenizer
-        self.path = path
-
-    @classmethod
-    def open(cls, path: Path, encoder: EncoderFacts, threads: int = 1) -> TextReader:
-        """Loads a bundle's `tokenizer.json`; with more than one thread it takes as many as its own pool has.
-
-        Raises:
-            DataError: The file cannot be read.
-            MismatchError: It has tokens that the encoder does not have.
-        """
-        from tokenizers import Tokenizer
-
-        with _refusals(path):
-            tokenizer = Tokenizer.from_file(str(path))
-            reader = cls(TextTokenizer(tokenizer, encoder.max_length, encoder.overlap, pool=threads > 1), path)
-        size = tokenizer.get_vocab_size(with_added_tokens=True)
-        if size > encoder.vocabulary_size:
-            raise MismatchError(
-                f"{path} has {size} tokens",
-                expected=f"at most {encoder.vocabulary_size}, the encoder's vocabulary",
-                todo="Export or fetch the bundle again",
-            )
-        return reader
-
-    def read(self, texts: Sequence[str]) -> list[ReadText]:
-        """Reads texts; halves of surrogate pairs, which no tokenizer takes, count as U+FFFD, one character too."""
-        with _refusals(self.path):
-            encoded = self.tokenizer.encode([_LONE_SURROGATE.sub("\ufffd", text) for text in texts])
-        return [ReadText(text, tokens) for text, tokens in zip(texts, encoded, strict=True)]
-
-
-@contextmanager
-def _refusals(path: Path) -> Iterator[None]:
-    """Turns whatever the tokenizer raises into a DataError."""
-    try:
-        yield
-    # The library raises bare exceptions, and its panics, for which there is no name to import, are not even those.
-    except BaseException as error:
-        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
-            raise
-        raise DataError(
-            f"no usable tokenizer ({' '.join(str(error).split())[:200]})",
-            path=path,
-            expected="the tokenizer.json of the bundle",
+    Raises:
+        EncoderError: The file cannot be read.
+        MismatchError: It has tokens that the encoder does not have.
+    """
+    found = TextTokenizer.from_file(path, encoder.max_length, encoder.overlap, pool=threads > 1)
+    size = found.tokenizer.get_vocab_size(with_added_tokens=True)
+    if size > encoder.vocabulary_size:
+        raise MismatchError(
+            f"{path} has {size} tokens",
+            expected=f"at most {encoder.vocabulary_size}, the encoder's vocabulary",
             todo="Export or fetch the bundle again",
-        ) from error
+        )
+    return found
+
+
+def read_texts(tokenizer: TextTokenizer, texts: Sequence[str]) -> list[ReadText]:
+    """Tokenises texts."""
+    return [ReadText(text, tokens) for text, tokens in zip(texts, tokenizer.encode(texts), strict=True)]
 
 
 @dataclass(frozen=True, eq=False)
@@ -239,16 +207,16 @@ class Predictor:
     """Tasks on an engine. Several threads may call `predict` and `predict_mixed` at the same time.
 
     Args:
-        reader: Splits texts into words and tokens.
+        tokenizer: With the bundle's windows.
         engine: Computes.
         primaries: Inputs of the families' primary adapters.
         tasks: The tasks, afterwards by name in alphabetical order.
     """
 
     def __init__(
-        self, reader: TextReader, engine: Engine, primaries: Mapping[str, Inputs], tasks: Iterable[Task]
+        self, tokenizer: TextTokenizer, engine: Engine, primaries: Mapping[str, Inputs], tasks: Iterable[Task]
     ) -> None:
-        self.reader = reader
+        self.tokenizer = tokenizer
         self.engine = engine
         self.tasks: Mapping[str, Task] = {}
         self._primaries = primaries
@@ -320,7 +288,7 @@ class Predictor:
 
     def _run(self, texts: Sequence[str], asked: Mapping[str, Sequence[int]], mixed: bool) -> dict[str, list[Any]]:
         """The predictions of tasks, each for the texts of these numbers."""
-        branches, read = self._branches(asked), self.reader.read(texts)
+        branches, read = self._branches(asked), read_texts(self.tokenizer, texts)
         wanted: list[dict[Branch, None]] = [{} for _ in texts]
         for branch in branches:
             for number in (number for task in branch.tasks for number in asked[task.name]):

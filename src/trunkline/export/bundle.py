@@ -22,7 +22,7 @@ from trunkline.encoder.bundle_files import bundle_encoder, cached_bundle
 from trunkline.encoder.encoder import Encoder
 from trunkline.encoder.lora import lora_from_arrays
 from trunkline.encoder.storage import load_tokenizer
-from trunkline.engine.base import Engine, Predictor, TextReader
+from trunkline.engine.base import Engine, Predictor
 from trunkline.engine.onnx import OnnxEngine, open_session
 from trunkline.engine.torch import TorchEngine
 from trunkline.errors import TrunklineError
@@ -176,9 +176,8 @@ class Source:
     def predictor(self, engine: Engine | None = None) -> Predictor:
         """The tasks on an engine of what is exported; by default on torch, with the whole vocabulary."""
         encoder, tokenizer = self.whole if engine is None else (self.encoder, self.tokenizer)
-        reader = TextReader(tokenizer, self.bundle.tokenizer)
         primaries = {family: primary.inputs for family, primary in self.bundle.primaries.items()}
-        return Predictor(reader, engine or TorchEngine(encoder), primaries, self.bundle.tasks.values())
+        return Predictor(tokenizer, engine or TorchEngine(encoder), primaries, self.bundle.tasks.values())
 
 
 def export_bundle(

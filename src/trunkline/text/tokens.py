@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +28,8 @@ _NONE = np.zeros(0, dtype=np.int64)
 
 ROW_WIDTH = 128
 """Default greatest width of a packed row: short enough that attention, quadratic in the width, stays cheap."""
+
+_LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 
 _FILES = ("tokenizer.json", "vocab.txt", "vocab.json", "*.model")
 """What a tokenizer can be made of; without any of these, transformers makes one that knows no word."""
@@ -116,10 +120,18 @@ class TextTokenizer:
                 expected="an opening and a closing one",
             )
         self.tokenizer = tokenizer
-        self.pool = pool
+        self._pool = pool
         self.opening, self.closing = special
         self.max_length = max_length
         self.overlap = min(overlap, (max_length - 2) // 2)
+
+    @classmethod
+    def from_file(cls, path: Path, max_length: int, overlap: int = 32, *, pool: bool = True) -> TextTokenizer:
+        """Loads a `tokenizer.json`; arguments as above. Raises EncoderError if it cannot be read."""
+        from tokenizers import Tokenizer
+
+        with _refusals(path):
+            return cls(Tokenizer.from_file(str(path)), max_length, overlap, pool=pool)
 
     @classmethod
     def from_folder(cls, folder: Path, max_length: int) -> TextTokenizer:
@@ -128,29 +140,17 @@ class TextTokenizer:
         Raises:
             EncoderError: There is no tokenizer in the folder, or it cannot be read, or two of its files disagree.
         """
-        file, expected = folder / "tokenizer.json", "tokenizer.json, or a vocabulary with its config"
-        if not any(any(folder.glob(name)) for name in _FILES):
-            raise EncoderError(
-                f"{folder}: no usable tokenizer (there is none of {', '.join(_FILES)})",
-                expected=expected,
-                todo="Fetch the files of the tokenizer from where the encoder is from",
-            )
-        try:
-            if file.is_file():
-                from tokenizers import Tokenizer
-
-                tokenizer = Tokenizer.from_file(str(file))
-                _check_config(folder, tokenizer.normalizer)
-            else:
-                with needs("train", f"{folder} has no tokenizer.json, and converting its vocabulary"):
-                    from transformers import AutoTokenizer
-                found = AutoTokenizer.from_pretrained(str(folder), use_fast=True, local_files_only=True)
-                tokenizer = found.backend_tokenizer
-            return cls(tokenizer, max_length)
-        except TrunklineError:
-            raise
-        except Exception as error:
-            raise EncoderError(f"{folder}: no usable tokenizer ({error})", expected=expected) from error
+        with _refusals(folder):
+            if not any(any(folder.glob(name)) for name in _FILES):
+                raise FileNotFoundError(f"there is none of {', '.join(_FILES)}")
+            if (folder / "tokenizer.json").is_file():
+                found = cls.from_file(folder / "tokenizer.json", max_length)
+                _check_config(folder, found.tokenizer.normalizer)
+                return found
+            with needs("train", f"{folder} has no tokenizer.json, and converting its vocabulary"):
+                from transformers import AutoTokenizer
+            made = AutoTokenizer.from_pretrained(str(folder), use_fast=True, local_files_only=True)
+            return cls(made.backend_tokenizer, max_length)
 
     @property
     def fingerprint(self) -> str:
@@ -159,11 +159,16 @@ class TextTokenizer:
         return hashlib.sha256(content.encode()).hexdigest()
 
     def encode(self, texts: Sequence[str]) -> list[Tokens]:
-        """Tokenises texts; nothing is cut off."""
-        if self.pool:
-            encodings = self.tokenizer.encode_batch(list(texts), add_special_tokens=False)
-        else:
-            encodings = [self.tokenizer.encode(text, add_special_tokens=False) for text in texts]
+        """Tokenises texts; nothing is cut off. Halves of surrogate pairs count as U+FFFD, which is one character, too.
+
+        Raises EncoderError if the tokenizer fails.
+        """
+        readable = [_LONE_SURROGATE.sub("\ufffd", text) for text in texts]
+        with _refusals("a damaged file"):
+            if self._pool:
+                encodings = self.tokenizer.encode_batch(readable, add_special_tokens=False)
+            else:
+                encodings = [self.tokenizer.encode(text, add_special_tokens=False) for text in readable]
         return [self._windows(encoding) for encoding in encodings]
 
     def _windows(self, encoding: Any) -> Tokens:
@@ -188,6 +193,24 @@ class TextTokenizer:
         own = [w.ids[1 + w.own[0] - w.first : 1 + w.own[1] - w.first] for text in tokens for w in text.windows]
         missing = sum(int(np.isin(ids, unknown).sum()) for ids in own)
         return missing / max(sum(map(len, own)), 1)
+
+
+@contextmanager
+def _refusals(where: str | Path) -> Iterator[None]:
+    """Turns whatever the tokenizer raises into an EncoderError."""
+    try:
+        yield
+    except TrunklineError:
+        raise
+    # The library raises bare exceptions, and its panics, for which there is no name to import, are not even those.
+    except BaseException as error:
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
+        raise EncoderError(
+            f"{where}: no usable tokenizer ({' '.join(str(error).split())[:200]})",
+            expected="tokenizer.json, or a vocabulary with its config",
+            todo="Export the bundle again, or fetch the files from where they are from",
+        ) from error
 
 
 def _check_config(folder: Path, normalizer: Any) -> None:
