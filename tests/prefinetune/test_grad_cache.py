@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,9 +18,8 @@ import tiny_models
 from trunkline.encoder.bundle_files import Loaded
 from trunkline.encoder.encoder import TokenBatch
 from trunkline.encoder.lora import LoraAdapter
-from trunkline.errors import TrainingError
 from trunkline.prefinetune.mixture import Source
-from trunkline.prefinetune.model import cached_losses, chunk_slices
+from trunkline.prefinetune.model import chunk_slices, embed_chunks
 from trunkline.prefinetune.objectives.classification import PairTargets, TextPairObjective
 from trunkline.prefinetune.objectives.ner import ConceptTargets, TokenConceptObjective
 from trunkline.text.examples import PairExample
@@ -55,19 +56,13 @@ def concept_loss(units: int, rng: np.random.Generator) -> tuple[nn.Module, Conce
     return objective, ConceptTargets(chosen, positive, positive | torch.from_numpy(rng.random((units, 5)) < 0.5))
 
 
-def by_chunks(
-    chunks: Sequence[Any], encode: Encode, loss: Loss, factor: float, own: Sequence[nn.Parameter] = ()
-) -> float:
-    total = 0.0
-    for share in cached_losses(chunks, encode, loss, own):
-        total += float(share.detach())
-        (share * factor).backward()
-    return total
+def by_chunks(chunks: Sequence[Any], encode: Encode, loss: Loss, factor: float) -> float:
+    value = loss(embed_chunks(chunks, encode))
+    (value * factor).backward()
+    return float(value.detach())
 
 
-def at_once(
-    chunks: Sequence[Any], encode: Encode, loss: Loss, factor: float, own: Sequence[nn.Parameter] = ()
-) -> float:
+def at_once(chunks: Sequence[Any], encode: Encode, loss: Loss, factor: float) -> float:
     value = loss(torch.cat([encode(chunk) for chunk in chunks]))
     (value * factor).backward()
     return float(value.detach())
@@ -103,7 +98,7 @@ def test_gradients_and_value_are_those_of_the_plain_loss(
     objective, targets = kind(sum(sizes), rng)
     modules = nn.ModuleList([encoder, objective.to(dtype)])
     chunks = [torch.from_numpy(rng.normal(size=(size, 4))).to(dtype) for size in sizes]
-    arguments = chunks, encoder, lambda features: objective(features, targets), factor, list(objective.parameters())
+    arguments = chunks, encoder, lambda features: objective(features, targets), factor
     if isinstance(targets, PairTargets) and not len(targets.kept):
         return
     value, expected = gradients(at_once, seed, modules, *arguments)
@@ -119,7 +114,7 @@ def test_every_parameter_of_encoder_and_loss_is_reached() -> None:
     for kind in (pair_loss, concept_loss):
         encoder = dropping_encoder(torch.float32)
         objective, targets = kind(12, rng)
-        by_chunks(chunks, encoder, lambda f, o=objective, t=targets: o(f, t), 1.0, list(objective.parameters()))
+        by_chunks(chunks, encoder, lambda f, o=objective, t=targets: o(f, t), 1.0)
         for name, parameter in nn.ModuleList([encoder, objective]).named_parameters():
             assert parameter.grad is not None and bool(parameter.grad.any()), (kind, name)
 
@@ -128,7 +123,7 @@ def test_gradients_are_added_to_those_that_are_there() -> None:
     encoder, scale = dropping_encoder(torch.float64), nn.Parameter(torch.tensor(2.0, dtype=torch.float64))
     modules = nn.ModuleList([encoder, nn.ParameterList([scale])])
     chunks = [torch.randn(3, 4, dtype=torch.float64) for _ in range(3)]
-    arguments = chunks, encoder.eval(), lambda features: (scale * features).square().sum(), 1.0, [scale]
+    arguments = chunks, encoder.eval(), lambda features: (scale * features).square().sum(), 1.0
     _, once = gradients(by_chunks, 0, modules, *arguments)
     _, twice = gradients(lambda *given: by_chunks(*given) + by_chunks(*given), 0, modules, *arguments)
     assert_close(twice[:-1], [2 * part for part in once[:-1]], 1e-12)
@@ -136,10 +131,10 @@ def test_gradients_are_added_to_those_that_are_there() -> None:
 
 def test_a_loss_that_leaves_out_the_embeddings_still_trains_its_parameter() -> None:
     encoder, scale = dropping_encoder(torch.float32), nn.Parameter(torch.tensor(2.0))
-    found = by_chunks([torch.randn(2, 4)] * 2, encoder, lambda features: scale**2, 0.5, [scale])
+    found = by_chunks([torch.randn(2, 4)] * 2, encoder, lambda features: scale**2, 0.5)
     assert found == pytest.approx(4.0)
     assert float(scale.grad) == pytest.approx(2.0)
-    assert not any(bool(p.grad.any()) for p in encoder.parameters())
+    assert all(p.grad is None for p in encoder.parameters())
 
 
 def test_the_encoder_runs_twice_a_chunk_and_the_loss_once() -> None:
@@ -157,39 +152,6 @@ def test_the_encoder_runs_twice_a_chunk_and_the_loss_once() -> None:
     assert calls == {"encode": 10, "loss": 1}
 
 
-def test_what_is_drawn_between_shares_goes_on_from_the_first_pass() -> None:
-    encoder = dropping_encoder(torch.float32)
-    chunks = [torch.randn(2, 4) for _ in range(3)]
-    torch.manual_seed(0)
-    for chunk in chunks:
-        encoder(chunk)
-    expected = torch.rand(3)
-    torch.manual_seed(0)
-    drawn = [torch.rand(1) for _ in cached_losses(chunks, encoder, lambda features: features.sum())]
-    assert torch.equal(torch.cat(drawn), expected)
-
-
-def test_an_encoder_that_does_not_repeat_itself_is_an_error() -> None:
-    encoder, rng = dropping_encoder(torch.float32), np.random.default_rng(0)
-
-    def encode(chunk: Tensor) -> Tensor:
-        return encoder(chunk) + float(rng.normal())
-
-    with pytest.raises(TrainingError, match="second encoding"):
-        by_chunks([torch.randn(2, 4)] * 2, encode, lambda features: features.sum(), 1.0)
-
-
-def test_no_chunks_are_an_error() -> None:
-    with pytest.raises(TrainingError, match="without chunks"):
-        by_chunks([], dropping_encoder(torch.float32), lambda features: features.sum(), 1.0)
-
-
-def test_a_loss_that_is_not_finite_shows_in_the_first_share() -> None:
-    encoder = dropping_encoder(torch.float32)
-    share = next(cached_losses([torch.randn(2, 4)] * 2, encoder, lambda features: features.sum() * float("nan")))
-    assert not torch.isfinite(share)
-
-
 def test_under_autocast_weights_get_the_gradient_of_the_plain_loss() -> None:
     encoder = dropping_encoder(torch.float32)
     chunks = [torch.randn(4, 4) for _ in range(3)]
@@ -205,49 +167,25 @@ def test_under_autocast_weights_get_the_gradient_of_the_plain_loss() -> None:
     assert_close(found, expected, 2**-8)
 
 
-class SavedBytes:
-    """Bytes that graphs hold for their backward passes, but for those of parameters."""
-
-    def __init__(self, parameters: Sequence[Tensor]) -> None:
-        self.parameters = {p.data_ptr() for p in parameters}
-        self.now = self.peak = 0
-
-    def hooks(self) -> Any:
-        meter = self
-
-        class Held:
-            def __init__(self, tensor: Tensor) -> None:
-                self.tensor = tensor
-                self.bytes = 0 if tensor.data_ptr() in meter.parameters else tensor.nbytes
-                meter.now += self.bytes
-                meter.peak = max(meter.peak, meter.now)
-
-            def __del__(self) -> None:
-                meter.now -= self.bytes
-
-        return torch.autograd.graph.saved_tensors_hooks(Held, lambda held: held.tensor)
-
-
-def saved_at_peak(step: Callable[..., float], n_chunks: int) -> int:
+def bytes_at_peak(step: Callable[..., float], n_chunks: int, trace: Path) -> int:
+    """Bytes that torch holds at once during a step, over those before it."""
     encoder = nn.Sequential(*(part for _ in range(8) for part in (nn.Linear(16, 16), nn.Tanh(), nn.Dropout(0.1))))
-    meter = SavedBytes(list(encoder.parameters()))
-    chunks = [torch.randn(64, 16) for _ in range(n_chunks)]
+    for parameter in encoder.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    chunks = [torch.randn(512, 16) for _ in range(n_chunks)]
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
+        step(chunks, encoder, lambda features: features.square().mean(), 1.0)
+    profile.export_chrome_trace(str(trace))
+    rows = [row["args"] for row in json.loads(trace.read_text())["traceEvents"] if row["name"] == "[memory]"]
+    held = [row["Total Allocated"] for row in rows]
+    return int(max(held) - held[0] + rows[0]["Bytes"])
 
-    def loss(features: Tensor) -> Tensor:
-        return features.square().mean()
 
-    with meter.hooks():
-        step(chunks, encoder, loss, 1.0)
-    assert meter.now == 0
-    return meter.peak
-
-
-def test_the_graph_of_one_chunk_is_in_memory_at_a_time() -> None:
-    one = saved_at_peak(at_once, 1)
-    assert saved_at_peak(at_once, 16) >= 15 * one
-    # The loss's graph over all embeddings is freed before the second pass, and is smaller than a chunk's here.
-    assert saved_at_peak(by_chunks, 16) <= 1.1 * one
-    assert saved_at_peak(by_chunks, 2) <= 1.1 * one
+def test_the_graph_of_one_chunk_is_in_memory_at_a_time(tmp_path: Path) -> None:
+    one, many = (bytes_at_peak(at_once, count, tmp_path / "trace.json") for count in (1, 16))
+    assert many >= 12 * one
+    # Embeddings and their gradients are those of all chunks.
+    assert bytes_at_peak(by_chunks, 16, tmp_path / "trace.json") <= many / 3
 
 
 @given(st.lists(st.integers(1, 50), max_size=30), st.integers(1, 60))

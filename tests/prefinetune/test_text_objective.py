@@ -21,7 +21,7 @@ from trunkline.errors import EncoderError, RecipeError, TrunklineError
 from trunkline.model import load
 from trunkline.prefinetune import Report, prefinetune
 from trunkline.prefinetune.model import PrefinetuneModel, StepBatch, draw_batch
-from trunkline.prefinetune.objectives import TextEmbedder, get_objective
+from trunkline.prefinetune.objectives import get_objective, make_objective
 from trunkline.prefinetune.objectives import text as masked_lm
 from trunkline.prefinetune.objectives.text import MaskedTextObjective, even_windows
 from trunkline.prefinetune.run import Session
@@ -59,7 +59,7 @@ def units_of(tiny: Loaded, count: int) -> list[Any]:
 
 def objective_of(tiny: Loaded, seed: int = 0) -> MaskedTextObjective:
     section = recipe_section()
-    made = MaskedTextObjective.of(section, [], TextEmbedder(tiny.encoder, tiny.tokenizer), seed)
+    made = make_objective("text", section, [], tiny, seed)
     assert isinstance(made, MaskedTextObjective)
     return made
 
@@ -139,8 +139,7 @@ def test_the_loss_is_that_of_the_states_at_the_masked_tokens(tiny: Loaded) -> No
 
 def gradients(model: PrefinetuneModel, batch: StepBatch) -> dict[str, Tensor]:
     model.zero_grad()
-    for part in model.losses("text", batch):
-        part.backward()
+    model("text", batch).backward()
     return {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
 
 

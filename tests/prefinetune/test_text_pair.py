@@ -1,4 +1,4 @@
-"""InfoNCE beyond the plain form: groups against the definition, and blocks that change nothing."""
+"""InfoNCE beyond the plain form: groups against the definition, and what has no negative."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional as F
 
-from trunkline.prefinetune.objectives import classification
 from trunkline.prefinetune.objectives.classification import info_nce
 
 
@@ -51,27 +50,3 @@ def test_the_gradient_is_finite_where_a_text_has_no_negative() -> None:
 def test_no_pairs_cost_nothing() -> None:
     none = torch.zeros(0, 3, requires_grad=True)
     assert float(info_nce(none, none, 0.05).detach()) == 0.0
-
-
-@pytest.mark.parametrize("count", [9, 12])
-def test_blocks_change_neither_loss_nor_gradient(count: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    inputs = pairs(count)
-    groups = torch.arange(count) // 2
-    whole = info_nce(*inputs, 0.2, groups)
-    expected = torch.autograd.grad(whole, inputs)
-    monkeypatch.setattr(classification, "BLOCK", 4)
-    blocked = info_nce(*inputs, 0.2, groups)
-    assert float(blocked.detach()) == pytest.approx(float(whole.detach()), abs=1e-12)
-    for ours, theirs in zip(torch.autograd.grad(blocked, inputs), expected, strict=True):
-        assert torch.allclose(ours, theirs, atol=1e-12)
-    with torch.inference_mode():
-        assert float(info_nce(*inputs, 0.2, groups)) == pytest.approx(float(whole.detach()), abs=1e-12)
-
-
-def test_blocks_keep_the_similarities_of_one_block(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(classification, "BLOCK", 16)
-    left, right = pairs(256)
-    largest = []
-    with torch.autograd.graph.saved_tensors_hooks(lambda t: largest.append(t.numel()) or t, lambda t: t):
-        info_nce(left, right, 0.1)
-    assert max(largest) <= 256 * 5, "saved are the embeddings, not [256, 256] similarities"

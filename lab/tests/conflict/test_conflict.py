@@ -21,7 +21,7 @@ from trunkline.encoder.bundle_files import Loaded, load_any
 from trunkline.errors import TrainingError, TrunklineError
 from trunkline.prefinetune.mixture import Source
 from trunkline.prefinetune.model import PrefinetuneModel, StepBatch
-from trunkline.prefinetune.objectives import get_objective
+from trunkline.prefinetune.objectives import make_objective
 from trunkline.prefinetune.sources import recipe_sources
 from trunkline.prefinetune.strategies import adapters_of
 from trunkline.training import read_rows
@@ -246,12 +246,8 @@ def tiny_parts(folder: Path, data: Path, **changes: Any) -> Parts:
     sources = recipe_sources(recipe, start.tokenizer)
     torch.manual_seed(0)
     start.encoder.dropout = recipe.optimizer.dropout
-
-    def embed(texts: Sequence[str]) -> Tensor:
-        return torch.randn(len(texts), tiny_models.WIDTH)
-
     objectives: dict[str, nn.Module] = {
-        family: get_objective(family).of(section, sources[family], embed, 0)
+        family: make_objective(family, section, sources[family], start, 0)
         for family, section in recipe.families.items()
     }
     model = PrefinetuneModel(start.encoder, adapters_of(recipe, start.encoder), objectives)

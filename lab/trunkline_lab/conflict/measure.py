@@ -203,20 +203,10 @@ def _gradient(
     bf16: bool,
     backward: Backward,
 ) -> tuple[float, Sequence[Tensor | None]]:
-    """The weighted loss of a batch and its gradient, added up over the parts that a batch of several chunks has."""
-    device = parameters[0].device
-    value = 0.0
-    total: Sequence[Tensor | None] | None = None
-    parts = model.losses(family, batch)
-    while True:
-        # Without its cache, as weights that were cast in a pass without graph would have no gradient.
-        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=bf16, cache_enabled=False):
-            part = next(parts, None)
-        if part is None:
-            return value, total or [None] * len(parameters)
-        value += weight * float(part.detach())
-        new = backward(part * weight, parameters)
-        total = new if total is None else [_plus(x, y) for x, y in zip(total, new, strict=True)]
+    """The weighted loss of a batch and its gradient."""
+    with torch.autocast(parameters[0].device.type, dtype=torch.bfloat16, enabled=bf16):
+        loss = model(family, batch)
+    return weight * float(loss.detach()), backward(loss * weight, parameters)
 
 
 def _products(

@@ -28,7 +28,7 @@ from trunkline.config import FamilyName, PrefinetuneRecipe, parse_recipe
 from trunkline.encoder.bundle_files import load_any
 from trunkline.prefinetune.mixture import Mixture
 from trunkline.prefinetune.model import StepBatch, draw_batch
-from trunkline.prefinetune.objectives import TextEmbedder, get_objective
+from trunkline.prefinetune.objectives import make_objective
 from trunkline.prefinetune.run import Session
 from trunkline.prefinetune.sources import recipe_sources
 from trunkline.training import Report
@@ -60,8 +60,7 @@ def ours(
     """Draws, reads, tokenises or looks up, packs and makes the targets of a step (which collation does not)."""
     start = load_any("default", max_length=recipe.max_length)
     section = recipe.families[cast(FamilyName, family)]
-    embedder = TextEmbedder(start.encoder, tokenizer)
-    objective: Any = get_objective(family).of(section, sources, embedder, 0)
+    objective: Any = make_objective(family, section, sources, start, 0)
     if not targets:
         objective.targets = lambda drawn, step: torch.zeros(0)
     mixture = Mixture(sources, 0)

@@ -6,29 +6,25 @@ Zhang, Han, Callan 2021, arXiv 2101.06983, section 3.2). It costs one more forwa
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from trunkline.config import FamilySection
 from trunkline.encoder.encoder import Encoder, TokenBatch
 from trunkline.encoder.lora import LoraAdapter
-from trunkline.errors import TrainingError
 from trunkline.prefinetune.mixture import Mixture
 from trunkline.text.tokens import TextTokenizer, UnitText, pack
-from trunkline.training.checkpoint import random_state
 from trunkline.training.distributed import Place, gather_units, shares
 
 Chunk = TypeVar("Chunk")
 
 SHARED = "shared"
 """Key of the one adapter of the strategy single-adapter."""
-
-REPEAT_TOLERANCE = 1e-2
-"""Greatest relative difference of a chunk's two encodings: kernels may round otherwise, other dropout masks differ."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,29 +68,24 @@ class PrefinetuneModel(nn.Module):
         return tokens.pool(self.encoder(tokens, self.adapter(family)))
 
     def forward(self, family: str, batch: StepBatch) -> Tensor:
-        """The family's loss of a batch of one chunk."""
-        return self._loss(family, self.features(family, batch.chunks[0]), batch)
-
-    def losses(self, family: str, batch: StepBatch) -> Iterator[Tensor]:
-        """The family's loss in parts whose sum it is, and whose gradients add up to its own; one part a chunk."""
-        if len(batch.chunks) == 1:
-            yield self(family, batch)
-            return
-        # Masked-LM training uses the encoder's word embeddings once more, as its output layer.
-        own = [*self.objectives[family].parameters(), self.encoder.embeddings.word.weight]
-        yield from cached_losses(
-            batch.chunks,
-            lambda tokens: self.features(family, tokens),
-            lambda features: self._loss(family, features, batch),
-            own,
-        )
-
-    def _loss(self, family: str, features: Tensor, batch: StepBatch) -> Tensor:
+        """The family's loss of a batch."""
+        features = embed_chunks(batch.chunks, lambda tokens: self.features(family, tokens))
         # In bf16 the cosines of InfoNCE are too coarse at small temperatures, and this part costs next to nothing.
         with torch.autocast(features.device.type, enabled=False):
             features = gather_units(features, batch.counts)
             loss: Tensor = self.objectives[family](features, batch.targets)
             return loss
+
+
+def embed_chunks(chunks: Sequence[Chunk], encode: Callable[[Chunk], Tensor]) -> Tensor:
+    """[units of the batch, width] embeddings of a batch's chunks, with the graph of one chunk in memory at a time.
+
+    Of several chunks only the embeddings are kept. In the backward pass each chunk is encoded once more, with the same
+    random numbers, for its share of the gradient, which is exact whatever the loss does with all embeddings.
+    """
+    if len(chunks) == 1:
+        return encode(chunks[0])
+    return torch.cat([checkpoint(encode, chunk, use_reentrant=False) for chunk in chunks])
 
 
 def draw_batch(
@@ -139,57 +130,6 @@ def to_device(targets: Any, device: torch.device | str) -> Any:
     return type(targets)(*(to_device(getattr(targets, name), device) for name in targets.__slots__))
 
 
-def cached_losses(
-    chunks: Sequence[Chunk],
-    encode: Callable[[Chunk], Tensor],
-    loss: Callable[[Tensor], Tensor],
-    own: Iterable[Tensor] = (),
-) -> Iterator[Tensor]:
-    """Yields the loss of a batch as one scalar for each chunk, to be back-propagated one after the other.
-
-    Every chunk is encoded without a graph, the gradient of the loss is taken with respect to the embeddings, and each
-    chunk is encoded once more, with a graph and the same random numbers, for its share of the gradient. The gradients
-    of the shares, each times the same factor, add up to that factor times the gradient of the loss, their values to it.
-
-    Args:
-        chunks: The parts of a batch, in the order of their units.
-        encode: A chunk's embeddings, [units, width]; called twice for each chunk.
-        loss: A scalar from the embeddings of all chunks, [units of the batch, width]; called once.
-        own: Parameters that the loss may use besides the embeddings; they get their gradient with the first share.
-
-    Raises:
-        TrainingError: There are no chunks, or the second encoding of a chunk is not the first.
-    """
-    if not chunks:
-        raise TrainingError("a batch without chunks", expected="at least one")
-    states, parts = [], []
-    with torch.no_grad():
-        for chunk in chunks:
-            states.append(random_state())
-            parts.append(encode(chunk).detach())
-    sizes = [len(part) for part in parts]
-    embeddings = torch.cat(parts).requires_grad_()
-    del parts
-    with torch.enable_grad():
-        value = loss(embeddings)
-    parameters = [parameter for parameter in own if parameter.requires_grad]
-    inputs = [embeddings, *parameters]
-    found = torch.autograd.grad(value, inputs, allow_unused=True) if value.requires_grad else [None] * len(inputs)
-    gradient = torch.zeros_like(embeddings) if found[0] is None else found[0]
-    share = value.detach() / len(chunks)
-    before = embeddings.detach().split(sizes)
-    for number, (chunk, wanted) in enumerate(zip(chunks, gradient.split(sizes), strict=True)):
-        again = _encode_again(encode, chunk, states[number])
-        _check_repeated(before[number], again)
-        surrogate = (again * wanted).sum()
-        if number == 0:
-            pairs = zip(parameters, found[1:], strict=True)
-            surrogate = surrogate + sum((parameter * part).sum() for parameter, part in pairs if part is not None)
-        del again
-        # Only the gradient of the surrogate means something; its value is replaced by a share of the loss.
-        yield surrogate - surrogate.detach() + share
-
-
 def chunk_slices(sizes: Sequence[int], budget: int) -> list[slice]:
     """Cuts texts of these sizes into runs of neighbours of at most `budget` tokens, at least one text each."""
     slices: list[slice] = []
@@ -200,24 +140,3 @@ def chunk_slices(sizes: Sequence[int], budget: int) -> list[slice]:
             first, total = number, 0
         total += size
     return [*slices, slice(first, len(sizes))] if len(sizes) else []
-
-
-def _encode_again(encode: Callable[[Chunk], Tensor], chunk: Chunk, state: dict[str, Tensor]) -> Tensor:
-    """Encodes with a graph and with earlier random numbers; the generators go on from where they were."""
-    devices = [torch.cuda.current_device()] if "cuda" in state else []
-    with torch.random.fork_rng(devices), torch.enable_grad():
-        torch.set_rng_state(state["cpu"])
-        if devices:
-            torch.cuda.set_rng_state(state["cuda"])
-        return encode(chunk)
-
-
-def _check_repeated(before: Tensor, again: Tensor) -> None:
-    difference = float((again.detach() - before).norm())
-    # A difference that is not a number comes from embeddings that are not finite, which the loss shows.
-    if difference > REPEAT_TOLERANCE * float(before.norm()):
-        raise TrainingError(
-            f"a chunk's second encoding differs from its first by {difference:.3g}",
-            expected="the same embeddings twice, else the gradient is wrong",
-            todo="Let the encoder draw random numbers from torch's generators only, or leave out chunk_tokens",
-        )

@@ -17,7 +17,7 @@ from trunkline.encoder.bundle_files import Loaded, load_any, save_bundle
 from trunkline.errors import MismatchError, TrunklineError
 from trunkline.prefinetune.mixture import Mixture, Source
 from trunkline.prefinetune.model import PrefinetuneModel, StepBatch, draw_batch
-from trunkline.prefinetune.objectives import TextEmbedder, get_objective
+from trunkline.prefinetune.objectives import make_objective
 from trunkline.prefinetune.record import (
     CARD,
     HeldOut,
@@ -131,9 +131,8 @@ class Session:
         device = self.accelerator.device
         self.place = Place(device, self.accelerator.process_index, self.accelerator.num_processes)
         start.encoder.dropout = recipe.optimizer.dropout
-        embed = TextEmbedder(start.encoder, start.tokenizer)
         objectives: dict[str, nn.Module] = {
-            family: get_objective(family).of(section, sources[family], embed, recipe.seed)
+            family: make_objective(family, section, sources[family], start, recipe.seed)
             for family, section in recipe.families.items()
         }
         self.model = PrefinetuneModel(start.encoder, adapters_of(recipe, start.encoder), objectives).to(device)
@@ -210,13 +209,9 @@ class Session:
                 place=self.place,
             )
             self.tokens_seen += batch.n_tokens
-            parts = self.model.losses(family, batch)
-            while True:
-                with self.accelerator.autocast():  # left while the caller back-propagates a part
-                    part = next(parts, None)
-                if part is None:
-                    break
-                yield family, self.weights[family], part
+            with self.accelerator.autocast():
+                loss = self.model(family, batch)
+            yield family, self.weights[family], loss
 
     def _log(self, step: int, values: dict[str, float]) -> None:
         self.last = values

@@ -70,15 +70,14 @@ def project_conflicts(
     sum. `rng` draws the order of the projections, `processes` share the batch.
     """
     trained = [parameter for parameter in shared if parameter.requires_grad]
-    found: dict[str, Tensor] = {}
+    found: list[Tensor] = []
     for name, weight, loss in losses:
         yield name, weight, loss
         mean_gradients(trained, processes)
-        part = torch.cat([(p.grad if p.grad is not None else torch.zeros_like(p)).flatten() for p in trained])
-        found[name] = found[name] + part if name in found else part
+        found.append(torch.cat([(torch.zeros_like(p) if p.grad is None else p.grad).flatten() for p in trained]))
         for parameter in trained:
             parameter.grad = None
-    parts = _surgery(list(found.values()), rng).split([parameter.numel() for parameter in trained])
+    parts = _surgery(found, rng).split([parameter.numel() for parameter in trained])
     for parameter, gradient in zip(trained, parts, strict=True):
         parameter.grad = gradient.view_as(parameter)
 

@@ -85,8 +85,8 @@ def run(
     Args:
         module: Its trainable parameters are clipped together.
         optimizer: Its groups carry their base rate as `base_rate`.
-        losses: For a step, yields (name, weight, loss) one after the other, several of one name being parts of one
-            loss; each is back-propagated before the next is computed, so only one graph is in memory.
+        losses: For a step, yields (name, weight, loss) one after the other; each is back-propagated before the next is
+            computed, so only one graph is in memory.
         settings: Steps, schedule, clipping, intervals.
         hooks: The caller's part.
         accelerator: An `accelerate.Accelerator`.
@@ -147,7 +147,7 @@ def _step(
         value = float(loss.detach())
         if not math.isfinite(value):
             raise _not_finite(f"loss of {name} is {value}", step)
-        values[f"loss/{name}"] = values.get(f"loss/{name}", 0.0) + value
+        values[f"loss/{name}"] = value
         accelerator.backward(loss * weight)
     mean_gradients(module.parameters(), accelerator.num_processes)
     norm = float(accelerator.clip_grad_norm_(module.parameters(), settings.clip))

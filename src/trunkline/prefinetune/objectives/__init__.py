@@ -2,31 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, Self
+from collections.abc import Callable, Sequence
+from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from trunkline.config import FamilySection
-from trunkline.encoder.encoder import Encoder
+from trunkline.encoder.bundle_files import Loaded
 from trunkline.encoder.features import embed_texts
 from trunkline.errors import TrunklineError
 from trunkline.prefinetune.mixture import Source
 from trunkline.text.tokens import TextTokenizer, UnitText
-
-
-@dataclass(frozen=True)
-class TextEmbedder:
-    """The encoder that is going to be trained, as it is now, with its tokenizer."""
-
-    encoder: Encoder
-    tokenizer: TextTokenizer
-
-    def __call__(self, texts: Sequence[str]) -> Tensor:
-        """Mean-pooled embeddings of texts, [texts, width] float32, without gradient."""
-        return torch.from_numpy(embed_texts(self.encoder, self.tokenizer, texts))
 
 
 class Objective(nn.Module):
@@ -36,11 +22,6 @@ class Objective(nn.Module):
     """
 
     kind: type[Any]
-
-    @classmethod
-    def of(cls, section: FamilySection, sources: Sequence[Source], embed: TextEmbedder, seed: int) -> Self:
-        """The objective over these sources."""
-        raise NotImplementedError
 
     @staticmethod
     def unit_texts(examples: Sequence[Any], tokenizer: TextTokenizer) -> list[UnitText]:
@@ -62,17 +43,34 @@ class Objective(nn.Module):
 
 def get_objective(family: str) -> type[Objective]:
     """The objective of a family; raises TrunklineError if there is none."""
-    from trunkline.prefinetune.objectives.classification import TextPairObjective
-    from trunkline.prefinetune.objectives.ner import TokenConceptObjective
-    from trunkline.prefinetune.objectives.qa import SpanPointerObjective
-    from trunkline.prefinetune.objectives.text import MaskedTextObjective
+    from trunkline.prefinetune.objectives import classification, ner, qa, text
 
     known: dict[str, type[Objective]] = {
-        "ner": TokenConceptObjective,
-        "classification": TextPairObjective,
-        "qa": SpanPointerObjective,
-        "text": MaskedTextObjective,
+        "ner": ner.TokenConceptObjective,
+        "classification": classification.TextPairObjective,
+        "qa": qa.SpanPointerObjective,
+        "text": text.MaskedTextObjective,
     }
     if family not in known:
         raise TrunklineError(f"family {family!r}", expected="one of " + ", ".join(known))
     return known[family]
+
+
+def make_objective(
+    family: str, section: FamilySection, sources: Sequence[Source], start: Loaded, seed: int
+) -> Objective:
+    """A family's objective over its sources, for the encoder as it is at the start.
+
+    Raises:
+        TrunklineError: Sources of NER without a concept.
+        EncoderError: Plain text, and the tokenizer has no mask token.
+    """
+    kind: Any = get_objective(family)
+    encoder, tokenizer = start.encoder, start.tokenizer
+    made: dict[str, Callable[[], Objective]] = {
+        "ner": lambda: kind(sources, lambda texts: embed_texts(encoder, tokenizer, texts), section.negatives, seed),
+        "classification": lambda: kind(section.temperature),
+        "qa": lambda: kind(encoder.config.hidden_size),
+        "text": lambda: kind(encoder, tokenizer, seed),
+    }
+    return made[family]()

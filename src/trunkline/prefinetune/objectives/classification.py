@@ -8,16 +8,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from torch.utils.checkpoint import checkpoint
 
-from trunkline.config import FamilySection
-from trunkline.prefinetune.mixture import Source
-from trunkline.prefinetune.objectives import Objective, TextEmbedder
+from trunkline.prefinetune.objectives import Objective
 from trunkline.text.examples import PairExample
 from trunkline.text.tokens import TextTokenizer, UnitText, text_unit
-
-BLOCK = 1024
-"""Pairs up to which the similarities of all of them are in memory at once; above, those of so many at a time."""
 
 
 def info_nce(left: Tensor, right: Tensor, temperature: float, groups: Tensor | None = None) -> Tensor:
@@ -26,27 +20,13 @@ def info_nce(left: Tensor, right: Tensor, temperature: float, groups: Tensor | N
     Row i of `left` [pairs, width] belongs to row i of `right`; both are normalised here. The temperature divides the
     cosines; 0.01 to 0.05 is usual. Other pairs of the same group, of [pairs] `groups`, are no negatives.
     """
-    left, right = F.normalize(left, dim=-1), F.normalize(right, dim=-1)
-    pairs = len(left)
-
-    def block(queries: Tensor, keys: Tensor, first: int) -> Tensor:
-        """The summed loss of the queries from `first` on; query i belongs to key i."""
-        logits = queries[first : first + BLOCK] @ keys.T / temperature
-        own = torch.arange(first, first + len(logits), device=logits.device)
-        if groups is not None:
-            number = torch.arange(pairs, device=logits.device)
-            alike = (groups[own][:, None] == groups[None, :]) & (own[:, None] != number[None, :])
-            logits = logits.masked_fill(alike, float("-inf"))
-        return F.cross_entropy(logits, own, reduction="sum")
-
-    if pairs <= BLOCK:
-        return (block(left, right, 0) + block(right, left, 0)) / max(2 * pairs, 1)
-    sums = [
-        checkpoint(block, queries, keys, first, use_reentrant=False, preserve_rng_state=False)
-        for queries, keys in ((left, right), (right, left))
-        for first in range(0, pairs, BLOCK)
-    ]
-    return torch.stack(sums).sum() / (2 * pairs)
+    logits = F.normalize(left, dim=-1) @ F.normalize(right, dim=-1).T / temperature
+    own = torch.arange(len(logits), device=logits.device)
+    if groups is not None:
+        alike = (groups[:, None] == groups[None, :]) & (own[:, None] != own[None, :])
+        logits = logits.masked_fill(alike, float("-inf"))
+    both = F.cross_entropy(logits, own, reduction="sum") + F.cross_entropy(logits.T, own, reduction="sum")
+    return both / max(2 * len(logits), 1)
 
 
 def reciprocal_ranks(left: Tensor, right: Tensor) -> Tensor:
@@ -71,11 +51,6 @@ class TextPairObjective(Objective):
     def __init__(self, temperature: float) -> None:
         super().__init__()
         self.temperature = temperature
-
-    @classmethod
-    def of(cls, section: FamilySection, sources: Sequence[Source], embed: TextEmbedder, seed: int) -> TextPairObjective:
-        """InfoNCE at the recipe's temperature."""
-        return cls(section.temperature)
 
     @staticmethod
     def unit_texts(examples: Sequence[PairExample], tokenizer: TextTokenizer) -> list[UnitText]:

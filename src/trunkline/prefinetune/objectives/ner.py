@@ -7,21 +7,24 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left, bisect_right
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from trunkline.config import FamilySection
 from trunkline.errors import TrunklineError
 from trunkline.prefinetune.mixture import Source
-from trunkline.prefinetune.objectives import Objective, TextEmbedder
+from trunkline.prefinetune.objectives import Objective
 from trunkline.text.examples import NerExample
 from trunkline.text.tokens import TextTokenizer, UnitText, word_units
 from trunkline.text.words import split_words
+
+Embed = Callable[[Sequence[str]], Tensor | npt.NDArray[np.float32]]
+"""Gives [texts, width] embeddings."""
 
 
 def token_concept_loss(logits: Tensor, positive: Tensor, valid: Tensor) -> Tensor:
@@ -66,29 +69,22 @@ class TokenConceptObjective(Objective):
 
     kind = NerExample
 
-    def __init__(self, sources: Sequence[Source], embed: TextEmbedder, negatives: int, seed: int) -> None:
+    def __init__(self, sources: Sequence[Source], embed: Embed, negatives: int, seed: int) -> None:
         super().__init__()
+        if not any(source.concepts for source in sources):
+            raise TrunklineError("the NER sources have no entity", expected="labelled spans", todo="Choose others")
         texts = sorted({text for source in sources for text in source.concepts.values()})
         self.index = {text: number for number, text in enumerate(texts)}
         self.by_label = [{label: self.index[text] for label, text in s.concepts.items()} for s in sources]
         self.closed = [source.closed for source in sources]
         self.negatives = negatives
         self.seed = seed
-        features = embed(texts)
+        features = torch.as_tensor(embed(texts))
         self.register_buffer("features", features, persistent=False)
         width = features.shape[1]
         self.project = nn.Sequential(nn.Linear(width, width), nn.GELU(), nn.Linear(width, width))
         self.scale = nn.Parameter(torch.tensor(math.log(1.0 / math.sqrt(width))))
         self.bias = nn.Parameter(torch.tensor(-4.0))
-
-    @classmethod
-    def of(
-        cls, section: FamilySection, sources: Sequence[Source], embed: TextEmbedder, seed: int
-    ) -> TokenConceptObjective:
-        """Token-concept contrast over the sources' concepts; raises TrunklineError where there is none."""
-        if not any(source.concepts for source in sources):
-            raise TrunklineError("the NER sources have no entity", expected="labelled spans", todo="Choose others")
-        return cls(sources, embed, section.negatives, seed)
 
     @staticmethod
     def unit_texts(examples: Sequence[NerExample], tokenizer: TextTokenizer) -> list[UnitText]:

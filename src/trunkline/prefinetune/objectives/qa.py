@@ -9,9 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from trunkline.config import FamilySection
-from trunkline.prefinetune.mixture import Source
-from trunkline.prefinetune.objectives import Objective, TextEmbedder
+from trunkline.prefinetune.objectives import Objective
 from trunkline.tasks.qa import answer_units, best_span, question_units, span_scores
 from trunkline.text.examples import QaExample
 from trunkline.text.tokens import TextTokenizer, UnitText
@@ -42,13 +40,6 @@ class SpanPointerObjective(Objective):
     def __init__(self, width: int) -> None:
         super().__init__()
         self.pointers = nn.Linear(width, 2)
-
-    @classmethod
-    def of(
-        cls, section: FamilySection, sources: Sequence[Source], embed: TextEmbedder, seed: int
-    ) -> SpanPointerObjective:
-        """Span pointers over the encoder's width."""
-        return cls(embed(["?"]).shape[1])
 
     @staticmethod
     def unit_texts(examples: Sequence[QaExample], tokenizer: TextTokenizer) -> list[UnitText]:

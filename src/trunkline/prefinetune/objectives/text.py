@@ -13,18 +13,15 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.checkpoint import checkpoint
 
-from trunkline.config import FamilySection
 from trunkline.encoder.encoder import Encoder
 from trunkline.errors import EncoderError
-from trunkline.prefinetune.mixture import Source
-from trunkline.prefinetune.objectives import Objective, TextEmbedder
+from trunkline.prefinetune.objectives import Objective
 from trunkline.text.examples import PlainExample
 from trunkline.text.tokens import IntArray, TextTokenizer, Tokens, UnitText
 
 AT_ONCE = 1024
-"""Positions whose logits are in memory at a time: 125 MB for a vocabulary of 30,522."""
+"""Positions whose logits are computed at a time: 125 MB for a vocabulary of 30,522."""
 
 SHARE = 0.15
 """Tokens to predict, of those that are not special."""
@@ -64,13 +61,6 @@ class MaskedTextObjective(Objective):
         # In a tuple, as the encoder's parameter is not to be registered here a second time.
         self._words = (encoder.embeddings.word.weight,)
 
-    @classmethod
-    def of(
-        cls, section: FamilySection, sources: Sequence[Source], embed: TextEmbedder, seed: int
-    ) -> MaskedTextObjective:
-        """Masked-LM training with the encoder's word embeddings as output layer."""
-        return cls(embed.encoder, embed.tokenizer, seed)
-
     @staticmethod
     def unit_texts(examples: Sequence[PlainExample], tokenizer: TextTokenizer) -> list[UnitText]:
         """The texts in windows, without units: what is to be predicted is chosen anew at every step."""
@@ -107,19 +97,10 @@ class MaskedTextObjective(Objective):
         return result, torch.from_numpy(ids[chosen])
 
     def forward(self, features: Tensor, targets: Tensor) -> Tensor:
-        """Mean cross-entropy in nats of [units, width] features against [units] ids; 0 where there are none.
-
-        Where there are more than `AT_ONCE`, logits are computed in parts, and once more for the gradient, so that
-        memory does not grow.
-        """
-
-        def part(states: Tensor, targets: Tensor) -> Tensor:
-            return F.cross_entropy(self._logits(states), targets, reduction="sum")
-
-        if len(targets) <= AT_ONCE:
-            return part(features, targets) / max(len(targets), 1)
+        """Mean cross-entropy in nats of [units, width] features against [units] ids; 0 where there are none."""
         parts = zip(features.split(AT_ONCE), targets.split(AT_ONCE), strict=True)
-        return torch.stack([checkpoint(part, *some, use_reentrant=False) for some in parts]).sum() / len(targets)
+        losses = [F.cross_entropy(self._logits(states), wanted, reduction="sum") for states, wanted in parts]
+        return torch.stack(losses).sum() / max(len(targets), 1)
 
     def measure(self, features: Tensor, targets: Tensor) -> tuple[str, Tensor]:
         """Whether the most probable token is the right one."""
