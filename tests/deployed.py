@@ -11,12 +11,13 @@ import numpy as np
 import torch
 
 import tiny_models
-from trunkline.bundle.edit import Parts, with_primaries, write_bundle
+from trunkline.bundle.edit import write_bundle
 from trunkline.bundle.files import open_bundle
 from trunkline.bundle.lora import LORA_TARGETS
-from trunkline.bundle.parts import Head
-from trunkline.encoder.bundle_files import AdapterFile, Loaded, manifest_of, primary_file, save_bundle, task_file
-from trunkline.encoder.lora import LoraAdapter
+from trunkline.bundle.manifest import Manifest
+from trunkline.bundle.parts import Head, read_task, task_bytes
+from trunkline.encoder.bundle_files import Loaded, adapter_files, manifest_of, save_bundle
+from trunkline.encoder.lora import LoraAdapter, adapter_arrays
 from trunkline.engine.base import Predictor
 from trunkline.export.graph import branch_graph, trunk_graph
 from trunkline.export.weights import take_weights
@@ -66,24 +67,18 @@ def whole(loaded: Loaded, qa: bool = False) -> Loaded:
     config, fork = loaded.encoder.config, loaded.encoder.fork
     layers = range(fork, config.n_layers)
     primaries = {
-        family: AdapterFile(family, loaded.backbone, fork, lora=half_adapter(config, layers, seed=seed))
+        family: half_adapter(config, layers, seed=seed)
         for seed, family in enumerate(("ner", "classification"), start=1)
     }
     if qa:
         del primaries["classification"]
-    tasks = {}
+    tasks, loaded = {}, dataclasses.replace(loaded, primaries=primaries)
+    manifest = manifest_of(loaded)
 
     def add(name: str, family: str, labels: Sequence[str], seed: int, lora: Any = None) -> None:
         moves = family == "ner" and seed % 2 == 1
-        tasks[name] = AdapterFile(
-            family,
-            loaded.backbone,
-            fork,
-            lora=lora,
-            head=head(len(labels), seed, config.hidden_size, moves),
-            labels=tuple(labels),
-            units={"ner": "words", "classification": "text", "qa": "question"}[family],
-        )
+        own = head(len(labels), seed, config.hidden_size, moves)
+        tasks[name] = read_task(task_file(manifest, family, labels, own, lora), manifest, name)
 
     add("names", "ner", NER_LABELS, 3)
     add("more.names-2", "ner", NER_LABELS[:3], 4)
@@ -96,7 +91,16 @@ def whole(loaded: Loaded, qa: bool = False) -> Loaded:
     if qa:
         add("answers", "qa", QA_LABELS, 9)
         add("answers.tuned", "qa", QA_LABELS[:4], 10, half_adapter(config, list(layers), seed=10))
-    return dataclasses.replace(loaded, primaries=primaries, tasks=tasks)
+    return dataclasses.replace(loaded, tasks=tasks)
+
+
+def task_file(
+    manifest: Manifest, family: str, labels: Sequence[str], own: Head, lora: Any = None, **more: Any
+) -> bytes:
+    """The file of a task with a head and, if any, LoRA in torch."""
+    units = more.pop("units", {"ner": "words", "classification": "text", "qa": "question"}[family])
+    arrays, alpha = (None, 0.0) if lora is None else (adapter_arrays(lora), lora.config.alpha)
+    return task_bytes(manifest, family, tuple(labels), own, units=units, lora=arrays, alpha=alpha, **more)
 
 
 def deploy(loaded: Loaded, folder: Path, bank: bool = True, lora_targets: Sequence[str] = tuple(LORA_TARGETS)) -> Path:
@@ -105,19 +109,11 @@ def deploy(loaded: Loaded, folder: Path, bank: bool = True, lora_targets: Sequen
     graphs = {"trunk": trunk_graph(weights), "branch": branch_graph(weights, lora_targets=lora_targets)}
     if bank:
         graphs["branch-bank"] = branch_graph(weights, "bank", lora_targets)
-    manifest = dataclasses.replace(manifest_of(loaded, "tiny"), lora_targets=tuple(lora_targets))
-    adapters = {family: primary_file(adapter) for family, adapter in loaded.primaries.items()}
-    on_these = with_primaries(manifest, adapters)
-    write_bundle(
-        folder,
-        manifest,
-        Parts(
-            tokenizer=loaded.tokenizer.tokenizer.to_str().encode(),
-            graphs=graphs,
-            adapters=adapters,
-            tasks={name: task_file(task, on_these) for name, task in loaded.tasks.items()},
-        ),
-    )
+    places = {name: f"graphs/{name}.onnx" for name in graphs}
+    manifest = dataclasses.replace(manifest_of(loaded, "tiny"), lora_targets=tuple(lora_targets), graphs=places)
+    files = {places[name]: graph for name, graph in graphs.items()} | adapter_files(loaded)
+    files["tokenizer.json"] = loaded.tokenizer.tokenizer.to_str().encode()
+    write_bundle(folder, manifest, files, {name: task.content for name, task in loaded.tasks.items()})
     return folder
 
 
@@ -126,16 +122,14 @@ def with_both(loaded: Loaded, folder: Path, **options: Any) -> Path:
     graphs, weights = open_bundle(deploy(loaded, folder / "graphs", **options)), folder / "weights"
     save_bundle(loaded, weights)
     opened = open_bundle(weights)
+    one, other = opened.manifest, graphs.manifest
+    files = {file: weights / file for file in one.files if not file.startswith("tasks/")}
+    files |= {file: graphs.folder / file for file in other.graphs.values()}
     write_bundle(
         folder / "both",
-        dataclasses.replace(opened.manifest, lora_targets=graphs.manifest.lora_targets),
-        Parts(
-            tokenizer=opened.tokenizer,
-            graphs=graphs.graphs,
-            checkpoint={part: weights / file for part, file in opened.manifest.checkpoint.items()},
-            adapters={family: adapter.content for family, adapter in opened.primaries.items()},
-            tasks={name: task.content for name, task in opened.tasks.items()},
-        ),
+        dataclasses.replace(one, lora_targets=other.lora_targets, graphs=other.graphs),
+        files,
+        {name: task.content for name, task in opened.tasks.items()},
     )
     return folder / "both"
 

@@ -16,7 +16,7 @@ LAB = ROOT / "lab" / "trunkline_lab"
 # A part may import parts of a lower level, and modules of its own folder.
 LEVELS = [
     {"errors", "versions", "samples", "cache"},
-    {"atomic", "problems"},
+    {"problems"},
     {"config"},
     {"text", "bundle"},
     {"tasks"},
@@ -162,6 +162,6 @@ def test_recipes_of_the_product_parse():
 
 
 def test_the_schema_in_the_documentation_is_that_of_the_code():
-    from trunkline.bundle.manifest import SCHEMA
+    from trunkline.bundle.schema import SCHEMA
 
     assert json.loads((ROOT / "docs" / "bundle.schema.json").read_text(encoding="utf-8")) == SCHEMA

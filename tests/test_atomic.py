@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 import crashes
-from trunkline.atomic import check_writable, locked, new_folder, write_atomic
+from trunkline.bundle.edit import new_folder
+from trunkline.bundle.files import check_writable, locked, write_atomic
 from trunkline.errors import TrunklineError
 
 
@@ -77,7 +78,7 @@ def test_a_lock_waits_and_goes_with_its_process(tmp_path: Path) -> None:
     script = f"""
 import sys, time
 from pathlib import Path
-from trunkline.atomic import locked
+from trunkline.bundle.files import locked
 with locked(Path({str(tmp_path)!r})):
     print("held", flush=True)
     time.sleep(60)

@@ -19,8 +19,7 @@ import deployed
 import tiny_models
 import trunkline
 from trunkline.bundle.files import open_bundle
-from trunkline.bundle.parts import Task
-from trunkline.bundle.tensors import tensors_of
+from trunkline.bundle.parts import Task, tensors_of
 from trunkline.cli import app
 from trunkline.encoder.bundle_files import load_any
 from trunkline.encoder.resolve import find_embedded
@@ -84,7 +83,7 @@ def task_of(folder: Path, name: str) -> Task:
 
 def numbers(task: Task) -> list[list[float]]:
     """What was learnt; the file says besides which settings were given."""
-    return [array.ravel().tolist() for _, array in sorted(tensors_of(task.content, task.name).tensors.items())]
+    return [array.ravel().tolist() for _, array in sorted(tensors_of(task.content, task.name)[0].items())]
 
 
 def files(folder: Path) -> dict[str, bytes]:

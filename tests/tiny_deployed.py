@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 
+import deployed
 import tiny_models
-from trunkline.bundle.parts import Head
-from trunkline.encoder.bundle_files import AdapterFile, Loaded, save_bundle
+from trunkline.bundle.parts import Head, Task, read_task
+from trunkline.encoder.bundle_files import Loaded, manifest_of, save_bundle
 from trunkline.export.bundle import ExportOptions, ExportReport, export_bundle
 
 TAGS = ("O", "B-person", "I-person")
@@ -23,25 +24,22 @@ def head(loaded: Loaded, labels: int, seed: int, transitions: bool = False) -> H
     return Head(np.ascontiguousarray(weight.T), rng.normal(size=labels).astype(np.float32), worth)
 
 
-def adapter(loaded: Loaded, family: str, seed: int = 0, **parts: Any) -> AdapterFile:
-    return AdapterFile(family, loaded.backbone, loaded.encoder.fork, **parts, info={"task": f"made up, seed {seed}"})
-
-
-def tiny_tasks(loaded: Loaded) -> dict[str, AdapterFile]:
-    config = loaded.encoder.config
-    own = tiny_models.random_adapter(config, (2, 3), rank=2, seed=5, targets=("query", "down"))
-    return {
-        "people": adapter(loaded, "ner", 1, head=head(loaded, 3, 1, True), labels=TAGS),
-        "topics": adapter(loaded, "classification", 2, head=head(loaded, 2, 2), labels=("work", "rest")),
-        "own": adapter(loaded, "ner", 3, head=head(loaded, 3, 3), labels=TAGS, lora=own),
+def tiny_tasks(loaded: Loaded) -> dict[str, Task]:
+    manifest = manifest_of(loaded)
+    lora = tiny_models.random_adapter(loaded.encoder.config, (2, 3), rank=2, seed=5, targets=("query", "down"))
+    files = {
+        "people": deployed.task_file(manifest, "ner", TAGS, head(loaded, 3, 1, True)),
+        "topics": deployed.task_file(manifest, "classification", ("work", "rest"), head(loaded, 2, 2)),
+        "own": deployed.task_file(manifest, "ner", TAGS, head(loaded, 3, 3), lora),
     }
+    return {name: read_task(content, manifest, name) for name, content in files.items()}
 
 
 def training_bundle(loaded: Loaded, folder: Path) -> Path:
     """A bundle with a primary adapter for ner, a head on it, a head on nothing, and a task with LoRA of its own."""
     lora = tiny_models.random_adapter(loaded.encoder.config, (2, 3), rank=3, seed=4)
-    primary = adapter(loaded, "ner", 4, lora=lora)
-    save_bundle(dataclasses.replace(loaded, primaries={"ner": primary}, tasks=tiny_tasks(loaded)), folder)
+    loaded = dataclasses.replace(loaded, primaries={"ner": lora})
+    save_bundle(dataclasses.replace(loaded, tasks=tiny_tasks(loaded)), folder)
     return folder
 
 

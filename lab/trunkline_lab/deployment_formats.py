@@ -13,10 +13,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from trunkline.atomic import check_free, new_folder, write_atomic
-from trunkline.bundle.lora import FloatArray, Inputs, fuse
+from trunkline.bundle.edit import new_folder
+from trunkline.bundle.files import check_free, write_atomic
+from trunkline.bundle.lora import FloatArray, Inputs
 from trunkline.bundle.manifest import TOKENIZER
-from trunkline.bundle.parts import Head
+from trunkline.bundle.parts import Head, fuse
 from trunkline.encoder.encoder import Encoder
 from trunkline.encoder.lora import LoraAdapter, adapter_arrays
 from trunkline.engine.onnx import open_session

@@ -10,11 +10,12 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from trunkline.adapt import LoraSettings, tune_lora
-from trunkline.bundle.parts import Head
-from trunkline.encoder.bundle_files import AdapterFile, Loaded, manifest_of, task_file
+from trunkline.bundle.manifest import Manifest
+from trunkline.bundle.parts import Head, task_bytes
+from trunkline.encoder.bundle_files import Loaded
 from trunkline.encoder.encoder import Encoder
 from trunkline.encoder.features import Branch, Features, branch_features
-from trunkline.encoder.lora import Deltas
+from trunkline.encoder.lora import Deltas, LoraAdapter, adapter_arrays
 from trunkline.errors import TrunklineError
 from trunkline.heads.fit import LabelledFeatures, fit_head
 from trunkline.tasks import FAMILIES, Family, Labels, Scored
@@ -40,14 +41,24 @@ class Fitted:
     """A fitted task.
 
     Attributes:
-        task: LoRA, if any, head and labels.
+        family: Of the task.
+        labels: The head's outputs.
+        head: The head.
+        lora: LoRA of its own, if any.
+        units: What gets a label.
+        info: How it was made.
         held_out: Scores by cross-validation among the labels, or on dev.
         test: Scores on test.
         predictions: On test.
         chosen: The settings that were chosen.
     """
 
-    task: AdapterFile
+    family: str
+    labels: Labels
+    head: Head
+    lora: LoraAdapter | None
+    units: str
+    info: dict[str, Any]
     held_out: Scores
     test: Scores
     predictions: Sequence[Any]
@@ -118,7 +129,7 @@ def fit(
     if not task.train:
         raise TrunklineError(f"task {task.name} has no train examples", expected="at least two")
     family = FAMILIES[task.family]
-    labels, examples, primary = family.labels(task.train), [*task.train, *task.dev], start.primary(task.family)
+    labels, examples, primary = family.labels(task.train), [*task.train, *task.dev], start.primaries.get(task.family)
 
     def compute(part: Sequence[Any], deltas: Deltas | None) -> list[Features]:
         if not part:
@@ -139,19 +150,30 @@ def fit(
         fitted = fit_head(family, data, labels, n_dev=len(task.dev), seed=seed)
         chosen, test_features = fitted.record(), known["test"]
     predictions = predict(family, fitted.head, test_features, task.test, labels) if task.test else []
-    made = AdapterFile(
-        task.family,
-        start.backbone,
-        start.encoder.fork,
-        updates,
-        fitted.head,
-        labels,
-        family.choose_units([], start.tokenizer),
-        {"task": task.name, "mode": mode, "examples": len(task.train), "cross_validation": chosen},
+    return Fitted(
+        family=task.family,
+        labels=labels,
+        head=fitted.head,
+        lora=updates,
+        units=family.choose_units([], start.tokenizer),
+        info={"task": task.name, "mode": mode, "examples": len(task.train), "cross_validation": chosen},
+        held_out=fitted.scores,
+        test=family.score(task.test, predictions) if task.test else {},
+        predictions=predictions,
+        chosen=chosen,
     )
-    return Fitted(made, fitted.scores, family.score(task.test, predictions) if task.test else {}, predictions, chosen)
 
 
-def file_bytes(task: AdapterFile, start: Loaded) -> int:
-    """Size of the task's file."""
-    return len(task_file(task, manifest_of(start)))
+def file_of(fitted: Fitted, manifest: Manifest) -> bytes:
+    """The task's file for the bundle of a manifest."""
+    lora, alpha = (None, 0.0) if fitted.lora is None else (adapter_arrays(fitted.lora), fitted.lora.config.alpha)
+    return task_bytes(
+        manifest,
+        fitted.family,
+        fitted.labels,
+        fitted.head,
+        units=fitted.units,
+        lora=lora,
+        alpha=alpha,
+        info=fitted.info,
+    )

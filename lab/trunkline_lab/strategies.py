@@ -25,7 +25,7 @@ import numpy as np
 import typer
 from scipy import stats
 
-from trunkline.atomic import write_atomic
+from trunkline.bundle.files import write_atomic
 from trunkline.config import PrefinetuneRecipe, load_recipe
 from trunkline.encoder.bundle_files import load_any
 from trunkline.errors import TrunklineError
@@ -110,8 +110,7 @@ def run_part(name: str, share: float, recipe: PrefinetuneRecipe, seed: int, runs
 def probe(bundle: str, recipe: PrefinetuneRecipe, seed: int) -> dict[str, float]:
     """A bundle's probes, as the recipe has them."""
     loaded = load_any(bundle)
-    adapters = {family: file.lora for family, file in loaded.primaries.items() if file.lora is not None}
-    model = PrefinetuneModel(loaded.encoder, adapters, {})
+    model = PrefinetuneModel(loaded.encoder, dict(loaded.primaries), {})
     bf16 = resolve_precision(recipe.precision) == "bf16"
     return {
         f"probe/{name}": Probe(name, section, seed, CardFinder()).measure(model, loaded.tokenizer, bf16=bf16)

@@ -11,8 +11,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from trunkline.bundle.edit import Parts, change_tasks, check_backbone, write_bundle
-from trunkline.bundle.files import Bundle, is_bundle, open_bundle, read_manifest
+from trunkline.bundle.edit import write_bundle
+from trunkline.bundle.files import Bundle, change_tasks, check_backbone, is_bundle, open_bundle, read_manifest
 from trunkline.bundle.manifest import check_name, name_of
 from trunkline.bundle.parts import Task, read_task, task_bytes
 from trunkline.data.inputs import EXAMPLES, check_learnable, examples_from, texts_from
@@ -228,10 +228,10 @@ class Model:
             gone = (before.keys() - self.tasks.keys()) & there.tasks.keys() if tasks is None else ()
             change_tasks(path, changed, gone, replace=contents if replace_tasks else before)
         else:
-            checkpoint = {part: bundle.folder / file for part, file in manifest.checkpoint.items()}
-            adapters = {family: adapter.content for family, adapter in bundle.primaries.items()}
+            of_tasks = {task.file for task in manifest.tasks.values()}
+            files = {file: bundle.folder / file for file in manifest.files if file not in of_tasks}
             named = dataclasses.replace(manifest, name=name_of(path, manifest.name))
-            write_bundle(path, named, Parts(bundle.tokenizer, bundle.graphs, checkpoint, adapters, contents))
+            write_bundle(path, named, files, contents)
         if tasks is None:
             self._bundle, self._saved = open_bundle(path, verify=False), dict(self._predictor.tasks)
         return path

@@ -20,10 +20,8 @@ from safetensors.numpy import load_file, save
 
 import deployed
 from trunkline.bundle.files import file_problems, open_bundle, read_manifest
-from trunkline.bundle.lora import fuse
 from trunkline.bundle.manifest import FileEntry, Manifest
-from trunkline.bundle.parts import read_primary, read_task
-from trunkline.bundle.tensors import write_tensors
+from trunkline.bundle.parts import fuse, read_primary, read_task, write_tensors
 from trunkline.encoder.bundle_files import Loaded, load_bundle, save_bundle
 from trunkline.engine.onnx import give_back_memory
 from trunkline.errors import DataError, MismatchError, TrunklineError
@@ -71,8 +69,7 @@ def test_parts_are_those_that_were_written_in_half_precision(folder: Path, _tiny
     assert opened.tasks.keys() == source.tasks.keys()
     for name, task in opened.tasks.items():
         wanted = source.tasks[name]
-        assert wanted.head is not None
-        assert (task.family, task.labels, task.own_lora) == (wanted.family, wanted.labels, wanted.lora is not None)
+        assert (task.family, task.labels, task.own_lora) == (wanted.family, wanted.labels, wanted.own_lora)
         assert (task.inputs["head.weight"] == wanted.head.weight).all()
         assert (task.inputs["head.bias"] == wanted.head.bias).all()
         assert (task.transitions is None) == (wanted.head.transitions is None)
@@ -91,11 +88,9 @@ def test_a_bundle_for_torch_is_the_one_that_was_written_bit_for_bit(_made: Path,
             assert (tmp_path / "again" / path.relative_to(_made / "training")).read_bytes() == path.read_bytes()
     source, config = deployed.whole(_tiny), _tiny.encoder.config
     for family, adapter in source.primaries.items():
-        theirs = first.primaries[family].lora
-        assert adapter.lora is not None
-        assert theirs is not None
-        assert theirs.config == adapter.lora.config
-        for (name, ours), read in zip(adapter.lora.state_dict().items(), theirs.state_dict().values(), strict=True):
+        theirs = first.primaries[family]
+        assert theirs.config == adapter.config
+        for (name, ours), read in zip(adapter.state_dict().items(), theirs.state_dict().values(), strict=True):
             assert (ours == read).all(), name
     assert config == first.encoder.config
 

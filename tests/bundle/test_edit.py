@@ -12,9 +12,10 @@ import pytest
 
 import crashes
 import deployed
-from trunkline.bundle.edit import Parts, add_task, change_tasks, check_target, remove_task, sign_bundle, write_bundle
-from trunkline.bundle.files import new_private_key, open_bundle, public_half, read_manifest
-from trunkline.encoder.bundle_files import AdapterFile, Loaded, save_bundle, task_file
+from trunkline.bundle.edit import add_task, remove_task, write_bundle
+from trunkline.bundle.files import change_tasks, check_target, open_bundle, read_manifest
+from trunkline.bundle.sign import new_private_key, public_half, sign_bundle
+from trunkline.encoder.bundle_files import Loaded, save_bundle
 from trunkline.errors import DataError, MismatchError, TrunklineError
 
 
@@ -36,8 +37,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 def new_task(folder: Path, labels: str = "abcd") -> bytes:
     manifest = read_manifest(folder)
     head = deployed.head(len(labels), 9)
-    task = AdapterFile("classification", manifest.backbone, manifest.encoder.fork, head=head, labels=tuple(labels))
-    return task_file(task, manifest)
+    return deployed.task_file(manifest, "classification", tuple(labels), head)
 
 
 def test_removed_and_added_again_it_is_the_same_bundle(folder: Path, tmp_path: Path) -> None:
@@ -101,12 +101,8 @@ def test_names_that_differ_in_case_alone_are_two_tasks_in_files_that_do_not(fold
     copied = write_bundle(
         tmp_path / "copy",
         opened.manifest,
-        Parts(
-            tokenizer=opened.tokenizer,
-            graphs=opened.graphs,
-            adapters={family: adapter.content for family, adapter in opened.primaries.items()},
-            tasks={name: task.content for name, task in opened.tasks.items()},
-        ),
+        {file: folder / file for file in opened.manifest.files if not file.startswith("tasks/")},
+        {name: task.content for name, task in opened.tasks.items()},
     )
     assert copied.tasks.keys() == opened.tasks.keys()
     assert open_bundle(tmp_path / "copy").tasks["Topic"].labels == tuple("abcd")
@@ -146,13 +142,8 @@ def test_killed_at_any_moment_a_new_bundle_is_whole_or_not_there(folder: Path, t
         shutil.rmtree(place.parent, ignore_errors=True)
 
     def work() -> None:
-        adapters = {family: adapter.content for family, adapter in opened.primaries.items()}
-        tasks = {"names": opened.tasks["names"].content}
-        write_bundle(
-            place,
-            opened.manifest,
-            Parts(tokenizer=opened.tokenizer, graphs=opened.graphs, adapters=adapters, tasks=tasks),
-        )
+        files = {file: folder / file for file in opened.manifest.files if not file.startswith("tasks/")}
+        write_bundle(place, opened.manifest, files, {"names": opened.tasks["names"].content})
 
     for _ in crashes.killed_everywhere(prepare, work):
         there.add(place.exists())
@@ -181,13 +172,11 @@ def test_a_task_of_another_backbone_or_adapter_is_refused(folder: Path, tiny: Lo
     manifest = read_manifest(folder)
     other = dataclasses.replace(manifest, backbone="0" * 64)
     bare = dataclasses.replace(manifest, adapters={})
-    task = AdapterFile("ner", tiny.backbone, 2, head=deployed.head(5, 1), labels=deployed.NER_LABELS)
+    head = deployed.head(5, 1)
     with pytest.raises(MismatchError, match="trained on backbone 000000000000"):
-        add_task(folder, "new", task_file(task, other))
+        add_task(folder, "new", deployed.task_file(other, "ner", deployed.NER_LABELS, head))
     with pytest.raises(MismatchError, match="sits on the adapter none"):
-        add_task(folder, "names", task_file(task, bare), replace=True)
-    with pytest.raises(MismatchError, match="without a head"):
-        task_file(deployed.whole(tiny).primaries["ner"], manifest)
+        add_task(folder, "names", deployed.task_file(bare, "ner", deployed.NER_LABELS, head), replace=True)
     assert contents(folder) == before
 
 
@@ -231,8 +220,7 @@ def test_files_have_the_mode_that_the_umask_leaves(folder: Path, tiny: Loaded, t
             save_bundle(tiny, place)
             manifest = read_manifest(place)
             head = deployed.head(3, 1)
-            task = AdapterFile("classification", manifest.backbone, 2, head=head, labels=("a", "b", "c"))
-            add_task(place, "topic", task_file(task, manifest))
+            add_task(place, "topic", deployed.task_file(manifest, "classification", ("a", "b", "c"), head))
         finally:
             os.umask(before)
         assert modes(place) == {(True, 0o777 & ~mask), (False, 0o666 & ~mask)}

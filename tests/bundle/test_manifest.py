@@ -9,16 +9,8 @@ from typing import Any
 
 import pytest
 
-from trunkline.bundle.manifest import (
-    SCHEMA,
-    EncoderFacts,
-    FileEntry,
-    Licence,
-    Manifest,
-    TaskEntry,
-    check_name,
-    parse_manifest,
-)
+from trunkline.bundle.manifest import EncoderFacts, FileEntry, Licence, Manifest, TaskEntry, check_name, parse_manifest
+from trunkline.bundle.schema import SCHEMA
 from trunkline.errors import DataError, MismatchError, TrunklineError
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -11,10 +11,15 @@ import numpy as np
 import pytest
 from safetensors.numpy import load, save
 
-from trunkline.bundle.tensors import read_file, read_tensors, write_tensors
+from trunkline.bundle.manifest import read_file
+from trunkline.bundle.parts import tensors_of, write_tensors
 from trunkline.errors import DataError
 
 LIMIT = 2**20
+
+
+def read(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
+    return tensors_of(read_file(path, LIMIT), path)
 
 
 def halves(**shapes: tuple[int, ...]) -> dict[str, Any]:
@@ -38,13 +43,13 @@ def test_reads_what_the_formats_library_writes(tmp_path: Path, kinds: tuple[str,
     tensors["b"] = tensors["b"].astype(kinds[1])
     tensors["a"] = tensors["a"].astype(kinds[0])
     (tmp_path / "x").write_bytes(save(tensors, {"trunkline": "äöü"}))
-    found = read_tensors(tmp_path / "x", LIMIT)
-    assert found.metadata == {"trunkline": "äöü"}
-    assert found.tensors.keys() == tensors.keys()
+    found, metadata = read(tmp_path / "x")
+    assert metadata == {"trunkline": "äöü"}
+    assert found.keys() == tensors.keys()
     for name, tensor in tensors.items():
-        assert found.tensors[name].dtype == np.float32
-        assert found.tensors[name].shape == tensor.shape
-        assert (found.tensors[name] == tensor.astype(np.float32)).all()
+        assert found[name].dtype == np.float32
+        assert found[name].shape == tensor.shape
+        assert (found[name] == tensor.astype(np.float32)).all()
 
 
 def test_the_formats_library_reads_what_is_written_and_equal_content_gives_equal_bytes() -> None:
@@ -62,7 +67,7 @@ def test_values_that_are_not_finite_are_refused_and_named(tmp_path: Path, kind: 
     tensors = halves(good=(3,)) | {"bad": np.array([1, value], kind)}
     (tmp_path / "x").write_bytes(save(tensors))
     with pytest.raises(DataError, match="bad has values that are not finite"):
-        read_tensors(tmp_path / "x", LIMIT)
+        read(tmp_path / "x")
 
 
 @pytest.mark.parametrize(
@@ -91,7 +96,7 @@ def test_values_that_are_not_finite_are_refused_and_named(tmp_path: Path, kind: 
 )
 def test_broken_headers_are_refused(tmp_path: Path, header: Any) -> None:
     with pytest.raises(DataError) as caught:
-        read_tensors(broken(tmp_path / "x", header), LIMIT)
+        read(broken(tmp_path / "x", header))
     assert str(tmp_path / "x") in str(caught.value)
 
 
@@ -100,17 +105,17 @@ def test_every_truncation_is_refused(tmp_path: Path) -> None:
     for size in range(len(content)):
         (tmp_path / "x").write_bytes(content[:size])
         with pytest.raises(DataError):
-            read_tensors(tmp_path / "x", LIMIT)
+            read(tmp_path / "x")
 
 
 def test_sizes_are_checked_before_reading(tmp_path: Path) -> None:
     with (tmp_path / "large").open("wb") as stream:
         stream.truncate(2**40)
     with pytest.raises(DataError, match="at most 1048576"):
-        read_tensors(tmp_path / "large", LIMIT)
+        read(tmp_path / "large")
     (tmp_path / "header").write_bytes((2**62).to_bytes(8, "little"))
     with pytest.raises(DataError, match="a header of"):
-        read_tensors(tmp_path / "header", LIMIT)
+        read(tmp_path / "header")
 
 
 def test_only_plain_files_are_read(tmp_path: Path) -> None:

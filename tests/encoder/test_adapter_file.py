@@ -1,4 +1,4 @@
-"""Adapters and tasks of torch in their files: equal after a round trip, and equal bytes for equal parts."""
+"""Adapters and tasks on their way from torch into files and back: what was read is what was written, bit for bit."""
 
 from __future__ import annotations
 
@@ -10,33 +10,28 @@ import pytest
 
 import deployed
 import tiny_models
-from trunkline.bundle.edit import with_primaries
-from trunkline.bundle.parts import Head, read_primary, read_task
-from trunkline.encoder.bundle_files import (
-    AdapterFile,
-    Loaded,
-    manifest_of,
-    primary_file,
-    primary_in_torch,
-    task_file,
-    task_in_torch,
-)
+from trunkline.bundle.manifest import Manifest
+from trunkline.bundle.parts import Head, primary_bytes, read_primary, read_task
+from trunkline.encoder.bundle_files import Loaded, adapter_files, lora_of, manifest_of
 from trunkline.encoder.lora import LoraAdapter
 from trunkline.errors import MismatchError
 
 LABELS = ("O", "B-Straße", "I-Straße")
+INFO = {"scores": {"f1": 0.5}, "ü": [1, None]}
+PLACE = "adapters/ner.safetensors"
 
 
-def adapter_of(tiny: Loaded, **changes: Any) -> AdapterFile:
-    lora = deployed.half_adapter(tiny.encoder.config, (2, 3), targets=("query", "down"))
-    info = {"scores": {"f1": 0.5}, "ü": [1, None]}
-    whole = AdapterFile("ner", tiny.backbone, 2, lora, deployed.head(3, 1), LABELS, info=info)
-    return dataclasses.replace(whole, **changes)
+def lora_for(tiny: Loaded, **changes: Any) -> LoraAdapter:
+    options = {"layers": (2, 3), "targets": ("query", "down"), **changes}
+    return deployed.half_adapter(tiny.encoder.config, options.pop("layers"), **options)
 
 
-def same_lora(left: LoraAdapter | None, right: LoraAdapter | None) -> bool:
-    if left is None or right is None:
-        return left is right
+def with_primary(tiny: Loaded, lora: LoraAdapter) -> tuple[Manifest, bytes]:
+    loaded = dataclasses.replace(tiny, primaries={"ner": lora})
+    return manifest_of(loaded), adapter_files(loaded)[PLACE]
+
+
+def same_lora(left: LoraAdapter, right: LoraAdapter) -> bool:
     return left.config == right.config and tiny_models.same_bits(left.state_dict(), right.state_dict())
 
 
@@ -45,55 +40,55 @@ def same_head(left: Head, right: Head) -> bool:
     return all(a is b if a is None or b is None else np.array_equal(a, b) for a, b in pairs)
 
 
-@pytest.mark.parametrize(
-    "changes", [{}, {"lora": None}, {"head": deployed.head(3, 2, transitions=True)}, {"units": "pieces"}]
-)
-def test_a_task_that_was_read_is_the_one_that_was_written_bit_for_bit(changes: dict[str, Any], tiny: Loaded) -> None:
-    ours, manifest = adapter_of(tiny, **changes), manifest_of(tiny)
-    theirs = task_in_torch(read_task(task_file(ours, manifest), manifest, "x"), manifest, tiny.encoder.config)
-    for name in ("family", "backbone", "fork", "labels", "units", "info"):
-        assert getattr(theirs, name) == getattr(ours, name)
-    assert same_lora(ours.lora, theirs.lora)
-    assert ours.head is not None
-    assert theirs.head is not None
-    assert same_head(ours.head, theirs.head)
+@pytest.mark.parametrize("tuned", [True, False])
+@pytest.mark.parametrize("head", [deployed.head(3, 1), deployed.head(3, 2, transitions=True)])
+@pytest.mark.parametrize("units", ["words", "pieces"])
+def test_a_task_that_was_read_is_the_one_that_was_written_bit_for_bit(
+    tuned: bool, head: Head, units: str, tiny: Loaded
+) -> None:
+    lora, manifest = lora_for(tiny) if tuned else None, manifest_of(tiny)
+    content = deployed.task_file(manifest, "ner", LABELS, head, lora, units=units, info=INFO)
+    task = read_task(content, manifest, "x")
+    assert (task.family, task.labels, task.units, task.info) == ("ner", LABELS, units, INFO)
+    assert task.own_lora == tuned
+    assert same_head(task.head, head)
+    assert lora is None or same_lora(lora_of(task, tiny.encoder.config), lora)
 
 
 def test_a_primary_adapter_that_was_read_is_the_one_that_was_written_bit_for_bit(tiny: Loaded) -> None:
-    ours, manifest = adapter_of(tiny, head=None, labels=()), manifest_of(tiny)
-    theirs = primary_in_torch(read_primary(primary_file(ours), manifest, "ner"), manifest, tiny.encoder.config)
-    assert (theirs.family, theirs.backbone, theirs.fork, theirs.head) == ("ner", tiny.backbone, 2, None)
-    assert same_lora(ours.lora, theirs.lora)
+    ours = lora_for(tiny)
+    manifest, content = with_primary(tiny, ours)
+    primary = read_primary(content, manifest, "ner")
+    assert primary.family == "ner"
+    assert same_lora(lora_of(primary, tiny.encoder.config), ours)
 
 
 def test_equal_parts_give_equal_bytes_and_other_ones_another_reference(tiny: Loaded) -> None:
-    manifest = manifest_of(tiny)
-    assert task_file(adapter_of(tiny), manifest) == task_file(adapter_of(tiny), manifest)
-    assert primary_file(adapter_of(tiny)) == primary_file(adapter_of(tiny))
-    others = [deployed.half_adapter(tiny.encoder.config, (2, 3), seed=seed) for seed in (1, 2)]
-    scaled = deployed.half_adapter(tiny.encoder.config, (2, 3), seed=1, alpha=16.0)
-    files = [primary_file(adapter_of(tiny, lora=lora)) for lora in (*others, scaled)]
-    references = {read_primary(file, manifest, "ner").reference for file in files}
-    assert len(references) == 3
+    head = deployed.head(3, 1)
+    files = [deployed.task_file(manifest_of(tiny), "ner", LABELS, head, lora_for(tiny)) for _ in range(2)]
+    assert files[0] == files[1]
+    assert with_primary(tiny, lora_for(tiny)) == with_primary(tiny, lora_for(tiny))
+    others = [lora_for(tiny, seed=1), lora_for(tiny, seed=2), lora_for(tiny, seed=1, alpha=16.0)]
+    assert len({with_primary(tiny, lora)[0].files[PLACE].sha256 for lora in others}) == 3
 
 
 def test_a_task_names_the_primary_adapter_that_it_sits_on_unless_it_has_its_own(tiny: Loaded) -> None:
-    content = primary_file(adapter_of(tiny))
-    manifest = with_primaries(manifest_of(tiny), {"ner": content})
-    primary = read_primary(content, manifest, "ner")
-    on_it, own = (task_file(adapter_of(tiny, lora=lora), manifest) for lora in (None, adapter_of(tiny).lora))
-    assert primary.reference.encode() in on_it
+    manifest, _ = with_primary(tiny, lora_for(tiny))
+    head = deployed.head(3, 1)
+    on_it, own = (deployed.task_file(manifest, "ner", LABELS, head, lora) for lora in (None, lora_for(tiny)))
+    assert f"ner@{manifest.files[PLACE].sha256}".encode() in on_it
     assert b"ner@" not in own
-    other = with_primaries(manifest, {"ner": primary_file(adapter_of(tiny, lora=deployed.half_adapter(
-        tiny.encoder.config, (3,), seed=9
-    )))})  # fmt: skip
+    other, _ = with_primary(tiny, lora_for(tiny, layers=(3,), seed=9))
     assert read_task(own, other, "own").own_lora
     with pytest.raises(MismatchError, match="sits on the adapter ner@"):
         read_task(on_it, other, "on_it")
 
 
-def test_what_is_no_adapter_or_no_task_is_not_written(tiny: Loaded) -> None:
-    with pytest.raises(MismatchError, match="without LoRA"):
-        primary_file(adapter_of(tiny, lora=None))
-    with pytest.raises(MismatchError, match="without a head"):
-        task_file(adapter_of(tiny, head=None), manifest_of(tiny))
+def test_what_is_no_adapter_is_not_read(tiny: Loaded) -> None:
+    manifest = manifest_of(tiny)
+    with pytest.raises(MismatchError, match="has a head"):
+        read_primary(
+            primary_bytes("ner", tiny.backbone, 2, {"head.weight": np.ones((32, 2)), "head.bias": np.ones(2)}, 1.0),
+            manifest,
+            "ner",
+        )

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,19 +17,19 @@ import deployed
 import tiny_models
 import trunkline
 from deployed import TEXTS
-from trunkline.bundle.edit import with_primaries
 from trunkline.bundle.files import open_bundle, read_manifest
 from trunkline.bundle.manifest import FileEntry
-from trunkline.bundle.parts import read_primary, read_task
+from trunkline.bundle.parts import read_primary
+from trunkline.encoder import bundle_files
 from trunkline.encoder.bundle_files import (
     Loaded,
+    adapter_files,
     cached_bundle,
     load_any,
     load_bundle,
+    lora_of,
     manifest_of,
-    primary_file,
     save_bundle,
-    task_file,
 )
 from trunkline.engine.base import Predictor
 from trunkline.engine.torch import TorchEngine
@@ -40,11 +44,11 @@ def folder(tiny: Loaded, tmp_path: Path) -> Path:
 
 def in_memory(loaded: Loaded) -> Predictor:
     """What predicts with an encoder and tasks that were never written."""
-    adapters = {family: primary_file(adapter) for family, adapter in loaded.primaries.items()}
-    manifest = with_primaries(manifest_of(loaded), adapters)
-    primaries = {family: read_primary(content, manifest, family).inputs for family, content in adapters.items()}
-    tasks = [read_task(task_file(task, manifest), manifest, name) for name, task in loaded.tasks.items()]
-    return Predictor(loaded.tokenizer, TorchEngine(loaded.encoder), primaries, tasks)
+    manifest, contents = manifest_of(loaded), adapter_files(loaded)
+    primaries = {
+        family: read_primary(contents[file], manifest, family).inputs for family, file in manifest.adapters.items()
+    }
+    return Predictor(loaded.tokenizer, TorchEngine(loaded.encoder), primaries, loaded.tasks.values())
 
 
 def test_predictions_after_save_and_load_are_the_same_to_the_last_bit(tiny: Loaded, folder: Path) -> None:
@@ -63,10 +67,12 @@ def test_each_task_runs_through_the_adapter_it_was_made_with(tiny: Loaded, folde
 
     loaded = deployed.whole(tiny)
     units = [text_unit(tokens) for tokens in tiny.tokenizer.encode(TEXTS)]
-    for name, lora in (("topic", loaded.primary("classification")), ("topic.tuned", loaded.tasks["topic.tuned"].lora)):
+    for name, lora in (
+        ("topic", loaded.primaries.get("classification")),
+        ("topic.tuned", lora_of(loaded.tasks["topic.tuned"], tiny.encoder.config)),
+    ):
         features = branch_features(tiny.encoder, [Branch(units, lora)])[0]
         head, labels = loaded.tasks[name].head, loaded.tasks[name].labels
-        assert head is not None
         for row, part in zip(trunkline.load(folder).predict(TEXTS, [name]), features, strict=True):
             expected = dict(zip(labels, softmax(part @ head.weight + head.bias)[0].tolist(), strict=True))
             assert row[name]["probabilities"] == pytest.approx(expected, abs=1e-5)
@@ -133,6 +139,30 @@ def test_a_plain_encoder_is_a_model_without_tasks_kept_in_the_cache(tiny_folder:
     assert model.bundle.manifest.backbone == load_any(str(source)).backbone
     with pytest.raises(TrunklineError, match=r"no tasks yet.*fit\(name, texts, labels\)"):
         model.predict(["ann"])
+
+
+def test_of_two_first_starts_at_once_one_makes_the_bundle_and_the_other_waits(
+    tiny_folder: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, original = str(tiny_folder("bert")), bundle_files.save_bundle
+    both, written = threading.Barrier(2), []
+
+    def save(*arguments: Any) -> Any:
+        # Both would get here at once if neither waited for the other.
+        with suppress(threading.BrokenBarrierError):
+            both.wait(1)
+        written.append(arguments)
+        return original(*arguments)
+
+    monkeypatch.setattr(bundle_files, "save_bundle", save)
+    shutil.rmtree(cached_bundle(source), ignore_errors=True)
+    written.clear()
+    both.reset()
+    with ThreadPoolExecutor(2) as pool:
+        folders = [future.result() for future in [pool.submit(cached_bundle, source) for _ in range(2)]]
+    assert folders[0] == folders[1]
+    assert len(written) == 1
+    assert open_bundle(folders[0]).manifest.checkpoint
 
 
 def test_window_lengths_survive_the_file(tiny: Loaded, tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ import trunkline
 from deployed import NER_LABELS, QUESTIONS, TEXTS
 from trunkline.bundle.files import read_manifest
 from trunkline.cli import app
-from trunkline.encoder.bundle_files import AdapterFile, Loaded, load_any, task_file
+from trunkline.encoder.bundle_files import Loaded, load_any
 from trunkline.encoder.encoder import Encoder
 from trunkline.engine import base, onnx
 from trunkline.errors import MismatchError, TrunklineError
@@ -244,13 +244,12 @@ def test_the_engine_is_the_one_that_fits_or_that_is_asked_for(folder: Path, tiny
         trunkline.load(folder, engine="tensorflow")
 
 
-def new_task(folder: Path, own: bool = True, seed: int = 21, **changes: Any) -> bytes:
+def new_task(folder: Path, tuned: bool = True, seed: int = 21, **changes: Any) -> bytes:
     manifest = read_manifest(folder)
     config = load_any(str(folder)).encoder.config
-    lora = deployed.half_adapter(config, (2, 3), seed=seed) if own else None
-    whole = {"family": "ner", "backbone": manifest.backbone, "head": deployed.head(5, seed), "labels": NER_LABELS}
-    task = AdapterFile(fork=manifest.encoder.fork, lora=lora, **(whole | changes))
-    return task_file(task, manifest)
+    lora = deployed.half_adapter(config, (2, 3), seed=seed) if tuned else None
+    whole = {"family": "ner", "own": deployed.head(5, seed), "labels": NER_LABELS, "lora": lora}
+    return deployed.task_file(manifest, **(whole | changes))
 
 
 @pytest.mark.parametrize("engine", ["onnx", "torch"])
@@ -295,7 +294,7 @@ def test_a_task_that_does_not_belong_is_refused_and_changes_nothing(folder: Path
     with pytest.raises(MismatchError, match="000000000000"):
         bundle.add("names", foreign, replace=True)
     for family, labels in (("ner", ("O", "X-a")), ("qa", ("O", "start"))):
-        wrong = new_task(folder, family=family, labels=labels, head=deployed.head(2, 1))
+        wrong = new_task(folder, family=family, labels=labels, own=deployed.head(2, 1))
         with pytest.raises(MismatchError, match=r"has the labels? "):
             bundle.add("other", wrong)
     with pytest.raises(TrunklineError, match="name"):

@@ -14,8 +14,8 @@ import onnx_graphs as graphs
 import tiny_deployed
 import tiny_models
 from trunkline.bundle.files import open_bundle
-from trunkline.bundle.lora import complete
-from trunkline.encoder.bundle_files import Loaded, load_bundle
+from trunkline.bundle.inputs import complete
+from trunkline.encoder.bundle_files import Loaded, load_bundle, lora_of
 from trunkline.encoder.encoder import Encoder
 from trunkline.encoder.storage import backbone_hash
 from trunkline.engine.onnx import open_session
@@ -88,7 +88,7 @@ def test_the_files_alone_give_what_torch_gives(source: str, tmp_path: Path, grap
     export_bundle(source, tmp_path / "out", dataclasses.replace(FAST, variants=("required",)))
     rows = graphs.sentence_rows(loaded.tokenizer, loaded.encoder.config.pad_id)
     for name, task in loaded.tasks.items():
-        lora = task.lora if task.lora is not None else loaded.primary(task.family)
+        lora = lora_of(task, loaded.encoder.config) if task.own_lora else loaded.primaries.get(task.family)
         states = graphs.read_states(loaded.encoder, loaded.tokenizer, deltas=lora)
         wanted = np.stack([part.mean(0) for part in states]) @ task.head.weight + task.head.bias
         assert np.abs(logits(tmp_path / "out", name, rows, graph)[:, 0] - wanted).max() < 1e-4

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trunkline.atomic import write_atomic
+from trunkline.bundle.files import write_atomic
 from trunkline.errors import DataError
 from trunkline.label.gazetteer import SurfaceIndex, is_whole, read_gazetteer, word_keys
 from trunkline.text.examples import Span

@@ -139,7 +139,7 @@ def test_the_bundle_has_each_familys_adapter_and_what_made_it(tiny_folder: Folde
     bundle = load_bundle(prefinetune(recipe, tmp_path / "run"))
     assert set(bundle.primaries) == set(FAMILIES)
     for family in FAMILIES:
-        lora = bundle.primary(family)
+        lora = bundle.primaries.get(family)
         assert lora is not None
         assert (lora.config.rank, lora.config.targets, lora.config.layers) == (3, ("key", "up"), (3,))
         assert any(part.abs().sum() > 0 for name, part in lora.state_dict().items() if name.endswith(".b"))

@@ -59,7 +59,7 @@ def test_a_run_of_every_strategy_makes_a_bundle_that_says_what_it_is(strategy, t
     assert set(bundle.primaries) == (set(recipe.families) if has_adapters else set())
     assert (bundle.backbone == start.backbone) == (strategy == "frozen-backbone")
     if strategy == "single-adapter":
-        one, other = (bundle.primary(family) for family in recipe.families)
+        one, other = (bundle.primaries.get(family) for family in recipe.families)
         assert one is not None and other is not None
         assert one.config.rank == 2 * recipe.adapter.rank and one.config.alpha == 2 * recipe.adapter.alpha
         assert all(torch.equal(a, b) for a, b in zip(one.parameters(), other.parameters(), strict=True))
@@ -192,10 +192,10 @@ def test_half_of_what_a_bundle_learnt_adapters_included(tiny_folder, data, tmp_p
             tensor, (start.encoder.state_dict()[name] + whole.encoder.state_dict()[name]) / 2, atol=1e-6
         )
     assert set(half.primaries) == set(whole.primaries) == set(base.families)
-    for family, file in whole.primaries.items():
-        for layer in file.lora.config.layers:
-            for target in file.lora.config.targets:
-                one, other = (adapter.part(layer, target) for adapter in (file.lora, half.primaries[family].lora))
+    for family, lora in whole.primaries.items():
+        for layer in lora.config.layers:
+            for target in lora.config.targets:
+                one, other = (adapter.part(layer, target) for adapter in (lora, half.primaries[family]))
                 assert torch.allclose(other.b @ other.a, 0.5 * one.b @ one.a, atol=1e-7)
                 assert (one.b != 0).any()
 

@@ -21,7 +21,7 @@ import yaml
 
 import tiny_models
 from trunkline.config import load_recipe
-from trunkline.encoder.bundle_files import AdapterFile, load_any, save_bundle
+from trunkline.encoder.bundle_files import load_any, save_bundle
 from trunkline.errors import DataError, MismatchError, TrunklineError
 from trunkline.tasks import FAMILIES
 from trunkline.text.examples import TextExample
@@ -199,7 +199,7 @@ def test_an_encoder_with_adapters_but_none_for_the_family_is_refused(
 ) -> None:
     start = load_any(str(tiny_folder("bert")), fork=2)
     lora = tiny_models.random_adapter(start.encoder.config, (2, 3))
-    save_bundle(replace(start, primaries={"ner": AdapterFile("ner", start.backbone, 2, lora)}), tmp_path / "bundle")
+    save_bundle(replace(start, primaries={"ner": lora}), tmp_path / "bundle")
     with pytest.raises(MismatchError, match=r"primary adapters for ner, none for classification.*Name another encoder"):
         load_start(str(tmp_path / "bundle"), "classification", 32)
     summary = run(tiny_suites.suite(tmp_path / "bundle", tasks), tmp_path / "out")

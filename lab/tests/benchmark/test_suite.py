@@ -15,7 +15,7 @@ import yaml
 
 import tiny_models
 from trunkline.config import load_recipe
-from trunkline.encoder.bundle_files import AdapterFile, load_any, save_bundle
+from trunkline.encoder.bundle_files import load_any, save_bundle
 from trunkline.errors import RecipeError, TrunklineError
 from trunkline_lab.benchmark import cells as cells_module
 from trunkline_lab.benchmark.cells import Cell, expand, group_jobs
@@ -234,9 +234,7 @@ def test_keys_depend_on_the_primary_adapter_of_the_tasks_family_alone(
 
     def with_primaries(name: str, seeds: dict[str, int]) -> str:
         files = {
-            family: AdapterFile(
-                family, start.backbone, 2, tiny_models.random_adapter(start.encoder.config, (2, 3), seed=seed)
-            )
+            family: tiny_models.random_adapter(start.encoder.config, (2, 3), seed=seed)
             for family, seed in seeds.items()
         }
         save_bundle(replace(start, primaries=files), tmp_path / name)

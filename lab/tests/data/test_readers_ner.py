@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tagged import spans_to_bio
-from trunkline.atomic import write_atomic
+from trunkline.bundle.files import write_atomic
 from trunkline.errors import DataError, RecipeError
 from trunkline.text.examples import NerExample, Span, join_tokens
 from trunkline.text.words import split_sentences

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
-from trunkline.atomic import write_atomic
+from trunkline.bundle.files import write_atomic
 from trunkline.errors import DataError, RecipeError
 from trunkline.text.examples import QaExample
 from trunkline_lab.data.cards import list_cards, load_card

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from properties import disk
 
-from trunkline.atomic import write_atomic
+from trunkline.bundle.files import write_atomic
 from trunkline.errors import DataError
 from trunkline.text.examples import NerExample, PairExample, PlainExample
 from trunkline_lab.data.cards import DATA_VARIABLE, data_folder, load_card

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from properties import disk
 
-from trunkline.atomic import write_atomic
+from trunkline.bundle.files import write_atomic
 from trunkline.errors import DataError, RecipeError
 from trunkline.text.examples import PairExample, TextExample
 from trunkline_lab.data.readers import READERS

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from trunkline.encoder.bundle_files import Loaded, load_any, primary_file
+from trunkline.encoder.bundle_files import Loaded, load_any, manifest_of
 from trunkline.errors import DataError, MismatchError, TrunklineError
 from trunkline.tasks import FAMILIES
 from trunkline.text.tokens import TextTokenizer
@@ -54,9 +54,8 @@ def identify_encoder(source: str, family: str, known: dict[str, Identity]) -> Id
             known[source] = {"missing": f"{type(error).__name__}: {error}"}
         else:
             tokenizer = hashlib.sha256(loaded.tokenizer.tokenizer.to_str().encode()).hexdigest()[:16]
-            primaries = {
-                name: hashlib.sha256(primary_file(file)).hexdigest()[:16] for name, file in loaded.primaries.items()
-            }
+            manifest = manifest_of(loaded)
+            primaries = {name: manifest.files[file].sha256[:16] for name, file in manifest.adapters.items()}
             common = {"backbone": loaded.backbone[:16], "tokenizer": tokenizer}
             known[source] = {**common, "fork": loaded.encoder.fork, "primaries": primaries}
     found = dict(known[source])
@@ -124,9 +123,8 @@ def load_start(source: str, family: str, max_length: int) -> Loaded:
     windows = TextTokenizer(loaded.tokenizer.tokenizer, min(max_length, loaded.encoder.config.max_length))
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     loaded.encoder.to(device)
-    for file in loaded.primaries.values():
-        if file.lora is not None:
-            file.lora.to(device)
+    for lora in loaded.primaries.values():
+        lora.to(device)
     return replace(loaded, tokenizer=windows)
 
 

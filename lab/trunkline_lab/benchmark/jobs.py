@@ -12,7 +12,7 @@ from typing import Any, cast
 import torch
 
 from trunkline.bundle.parts import Head
-from trunkline.encoder.bundle_files import Loaded
+from trunkline.encoder.bundle_files import Loaded, manifest_of
 from trunkline.encoder.features import Features
 from trunkline.encoder.lora import LoraAdapter
 from trunkline.encoder.resolve import resolve
@@ -109,7 +109,12 @@ def _prepare(job: Job) -> tuple[dict[str, Drawn], Shared]:
     def features(part: Sequence[Any], indices: set[int]) -> Part:
         order = sorted(indices)
         found = fitting.example_features(
-            family, [part[i] for i in order], start.encoder, start.tokenizer, start.primary(first.family), bf16=bf16
+            family,
+            [part[i] for i in order],
+            start.encoder,
+            start.tokenizer,
+            start.primaries.get(first.family),
+            bf16=bf16,
         )
         return dict(zip(order, found, strict=True))
 
@@ -121,7 +126,7 @@ def _prepare(job: Job) -> tuple[dict[str, Drawn], Shared]:
     }
     timed = any(cell.method == "head" for cell in job.cells)
     return drawn, Shared(
-        task, aside, start, parts, _encode(task, start, start.primary(first.family)) if timed else None
+        task, aside, start, parts, _encode(task, start, start.primaries.get(first.family)) if timed else None
     )
 
 
@@ -162,14 +167,14 @@ def _adapted(cell: Cell, task: TaskData, drawn: Drawn, shared: Shared) -> Ran:
     known = {**_chosen(shared.features, drawn), "dev": []}
     task = replace(task, dev=())
     done = fitting.fit(task, start, mode=section.mode, lora=section.lora(), seed=cell.seed, features=known, bf16=bf16)
-    lora, head = done.task.lora, cast(Head, done.task.head)
+    lora = done.lora
     texts = task.test[:TIMED_TEXTS]
     encoded = _encode(task, start, lora) if lora is not None else cast(Encoded, shared.encoded)
     values = {
         "dev": done.held_out,
         "test": done.test,
-        "n_bytes": fitting.file_bytes(done.task, start),
-        "ms_per_text": _ms_per_text(texts, FAMILIES[cell.family], encoded, head, done.task.labels),
+        "n_bytes": len(fitting.file_of(done, replace(manifest_of(start), adapters={}))),
+        "ms_per_text": _ms_per_text(texts, FAMILIES[cell.family], encoded, done.head, done.labels),
     }
     kept = {key: value for key, value in done.chosen.items() if key != "scores"}
     return values, done.predictions, {**kept, "device": str(next(start.encoder.parameters()).device)}

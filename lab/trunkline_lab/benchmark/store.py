@@ -21,7 +21,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from trunkline.atomic import write_atomic
+from trunkline.bundle.files import write_atomic
 from trunkline.data.load import read_lines
 from trunkline.data.records import read_bytes
 from trunkline.errors import DataError, TrunklineError

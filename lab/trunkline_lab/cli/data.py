@@ -25,7 +25,7 @@ def mix(
 
     Example: trunkline-lab data mix lab/recipes/mixtures/open.yaml --out open.json
     """
-    from trunkline.atomic import write_atomic
+    from trunkline.bundle.files import write_atomic
     from trunkline.config import MixtureRecipe, load_recipe
     from trunkline.ui import say
     from trunkline_lab.data.finder import CardFinder, describe_mixture

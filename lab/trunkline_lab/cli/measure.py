@@ -60,7 +60,7 @@ def few_labels(
 
     Example: trunkline-lab few-labels --out few-labels.json
     """
-    from trunkline.atomic import write_atomic
+    from trunkline.bundle.files import write_atomic
     from trunkline.versions import versions
     from trunkline_lab.few_labels import CLASSIFICATION, NER, study, table
 
@@ -153,7 +153,7 @@ def size(
 
     Example: trunkline-lab size deployed
     """
-    from trunkline.atomic import write_atomic
+    from trunkline.bundle.files import write_atomic
     from trunkline_lab.size.report import LENGTHS, SizeOptions, report_size
     from trunkline_lab.size.show import print_sizes
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import yaml
 
-from trunkline.atomic import write_atomic
+from trunkline.bundle.files import write_atomic
 from trunkline_lab.data.cards import CARDS, Card, list_cards, load_card
 
 

@@ -18,7 +18,7 @@ import numpy as np
 
 import trunkline
 import trunkline_lab
-from trunkline.atomic import write_atomic
+from trunkline.bundle.files import write_atomic
 from trunkline.errors import TrunklineError
 from trunkline.export.weights import BackboneWeights
 from trunkline_lab.litert.layout import (

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from trunkline.atomic import write_atomic
+from trunkline.bundle.files import write_atomic
 from trunkline.bundle.manifest import TOKENIZER
 from trunkline.export.bundle import (
     COMPARED_TEXTS,

@@ -23,7 +23,7 @@ from typing import Any
 
 import typer
 
-from trunkline.atomic import write_atomic
+from trunkline.bundle.files import write_atomic
 from trunkline.errors import TrunklineError
 from trunkline.versions import git_state, hardware, versions
 from trunkline_lab.benchmark.executors import limited_threads

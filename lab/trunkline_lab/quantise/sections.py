@@ -95,7 +95,7 @@ def prepare(bundle: str, amounts: Amounts) -> Setup:
     """Loads a bundle and calibrates with training texts of data sets that nothing is judged by."""
     start = load_any(bundle)
     texts = [text for card in CALIBRATION for text in texts_of(card, "train", amounts.calibration, 0)]
-    adapters = [file.lora for file in start.primaries.values() if file.lora is not None]
+    adapters = list(start.primaries.values())
     seen = calibrate(start.encoder, start.tokenizer, texts, adapters, moments=True)
     return Setup(start, take_weights(start.encoder), seen, tuple(texts), amounts)
 
@@ -115,7 +115,7 @@ def measure_cosine(setup: Setup, say: Callable[[str], None]) -> Found:
     kinds = {name: [text_unit(t) for t in start.tokenizer.encode(texts)] for name, texts in (("s", short), ("l", long))}
     units = {"short": kinds["s"], "long": [unit for unit in kinds["l"] if len(unit.sizes) > 1][: amounts.texts]}
     inputs: dict[str, Mapping[str, Any]] = {"no adapter": {}} | {
-        name: adapter_inputs(file.lora) for name, file in start.primaries.items()
+        name: adapter_inputs(lora) for name, lora in start.primaries.items()
     }
     cases = [(kind, adapter) for kind in units for adapter in inputs]
     exact: dict[tuple[str, str], Any] = {}

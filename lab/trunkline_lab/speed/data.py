@@ -23,7 +23,7 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"
 import torch
 import typer
 
-from trunkline.atomic import write_atomic
+from trunkline.bundle.files import write_atomic
 from trunkline.config import FamilyName, PrefinetuneRecipe, parse_recipe
 from trunkline.encoder.bundle_files import load_any
 from trunkline.prefinetune.mixture import Mixture

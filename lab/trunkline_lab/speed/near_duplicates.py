@@ -21,7 +21,7 @@ from pathlib import Path
 
 import numpy as np
 
-from trunkline.atomic import write_atomic
+from trunkline.bundle.files import write_atomic
 from trunkline.data.overlap import OverlapIndex, jaccard, normalise, shingles
 
 _ONSETS = "b c d f g h k l m n p r s t v w br ch cl dr fl gr pl sh st th tr"

@@ -11,7 +11,7 @@ from rich.markdown import Markdown
 from rich.table import Table
 from rich.text import Text
 
-from trunkline.atomic import write_atomic
+from trunkline.bundle.files import write_atomic
 from trunkline.ui import console, notes
 from trunkline_lab.benchmark.report import make_report, report_text
 from trunkline_lab.benchmark.results import Result

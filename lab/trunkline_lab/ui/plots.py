@@ -6,7 +6,7 @@ import io
 from pathlib import Path
 from typing import Any
 
-from trunkline.atomic import write_atomic
+from trunkline.bundle.files import write_atomic
 
 _INK, _SOFT, _GRID = "#1f2933", "#7b8794", "#e4e7eb"
 _HEAD = 0.8

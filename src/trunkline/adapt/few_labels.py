@@ -20,10 +20,10 @@ from torch.nn import functional as F
 
 from trunkline.bundle.lora import LORA_TARGETS
 from trunkline.bundle.parts import Head, Task, read_task, task_bytes
-from trunkline.encoder.bundle_files import bundle_encoder, load_any
+from trunkline.encoder.bundle_files import bundle_encoder, load_any, lora_of
 from trunkline.encoder.encoder import Encoder, TokenBatch
 from trunkline.encoder.features import Branch, Features, TrunkStates, branch_features
-from trunkline.encoder.lora import LoraAdapter, LoraConfig, adapter_arrays, lora_from_arrays
+from trunkline.encoder.lora import LoraAdapter, LoraConfig, adapter_arrays
 from trunkline.errors import TrunklineError
 from trunkline.heads.fit import FittedHead, LabelledFeatures, convex_heads, cross_validate, finish, fit_head, logits_of
 from trunkline.tasks import FAMILIES, Family, Labels
@@ -130,7 +130,7 @@ def fit_lora(
     units = kind.choose_units(parts[0], model.tokenizer)
     encoder, labels = _encoder(model), kind.labels(parts[0])
     primary = model.bundle.primaries.get(family)
-    lora = None if primary is None else lora_from_arrays(primary.lora_arrays(), primary.alpha, encoder.config)
+    lora = None if primary is None else lora_of(primary, encoder.config)
     data, texts = model.labelled(examples, family, units, labels)
     tuned = tune_lora(encoder, lora, kind, data, texts, labels, n_dev=len(parts[1]), settings=asked)
     before, after = tuned.before.log_loss, tuned.fitted.log_loss

@@ -1,19 +1,23 @@
-"""A bundle's folder, read, checked and described, and Ed25519 signatures (RFC 8032) over its manifest's bytes.
+"""A bundle's folder: opened, checked, and changed so that readers, crashes and other writers see it before or after.
 
-The manifest has the SHA-256 of every other file, so a signature over it covers all of them.
+Files are never written over: another content comes under another name, the manifest that names it replaces the old
+one in one step, and only then goes what nothing names any more. Whoever changes a bundle holds its lock, so that of
+several writers none loses a task.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import hashlib
-import json
+import itertools
 import os
-import re
-from collections.abc import Mapping
+import secrets
+import tempfile
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO
 
 from trunkline.bundle.lora import Inputs
 from trunkline.bundle.manifest import (
@@ -21,17 +25,20 @@ from trunkline.bundle.manifest import (
     MAX_MANIFEST_BYTES,
     SIGNATURE,
     TOKENIZER,
+    FileEntry,
     Manifest,
+    TaskEntry,
+    check_name,
     limit_of,
     listed,
+    open_plain,
     parse_manifest,
+    read_file,
 )
 from trunkline.bundle.parts import PrimaryAdapter, Task, read_primary, read_task
-from trunkline.bundle.tensors import open_plain, read_file
 from trunkline.errors import DataError, MismatchError, TrunklineError
 
-ALGORITHM = "ed25519"
-_MAX_SIGNATURE_BYTES = 2**16
+LOCK = ".trunkline.lock"
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +125,8 @@ def read_manifest(folder: Path, public_key: str | bytes | None = None) -> Manife
         )
     content = read_file(path, MAX_MANIFEST_BYTES)
     if public_key is not None:
+        from trunkline.bundle.sign import check_signature
+
         check_signature(folder, content, public_key)
     return parse_manifest(content, path)
 
@@ -150,133 +159,242 @@ def file_problems(folder: Path, manifest: Manifest, verify: bool = True) -> list
     return problems
 
 
-def describe_bundle(folder: Path) -> dict[str, Any]:
-    """What a bundle holds, as plain data; errors as for `open_bundle`.
-
-    Returns:
-        `name`, `folder`, `encoder` (sizes), `engines` (what it can run on), `precision` of the graphs, `bytes` in all,
-        `adapters` (families), `tasks` (name -> family, labels, bytes, mode, examples, cross-validated scores),
-        `licences` and `info`.
-    """
-    bundle = open_bundle(folder, verify=False)
-    manifest = bundle.manifest
-    tasks = {
-        name: {
-            "family": task.family,
-            "labels": task.types,
-            "units": task.units,
-            "lora": task.own_lora,
-            "bytes": len(task.content),
-            "mode": task.info.get("mode"),
-            "examples": task.info.get("examples"),
-            "scores": task.info.get("cross_validation", {}).get("scores"),
-        }
-        for name, task in sorted(bundle.tasks.items())
-    }
-    return {
-        "name": manifest.name,
-        "folder": str(folder),
-        "trunkline": manifest.trunkline,
-        "encoder": dataclasses.asdict(manifest.encoder),
-        "backbone": manifest.backbone,
-        "engines": [name for name, there in (("onnx", manifest.graphs), ("torch", manifest.checkpoint)) if there],
-        "precision": manifest.weights["kind"],
-        "bytes": sum(file.bytes for file in manifest.files.values()),
-        "adapters": sorted(manifest.adapters),
-        "tasks": tasks,
-        "licences": [dataclasses.asdict(item) for item in manifest.licences],
-        "info": dict(manifest.info),
-    }
-
-
-def sign(content: bytes, private_key: str | bytes) -> bytes:
-    """The content of `signature.json` for a manifest's bytes.
+def change_tasks(
+    folder: str | Path,
+    added: Mapping[str, bytes],
+    removed: Collection[str] = (),
+    *,
+    replace: Collection[str] = (),
+    key: str | bytes | None = None,
+) -> Manifest:
+    """Adds and removes tasks in one step, all of them or none; returns the bundle's manifest.
 
     Args:
-        content: The manifest.
-        private_key: 32 bytes, as they are or as 64 hexadecimal digits, or an unencrypted PEM.
+        folder: The bundle.
+        added: Tasks' files by name. One that is there already with the same bytes stays.
+        removed: Names.
+        replace: Names of tasks that may be there already with other bytes.
+        key: An Ed25519 private key that signs the bundle again; without it a signature goes, as it would be wrong.
 
     Raises:
-        TrunklineError: It is no Ed25519 key, or `cryptography` is not installed.
+        TrunklineError: There is such a task already, or none to remove; a name is none.
+        DataError: A file is damaged.
+        MismatchError: A task belongs to another backbone or primary adapter, or does not fit the encoder.
     """
-    key = _key(private_key, "private")
-    public = key.public_key().public_bytes_raw().hex()
-    record = {"algorithm": ALGORITHM, "public_key": public, "signature": key.sign(content).hex()}
-    return (json.dumps(record, indent=1, sort_keys=True) + "\n").encode()
+    path = Path(folder).expanduser()
+    read_manifest(path)
+    with locked(path):
+        before = read_manifest(path)
+        _check_names(path, before, added, removed, replace)
+        tasks = {name: task for name, task in before.tasks.items() if name not in removed and name not in added}
+        without = dataclasses.replace(before, tasks=tasks)
+        files, new = dict(before.files), dict[str, bytes]()
+        for name, content in added.items():
+            family, entry = read_task(content, without, name).family, entry_of(content)
+            file = _file_of(files, name, entry, before.tasks.get(name))
+            tasks = {**tasks, name: TaskEntry(family, file)}
+            if file not in files:
+                files[file], new[file] = entry, content
+        gone = {task.file for task in before.tasks.values()} - {task.file for task in tasks.values()}
+        files = {file: entry for file, entry in files.items() if file not in gone}
+        after = dataclasses.replace(before, tasks=tasks, files=files)
+        _replace_manifest(path, after, new, gone, key)
+    return after
 
 
-def check_signature(folder: Path, content: bytes, public_key: str | bytes) -> None:
-    """Checks that a manifest's bytes were signed with the private half of a key; keys are given as for `sign`.
+def check_target(folder: Path, manifest: Manifest, names: Collection[str], replace: bool = False) -> None:
+    """Raises TrunklineError unless tasks fitted on the model of a manifest can be saved here: asked before long work.
 
-    Raises:
-        MismatchError: They were not signed, or with another key, or were changed afterwards.
-        TrunklineError: The key is none, or `cryptography` is not installed.
+    `folder` is a bundle, or where a new one is to be.
     """
-    key = _key(public_key, "public")
-    path = folder / SIGNATURE
-    if not path.exists():
-        raise MismatchError(f"{folder} is not signed", expected=f"{SIGNATURE} beside the manifest")
-    try:
-        record = json.loads(read_file(path, _MAX_SIGNATURE_BYTES).decode("utf-8"))
-        signature = record["signature"] if record["algorithm"] == ALGORITHM else ""
-        if not re.fullmatch("[0-9a-fA-F]{128}", signature):
-            raise ValueError(f"the signature is {str(signature)[:40]!r}")
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise DataError(
-            f"this is no signature ({' '.join(str(error).split())[:200]})", path=path, expected=ALGORITHM
-        ) from error
-    from cryptography.exceptions import InvalidSignature
+    if not is_bundle(folder):
+        check_free(folder)
+        return
+    there = read_manifest(folder)
+    check_backbone(folder, there, manifest)
+    _check_names(folder, there, dict.fromkeys(names, b""), (), names if replace else ())
+    check_writable(folder / MANIFEST)
+    check_writable(folder / "tasks" / "task.safetensors")
 
-    try:
-        key.verify(bytes.fromhex(signature), content)
-    except InvalidSignature as error:
+
+def check_backbone(folder: Path, there: Manifest, manifest: Manifest) -> None:
+    """Raises MismatchError unless two bundles have one encoder; `there` is the manifest of `folder`."""
+    if there.backbone != manifest.backbone:
         raise MismatchError(
-            f"{folder}: the signature is not that of this manifest under the key given",
-            expected="a bundle signed by the owner of the key, and not changed since",
-            todo="Fetch the bundle again, from somewhere you trust",
-        ) from error
+            f"{folder} is a bundle of backbone {there.backbone[:12]}",
+            expected=f"a new folder, or a bundle of {manifest.backbone[:12]}",
+            todo="Choose another folder",
+        )
 
 
-def new_private_key() -> str:
-    """A new private key, as 64 hexadecimal digits."""
-    return str(_ed25519().Ed25519PrivateKey.generate().private_bytes_raw().hex())
+def _check_names(
+    folder: Path, before: Manifest, added: Mapping[str, bytes], removed: Collection[str], replace: Collection[str]
+) -> None:
+    for name, content in added.items():
+        task = before.tasks.get(check_name(name))
+        if task is not None and name not in replace and before.files[task.file] != entry_of(content):
+            todo = "Replace it with `--replace` (replace=True), or take another name"
+            raise TrunklineError(f"{folder} has a task {name} already", todo=todo)
+    for name in removed:
+        if name not in before.tasks:
+            known = ", ".join(sorted(before.tasks)) or "(none)"
+            raise TrunklineError(f"{folder} has no task {name}", expected=f"one of {known}")
 
 
-def public_half(private_key: str | bytes) -> str:
-    """The public key that belongs to a private one, as 64 hexadecimal digits."""
-    return str(_key(private_key, "private").public_key().public_bytes_raw().hex())
+def entry_of(content: bytes) -> FileEntry:
+    """What a manifest says of a file of this content."""
+    return FileEntry(hashlib.sha256(content).hexdigest(), len(content))
 
 
-def _ed25519() -> Any:
+def _file_of(files: Mapping[str, FileEntry], name: str, entry: FileEntry, now: TaskEntry | None) -> str:
+    """Where a task's file goes: where it lies already if the content is the same, otherwise where nothing is named."""
+    if now is not None and files[now.file] == entry:
+        return now.file
+    taken = {file.lower() for file in files}
+    # A name may be as long as a part of a path, which must hold the rest besides.
+    marked = (f"tasks/{name[:80]}.{entry.sha256[:16]}{n or ''}.safetensors" for n in itertools.count())
+    return next(file for file in itertools.chain((f"tasks/{name}.safetensors",), marked) if file.lower() not in taken)
+
+
+def _replace_manifest(
+    folder: Path, manifest: Manifest, new: Mapping[str, bytes], gone: Collection[str], key: str | bytes | None
+) -> None:
+    """Writes new files and then the manifest, or takes back the files; in the end goes what nothing names any more."""
+    content, signature = manifest.to_json(), None
+    parse_manifest(content, folder / MANIFEST)
+    if key is not None:
+        from trunkline.bundle.sign import sign
+
+        signature = sign(content, key)
     try:
-        from cryptography.hazmat.primitives.asymmetric import ed25519
-    except ImportError as error:
-        raise TrunklineError("signatures need cryptography", todo="pip install 'trunkline[sign]'") from error
-    return ed25519
+        for file, tensors in new.items():
+            write_atomic(folder / file, tensors)
+        (folder / SIGNATURE).unlink(missing_ok=True)
+        write_atomic(folder / MANIFEST, content)
+    except OSError as error:
+        for file in new:
+            (folder / file).unlink(missing_ok=True)
+        raise unwritable(folder, error) from error
+    if signature is not None:
+        write_atomic(folder / SIGNATURE, signature)
+    # Only whoever holds the lock writes here, so what is half done was left by a process that was killed.
+    for left in (*(folder / file for file in gone), *folder.glob(".*.part"), *folder.glob("tasks/.*.part")):
+        left.unlink(missing_ok=True)
 
 
-def _key(given: str | bytes, half: str) -> Any:
-    """The `private` or `public` key of 32 bytes, 64 hexadecimal digits or a PEM."""
-    module = _ed25519()
-    from cryptography.hazmat.primitives.serialization import load_pem_private_key, load_pem_public_key
+def write_atomic(path: str | Path, content: str | bytes) -> None:
+    """Writes a file whole or not at all, with the mode of the one that it replaces or the one that the umask leaves.
 
-    kind, content = getattr(module, f"Ed25519{half.title()}Key"), given.encode() if isinstance(given, str) else given
-    digits = content.decode("latin-1").strip()
-    hexadecimal = re.fullmatch("[0-9a-fA-F]{64}", digits) is not None
+    Args:
+        path: Where to write; its folder is made if it is missing.
+        content: Text, written as UTF-8 without changing line ends, or bytes.
+    """
+    with open_atomic(Path(path)) as stream:
+        stream.write(content.encode("utf-8") if isinstance(content, str) else content)
+
+
+@contextmanager
+def open_atomic(target: Path) -> Iterator[IO[bytes]]:
+    """A file to write to, which takes its name when the block ends; an error leaves what was there."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = beside(target)
     try:
-        if hexadecimal or (isinstance(given, bytes) and len(given) == 32):
-            found = getattr(kind, f"from_{half}_bytes")(bytes.fromhex(digits) if hexadecimal else content)
+        with temporary.open("xb") as stream:
+            yield stream
+            stream.flush()
+            os.fsync(stream.fileno())
+        if target.exists():
+            temporary.chmod(target.stat().st_mode & 0o777)
+        temporary.replace(target)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def beside(path: Path) -> Path:
+    """A new name beside a path; files of `tempfile` do not have the mode that the umask leaves."""
+    return path.parent / f".{path.name}.{secrets.token_hex(6)}.part"
+
+
+def check_free(folder: Path) -> None:
+    """Raises TrunklineError unless a new folder can be written here: nothing there yet, or an empty folder.
+
+    Asked before long work, so that nobody waits for a result that has no place.
+    """
+    folder, reason = folder.absolute(), ""
+    try:
+        if folder.exists() and not folder.is_dir():
+            reason = "is a file"
+        elif folder.exists() and any(folder.iterdir()):
+            reason = "has files already"
+        # A new folder takes the place of an empty one, which neither of these lets go.
+        elif folder.is_mount():
+            reason = "is a mount point"
+        elif folder.exists() and folder.samefile(Path.cwd()):
+            reason = "is the working directory"
+    except OSError as error:
+        raise unwritable(folder, error) from error
+    if reason:
+        todo = f"Choose another folder, such as {(folder if folder.is_dir() else folder.parent) / 'bundle'}"
+        raise TrunklineError(f"{folder} {reason}", expected="a new or empty folder", todo=todo)
+    _try_writing(folder)
+
+
+def check_writable(path: Path) -> None:
+    """Raises TrunklineError unless a file can be written here; makes its folder."""
+    try:
+        if path.exists() and not path.is_file():
+            kind = "a folder" if path.is_dir() else "no plain file"
+            raise TrunklineError(f"{path} is {kind}", expected="a new or a plain file")
+    except OSError as error:
+        raise unwritable(path, error) from error
+    _try_writing(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+
+
+def _try_writing(path: Path) -> None:
+    """Writes a file and removes it, in the nearest folder above that there is: rights alone do not tell everything."""
+    try:
+        there = next(parent for parent in path.absolute().parents if parent.exists())
+        with tempfile.TemporaryFile(dir=there):
+            pass
+    except OSError as error:
+        raise unwritable(path, error) from error
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Holds the lock of a folder, waiting for whoever holds it; the system frees it when a process dies.
+
+    Raises:
+        TrunklineError: The folder cannot be written to.
+    """
+    try:
+        handle = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o666)
+    except OSError as error:
+        raise unwritable(folder, error) from error
+    try:
+        if os.name == "nt":
+            import msvcrt
+
+            while True:
+                # It gives up after ten seconds.
+                with suppress(OSError):
+                    msvcrt.locking(handle, msvcrt.LK_LOCK, 1)  # type: ignore[attr-defined]
+                    break
         else:
-            found = load_pem_public_key(content) if half == "public" else load_pem_private_key(content, password=None)
-    except (ValueError, TypeError) as error:
-        raise _no_key(half) from error
-    if not isinstance(found, kind):
-        raise _no_key(half)
-    return found
+            import fcntl
+
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
 
 
-def _no_key(half: str) -> TrunklineError:
-    # The key itself stays out of the message.
+def unwritable(path: Path, error: OSError) -> TrunklineError:
+    """The error for a place that cannot be written to."""
     return TrunklineError(
-        f"the {half} key cannot be used", expected=f"an Ed25519 {half} key: 32 bytes, 64 hexadecimal digits or a PEM"
+        f"{path} cannot be written to ({error.strerror or error})",
+        expected="a place with write permission",
+        todo="Choose another",
     )

@@ -1,4 +1,4 @@
-"""The manifest of a bundle: what belongs together, with the size and the SHA-256 of every file.
+"""The manifest of a bundle: what belongs together, with the size and the SHA-256 of every file; and files read safely.
 
 Reading reports every problem of a manifest at once. `SCHEMA` is what validation runs on and what
 `docs/bundle.schema.json` shows, so that the two cannot differ.
@@ -9,18 +9,21 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import os
 import re
+import stat
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
+from io import FileIO
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from trunkline.bundle.lora import LORA_TARGETS, Shapes, lora_shapes
+from trunkline.bundle.lora import LORA_TARGETS, Shapes
+from trunkline.bundle.schema import FORMAT, NAME, SCHEMA, VERSION
 from trunkline.errors import DataError, MismatchError, TrunklineError
 
-FORMAT, VERSION = "trunkline-bundle", 2
 MANIFEST, SIGNATURE, TOKENIZER = "manifest.json", "signature.json", "tokenizer.json"
 MAX_MANIFEST_BYTES = 8 * 2**20
 MAX_ADAPTER_BYTES = 256 * 2**20
@@ -28,93 +31,6 @@ MAX_TOKENIZER_BYTES = 64 * 2**20
 MAX_WEIGHTS_BYTES = 2**31
 MAX_SHOWN = 20
 """Problems that a message lists."""
-
-MOST = 10_000
-"""Tasks, adapters or files of a bundle."""
-
-
-def _whole(least: int, most: int) -> dict[str, Any]:
-    return {"type": "integer", "minimum": least, "maximum": most}
-
-
-def _pattern(pattern: str) -> dict[str, Any]:
-    return {"type": "string", "pattern": pattern}
-
-
-def _table(values: dict[str, Any], names: dict[str, Any]) -> dict[str, Any]:
-    names = {"pattern": names["pattern"]}
-    return {"type": "object", "propertyNames": names, "additionalProperties": values, "maxProperties": MOST}
-
-
-def _record(**properties: dict[str, Any]) -> dict[str, Any]:
-    return {"type": "object", "required": [*properties], "properties": properties, "additionalProperties": False}
-
-
-def _optional(**properties: dict[str, Any]) -> dict[str, Any]:
-    return {**_record(**properties), "required": []}
-
-
-_NAME = _pattern(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")
-_FILE = _pattern(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,119}(/[A-Za-z0-9][A-Za-z0-9._-]{0,119}){0,1}$")
-_SHA256 = _pattern(r"^[0-9a-f]{64}$")
-_TEXT = {"type": "string", "maxLength": 1000}
-_SIZE = _whole(1, 2**20)
-_ALPHA = {"type": "number", "minimum": 0, "maximum": 1e6}
-_ENCODER = _record(
-    model_type=_TEXT,
-    hidden_size=_SIZE,
-    intermediate_size=_SIZE,
-    n_layers=_whole(1, 1000),
-    n_heads=_SIZE,
-    fork=_whole(0, 1000),
-    max_length=_whole(3, 2**20),
-    overlap=_whole(0, 2**20),
-    pad_id=_whole(0, 2**31),
-    activation=_TEXT,
-    vocabulary_size=_whole(1, 2**31),
-)
-
-SCHEMA: dict[str, Any] = {
-    "$schema": "https://json-schema.org/draft/2020-12/schema",
-    "title": "The manifest of a bundle of trunkline, version 2",
-    **_record(
-        format={"const": FORMAT},
-        version={"const": VERSION},
-        trunkline=_TEXT,
-        name=_NAME,
-        encoder=_ENCODER,
-        backbone=_SHA256,
-        weights={
-            "type": "object",
-            "required": ["kind"],
-            "properties": {"kind": {"enum": ["float32", "int8", "int4"]}},
-            "additionalProperties": True,
-        },
-        lora_targets={"type": "array", "items": {"enum": [*LORA_TARGETS]}, "uniqueItems": True},
-        graphs=_optional(**dict.fromkeys(("trunk", "branch", "branch-required", "branch-bank"), _FILE)),
-        checkpoint=_optional(config=_FILE, weights=_FILE),
-        adapters=_table(_FILE, _NAME),
-        tasks=_table(_record(family=_NAME, file=_FILE), _NAME),
-        files=_table(_record(sha256=_SHA256, bytes=_whole(1, 2**31)), _FILE),
-        licences={"type": "array", "maxItems": MOST, "items": _record(part=_TEXT, licence=_TEXT)},
-        info={"type": "object"},
-    ),
-}
-_DESCRIPTION = {"format": {"const": VERSION}, "family": _NAME, "backbone": _SHA256, "fork": _whole(0, 1000)}
-
-ADAPTER_SCHEMA = _record(**_DESCRIPTION, kind={"const": "adapter"}, alpha=_ALPHA)
-"""What a primary adapter's file says of itself; `alpha` over the rank is the factor that its tensors hold already."""
-
-TASK_SCHEMA = _record(
-    **_DESCRIPTION,
-    kind={"const": "task"},
-    labels={"type": "array", "maxItems": MOST, "items": _TEXT},
-    primary=_pattern(r"^([A-Za-z0-9][A-Za-z0-9._-]{0,99}@[0-9a-f]{64}){0,1}$"),
-    alpha=_ALPHA,
-    units={"enum": ["words", "pieces", "text", "question"]},
-    info={"type": "object"},
-)
-"""What a task's file says of itself; `primary` is FAMILY@SHA256 of the adapter's file that it sits on, or empty."""
 
 _TYPES: dict[str, tuple[str, tuple[type, ...]]] = {
     "object": ("an object", (dict,)),
@@ -127,33 +43,30 @@ _TYPES: dict[str, tuple[str, tuple[type, ...]]] = {
 
 def problems_of(value: Any, schema: Mapping[str, Any], where: str = "the manifest") -> Iterator[str]:
     """Every way in which JSON differs from a schema, each with its place; supports what `SCHEMA` uses."""
-    if "const" in schema:
-        if value != schema["const"] or type(value) is not type(schema["const"]):
-            yield f"{where} is {_short(value)}, expected {schema['const']!r}"
+    if "const" in schema or "enum" in schema:
+        allowed = schema["enum"] if "enum" in schema else [schema["const"]]
+        # A bool is an int to Python, but not to JSON.
+        if not any(value == item and type(value) is type(item) for item in allowed):
+            yield f"{where} is {_short(value)}, expected {', '.join(map(str, allowed))}"
         return
-    if "enum" in schema:
-        if not isinstance(value, str) or value not in schema["enum"]:
-            yield f"{where} is {_short(value)}, expected one of {', '.join(schema['enum'])}"
-        return
-    said, types = _TYPES[schema["type"]]
-    most = schema.get("maxProperties", schema.get("maxItems", schema.get("maxLength", math.inf)))
-    # A bool is an int to Python, but not to JSON.
+    kind = schema["type"]
+    said, types = _TYPES[kind]
     if type(value) not in types:
         yield f"{where} is {_short(value)}, expected {said}"
-    elif not isinstance(value, int | float) and len(value) > most:
+    elif kind in ("integer", "number"):
+        if not schema["minimum"] <= value <= schema["maximum"]:
+            yield f"{where} is {_short(value)}, expected {schema['minimum']} to {schema['maximum']}"
+    elif len(value) > (most := schema.get("maxProperties", schema.get("maxItems", schema.get("maxLength", math.inf)))):
         yield f"{where} has {len(value)} entries or characters, expected at most {most}"
-    elif isinstance(value, dict):
+    elif kind == "object":
         yield from _object_problems(value, schema, "" if where == "the manifest" else f"{where}.")
-    elif isinstance(value, list):
+    elif kind == "array":
         for number, item in enumerate(value):
             yield from problems_of(item, schema["items"], f"{where}[{number}]")
         if schema.get("uniqueItems") and len({repr(item) for item in value}) < len(value):
             yield f"{where} names something twice"
-    elif isinstance(value, str):
-        if "pattern" in schema and not re.search(schema["pattern"].replace("$", r"\Z"), value):
-            yield f"{where} is {_short(value)}, expected the form {schema['pattern']}"
-    elif not schema.get("minimum", -math.inf) <= value <= schema.get("maximum", math.inf):
-        yield f"{where} is {_short(value)}, expected {schema['minimum']} to {schema['maximum']}"
+    elif "pattern" in schema and not re.fullmatch(schema["pattern"], value):
+        yield f"{where} is {_short(value)}, expected the form {schema['pattern']}"
 
 
 def _object_problems(value: dict[str, Any], schema: Mapping[str, Any], where: str) -> Iterator[str]:
@@ -260,7 +173,9 @@ class Manifest:
     @property
     def shapes(self) -> Shapes:
         """The LoRA inputs of the branch graphs, `LAYER.TARGET` -> (inputs, outputs)."""
-        return _shapes(self.encoder, self.lora_targets)
+        sizes = self.encoder
+        layers = range(sizes.fork, sizes.n_layers)
+        return lora_shapes(layers, sizes.hidden_size, sizes.intermediate_size, self.lora_targets)
 
     def to_json(self) -> bytes:
         """The manifest's bytes; equal manifests give equal bytes."""
@@ -269,9 +184,18 @@ class Manifest:
 
 
 @lru_cache(maxsize=64)
-def _shapes(facts: EncoderFacts, lora_targets: tuple[str, ...]) -> Shapes:
-    layers = range(facts.fork, facts.n_layers)
-    return lora_shapes(layers, facts.hidden_size, facts.intermediate_size, lora_targets)
+def lora_shapes(layers: range, hidden: int, intermediate: int, chosen: tuple[str, ...]) -> Shapes:
+    """`LAYER.TARGET` -> (inputs, outputs) of every pair of LoRA inputs; raises MismatchError for an unknown target."""
+    unknown = sorted(set(chosen) - LORA_TARGETS.keys())
+    if unknown:
+        raise MismatchError(f"LoRA targets {unknown}", expected="some of " + ", ".join(LORA_TARGETS))
+    sizes = {
+        "qkv": (hidden, 3 * hidden),
+        "out": (hidden, hidden),
+        "up": (hidden, intermediate),
+        "down": (intermediate, hidden),
+    }
+    return {f"{layer}.{name}": sizes[name] for layer in layers for name in LORA_TARGETS if name in chosen}
 
 
 def parse_manifest(content: bytes, path: str | Path = MANIFEST) -> Manifest:
@@ -319,14 +243,14 @@ def parse_manifest(content: bytes, path: str | Path = MANIFEST) -> Manifest:
 
 def check_name(name: object) -> str:
     """A name of a task, a family or a bundle; raises TrunklineError for anything else."""
-    for problem in problems_of(name, _NAME, "the name"):
+    for problem in problems_of(name, NAME, "the name"):
         raise TrunklineError(problem, todo="Take letters, digits, '.', '_' and '-'")
     return str(name)
 
 
 def name_of(folder: Path, default: str) -> str:
     """The name of a bundle that is written here: the folder's, where that is a name."""
-    return default if any(problems_of(folder.name, _NAME)) else folder.name
+    return default if any(problems_of(folder.name, NAME)) else folder.name
 
 
 def limit_of(file: str, manifest: Manifest) -> int:
@@ -395,3 +319,37 @@ def _contradictions(raw: dict[str, Any]) -> Iterator[str]:
             yield f"files.{file} belongs to no part"
         if PurePosixPath(file).parts[0] in (MANIFEST, SIGNATURE):
             yield f"files.{file} has a reserved name"
+
+
+def read_file(path: Path, limit: int) -> bytes:
+    """A plain file's bytes.
+
+    Raises:
+        DataError: It is missing, no plain file (a pipe would be waited for) or larger than `limit`.
+    """
+    with open_plain(path) as stream:
+        size = os.fstat(stream.fileno()).st_size
+        if size > limit:
+            raise DataError(f"{size} bytes", path=path, expected=f"at most {limit}")
+        try:
+            return stream.read(size)
+        except OSError as error:
+            raise _unreadable(path, error) from error
+
+
+def open_plain(path: Path) -> FileIO:
+    """Opens a plain file for reading, unbuffered; errors as for `read_file`, and a limit is for the caller to keep."""
+    try:
+        # Without waiting, as opening a pipe would.
+        handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    except (OSError, ValueError) as error:
+        raise _unreadable(path, error) from error
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
+        os.close(handle)
+        raise DataError("this is no plain file", path=path, expected="a file")
+    return FileIO(handle)
+
+
+def _unreadable(path: Path, error: Exception) -> DataError:
+    reason = getattr(error, "strerror", None) or error
+    return DataError(f"the file cannot be read ({reason})", path=path, expected="a file")

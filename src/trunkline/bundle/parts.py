@@ -1,37 +1,43 @@
 """Primary adapters and tasks as files: float16 tensors with the low-rank factors folded in, bound by hashes. No torch.
 
-The same file serves training and deployment. Reading checks it against the bundle that it is for.
+The same file serves training and deployment. It has, for each adapted linear layer, `lora.LAYER.TARGET.a` [inputs,
+rank] and `lora.LAYER.TARGET.b` [rank, outputs]; the update of the layer's output is `x a b`. A graph computes query,
+key and value as one product, so that it has one pair of inputs for all three, `lora.LAYER.qkv.a` and `.b`: with it, an
+update costs two operations a layer, not six. Reading a file checks it against the bundle that it is for.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import safetensors
+import safetensors.numpy
 
-from trunkline.bundle.lora import HEAD, FloatArray, Inputs, check_inputs, fuse
-from trunkline.bundle.manifest import (
-    ADAPTER_SCHEMA,
-    MAX_ADAPTER_BYTES,
-    MAX_SHOWN,
-    TASK_SCHEMA,
-    VERSION,
-    Manifest,
-    problems_of,
-)
-from trunkline.bundle.tensors import read_file, tensors_of, write_tensors
+from trunkline.bundle.lora import HEAD, LINEARS, LORA_TARGETS, FloatArray, Inputs, Shapes
+from trunkline.bundle.manifest import MAX_ADAPTER_BYTES, MAX_SHOWN, Manifest, problems_of, read_file
+from trunkline.bundle.schema import ADAPTER_SCHEMA, TASK_SCHEMA, VERSION
 from trunkline.errors import DataError, MismatchError
 
+Array = npt.NDArray[Any]
+
 TRANSITIONS = "head.transitions"
+MAX_HEADER_BYTES = 4 * 2**20
+MAX_TENSORS = 20_000
+MAX_AXES = 8
+
 _HEAD_TENSORS = (*HEAD, TRANSITIONS)
 _DESCRIPTION = "trunkline"
+_SCHEMAS = {"task": TASK_SCHEMA, "adapter": ADAPTER_SCHEMA}
+_TYPES = {"F16": np.float16, "F32": np.float32}
+_EXPECTED = "a complete safetensors file of float16 or float32 tensors"
+_NAME = re.compile(rf"lora\.(0|[1-9][0-9]{{0,3}})\.({'|'.join(LINEARS)})\.(.+)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,32 +57,45 @@ class Head:
 
 
 @dataclass(frozen=True, slots=True)
-class Task:
-    """A task of a bundle.
+class PrimaryAdapter:
+    """A family's primary adapter.
 
     Attributes:
-        name: In the bundle.
-        family: Whose units and decoding apply.
-        labels: The head's outputs.
-        units: What gets a label: `words`, `pieces` of the tokenizer, the `text`, or words of a `question`'s context.
-        inputs: What the branch graph is fed with: `head.weight` [hidden, labels], `head.bias` [labels] and the task's
-            own `lora.*`, query, key and value side by side.
-        transitions: As in `Head`.
-        own_lora: Whether it has LoRA of its own; otherwise it sits on its family's primary adapter.
+        family: Whose.
+        inputs: The `lora.*` inputs of the branch graph, query, key and value side by side.
         alpha: Of its LoRA; its tensors hold the factor alpha / rank already.
         content: The file's bytes.
+    """
+
+    family: str
+    inputs: Inputs
+    alpha: float
+    content: bytes
+
+    def lora_arrays(self) -> dict[str, FloatArray]:
+        """Its LoRA as `lora.LAYER.TARGET.a` and `.b`; empty if it has none."""
+        return {name: tensor for name, tensor in tensors_of(self.content, "")[0].items() if name.startswith("lora.")}
+
+
+@dataclass(frozen=True, slots=True)
+class Task(PrimaryAdapter):
+    """A task of a bundle: a head, and LoRA of its own or none.
+
+    Attributes:
+        inputs: As in `PrimaryAdapter`, besides `head.weight` [hidden, labels] and `head.bias` [labels].
+        name: In the bundle.
+        labels: The head's outputs.
+        units: What gets a label: `words`, `pieces` of the tokenizer, the `text`, or words of a `question`'s context.
+        transitions: As in `Head`.
+        own_lora: Whether it has LoRA of its own; otherwise it sits on its family's primary adapter.
         info: How it was made; nothing depends on it.
     """
 
     name: str
-    family: str
     labels: tuple[str, ...]
     units: str
-    inputs: Inputs
     transitions: FloatArray | None
     own_lora: bool
-    alpha: float
-    content: bytes
     info: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -89,31 +108,8 @@ class Task:
         """Its head."""
         return Head(self.inputs["head.weight"], self.inputs["head.bias"], self.transitions)
 
-    def lora_arrays(self) -> dict[str, FloatArray]:
-        """Its LoRA as `lora.LAYER.TARGET.a` and `.b`; empty if it has none."""
-        return _lora_arrays(self.content)
 
-
-@dataclass(frozen=True, slots=True)
-class PrimaryAdapter:
-    """A family's primary adapter: `inputs` are the `lora.*` of the branch graph, the rest is as in `Task`."""
-
-    family: str
-    inputs: Inputs
-    alpha: float
-    content: bytes
-
-    @property
-    def reference(self) -> str:
-        """What a task that sits on it names: FAMILY@SHA256 of the file."""
-        return f"{self.family}@{hashlib.sha256(self.content).hexdigest()}"
-
-    def lora_arrays(self) -> dict[str, FloatArray]:
-        """Its LoRA as `lora.LAYER.TARGET.a` and `.b`."""
-        return _lora_arrays(self.content)
-
-
-def primary_bytes(family: str, backbone: str, fork: int, lora: Mapping[str, npt.NDArray[Any]], alpha: float) -> bytes:
+def primary_bytes(family: str, backbone: str, fork: int, lora: Mapping[str, Array], alpha: float) -> bytes:
     """The file of a primary adapter. Nothing but the adapter goes in, so that its SHA-256 stands for it.
 
     `lora` has `lora.LAYER.TARGET.a` [inputs, rank] and `.b` [rank, outputs], the factor alpha / rank included. Raises
@@ -129,7 +125,7 @@ def task_bytes(
     head: Head,
     *,
     units: str,
-    lora: Mapping[str, npt.NDArray[Any]] | None = None,
+    lora: Mapping[str, Array] | None = None,
     alpha: float = 0.0,
     info: Mapping[str, Any] | None = None,
 ) -> bytes:
@@ -146,7 +142,7 @@ def task_bytes(
         "backbone": manifest.backbone,
         "fork": manifest.encoder.fork,
         "labels": list(labels),
-        "primary": "" if lora else primary_of(family, manifest),
+        "primary": "" if lora else _primary_of(family, manifest),
         "alpha": alpha,
         "units": units,
         "info": dict(info or {}),
@@ -156,65 +152,19 @@ def task_bytes(
 
 def as_stored(head: Head) -> Head:
     """A head with the values that its file will hold, rounded to float16: what is scored is what is saved."""
-    weight, bias, transitions = (
-        None if part is None else _half(part, "head").astype(np.float32)
-        for part in (head.weight, head.bias, head.transitions)
-    )
-    assert weight is not None and bias is not None
-    return Head(weight, bias, transitions)
+    weight, bias = (_half(part, "head").astype(np.float32) for part in (head.weight, head.bias))
+    moves = head.transitions
+    return Head(weight, bias, None if moves is None else _half(moves, "head").astype(np.float32))
 
 
-def read_task(source: Path | bytes, manifest: Manifest, name: str) -> Task:
-    """Reads a task's file, or its bytes, for the bundle of a manifest.
-
-    Raises:
-        DataError: The file is damaged, or no task's.
-        MismatchError: It belongs to another backbone or primary adapter, or does not fit the encoder.
-    """
-    content, where, tensors, raw = _opened(source, f"task {name}", "task", manifest)
-    entry = manifest.tasks.get(name)
-    if entry is not None and entry.family != raw["family"]:
-        raise MismatchError(f"{where} is of family {raw['family']}", expected=f"{entry.family}, as the manifest says")
-    transitions = _owned(tensors[TRANSITIONS]) if TRANSITIONS in tensors else None
-    inputs = _inputs(tensors, where, manifest)
-    own_lora = any(key.startswith("lora.") for key in inputs)
-    expected = "" if own_lora else primary_of(raw["family"], manifest)
-    if raw["primary"] != expected:
-        raise MismatchError(
-            f"{where} sits on the adapter {raw['primary'][:40] or 'none'}",
-            expected=f"{expected[:40] or 'none'}, that of this bundle",
-            todo="Fit the task again on this bundle",
-        )
-    _check_head(inputs, transitions, len(raw["labels"]), manifest.encoder.hidden_size, where)
-    labels, alpha = tuple(raw["labels"]), float(raw["alpha"])
-    return Task(name, raw["family"], labels, raw["units"], inputs, transitions, own_lora, alpha, content, raw["info"])
-
-
-def read_primary(source: Path | bytes, manifest: Manifest, family: str) -> PrimaryAdapter:
-    """Reads a primary adapter's file for a bundle; errors as for `read_task`."""
-    content, where, tensors, raw = _opened(source, f"adapter {family}", "adapter", manifest)
-    if raw["family"] != family:
-        raise MismatchError(f"{where} is of family {raw['family']}", expected=family)
-    inputs = _inputs(tensors, where, manifest)
-    if not all(name.startswith("lora.") for name in inputs):
-        raise MismatchError(f"{where} has a head", expected="a primary adapter, which is LoRA alone")
-    return PrimaryAdapter(family, inputs, float(raw["alpha"]), content)
-
-
-def primary_of(family: str, manifest: Manifest) -> str:
-    """What a task without LoRA of its own must sit on: FAMILY@SHA256 of the family's adapter, or nothing."""
-    file = manifest.adapters.get(family)
-    return "" if file is None else f"{family}@{manifest.files[file].sha256}"
-
-
-def _file(description: Mapping[str, Any], tensors: Mapping[str, npt.NDArray[Any]]) -> bytes:
+def _file(description: Mapping[str, Any], tensors: Mapping[str, Array]) -> bytes:
     text = json.dumps(
         {"format": VERSION, **description}, ensure_ascii=False, sort_keys=True, separators=(",", ":"), allow_nan=False
     )
     return write_tensors({name: _half(tensor, name) for name, tensor in tensors.items()}, {_DESCRIPTION: text})
 
 
-def _half(tensor: npt.NDArray[Any], name: str) -> npt.NDArray[np.float16]:
+def _half(tensor: Array, name: str) -> npt.NDArray[np.float16]:
     with np.errstate(over="ignore"):
         half = np.asarray(tensor).astype(np.float16)
     if not np.isfinite(half).all():
@@ -226,21 +176,70 @@ def _half(tensor: npt.NDArray[Any], name: str) -> npt.NDArray[np.float16]:
     return half
 
 
-def _lora_arrays(content: bytes) -> dict[str, FloatArray]:
-    tensors = tensors_of(content, "").tensors
-    return {name: tensor for name, tensor in tensors.items() if name.startswith("lora.")}
+def read_task(source: Path | bytes, manifest: Manifest, name: str) -> Task:
+    """Reads a task's file, or its bytes, for the bundle of a manifest.
+
+    Raises:
+        DataError: The file is damaged, or no task's.
+        MismatchError: It belongs to another backbone or primary adapter, or does not fit the encoder.
+    """
+    content, where, tensors, raw = _opened(source, f"task {name}", "task", manifest)
+    family, labels = raw["family"], tuple(raw["labels"])
+    entry = manifest.tasks.get(name)
+    if entry is not None and entry.family != family:
+        raise MismatchError(f"{where} is of family {family}", expected=f"{entry.family}, as the manifest says")
+    transitions = tensors.get(TRANSITIONS)
+    inputs = _inputs(tensors, where, manifest)
+    own_lora = any(key.startswith("lora.") for key in inputs)
+    expected = "" if own_lora else _primary_of(family, manifest)
+    if raw["primary"] != expected:
+        raise MismatchError(
+            f"{where} sits on the adapter {raw['primary'][:40] or 'none'}",
+            expected=f"{expected[:40] or 'none'}, that of this bundle",
+            todo="Fit the task again on this bundle",
+        )
+    found = {key: tensor.shape for key, tensor in tensors.items() if key.startswith("head.")}
+    wanted = {"head.weight": (manifest.encoder.hidden_size, len(labels)), "head.bias": (len(labels),)}
+    if transitions is not None:
+        wanted[TRANSITIONS] = (len(labels) + 1, len(labels))
+    if found != wanted:
+        raise MismatchError(f"{where} has a head of {found}", expected=f"{wanted}, for its {len(labels)} labels")
+    alpha = float(raw["alpha"])
+    return Task(family, inputs, alpha, content, name, labels, raw["units"], transitions, own_lora, raw["info"])
+
+
+def read_primary(source: Path | bytes, manifest: Manifest, family: str) -> PrimaryAdapter:
+    """Reads a primary adapter's file for a bundle; errors as for `read_task`."""
+    content, where, tensors, raw = _opened(source, f"adapter {family}", "adapter", manifest)
+    if raw["family"] != family:
+        raise MismatchError(f"{where} is of family {raw['family']}", expected=family)
+    inputs = _inputs(tensors, where, manifest)
+    if not all(name.startswith("lora.") for name in tensors):
+        raise MismatchError(f"{where} has a head", expected="a primary adapter, which is LoRA alone")
+    return PrimaryAdapter(family, inputs, float(raw["alpha"]), content)
+
+
+def _primary_of(family: str, manifest: Manifest) -> str:
+    """What a task without LoRA of its own must sit on: FAMILY@SHA256 of the family's adapter, or nothing."""
+    file = manifest.adapters.get(family)
+    return "" if file is None else f"{family}@{manifest.files[file].sha256}"
 
 
 def _opened(
     source: Path | bytes, called: str, kind: str, manifest: Manifest
-) -> tuple[bytes, str, Mapping[str, FloatArray], Mapping[str, Any]]:
+) -> tuple[bytes, str, dict[str, FloatArray], dict[str, Any]]:
     """A file's bytes, what messages call it, its tensors, and its description, which is of the bundle's backbone."""
     content = read_file(source, MAX_ADAPTER_BYTES) if isinstance(source, Path) else source
     where = str(source) if isinstance(source, Path) else called
-    file = tensors_of(content, where)
-    text = file.metadata.get(_DESCRIPTION, "")
+    tensors, metadata = tensors_of(content, where)
+    text = metadata.get(_DESCRIPTION, "")
     try:
-        raw = _parsed(text, kind)
+        raw = json.loads(text)
+        problems = list(problems_of(raw, _SCHEMAS[kind], "its description"))
+        if problems:
+            raise ValueError("; ".join(problems[:MAX_SHOWN]))
+        if kind == "task" and len(set(raw["labels"])) < len(raw["labels"]):
+            raise ValueError("a label stands there twice")
     except (ValueError, RecursionError) as error:
         old = '"format": 1' in text or '"format":1' in text
         raise DataError(
@@ -255,18 +254,7 @@ def _opened(
             expected=f"{manifest.backbone[:12]}, the bundle's",
             todo="Fit the task again on the backbone of this bundle",
         )
-    return content, where, file.tensors, raw
-
-
-@lru_cache(maxsize=256)
-def _parsed(text: str, kind: str) -> Mapping[str, Any]:
-    raw = json.loads(text)
-    problems = list(problems_of(raw, TASK_SCHEMA if kind == "task" else ADAPTER_SCHEMA, "its description"))
-    if problems:
-        raise ValueError("; ".join(problems[:MAX_SHOWN]))
-    if kind == "task" and len(set(raw["labels"])) < len(raw["labels"]):
-        raise ValueError("a label stands there twice")
-    return dict(raw)
+    return content, where, tensors, raw
 
 
 def _inputs(tensors: Mapping[str, FloatArray], where: str, manifest: Manifest) -> Inputs:
@@ -278,18 +266,121 @@ def _inputs(tensors: Mapping[str, FloatArray], where: str, manifest: Manifest) -
         check_inputs(inputs, manifest.shapes)
     except MismatchError as error:
         raise MismatchError(f"{where}: {error.given}", expected=error.expected, todo=error.todo) from error
-    return {name: _owned(tensor) for name, tensor in inputs.items()}
+    return inputs
 
 
-def _owned(tensor: FloatArray) -> FloatArray:
-    """A tensor that does not keep the whole file's numbers, of which it is a part, in memory."""
-    return tensor if tensor.base is None else tensor.copy()
+def fuse(tensors: Mapping[str, Array]) -> Inputs:
+    """The inputs of the branch graph from the tensors of an adapter file, in float32.
+
+    Query, key and value of a layer become one pair: `a` side by side, `b` block by block, rank the sum of the ranks;
+    the head's weight and bias stay as they are.
+
+    Raises:
+        MismatchError: A tensor is missing, unknown or of another shape than its partner.
+    """
+    inputs: Inputs = {name: tensors[name].astype(np.float32, copy=False) for name in HEAD if name in tensors}
+    pairs = lora_pairs({name: tensor for name, tensor in tensors.items() if not name.startswith("head.")})
+    for layer in sorted({layer for layer, _ in pairs}):
+        for name, targets in LORA_TARGETS.items():
+            present = [target for target in targets if (layer, target) in pairs]
+            if not present:
+                continue
+            a, b = zip(*(pairs[layer, target] for target in present), strict=True)
+            sides = [sorted({len(part) for part in a}), sorted({part.shape[1] for part in b})]
+            if any(len(side) > 1 for side in sides):
+                raise MismatchError(
+                    f"LoRA of query, key and value in layer {layer} with inputs {sides[0]} and outputs {sides[1]}",
+                    expected="the same for all three",
+                )
+            inputs[f"lora.{layer}.{name}.a"] = np.concatenate(a, axis=1, dtype=np.float32)
+            inputs[f"lora.{layer}.{name}.b"] = _blocks(b, present, targets)
+    return inputs
 
 
-def _check_head(inputs: Inputs, transitions: FloatArray | None, labels: int, hidden: int, where: str) -> None:
-    found: dict[str, tuple[int, ...]] = {name: inputs[name].shape for name in HEAD if name in inputs}
-    wanted: dict[str, tuple[int, ...]] = {"head.weight": (hidden, labels), "head.bias": (labels,)}
-    if transitions is not None:
-        found[TRANSITIONS], wanted[TRANSITIONS] = transitions.shape, (labels + 1, labels)
-    if found != wanted:
-        raise MismatchError(f"{where} has a head of {found}", expected=f"{wanted}, for its {labels} labels")
+def lora_pairs(arrays: Mapping[str, Array]) -> dict[tuple[int, str], tuple[Array, Array]]:
+    """(layer, target) -> `a` [inputs, rank] and `b` [rank, outputs], by their names.
+
+    Raises:
+        MismatchError: A name of another form, a tensor that is alone, or a pair that does not fit together.
+    """
+    pairs = {}
+    for name in arrays:
+        match = _NAME.fullmatch(name)
+        if match is None:
+            known = f"lora.LAYER.TARGET.a or .b, TARGET one of {', '.join(LINEARS)}"
+            raise MismatchError(f"the tensor {name[:60]} of an adapter", expected=known)
+        place = f"lora.{match[1]}.{match[2]}"
+        a, b = arrays.get(f"{place}.a"), arrays.get(f"{place}.b")
+        if match[3] not in ("a", "b") or a is None or b is None:
+            raise MismatchError(f"the tensor {name[:60]} of an adapter is alone", expected="a pair .a and .b")
+        if a.ndim != 2 or b.ndim != 2 or a.shape[1] != b.shape[0]:
+            raise MismatchError(f"{place} has a {a.shape} and b {b.shape}", expected="[inputs, rank], [rank, outputs]")
+        pairs[int(match[1]), match[2]] = a, b
+    return pairs
+
+
+def _blocks(parts: Sequence[Array], present: Sequence[str], targets: Sequence[str]) -> FloatArray:
+    """[ranks of all parts, outputs of all targets], each part in its rows and its target's columns."""
+    width, row = parts[0].shape[1], 0
+    joined = np.zeros((sum(len(part) for part in parts), width * len(targets)), np.float32)
+    for part, target in zip(parts, present, strict=True):
+        column = targets.index(target) * width
+        joined[row : row + len(part), column : column + width] = part
+        row += len(part)
+    return joined
+
+
+def check_inputs(given: Mapping[str, FloatArray], shapes: Shapes) -> None:
+    """Raises MismatchError unless an adapter's updates have a place in the graph and the right sizes."""
+    for name, value in given.items():
+        if name.startswith("head."):
+            continue
+        place, side = name.removeprefix("lora.").rsplit(".", 1)
+        if place not in shapes:
+            raise MismatchError(
+                f"the adapter has updates {name}, for which the graph has no input",
+                expected="updates of " + (", ".join(shapes) or "no layer"),
+                todo="Export the bundle with a lower fork or with this LoRA target",
+            )
+        inputs, outputs = shapes[place]
+        found, wanted = (value.shape[0], inputs) if side == "a" else (value.shape[1], outputs)
+        if found != wanted:
+            raise MismatchError(f"{name} has shape {value.shape}", expected=f"{wanted}, the width of the encoder there")
+
+
+def tensors_of(content: bytes, path: str | Path) -> tuple[dict[str, FloatArray], dict[str, str]]:
+    """The tensors of a safetensors file's bytes, in float32, and its text metadata; `path` is for messages.
+
+    Raises:
+        DataError: It is truncated or otherwise no safetensors file, of other types than float16 and float32, or has
+            values that are not finite.
+    """
+    size = int.from_bytes(content[:8], "little")
+    if len(content) < 8 or size > min(len(content) - 8, MAX_HEADER_BYTES):
+        raise DataError(f"a header of {size} bytes in a file of {len(content)}", path=path, expected=_EXPECTED)
+    try:
+        # The library checks names, types, shapes and offsets; of metadata it says nothing.
+        entries = safetensors.deserialize(content)
+        metadata = json.loads(content[8 : 8 + size]).get("__metadata__", {})
+        if len(entries) > MAX_TENSORS or any(len(entry["shape"]) > MAX_AXES for _, entry in entries):
+            raise ValueError(f"more than {MAX_TENSORS} tensors, or one of more than {MAX_AXES} axes")
+        values = {name: _values(name, entry) for name, entry in entries}
+    except (safetensors.SafetensorError, ValueError, RecursionError) as error:
+        raise DataError(" ".join(str(error).split())[:300], path=path, expected=_EXPECTED) from error
+    for name, tensor in values.items():
+        if not np.isfinite(tensor).all():
+            raise DataError(f"{name} has values that are not finite", path=path, expected="numbers")
+    return values, metadata
+
+
+def _values(name: str, entry: Mapping[str, Any]) -> FloatArray:
+    if entry["dtype"] not in _TYPES:
+        raise ValueError(f"{name[:60]} has the type {entry['dtype']}")
+    found = np.frombuffer(entry["data"], _TYPES[entry["dtype"]])
+    return found.astype(np.float32).reshape(entry["shape"])
+
+
+def write_tensors(tensors: Mapping[str, Array], metadata: Mapping[str, str]) -> bytes:
+    """A safetensors file of float16 or float32 tensors; equal tensors and metadata give equal bytes."""
+    ordered = {name: np.ascontiguousarray(tensors[name]) for name in sorted(tensors)}
+    return bytes(safetensors.numpy.save(ordered, dict(sorted(metadata.items()))))

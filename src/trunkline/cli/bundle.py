@@ -32,7 +32,7 @@ def show(bundle: BundleArgument, as_json: JsonFlag = False) -> None:
 
     Example: trunkline bundle show support-bot
     """
-    from trunkline.bundle.files import describe_bundle
+    from trunkline.bundle.edit import describe_bundle
     from trunkline.ui import print_bundle
 
     record = describe_bundle(bundle.expanduser())
@@ -81,8 +81,7 @@ def sign_command(
 
     Example: trunkline bundle sign support-bot --key private.key --new-key
     """
-    from trunkline.bundle.edit import sign_bundle
-    from trunkline.bundle.files import new_private_key, public_half
+    from trunkline.bundle.sign import new_private_key, public_half, sign_bundle
 
     if key.exists() == new_key:
         raise TrunklineError(
@@ -128,8 +127,8 @@ def convert(
 
     Example: trunkline bundle convert old-bundle --out new-bundle
     """
-    from trunkline.bundle.convert import convert_bundle
-
+    with needs("train", "bundle convert"):
+        from trunkline.encoder.convert import convert_bundle
     typer.echo(f"{convert_bundle(bundle.expanduser(), out)}")
 
 
@@ -165,7 +164,7 @@ def export_peft_command(
 
 
 def _key(path: Path | None) -> bytes | None:
-    from trunkline.bundle.tensors import read_file
+    from trunkline.bundle.manifest import read_file
 
     return None if path is None else read_file(path, 2**16)
 

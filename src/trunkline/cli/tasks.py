@@ -116,8 +116,7 @@ def fit(
 
     Example: trunkline fit intents --train train.csv --out support-bot
     """
-    from trunkline.bundle.edit import check_target
-    from trunkline.bundle.files import is_bundle
+    from trunkline.bundle.files import check_target, is_bundle
     from trunkline.model import load
     from trunkline.ui import print_fit
 
@@ -166,7 +165,7 @@ def predict(
         for line in lines:
             typer.echo(line)
         return
-    from trunkline.atomic import check_writable, open_atomic
+    from trunkline.bundle.files import check_writable, open_atomic
 
     check_writable(out)
     number = 0

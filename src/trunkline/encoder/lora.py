@@ -18,7 +18,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from trunkline.bundle.lora import LINEARS, FloatArray, lora_pairs
+from trunkline.bundle.lora import LINEARS, FloatArray
+from trunkline.bundle.parts import lora_pairs
 from trunkline.config import AdapterSection
 from trunkline.encoder.architectures import EncoderConfig
 from trunkline.errors import MismatchError
@@ -149,30 +150,30 @@ def lora_from_arrays(arrays: Mapping[str, npt.NDArray[Any]], alpha: float, encod
     Raises:
         MismatchError: The arrays are no LoRA of this encoder, or not finite.
     """
-    pairs = lora_pairs(tuple((name, array.shape) for name, array in arrays.items()))
+    pairs = lora_pairs(arrays)
     if not pairs:
         raise MismatchError("an adapter without LoRA tensors", expected="lora.LAYER.TARGET.a and .b")
     _check_finite(arrays)
-    for (layer, target), (inputs, _, outputs) in pairs.items():
+    for (layer, target), (a, b) in pairs.items():
         wide, narrow = linear_shape(encoder, target)
-        if (inputs, outputs) != (narrow, wide):
+        if (len(a), b.shape[1]) != (narrow, wide):
             raise MismatchError(
-                f"lora.{layer}.{target} has {inputs} inputs and {outputs} outputs",
+                f"lora.{layer}.{target} has {len(a)} inputs and {b.shape[1]} outputs",
                 expected=f"[{narrow}, rank] and [rank, {wide}], the widths of the encoder",
             )
     layers = tuple(sorted({layer for layer, _ in pairs}))
     targets = tuple(target for target in LINEARS if any(target == other for _, other in pairs))
-    config = LoraConfig(max(rank for _, rank, _ in pairs.values()), alpha, targets, layers)
+    config = LoraConfig(max(len(b) for _, b in pairs.values()), alpha, targets, layers)
     config.check(encoder, 0)
     lora = LoraAdapter(config, encoder)
     with torch.no_grad():
         for layer, target in product(layers, targets):
-            part, name = lora.part(layer, target), f"lora.{layer}.{target}"
+            part = lora.part(layer, target)
             part.a.zero_()
-            _, rank, _ = pairs.get((layer, target), (0, 0, 0))
-            if rank:
-                part.a[:rank] = torch.from_numpy(arrays[f"{name}.a"].T.astype(np.float32))
-                part.b[:, :rank] = torch.from_numpy(arrays[f"{name}.b"].T.astype(np.float64)) / part.scale
+            if (layer, target) in pairs and config.rank:
+                a, b = pairs[layer, target]
+                part.a[: len(b)] = torch.from_numpy(a.T.astype(np.float32))
+                part.b[:, : len(b)] = torch.from_numpy(b.T.astype(np.float64)) / part.scale
     return lora.eval().requires_grad_(False)
 
 

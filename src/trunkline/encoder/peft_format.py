@@ -14,10 +14,10 @@ from typing import Any
 from safetensors.torch import save
 from torch import Tensor
 
-from trunkline.atomic import write_atomic
+from trunkline.bundle.files import write_atomic
 from trunkline.bundle.lora import LINEARS
 from trunkline.encoder.architectures import ARCHITECTURES, EncoderConfig
-from trunkline.encoder.bundle_files import AdapterFile, load_any, load_bundle, save_bundle
+from trunkline.encoder.bundle_files import load_any, load_bundle, save_bundle
 from trunkline.encoder.lora import LoraAdapter, lora_from_arrays
 from trunkline.encoder.storage import read_json, read_tensors, write_json
 from trunkline.errors import MismatchError
@@ -155,8 +155,8 @@ def _alpha(raw: Mapping[str, Any], path: str, rank: int, folder: Path) -> float:
 def with_peft(bundle: Path, family: str, folder: Path, out: Path) -> Path:
     """Copies a bundle with a PEFT adapter as a family's primary adapter; tasks that sat on another one are left out."""
     loaded = load_any(str(bundle))
-    adapter = AdapterFile(family, loaded.backbone, loaded.encoder.fork, import_peft(folder, loaded.encoder.config))
-    tasks = {name: task for name, task in loaded.tasks.items() if task.family != family or task.lora is not None}
+    adapter = import_peft(folder, loaded.encoder.config)
+    tasks = {name: task for name, task in loaded.tasks.items() if task.family != family or task.own_lora}
     save_bundle(replace(loaded, primaries={**loaded.primaries, family: adapter}, tasks=tasks), out)
     return out
 
@@ -164,7 +164,7 @@ def with_peft(bundle: Path, family: str, folder: Path, out: Path) -> Path:
 def primary_to_peft(bundle: Path, family: str, out: Path) -> Path:
     """Writes a bundle's primary adapter of a family as PEFT reads it; raises MismatchError if it has none."""
     loaded = load_bundle(bundle)
-    adapter = loaded.primary(family)
+    adapter = loaded.primaries.get(family)
     if adapter is None:
         raise MismatchError(
             f"{bundle} has no primary adapter of family {family}",

@@ -12,7 +12,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from trunkline.atomic import write_atomic
+from trunkline.bundle.files import write_atomic
 from trunkline.bundle.lora import FloatArray
 from trunkline.encoder.architectures import ARCHITECTURES, EncoderConfig, read_config, weights_hash
 from trunkline.encoder.encoder import Encoder

@@ -24,9 +24,8 @@ import numpy as np
 from safetensors.numpy import load_file
 
 from trunkline import __version__
-from trunkline.atomic import locked
-from trunkline.bundle.edit import Parts, write_bundle
-from trunkline.bundle.files import file_problems, read_manifest
+from trunkline.bundle.edit import write_bundle
+from trunkline.bundle.files import file_problems, locked, read_manifest
 from trunkline.bundle.manifest import TOKENIZER, VERSION, Licence, Manifest
 from trunkline.cache import cache_folder
 from trunkline.encoder.architectures import ARCHITECTURES, EncoderConfig, encoder_facts, weights_hash
@@ -156,10 +155,11 @@ def build(folder: Path) -> None:
         backbone=weights_hash(config, tensors),
         weights=facts["weights"],
         lora_targets=tuple(facts["lora_targets"]),
+        graphs={name: f"graphs/{name}.onnx" for name in GRAPHS},
         licences=(Licence(DEFAULT_ENCODER, "apache-2.0"),),
     )
-    graphs = {name: _filled(name, trunk if name == "trunk" else branch) for name in GRAPHS}
-    write_bundle(folder, manifest, Parts(tokenizer.tokenizer.to_str(pretty=False).encode("utf-8"), graphs))
+    files = {manifest.graphs[name]: _filled(name, trunk if name == "trunk" else branch) for name in GRAPHS}
+    write_bundle(folder, manifest, {TOKENIZER: tokenizer.tokenizer.to_str(pretty=False).encode("utf-8"), **files})
 
 
 def read_facts() -> tuple[dict[str, Any], EncoderConfig]:

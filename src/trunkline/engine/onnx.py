@@ -15,7 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from trunkline.bundle.lora import FloatArray, Inputs, Shapes, bank
+from trunkline.bundle.inputs import bank
+from trunkline.bundle.lora import FloatArray, Inputs, Shapes
 from trunkline.engine.base import Branch, Logits, ReadText
 from trunkline.errors import TrunklineError
 from trunkline.text.tokens import IntArray, UnitText

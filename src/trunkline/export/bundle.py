@@ -12,15 +12,14 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from trunkline import __version__, samples
-from trunkline.atomic import check_free
-from trunkline.bundle.edit import Parts, write_bundle
-from trunkline.bundle.files import Bundle, open_bundle
-from trunkline.bundle.lora import LORA_TARGETS, Inputs, complete
-from trunkline.bundle.manifest import MANIFEST, Licence, Manifest
+from trunkline.bundle.edit import write_bundle
+from trunkline.bundle.files import Bundle, check_free, open_bundle
+from trunkline.bundle.inputs import complete
+from trunkline.bundle.lora import LORA_TARGETS, Inputs
+from trunkline.bundle.manifest import MANIFEST, TOKENIZER, Licence, Manifest
 from trunkline.data.stream import load_texts
-from trunkline.encoder.bundle_files import bundle_encoder, cached_bundle
+from trunkline.encoder.bundle_files import bundle_encoder, cached_bundle, lora_of
 from trunkline.encoder.encoder import Encoder
-from trunkline.encoder.lora import lora_from_arrays
 from trunkline.encoder.storage import load_tokenizer
 from trunkline.engine.base import Engine, Predictor
 from trunkline.engine.onnx import OnnxEngine, open_session
@@ -163,14 +162,11 @@ class Source:
     @cached_property
     def adapters(self) -> dict[str, Adapter]:
         """Primary adapters, as `FAMILY adapter`, and tasks in torch, with the float16 values of their files."""
-        found: dict[str, Adapter] = {}
-        for family, primary in self.bundle.primaries.items():
-            lora = lora_from_arrays(primary.lora_arrays(), primary.alpha, self.encoder.config)
-            found[f"{family} adapter"] = Adapter(lora)
-        for name, task in sorted(self.bundle.tasks.items()):
-            shared = found.get(f"{task.family} adapter", Adapter()).lora
-            own = task.lora_arrays()
-            found[name] = Adapter(lora_from_arrays(own, task.alpha, self.encoder.config) if own else shared, task.head)
+        bundle, config = self.bundle, self.encoder.config
+        loras = {family: lora_of(primary, config) for family, primary in bundle.primaries.items()}
+        found = {f"{family} adapter": Adapter(lora) for family, lora in loras.items()}
+        for name, task in sorted(bundle.tasks.items()):
+            found[name] = Adapter(lora_of(task, config) if task.own_lora else loras.get(task.family), task.head)
         return found
 
     def predictor(self, engine: Engine | None = None) -> Predictor:
@@ -216,14 +212,20 @@ def export_bundle(
     facts = {"kind": facts.pop("weights"), **facts} | ({} if gate is None else {"gate": gate.record()})
     written = write_bundle(
         out,
-        dataclasses.replace(found.manifest, name=options.name or _name_of(Path(source)), weights=facts),
-        Parts(
-            tokenizer=found.tokenizer.tokenizer.to_str(pretty=False).encode("utf-8"),
-            graphs=graphs,
-            adapters={family: adapter.content for family, adapter in found.bundle.primaries.items()},
-            tasks={name: task.content for name, task in found.bundle.tasks.items()},
+        dataclasses.replace(
+            found.manifest,
+            name=options.name or _name_of(Path(source)),
+            weights=facts,
+            graphs={name: f"graphs/{name}.onnx" for name in graphs},
+            checkpoint={},
         ),
-        key=key,
+        {
+            TOKENIZER: found.tokenizer.tokenizer.to_str(pretty=False).encode("utf-8"),
+            **{f"graphs/{name}.onnx": graph for name, graph in graphs.items()},
+            **{file: found.bundle.primaries[family].content for family, file in found.manifest.adapters.items()},
+        },
+        {name: task.content for name, task in found.bundle.tasks.items()},
+        key,
     )
     sizes = {file: entry.bytes for file, entry in written.files.items()} | {MANIFEST: len(written.to_json())}
     return ExportReport(out, dict(sorted(sizes.items())), facts, parity, tokens, gate, found.longer)

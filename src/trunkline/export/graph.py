@@ -25,7 +25,8 @@ from typing import Literal
 import numpy as np
 from onnx import TensorProto, helper
 
-from trunkline.bundle.lora import Shapes, lora_shapes
+from trunkline.bundle.lora import Shapes
+from trunkline.bundle.manifest import lora_shapes
 from trunkline.export.builder import CONTRIB, Builder
 from trunkline.export.int4 import FRACTIONS, LOWEST
 from trunkline.export.weights import BackboneWeights

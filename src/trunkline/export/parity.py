@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from trunkline.bundle.lora import FloatArray, Inputs, Shapes, bank, complete
+from trunkline.bundle.inputs import bank, complete
+from trunkline.bundle.lora import FloatArray, Inputs, Shapes
 from trunkline.bundle.parts import Head
 from trunkline.encoder.encoder import Encoder
 from trunkline.encoder.features import Branch, branch_features

@@ -10,7 +10,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any, Literal
 
-from trunkline.atomic import check_writable, open_atomic
+from trunkline.bundle.files import check_writable, open_atomic
 from trunkline.data.load import read_lines, read_table
 from trunkline.data.records import read_json_lines
 from trunkline.data.source_card import SourceCard, write_source_card

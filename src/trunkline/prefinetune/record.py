@@ -12,7 +12,7 @@ import numpy as np
 import torch
 import yaml
 
-from trunkline.atomic import write_atomic
+from trunkline.bundle.files import write_atomic
 from trunkline.config import PrefinetuneRecipe, ProbeSection, parse_recipe
 from trunkline.encoder.bundle_files import Loaded
 from trunkline.encoder.encoder import TokenBatch

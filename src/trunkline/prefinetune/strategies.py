@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from trunkline.config import PrefinetuneRecipe
-from trunkline.encoder.bundle_files import AdapterFile, Loaded, load_any, save_bundle
+from trunkline.encoder.bundle_files import Loaded, load_any, save_bundle
 from trunkline.encoder.encoder import Encoder
 from trunkline.encoder.lora import LoraAdapter, lora_config
 from trunkline.encoder.storage import backbone_hash
@@ -97,10 +97,7 @@ def trained(start: Loaded, encoder: Encoder, adapters: Mapping[str, LoraAdapter]
     """What training or merging made of `start`, on the CPU and ready to be saved; `adapters` are by family."""
     encoder = encoder.cpu().eval()
     backbone = backbone_hash(encoder)
-    primaries = {
-        family: AdapterFile(family, backbone, encoder.fork, adapter.cpu().eval())
-        for family, adapter in adapters.items()
-    }
+    primaries = {family: adapter.cpu().eval() for family, adapter in adapters.items()}
     info = {**info, "start": dict(start.info), "versions": versions(), START: start.backbone}
     return replace(start, encoder=encoder, backbone=backbone, primaries=primaries, tasks={}, info=info)
 
@@ -164,7 +161,7 @@ def merge_encoders(
     parts = zip(start.items(), merged.split([tensor.numel() for tensor in start.values()]), strict=True)
     encoder.load_state_dict({name: part.view_as(tensor).to(tensor.dtype) for (name, tensor), part in parts})
     only = others[0].primaries if len(others) == 1 else {}
-    adapters = {family: copy.deepcopy(file.lora) for family, file in only.items() if file.lora is not None}
+    adapters = {family: copy.deepcopy(lora) for family, lora in only.items()}
     with torch.no_grad():
         for name, parameter in nn.ModuleDict(adapters).named_parameters():
             if name.endswith(".b"):

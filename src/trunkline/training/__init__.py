@@ -15,7 +15,7 @@ from typing import Any
 
 from safetensors import SafetensorError
 
-from trunkline.atomic import write_atomic
+from trunkline.bundle.files import write_atomic
 from trunkline.errors import TrunklineError
 
 _KEPT = "checkpoints are intact"

@@ -62,7 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--sections", nargs="*", choices=SECTIONS, default=list(SECTIONS))
     add_options(parser, Options)
     given = parser.parse_args(arguments)
-    from trunkline.atomic import write_atomic
+    from trunkline.bundle.files import write_atomic
     from trunkline.versions import git_state, hardware
     from trunkline_lab.speed.deployment.make import make_all
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from trunkline.atomic import write_atomic
+from trunkline.bundle.files import write_atomic
 from trunkline_lab.data.cards import load_card
 from trunkline_lab.speed.side_by_side import Case, Part, Ratio
 

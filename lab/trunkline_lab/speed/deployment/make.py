@@ -16,7 +16,8 @@ from typing import Any
 
 import torch
 
-from trunkline.encoder.bundle_files import AdapterFile, Loaded, load_any, load_bundle, save_bundle
+from trunkline.bundle.parts import Task, read_task
+from trunkline.encoder.bundle_files import Loaded, load_any, load_bundle, lora_of, manifest_of, save_bundle
 from trunkline.encoder.encoder import Encoder
 from trunkline.encoder.lora import LoraAdapter, LoraConfig
 from trunkline.encoder.peft_format import export_peft
@@ -60,17 +61,15 @@ def _bundles(options: Options, start: Loaded, say: Say) -> None:
 
     def low(out: Path) -> None:
         bare = _forked(start, 0)
-        tasks = {f"task-{n:02}": _task(bare, n, own=True) for n in range(TWENTY)}
+        tasks = {f"task-{n:02}": _task(bare, f"task-{n:02}", n, own=True) for n in range(TWENTY)}
         save_bundle(dataclasses.replace(bare, tasks=tasks), out)
 
     def forked(out: Path) -> None:
         bare = _forked(start, FORK)
-        primaries = {
-            family: AdapterFile(family, bare.backbone, FORK, _lora(bare, 100 + n)) for n, family in enumerate(SAMPLES)
-        }
+        primaries = {family: _lora(bare, 100 + n) for n, family in enumerate(SAMPLES)}
         both = dataclasses.replace(bare, primaries=primaries)
-        tasks = {f"head-{n}": _task(both, n, own=False) for n in range(EIGHT)}
-        tasks |= {f"lora-{n}": _task(bare, n, own=True) for n in range(EIGHT)}
+        tasks = {f"head-{n}": _task(both, f"head-{n}", n, own=False) for n in range(EIGHT)}
+        tasks |= {f"lora-{n}": _task(bare, f"lora-{n}", n, own=True) for n in range(EIGHT)}
         save_bundle(dataclasses.replace(both, tasks=tasks), out)
 
     for name, make in (("low", low), ("forked", forked)):
@@ -98,9 +97,8 @@ def _peers(options: Options, start: Loaded, say: Say) -> None:
 
     def peft(source: str, out: Path) -> None:
         tasks = load_bundle(options.place(f"torch-{source}")).tasks
-        own = {name: task.lora for name, task in sorted(tasks.items()) if task.lora is not None}
-        for name in list(own)[:EIGHT]:
-            export_peft(own[name], start.encoder.config, out / name)
+        for name in sorted(name for name, task in tasks.items() if task.own_lora)[:EIGHT]:
+            export_peft(lora_of(tasks[name], start.encoder.config), start.encoder.config, out / name)
 
     _once(options.place("peft"), lambda out: peft("low", out), say)
     _once(options.place("peft-forked"), lambda out: peft("forked", out), say)
@@ -138,16 +136,15 @@ def _lora(start: Loaded, seed: int) -> LoraAdapter:
     return lora.eval().requires_grad_(False)
 
 
-def _task(start: Loaded, number: int, *, own: bool) -> AdapterFile:
+def _task(start: Loaded, name: str, number: int, *, own: bool) -> Task:
     """A task of every other family, on LoRA of its own or on its family's adapter."""
     family = ("ner", "classification")[number % 2]
     card = load_card(SAMPLES[family][number // 2 % 2])
     data = fitting.TaskData(card.name, family, card.load("train")[number * 5 : number * 5 + _TRAIN])
-    if not own:
-        return fitting.fit(data, start).task
-    lora = _lora(start, number)
-    seen = dataclasses.replace(start, primaries={family: AdapterFile(family, start.backbone, start.encoder.fork, lora)})
-    return dataclasses.replace(fitting.fit(data, seen).task, lora=lora)
+    lora = _lora(start, number) if own else None
+    seen = start if lora is None else dataclasses.replace(start, primaries={family: lora})
+    fitted, manifest = dataclasses.replace(fitting.fit(data, seen), lora=lora), manifest_of(start)
+    return read_task(fitting.file_of(fitted, manifest), manifest, name)
 
 
 def _standard(encoder: Path, out: Path) -> None:

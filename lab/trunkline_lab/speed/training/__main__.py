@@ -21,7 +21,7 @@ from typing import Any
 
 import torch
 
-from trunkline.atomic import write_atomic
+from trunkline.bundle.files import write_atomic
 from trunkline.versions import git_state, hardware, versions
 from trunkline_lab.data.cards import load_card
 from trunkline_lab.speed.side_by_side import Part, Worker, add_options, say, take_turns, timed, work

@@ -1,0 +1,113 @@
+"""Training bundles of format 1 made into bundles of this version.
+
+Encoder, tokenizer, windows and primary adapters are the same in both formats but for the layout of tensors. Tasks are
+not: their heads were fitted on the last layer's states, and heads read the mean of the branch's layers. They would
+answer wrongly, so they are left out and named. Deployed bundles are refused, as their graphs read the last layer.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from trunkline.bundle.files import check_free
+from trunkline.bundle.manifest import (
+    MANIFEST,
+    MAX_ADAPTER_BYTES,
+    MAX_MANIFEST_BYTES,
+    check_name,
+    name_of,
+    parse_manifest,
+    read_file,
+)
+from trunkline.bundle.parts import tensors_of
+from trunkline.encoder.bundle_files import Loaded, save_bundle
+from trunkline.encoder.encoder import Encoder
+from trunkline.encoder.lora import LoraAdapter, LoraConfig
+from trunkline.encoder.storage import backbone_hash, load_encoder, load_tokenizer, read_json
+from trunkline.errors import DataError, MismatchError, TrunklineError
+
+log = logging.getLogger(__name__)
+
+_KEYS = {"backbone": str, "fork": int, "max_length": int, "adapters": list, "tasks": list, "info": dict}
+
+
+def convert_bundle(old: Path, new: Path) -> Path:
+    """Writes a bundle of this version from a training bundle of format 1; says which tasks are left out.
+
+    Args:
+        old: Folder with `manifest.json`, `backbone/`, `adapters/` and `tasks/`.
+        new: A new or empty folder, which is returned.
+
+    Raises:
+        TrunklineError: There is nothing to convert, or it cannot be: a deployed bundle; the place is taken.
+        DataError: A file is missing or damaged.
+        MismatchError: The parts of the bundle do not belong together.
+    """
+    raw, place = _read_old(old), old / "backbone"
+    check_free(new)
+    left = sorted(check_name(name) for name in raw["tasks"])
+    encoder = load_encoder(place, raw["fork"])
+    if backbone_hash(encoder) != raw["backbone"]:
+        raise MismatchError(
+            f"{place}: these are other weights",
+            expected=f"the backbone {raw['backbone'][:12]}, as the manifest says",
+            todo="Fetch or make the bundle again",
+        )
+    loaded = Loaded(
+        encoder=encoder,
+        tokenizer=load_tokenizer(place, encoder.config, raw["max_length"]),
+        config=read_json(place / "config.json"),
+        backbone=raw["backbone"],
+        primaries={family: _primary(old, check_name(family), encoder, raw) for family in raw["adapters"]},
+        info={**raw["info"], "converted_from": 1, **({"tasks_left_out": left} if left else {})},
+    )
+    save_bundle(loaded, new, name_of(new, "bundle"))
+    if left:
+        log.warning("left out, fit again: %s. Their heads read the last layer alone", ", ".join(left))
+    return new
+
+
+def _read_old(folder: Path) -> dict[str, Any]:
+    """The manifest of a training bundle of format 1."""
+    path = folder / MANIFEST
+    content = read_file(path, MAX_MANIFEST_BYTES)
+    try:
+        raw = json.loads(content)
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"this is no JSON ({error})", path=path, expected="the file as it was written") from error
+    raw = {"info": {}, **raw} if isinstance(raw, dict) else {}
+    if raw.get("format") != 1 or "backbone" not in raw:
+        if raw.get("version") == 1:
+            raise TrunklineError(
+                f"{folder} is a deployed bundle of version 1, whose graphs read the last layer alone",
+                expected="the training bundle that it was exported from",
+                todo="Convert that one, fit its tasks again, and export it by `trunkline export`",
+            )
+        parse_manifest(content, path)
+        raise TrunklineError(f"{folder} is a bundle of this version", expected="a training bundle of format 1")
+    for key, kind in _KEYS.items():
+        if type(raw.get(key)) is not kind:
+            raise DataError(f"{key} is {raw.get(key)!r:.60}", path=path, expected=f"a value of type {kind.__name__}")
+    return raw
+
+
+def _primary(folder: Path, family: str, encoder: Encoder, manifest: dict[str, Any]) -> LoraAdapter:
+    path = folder / "adapters" / f"{family}.safetensors"
+    tensors, metadata = tensors_of(read_file(path, MAX_ADAPTER_BYTES), path)
+    try:
+        said = json.loads(metadata["trunkline"])
+        rank, alpha, targets, layers = (said["lora"][key] for key in ("rank", "alpha", "targets", "layers"))
+        lora = LoraAdapter(LoraConfig(rank, alpha, tuple(targets), tuple(layers)), encoder.config)
+        lora.load_state_dict({name.removeprefix("lora."): torch.from_numpy(x) for name, x in tensors.items()})
+    except (KeyError, ValueError, TypeError, RuntimeError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise DataError(f"this is no adapter of format 1 ({reason})", path=path, expected="LoRA of a family") from error
+    wanted = (family, manifest["backbone"], manifest["fork"])
+    if (said.get("family"), said.get("backbone"), said.get("fork")) != wanted:
+        raise MismatchError(f"{path} belongs to another bundle", expected=f"the adapter of {family} of this one")
+    return lora.eval().requires_grad_(False)
