@@ -240,9 +240,7 @@ def _parts(
     for part, spec in given.items():
         if spec is not None:
             family, parts[part] = load_examples(spec, family, **columns)
-    if family is None:
-        raise TrunklineError("no data was named", expected="--train FILE")
-    return parts, family
+    return parts, family or ""
 
 
 @app.command()
