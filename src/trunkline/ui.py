@@ -185,14 +185,20 @@ def print_mined(report: Mapping[str, Any]) -> None:
 def print_checks(reports: Sequence[Mapping[str, Any]], *, full: bool = False, to: Console = console) -> None:
     """Prints reports of `trunkline.data.checks.check`: counts, findings, and a last line with the sets that leak.
 
-    `full` shows notes (severity `info`) and some texts of each finding, too. Reports may have `role`, `quirks`, what
-    was `published` or is expected of the counts.
+    `full` shows notes (severity `info`) and some texts of each finding, too. What a report has to say `about` the data
+    stands before its findings.
     """
     width = min(to.width, 100)
     for report in reports:
-        to.print(_title(report), highlight=False, width=width)
-        for quirk in report.get("quirks", ()):
-            to.print(Padding(Text(quirk, style="italic dim"), (0, 0, 0, 2)), width=width)
+        kinds = report.get("kinds", {})
+        counts = [
+            f"{split} {count}" + f" ({kinds.get(split)})" * (split in kinds)
+            for split, count in report["counts"].items()
+        ]
+        title = Text.assemble((report["name"], "bold"), (f"  {report['family']}\n", "dim"), f"  {', '.join(counts)}")
+        to.print(title, highlight=False, width=width)
+        for line in report.get("about", ()):
+            to.print(Padding(Text(line, style="italic dim"), (0, 0, 0, 2)), width=width)
         shown = [item for item in report["findings"] if full or item["severity"] != "info"]
         if shown:
             to.print(_findings(shown, full), width=width)
@@ -210,23 +216,6 @@ def print_checks(reports: Sequence[Mapping[str, Any]], *, full: bool = False, to
         if found := [report["name"] for report, own in zip(reports, kinds, strict=True) if wanted in own]:
             line.append(f"\n{len(found)} {words}: {', '.join(found)}", style=style)
     to.print(line, highlight=False, width=width)
-
-
-def _title(report: Mapping[str, Any]) -> Text:
-    line = Text(report["name"], style="bold")
-    line.append(f"  {', '.join(report[key] for key in ('role', 'family') if key in report)}\n", style="not bold dim")
-    loaded = {}
-    for number, (split, count) in enumerate(report["counts"].items()):
-        loaded[split], expected = (count["loaded"], count["expected"]) if isinstance(count, Mapping) else (count, None)
-        line.append(f"{', ' if number else '  '}{split} {loaded[split]}", style="not bold")
-        if expected is not None:
-            line.append(" as expected" if expected == loaded[split] else f" of {expected}", style="not bold dim")
-        if kind := report.get("kinds", {}).get(split):
-            line.append(f" ({kind})", style="not bold dim")
-    for split, count in report.get("published", {}).items():
-        if count != loaded[split]:
-            line.append(f"\n  published as {split} {count}, of which the card sets parts aside", style="not bold dim")
-    return line
 
 
 def _findings(findings: Sequence[Mapping[str, Any]], samples: bool) -> Table:

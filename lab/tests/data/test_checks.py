@@ -125,7 +125,11 @@ def test_other_warnings_stay_on_the_log(caplog: pytest.LogCaptureFixture) -> Non
 
 def printed(reports: list[dict[str, Any]], **options: Any) -> str:
     stream = io.StringIO()
-    print_checks(reports, to=Console(file=stream, width=140, color_system="standard", force_terminal=True), **options)
+    print_checks(
+        [checks.shown(one) for one in reports],
+        to=Console(file=stream, width=140, color_system="standard", force_terminal=True),
+        **options,
+    )
     return stream.getvalue()
 
 

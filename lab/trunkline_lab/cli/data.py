@@ -90,13 +90,17 @@ def check_data(
     from trunkline.training import write_rows
     from trunkline.ui import print_checks, say
     from trunkline_lab.data.checks import check_data as run
+    from trunkline_lab.data.checks import shown
 
     reports = run(names or [], all_cards=all_cards, sources=sources, say=say)
     for finding in (item for report in reports for item in report["findings"]):
         finding["samples"] = finding["samples"] if full else []
     if out is not None:
         write_rows(out, reports)
-    typer.echo(json.dumps(reports, indent=2, ensure_ascii=False)) if as_json else print_checks(reports, full=full)
+    if as_json:
+        typer.echo(json.dumps(reports, indent=2, ensure_ascii=False))
+    else:
+        print_checks([shown(report) for report in reports], full=full)
     raise typer.Exit(exit_code(reports))
 
 

@@ -202,6 +202,16 @@ def _plain(report: Report, facts: Mapping[str, Any]) -> dict[str, Any]:
     return {"name": report.name, **rest, "counts": counts, "findings": [asdict(item) for item in report.findings]}
 
 
+def shown(report: Mapping[str, Any]) -> dict[str, Any]:
+    """A report of `check_data` as `trunkline.ui.print_checks` takes it, with what its card says in `about`."""
+    counts = {split: count["loaded"] for split, count in report["counts"].items()}
+    expected = {split: count["expected"] for split, count in report["counts"].items()}
+    others = [f"{split}: {n} expected" for split, n in expected.items() if n not in (None, counts[split])]
+    published = {split: n for split, n in report["published"].items() if n != counts[split]}
+    parts = [f"{split}: {n} published, of which the card sets parts aside" for split, n in published.items()]
+    return {**report, "counts": counts, "about": [report["role"], *report["quirks"], *others, *parts]}
+
+
 def _transitions(repairs: Mapping[str, tuple[int, str]], splits: Mapping[str, Sequence[Example]]) -> list[Finding]:
     """A finding for each file some of whose tags were repaired, see `collect_repairs`."""
     total = sum(len(getattr(example, "words", ())) for examples in splits.values() for example in examples)
