@@ -45,10 +45,10 @@ class EncoderConfig:
 
 @dataclass(frozen=True, slots=True)
 class Architecture:
-    """Where one Hugging Face architecture keeps its configuration and weights."""
+    """Where one Hugging Face architecture keeps its sizes, by `keys` in the order of `_SIZES`, and its weights."""
 
     prefix: str
-    keys: Mapping[str, str]
+    keys: tuple[str, ...]
     embeddings: Mapping[str, str]
     layer: str
     layer_parts: Mapping[str, str]
@@ -73,20 +73,9 @@ class Architecture:
         return f"{self.layer.format(layer)}.{self.layer_parts[linear]}"
 
 
-_BERT_KEYS = {
-    "hidden_size": "hidden_size",
-    "n_layers": "num_hidden_layers",
-    "n_heads": "num_attention_heads",
-    "intermediate_size": "intermediate_size",
-    "activation": "hidden_act",
-}
-_DISTILBERT_KEYS = {
-    "hidden_size": "dim",
-    "n_layers": "n_layers",
-    "n_heads": "n_heads",
-    "intermediate_size": "hidden_dim",
-    "activation": "activation",
-}
+_SIZES = ("hidden_size", "n_layers", "n_heads", "intermediate_size", "activation")
+_BERT_KEYS = ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "hidden_act")
+_DISTILBERT_KEYS = ("dim", "n_layers", "n_heads", "hidden_dim", "activation")
 _EMBEDDINGS = {
     "embeddings.word": "embeddings.word_embeddings",
     "embeddings.position": "embeddings.position_embeddings",
@@ -146,7 +135,7 @@ def read_config(raw: Mapping[str, Any], where: str) -> EncoderConfig:
             f"{where}: relative positions or a decoder", expected="an encoder with absolute position embeddings"
         )
     try:
-        sizes = {ours: raw[theirs] for ours, theirs in architecture.keys.items()}
+        sizes = {ours: raw[theirs] for ours, theirs in zip(_SIZES, architecture.keys, strict=True)}
         # As in transformers where a configuration leaves it out.
         pad_id = int(raw.get("pad_token_id", architecture.positions_after_padding) or 0)
         config = EncoderConfig(

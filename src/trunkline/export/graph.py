@@ -20,6 +20,7 @@ constants alone, and runtimes do it once, when the graph is loaded.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from types import MappingProxyType
 from typing import Literal
 
 import numpy as np
@@ -55,33 +56,32 @@ _GELU = {"gelu": "Gelu", "gelu_new": "FastGelu", "gelu_pytorch_tanh": "FastGelu"
 """The exact activation, and its approximation by tanh."""
 
 
-class EncoderGraph(Builder):
-    """Nodes of a backbone's parts; `shapes` are those of its LoRA inputs, none by default."""
+zeros = partial(np.zeros, dtype=np.float32)
 
-    def __init__(
-        self,
-        weights: BackboneWeights,
-        attention: Attention = "portable",
-        form: Form = "optional",
-        shapes: Shapes | None = None,
-    ) -> None:
+
+class EncoderGraph(Builder):
+    """Nodes of a backbone's parts."""
+
+    form: Form = "optional"
+    shapes: Shapes = MappingProxyType({})
+
+    def __init__(self, weights: BackboneWeights, attention: Attention = "portable") -> None:
         super().__init__()
         self.weights, self.config, self.attention = weights, weights.config, attention
-        self.form, self.shapes = form, shapes or {}
 
     def inputs(self, *names: str) -> None:
         """Adds some of the inputs `ids`, `mask` and `pool`."""
         for name in names:
             self.input(name, *_INPUTS[name])
 
-    def lora_inputs(self) -> None:
-        """Adds the LoRA inputs; each pair has a rank of its own."""
-        first, optional = ["adapters"] if self.form == "bank" else [], self.form == "optional"
-        for place, (inputs, outputs) in self.shapes.items():
-            rank = f"rank.{place}"
-            a, b = np.zeros((inputs, 0), np.float32), np.zeros((0, outputs), np.float32)
-            self.input(f"lora.{place}.a", [*first, inputs, rank], default=a if optional else None)
-            self.input(f"lora.{place}.b", [*first, rank, outputs], default=b if optional else None)
+    def lora_inputs(self, form: Form, shapes: Shapes) -> None:
+        """Adds LoRA inputs; each pair has a rank of its own."""
+        self.form, self.shapes = form, shapes
+        first = ["adapters"] if form == "bank" else []
+        for place, (inputs, outputs) in shapes.items():
+            a, b = (zeros(shape) if form == "optional" else None for shape in ((inputs, 0), (0, outputs)))
+            self.input(f"lora.{place}.a", [*first, inputs, f"rank.{place}"], default=a)
+            self.input(f"lora.{place}.b", [*first, f"rank.{place}", outputs], default=b)
 
     def tensor(self, name: str) -> str:
         """A tensor of the backbone."""
@@ -310,13 +310,13 @@ def branch_graph(
     """
     config, layers = weights.config, range(weights.fork, weights.config.n_layers)
     hidden = config.hidden_size
-    graph = EncoderGraph(weights, attention, form, lora_shapes(layers, hidden, config.intermediate_size, lora_targets))
+    graph = EncoderGraph(weights, attention)
     graph.input("hidden", ["rows", "width", hidden], "states from the trunk")
     graph.inputs("mask", "pool")
     if form == "bank":
         graph.input("adapter_ids", ["rows"], "the adapter of each row")
-    graph.lora_inputs()
-    weight, bias = (np.zeros(shape, np.float32) if form == "optional" else None for shape in ((hidden, 0), 0))
+    graph.lora_inputs(form, lora_shapes(layers, hidden, config.intermediate_size, lora_targets))
+    weight, bias = (zeros(shape) if form == "optional" else None for shape in ((hidden, 0), (0,)))
     graph.input("head.weight", [hidden, "labels"], default=weight)
     graph.input("head.bias", ["labels"], default=bias)
     graph.add("size", "Shape", ["mask"])
