@@ -28,8 +28,15 @@ from trunkline.encoder.storage import load_encoder, load_tokenizer
 from trunkline.engine import default
 from trunkline.engine.onnx import open_session
 from trunkline.export.graph import DEFAULT_LORA_TARGETS, Attention, branch_graph, trunk_graph
-from trunkline.export.quantise import PLANS, Calibration, calibrate, quantised
-from trunkline.export.weights import BackboneWeights, shorten_positions, take_weights
+from trunkline.export.weights import (
+    PLANS,
+    BackboneWeights,
+    Calibration,
+    calibrate,
+    quantised,
+    shorten_positions,
+    take_weights,
+)
 from trunkline.text.tokens import TextTokenizer, text_unit
 
 FORK = 3

@@ -13,8 +13,7 @@ from trunkline.adapt import LoraSettings, tune_lora
 from trunkline.bundle.manifest import Manifest
 from trunkline.bundle.parts import Head, task_bytes
 from trunkline.encoder.bundle_files import Loaded
-from trunkline.encoder.encoder import Encoder
-from trunkline.encoder.features import Branch, Features, branch_features
+from trunkline.encoder.encoder import Branch, Encoder, Features, branch_features
 from trunkline.encoder.lora import Deltas, LoraAdapter, adapter_arrays
 from trunkline.errors import TrunklineError
 from trunkline.heads.fit import LabelledFeatures, fit_head

@@ -16,10 +16,9 @@ import tiny_models
 import trunkline
 from trunkline.adapt import LoraSettings, few_labels, tune_lora
 from trunkline.adapt.few_labels import TunedLora
-from trunkline.encoder import features
+from trunkline.encoder import encoder as encoder_module
 from trunkline.encoder.bundle_files import Loaded, load_any, save_bundle
-from trunkline.encoder.encoder import TokenBatch
-from trunkline.encoder.features import Branch, TrunkStates, branch_features
+from trunkline.encoder.encoder import Branch, TokenBatch, TrunkStates, branch_features
 from trunkline.encoder.lora import LoraAdapter
 from trunkline.errors import TrunklineError
 from trunkline.tasks import FAMILIES
@@ -398,7 +397,7 @@ def test_training_on_kept_states_is_training_on_the_trunk(short: Loaded, monkeyp
     examples = _mixed(25)
     kept = tuned(short, "classification", examples)
     assert len(calls) == 1, "the trunk is run once"
-    monkeypatch.setattr(features, "MOST_STATES", 0)
+    monkeypatch.setattr(encoder_module, "MOST_STATES", 0)
     computed = tuned(short, "classification", examples)
     assert len(calls) > 10
     for one, other in zip(kept.lora.parameters(), computed.lora.parameters(), strict=True):

@@ -17,8 +17,7 @@ from trunkline.encoder.bundle_files import Loaded
 from trunkline.encoder.lora import adapter_arrays
 from trunkline.engine.onnx import open_session
 from trunkline.export.graph import branch_graph, trunk_graph
-from trunkline.export.quantise import Plan, calibrate, quantised
-from trunkline.export.weights import take_weights
+from trunkline.export.weights import Plan, calibrate, quantised, take_weights
 
 pytestmark = [pytest.mark.browser, pytest.mark.skipif(bool(missing()), reason=missing())]
 RANKS = (0, 4, 16)

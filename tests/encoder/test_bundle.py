@@ -61,7 +61,7 @@ def test_predictions_after_save_and_load_are_the_same_to_the_last_bit(tiny: Load
 
 
 def test_each_task_runs_through_the_adapter_it_was_made_with(tiny: Loaded, folder: Path) -> None:
-    from trunkline.encoder.features import Branch, branch_features
+    from trunkline.encoder.encoder import Branch, branch_features
     from trunkline.tasks.classification import softmax
     from trunkline.text.tokens import text_unit
 

@@ -16,8 +16,7 @@ import tiny_models
 from trunkline.bundle.lora import LINEARS
 from trunkline.encoder.architectures import ARCHITECTURES
 from trunkline.encoder.bundle_files import Loaded
-from trunkline.encoder.encoder import Encoder
-from trunkline.encoder.features import Branch, branch_features, embed_texts
+from trunkline.encoder.encoder import Branch, Encoder, branch_features, embed_texts
 from trunkline.encoder.lora import LoraAdapter, LoraConfig
 from trunkline.encoder.storage import backbone_hash, load_encoder, load_tokenizer, read_json
 from trunkline.errors import EncoderError, MismatchError

@@ -20,8 +20,7 @@ from trunkline.engine.rounding import linear_layers, round_int8, round_linear, r
 from trunkline.errors import TrunklineError
 from trunkline.export.graph import EncoderGraph, branch_graph, trunk_graph
 from trunkline.export.int4 import int4_linear, int4_table, round_int4, round_table_int4
-from trunkline.export.quantise import PLANS, Calibration, Plan, calibrate, quantised
-from trunkline.export.weights import BackboneWeights, take_weights
+from trunkline.export.weights import PLANS, BackboneWeights, Calibration, Plan, calibrate, quantised, take_weights
 
 TEXTS = tiny_models.SENTENCES
 Array = graphs.Array

@@ -21,8 +21,7 @@ from trunkline.engine.onnx import OnnxEngine
 from trunkline.errors import TrunklineError
 from trunkline.export.bundle import ExportOptions, Source, export_bundle, load_source, make_graphs
 from trunkline.export.gate import QualityError, quality_gate
-from trunkline.export.quantise import PLANS, Plan, calibrate, quantised
-from trunkline.export.weights import take_weights
+from trunkline.export.weights import PLANS, Plan, calibrate, quantised, take_weights
 from trunkline.model import load
 
 COARSE = Plan(alpha=0.0, per_token=())

@@ -13,7 +13,7 @@ import torch
 
 from trunkline.bundle.parts import Head
 from trunkline.encoder.bundle_files import Loaded, manifest_of
-from trunkline.encoder.features import Features
+from trunkline.encoder.encoder import Features
 from trunkline.encoder.lora import LoraAdapter
 from trunkline.encoder.resolve import resolve
 from trunkline.errors import TrunklineError

@@ -24,9 +24,8 @@ from trunkline.engine.onnx import open_session
 from trunkline.engine.rounding import round_int8
 from trunkline.export.bundle import ExportOptions, export_bundle
 from trunkline.export.graph import branch_graph, trunk_graph
-from trunkline.export.quantise import PLANS, Calibration, Plan, calibrate, quantised
 from trunkline.export.vocabulary import prune_vocabulary
-from trunkline.export.weights import BackboneWeights, take_weights
+from trunkline.export.weights import PLANS, BackboneWeights, Calibration, Plan, calibrate, quantised, take_weights
 from trunkline.model import Model, load
 from trunkline.tasks import FAMILIES
 from trunkline.text.tokens import UnitText, text_unit

@@ -21,8 +21,7 @@ from torch.nn import functional as F
 from trunkline.bundle.lora import LORA_TARGETS
 from trunkline.bundle.parts import Head, Task, read_task, task_bytes
 from trunkline.encoder.bundle_files import bundle_encoder, load_any, lora_of
-from trunkline.encoder.encoder import Encoder, TokenBatch
-from trunkline.encoder.features import Branch, Features, TrunkStates, branch_features
+from trunkline.encoder.encoder import Branch, Encoder, Features, TokenBatch, TrunkStates, branch_features
 from trunkline.encoder.lora import LoraAdapter, LoraConfig, adapter_arrays
 from trunkline.errors import TrunklineError
 from trunkline.heads.fit import FittedHead, LabelledFeatures, convex_heads, cross_validate, finish, fit_head, logits_of

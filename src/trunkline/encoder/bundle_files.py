@@ -17,8 +17,7 @@ from trunkline.bundle.manifest import TOKENIZER, Licence, Manifest, check_name
 from trunkline.bundle.parts import PrimaryAdapter, Task, primary_bytes
 from trunkline.cache import cache_folder
 from trunkline.encoder.architectures import EncoderConfig, encoder_facts
-from trunkline.encoder.encoder import Encoder
-from trunkline.encoder.features import Features, embed_texts
+from trunkline.encoder.encoder import Encoder, Features, embed_texts
 from trunkline.encoder.lora import LoraAdapter, adapter_arrays, lora_from_arrays
 from trunkline.encoder.resolve import resolve
 from trunkline.encoder.storage import backbone_hash, checkpoint_files, load_encoder, load_tokenizer, read_json

@@ -9,9 +9,8 @@ import torch
 from torch import Tensor
 
 from trunkline.bundle.lora import LORA_TARGETS, Inputs
-from trunkline.encoder.encoder import Encoder
-from trunkline.encoder.features import Branch as TorchBranch
-from trunkline.encoder.features import branch_features
+from trunkline.encoder.encoder import Branch as TorchBranch
+from trunkline.encoder.encoder import Encoder, branch_features
 from trunkline.encoder.lora import Delta
 from trunkline.engine.base import Branch, Logits, ReadText
 

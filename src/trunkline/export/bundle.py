@@ -28,9 +28,16 @@ from trunkline.errors import TrunklineError
 from trunkline.export.gate import GateReport, quality_gate
 from trunkline.export.graph import DEFAULT_LORA_TARGETS, Attention, Form, branch_graph, trunk_graph
 from trunkline.export.parity import Adapter, ParityReport, Tolerance, banked, check_parity, forked
-from trunkline.export.quantise import PLANS, Calibration, calibrate, quantised
 from trunkline.export.vocabulary import prune_encoder, prune_vocabulary
-from trunkline.export.weights import BackboneWeights, shorten_positions, take_weights
+from trunkline.export.weights import (
+    PLANS,
+    BackboneWeights,
+    Calibration,
+    calibrate,
+    quantised,
+    shorten_positions,
+    take_weights,
+)
 from trunkline.text.tokens import TextTokenizer
 
 WeightKind = Literal["float32", "int8", "int4"]

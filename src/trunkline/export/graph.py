@@ -26,7 +26,7 @@ from typing import Literal
 import numpy as np
 from onnx import TensorProto, helper
 
-from trunkline.bundle.lora import Shapes
+from trunkline.bundle.lora import FloatArray, Shapes
 from trunkline.bundle.manifest import lora_shapes
 from trunkline.export.builder import CONTRIB, Builder
 from trunkline.export.int4 import FRACTIONS, LOWEST
@@ -56,9 +56,6 @@ _GELU = {"gelu": "Gelu", "gelu_new": "FastGelu", "gelu_pytorch_tanh": "FastGelu"
 """The exact activation, and its approximation by tanh."""
 
 
-zeros = partial(np.zeros, dtype=np.float32)
-
-
 class EncoderGraph(Builder):
     """Nodes of a backbone's parts."""
 
@@ -74,14 +71,20 @@ class EncoderGraph(Builder):
         for name in names:
             self.input(name, *_INPUTS[name])
 
-    def lora_inputs(self, form: Form, shapes: Shapes) -> None:
-        """Adds LoRA inputs; each pair has a rank of its own."""
+    def adapter_inputs(self, form: Form, shapes: Shapes) -> None:
+        """Adds the inputs of LoRA, each pair with a rank of its own, and of the head."""
         self.form, self.shapes = form, shapes
         first = ["adapters"] if form == "bank" else []
         for place, (inputs, outputs) in shapes.items():
-            a, b = (zeros(shape) if form == "optional" else None for shape in ((inputs, 0), (0, outputs)))
-            self.input(f"lora.{place}.a", [*first, inputs, f"rank.{place}"], default=a)
-            self.input(f"lora.{place}.b", [*first, f"rank.{place}", outputs], default=b)
+            rank = f"rank.{place}"
+            self.input(f"lora.{place}.a", [*first, inputs, rank], default=self._nothing(inputs, 0))
+            self.input(f"lora.{place}.b", [*first, rank, outputs], default=self._nothing(0, outputs))
+        hidden = self.config.hidden_size
+        self.input("head.weight", [hidden, "labels"], default=self._nothing(hidden, 0))
+        self.input("head.bias", ["labels"], default=self._nothing(0))
+
+    def _nothing(self, *shape: int) -> FloatArray | None:
+        return np.zeros(shape, np.float32) if self.form == "optional" else None
 
     def tensor(self, name: str) -> str:
         """A tensor of the backbone."""
@@ -315,10 +318,7 @@ def branch_graph(
     graph.inputs("mask", "pool")
     if form == "bank":
         graph.input("adapter_ids", ["rows"], "the adapter of each row")
-    graph.lora_inputs(form, lora_shapes(layers, hidden, config.intermediate_size, lora_targets))
-    weight, bias = (zeros(shape) if form == "optional" else None for shape in ((hidden, 0), (0,)))
-    graph.input("head.weight", [hidden, "labels"], default=weight)
-    graph.input("head.bias", ["labels"], default=bias)
+    graph.adapter_inputs(form, lora_shapes(layers, hidden, config.intermediate_size, lora_targets))
     graph.add("size", "Shape", ["mask"])
     graph.branch(graph.matrix("states", "hidden", hidden), "head.weight", "head.bias")
     graph.output("features", ["rows", "units", hidden], "mean over the branch's layers of the units' mean states")

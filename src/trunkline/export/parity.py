@@ -15,8 +15,7 @@ import numpy as np
 from trunkline.bundle.inputs import bank, complete
 from trunkline.bundle.lora import FloatArray, Inputs, Shapes
 from trunkline.bundle.parts import Head
-from trunkline.encoder.encoder import Encoder
-from trunkline.encoder.features import Branch, branch_features
+from trunkline.encoder.encoder import Branch, Encoder, branch_features
 from trunkline.encoder.lora import LoraAdapter
 from trunkline.engine.onnx import Pooling, Row, padded, pool_of
 from trunkline.errors import TrunklineError

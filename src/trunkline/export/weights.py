@@ -1,20 +1,29 @@
-"""A backbone as graphs are made of it: its tensors as numpy arrays by the names of the graphs' constants."""
+"""A backbone as graphs are made of it, as it is or rounded: its tensors by the names of the graphs' constants."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
-from typing import Any
+from functools import partial
+from types import MappingProxyType
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
+import torch
+from torch import Tensor, nn
 
+from trunkline.bundle.lora import FloatArray
 from trunkline.encoder.architectures import EncoderConfig, weights_hash
 from trunkline.encoder.encoder import Encoder
+from trunkline.encoder.lora import Deltas
 from trunkline.encoder.storage import encoder_arrays
-from trunkline.engine.rounding import graph_tensors
-from trunkline.errors import EncoderError
+from trunkline.engine.rounding import Arrays, graph_tensors, round_linear_layers, round_table
+from trunkline.errors import EncoderError, TrunklineError
+from trunkline.export.int4 import int4_linear, int4_table
+from trunkline.text.tokens import TextTokenizer, by_budget, text_unit
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,3 +71,142 @@ def shorten_positions(weights: BackboneWeights, max_length: int) -> BackboneWeig
     end, name = max_length + weights.config.position_offset, "embeddings.position.weight"
     config = dataclasses.replace(weights.config, max_positions=end)
     return dataclasses.replace(weights, config=config, tensors={**weights.tensors, name: weights.tensors[name][:end]})
+
+
+BUDGET = 2048
+"""Tokens a batch."""
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """The inputs of linear layers, by the names of the graphs, on so many tokens of real text.
+
+    `largest` has the largest absolute value of each channel, [inputs], `moments`, where they were asked for, the mean
+    products of pairs of channels, [inputs, inputs].
+    """
+
+    largest: Mapping[str, FloatArray]
+    moments: Mapping[str, FloatArray]
+    tokens: int
+
+
+@torch.inference_mode()
+def calibrate(
+    encoder: Encoder,
+    tokenizer: TextTokenizer,
+    texts: Sequence[str],
+    adapters: Sequence[Deltas] = (),
+    *,
+    moments: bool = False,
+) -> Calibration:
+    """Runs texts through an encoder and keeps what its linear layers receive.
+
+    Args:
+        encoder: The encoder in float32 and in evaluation mode; it is not changed.
+        tokenizer: Its tokenizer.
+        texts: Such as the device will read; a hundred or two of different kinds are enough.
+        adapters: Every text is read without an adapter and through each of these.
+        moments: Whether to keep mean products of channels, with which 4-bit weights are rounded better.
+
+    Raises:
+        TrunklineError: There is no token in the texts.
+    """
+    units = [text_unit(tokens) for tokens in tokenizer.encode(texts)]
+    if not any(unit.size > 2 * len(unit.sizes) for unit in units):
+        raise TrunklineError(
+            f"{len(texts)} texts without any token for calibration",
+            expected="real text of the kind that will be read",
+            todo="Give a file of texts, one a line",
+        )
+    # Query, key and value receive what their transformer layer does.
+    project = encoder.embeddings.project
+    watched: dict[str, nn.Module] = {} if project is None else {"embeddings.project": project}
+    for number, layer in enumerate(encoder.layers):
+        watched[f"layers.{number}.qkv"] = layer
+        watched |= {f"layers.{number}.{name}": layer.get_submodule(name) for name in ("out", "up", "down")}
+    largest: dict[str, Tensor] = {}
+    products: dict[str, Tensor] = {}
+    counts: dict[str, int] = {}
+
+    def look(name: str, module: nn.Module, inputs: tuple[Any, ...]) -> None:
+        rows = inputs[0].reshape(-1, inputs[0].shape[-1])[real].float()
+        most = rows.abs().amax(dim=0).cpu()
+        largest[name] = torch.maximum(largest.get(name, most), most)
+        counts[name] = counts.get(name, 0) + len(rows)
+        if moments:
+            products[name] = products.get(name, 0) + (rows.T @ rows).cpu()
+
+    with ExitStack() as hooks:
+        for name, module in watched.items():
+            hooks.enter_context(module.register_forward_pre_hook(partial(look, name)))
+        for chosen in by_budget(units, BUDGET):
+            batch = encoder.batch([units[i] for i in chosen])
+            real = batch.segments.reshape(-1) >= 0
+            hidden = encoder.trunk(batch)
+            for adapter in (None, *adapters):
+                encoder.branch(hidden, batch, adapter)
+    means = {name: (total / counts[name]).numpy() for name, total in products.items()}
+    return Calibration({name: most.numpy() for name, most in largest.items()}, means, sum(unit.size for unit in units))
+
+
+Scheme = Literal["float32", "int8", "int4"]
+"""`int8`: a step for each output of a layer or row of the embedding; inputs of layers in 8 bits with one step a run.
+`int4`: a step for each block of weights; layers are unpacked to int8 when the graph is loaded, and then as fast as
+int8, the embedding where it is looked up."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How a backbone is quantised.
+
+    Attributes:
+        linear: The scheme of linear layers.
+        embedding: That of the word embedding.
+        alpha: How much of the spread of inputs goes over to weights (Xiao et al. 2023, arXiv 2211.10438, equation 4);
+            0 leaves inputs as they are.
+        per_token: Kinds of layers whose inputs have a step for each token, with one zero for all, in place of one step
+            a run. It pays for `down`, whose inputs differ most from token to token, and costs four small nodes.
+        block: The most weights that share a step in 4 bits.
+    """
+
+    linear: Scheme = "int8"
+    embedding: Scheme = "int8"
+    alpha: float = 0.8
+    per_token: tuple[str, ...] = ("down",)
+    block: int = 32
+
+    def facts(self) -> dict[str, str]:
+        """What readers of a model find in its metadata."""
+        found: dict[str, str] = {"weights": self.linear, "embedding": self.embedding}
+        if self.linear != "float32":
+            found |= {"smoothing": f"{self.alpha:g}", "per_token": ",".join(self.per_token)}
+        return found | ({"block": str(self.block)} if "int4" in found.values() else {})
+
+
+PLANS: Mapping[str, Plan] = MappingProxyType(
+    {"float32": Plan("float32", "float32"), "int8": Plan(), "int4": Plan("int4", "int4")}
+)
+"""The plans that have a name."""
+
+
+def quantised(weights: BackboneWeights, plan: Plan, calibration: Calibration) -> BackboneWeights:
+    """A backbone with the tensors of a plan; see `trunkline.engine.rounding`.
+
+    Smoothing costs a node that divides the inputs of a layer, except where the layer that makes these inputs can do it.
+    """
+
+    def in_4_bits(name: str, weight: FloatArray, smooth: FloatArray) -> Arrays:
+        moments = calibration.moments.get(name)
+        even = None if moments is None else moments / np.outer(smooth, smooth)
+        return int4_linear(name, weight, plan.block, even)
+
+    tensors, name = dict(weights.tensors), "embeddings.word"
+    if plan.linear != "float32":
+        rounded = in_4_bits if plan.linear == "int4" else None
+        largest = calibration.largest
+        tensors = round_linear_layers(weights.tensors, weights.fork, largest, plan.alpha, plan.per_token, rounded)
+    if plan.embedding == "int8":
+        tensors |= round_table(name, weights.tensors[f"{name}.weight"])
+    elif plan.embedding == "int4":
+        tensors |= int4_table(name, weights.tensors[f"{name}.weight"], plan.block)
+    return dataclasses.replace(weights, tensors=tensors, facts=plan.facts())

@@ -15,8 +15,7 @@ import yaml
 from trunkline.bundle.files import write_atomic
 from trunkline.config import PrefinetuneRecipe, ProbeSection, parse_recipe
 from trunkline.encoder.bundle_files import Loaded
-from trunkline.encoder.encoder import TokenBatch
-from trunkline.encoder.features import Branch, branch_features
+from trunkline.encoder.encoder import Branch, TokenBatch, branch_features
 from trunkline.encoder.resolve import resolve
 from trunkline.encoder.storage import read_json, write_json
 from trunkline.errors import EncoderError, MismatchError

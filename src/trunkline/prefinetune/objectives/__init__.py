@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from trunkline.config import FamilySection
 from trunkline.encoder.bundle_files import Loaded
-from trunkline.encoder.features import embed_texts
+from trunkline.encoder.encoder import embed_texts
 from trunkline.errors import TrunklineError
 from trunkline.prefinetune.mixture import Source
 from trunkline.text.tokens import TextTokenizer, UnitText
