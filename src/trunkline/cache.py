@@ -8,6 +8,8 @@ from pathlib import Path
 
 CACHE_VARIABLE = "TRUNKLINE_CACHE"
 
+_PLACES = {"win32": ("LOCALAPPDATA", "AppData/Local"), "darwin": ("", "Library/Caches")}
+
 
 def cache_folder() -> Path:
     """The environment variable TRUNKLINE_CACHE, or `trunkline` in the place that the platform has for caches.
@@ -18,10 +20,5 @@ def cache_folder() -> Path:
     chosen = os.environ.get(CACHE_VARIABLE)
     if chosen:
         return Path(chosen).expanduser()
-    if sys.platform == "win32":
-        parent = os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local"
-    elif sys.platform == "darwin":
-        parent = Path.home() / "Library" / "Caches"
-    else:
-        parent = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(parent) / "trunkline"
+    variable, place = _PLACES.get(sys.platform, ("XDG_CACHE_HOME", ".cache"))
+    return Path(os.environ.get(variable) or Path.home() / place) / "trunkline"

@@ -26,26 +26,21 @@ def hub_problem() -> str:
     proxy = os.environ.get("HTTPS_PROXY") or os.environ.get("https_proxy")
     # Behind a proxy the hub's own name need not resolve here; the proxy is what has to answer.
     target = urlsplit(proxy) if proxy else endpoint
-    problem = connection_problem(target.hostname or "", target.port or (80 if target.scheme == "http" else 443))
-    return problem and f"{endpoint.hostname} is unreachable: {problem}"
-
-
-def connection_problem(host: str, port: int) -> str:
-    """Why a host cannot be reached, empty if it can; takes at most `TIMEOUT_S`."""
-    outcome: list[str] = []
+    outcome = [f"no answer within {TIMEOUT_S:g} s"]
 
     def connect() -> None:
         try:
-            socket.create_connection((host, port), timeout=TIMEOUT_S).close()
-            outcome.append("")
+            port = target.port or (80 if target.scheme == "http" else 443)
+            socket.create_connection((target.hostname or "", port), timeout=TIMEOUT_S).close()
+            outcome[0] = ""
         except (OSError, ValueError) as error:
-            outcome.append(str(error) or type(error).__name__)
+            outcome[0] = str(error) or type(error).__name__
 
     # Looking up a name knows no time limit and cannot be broken off, so it is left behind in a thread of its own.
     thread = threading.Thread(target=connect, daemon=True)
     thread.start()
     thread.join(TIMEOUT_S)
-    return outcome[0] if outcome else f"no answer within {TIMEOUT_S:g} s"
+    return outcome[0] and f"{endpoint.hostname} is unreachable: {outcome[0]}"
 
 
 def push(folder: Path, repository: str, *, private: bool = True, token: str | None = None) -> str:
@@ -53,8 +48,8 @@ def push(folder: Path, repository: str, *, private: bool = True, token: str | No
 
     Args:
         folder: The bundle.
-        repository: `owner/name`; it is made if it is missing.
-        private: Whether a new repository is private.
+        repository: `owner/name`; it is made if it is missing, `private` or not.
+        private: Of a new repository.
         token: Of access; by default the one that `hf auth login` keeps.
 
     Returns:

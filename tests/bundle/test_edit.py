@@ -6,7 +6,6 @@ import dataclasses
 import os
 import shutil
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -243,7 +242,9 @@ def test_signatures(folder: Path, tmp_path: Path) -> None:
         open_bundle(folder, public_key=public_half(other))
     shutil.copy(folder / "signature.json", tmp_path / "old")
     content = (folder / "tasks" / "tuned.safetensors").read_bytes()
-    add_task(folder, "again", content, key=private)
+    add_task(folder, "again", content)
+    assert not (folder / "signature.json").exists()
+    sign_bundle(folder, private)
     assert "again" in open_bundle(folder, public_key=public).tasks
     shutil.copy(tmp_path / "old", folder / "signature.json")
     with pytest.raises(MismatchError, match="the signature is not that"):
@@ -259,14 +260,6 @@ def test_signatures(folder: Path, tmp_path: Path) -> None:
             open_bundle(folder, public_key=key)
         with pytest.raises(TrunklineError, match="key cannot be used"):
             sign_bundle(folder, key)
-
-
-def test_a_key_that_is_none_changes_nothing(folder: Path) -> None:
-    pytest.importorskip("cryptography", reason="the package cryptography is not installed")
-    before: Any = contents(folder)
-    with pytest.raises(TrunklineError, match="key cannot be used"):
-        remove_task(folder, "names", key="zz")
-    assert contents(folder) == before
 
 
 def test_a_damaged_bundle_is_not_signed(folder: Path) -> None:

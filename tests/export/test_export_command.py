@@ -79,10 +79,9 @@ def test_settings_that_are_none(source: Path, tmp_path: Path, setting: str) -> N
 def test_signing(source: Path, tmp_path: Path) -> None:
     pytest.importorskip("cryptography", reason="the package cryptography is not installed")
     out, key = tmp_path / "out", tmp_path / "private.key"
-    run("export", source, "--out", tmp_path / "first", "--texts", tmp_path / "texts.txt")
-    public = run("bundle", "sign", tmp_path / "first", "--key", key, "--new-key").output.strip()
+    run("export", source, "--out", out, "--texts", tmp_path / "texts.txt")
+    public = run("bundle", "sign", out, "--key", key, "--new-key").output.strip()
     assert key.stat().st_mode & 0o077 == 0
-    run("export", source, "--out", out, "--texts", tmp_path / "texts.txt", "--sign", key)
     assert "signature good" in run("bundle", "verify", out, "--public-key", public).output
 
 

@@ -30,7 +30,6 @@ def write_bundle(
     manifest: Manifest,
     files: Mapping[str, bytes | Path],
     tasks: Mapping[str, bytes] | None = None,
-    key: str | bytes | None = None,
 ) -> Manifest:
     """Writes a bundle into a new or empty folder, whole or not at all.
 
@@ -39,7 +38,6 @@ def write_bundle(
         manifest: Names the bundle's graphs, checkpoint and adapters; what it says of files and tasks is replaced.
         files: Every file but the tasks', by its place in the bundle: its content, or a file that is copied.
         tasks: Tasks' files by name; those without LoRA must sit on one of the adapters.
-        key: An Ed25519 private key that signs the bundle.
 
     Returns:
         The manifest as it was written.
@@ -55,7 +53,7 @@ def write_bundle(
         write_atomic(temporary / MANIFEST, bare.to_json())
         for family, file in bare.adapters.items():
             read_primary(temporary / file, bare, family)
-        written = change_tasks(temporary, tasks or {}, key=key)
+        written = change_tasks(temporary, tasks or {})
         (temporary / LOCK).unlink()
     return written
 
@@ -100,17 +98,15 @@ def new_folder(final: Path) -> Iterator[Path]:
         raise
 
 
-def add_task(
-    folder: str | Path, name: str, source: str | Path | bytes, *, replace: bool = False, key: str | bytes | None = None
-) -> Manifest:
-    """Adds a task, by its file or bytes, to a bundle, or replaces it; key, result and errors as for `change_tasks`."""
+def add_task(folder: str | Path, name: str, source: str | Path | bytes, *, replace: bool = False) -> Manifest:
+    """Adds a task, by its file or bytes, to a bundle, or replaces it; result and errors as for `change_tasks`."""
     content = source if isinstance(source, bytes) else read_file(Path(source).expanduser(), MAX_ADAPTER_BYTES)
-    return change_tasks(folder, {name: content}, replace=(name,) if replace else (), key=key)
+    return change_tasks(folder, {name: content}, replace=(name,) if replace else ())
 
 
-def remove_task(folder: str | Path, name: str, *, key: str | bytes | None = None) -> Manifest:
-    """Takes a task out of a bundle; key, result and errors as for `change_tasks`."""
-    return change_tasks(folder, {}, (name,), key=key)
+def remove_task(folder: str | Path, name: str) -> Manifest:
+    """Takes a task out of a bundle; result and errors as for `change_tasks`."""
+    return change_tasks(folder, {}, (name,))
 
 
 def describe_bundle(folder: Path) -> dict[str, Any]:

@@ -23,13 +23,13 @@ from trunkline.bundle.lora import Inputs
 from trunkline.bundle.manifest import (
     MANIFEST,
     MAX_MANIFEST_BYTES,
+    MAX_TOKENIZER_BYTES,
     SIGNATURE,
     TOKENIZER,
     FileEntry,
     Manifest,
     TaskEntry,
     check_name,
-    limit_of,
     listed,
     open_plain,
     parse_manifest,
@@ -85,27 +85,23 @@ def open_bundle(folder: str | Path, verify: bool = True, public_key: str | bytes
     while True:
         manifest = read_manifest(folder, public_key)
         try:
-            return _opened(folder, manifest, verify)
+            problems = file_problems(folder, manifest, verify)
+            if problems:
+                raise DataError(
+                    listed(f"{len(problems)} of {len(manifest.files)} files of the bundle cannot be used", problems),
+                    path=folder,
+                    expected="the files that its manifest names",
+                    todo="Fetch or export the bundle again",
+                )
+            primaries = {name: read_primary(folder / file, manifest, name) for name, file in manifest.adapters.items()}
+            tasks = {name: read_task(folder / task.file, manifest, name) for name, task in manifest.tasks.items()}
+            return Bundle(folder, manifest, primaries, tasks)
         except TrunklineError:
             # Who replaces a task meanwhile removes its old file after the manifest that named it. A task that is
             # removed and added again makes the same manifest once more, hence two more looks.
             if tried.count(manifest) == 2:
                 raise
             tried.append(manifest)
-
-
-def _opened(folder: Path, manifest: Manifest, verify: bool) -> Bundle:
-    problems = file_problems(folder, manifest, verify)
-    if problems:
-        raise DataError(
-            listed(f"{len(problems)} of {len(manifest.files)} files of the bundle cannot be used", problems),
-            path=folder,
-            expected="the files that its manifest names",
-            todo="Fetch or export the bundle again",
-        )
-    primaries = {family: read_primary(folder / file, manifest, family) for family, file in manifest.adapters.items()}
-    tasks = {name: read_task(folder / task.file, manifest, name) for name, task in manifest.tasks.items()}
-    return Bundle(folder, manifest, primaries, tasks)
 
 
 def is_bundle(folder: Path) -> bool:
@@ -142,8 +138,8 @@ def file_problems(folder: Path, manifest: Manifest, verify: bool = True) -> list
         if not any(Path(os.path.realpath(folder / file)).is_relative_to(root) for root in roots):
             problems.append(f"{file} is a link out of the folder")
             continue
-        if entry.bytes > limit_of(file, manifest):
-            problems.append(f"{file} has {entry.bytes} bytes, more than {limit_of(file, manifest)}")
+        if file == TOKENIZER and entry.bytes > MAX_TOKENIZER_BYTES:
+            problems.append(f"{file} has {entry.bytes} bytes, more than {MAX_TOKENIZER_BYTES}")
             continue
         try:
             with open_plain(folder / file) as stream:
@@ -165,16 +161,14 @@ def change_tasks(
     removed: Collection[str] = (),
     *,
     replace: Collection[str] = (),
-    key: str | bytes | None = None,
 ) -> Manifest:
-    """Adds and removes tasks in one step, all of them or none; returns the bundle's manifest.
+    """Adds and removes tasks in one step, all of them or none; returns the bundle's manifest. A signature goes.
 
     Args:
         folder: The bundle.
         added: Tasks' files by name. One that is there already with the same bytes stays.
         removed: Names.
         replace: Names of tasks that may be there already with other bytes.
-        key: An Ed25519 private key that signs the bundle again; without it a signature goes, as it would be wrong.
 
     Raises:
         TrunklineError: There is such a task already, or none to remove; a name is none.
@@ -198,7 +192,7 @@ def change_tasks(
         gone = {task.file for task in before.tasks.values()} - {task.file for task in tasks.values()}
         files = {file: entry for file, entry in files.items() if file not in gone}
         after = dataclasses.replace(before, tasks=tasks, files=files)
-        _replace_manifest(path, after, new, gone, key)
+        _replace_manifest(path, after, new, gone)
     return after
 
 
@@ -256,16 +250,10 @@ def _file_of(files: Mapping[str, FileEntry], name: str, entry: FileEntry, now: T
     return next(file for file in itertools.chain((f"tasks/{name}.safetensors",), marked) if file.lower() not in taken)
 
 
-def _replace_manifest(
-    folder: Path, manifest: Manifest, new: Mapping[str, bytes], gone: Collection[str], key: str | bytes | None
-) -> None:
+def _replace_manifest(folder: Path, manifest: Manifest, new: Mapping[str, bytes], gone: Collection[str]) -> None:
     """Writes new files and then the manifest, or takes back the files; in the end goes what nothing names any more."""
-    content, signature = manifest.to_json(), None
+    content = manifest.to_json()
     parse_manifest(content, folder / MANIFEST)
-    if key is not None:
-        from trunkline.bundle.sign import sign
-
-        signature = sign(content, key)
     try:
         for file, tensors in new.items():
             write_atomic(folder / file, tensors)
@@ -275,8 +263,6 @@ def _replace_manifest(
         for file in new:
             (folder / file).unlink(missing_ok=True)
         raise unwritable(folder, error) from error
-    if signature is not None:
-        write_atomic(folder / SIGNATURE, signature)
     # Only whoever holds the lock writes here, so what is half done was left by a process that was killed.
     for left in (*(folder / file for file in gone), *folder.glob(".*.part"), *folder.glob("tasks/.*.part")):
         left.unlink(missing_ok=True)

@@ -28,7 +28,6 @@ MANIFEST, SIGNATURE, TOKENIZER = "manifest.json", "signature.json", "tokenizer.j
 MAX_MANIFEST_BYTES = 8 * 2**20
 MAX_ADAPTER_BYTES = 256 * 2**20
 MAX_TOKENIZER_BYTES = 64 * 2**20
-MAX_WEIGHTS_BYTES = 2**31
 MAX_SHOWN = 20
 """Problems that a message lists."""
 
@@ -253,18 +252,7 @@ def name_of(folder: Path, default: str) -> str:
     return default if any(problems_of(folder.name, NAME)) else folder.name
 
 
-def limit_of(file: str, manifest: Manifest) -> int:
-    """The most bytes that a file of a bundle may have."""
-    if file == TOKENIZER:
-        return MAX_TOKENIZER_BYTES
-    if file in manifest.graphs.values() or file == manifest.checkpoint.get("weights"):
-        return MAX_WEIGHTS_BYTES
-    return MAX_ADAPTER_BYTES
-
-
 def _json(content: bytes, path: str | Path) -> Any:
-    if len(content) > MAX_MANIFEST_BYTES:
-        raise DataError(f"more than {MAX_MANIFEST_BYTES} bytes", path=path, expected="a manifest")
     try:
         return json.loads(content.decode("utf-8"), object_pairs_hook=_once, parse_constant=_no_constant)
     except (ValueError, RecursionError) as error:

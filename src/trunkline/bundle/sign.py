@@ -25,22 +25,17 @@ def sign_bundle(folder: str | Path, key: str | bytes) -> Path:
         DataError: A file is not as the manifest says.
         TrunklineError: The key is none, or `cryptography` is not installed.
     """
-    folder = Path(folder).expanduser()
+    folder, private = Path(folder).expanduser(), _key(key, "private")
     read_manifest(folder)
     with locked(folder):
         problems = file_problems(folder, read_manifest(folder))
         if problems:
             raise DataError(listed("a bundle that is not whole is not signed", problems), path=folder)
-        write_atomic(folder / SIGNATURE, sign(read_file(folder / MANIFEST, MAX_MANIFEST_BYTES), key))
+        public = private.public_key().public_bytes_raw().hex()
+        signature = private.sign(read_file(folder / MANIFEST, MAX_MANIFEST_BYTES)).hex()
+        record = {"algorithm": ALGORITHM, "public_key": public, "signature": signature}
+        write_atomic(folder / SIGNATURE, json.dumps(record, indent=1, sort_keys=True) + "\n")
     return folder / SIGNATURE
-
-
-def sign(content: bytes, private_key: str | bytes) -> bytes:
-    """The content of `signature.json` for a manifest's bytes; errors of the key as for `sign_bundle`."""
-    key = _key(private_key, "private")
-    public = key.public_key().public_bytes_raw().hex()
-    record = {"algorithm": ALGORITHM, "public_key": public, "signature": key.sign(content).hex()}
-    return (json.dumps(record, indent=1, sort_keys=True) + "\n").encode()
 
 
 def check_signature(folder: Path, content: bytes, public_key: str | bytes) -> None:

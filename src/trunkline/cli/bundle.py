@@ -22,7 +22,6 @@ bundle_app = typer.Typer(
 app.add_typer(bundle_app, name="bundle")
 
 BundleArgument = Annotated[Path, Argument(help="A bundle's folder.")]
-SignOption = Annotated[Path | None, Option(help="File with an Ed25519 private key; signs the bundle again.")]
 OutOption = Annotated[Path, Option(help="A new or empty folder.")]
 
 
@@ -45,7 +44,6 @@ def add(
     name: Annotated[str, Argument(help="The task's name.")],
     file: Annotated[Path, Argument(help="A task's file, of a bundle of the same encoder.")],
     replace: Annotated[bool, Option("--replace", help="Replace a task of this name.")] = False,
-    sign: SignOption = None,
 ) -> None:
     """Add a task's file to a bundle.
 
@@ -53,21 +51,19 @@ def add(
     """
     from trunkline.bundle.edit import add_task
 
-    after = add_task(bundle, name, file, replace=replace, key=_key(sign))
+    after = add_task(bundle, name, file, replace=replace)
     typer.echo(f"{bundle.expanduser() / after.tasks[name].file}")
 
 
 @bundle_app.command("remove")
-def remove(
-    bundle: BundleArgument, name: Annotated[str, Argument(help="The task's name.")], sign: SignOption = None
-) -> None:
+def remove(bundle: BundleArgument, name: Annotated[str, Argument(help="The task's name.")]) -> None:
     """Take a task out of a bundle.
 
     Example: trunkline bundle remove support-bot orders
     """
     from trunkline.bundle.edit import remove_task
 
-    after = remove_task(bundle, name, key=_key(sign))
+    after = remove_task(bundle, name)
     typer.echo("left: " + (", ".join(sorted(after.tasks)) or "no tasks"))
 
 
@@ -92,7 +88,7 @@ def sign_command(
         made = new_private_key()
         key.touch(mode=0o600)
         key.write_text(made + "\n", encoding="ascii")
-    private = _key(key) or b""
+    private = _key(key)
     sign_bundle(bundle, private)
     typer.echo(public_half(private))
 
@@ -163,10 +159,10 @@ def export_peft_command(
     typer.echo(f"{primary_to_peft(bundle.expanduser(), family, out)}")
 
 
-def _key(path: Path | None) -> bytes | None:
+def _key(path: Path) -> bytes:
     from trunkline.bundle.manifest import read_file
 
-    return None if path is None else read_file(path, 2**16)
+    return read_file(path, 2**16)
 
 
 _gate, _graphs = (partial(Option, rich_help_panel=panel) for panel in ("Gate", "Graphs"))
@@ -187,7 +183,6 @@ def export(
     task: Annotated[list[str] | None, Option(help="Only this task; repeatable.")] = None,
     name: Annotated[str, Option(help="The bundle's name; that of the source's folder else.")] = "",
     texts: Annotated[Path | None, Option(help="Texts as `predict` reads them; the samples' else.")] = None,
-    sign: Annotated[Path | None, Option(help="File with an Ed25519 private key; signs the bundle.")] = None,
     dev: Dev = None,
     text_column: TextColumn = None,
     label_column: LabelColumn = None,
@@ -227,7 +222,7 @@ def export(
         max_drop=max_drop,
         **more,  # type: ignore[arg-type]  # checked by the options
     )
-    record = export_bundle(source, out, options, key=_key(sign), say=say).record()
+    record = export_bundle(source, out, options, say=say).record()
     print_json(record) if as_json else typer.echo(_said(record, out))
 
 

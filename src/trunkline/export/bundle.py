@@ -188,7 +188,6 @@ def export_bundle(
     out: str | Path,
     options: ExportOptions | None = None,
     *,
-    key: str | bytes | None = None,
     say: Callable[[str], None] = lambda text: None,
 ) -> ExportReport:
     """Writes a bundle with graphs. Its adapter and task files are those of the source, byte for byte.
@@ -197,7 +196,6 @@ def export_bundle(
         source: The folder of a bundle with weights for torch, or an encoder by folder or name.
         out: A new or empty folder.
         options: What is asked for.
-        key: An Ed25519 private key that signs it.
         say: Receives lines of progress.
 
     Raises:
@@ -232,7 +230,6 @@ def export_bundle(
             **{file: found.bundle.primaries[family].content for family, file in found.manifest.adapters.items()},
         },
         {name: task.content for name, task in found.bundle.tasks.items()},
-        key,
     )
     sizes = {file: entry.bytes for file, entry in written.files.items()} | {MANIFEST: len(written.to_json())}
     return ExportReport(out, dict(sorted(sizes.items())), facts, parity, tokens, gate, found.longer)
