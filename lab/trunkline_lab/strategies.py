@@ -34,7 +34,7 @@ from trunkline.prefinetune.model import PrefinetuneModel
 from trunkline.prefinetune.record import Probe
 from trunkline.prefinetune.strategies import merge_bundles
 from trunkline.training import read_rows, write_rows
-from trunkline.training.distributed import resolve_precision
+from trunkline.training.loop import resolve_precision
 from trunkline.ui import training_bar
 from trunkline.versions import versions
 from trunkline_lab.conflict.measure import FILE as CONFLICT_FILE

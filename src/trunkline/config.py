@@ -156,7 +156,7 @@ class CheckpointSection(Section):
 class PrefinetuneRecipe(Section):
     """A pre-finetuning run: encoder, strategy, families with their sources, optimizer, monitor.
 
-    What `precision` leaves to `auto` follows the device, see `trunkline.training.distributed`.
+    What `precision` leaves to `auto` follows the device, see `trunkline.training.loop`.
     """
 
     name: str

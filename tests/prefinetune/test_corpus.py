@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 
 import tiny_models
 from trunkline.errors import TrunklineError
-from trunkline.prefinetune import corpus as module
-from trunkline.prefinetune.corpus import Corpus, View, corpus_of
+from trunkline.prefinetune import sources as module
 from trunkline.prefinetune.objectives import get_objective
 from trunkline.prefinetune.objectives.ner import labelled_words
+from trunkline.prefinetune.sources import Corpus, View, corpus_of
 from trunkline.text.examples import Example, NerExample, PairExample, PlainExample, QaExample, Span, TextExample
 from trunkline.text.tokens import TextTokenizer
 from trunkline.text.words import split_words

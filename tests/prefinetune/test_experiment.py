@@ -161,7 +161,7 @@ def card_of(folder: Path) -> str:
 def test_the_card_is_made_of_the_runs_files(finished: Path) -> None:
     text = card_of(finished)
     head = yaml.safe_load(text.split("---")[1])
-    assert head == {"library_name": "trunkline", "tags": ["named-entity-recognition", "text-classification"]}
+    assert head == {"library_name": "trunkline", "tags": ["ner", "classification"]}
     assert "# tiny\n" in text
     assert "| ner | [towns](https://example.org/towns) | 25.0% | 36 | 4 | CC0-1.0 |" in text
     assert "| ner | ner | 75.0% | 54 | 6 | unknown |" in text

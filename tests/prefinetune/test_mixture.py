@@ -5,7 +5,6 @@ from itertools import islice
 
 import pytest
 
-from trunkline.errors import TrunklineError
 from trunkline.prefinetune.mixture import Mixture, Source, split_source
 
 
@@ -48,13 +47,6 @@ def test_one_source_a_step():
     mixture = Mixture(sources(), 0, one_source_a_step=True)
     found = {tuple({source for source, _ in islice(mixture.draw(step), 9)}) for step in range(20)}
     assert found == {(0,), (1,)}
-
-
-def test_sources_without_examples_and_foreign_states_are_refused():
-    with pytest.raises(TrunklineError, match="without examples"):
-        Mixture([Source("empty", [], [])], 0)
-    with pytest.raises(TrunklineError, match="sources"):
-        Mixture(sources(), 0).restore({"a": 1, "c": 2})
 
 
 def test_split_source_sets_aside_and_caps():

@@ -25,7 +25,7 @@ from trunkline.prefinetune.sources import recipe_sources
 from trunkline.tasks.qa import Qa
 from trunkline.text.examples import QaExample
 from trunkline.training import read_rows
-from trunkline.training.distributed import Place
+from trunkline.training.loop import Place
 
 Folders = Callable[[str], Path]
 FAMILY = Qa()

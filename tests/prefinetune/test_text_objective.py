@@ -30,7 +30,7 @@ from trunkline.tasks import FAMILIES
 from trunkline.text.examples import NerExample, PlainExample
 from trunkline.text.tokens import Tokens, Window, pack
 from trunkline.training import read_rows
-from trunkline.training.distributed import Place
+from trunkline.training.loop import Place
 
 Folders = Callable[[str], Path]
 SPECIAL = [0, 1, 2]
@@ -215,7 +215,7 @@ def test_the_bundle_is_a_backbone_from_which_a_task_and_another_run_start(
     assert loaded.primaries == loaded.tasks == {}
     assert loaded.backbone != load_any(str(tiny_folder("bert"))).backbone
     card = (bundle / "MODEL_CARD.md").read_text(encoding="utf-8")
-    assert "masked language modelling" in card and "trunkline fit my_task" in card
+    assert "pre-finetuned for text" in card and "trunkline fit my_task" in card
     rows = tiny_models.ner_rows(50, 9)
     texts = [row["text"] for row in rows]
     spans = [[tuple(entity) for entity in row["entities"]] for row in rows]

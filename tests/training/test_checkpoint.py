@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -12,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 import tiny_models
@@ -23,9 +25,7 @@ from trunkline.training.checkpoint import (
     checkpoints,
     load_checkpoint,
     random_state,
-    read_tensors,
     save_checkpoint,
-    write_tensors,
 )
 from trunkline.training.loop import Interrupted
 
@@ -262,7 +262,7 @@ def test_only_the_last_checkpoints_are_kept_and_they_are_in_order(tmp_path: Path
 def test_half_written_checkpoints_are_ignored_and_cleared_away(tmp_path: Path) -> None:
     module, optimizer = training()
     save_checkpoint(tmp_path, 2, module, optimizer, {}, keep=3)
-    half = tmp_path / ".step-00000003.safetensors.writing"
+    half = tmp_path / ".step-00000003.safetensors.0a1b.part"
     half.write_bytes(b"half")
     assert [path.stem for path in checkpoints(tmp_path)] == ["step-00000002"]
     assert checkpoints(tmp_path / "none") == []
@@ -285,11 +285,10 @@ def test_a_full_disk_keeps_earlier_checkpoints_and_says_so(
     module, optimizer = training()
     save_checkpoint(tmp_path, 1, module, optimizer, {}, keep=1)
 
-    def fail(tensors: object, path: Path, metadata: object) -> None:
-        path.write_bytes(b"half")
+    def fail(path: Path, content: bytes) -> None:
         raise error
 
-    monkeypatch.setattr("trunkline.training.checkpoint.save_file", fail)
+    monkeypatch.setattr("trunkline.training.checkpoint.write_atomic", fail)
     with pytest.raises(TrunklineError, match=r"step-00000002\..*could not be written.*No space.*earlier checkpoints"):
         save_checkpoint(tmp_path, 2, module, optimizer, {}, keep=1)
     assert [path.stem for path in tmp_path.iterdir()] == ["step-00000001"]
@@ -302,8 +301,7 @@ def test_a_checkpoint_of_another_format_or_module_is_refused(tmp_path: Path) -> 
     other = nn.Linear(3, 4)
     with pytest.raises(MismatchError, match=r"does not fit this recipe(?s:.*)another run folder"):
         load_checkpoint(path, other, torch.optim.AdamW(other.parameters()))
-    content, tensors = read_tensors(path)
-    write_tensors(path, tensors, content | {"format": 0})
+    save_file(load_file(path), path, {"trunkline": json.dumps({"format": 0})})
     with pytest.raises(MismatchError, match=r"format 0.*format 3"):
         load_checkpoint(path, module, optimizer)
 

@@ -17,7 +17,7 @@ from trunkline.config import PrefinetuneRecipe, parse_recipe
 from trunkline.errors import TrainingError
 from trunkline.prefinetune import prefinetune
 from trunkline.training import read_rows
-from trunkline.training.distributed import gather_units, mean_gradients, shares
+from trunkline.training.loop import gather_units, mean_gradients, shares
 
 # Past the interpreter's own end, because gloo's threads now and then abort a process there, when all is saved
 # (pytorch/pytorch#179291).

@@ -18,8 +18,7 @@ from trunkline.encoder.lora import LoraAdapter
 from trunkline.encoder.resolve import resolve
 from trunkline.errors import TrunklineError
 from trunkline.tasks import FAMILIES, Family
-from trunkline.training.distributed import resolve_precision
-from trunkline.training.loop import Interrupted, keep_freed_memory
+from trunkline.training.loop import Interrupted, keep_freed_memory, resolve_precision
 from trunkline.versions import versions
 from trunkline_lab import fitting
 from trunkline_lab.benchmark.cells import Cell, Job

@@ -17,7 +17,7 @@ from trunkline.prefinetune.model import PrefinetuneModel, StepBatch, draw_batch
 from trunkline.prefinetune.run import Session
 from trunkline.text.tokens import TextTokenizer
 from trunkline.training import read_rows
-from trunkline.training.distributed import Place
+from trunkline.training.loop import Place
 from trunkline_lab.conflict.measure import (
     FILE,
     WHOLE,

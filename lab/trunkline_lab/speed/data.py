@@ -32,7 +32,7 @@ from trunkline.prefinetune.objectives import make_objective
 from trunkline.prefinetune.run import Session
 from trunkline.prefinetune.sources import recipe_sources
 from trunkline.training import Report
-from trunkline.training.distributed import Place
+from trunkline.training.loop import Place
 from trunkline.versions import versions
 from trunkline_lab.data.finder import CardFinder
 

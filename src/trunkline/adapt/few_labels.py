@@ -28,8 +28,7 @@ from trunkline.heads.fit import FittedHead, LabelledFeatures, convex_heads, cros
 from trunkline.tasks import FAMILIES, Family, Labels
 from trunkline.text.tokens import UnitText, pack
 from trunkline.training.checkpoint import seed_everything
-from trunkline.training.distributed import make_accelerator, resolve_precision
-from trunkline.training.loop import Hooks, LoopSettings, optimizer_for, run
+from trunkline.training.loop import Hooks, LoopSettings, make_accelerator, optimizer_for, resolve_precision, run
 
 if TYPE_CHECKING:
     from trunkline.model import Model

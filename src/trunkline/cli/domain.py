@@ -123,7 +123,7 @@ def run(
     """
     with needs("train", "pre-finetuning"):
         from trunkline.prefinetune import prefinetune
-        from trunkline.training.distributed import process_state
+        from trunkline.training.loop import process_state
     from trunkline.config import PrefinetuneRecipe, load_recipe
     from trunkline.ui import training_bar
 

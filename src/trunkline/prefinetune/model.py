@@ -19,7 +19,7 @@ from trunkline.encoder.encoder import Encoder, TokenBatch
 from trunkline.encoder.lora import LoraAdapter
 from trunkline.prefinetune.mixture import Mixture
 from trunkline.text.tokens import TextTokenizer, UnitText, pack
-from trunkline.training.distributed import Place, gather_units, shares
+from trunkline.training.loop import Place, gather_units, shares
 
 Chunk = TypeVar("Chunk")
 

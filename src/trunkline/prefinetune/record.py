@@ -15,21 +15,20 @@ import yaml
 from trunkline.bundle.files import write_atomic
 from trunkline.config import PrefinetuneRecipe, ProbeSection, parse_recipe
 from trunkline.encoder.bundle_files import Loaded
-from trunkline.encoder.encoder import Branch, TokenBatch, branch_features
+from trunkline.encoder.encoder import Branch, branch_features
 from trunkline.encoder.resolve import resolve
 from trunkline.encoder.storage import read_json, write_json
 from trunkline.errors import EncoderError, MismatchError
 from trunkline.heads.fit import LabelledFeatures, fit_head
 from trunkline.prefinetune.mixture import Source
-from trunkline.prefinetune.model import PrefinetuneModel, chunk_slices, to_device
-from trunkline.prefinetune.objectives import get_objective
+from trunkline.prefinetune.model import PrefinetuneModel, to_device
 from trunkline.prefinetune.sources import FileFinder
 from trunkline.tasks import FAMILIES, Family
 from trunkline.text.examples import NerExample, QaExample, TextExample
-from trunkline.text.tokens import TextTokenizer, pack
+from trunkline.text.tokens import TextTokenizer
 from trunkline.text.words import split_words
 from trunkline.training import read_rows, write_errors
-from trunkline.training.distributed import resolve_precision
+from trunkline.training.loop import resolve_precision
 from trunkline.versions import git_state, hardware, versions
 
 FORMAT = 2
@@ -38,13 +37,6 @@ CARD = "MODEL_CARD.md"
 PENALTIES = (0.01, 0.1, 1.0)
 _SAME = ("sha256", "left_sha256", "examples", "held_out", "concepts")
 _KINDS = {"ner": NerExample, "classification": TextExample, "qa": QaExample}
-_TOKENS = 4096  # of held-out texts that are encoded at a time
-_FAMILIES = {
-    "ner": "named entity recognition",
-    "classification": "text classification",
-    "qa": "extractive question answering",
-    "text": "masked language modelling",
-}
 
 
 def check_recipe(folder: Path, recipe: PrefinetuneRecipe) -> None:
@@ -55,12 +47,7 @@ def check_recipe(folder: Path, recipe: PrefinetuneRecipe) -> None:
     # A key that the file lacks has its default.
     theirs = parse_recipe(read_json(path)["recipe"], PrefinetuneRecipe, path).model_dump()
     changed = sorted(key for key, value in recipe.model_dump().items() if theirs[key] != value)
-    if changed:
-        raise MismatchError(
-            f"{folder} holds a run whose recipe differs in {', '.join(changed)}",
-            expected="the recipe that it was started with",
-            todo="Choose another folder with --out, or delete this one",
-        )
+    _refuse(folder, "a run whose recipe differs in", changed, "the recipe")
 
 
 def write_experiment(
@@ -116,10 +103,14 @@ def _check_same(path: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -
     changed = [name for name in {**old, **new} if old.get(name) != new.get(name)]
     if before["encoder"]["backbone"] != now["encoder"]["backbone"]:
         changed.append(f"encoder {now['encoder']['name']}")
+    _refuse(path.parent, "a run that was started with other content of", changed, "the data and the encoder")
+
+
+def _refuse(folder: Path, what: str, changed: Sequence[str], expected: str) -> None:
     if changed:
         raise MismatchError(
-            f"{path.parent} holds a run that was started with other content of {', '.join(changed)}",
-            expected="the data and the encoder that it was started with",
+            f"{folder} holds {what} {', '.join(changed)}",
+            expected=f"{expected} that it was started with",
             todo="Bring them back as they were, choose another folder with --out, or delete this one",
         )
 
@@ -145,27 +136,18 @@ def _licence(name: str) -> str:
     return licence if isinstance(licence, str) else ""
 
 
-class HeldOut:
-    """One source's held-out examples, tokenised once."""
-
-    def __init__(self, family: str, index: int, source: Source, tokenizer: TextTokenizer) -> None:
-        self.family = family
-        self.name = source.name
-        self.drawn = [(index, example) for example in source.held_out]
-        self.units = get_objective(family).unit_texts(source.held_out, tokenizer)
-
-    @torch.inference_mode()
-    def measure(self, model: PrefinetuneModel, *, bf16: bool) -> dict[str, float]:
-        """Loss and retrieval over all held-out examples as one batch, on the last layer as in training."""
-        device = next(model.parameters()).device
-        objective: Any = model.objectives[self.family]
-        units, targets = objective.prepare(self.units, self.drawn, 0)
-        parts = []
-        for part in chunk_slices([unit.size for unit in units], _TOKENS):
-            batch = TokenBatch.from_packed(pack(units[part], model.encoder.config.pad_id), device)
-            with torch.autocast(device.type, dtype=torch.bfloat16, enabled=bf16):
-                parts.append(model.features(self.family, batch))
-        features, targets = torch.cat(parts), to_device(targets, device)
+def measure_held_out(
+    model: PrefinetuneModel, family: str, source: tuple[int, Source], tokenizer: TextTokenizer, *, bf16: bool
+) -> dict[str, float]:
+    """Loss and retrieval over a numbered source's held-out examples as one batch, on the last layer as in training."""
+    objective: Any = model.objectives[family]
+    examples = source[1].held_out
+    drawn = [(source[0], example) for example in examples]
+    units, targets = objective.prepare(objective.unit_texts(examples, tokenizer), drawn, 0)
+    parts = branch_features(model.encoder, [Branch(units, model.adapter(family))], bf16=bf16, last=True)[0]
+    device = next(model.parameters()).device
+    features, targets = torch.from_numpy(np.concatenate(parts)).to(device), to_device(targets, device)
+    with torch.inference_mode():
         measure, values = objective.measure(features, targets)
         return {"loss": float(objective(features, targets)), measure: float(values.mean()) if len(values) else 0.0}
 
@@ -215,7 +197,7 @@ def _few_labels(examples: Sequence[Any], family: Family, section: ProbeSection, 
 
 def evaluate(
     model: PrefinetuneModel,
-    held_out: Sequence[HeldOut],
+    sources: Mapping[str, Sequence[Source]],
     probes: Sequence[Probe],
     tokenizer: TextTokenizer,
     *,
@@ -224,16 +206,15 @@ def evaluate(
     """All measures by flat names: `dev/FAMILY/MEASURE` (mean over sources), `dev/FAMILY/SOURCE/...`, `probe/TASK`."""
     values: dict[str, float] = {}
     totals: dict[str, list[float]] = {}
-    for part in held_out:
-        if not part.drawn:
-            continue
-        for measure, value in part.measure(model, bf16=bf16).items():
-            values[f"dev/{part.family}/{part.name}/{measure}"] = value
-            totals.setdefault(f"dev/{part.family}/{measure}", []).append(value)
+    for family, group in sources.items():
+        for numbered in enumerate(group):
+            if not numbered[1].held_out:
+                continue
+            for measure, value in measure_held_out(model, family, numbered, tokenizer, bf16=bf16).items():
+                values[f"dev/{family}/{numbered[1].name}/{measure}"] = value
+                totals.setdefault(f"dev/{family}/{measure}", []).append(value)
     values |= {name: sum(row) / len(row) for name, row in totals.items()}
-    for probe in probes:
-        values[f"probe/{probe.name}"] = probe.measure(model, tokenizer, bf16=bf16)
-    return values
+    return values | {f"probe/{probe.name}": probe.measure(model, tokenizer, bf16=bf16) for probe in probes}
 
 
 def write_model_card(folder: Path, bundle: Path, result: Loaded) -> None:
@@ -244,8 +225,7 @@ def write_model_card(folder: Path, bundle: Path, result: Loaded) -> None:
     """
     experiment = read_json(folder / FILE)
     recipe, encoder, data = (experiment[key] for key in ("recipe", "encoder", "data"))
-    families = [_FAMILIES[name] for name in recipe["families"]]
-    head = yaml.safe_dump({"library_name": "trunkline", "tags": [name.replace(" ", "-") for name in families]})
+    head = yaml.safe_dump({"library_name": "trunkline", "tags": list(recipe["families"])})
     removed = f"{sum(row['removed'] for row in data):,} examples that stand in them were removed"
     text = f"""\
 ---
@@ -253,8 +233,8 @@ def write_model_card(folder: Path, bundle: Path, result: Loaded) -> None:
 
 # {recipe["name"]}
 
-A text encoder, pre-finetuned for {" and ".join(families)}, to be adapted to tasks from few labels; by itself it
-predicts nothing: `trunkline fit my_task --train train.jsonl --model bundle --out my_bundle`.
+A text encoder, pre-finetuned for {" and ".join(recipe["families"])}, to be adapted to tasks from few labels; by
+itself it predicts nothing: `trunkline fit my_task --train train.jsonl --model bundle --out my_bundle`.
 
 - Encoder: {encoder["name"]}, licence: {encoder["licence"] or "not stated in its files"}
 - Backbone: SHA-256 {result.backbone}, branches from layer {result.encoder.fork}

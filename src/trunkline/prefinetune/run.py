@@ -18,21 +18,21 @@ from trunkline.errors import MismatchError, TrunklineError
 from trunkline.prefinetune.mixture import Mixture, Source
 from trunkline.prefinetune.model import PrefinetuneModel, StepBatch, draw_batch
 from trunkline.prefinetune.objectives import make_objective
-from trunkline.prefinetune.record import (
-    CARD,
-    HeldOut,
-    Probe,
-    check_recipe,
-    evaluate,
-    write_experiment,
-    write_model_card,
-)
+from trunkline.prefinetune.record import CARD, Probe, check_recipe, evaluate, write_experiment, write_model_card
 from trunkline.prefinetune.sources import FileFinder, recipe_sources
 from trunkline.prefinetune.strategies import Losses, adapters_of, freeze, project_conflicts, trained
 from trunkline.training import MetricsLog, Report, write_errors
 from trunkline.training.checkpoint import checkpoints, load_checkpoint, random_state, save_checkpoint, seed_everything
-from trunkline.training.distributed import Place, make_accelerator, process_state, resolve_precision
-from trunkline.training.loop import Hooks, LoopSettings, optimizer_for, run
+from trunkline.training.loop import (
+    Hooks,
+    LoopSettings,
+    Place,
+    make_accelerator,
+    optimizer_for,
+    process_state,
+    resolve_precision,
+    run,
+)
 
 
 def prefinetune(
@@ -150,8 +150,6 @@ class Session:
             family: Mixture(sources[family], recipe.seed, one_source_a_step=section.one_source_a_step)
             for family, section in recipe.families.items()
         }
-        numbered = [(family, *item) for family, group in sources.items() for item in enumerate(group)]
-        self.held_out = [HeldOut(*item, self.tokenizer) for item in numbered]
         self.probes = [Probe(name, section, recipe.seed, finder) for name, section in recipe.monitor.probes.items()]
         self.tokens_seen = 0
         self.batches: dict[str, StepBatch] = {}
@@ -221,7 +219,7 @@ class Session:
     def _measure(self, step: int) -> None:
         """The held-out measures, by the main process; the others wait."""
         if self.metrics is not None:
-            values = evaluate(self.model.eval(), self.held_out, self.probes, self.tokenizer, bf16=self.bf16)
+            values = evaluate(self.model.eval(), self.sources, self.probes, self.tokenizer, bf16=self.bf16)
             self.metrics.write(step, values)
             shown = ", ".join(f"{name} {value:.3f}" for name, value in values.items() if name.count("/") < 3)
             self.report.say(f"step {step}: {shown}")

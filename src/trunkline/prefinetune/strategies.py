@@ -23,7 +23,7 @@ from trunkline.encoder.lora import LoraAdapter, lora_config
 from trunkline.encoder.storage import backbone_hash
 from trunkline.errors import MismatchError, TrunklineError
 from trunkline.prefinetune.model import SHARED
-from trunkline.training.distributed import mean_gradients
+from trunkline.training.loop import mean_gradients
 from trunkline.versions import versions
 
 Method = Literal["average", "ties"]

@@ -7,7 +7,6 @@ another name, brought to the disk and renamed: a killed run, a full disk or a po
 from __future__ import annotations
 
 import json
-import os
 import random as python_random
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,14 +15,15 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 
+from trunkline.bundle.files import write_atomic
 from trunkline.errors import MismatchError, TrunklineError
 from trunkline.training import write_errors
 
 FORMAT = 3
-_KEY, _SUFFIX, _WRITING = "trunkline", ".safetensors", ".writing"
+_KEY, _SUFFIX = "trunkline", ".safetensors"
 
 
 def seed_everything(seed: int) -> None:
@@ -61,9 +61,11 @@ def save_checkpoint(
         tensors |= {f"optimizer/{name}/{key}": value for key, value in optimizer.state.get(parameter, {}).items()}
     content = {"format": FORMAT, "step": step, "processes": len(states), "extra": dict(extra)}
     path = folder / f"step-{step:08d}{_SUFFIX}"
-    write_tensors(path, tensors, content)
+    with write_errors(path, "earlier checkpoints are intact"):
+        owned = {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
+        write_atomic(path, save(owned, {_KEY: json.dumps(content)}))
     with write_errors(folder, f"{path.name} is complete, but an older checkpoint cannot be removed"):
-        for old in [*checkpoints(folder)[:-keep], *folder.glob(f".*{_WRITING}")]:
+        for old in [*checkpoints(folder)[:-keep], *folder.glob(".step-*.part")]:
             old.unlink()
     return path
 
@@ -82,7 +84,16 @@ def load_checkpoint(
         MismatchError: The checkpoint is of another format, another module or fewer processes.
         TrunklineError: It is damaged; nothing was restored then.
     """
-    content, tensors = read_tensors(path)
+    try:
+        with safe_open(str(path), framework="pt") as file:
+            content = json.loads((file.metadata() or {})[_KEY])
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (OSError, ValueError, KeyError, SafetensorError) as error:
+        raise TrunklineError(
+            f"{path} is damaged ({error})",
+            expected="a complete checkpoint, as it was written",
+            todo="Delete it and run the same command again, it goes on from the one before",
+        ) from error
     if content.get("format") != FORMAT:
         raise MismatchError(
             f"{path} has format {content.get('format')}",
@@ -100,7 +111,11 @@ def load_checkpoint(
         raise MismatchError(
             f"{path} does not fit this recipe ({' '.join(str(error).split())[:300]})", todo="Use another run folder"
         ) from error
-    _restore_optimizer(module, optimizer, _part(tensors, "optimizer/"))
+    names = {id(parameter): name for name, parameter in module.named_parameters()}
+    optimized = [names[id(parameter)] for group in optimizer.param_groups for parameter in group["params"]]
+    states = {number: _part(tensors, f"optimizer/{name}/") for number, name in enumerate(optimized)}
+    known = {number: state for number, state in states.items() if state}
+    optimizer.load_state_dict({"state": known, "param_groups": optimizer.state_dict()["param_groups"]})
     random = _part(tensors, f"random/{rank}/")
     torch.set_rng_state(random["cpu"])
     if "cuda" in random and torch.cuda.is_available():
@@ -108,47 +123,5 @@ def load_checkpoint(
     return int(content["step"]), content["extra"]
 
 
-def write_tensors(path: Path, tensors: Mapping[str, Tensor], content: Mapping[str, Any]) -> None:
-    """Writes tensors with plain data as metadata, complete or not at all."""
-    with write_errors(path, "earlier checkpoints are intact"):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}{_WRITING}")
-        try:
-            owned = {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
-            save_file(owned, temporary, {_KEY: json.dumps(content)})
-            with temporary.open("rb+") as file:
-                os.fsync(file.fileno())
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
-
-
-def read_tensors(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """The content and tensors of a file that `write_tensors` wrote; raises a TrunklineError if it is damaged."""
-    try:
-        with safe_open(str(path), framework="pt") as file:
-            names = file.keys()
-            return json.loads((file.metadata() or {})[_KEY]), {name: file.get_tensor(name) for name in names}
-    except (OSError, ValueError, KeyError, SafetensorError) as error:
-        raise TrunklineError(
-            f"{path} is damaged ({error})",
-            expected="a complete checkpoint, as it was written",
-            todo="Delete it and run the same command again, it goes on from the one before",
-        ) from error
-
-
 def _part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
-
-
-def _restore_optimizer(module: nn.Module, optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
-    parameters = dict(module.named_parameters())
-    # A count of steps lies beside the weights where the optimizer's kernel reads it, and else in main memory.
-    fused = [group for group in optimizer.param_groups if group.get("fused") or group.get("capturable")]
-    on_device = {id(parameter) for group in fused for parameter in group["params"]}
-    optimizer.state.clear()
-    for key, tensor in tensors.items():
-        name, _, entry = key.rpartition("/")
-        parameter = parameters[name]
-        here = entry != "step" or id(parameter) in on_device
-        optimizer.state[parameter][entry] = tensor.to(parameter.device) if here else tensor

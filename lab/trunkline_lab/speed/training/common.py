@@ -17,8 +17,7 @@ from trunkline.encoder.lora import LoraAdapter, linear_shape
 from trunkline.prefinetune.objectives import get_objective
 from trunkline.tasks import FAMILIES
 from trunkline.text.words import split_words
-from trunkline.training.distributed import make_accelerator, resolve_precision
-from trunkline.training.loop import Hooks, LoopSettings, optimizer_for, run
+from trunkline.training.loop import Hooks, LoopSettings, make_accelerator, optimizer_for, resolve_precision, run
 from trunkline_lab import fitting
 from trunkline_lab.data.cards import load_card
 from trunkline_lab.speed.gate import Gate
