@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import platform
 import subprocess
-from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -58,11 +57,8 @@ def hardware() -> dict[str, Any]:
 
 def _git(folder: Path, *arguments: str) -> str | None:
     """What git prints, or none if it fails; it takes no lock, so that it disturbs nobody who works there."""
-    return _output(["git", "-C", str(folder), *arguments], {"GIT_OPTIONAL_LOCKS": "0", "GIT_TERMINAL_PROMPT": "0"})
-
-
-def _output(command: Sequence[str], environment: dict[str, str]) -> str | None:
-    own = {**os.environ, **environment}
+    own = {**os.environ, "GIT_OPTIONAL_LOCKS": "0", "GIT_TERMINAL_PROMPT": "0"}
+    command = ["git", "-C", str(folder), *arguments]
     try:
         done = subprocess.run(
             command, capture_output=True, check=True, env=own, stdin=subprocess.DEVNULL, timeout=_GIT_TIMEOUT_S
@@ -73,8 +69,6 @@ def _output(command: Sequence[str], environment: dict[str, str]) -> str | None:
 
 
 def _processor() -> str | None:
-    if platform.system() == "Darwin":
-        return _output(["sysctl", "-n", "machdep.cpu.brand_string"], {})
     info = Path("/proc/cpuinfo")
     lines = info.read_text(encoding="utf-8", errors="replace").splitlines() if info.exists() else ()
     return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), None)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from trunkline.cli import run_app
+from trunkline.cli import main as run
 from trunkline_lab.cli.benchmark import benchmark_app
 from trunkline_lab.cli.data import data_app
 from trunkline_lab.cli.measure import (
@@ -43,4 +43,4 @@ app.command()(litert)
 
 def main() -> None:
     """Entry point of `trunkline-lab`."""
-    run_app(app)
+    run(app)

@@ -11,16 +11,11 @@ from trunkline.cli import bundle, domain, tasks  # noqa: F401 (join the applicat
 from trunkline.cli.tasks import app
 from trunkline.errors import TrunklineError
 
-__all__ = ["app", "main", "run_app"]
+__all__ = ["app", "main"]
 
 
-def main() -> None:
-    """Entry point of `trunkline`."""
-    run_app(app)
-
-
-def run_app(application: typer.Typer) -> None:
-    """Runs a command line: problems that a user can mend end in one message and exit code 2."""
+def main(application: typer.Typer = app) -> None:
+    """Runs a command line, by default `trunkline`: problems that a user can mend end in a message and exit code 2."""
     try:
         application(standalone_mode=True)
     except TrunklineError as error:
