@@ -79,14 +79,6 @@ def test_missing_file_and_folder(tmp_path: Path) -> None:
         list(read_lines(tmp_path))
 
 
-@pytest.mark.parametrize("encoding", ["utf-16", "nonsense", "utf-7"])
-def test_encodings_that_cannot_be_read_by_line(tmp_path: Path, encoding: str) -> None:
-    path = tmp_path / "a.txt"
-    path.write_text("a")
-    with pytest.raises(DataError, match=encoding):
-        list(read_lines(path, encoding=encoding))
-
-
 def test_bombs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     bomb = b"0123456789\n" * 10_000
     packed = tmp_path / "a.gz"

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from trunkline.data.source_card import SourceCard, label_words, load_source_card, write_source_card
-from trunkline.errors import DataError, RecipeError
+from trunkline.errors import RecipeError
 
 
 def test_a_card_comes_back_as_it_was_written(tmp_path: Path) -> None:
@@ -55,5 +55,5 @@ def test_what_is_no_card_is_refused_and_named(content: str | None, tmp_path: Pat
     path = tmp_path / "s.yaml"
     if content is not None:
         path.write_text(content, encoding="utf-8")
-    with pytest.raises(DataError, match=r"s\.yaml"):
+    with pytest.raises(RecipeError, match=r"s\.yaml"):
         load_source_card(path)

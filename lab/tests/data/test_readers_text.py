@@ -265,3 +265,9 @@ def test_every_reader_refuses_missing_files_and_unknown_options(tmp_path: Path, 
         list(READERS[name].read(tmp_path / "missing.txt", needed))
     with pytest.raises(RecipeError, match="colour: unknown key"):
         READERS[name].options({**needed, "colour": 1})
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "nonsense", "utf-7"])
+def test_encodings_that_cannot_be_read_by_line(tmp_path: Path, encoding: str) -> None:
+    with pytest.raises(RecipeError, match="a line feed is one byte"):
+        read("label_text", tmp_path / "a.txt", "x a", encoding=encoding)

@@ -10,7 +10,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from trunkline.data.checks import SAMPLES, TRAIN, Finding, Report, check_overlap, check_splits, index_split
+from trunkline.data.checks import TRAIN, Finding, Report, check_overlap, check_splits, index_split
 from trunkline.data.overlap import OverlapIndex, decontaminate, example_texts
 from trunkline.errors import TrunklineError
 from trunkline.text.examples import Example
@@ -166,17 +166,14 @@ def _published(card: Card, splits: Mapping[str, Sequence[Example]]) -> list[Find
 def _touching(splits: Mapping[str, Sequence[Example]], index: OverlapIndex) -> list[Finding]:
     findings = []
     for split, examples in splits.items():
-        _, removal = decontaminate(examples, index)
-        if not removal.removed:
+        _, kinds, owners = decontaminate(examples, index)
+        if not (count := kinds.total()):
             continue
-        owners = ", ".join(f"{owner} {count}" for owner, count in list(removal.by_owner.items())[:3])
-        message = f"touch a dev or test text of a task ({owners}); decontamination removes them"
-        samples = tuple(f"{item['kind']} ({item['owner']}): {item['text']}" for item in removal.samples)[:SAMPLES]
-        share = removal.removed / removal.examined
-        details = {"by_kind": removal.by_kind, "by_owner": removal.by_owner}
-        findings.append(
-            Finding("touches_tasks", "warning", split, removal.removed, share, message, samples, None, details)
-        )
+        listed = ", ".join(f"{owner} {number}" for owner, number in owners.most_common(3))
+        message = f"touch a dev or test text of a task ({listed}); decontamination removes them"
+        details = {"by_kind": dict(kinds.most_common()), "by_owner": dict(owners.most_common())}
+        share = count / len(examples)
+        findings.append(Finding("touches_tasks", "warning", split, count, share, message, details=details))
     return findings
 
 

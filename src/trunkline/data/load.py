@@ -331,13 +331,14 @@ def read_lines(path: str | Path, *, encoding: str = "utf-8", limit: int = LIMIT)
     """Yields the numbers, counted from 1, and lines of a plain or gzipped text file; one is in memory at a time.
 
     Only a line feed ends a line, so that U+2028 and the like stay inside a text. A carriage return before it and a byte
-    order mark at the start are dropped; that of UTF-16 is believed whatever `encoding` says. `path` may be any object
-    with the methods of a path, such as a `zipfile.Path`, and `limit` is the most bytes of the unpacked file.
+    order mark at the start are dropped; that of UTF-16 is believed whatever `encoding` says, in which a line feed has
+    to be one byte. `path` may be any object with the methods of a path, such as a `zipfile.Path`, and `limit` is the
+    most bytes of the unpacked file.
 
     Raises:
         DataError: No such file, a damaged one, bytes that are not text in `encoding`, or too many of them.
     """
-    codec, number, left = codecs.lookup("utf-8") if encoding == "utf-8" else values.find_codec(encoding, path), 0, limit
+    codec, number, left = codecs.lookup(encoding), 0, limit
     with open_stream(path) as stream:
         if stream.peek(2).startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
             from trunkline.data.records import decode_text, read_bytes

@@ -7,9 +7,8 @@ import re
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Iterable
-from dataclasses import dataclass
 from itertools import repeat
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -26,7 +25,7 @@ MIN_WORDS = 3
 CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
 """Control characters other than tab and line end; those from U+0080 are Windows-1252 read as Latin-1."""
 
-_SHARED, _SAMPLE_LENGTH, _SAMPLES, _TOP = 12, 160, 5, 20
+_SHARED, _SAMPLE_LENGTH = 12, 160
 _ASCII_WORD = re.compile(r"[a-z0-9]+")
 _SPACED = re.compile(r"(?<!\d) | (?!\d)")
 _CJK = re.compile(r"[\u3040-\u30ff\u3400-\u9fff]")
@@ -175,56 +174,33 @@ def show_text(text: str) -> str:
     return line if len(line) <= _SAMPLE_LENGTH else f"{line[: _SAMPLE_LENGTH - 3]}..."
 
 
-@dataclass(frozen=True)
-class Removal:
-    """What decontamination removed, and how often by kind of match and by owner, such as `wnut17@test`.
+def decontaminate(examples: Iterable[Example], index: OverlapIndex) -> tuple[list[int], Counter[str], Counter[str]]:
+    """The positions of the examples that touch no text of the index, and how many do by kind of match and by owner.
 
-    Kinds are those of `Match`, and `contained`: one of the text's sentences is a held-out text. `samples` have kind,
-    owner, similarity, the text and the held-out text.
-    """
-
-    examined: int
-    removed: int
-    by_kind: dict[str, int]
-    by_owner: dict[str, int]
-    samples: list[dict[str, Any]]
-
-
-def decontaminate(
-    examples: Iterable[Example], index: OverlapIndex, *, min_exact_words: int = MIN_WORDS
-) -> tuple[list[int], Removal]:
-    """The positions of the examples that touch no text of the index, and what was removed.
-
-    An example is removed if one of its texts (either side of a pair) is in the index exactly, normalised or nearly, or
-    if one sentence of a text of several is, exactly or normalised and with at least `index.min_words` words. Texts with
-    fewer than `min_exact_words` words are kept.
+    An example touches it if one of its texts (either side of a pair) is in the index exactly, normalised or nearly, or
+    if one sentence of a text of several is, exactly or normalised and with at least `index.min_words` words; that kind
+    is `contained`. Texts with fewer than `MIN_WORDS` words touch nothing.
     """
     kept: list[int] = []
     kinds: Counter[str] = Counter()
     owners: Counter[str] = Counter()
-    samples: list[dict[str, Any]] = []
     for position, example in enumerate(examples):
-        hit = _touched(example_texts(example), index, min_exact_words)
-        if hit is None:
+        match = _touched(example_texts(example), index)
+        if match is None:
             kept.append(position)
-            continue
-        kind, text, match = hit
-        if kinds[kind] < _SAMPLES:
-            sample = {"kind": kind, "owner": match.owner, "similarity": match.similarity}
-            samples.append({**sample, "text": show_text(text), "held_out": show_text(match.text)})
-        kinds[kind] += 1
-        owners[match.owner] += 1
-    total, by_kind = kinds.total(), dict(kinds.most_common())
-    return kept, Removal(len(kept) + total, total, by_kind, dict(owners.most_common(_TOP)), samples)
+        else:
+            kinds[match.kind] += 1
+            owners[match.owner] += 1
+    return kept, kinds, owners
 
 
-def _touched(texts: Iterable[str], index: OverlapIndex, min_words: int) -> tuple[str, str, Match] | None:
+def _touched(texts: Iterable[str], index: OverlapIndex) -> Match | None:
     for text in texts:
-        if match := index.find(text, min_exact_words=min_words):
-            return match.kind, text, match
+        if match := index.find(text, min_exact_words=MIN_WORDS):
+            return match
     for text in texts:
         parts = _SENTENCE.split(text)
         for part in parts if len(parts) > 1 else ():
-            if match := index.find(part, min_exact_words=max(min_words, index.min_words), near=False):
-                return "contained", text, match
+            if match := index.find(part, min_exact_words=max(MIN_WORDS, index.min_words), near=False):
+                return match._replace(kind="contained")
     return None

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from trunkline.data.load import LIMIT, open_stream, read_lines
-from trunkline.data.values import Record, data_error, find_codec, list_names, shorten, too_large, wrong_bytes
+from trunkline.data.values import Record, data_error, list_names, shorten, too_large, wrong_bytes
 from trunkline.errors import TrunklineError
 
 DOCUMENT_LIMIT = 256 * 1024**2
@@ -41,7 +41,7 @@ def read_bytes(path: str | Path, *, limit: int = LIMIT) -> bytes:
 def decode_text(content: bytes, encoding: str, path: str | Path) -> str:
     """Decodes a whole file; wrong bytes raise a DataError with the line in which they stand."""
     marked = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
-    codec = codecs.lookup("utf-16") if marked else find_codec(encoding, path)
+    codec = codecs.lookup("utf-16" if marked else encoding)
     if codec.name == "utf-8":
         content = content.removeprefix(codecs.BOM_UTF8)
     try:

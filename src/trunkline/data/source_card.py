@@ -9,14 +9,13 @@ from pathlib import Path
 from typing import Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field
 
 from trunkline.bundle.files import write_atomic
-from trunkline.errors import DataError, RecipeError
-from trunkline.problems import list_problems
+from trunkline.config import Section, load_recipe
 
 
-class SourceCard(BaseModel):
+class SourceCard(Section):
     """What is known of a source of pre-finetuning.
 
     Attributes:
@@ -31,17 +30,15 @@ class SourceCard(BaseModel):
         counts: Numbers of examples, such as `{"train": 6000}`.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
     name: str = Field(min_length=1)
     title: str = ""
     home: str = ""
     family: Literal["ner", "classification", "qa", "text"]
     licence: str = "unknown"
     coverage: Literal["open", "closed"] = "open"
-    concepts: dict[str, str] = {}
+    concepts: dict[str, str] = Field({})
     quirks: tuple[str, ...] = ()
-    counts: dict[str, int] = {}
+    counts: dict[str, int] = Field({})
 
     def concept(self, label: str) -> str:
         """The natural words for a label: the card's, or the label with its punctuation turned into blanks."""
@@ -54,20 +51,8 @@ def label_words(label: str) -> str:
 
 
 def load_source_card(path: str | Path) -> SourceCard:
-    """Reads a source card; a DataError for no YAML of keys and values, a RecipeError that lists all other problems."""
-    try:
-        raw = yaml.safe_load(Path(path).read_text("utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        mark = getattr(error, "problem_mark", None)
-        problem = getattr(error, "problem", None) or getattr(error, "strerror", None) or error
-        line = mark.line + 1 if mark else None
-        raise DataError(f"not readable ({problem})", path=path, line=line, expected="a source card in YAML") from error
-    if not isinstance(raw, dict):
-        raise DataError(f"the card is a {type(raw).__name__}", path=path, expected="keys such as name and family")
-    try:
-        return SourceCard.model_validate(raw)
-    except ValidationError as error:
-        raise RecipeError(path, list_problems(error, SourceCard)) from None
+    """Reads a source card; a RecipeError lists all problems."""
+    return load_recipe(Path(path), SourceCard)
 
 
 def write_source_card(card: SourceCard, path: str | Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import codecs
 import reprlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -123,16 +122,3 @@ def open_quote(path: str | Path, begin: int, end: int, error: object = "") -> Da
     reach = f"; read as one value it would take in the lines up to {end}" if end > begin else ""
     given = f"a double quote is opened here and not closed as it should be{f' ({error})' if error else ''}{reach}"
     return data_error(path, begin, given, "quotes around whole values, with those inside doubled", "Mend the quotes")
-
-
-def find_codec(encoding: str, path: str | Path) -> codecs.CodecInfo:
-    """The codec of an encoding in which a line feed is one byte; a DataError for any other."""
-    try:
-        found = codecs.lookup(encoding)
-        fits = "\n".encode(encoding) == b"\n" and found.name not in ("utf-7", "raw-unicode-escape")
-    except (LookupError, ValueError):  # ValueError: a codec that encodes nothing, or a NUL in the name
-        fits = False
-    if not fits:
-        expected = "one in which a line feed is one byte, such as utf-8, latin-1 or cp1252"
-        raise data_error(path, None, f"the encoding {encoding!r} cannot be read", expected, "Convert the file to UTF-8")
-    return found

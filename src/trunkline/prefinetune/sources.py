@@ -191,9 +191,9 @@ class _Reader:
 
         def make(folder: Path) -> None:
             self._index = self._index or OverlapIndex(held_out.texts(), threshold)
-            kept, removal = decontaminate(View(corpus.example, everything), self._index)
+            kept, kinds, owners = decontaminate(View(corpus.example, everything), self._index)
             # The texts stay where they are: a report may be published, the data often may not.
-            why = {"by_kind": removal.by_kind, "by_owner": removal.by_owner}
+            why = {"by_kind": dict(kinds.most_common()), "by_owner": dict(owners.most_common(20))}
             content = {"removed": np.setdiff1d(everything, kept).tolist(), "why": why}
             (folder / "info.json").write_text(json.dumps(content), encoding="utf-8")
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from trunkline.data.load import read_lines
 from trunkline.data.records import parse_json, read_json_lines
@@ -27,6 +28,20 @@ class FileOptions(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True, allow_inf_nan=False)
 
     encoding: str = "utf-8"
+
+    @field_validator("encoding")
+    @classmethod
+    def _has_lines(cls, encoding: str) -> str:
+        try:
+            fits = "\n".encode(encoding) == b"\n" and codecs.lookup(encoding).name not in (
+                "utf-7",
+                "raw-unicode-escape",
+            )
+        except (LookupError, ValueError):  # ValueError: a codec that encodes nothing, or a NUL in the name
+            fits = False
+        if not fits:
+            raise ValueError("no encoding in which a line feed is one byte, such as utf-8, latin-1 or cp1252")
+        return encoding
 
 
 class TaggedOptions(FileOptions):
