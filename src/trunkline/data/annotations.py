@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -227,18 +228,15 @@ def read_questions(records: Records, path: str | Path) -> Iterator[QaExample]:
     One that does not stand where it should raises a DataError with the line and the question's id.
     """
     for line, record in records:
-        if "paragraphs" not in record:
-            yield _question(record, record.get("context"), path, line)
-            continue
-        for paragraph in _objects(record["paragraphs"], "paragraphs", path, line):
-            for item in _objects(paragraph.get("qas"), "qas", path, line):
-                yield _question(item, paragraph.get("context"), path, line)
-
-
-def _objects(value: Any, key: str, path: str | Path, line: int) -> list[Record]:
-    if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
-        raise data_error(path, line, f"{key} is {shorten(value)}", "a list of objects, as in SQuAD")
-    return value
+        items = [(record, record.get("context"))]
+        if "paragraphs" in record:
+            try:
+                items = [({**item}, part["context"]) for part in record["paragraphs"] for item in part["qas"]]
+            except (KeyError, TypeError):
+                given = f"the paragraphs are {shorten(record['paragraphs'])}"
+                raise data_error(path, line, given, "a list of objects with context and qas, as in SQuAD") from None
+        for item, context in items:
+            yield _question(item, context, path, line)
 
 
 def _question(item: Record, context: Any, path: str | Path, line: int) -> QaExample:
@@ -249,16 +247,14 @@ def _question(item: Record, context: Any, path: str | Path, line: int) -> QaExam
             raise data_error(path, line, f"{where}the {what} is {shorten(text)}", f"a {what} as a string")
     try:
         if isinstance(answers, dict):
-            pairs = list(zip(answers["text"], answers["answer_start"], strict=True))
-        else:
-            pairs = [(one["text"], one["answer_start"]) for one in answers]
+            answers = [dict(zip(answers, pair, strict=True)) for pair in zip(*answers.values(), strict=True)]
+        pairs = [(str(one["text"]), operator.index(one["answer_start"])) for one in answers]
     except (KeyError, TypeError, ValueError):
         expected = "a list of objects with text and answer_start, or an object of two lists"
         raise data_error(path, line, f"{where}the answers are {shorten(answers)}", expected) from None
     for text, start in pairs:
-        whole = isinstance(text, str) and text.strip() and isinstance(start, int) and not isinstance(start, bool)
-        if not whole or start < 0 or context[start : start + len(text)] != text:
-            given = f"{where}the answer {shorten(text)} does not stand at {shorten(start)} of the context"
+        if not text.strip() or start < 0 or context[start : start + len(text)] != text:
+            given = f"{where}the answer {shorten(text)} does not stand at {start} of the context"
             todo = "Check that it does not count bytes or UTF-16 units"
             raise data_error(path, line, given, "answer_start as an offset in characters, from 0", todo)
         spans.append((start + len(text) - len(text.lstrip()), start + len(text.rstrip())))

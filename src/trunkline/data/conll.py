@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
@@ -48,7 +49,7 @@ def read_conll(path: str | Path, *, tags: bool = True) -> Iterator[Sentence]:
 def _sentences(path: str | Path) -> Iterator[_Rows]:
     rows: list[tuple[int, list[str]]] = []
     width = 0
-    for number, line in read_lines(path):
+    for number, line in chain(read_lines(path), [(0, "")]):
         if not line.strip() or line.lstrip().startswith("-DOCSTART-"):
             if rows:
                 yield rows
@@ -63,8 +64,6 @@ def _sentences(path: str | Path) -> Iterator[_Rows]:
             expected = f"a token and its tag in {max(width, 2)} columns, as in the rows before"
             raise data_error(path, number, given, expected, "Mend the row, and put a blank line between sentences")
         rows.append((number, cells))
-    if rows:
-        yield rows
 
 
 def _tag_column(sentences: Sequence[_Rows], path: str | Path) -> int:
@@ -100,14 +99,9 @@ def find_scheme(sentences: Iterable[Sequence[str]]) -> Scheme:
     return "IOB1" if "I" in begun and "B" not in begun else "BIO"
 
 
-def decode_sentences(
-    sentences: Sequence[Sentence], path: str | Path, scheme: Scheme | None = None
-) -> tuple[list[NerExample], str]:
-    """Sentences as examples (tokens joined with single blanks), and what they were taken for, in words.
-
-    The scheme of tags is found by content unless it is given; a tag that does not fit it raises a DataError.
-    """
-    chosen = scheme or find_scheme(sentence.tags for sentence in sentences)
+def decode_sentences(sentences: Sequence[Sentence], path: str | Path) -> tuple[list[NerExample], str]:
+    """Sentences as examples, and what their tags were taken for; one that does not fit the others is a DataError."""
+    chosen = find_scheme(sentence.tags for sentence in sentences)
     examples, repaired = [], 0
     for sentence in sentences:
         try:

@@ -36,9 +36,9 @@ class SourceCard(Section):
     family: Literal["ner", "classification", "qa", "text"]
     licence: str = "unknown"
     coverage: Literal["open", "closed"] = "open"
-    concepts: dict[str, str] = Field({})
+    concepts: dict[str, str] = Field(default={})
     quirks: tuple[str, ...] = ()
-    counts: dict[str, int] = Field({})
+    counts: dict[str, int] = Field(default={})
 
     def concept(self, label: str) -> str:
         """The natural words for a label: the card's, or the label with its punctuation turned into blanks."""
