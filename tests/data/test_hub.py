@@ -90,5 +90,5 @@ def test_what_cannot_be_loaded(offline: Path, monkeypatch: pytest.MonkeyPatch) -
         with pytest.raises(TrunklineError, match="does not say which split"):
             load_examples(spec)
     monkeypatch.setitem(sys.modules, "datasets", None)
-    with pytest.raises(TrunklineError, match=r"datasets is not installed.*trunkline\[train\]"):
+    with pytest.raises(TrunklineError, match=r"datasets, which is not installed.*trunkline\[train\]"):
         load_examples("hub:x@train")

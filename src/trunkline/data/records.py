@@ -12,7 +12,7 @@ from typing import Any
 
 from trunkline.data.load import LIMIT, open_stream, read_lines
 from trunkline.data.values import Record, data_error, list_names, shorten, too_large, wrong_bytes
-from trunkline.errors import TrunklineError
+from trunkline.errors import TrunklineError, needs
 
 DOCUMENT_LIMIT = 256 * 1024**2
 """Bytes of a JSON document, which is parsed as a whole; larger data belongs into JSON lines."""
@@ -75,20 +75,18 @@ def is_json(line: str) -> bool:
         return False
 
 
-def read_json_lines(path: str | Path, *, encoding: str = "utf-8") -> Iterator[tuple[int, Record]]:
-    """Yields the objects of a JSON-lines file with their line numbers; lines without any text are passed over."""
-    return _parse_lines(read_lines(path, encoding=encoding), path)
-
-
-def _parse_lines(lines: Iterable[tuple[int, str]], path: str | Path) -> Iterator[tuple[int, Record]]:
-    for number, line in lines:
+def read_json_lines(
+    path: str | Path, *, encoding: str = "utf-8", lines: Iterable[tuple[int, str]] | None = None
+) -> Iterator[tuple[int, Record]]:
+    """Yields the objects of a JSON-lines file, or of its `lines`, with their numbers; blank lines are passed over."""
+    for number, line in read_lines(path, encoding=encoding) if lines is None else lines:
         if not line.strip():
             continue
         try:
             record = parse_json(line)
         except ValueError as error:
-            message = error.msg if isinstance(error, json.JSONDecodeError) else error
-            raise data_error(path, number, f"the line is not JSON ({message})", "one JSON object a line") from None
+            reason = getattr(error, "msg", error)
+            raise data_error(path, number, f"the line is not JSON ({reason})", "one JSON object a line") from None
         if not isinstance(record, dict):
             raise data_error(path, number, f"the line holds {type(record).__name__}", "a JSON object with keys")
         yield number, record
@@ -101,14 +99,10 @@ def read_json_records(path: str | Path) -> tuple[str, Iterator[tuple[int, Record
     object with one. Items `[text, {...}]` become objects with the key `text`. Anything else raises a DataError.
     """
     lines = ((number, line) for number, line in read_lines(path) if line.strip())
-    first = next(lines, (1, ""))
-    try:
-        value = parse_json(first[1])
-    except ValueError:
-        value = None
-    more = [] if value is None else list(islice(lines, 1))
-    if isinstance(value, dict) and (more or not _list_keys(value)):
-        return "JSON lines", _parse_lines(chain([first], more, lines), path)
+    head = list(islice(lines, 2))
+    one = bool(head) and head[0][1].lstrip().startswith("{") and is_json(head[0][1])
+    if one and (len(head) > 1 or not _list_keys(parse_json(head[0][1]))):
+        return "JSON lines", read_json_lines(path, lines=chain(head, lines))
     return "a JSON document", (_as_record(line, item, path) for line, item in read_json_items(path))
 
 
@@ -124,8 +118,7 @@ def read_json_items(
     try:
         value = parse_json(text)
     except ValueError as error:
-        at, message = (error.lineno, error.msg) if isinstance(error, json.JSONDecodeError) else (None, str(error))
-        given = f"the file is not JSON ({message})"
+        at, given = getattr(error, "lineno", None), f"the file is not JSON ({getattr(error, 'msg', error)})"
         raise data_error(path, at, given, "one JSON document, or one object a line") from None
     keys = _list_keys(value) if keys is None else keys
     for key in keys:
@@ -157,12 +150,12 @@ def _item_lines(text: str, keys: Sequence[str], count: int) -> Iterator[int]:
 
 def _list_keys(value: Any) -> tuple[str, ...]:
     """The keys of `_LISTS` that lead to a list in the value; none if there are none."""
-    for keys in _LISTS:
+    for *above, last in _LISTS:
         found = value
-        for key in keys:
+        for key in above:
             found = found.get(key) if isinstance(found, dict) else None
-        if isinstance(found, list):
-            return keys
+        if isinstance(found, dict) and isinstance(found.get(last), list):
+            return (*above, last)
     return ()
 
 
@@ -191,21 +184,19 @@ def hub_records(spec: str) -> Iterator[tuple[int, Record]]:
     inner = {key: part[0] if isinstance(part, list) else part for key, part in data.features.items()}
     names = {key: getattr(getattr(part, "feature", part), "names", None) or () for key, part in inner.items()}
     for row, record in enumerate(data, start=1):
-        yield row, {key: _named(value, names[key]) if names[key] else value for key, value in record.items()}
+        yield row, {key: _named(value, names[key]) for key, value in record.items()}
 
 
 def _named(value: Any, names: Sequence[str]) -> Any:
-    if isinstance(value, list):
+    """A number, or a list of them, as the names of its classes, if these have names."""
+    if isinstance(value, list) and names:
         return [_named(one, names) for one in value]
     return names[value] if isinstance(value, int) and 0 <= value < len(names) else value
 
 
 def _load(spec: str, split: str) -> Any:
-    try:
+    with needs("train", "a data set of the hub"):
         import datasets
-    except ImportError:
-        todo = "Run `pip install 'trunkline[train]'`"
-        raise TrunklineError("the package datasets is not installed", expected="it for hub: names", todo=todo) from None
     name, _, config = ("", "", "") if Path(spec).exists() else spec.rpartition(":")
     name, config = (name, config) if name and config else (spec, "")
     try:
@@ -216,9 +207,9 @@ def _load(spec: str, split: str) -> Any:
     except (OSError, ValueError, RuntimeError, KeyError, datasets.exceptions.DatasetsError) as error:
         where = "the local folder" if Path(name).exists() else "the hub (no local folder has this name)"
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        what = f"the data set {name!r}{f' ({config})' if config else ''}, split {split!r},"
         raise TrunklineError(
-            f"the data set {name!r}{f' ({config})' if config else ''}, split {split!r}, could not be loaded from "
-            f"{where}: {reason}",
+            f"{what} could not be loaded from {where}: {reason}",
             expected="a hub id such as user/name or a local folder in hub layout, with data files and no script",
             todo="Check name, configuration, split and network (HF_HUB_OFFLINE=1 uses only what was fetched before)",
         ) from error
