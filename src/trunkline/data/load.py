@@ -260,7 +260,7 @@ def read_rows(lines: Iterable[tuple[int, str]], delimiter: str, path: str | Path
     than the first and quotes that open where none closes raise a DataError.
     """
     width = 0
-    for line, row in _tabbed(lines, path) if delimiter == "\t" else _quoted(lines, delimiter, path):
+    for line, row in _parsed(lines, delimiter, path):
         if not any(cell.strip() for cell in row):
             continue
         width = width or len(row)
@@ -271,28 +271,7 @@ def read_rows(lines: Iterable[tuple[int, str]], delimiter: str, path: str | Path
         yield line, row
 
 
-def _tabbed(lines: Iterable[tuple[int, str]], path: str | Path) -> Iterator[Row]:
-    """Rows of a table with tabs; a quoted cell goes over several lines only if the first has too few tabs."""
-    width, held, begin = 0, "", 0
-    for number, line in lines:
-        held, begin = (f"{held}\n{line}", begin) if held else (line, number)
-        cells = held.split("\t")
-        if len(cells) < width and cells[-1].startswith('"') and not _closed(cells[-1]):
-            continue
-        if "\n" in held and not all(_closed(cell) for cell in cells if "\n" in cell):
-            raise values.open_quote(path, begin, number)
-        width, held = width or len(cells), ""
-        yield begin, [cell[1:-1].replace('""', '"') if _closed(cell) else cell for cell in cells]
-    if held:
-        raise values.open_quote(path, begin, begin)
-
-
-def _closed(cell: str) -> bool:
-    """Whether a cell is one whole quoted value."""
-    return len(cell) > 1 and cell[0] == cell[-1] == '"' and '"' not in cell[1:-1].replace('""', "")
-
-
-def _quoted(lines: Iterable[tuple[int, str]], delimiter: str, path: str | Path) -> Iterator[Row]:
+def _parsed(lines: Iterable[tuple[int, str]], delimiter: str, path: str | Path) -> Iterator[Row]:
     """Rows as `csv` parses them. Lines between quotes that seem to be rows by themselves raise an error at the end.
 
     They do if each of them has, in one column, a value that the column has in other rows.
@@ -300,11 +279,17 @@ def _quoted(lines: Iterable[tuple[int, str]], delimiter: str, path: str | Path) 
     seen: defaultdict[int, set[str]] = defaultdict(set)
     suspects: list[tuple[int, list[list[str]]]] = []
     held: list[tuple[int, str]] = []
+    tabs = 0
 
     def hold() -> Iterator[str]:
-        for item in lines:
-            held.append(item)
-            yield f"{item[1]}\n"
+        nonlocal tabs
+        for number, line in lines:
+            tabs = tabs or line.count("\t")
+            if delimiter == "\t" and not held and line.count("\t") == tabs:  # a row, whatever quotes it has
+                cells = (c if _QUOTED.fullmatch(c) else '"' + c.replace('"', '""') + '"' for c in line.split("\t"))
+                line = "\t".join(cells)
+            held.append((number, line))
+            yield f"{line}\n"
 
     rows = csv.reader(hold(), delimiter=delimiter, strict=True)
     while True:
