@@ -8,7 +8,7 @@ from dataclasses import asdict
 
 import pytest
 
-from trunkline.data.checks import Finding, Report, check_splits
+from trunkline.data.checks import Finding, check_splits
 from trunkline.data.overlap import show_text
 from trunkline.text.examples import Example, NerExample, PairExample, Span, TextExample
 from trunkline.text.words import split_words
@@ -25,18 +25,18 @@ def ner(text: str, *entities: tuple[int, int, str]) -> NerExample:
     return NerExample(text, split_words(text), tuple(Span(*entity) for entity in entities))
 
 
-def find(report: Report, check: str, split: str | None = None) -> Finding:
-    found = [item for item in report.findings if item.check == check and split in (None, item.split)]
-    assert len(found) == 1, (check, [item.check for item in report.findings])
+def find(report: list[Finding], check: str, split: str | None = None) -> Finding:
+    found = [item for item in report if item.check == check and split in (None, item.split)]
+    assert len(found) == 1, (check, [item.check for item in report])
     return found[0]
 
 
-def checks(report: Report) -> set[str]:
-    return {item.check for item in report.findings}
+def checks(report: list[Finding]) -> set[str]:
+    return {item.check for item in report}
 
 
-def check(train: Sequence[Example] = (), **more: object) -> Report:
-    return check_splits("made_up", {"train": train, **more})  # type: ignore[arg-type]
+def check(train: Sequence[Example] = (), **more: object) -> list[Finding]:
+    return check_splits({"train": train, **more})  # type: ignore[arg-type]
 
 
 def test_clean_data_has_no_finding_but_the_balance() -> None:
@@ -44,7 +44,6 @@ def test_clean_data_has_no_finding_but_the_balance() -> None:
     train += [TextExample(f"where can I buy some {meal}", "b") for meal in MEALS]
     report = check(train, test=texts("how much does it cost to stay here"))
     assert checks(report) == {"label_balance"}
-    assert report.counts == {"train": 10, "test": 1}
     assert find(report, "label_balance").details["ratio"] == 1
 
 
@@ -66,7 +65,7 @@ def test_overlap_counts_distinct_texts_by_kind() -> None:
 
 def test_dev_in_train_is_a_leak_and_test_in_dev_a_warning() -> None:
     report = check(texts("one of a kind"), dev=texts("one of a kind"), test=texts("One of a kind!"))
-    severities = {item.check: item.severity for item in report.findings if "_in_" in item.check}
+    severities = {item.check: item.severity for item in report if "_in_" in item.check}
     assert severities == {"dev_in_train": "leak", "test_in_train": "leak", "test_in_dev": "warning"}
 
 
@@ -78,7 +77,7 @@ def test_few_shot_parts_of_train_are_no_held_out_split() -> None:
 def test_sources_overlap_without_a_leak_and_pairs_by_both_sides() -> None:
     train = [PairExample("how are you", "very well, thank you"), PairExample("what is it", "a boat")]
     dev = [PairExample("How are you?", "Very well, thank you!"), PairExample("what is it", "a train")]
-    report = check_splits("made_up", {"train": train, "dev": dev}, role="source")
+    report = check_splits({"train": train, "dev": dev}, role="source")
     finding = find(report, "dev_in_train")
     assert (finding.severity, finding.count) == ("warning", 1)
 
@@ -163,4 +162,4 @@ def test_samples_are_short_and_printable() -> None:
 
 def test_the_report_is_plain_data() -> None:
     report = check(texts(LONG, LONG, "!!"), test=texts(LONG))
-    assert json.loads(json.dumps(asdict(report)))["name"] == "made_up"
+    assert json.loads(json.dumps([asdict(item) for item in report]))[0]["check"] == "test_in_train"

@@ -10,7 +10,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from trunkline.data.checks import TRAIN, Finding, Report, check_overlap, check_splits, index_split
+from trunkline.data.checks import TRAIN, Finding, check_overlap, check_splits, index_split
 from trunkline.data.overlap import OverlapIndex, decontaminate, example_texts
 from trunkline.errors import TrunklineError
 from trunkline.text.examples import Example
@@ -99,20 +99,12 @@ def held_out_texts(card: Card) -> Iterator[tuple[str, str]]:
 
 
 def _check_card(card: Card, lenient: bool, index: OverlapIndex | None) -> dict[str, Any]:
-    facts = {
-        "title": card.title,
-        "role": card.role,
-        "family": card.family,
-        "quirks": list(card.quirks),
-        "expected": card.counts,
-        "published": {},
-    }
     chosen = card.splits_here() if lenient else list(card.splits)
     absent = [split for split in card.splits if split not in chosen]
     message = f"not here and so not checked: {', '.join(absent)}; from {card.home}"
     extra = [Finding("files", "warning", "all", len(absent), None, message)] if absent else []
     if not chosen:
-        return _plain(Report(card.name, {}, tuple(extra)), facts)
+        return _plain(card, {}, extra, {})
     splits: dict[str, Sequence[Example]] = {}
     with collect_repairs() as repairs:
         try:
@@ -122,13 +114,13 @@ def _check_card(card: Card, lenient: bool, index: OverlapIndex | None) -> dict[s
             if not lenient:
                 raise
             finding = Finding("files", "error", "all", 0, None, str(error))
-            return _plain(Report(card.name, {}, (finding,)), facts)
+            return _plain(card, {}, [finding], {})
     extra += [*_transitions(repairs, splits), *_published(card, splits)]
     if index is not None and card.role == "source":
         extra += _touching(splits, index)
-    facts["published"] = _published_counts(card, splits)
-    report = check_splits(card.name, splits, role=card.role, extra=extra)
-    return _plain(replace(report, findings=tuple(_waived(report.findings, card.waive))), facts)
+    findings = check_splits(splits, role=card.role, extra=extra)
+    counts = {split: len(examples) for split, examples in splits.items()}
+    return _plain(card, counts, _waived(findings, card.waive), _published_counts(card, splits))
 
 
 def _waived(findings: Iterable[Finding], reasons: Mapping[str, str]) -> Iterator[Finding]:
@@ -192,11 +184,20 @@ def _index_of_tasks(say: Say) -> OverlapIndex:
     return index
 
 
-def _plain(report: Report, facts: Mapping[str, Any]) -> dict[str, Any]:
-    """A report as plain data, with what is known of the data set beside it (`facts`, see `check_files`)."""
-    counts = {split: {"loaded": n, "expected": facts["expected"].get(split)} for split, n in report.counts.items()}
-    rest = {key: value for key, value in facts.items() if key != "expected"}
-    return {"name": report.name, **rest, "counts": counts, "findings": [asdict(item) for item in report.findings]}
+def _plain(
+    card: Card, counts: Mapping[str, int], findings: Iterable[Finding], published: Mapping[str, int]
+) -> dict[str, Any]:
+    """What `check_data` returns of a card, as plain data."""
+    return {
+        "name": card.name,
+        "title": card.title,
+        "role": card.role,
+        "family": card.family,
+        "quirks": list(card.quirks),
+        "published": published,
+        "counts": {split: {"loaded": n, "expected": card.counts.get(split)} for split, n in counts.items()},
+        "findings": [asdict(item) for item in findings],
+    }
 
 
 def shown(report: Mapping[str, Any]) -> dict[str, Any]:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
@@ -54,15 +55,6 @@ class Finding:
     details: Mapping[str, Any] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
-class Report:
-    """The findings of one data set; `counts` is the number of examples of each split."""
-
-    name: str
-    counts: Mapping[str, int]
-    findings: tuple[Finding, ...]
-
-
 def check(
     train: str | Path | None = None,
     dev: str | Path | None = None,
@@ -79,17 +71,22 @@ def check(
         `name`, `family`, `kinds` (split -> what its file was taken for), `counts` (split -> examples) and `findings`,
         see `Finding`.
     """
-    given = {split: spec for split, spec in (("train", train), ("dev", dev), ("test", test)) if spec is not None}
     loaded: dict[str, Loaded] = {}
+    given = {split: spec for split, spec in (("train", train), ("dev", dev), ("test", test)) if spec is not None}
+    if not given:
+        raise TrunklineError("no file is named", expected="--train, and --dev and --test where there are such files")
     for split, spec in given.items():
         loaded[split] = read_examples(spec, family, **columns)
         family = loaded[split].family
-    if not given:
-        raise TrunklineError("no file is named", expected="--train, and --dev and --test where there are such files")
     notes = [Finding("reading", "warning", s, 1, None, note) for s, part in loaded.items() for note in part.notes]
-    name = Path(str(next(iter(given.values())))).name
-    report = check_splits(name, {split: part.examples for split, part in loaded.items()}, extra=notes)
-    return {**asdict(report), "family": family, "kinds": {split: part.kind for split, part in loaded.items()}}
+    findings = check_splits({split: part.examples for split, part in loaded.items()}, extra=notes)
+    return {
+        "name": Path(str(next(iter(given.values())))).name,
+        "family": family,
+        "kinds": {split: part.kind for split, part in loaded.items()},
+        "counts": {split: len(part.examples) for split, part in loaded.items()},
+        "findings": [asdict(item) for item in findings],
+    }
 
 
 def exit_code(reports: Sequence[Mapping[str, Any]]) -> int:
@@ -99,8 +96,8 @@ def exit_code(reports: Sequence[Mapping[str, Any]]) -> int:
 
 
 def check_splits(
-    name: str, splits: Mapping[str, Sequence[Example]], *, role: str = "task", extra: Sequence[Finding] = ()
-) -> Report:
+    splits: Mapping[str, Sequence[Example]], *, role: str = "task", extra: Sequence[Finding] = ()
+) -> list[Finding]:
     """Runs all checks that need nothing but the examples; `extra` findings go first.
 
     Splits whose name begins with `train` are learnt from, the others scored or chosen by. With the role `task` an
@@ -120,8 +117,7 @@ def check_splits(
             findings.append(Finding("empty_split", "error", split, 0, None, "the split has no example"))
     findings += [*_check_conflicts(splits), *_check_label_sets(splits)]
     order = list(dict.fromkeys(item.check for item in findings))
-    findings.sort(key=lambda item: order.index(item.check))
-    return Report(name, {split: len(examples) for split, examples in splits.items()}, tuple(findings))
+    return sorted(findings, key=lambda item: order.index(item.check))
 
 
 def whole_text(example: Example) -> str:
@@ -136,7 +132,7 @@ def index_split(owner: str, examples: Sequence[Example]) -> OverlapIndex:
 
 def check_overlap(
     split: str, examples: Sequence[Example], other: str, index: OverlapIndex, severity: Severity
-) -> list[Finding]:
+) -> Iterator[Finding]:
     """The distinct texts of a split that an index over another one has, as the finding `SPLIT_in_OTHER`.
 
     `details` has numbers by kind, the examples that have these texts, and `long_share`: among distinct texts of at
@@ -154,7 +150,7 @@ def check_overlap(
     kinds = [[item for item in best.values() if item[0] == rank] for rank in range(len(_KINDS))]
     exact, normalised, near = map(len, kinds)
     if not (total := exact + normalised + near):
-        return []
+        return
     long = [rank for rank, text, _ in best.values() if len(text.split()) >= LONG]
     long_same = sum(rank < 2 for rank in long)
     long_share = long_same / len(long) if long else 0.0
@@ -164,42 +160,38 @@ def check_overlap(
     )
     longest = [max(items, key=lambda item: len(item[1])) for items in kinds if items]
     samples = tuple(f"{_KINDS[r]}: {show_text(t)}{f' <- {show_text(o)}' * (r > 0)}" for r, t, o in longest)
-    details: dict[str, Any] = {"exact": exact, "normalised": normalised, "near": near, "same": exact + normalised}
-    details |= {"distinct": len(best), "examples": touched}
-    details |= {"long_same": long_same, "long_distinct": len(long), "long_share": long_share}
-    share = total / len(best)
-    return [Finding(f"{split}_in_{other}", severity, split, total, share, message, samples, details=details)]
+    details = {"exact": exact, "normalised": normalised, "near": near, "same": exact + normalised}
+    details |= {"distinct": len(best), "examples": touched, "long_same": long_same, "long_distinct": len(long)}
+    share, more = total / len(best), {**details, "long_share": long_share}
+    yield Finding(f"{split}_in_{other}", severity, split, total, share, message, samples, details=more)
 
 
-def _check_texts(split: str, texts: Sequence[str]) -> list[Finding]:
+def _check_texts(split: str, texts: Sequence[str]) -> Iterator[Finding]:
     """Texts without a letter or digit, damaged ones, and those that occurred before in the same split."""
-    seen: list[tuple[str, Severity, list[str], str]] = [
-        ("no_words", "info", [text for text in texts if not normalise(text)], "have no letter or digit")
-    ]
+    blank = [text for text in texts if not normalise(text)]
+    seen = [("no_words", blank, "have no letter or digit")]
     for check, pattern, message in _DAMAGE:
         found = [text[max(0, match.start() - 40) :] for text in texts if (match := pattern.search(text))]
-        seen.append((check, "warning", found, message))
-    findings = [
-        Finding(check, severity, split, len(found), len(found) / len(texts), message, _shown(found))
-        for check, severity, found, message in seen
-        if found
-    ]
+        seen.append((check, found, message))
+    for check, found, message in seen:
+        level: Severity = "info" if found is blank else "warning"
+        if found:
+            yield Finding(check, level, split, len(found), len(found) / len(texts), message, _shown(found))
     first: dict[str, str] = {}
     times = Counter(first.setdefault(text_key(text), text) for text in texts)
     if repeated := len(texts) - len(times):
         often = tuple(f"{count} times: {show_text(text)}" for text, count in times.most_common(SAMPLES) if count > 1)
         exact, share = len(texts) - len({text.strip() for text in texts}), repeated / len(texts)
         message = f"repeat an earlier text, {exact} exactly, the rest but for case, blanks or punctuation"
-        level: Severity = "warning" if share >= NOTABLE else "info"
-        findings.append(Finding("duplicates", level, split, repeated, share, message, often, details={"exact": exact}))
-    return findings
+        level = "warning" if share >= NOTABLE else "info"
+        yield Finding("duplicates", level, split, repeated, share, message, often, details={"exact": exact})
 
 
 def _shown(texts: Sequence[str]) -> tuple[str, ...]:
     return tuple(map(show_text, texts[:SAMPLES]))
 
 
-def _check_conflicts(splits: Mapping[str, Sequence[Example]]) -> list[Finding]:
+def _check_conflicts(splits: Mapping[str, Sequence[Example]]) -> Iterator[Finding]:
     """Texts, the same after normalisation, with more than one label, or with other entities for NER."""
     seen: defaultdict[str, dict[str, str]] = defaultdict(dict)
     where: defaultdict[str, set[str]] = defaultdict(set)
@@ -209,15 +201,12 @@ def _check_conflicts(splits: Mapping[str, Sequence[Example]]) -> list[Finding]:
                 key = text_key(example.text)
                 seen[key].setdefault(_annotation(example), example.text)
                 where[key].add(split)
-    conflicts = [key for key, labels in seen.items() if len(labels) > 1]
-    if not conflicts:
-        return []
-    samples = _shown([f"{next(iter(seen[k].values()))} -> {' / '.join(list(seen[k])[:3])}" for k in conflicts])
-    across = sum(len(where[key]) > 1 for key in conflicts)
-    message = f"texts occur with different labels or entities, {across} of them across splits"
-    details = {"distinct": len(seen), "across_splits": across}
-    share = len(conflicts) / len(seen)
-    return [Finding("conflicting_labels", "warning", "all", len(conflicts), share, message, samples, details=details)]
+    if conflicts := [key for key, labels in seen.items() if len(labels) > 1]:
+        samples = _shown([f"{next(iter(seen[k].values()))} -> {' / '.join(list(seen[k])[:3])}" for k in conflicts])
+        across, count = sum(len(where[key]) > 1 for key in conflicts), len(conflicts)
+        message = f"texts occur with different labels or entities, {across} of them across splits"
+        more = {"distinct": len(seen), "across_splits": across}
+        yield Finding("conflicting_labels", "warning", "all", count, count / len(seen), message, samples, details=more)
 
 
 def _annotation(example: TextExample | NerExample) -> str:
@@ -227,36 +216,28 @@ def _annotation(example: TextExample | NerExample) -> str:
     return ", ".join(f"{normalise(example.text[s.start : s.end])}={s.label}" for s in spans) or "no entity"
 
 
-def _check_label_sets(splits: Mapping[str, Sequence[Example]]) -> list[Finding]:
+def _check_label_sets(splits: Mapping[str, Sequence[Example]]) -> Iterator[Finding]:
     """Labels of other splits that the training split does not have, rare ones, and how unbalanced they are."""
     counts = {split: count_labels(examples) for split, examples in splits.items()}
-    known = counts.get(TRAIN)
-    if not known:
-        return []
-    findings = []
+    if not (known := counts.get(TRAIN)):
+        return
     for split, labels in counts.items():
         missing = sorted(set(labels) - set(known))
         if missing and not split.startswith(TRAIN):
             message, share = f"labels do not occur in {TRAIN}: {list_names(missing)}", len(missing) / len(labels)
             more = {"labels": missing}
-            findings.append(Finding("unseen_labels", "warning", split, len(missing), share, message, details=more))
+            yield Finding("unseen_labels", "warning", split, len(missing), share, message, details=more)
     if rare := sorted(label for label, count in known.items() if count < RARE):
         message = f"labels have fewer than {RARE} training examples: {list_names(rare)}"
-        findings.append(Finding("rare_labels", "warning", TRAIN, len(rare), len(rare) / len(known), message))
+        yield Finding("rare_labels", "warning", TRAIN, len(rare), len(rare) / len(known), message)
     (most, high), (least, low) = known.most_common(1)[0], min(known.items(), key=lambda item: (item[1], item[0]))
-    ratio = high / low
-    message = f"labels; {most!r} ({high}) is {ratio:.3g} times as frequent as {least!r} ({low})"
-    details = {"ratio": ratio, "most": most, "least": least, "counts": dict(known.most_common())}
-    severity: Severity = "warning" if ratio >= IMBALANCE else "info"
-    return [*findings, Finding("label_balance", severity, TRAIN, len(known), None, message, details=details)]
+    message = f"labels; {most!r} ({high}) is {high / low:.3g} times as frequent as {least!r} ({low})"
+    details = {"ratio": high / low, "most": most, "least": least, "counts": dict(known.most_common())}
+    severity: Severity = "warning" if high / low >= IMBALANCE else "info"
+    yield Finding("label_balance", severity, TRAIN, len(known), None, message, details=details)
 
 
 def count_labels(examples: Sequence[Example]) -> Counter[str]:
     """How often each label occurs, counting entities for NER."""
-    labels: Counter[str] = Counter()
-    for example in examples:
-        if isinstance(example, NerExample):
-            labels.update(span.label for span in example.spans)
-        elif isinstance(example, TextExample):
-            labels[example.label] += 1
-    return labels
+    spans = (span.label for example in examples if isinstance(example, NerExample) for span in example.spans)
+    return Counter(chain(spans, (example.label for example in examples if isinstance(example, TextExample))))
