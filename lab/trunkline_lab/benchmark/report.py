@@ -36,6 +36,7 @@ Row = dict[str, Any]
 _FIRST = (*OWN_METHODS, "full")
 """Methods before all others; `full`, which trained the whole encoder, is in committed results alone."""
 _DIGITS = 6
+_FAILURE = ("family", "task", "budget", "method", "encoder", "seed", "error")
 
 
 def make_report(
@@ -79,7 +80,7 @@ def make_report(
         "methods": [_across(found, order, bootstrap) for found in compare_methods(bootstrap, baseline)],
         "comparisons": [_comparison(row) for row in comparisons],
         "families": [_over_tasks(row) for row in compare_families(comparisons)],
-        "failed": [_failure(result) for result in grouped.failed],
+        "failed": [_fields(result, *_FAILURE) for result in grouped.failed],
         "missing": gone,
         "problems": list(grouped.problems),
     }
@@ -200,10 +201,7 @@ def _score(bootstrap: Bootstrap, group: Group) -> Row:
     values = [cell.test[group.measure] for cell in cells]
     return {
         **_place(group.family, group.budget),
-        "task": group.task,
-        "method": group.method,
-        "encoder": group.encoder,
-        "measure": group.measure,
+        **_fields(group, "task", "method", "encoder", "measure"),
         "seeds": list(group.cells),
         "train": float(np.mean([cell.n_train for cell in cells])),
         "test": len(group.counts[cells[0].seed]),
@@ -235,20 +233,14 @@ def _place(family: str, budget: str) -> Row:
 
 def _averages(found: Averages, order: _Order) -> Row:
     return {
-        "family": found.family,
-        "method": found.method,
-        "budgets": list(found.budgets),
-        "tasks": list(found.tasks),
+        **_fields(found, "family", "method", "budgets", "tasks"),
         "left_out": ["/".join(system) if not found.method else system[1] for system in found.left_out],
         "rows": [
             {
                 "budget": row.budget,
                 "method": row.system[0],
                 "encoder": row.system[1],
-                "mean": row.mean,
-                "interval": row.interval,
-                "gain": row.gain,
-                "gain_interval": row.gain_interval,
+                **_fields(row, "mean", "interval", "gain", "gain_interval"),
             }
             for row in sorted(found.rows, key=lambda row: (budget_order(row.budget), order.system(row.system)))
         ],
@@ -275,13 +267,7 @@ def _comparison(row: Comparison) -> Row:
     return {
         **_place(row.family, row.budget),
         **_pair(row.pair),
-        "task": row.task,
-        "seeds": list(row.seeds),
-        "gain": row.gain,
-        "interval": row.interval,
-        "p": row.p,
-        "corrected_p": row.corrected_p,
-        "outcome": row.outcome,
+        **_fields(row, "task", "seeds", "gain", "interval", "p", "corrected_p", "outcome"),
     }
 
 
@@ -289,22 +275,14 @@ def _over_tasks(row: FamilyComparison) -> Row:
     return {
         **_place(row.family, row.budget),
         **_pair(row.pair),
-        "tasks": list(row.tasks),
-        "gain": row.gain,
-        "interval": row.interval,
-        "tasks_interval": row.tasks_interval,
-        "p": row.p,
+        **_fields(row, "tasks", "gain", "interval", "tasks_interval", "p"),
         **row.outcomes,
-        "up": row.up,
-        "down": row.down,
-        "sign_p": row.sign_p,
-        "wilcoxon_p": row.wilcoxon_p,
+        **_fields(row, "up", "down", "sign_p", "wilcoxon_p"),
     }
 
 
-def _failure(result: Result) -> Row:
-    names = ("family", "task", "budget", "method", "encoder", "seed", "error")
-    return {name: getattr(result, name) for name in names}
+def _fields(item: Any, *names: str) -> Row:
+    return {name: getattr(item, name) for name in names}
 
 
 def _rounded(value: Any) -> Any:
@@ -312,4 +290,4 @@ def _rounded(value: Any) -> Any:
         return round(value, _DIGITS) + 0.0  # the sum makes -0.0 one with 0.0
     if isinstance(value, dict):
         return {key: _rounded(item) for key, item in value.items()}
-    return [_rounded(item) for item in value] if isinstance(value, list) else value
+    return [_rounded(item) for item in value] if isinstance(value, list | tuple) else value

@@ -21,20 +21,14 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import typer
-
 from trunkline.bundle.files import write_atomic
 from trunkline.errors import TrunklineError
 from trunkline.versions import git_state, hardware, versions
 from trunkline_lab.benchmark.executors import limited_threads
 from trunkline_lab.quantise.sections import SECTIONS, Amounts, Found, Setup, prepare
+from trunkline_lab.speed.side_by_side import say
 
 PACKAGES = ("onnx", "onnxruntime")
-
-
-def say(text: str) -> None:
-    """Shows what goes on."""
-    typer.echo(text)
 
 
 def measure(name: str, setup: Setup) -> Found:

@@ -81,7 +81,7 @@ def collation(batches: list[list[dict[str, str]]]) -> Callable[[int], int] | Non
     from trunkline.encoder.resolve import resolve
 
     transformer = models.Transformer(str(resolve("default").folder), max_seq_length=128)
-    model = SentenceTransformer(modules=[transformer, models.Pooling(384)], place=Place())
+    model = SentenceTransformer(modules=[transformer, models.Pooling(384)], device="cpu")
     preprocess = getattr(model, "preprocess", None) or model.tokenize
     names = {field.name for field in dataclasses.fields(SentenceTransformerDataCollator)}
     collator = SentenceTransformerDataCollator(

@@ -10,12 +10,17 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
 from typing import Any, TypeVar
 
 import typer
 
+from trunkline.bundle.files import write_atomic
+from trunkline.versions import git_state, hardware
 from trunkline_lab.speed.gate import open_channel
 
 QUIET = {"TOKENIZERS_PARALLELISM": "false", "HF_HUB_DISABLE_TELEMETRY": "1"}
@@ -25,6 +30,15 @@ OptionsT = TypeVar("OptionsT")
 
 class Missing(Exception):
     """A case cannot run here; the text says why."""
+
+
+@contextmanager
+def imported(package: str) -> Iterator[None]:
+    """Raises Missing where a peer's package cannot be imported in the block."""
+    try:
+        yield
+    except ImportError as error:
+        raise Missing(f"{package} is not installed ({error}); `pip install 'trunkline-lab[peers]'`") from error
 
 
 @dataclass(frozen=True)
@@ -177,11 +191,34 @@ def say(text: str) -> None:
     typer.echo(text)
 
 
-def add_options(parser: argparse.ArgumentParser, options: Any) -> None:
-    """An option for each field of a dataclass of numbers and texts."""
+def parser_of(text: str, out: str, sections: Sequence[str], options: Any) -> argparse.ArgumentParser:
+    """A parser of `--out`, `--sections`, and an option for each field of a dataclass of numbers and texts."""
+    parser = argparse.ArgumentParser(description=text, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=Path(out))
+    parser.add_argument("--sections", nargs="*", choices=sections, default=list(sections))
     for item in fields(options):
         kind = {"int": int, "float": float}.get(str(item.type).partition(" ")[0], str)
         parser.add_argument(f"--{item.name.replace('_', '-')}", type=kind, default=item.default)
+    return parser
+
+
+def run_sections(
+    names: Sequence[str],
+    out: Path,
+    measure: Callable[[str], Result],
+    page: Callable[[Result], str],
+    packages: Mapping[str, str],
+) -> None:
+    """Measures sections and writes `results.json` and `table.md` after each; others stay as they are there."""
+    path = out / "results.json"
+    content: Result = {"parts": json.loads(path.read_text("utf-8"))["parts"] if path.is_file() else {}}
+    content |= {"machine": hardware(), "versions": packages, "git": git_state()}
+    for name in names:
+        say(f"section {name}")
+        content["parts"][name] = timed(partial(measure, name))
+        write_atomic(path, json.dumps(content, indent=2) + "\n")
+        write_atomic(out / "table.md", page(content))
+    say((out / "table.md").read_text(encoding="utf-8"))
 
 
 def timed(measure: Callable[[], dict[str, Any]]) -> dict[str, Any]:

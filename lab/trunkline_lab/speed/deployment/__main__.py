@@ -10,20 +10,17 @@ run; another backbone needs another folder. Peers are in the extra `peers`; Lite
 
 from __future__ import annotations
 
-import argparse
-import json
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, fields
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import Any
 
 from trunkline_lab.speed.deployment.cases import Options, parts
 from trunkline_lab.speed.deployment.report import page, summarise
 from trunkline_lab.speed.deployment.timing import ONE_THREAD, run_case
-from trunkline_lab.speed.side_by_side import Worker, add_options, say, take_turns, timed, work
+from trunkline_lab.speed.side_by_side import Worker, parser_of, run_sections, say, take_turns, work
 
 SECTIONS = ("one", "eight", "mixed", "twenty")
 PACKAGES = ("onnx", "onnxruntime", "transformers", "peft")
@@ -57,27 +54,14 @@ def _versions() -> dict[str, str]:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Makes what is missing, runs sections and writes results.json and table.md."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=Path("lab/results/deployment"))
-    parser.add_argument("--sections", nargs="*", choices=SECTIONS, default=list(SECTIONS))
-    add_options(parser, Options)
-    given = parser.parse_args(arguments)
-    from trunkline.bundle.files import write_atomic
-    from trunkline.versions import git_state, hardware
+    given = parser_of(__doc__ or "", "lab/results/deployment", SECTIONS, Options).parse_args(arguments)
     from trunkline_lab.speed.deployment.make import make_all
 
     options = Options(**{field.name: getattr(given, field.name) for field in fields(Options)})
     for name, why in make_all(options, say).items():
         say(f"{name} is left out: {why}")
-    path = given.out / "results.json"
-    content: dict[str, Any] = {"parts": json.loads(path.read_text("utf-8"))["parts"] if path.is_file() else {}}
-    content |= {"machine": hardware(), "versions": _versions(), "git": git_state()}
-    for name in given.sections:
-        say(f"section {name}")
-        content["parts"][name] = timed(partial(measure, name, options))
-        write_atomic(path, json.dumps(content, indent=2) + "\n")
-        write_atomic(given.out / "table.md", page(content, parts(options)))
-    say((given.out / "table.md").read_text(encoding="utf-8"))
+    shown = partial(page, parts=parts(options))
+    run_sections(given.sections, given.out, lambda name: measure(name, options), shown, _versions())
 
 
 if __name__ == "__main__":

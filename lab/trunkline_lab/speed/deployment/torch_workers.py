@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from trunkline_lab.speed.deployment.cases import EIGHT, Options, read_rows
-from trunkline_lab.speed.side_by_side import Missing
+from trunkline_lab.speed.side_by_side import imported
 
 Call = Callable[[], Any]
 
@@ -50,21 +50,17 @@ def torch_rows(options: Options, *, adapters: int) -> Call:
 
 
 def _model(options: Options) -> Any:
-    try:
+    with imported("transformers"):
         import torch
         from transformers import AutoModel
-    except ImportError as error:
-        raise Missing(f"transformers is not installed ({error}); `pip install 'trunkline-lab[peers]'`") from error
     torch.set_num_threads(1)
     return AutoModel.from_pretrained(options.place("base") / "encoder", dtype=torch.float32).eval()
 
 
 def _peft(options: Options, folder: str) -> tuple[Any, list[str]]:
     base = _model(options)
-    try:
+    with imported("peft"):
         from peft import PeftModel
-    except ImportError as error:
-        raise Missing(f"peft is not installed ({error}); `pip install 'trunkline-lab[peers]'`") from error
     places = sorted(options.place(folder).iterdir())
     model = PeftModel.from_pretrained(base, places[0], adapter_name=places[0].name)
     for place in places[1:]:

@@ -11,20 +11,17 @@ peer is missing is left out and named. Without the data sets of the cards the sh
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, fields
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
 
-from trunkline.bundle.files import write_atomic
-from trunkline.versions import git_state, hardware, versions
+from trunkline.versions import versions
 from trunkline_lab.data.cards import load_card
-from trunkline_lab.speed.side_by_side import Part, Worker, add_options, say, take_turns, timed, work
+from trunkline_lab.speed.side_by_side import Part, Worker, parser_of, run_sections, say, take_turns, work
 from trunkline_lab.speed.training import joint, pair_cases, token_cases
 from trunkline_lab.speed.training.cases import Options, parts
 from trunkline_lab.speed.training.report import page, ratios, summarise
@@ -76,25 +73,17 @@ def run_case(case: dict[str, Any], options: Options, channel: Any) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs sections and writes results.json and table.md; sections that are not run stay as they are there."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=Path("lab/results/training-speed"))
     known = tuple(parts(Options()))
-    parser.add_argument("--sections", nargs="+", choices=known, default=list(known))
-    add_options(parser, Options)
-    given = parser.parse_args(arguments)
+    given = parser_of(__doc__ or "", "lab/results/training-speed", known, Options).parse_args(arguments)
     options = options_of(given)
     sections = parts(options)
-    path = given.out / "results.json"
-    content: dict[str, Any] = {"parts": json.loads(path.read_text("utf-8"))["parts"] if path.is_file() else {}}
-    content |= {"machine": hardware(), "versions": versions(), "git": git_state()}
-    for name in given.sections:
-        say(f"{name}: {', '.join(case.name for case in sections[name].cases)}")
-        content["parts"][name] = timed(partial(measure, sections[name], options))
-        write_atomic(path, json.dumps(content, indent=2) + "\n")
+
+    def shown(content: dict[str, Any]) -> str:
         # The names of cases say their sizes, so a section that was run in another size is shown by its own options.
-        shown = {key: parts(Options(**found["options"]))[key] for key, found in content["parts"].items()}
-        write_atomic(given.out / "table.md", page(content, {key: shown[key] for key in known if key in shown}))
-    say((given.out / "table.md").read_text(encoding="utf-8"))
+        found = {key: parts(Options(**part["options"]))[key] for key, part in content["parts"].items()}
+        return page(content, {key: found[key] for key in known if key in found})
+
+    run_sections(given.sections, given.out, lambda name: measure(sections[name], options), shown, versions())
 
 
 if __name__ == "__main__":

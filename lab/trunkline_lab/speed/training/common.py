@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -113,17 +115,48 @@ def train(
     run(module, optimizer, losses, settings, hooks, accelerator=accelerator, start=start)
 
 
-class Stopwatch:
+@contextmanager
+def waiting(gate: Gate) -> Iterator[None]:
     """Adds the seconds of a block to the gate's `waited`."""
+    began = time.perf_counter()
+    yield
+    gate.add(waited=time.perf_counter() - began)
 
-    def __init__(self, gate: Gate) -> None:
-        self.gate = gate
 
-    def __enter__(self) -> None:
-        self.began = time.perf_counter()
+def dropout_changes(options: Options) -> dict[str, float]:
+    """What the options change in a config of transformers."""
+    names = ("hidden_dropout_prob", "attention_probs_dropout_prob")
+    return {} if options.dropout is None else dict.fromkeys(names, options.dropout)
 
-    def __exit__(self, *_: object) -> None:
-        self.gate.add(waited=time.perf_counter() - self.began)
+
+def run_peer(gate: Gate, trainer: Any, arguments: Any, batch: int, bf16: bool, **more: Any) -> None:
+    """Runs a trainer like that of transformers at its defaults for the gate's steps, each of `batch` examples.
+
+    `trainer` and `arguments` are its classes, `more` is for the first. Nothing is saved.
+    """
+    from transformers import TrainerCallback
+
+    class Callback(TrainerCallback):
+        def on_step_end(self, *arguments: Any, **keywords: Any) -> None:
+            gate.step()
+
+    with tempfile.TemporaryDirectory() as output:
+        made = arguments(
+            output_dir=output,
+            max_steps=gate.total,
+            per_device_train_batch_size=batch,
+            bf16=bf16,
+            report_to="none",
+            save_strategy="no",
+            disable_tqdm=True,
+            use_cpu=not torch.cuda.is_available(),
+        )
+        trainer(args=made, callbacks=[Callback()], **more).train()
+
+
+def count_trained(model: nn.Module) -> int:
+    """Parameters that are trained."""
+    return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
 
 
 def top_operations(step: Callable[[], None], count: int = 15) -> list[dict[str, Any]]:

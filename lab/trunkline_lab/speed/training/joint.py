@@ -17,7 +17,7 @@ from trunkline.training import Report
 from trunkline_lab.data.finder import CardFinder
 from trunkline_lab.speed.gate import Gate
 from trunkline_lab.speed.training.cases import Options
-from trunkline_lab.speed.training.common import Stopwatch, start_of, step_flops, top_operations, train
+from trunkline_lab.speed.training.common import start_of, step_flops, top_operations, train, waiting
 
 _MATMUL_FLOPS = 3e11  # of a repeat
 
@@ -46,7 +46,7 @@ def joint(
     drawn = run.draw_batch
 
     def timed(*arguments: Any, **keywords: Any) -> Any:
-        with Stopwatch(gate):
+        with waiting(gate):
             return drawn(*arguments, **keywords)
 
     run.draw_batch = timed

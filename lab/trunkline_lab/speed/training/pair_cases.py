@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import IO, Any
 
 import torch
@@ -17,9 +17,20 @@ from trunkline.prefinetune.model import PrefinetuneModel, StepBatch, chunk_slice
 from trunkline.prefinetune.objectives.classification import TextPairObjective
 from trunkline.text.tokens import pack
 from trunkline_lab.speed.gate import Gate
-from trunkline_lab.speed.side_by_side import Missing
+from trunkline_lab.speed.side_by_side import imported
 from trunkline_lab.speed.training.cases import TRAINER_BATCH, Options
-from trunkline_lab.speed.training.common import Stopwatch, accelerator_of, cut, dropout_of, pairs, start_of, train
+from trunkline_lab.speed.training.common import (
+    accelerator_of,
+    count_trained,
+    cut,
+    dropout_changes,
+    dropout_of,
+    pairs,
+    run_peer,
+    start_of,
+    train,
+    waiting,
+)
 
 FAMILY = "classification"
 
@@ -53,7 +64,7 @@ def text_pairs(
     model = PrefinetuneModel(encoder, {FAMILY: adapter}, {FAMILY: objective}).to(accelerator.device)
     parts = cut(plan, len(examples), batch)
     gate = Gate(channel, [len(part) for part in parts])
-    gate.say(precision=precision, trained=sum(parameter.numel() for parameter in model.parameters()))
+    gate.say(precision=precision, trained=count_trained(model))
     batches = [numbers for part in parts for numbers in part]
 
     def draw(step: int) -> StepBatch:
@@ -67,7 +78,7 @@ def text_pairs(
         return StepBatch(chunks, to_device(targets, accelerator.device), [(0, i) for i in chosen])
 
     def losses(step: int) -> Iterator[tuple[str, float, Tensor]]:
-        with Stopwatch(gate):
+        with waiting(gate):
             drawn = draw(step)
         computed = sum(chunk.input_ids.numel() for chunk in drawn.chunks)
         gate.add(tokens=drawn.n_tokens, computed=computed, pairs=len(drawn.drawn))
@@ -80,29 +91,21 @@ def text_pairs(
 
 def sentence_transformers(options: Options, channel: IO[str], *, bf16: bool, batch: int) -> None:
     """The trainer of sentence-transformers at its defaults but for the order of the pairs and the size of a batch."""
-    try:
+    with imported("sentence-transformers"):
         import sentence_transformers as peer
         from datasets import Dataset
         from sentence_transformers.losses import MultipleNegativesRankingLoss
         from sentence_transformers.models import Pooling, Transformer
-    except ImportError as error:
-        raise Missing(
-            f"sentence-transformers is not installed ({error}); `pip install 'trunkline-lab[peers]'`"
-        ) from error
     start = start_of(options)
     plan = _plan(options, batch, options.repeats)
     examples, _ = pairs(options, start, sum(plan))
-    changes: dict[str, Any] = {}
-    if options.dropout is not None:
-        changes = {"hidden_dropout_prob": options.dropout, "attention_probs_dropout_prob": options.dropout}
-    transformer = Transformer(
-        str(resolve(options.encoder).folder), max_seq_length=options.max_length, config_kwargs=changes
-    )
+    folder, changes = str(resolve(options.encoder).folder), dropout_changes(options)
+    transformer = Transformer(folder, max_seq_length=options.max_length, config_kwargs=changes)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     width = start.encoder.config.hidden_size
     model = peer.SentenceTransformer(modules=[transformer, Pooling(width)], device=device)
     gate = Gate(channel, [-(-count // batch) for count in plan])
-    gate.say(precision="bf16" if bf16 else "fp32", trained=sum(parameter.numel() for parameter in model.parameters()))
+    gate.say(precision="bf16" if bf16 else "fp32", trained=count_trained(model))
     gate.say(peer=f"sentence-transformers {peer.__version__}")
 
     def count(module: nn.Module, arguments: Any, keywords: dict[str, Any]) -> None:
@@ -110,37 +113,10 @@ def sentence_transformers(options: Options, channel: IO[str], *, bf16: bool, bat
         gate.add(tokens=int(mask.sum()), computed=mask.numel(), pairs=len(mask) / 2)
 
     model[0].register_forward_pre_hook(count, with_kwargs=True)
-    callback = _callback(gate)
     texts = {side: [getattr(example, side) for example in examples] for side in ("left", "right")}
-    with tempfile.TemporaryDirectory() as output:
-        arguments = peer.SentenceTransformerTrainingArguments(
-            output_dir=output,
-            max_steps=gate.total,
-            per_device_train_batch_size=batch,
-            bf16=bf16,
-            report_to="none",
-            save_strategy="no",
-            disable_tqdm=True,
-            use_cpu=device == "cpu",
-            batch_sampler=_in_order,
-        )
-        peer.SentenceTransformerTrainer(
-            model=model,
-            args=arguments,
-            train_dataset=Dataset.from_dict(texts),
-            loss=MultipleNegativesRankingLoss(model),
-            callbacks=[callback],
-        ).train()
-
-
-def _callback(gate: Gate) -> Any:
-    from transformers import TrainerCallback
-
-    class Callback(TrainerCallback):
-        def on_step_end(self, *arguments: Any, **keywords: Any) -> None:
-            gate.step()
-
-    return Callback()
+    arguments = partial(peer.SentenceTransformerTrainingArguments, batch_sampler=_in_order)
+    parts = {"model": model, "train_dataset": Dataset.from_dict(texts), "loss": MultipleNegativesRankingLoss(model)}
+    run_peer(gate, peer.SentenceTransformerTrainer, arguments, batch, bf16, **parts)
 
 
 def _in_order(dataset: Any, batch_size: int, drop_last: bool, **_: Any) -> Any:

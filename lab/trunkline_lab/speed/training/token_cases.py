@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator
 from typing import IO, Any, cast
 
@@ -17,19 +16,22 @@ from trunkline.encoder.lora import LoraAdapter, lora_config
 from trunkline.encoder.resolve import resolve
 from trunkline.text.tokens import UnitText, pack
 from trunkline_lab.speed.gate import Gate
-from trunkline_lab.speed.side_by_side import Missing
+from trunkline_lab.speed.side_by_side import imported
 from trunkline_lab.speed.training.cases import TRAINER_BATCH, Options
 from trunkline_lab.speed.training.common import (
-    Stopwatch,
     accelerator_of,
+    count_trained,
     cut,
     cut_by_tokens,
+    dropout_changes,
     dropout_of,
+    run_peer,
     sentences,
     start_of,
     step_flops,
     train,
     trainer_plan,
+    waiting,
 )
 
 LORA = AdapterSection(rank=8, alpha=16.0, targets=("query", "value"))
@@ -70,11 +72,11 @@ def tagger(options: Options, channel: IO[str], *, lora: bool, batch: int | None)
     sizes = [text.size for text in texts]
     parts = cut(plan, len(texts), batch) if batch else cut_by_tokens(plan, sizes, options.tokens)
     gate = Gate(channel, [len(part) for part in parts])
-    gate.say(precision=precision, trained=_trained(model), examples_per_step=plan[1] / len(parts[1]))
+    gate.say(precision=precision, trained=count_trained(model), examples_per_step=plan[1] / len(parts[1]))
     batches = [numbers for part in parts for numbers in part]
 
     def losses(step: int) -> Iterator[tuple[str, float, Tensor]]:
-        with Stopwatch(gate):
+        with waiting(gate):
             chosen = batches[step]
             packed = pack([texts[i] for i in chosen], encoder.config.pad_id)
             tokens = TokenBatch.from_packed(packed, accelerator.device)
@@ -92,26 +94,21 @@ def tagger(options: Options, channel: IO[str], *, lora: bool, batch: int | None)
 
 def trainer(options: Options, channel: IO[str], *, bf16: bool, lora: bool) -> None:
     """The Trainer at its defaults but for the order of the texts, over ids that our tokeniser made."""
-    try:
+    with imported("transformers"):
         import transformers
         from transformers import AutoModelForTokenClassification, AutoTokenizer, DataCollatorForTokenClassification
-    except ImportError as error:
-        raise Missing(f"transformers is not installed ({error}); `pip install transformers`") from error
     start = start_of(options)
     texts, targets, labels = sentences(options, start)
     folder = str(resolve(options.encoder).folder)
-    changes: dict[str, Any] = {}
-    if options.dropout is not None:
-        changes = {"hidden_dropout_prob": options.dropout, "attention_probs_dropout_prob": options.dropout}
     model = AutoModelForTokenClassification.from_pretrained(
-        folder, num_labels=len(labels), dtype=torch.float32, **changes
+        folder, num_labels=len(labels), dtype=torch.float32, **dropout_changes(options)
     )
     if lora:
         model = _with_peft(model, start.encoder)
     plan = trainer_plan(options)
     chosen = [i for part in cut(plan, len(texts), TRAINER_BATCH) for numbers in part for i in numbers]
     gate = Gate(channel, [count // TRAINER_BATCH for count in plan])
-    gate.say(precision="bf16" if bf16 else "fp32", trained=_trained(model), examples_per_step=TRAINER_BATCH)
+    gate.say(precision="bf16" if bf16 else "fp32", trained=count_trained(model), examples_per_step=TRAINER_BATCH)
     gate.say(peer=f"transformers {transformers.__version__}", attention=model.config._attn_implementation)
 
     def count(module: nn.Module, arguments: Any, keywords: dict[str, Any]) -> None:
@@ -120,39 +117,19 @@ def trainer(options: Options, channel: IO[str], *, bf16: bool, lora: bool) -> No
 
     model.register_forward_pre_hook(count, with_kwargs=True)
 
-    class Callback(transformers.TrainerCallback):
-        def on_step_end(self, *arguments: Any, **keywords: Any) -> None:
-            gate.step()
-
     class InOrder(transformers.Trainer):
         def _get_train_sampler(self, *arguments: Any, **keywords: Any) -> Any:
             return torch.utils.data.SequentialSampler(cast(Any, self.train_dataset))
 
-    with tempfile.TemporaryDirectory() as output:
-        arguments = transformers.TrainingArguments(
-            output_dir=output,
-            max_steps=gate.total,
-            per_device_train_batch_size=TRAINER_BATCH,
-            bf16=bf16,
-            report_to="none",
-            save_strategy="no",
-            disable_tqdm=True,
-            use_cpu=not torch.cuda.is_available(),
-        )
-        InOrder(
-            model=model,
-            args=arguments,
-            train_dataset=[_features(texts[i], targets[i]) for i in chosen],
-            data_collator=DataCollatorForTokenClassification(AutoTokenizer.from_pretrained(folder)),
-            callbacks=[Callback()],
-        ).train()
+    data = [_features(texts[i], targets[i]) for i in chosen]
+    collator = DataCollatorForTokenClassification(AutoTokenizer.from_pretrained(folder))
+    parts = {"model": model, "train_dataset": data, "data_collator": collator}
+    run_peer(gate, InOrder, transformers.TrainingArguments, TRAINER_BATCH, bf16, **parts)
 
 
 def _with_peft(model: Any, encoder: Encoder) -> Any:
-    try:
+    with imported("peft"):
         from peft import LoraConfig, TaskType, get_peft_model
-    except ImportError as error:
-        raise Missing(f"peft is not installed ({error}); `pip install 'trunkline-lab[peers]'`") from error
     config = LoraConfig(
         r=LORA.rank,
         lora_alpha=int(LORA.alpha),
@@ -170,7 +147,3 @@ def _features(text: UnitText, targets: Any) -> dict[str, list[int]]:
     first[text.unit[::-1]] = text.token[::-1]
     labels[first] = np.where(targets >= 0, targets, -100)
     return {"input_ids": text.ids.tolist(), "attention_mask": [1] * text.size, "labels": labels.tolist()}
-
-
-def _trained(model: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
