@@ -12,7 +12,7 @@ import deployed
 import tiny_models
 from trunkline.bundle.parts import Head, Task, read_task
 from trunkline.encoder.bundle_files import Loaded, manifest_of, save_bundle
-from trunkline.export.bundle import ExportOptions, ExportReport, export_bundle
+from trunkline.export.bundle import ExportOptions, export_bundle
 
 TAGS = ("O", "B-person", "I-person")
 
@@ -43,7 +43,7 @@ def training_bundle(loaded: Loaded, folder: Path) -> Path:
     return folder
 
 
-def exported(loaded: Loaded, folder: Path, **options: Any) -> ExportReport:
+def exported(loaded: Loaded, folder: Path, **options: Any) -> dict[str, Any]:
     """The deployed bundle, `folder / "deployed"`, of the training bundle `folder / "training"`."""
     source = training_bundle(loaded, folder / "training")
     chosen = ExportOptions(**{"texts": tuple(tiny_models.SENTENCES), "name": "tiny", **options})

@@ -24,7 +24,7 @@ from trunkline.engine.onnx import open_session
 from trunkline.errors import TrunklineError
 from trunkline.export.bundle import COMPARED_TEXTS, ExportOptions, load_source, prepare_weights, spread
 from trunkline.export.graph import Attention, EncoderGraph
-from trunkline.export.parity import ParityReport, Run, check_parity
+from trunkline.export.parity import Run, check_parity
 from trunkline.export.weights import BackboneWeights
 
 
@@ -105,7 +105,7 @@ def merged(session: Any) -> Run:
     return lambda rows, names: {"logits": session.run(["logits"], dict(rows))[0]}
 
 
-def export_merged(source: str | Path, task: str, out: str | Path, options: ExportOptions) -> ParityReport:
+def export_merged(source: str | Path, task: str, out: str | Path, options: ExportOptions) -> dict[str, Any]:
     """Writes one task as an ordinary model: `model.onnx` with its adapter merged in, and `tokenizer.json`.
 
     The model is compared with torch by the probabilities of its labels, as it gives no features.

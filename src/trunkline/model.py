@@ -236,10 +236,11 @@ class Model:
             self._bundle, self._saved = open_bundle(path, verify=False), dict(self._predictor.tasks)
         return path
 
-    def export(self, folder: str | Path, **options: Any) -> Any:
+    def export(self, folder: str | Path, **options: Any) -> dict[str, Any]:
         """Writes a bundle with ONNX graphs; needs the extra `[train]` and a bundle with weights for torch.
 
         `folder` is new or empty; options are those of `trunkline.export.bundle.ExportOptions`, as `weights="int8"`.
+        Returns what the command prints with `--json`.
         """
         with needs("train", "export"):
             from trunkline.export.bundle import ExportOptions, export_bundle

@@ -57,7 +57,7 @@ def litert_record(source: str, out: Path, options: ExportOptions) -> dict[str, A
             found.encoder, found.tokenizer, run, texts, adapters, tolerance=options.tolerance or usual
         )
     sizes = {path.name: path.stat().st_size for path in sorted(out.iterdir()) if path.is_file()}
-    return {"folder": out.name, "bytes": sum(sizes.values()), "files": sizes, "parity": {"litert": parity.record()}}
+    return {"folder": out.name, "bytes": sum(sizes.values()), "files": sizes, "parity": {"litert": parity}}
 
 
 def litert_options(source: Source, weights: str) -> LiteRtOptions:

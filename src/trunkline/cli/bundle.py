@@ -222,7 +222,7 @@ def export(
         max_drop=max_drop,
         **more,  # type: ignore[arg-type]  # checked by the options
     )
-    record = export_bundle(source, out, options, say=say).record()
+    record = export_bundle(source, out, options, say=say)
     print_json(record) if as_json else typer.echo(_said(record, out))
 
 

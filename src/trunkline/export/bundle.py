@@ -25,9 +25,8 @@ from trunkline.engine.base import Engine, Predictor
 from trunkline.engine.onnx import OnnxEngine, open_session
 from trunkline.engine.torch import TorchEngine
 from trunkline.errors import TrunklineError
-from trunkline.export.gate import GateReport, quality_gate
 from trunkline.export.graph import DEFAULT_LORA_TARGETS, Attention, Form, branch_graph, trunk_graph
-from trunkline.export.parity import Adapter, ParityReport, Tolerance, banked, check_parity, forked
+from trunkline.export.parity import Adapter, Tolerance, banked, check_parity, forked, quality_gate, task_line
 from trunkline.export.vocabulary import prune_encoder, prune_vocabulary
 from trunkline.export.weights import (
     PLANS,
@@ -114,36 +113,6 @@ class ExportOptions:
         return self.tolerance or QUANTISED_TOLERANCE[self.weights]
 
 
-@dataclass(frozen=True, slots=True)
-class ExportReport:
-    """What was written, and how it compares with torch.
-
-    `sizes` are bytes of files, `tokens` those that calibration read; `longer` is tokens of the texts with the smaller
-    vocabulary over tokens before.
-    """
-
-    folder: Path
-    sizes: Mapping[str, int]
-    weights: Mapping[str, Any]
-    parity: Mapping[str, ParityReport]
-    tokens: int = 0
-    gate: GateReport | None = None
-    longer: float = 1.0
-
-    def record(self) -> dict[str, Any]:
-        """The report as JSON."""
-        return {
-            "folder": self.folder.name,
-            "bytes": sum(self.sizes.values()),
-            "files": dict(self.sizes),
-            "weights": dict(self.weights),
-            "calibration_tokens": self.tokens,
-            "tokens_after_pruning": self.longer,
-            "parity": {name: found.record() for name, found in self.parity.items()},
-            "gate": None if self.gate is None else self.gate.record(),
-        }
-
-
 @dataclass(frozen=True)
 class Source:
     """A bundle that was checked and is ready to be exported.
@@ -189,7 +158,7 @@ def export_bundle(
     options: ExportOptions | None = None,
     *,
     say: Callable[[str], None] = lambda text: None,
-) -> ExportReport:
+) -> dict[str, Any]:
     """Writes a bundle with graphs. Its adapter and task files are those of the source, byte for byte.
 
     Args:
@@ -197,6 +166,10 @@ def export_bundle(
         out: A new or empty folder.
         options: What is asked for.
         say: Receives lines of progress.
+
+    Returns:
+        As JSON: `folder`, `bytes` in all and of each of `files`, `weights` as in the manifest, `calibration_tokens`,
+        `tokens_after_pruning` over tokens before, `parity` of each graph and what the `gate` found.
 
     Raises:
         QualityError: Rounded weights cost a task too much.
@@ -207,14 +180,10 @@ def export_bundle(
     found = load_source(source, options)
     weights, tokens = prepare_weights(found, options)
     graphs = make_graphs(found, options, weights)
-    parity, gate = compare(found, graphs, options), None
-    if options.judged and options.examples:
-        after = found.predictor(OnnxEngine(graphs, found.manifest.shapes, found.encoder.config.pad_id))
-        gate = quality_gate(found.predictor(), after, options.examples, options.max_drop)
-        for task in gate.tasks:
-            say(str(task))
+    parity = compare(found, graphs, options)
+    gate = judge(found, graphs, options, say) if options.judged and options.examples else None
     facts: dict[str, Any] = dict(weights.facts)
-    facts = {"kind": facts.pop("weights"), **facts} | ({} if gate is None else {"gate": gate.record()})
+    facts = {"kind": facts.pop("weights"), **facts} | ({} if gate is None else {"gate": gate})
     written = write_bundle(
         out,
         dataclasses.replace(
@@ -232,7 +201,16 @@ def export_bundle(
         {name: task.content for name, task in found.bundle.tasks.items()},
     )
     sizes = {file: entry.bytes for file, entry in written.files.items()} | {MANIFEST: len(written.to_json())}
-    return ExportReport(out, dict(sorted(sizes.items())), facts, parity, tokens, gate, found.longer)
+    return {
+        "folder": out.name,
+        "bytes": sum(sizes.values()),
+        "files": dict(sorted(sizes.items())),
+        "weights": facts,
+        "calibration_tokens": tokens,
+        "tokens_after_pruning": found.longer,
+        "parity": parity,
+        "gate": gate,
+    }
 
 
 def load_source(source: str | Path, options: ExportOptions) -> Source:
@@ -325,7 +303,7 @@ def make_graphs(source: Source, options: ExportOptions, weights: BackboneWeights
     return graphs
 
 
-def compare(source: Source, graphs: Mapping[str, bytes], options: ExportOptions) -> dict[str, ParityReport]:
+def compare(source: Source, graphs: Mapping[str, bytes], options: ExportOptions) -> dict[str, Any]:
     """Compares graphs with torch, with what the bundle's files hold as inputs; errors as for `check_parity`."""
     bundle, shapes, hidden = source.bundle, source.manifest.shapes, source.encoder.config.hidden_size
     primaries: dict[str, Inputs] = {"(none)": {}}
@@ -345,6 +323,17 @@ def compare(source: Source, graphs: Mapping[str, bytes], options: ExportOptions)
             source.encoder, source.tokenizer, run, texts, adapters, mixed=mixed, tolerance=options.allowed
         )
     return reports
+
+
+def judge(
+    source: Source, graphs: Mapping[str, bytes], options: ExportOptions, say: Callable[[str], None]
+) -> dict[str, Any]:
+    """Scores tasks by torch and on the graphs; result and errors as of `quality_gate`."""
+    after = source.predictor(OnnxEngine(graphs, source.manifest.shapes, source.encoder.config.pad_id))
+    gate = quality_gate(source.predictor(), after, options.examples, options.max_drop)
+    for name, row in gate["tasks"].items():
+        say(task_line(name, row))
+    return gate
 
 
 def spread(texts: Sequence[str], count: int) -> list[str]:

@@ -1,4 +1,4 @@
-"""Exported graphs against torch: a handful of lengths and batches, every adapter, within a tolerance.
+"""Exported graphs against torch: their features on a handful of lengths and batches, and the scores of tasks.
 
 Torch computes rows as in training, packed, without padding in between; graphs compute each alone, and short beside long
 with padding behind it. Compared are the features of each token and of the whole row, and what the head makes of them.
@@ -6,7 +6,7 @@ with padding behind it. Compared are the features of each token and of the whole
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -17,8 +17,10 @@ from trunkline.bundle.lora import FloatArray, Inputs, Shapes
 from trunkline.bundle.parts import Head
 from trunkline.encoder.encoder import Branch, Encoder, branch_features
 from trunkline.encoder.lora import LoraAdapter
+from trunkline.engine.base import Predictor
 from trunkline.engine.onnx import Pooling, Row, padded, pool_of
 from trunkline.errors import TrunklineError
+from trunkline.tasks import FAMILIES
 from trunkline.tasks.classification import softmax
 from trunkline.text.tokens import IntArray, TextTokenizer, UnitText
 
@@ -60,27 +62,6 @@ class Tolerance:
         return value >= self.cosine if name == "cosine" else value <= getattr(self, name)
 
 
-@dataclass(frozen=True, slots=True)
-class ParityReport:
-    """The largest differences of `features` and `probabilities` and the least `cosine`, where they were compared."""
-
-    runs: int
-    adapters: tuple[str, ...]
-    worst: Mapping[str, float]
-    tolerance: Tolerance
-
-    def record(self) -> dict[str, Any]:
-        """As JSON."""
-        return {
-            "runs": self.runs,
-            "adapters": list(self.adapters),
-            "largest_feature_difference": self.worst.get("features"),
-            "largest_probability_difference": self.worst.get("probabilities"),
-            "least_cosine": self.worst.get("cosine"),
-            "allowed": {name: value if np.isfinite(value) else None for name, value in asdict(self.tolerance).items()},
-        }
-
-
 def check_parity(
     encoder: Encoder,
     tokenizer: TextTokenizer,
@@ -90,7 +71,7 @@ def check_parity(
     *,
     mixed: bool = False,
     tolerance: Tolerance | None = None,
-) -> ParityReport:
+) -> dict[str, Any]:
     """Compares graphs, run by `forked` or `banked`, with the encoder that they were made of.
 
     Args:
@@ -102,44 +83,55 @@ def check_parity(
         mixed: Whether rows of one batch have different adapters, which only `banked` can.
         tolerance: What is allowed.
 
+    Returns:
+        As JSON: `runs`, `adapters`, `largest_feature_difference`, `largest_probability_difference` and `least_cosine`
+        (None where there was nothing to compare), and what was `allowed`.
+
     Raises:
         TrunklineError: There are no texts or adapters, or a difference is outside the tolerance.
     """
     if not texts or not adapters:
         raise TrunklineError(f"parity on {len(texts)} texts and {len(adapters)} adapters", expected="at least one each")
-    tokens, tolerance, names = _rows_of(tokenizer, texts), tolerance or Tolerance(), list(adapters)
-    units = [_units(ids) for ids in tokens]
+    tolerance = tolerance or Tolerance()
+    compared = list(_runs(encoder, _rows_of(tokenizer, texts), run, adapters, mixed))
+    outside = [item for item in compared if not all(tolerance.allows(*part) for part in item[1].items())]
+    if outside:
+        # What is no number is worse than any.
+        worst = max(outside, key=lambda item: (not np.isfinite([*item[1].values()]).all(), max(item[1].values())))
+        raise TrunklineError(
+            f"the graphs differ from torch in {len(outside)} of {len(compared)} runs; the worst: {worst[0]}",
+            expected=f"features within {tolerance.features:g}, probabilities within {tolerance.probabilities:g}, "
+            f"a mean cosine of at least {tolerance.cosine:g}",
+            todo="Export again; if it stays, this encoder or this version of ONNX Runtime cannot be used",
+        )
+    values = {name: [found[name] for _, found in compared if name in found] for name in asdict(tolerance)}
+    return {
+        "runs": len(compared),
+        "adapters": list(adapters),
+        "largest_feature_difference": max(values["features"], default=None),
+        "largest_probability_difference": max(values["probabilities"], default=None),
+        "least_cosine": min(values["cosine"], default=None),
+        "allowed": {name: value if np.isfinite(value) else None for name, value in asdict(tolerance).items()},
+    }
+
+
+def _runs(
+    encoder: Encoder, tokens: Sequence[IntArray], run: Run, adapters: Mapping[str, Adapter], mixed: bool
+) -> Iterator[tuple[str, dict[str, float]]]:
+    """Every row alone and among others, through each adapter: what was run, and how it differs from torch."""
+    names, units = list(adapters), [_units(ids) for ids in tokens]
     wanted = branch_features(encoder, [Branch(units, adapter.lora) for adapter in adapters.values()])
     features = dict(zip(names, wanted, strict=True))
     everyone, step = list(range(len(tokens))), -(-len(tokens) // BATCH)
-    outside: list[tuple[bool, float, str]] = []
-    values: dict[str, list[float]] = {}
-    runs = 0
     for chosen in [[row] for row in everyone] + [everyone[first::step] for first in range(step)]:
         ids, mask = padded([Row(i, 0, tokens[i]) for i in chosen], encoder.config.pad_id)
         rows = {"ids": ids, "mask": mask, "pool": pool_of([(Pooling(units[i]), 0) for i in chosen], ids.shape[1])}
         for first, name in enumerate(names):
             own = [names[(first + row) % len(names)] if mixed else name for row in range(len(chosen))]
             expected = [features[name][i] for name, i in zip(own, chosen, strict=True)]
-            differences = _compare(expected, [adapters[name].head for name in own], run(rows, own))
-            runs += 1
-            for measure, value in differences.items():
-                values.setdefault(measure, []).append(value)
-            if not all(tolerance.allows(*item) for item in differences.items()):
-                said = ", ".join(f"{measure} {value:.6g}" for measure, value in differences.items())
-                of = f"adapter {', '.join(dict.fromkeys(own))}, {len(chosen)} rows of {ids.shape[1]} tokens"
-                # What is no number is worse than any.
-                finite = np.isfinite([*differences.values()]).all()
-                outside.append((not finite, max(differences.values()), f"{of}: {said}"))
-    if outside:
-        raise TrunklineError(
-            f"the graphs differ from torch in {len(outside)} of {runs} runs; the worst: {max(outside)[2]}",
-            expected=f"features within {tolerance.features:g}, probabilities within {tolerance.probabilities:g}, "
-            f"a mean cosine of at least {tolerance.cosine:g}",
-            todo="Export again; if it stays, this encoder or this version of ONNX Runtime cannot be used",
-        )
-    worst = {measure: min(part) if measure == "cosine" else max(part) for measure, part in values.items()}
-    return ParityReport(runs, tuple(names), worst, tolerance)
+            found = _compare(expected, [adapters[name].head for name in own], run(rows, own))
+            said = ", ".join(f"{measure} {value:.6g}" for measure, value in found.items())
+            yield f"adapter {', '.join(dict.fromkeys(own))}, {len(own)} rows of {ids.shape[1]} tokens: {said}", found
 
 
 def forked(trunk: Any, branch: Any, inputs: Mapping[str, Inputs]) -> Run:
@@ -207,3 +199,62 @@ def _compare(expected: Sequence[FloatArray], heads: Sequence[Head | None], outpu
 def _largest(left: Any, right: Any) -> float:
     """The largest difference; infinite if one has more labels than the other."""
     return float(np.abs(left - right).max()) if left.shape == right.shape else float("inf")
+
+
+class QualityError(TrunklineError):
+    """Rounded weights that the gate refuses."""
+
+
+def quality_gate(
+    before: Predictor, after: Predictor, examples: Mapping[str, Sequence[Any]], max_drop: float
+) -> dict[str, Any]:
+    """Scores tasks by torch in float32 and by the graphs as they are exported.
+
+    Args:
+        before: Tasks on torch.
+        after: Tasks on the graphs.
+        examples: Task -> labelled examples that it was not trained on.
+        max_drop: Points of a hundred that a task's main score may drop.
+
+    Returns:
+        As JSON: `allowed_points`, and for each of `tasks` its `metric`, the number of `examples`, the scores `float32`
+        and `rounded` in [0, 1], and `agreement`, the share of examples with the same prediction, probabilities aside.
+
+    Raises:
+        QualityError: A task lost more than `max_drop` points.
+        TrunklineError: A task without examples.
+    """
+    tasks = {name: _scores(before, after, name, part) for name, part in sorted(examples.items())}
+    # Scores that are no numbers fail too.
+    failed = {name: row for name, row in tasks.items() if not 100 * (row["float32"] - row["rounded"]) <= max_drop}
+    if not failed:
+        return {"allowed_points": max_drop, "tasks": tasks}
+    few = min(row["examples"] for row in failed.values())
+    # So few that the gate tells nothing from a single prediction that has changed.
+    single = f". One example of {few} is {100 / few:.1f} points" if 100 / few > max_drop else ""
+    said = "; ".join(task_line(name, row) for name, row in failed.items())
+    raise QualityError(
+        f"{len(failed)} of {len(tasks)} tasks lose too much: {said}{single}",
+        expected=f"a drop of at most {max_drop:g} points",
+        todo="Judge by more examples, choose finer weights, allow a larger drop (`--max-drop`), or export with "
+        "`--no-gate` and fit the tasks again on the exported bundle",
+    )
+
+
+def task_line(name: str, row: Mapping[str, Any]) -> str:
+    """A task of the gate's report for people."""
+    before, after = 100 * row["float32"], 100 * row["rounded"]
+    same = f"{row['examples']} examples, {100 * row['agreement']:.1f} % with the same prediction"
+    return f"{name}: {row['metric']} {before:.2f} -> {after:.2f} ({after - before:+.2f} points, {same})"
+
+
+def _scores(before: Predictor, after: Predictor, name: str, examples: Sequence[Any]) -> dict[str, Any]:
+    if not examples:
+        raise TrunklineError(f"task {name} has no examples to judge weights by", todo="Give its dev part")
+    family = FAMILIES[before.tasks[name].family]
+    texts = [example.text for example in examples]
+    found = [[row[name] for row in predictor.predict(texts, [name])] for predictor in (before, after)]
+    float32, rounded = (family.score(examples, part)[family.main_score] for part in found)
+    same = [family.compare(e, x)[1] == family.compare(e, y)[1] for e, x, y in zip(examples, *found, strict=True)]
+    counts = {"metric": family.main_score, "examples": len(texts)}
+    return {**counts, "float32": float32, "rounded": rounded, "agreement": float(np.mean(same))}
