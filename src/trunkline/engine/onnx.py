@@ -172,22 +172,31 @@ class OnnxEngine:
                 groups.setdefault(branch, []).append((row, place, branch))
         everything = [member for members in groups.values() for member in members]
         adapters = {branch.adapter: branch.lora for branch in groups}
-        if mixed and len(adapters) > 1 and len(everything) < FEW * len(adapters):
-            # As the graph has one head for all rows, heads are applied here.
+        passes: list[tuple[Any, str, list[Member], dict[str, Any]]]
+        banked = mixed and len(adapters) > 1 and len(everything) < FEW * len(adapters)
+        if banked:
             places, lora = self._banked(adapters)
-            own = {"adapter_ids": np.asarray([places[branch.adapter] for _, _, branch in everything], np.int64)}
-            own |= {"head.weight": np.zeros((hidden.shape[2], 0), np.float32), "head.bias": np.zeros(0, np.float32)}
-            for member, part in zip(
-                everything, run_session(self._bank, "features", inputs(everything) | lora | own), strict=True
-            ):
-                _add(found, poolings, member, part @ member[2].heads["head.weight"] if member[2].tasks else part)
-            return
-        # Here the graph applies heads, where they keep to its threads.
-        for branch, members in groups.items():
-            output = "logits" if branch.tasks else "features"
-            given = inputs(members) | branch.lora | branch.heads
-            for member, part in zip(members, run_session(self._branch, output, given), strict=True):
-                _add(found, poolings, member, part)
+            chosen = np.asarray([places[branch.adapter] for _, _, branch in everything], np.int64)
+            empty = {"head.weight": np.zeros((hidden.shape[2], 0), np.float32), "head.bias": np.zeros(0, np.float32)}
+            passes = [(self._bank, "features", everything, {**lora, **empty, "adapter_ids": chosen})]
+        else:
+            passes = [
+                (self._branch, "logits" if branch.tasks else "features", members, branch.lora | branch.heads)
+                for branch, members in groups.items()
+            ]
+        for session, output, members, given in passes:
+            parts = run_session(session, output, inputs(members) | given)
+            for (row, _, branch), part in zip(members, parts, strict=True):
+                # The graph applies heads, where they keep to its threads, but that of the bank has one for all rows.
+                said = part @ branch.heads["head.weight"] if banked and branch.tasks else part
+                pooling = poolings[row.text, branch.pooling]
+                rows = pooling.rows[row.window]
+                if len(pooling.rows) == 1:
+                    found[row.text, branch] = said[: len(rows)]
+                    continue
+                if (row.text, branch) not in found:
+                    found[row.text, branch] = np.zeros((pooling.n_rows, said.shape[1]), np.float32)
+                found[row.text, branch][rows] += said[: len(rows)]
 
     def _banked(self, adapters: dict[str, Inputs]) -> tuple[Mapping[str, int], Inputs]:
         """The place of each adapter in the bank, and the inputs of the bank, which is kept for the next call."""
@@ -200,19 +209,6 @@ class OnnxEngine:
                 numbers = {name: place for place, name in enumerate(self._adapters)}
                 self._stacked = numbers, bank(list(self._adapters.values()), self._shapes)
             return self._stacked
-
-
-def _add(found: Logits, poolings: _Poolings, member: Member, part: FloatArray) -> None:
-    """Adds what one window says of its units, [at least its rows, labels], to its text's."""
-    row, _, branch = member
-    pooling = poolings[row.text, branch.pooling]
-    rows = pooling.rows[row.window]
-    if len(pooling.rows) == 1:
-        found[row.text, branch] = part[: len(rows)]
-        return
-    if (row.text, branch) not in found:
-        found[row.text, branch] = np.zeros((pooling.n_rows, part.shape[1]), np.float32)
-    found[row.text, branch][rows] += part[: len(rows)]
 
 
 def open_session(model: bytes | Path, threads: int = 1) -> Any:

@@ -214,7 +214,6 @@ def best_paths(tasks: Sequence[tuple[Sequence[FloatArray], npt.NDArray[Any]]]) -
     transitions, [labels + 1, labels], where minus infinity forbids; out come the labels of its texts, [units]. Of equal
     sums, the lower label of the last unit at which they differ wins.
     """
-    paths = [[np.zeros(0, np.int64)] * len(scores) for scores, _ in tasks]
     most = max((transitions.shape[1] for _, transitions in tasks), default=0)
     # Labels that a task does not have are never reached.
     into = np.full((len(tasks), most, most), -np.inf)
@@ -222,12 +221,13 @@ def best_paths(tasks: Sequence[tuple[Sequence[FloatArray], npt.NDArray[Any]]]) -
     for number, (_, transitions) in enumerate(tasks):
         count = transitions.shape[1]
         into[number, :count, :count], first[number, :count] = transitions[:-1].T, transitions[-1]
+    paths = [[np.zeros(0, np.int64)] * len(scores) for scores, _ in tasks]
     order = [(number, index) for number, (scores, _) in enumerate(tasks) for index in range(len(scores))]
     order.sort(key=lambda item: -len(tasks[item[0]][0][item[1]]))
     rows = max(1, BLOCK // max(1, most * most))
     for begin in range(0, len(order), rows):
         chosen = order[begin : begin + rows]
-        owner = [number for number, _ in chosen] if len(tasks) > 1 else slice(None)
+        owner = [number for number, _ in chosen]
         found = _block_paths([tasks[number][0][index] for number, index in chosen], into[owner], first[owner])
         for (number, index), path in zip(chosen, found, strict=True):
             paths[number][index] = path
@@ -238,23 +238,17 @@ def _block_paths(scores: Sequence[FloatArray], into: npt.NDArray[Any], first: np
     """`best_paths` of texts that get no longer; `into` [texts, labels, labels before] and `first` [texts, labels]."""
     lengths = np.asarray([len(part) for part in scores])
     longer = np.searchsorted(-lengths, -np.arange(lengths[0] + 1), side="left").tolist()
-    labels = into.shape[1]
     # best[unit][text, label]: the highest sum of a sequence up to this unit that ends in this label.
-    best = np.zeros((lengths[0], len(scores), labels))
+    best = np.zeros((lengths[0], *first.shape))
     for row, part in enumerate(scores):
         best[: len(part), row, : part.shape[1]] = part
     best[:1] += first
-    reached, top = np.empty((len(scores), labels, labels)), np.empty((len(scores), labels))
     for unit in range(1, lengths[0]):
         rows = longer[unit]
-        np.add(best[unit - 1, :rows, None], into[:rows], out=reached[:rows])
-        best[unit, :rows] += np.maximum.reduce(reached[:rows], axis=2, out=top[:rows])
-    flat = into.reshape(-1, labels)
-    offset = np.arange(len(scores)) * (labels if len(into) > 1 else 0)
+        best[unit, :rows] += (best[unit - 1, :rows, None] + into[:rows]).max(axis=2)
     path = np.zeros(best.shape[:2], dtype=np.int64)
     for unit in reversed(range(lengths[0])):
         rows, following = longer[unit], longer[unit + 1]
-        if following:
-            best[unit, :following] += flat[path[unit + 1, :following] + offset[:following]]
+        best[unit, :following] += into[np.arange(following), path[unit + 1 : unit + 2, :following].ravel()]
         best[unit, :rows].argmax(axis=1, out=path[unit, :rows])
     return [path[:length, row] for row, length in enumerate(lengths)]
