@@ -87,7 +87,7 @@ def rows_of(tokens: Sequence[Sequence[int]], pad_id: int, extra: int = 0, left: 
 
 
 def sentence_rows(tokenizer: TextTokenizer, pad_id: int = 1, extra: int = 3) -> dict[str, Any]:
-    return rows_of([tokens.windows[0].ids for tokens in tokenizer.encode(tiny_models.SENTENCES)], pad_id, extra)
+    return rows_of([tokens.windows[0] for tokens in tokenizer.encode(tiny_models.SENTENCES)], pad_id, extra)
 
 
 def eye_pool(mask: Array) -> Array:

@@ -143,7 +143,7 @@ def states(
 @torch.no_grad()
 def hugging_face_states(model: Any, tokenizer: TextTokenizer, texts: Sequence[str] = SENTENCES) -> list[Tensor]:
     """The same by transformers, one text at a time."""
-    ids = [torch.from_numpy(tokens.windows[0].ids)[None] for tokens in tokenizer.encode(texts)]
+    ids = [torch.from_numpy(tokens.windows[0])[None] for tokens in tokenizer.encode(texts)]
     return [model(input_ids=row, attention_mask=torch.ones_like(row)).last_hidden_state[0] for row in ids]
 
 

@@ -26,7 +26,7 @@ LABELS = 5
 
 def rows_of(tiny: Loaded) -> dict[str, Any]:
     """The sentences as one batch with padding behind the shorter ones; every token is a unit."""
-    tokens = [text.windows[0].ids for text in tiny.tokenizer.encode(tiny_models.SENTENCES)]
+    tokens = [text.windows[0] for text in tiny.tokenizer.encode(tiny_models.SENTENCES)]
     width = max(map(len, tokens))
     ids = np.full((len(tokens), width), tiny.encoder.config.pad_id, np.int64)
     mask = np.zeros((len(tokens), width), np.float32)

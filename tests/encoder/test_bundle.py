@@ -179,7 +179,7 @@ def test_window_lengths_survive_the_file(tiny: Loaded, tmp_path: Path) -> None:
         )
         reader = trunkline.load(tmp_path / str(length)).tokenizer
         text = " ".join(tiny_models.WORDS)
-        assert max(len(window.ids) for window in reader.encode([text])[0].windows) == length
+        assert max(reader.encode([text])[0].sizes) == length
 
 
 def _plain(tiny: Loaded, folder: Path) -> Path:

@@ -68,7 +68,7 @@ def features(graphs, texts):
     trunk, branch = open_session(graphs["trunk"]), open_session(graphs["branch"])
     pooled = []
     for tokens in TextTokenizer.from_folder(package, 256).encode(texts):
-        ids = tokens.windows[0].ids[None]
+        ids = tokens.windows[0][None]
         mask = np.ones(ids.shape, np.float32)
         given = {"hidden": trunk.run(["hidden"], {"ids": ids, "mask": mask})[0], "mask": mask}
         pooled.append(branch.run(["features"], given | {"pool": mask[None] / ids.size})[0][0, 0])

@@ -56,7 +56,7 @@ def states(sessions: tuple[Any, Any], start: Loaded, inputs: Any = None) -> Arra
     """[tokens, hidden] of all sentences, one run each."""
     found = []
     for tokens in start.tokenizer.encode(TEXTS):
-        rows = graphs.rows_of([tokens.windows[0].ids], start.encoder.config.pad_id)
+        rows = graphs.rows_of([tokens.windows[0]], start.encoder.config.pad_id)
         found.append(graphs.features(*sessions, rows, inputs)[0])
     return np.concatenate(found)
 
@@ -244,7 +244,7 @@ def test_calibration_sees_every_layer_and_the_adapters(tiny: Loaded) -> None:
         assert np.allclose(adapted.moments[name], adapted.moments[name].T, rtol=1e-3, atol=1e-4)
         behind = name.startswith("layers.3")
         assert (adapted.largest[name] > plain.largest[name] * 1.0001).any() == behind, name
-    assert plain.tokens == sum(len(t.windows[0].ids) for t in tiny.tokenizer.encode(TEXTS))
+    assert plain.tokens == sum(len(t.windows[0]) for t in tiny.tokenizer.encode(TEXTS))
 
 
 def test_texts_without_a_token_are_refused(tiny: Loaded) -> None:

@@ -28,7 +28,7 @@ from trunkline.prefinetune.run import Session
 from trunkline.prefinetune.sources import recipe_sources
 from trunkline.tasks import FAMILIES
 from trunkline.text.examples import NerExample, PlainExample
-from trunkline.text.tokens import Tokens, Window, pack
+from trunkline.text.tokens import Tokens, pack
 from trunkline.training import read_rows
 from trunkline.training.loop import Place
 
@@ -79,8 +79,11 @@ def test_windows_are_even_and_have_every_token_once(count: int, room: int) -> No
     ids = np.arange(10, 10 + count)
     stride = room - min(32, room // 2)
     starts = range(0, max(count - (room - stride), 1), stride) if count > room else [0]
-    windows = tuple(Window(np.concatenate(([0], ids[s : s + room], [2])), s, (0, 0)) for s in starts)
-    made = even_windows(Tokens(np.zeros((count, 2), np.int64), windows))
+    windows = [np.concatenate(([0], ids[s : s + room], [2])) for s in starts]
+    whole = np.concatenate(windows)
+    place = np.asarray([np.flatnonzero(whole == token)[-1] for token in ids], np.int64)
+    sizes = tuple(len(window) for window in windows)
+    made = even_windows(Tokens(np.zeros((count, 2), np.int64), whole, sizes, place))
     ends = np.cumsum(made.sizes)
     parts = [made.ids[end - size : end] for end, size in zip(ends, made.sizes, strict=True)]
     assert all((part[0], part[-1]) == (0, 2) for part in parts)

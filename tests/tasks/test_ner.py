@@ -16,6 +16,7 @@ from trunkline.text.examples import NerExample, Span
 from trunkline.text.tokens import Tokens
 from trunkline.text.words import split_words
 
+NONE = np.zeros(0, np.int64)
 LABELS = ("O", "B-a", "I-a", "B-b", "I-b")
 
 
@@ -188,7 +189,7 @@ class Cutter:
             places = {0, len(text), *(m.start() for m in re.finditer("가|town| ", text))}
             places |= {m.end() for m in re.finditer(" ", text)}
             offsets = [(a, b) for a, b in itertools.pairwise(sorted(places)) if text[a:b].strip()]
-            found.append(Tokens(np.asarray(offsets).reshape(-1, 2), ()))
+            found.append(Tokens(np.asarray(offsets).reshape(-1, 2), NONE, (), NONE))
         return found
 
 

@@ -96,7 +96,7 @@ def test_the_modules_that_are_converted_compute_what_torch_does(fork: int, tiny:
     lora = tiny_models.random_adapter(tiny.encoder.config, range(fork, 4), targets=ALL) if fork < 4 else None
     filled = {tensor_name(n): torch.from_numpy(v) for n, v in layout.fill(adapter_inputs(lora)).items()}
     for text, wanted in zip(tiny_models.SENTENCES, read_states(tiny, lora), strict=True):
-        ids = tiny.tokenizer.encode([text])[0].windows[0].ids
+        ids = tiny.tokenizer.encode([text])[0].windows[0]
         row, mask = torch.full((1, 64), layout.pad_id), torch.zeros(1, 64)
         row[0, : len(ids)], mask[0, : len(ids)] = torch.from_numpy(ids), 1
         with torch.no_grad():
@@ -210,7 +210,7 @@ def test_the_files_compute_what_torch_does(opened: LiteRtProcess, base: Loaded) 
 @pytest.mark.slow
 @pytest.mark.timeout(1500)
 def test_lengths_agree_and_an_adapter_of_zeros_is_none(opened: LiteRtProcess, base: Loaded) -> None:
-    ids = base.tokenizer.encode(["the train"])[0].windows[0].ids
+    ids = base.tokenizer.encode(["the train"])[0].windows[0]
     pool = np.eye(len(ids), dtype=np.float32)
     short, long = (opened.run(ids, pool, {}, length)["features"] for length in (8, 60))
     np.testing.assert_allclose(short, long, atol=1e-5)
@@ -224,7 +224,7 @@ def token_cosines(loaded: Loaded, opened: LiteRtProcess, inputs: Mapping[str, An
     expected = read_states(loaded)
     found = []
     for text, wanted in zip(loaded.tokenizer.encode(tiny_models.SENTENCES), expected, strict=True):
-        ids = text.windows[0].ids
+        ids = text.windows[0]
         own, states = opened.run(ids, np.eye(len(ids), dtype=np.float32), inputs)["features"], wanted
         found.append((own * states).sum(-1) / np.linalg.norm(own, axis=-1) / np.linalg.norm(states, axis=-1))
     return np.concatenate(found)

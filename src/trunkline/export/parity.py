@@ -164,7 +164,7 @@ def _states(trunk: Any, rows: Rows) -> dict[str, Any]:
 
 def _rows_of(tokenizer: TextTokenizer, texts: Sequence[str]) -> list[IntArray]:
     """Windows of the texts, then pieces of all of them one after the other, of rising length."""
-    windows = [window.ids for tokens in tokenizer.encode(texts) for window in tokens.windows]
+    windows = [window for tokens in tokenizer.encode(texts) for window in tokens.windows]
     body, longest = np.concatenate([window[1:-1] for window in windows]), tokenizer.max_length
     if not len(body):
         raise TrunklineError("the texts for the parity check have no tokens", expected="real text")

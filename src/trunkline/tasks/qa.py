@@ -16,7 +16,7 @@ import numpy as np
 from trunkline.errors import MismatchError, TrunklineError
 from trunkline.tasks.base import Answers, FloatArray, Labels, Scored, Scores, Transitions, Words
 from trunkline.text.examples import QaExample
-from trunkline.text.tokens import TextTokenizer, Tokens, UnitText, Window, word_units
+from trunkline.text.tokens import TextTokenizer, Tokens, UnitText, word_units
 
 OVERLAP = 32
 """Tokens of the context that neighbouring windows share."""
@@ -161,14 +161,11 @@ def question_units(text: str, words: Words, tokens: Tokens) -> UnitText:
     """
     begin = context_start(text)
     words = [word for word in words if word[0] >= begin]
-    ids = np.zeros(len(tokens.offsets), dtype=np.int64)
-    for window in tokens.windows:
-        ids[window.first : window.first + len(window.ids) - 2] = window.ids[1:-1]
-    opening, closing = tokens.windows[0].ids[[0, -1]]
+    ids, opening, closing = tokens.ids[tokens.place], tokens.ids[0], tokens.ids[-1]
     asked = tokens.offsets[:, 0] < begin - 1
     told = ~asked & (tokens.offsets[:, 1] > begin)
     question, context, offsets = ids[asked], ids[told], tokens.offsets[told]
-    room = max(len(window.ids) for window in tokens.windows) - 2
+    room = max(tokens.sizes) - 2
     if len(question) + len(context) > room:
         question = question[: room // 2]
     head = np.concatenate(([opening], question, [closing]))
@@ -179,7 +176,7 @@ def question_units(text: str, words: Words, tokens: Tokens) -> UnitText:
     sizes = np.asarray([len(window) for window in windows])
     first = np.cumsum(sizes) - sizes
     # The words' tokens, counted from 1 as in one window around the whole context; 0 for a word without a token.
-    whole = word_units(Tokens(offsets, (Window(np.zeros(len(context) + 2, np.int64), 0, (0, len(context))),)), words)
+    whole = word_units(Tokens(offsets, context, (len(context),), np.arange(1, len(context) + 1)), words)
     # Where two windows overlap, each answers for the half of the shared tokens that is nearer to its middle.
     owner = np.searchsorted(starts[1:] + overlap // 2, whole.token - 1, side="right")
     place = np.where(whole.token > 0, first[owner] + len(head) + whole.token - 1 - starts[owner], 0)

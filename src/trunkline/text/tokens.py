@@ -24,7 +24,7 @@ from trunkline.text.words import EXTENDING, char_classes, split_words
 
 IntArray = npt.NDArray[np.int64]
 
-_NONE = np.zeros(0, dtype=np.int64)
+_NONE, _ONE = np.zeros(0, dtype=np.int64), np.zeros(1, dtype=np.int64)
 
 ROW_WIDTH = 128
 """Default greatest width of a packed row: short enough that attention, quadratic in the width, stays cheap."""
@@ -43,24 +43,25 @@ _BERT = {
 
 
 @dataclass(frozen=True, slots=True)
-class Window:
-    """A stretch of a text's tokens with the special tokens around it.
+class Tokens:
+    """A tokenised text.
 
-    `ids` has the special tokens; `first` is the text token behind the opening one. The window answers for the text
-    tokens `own[0]` to `own[1]` (exclusive): where windows overlap, each token belongs to the one with more context.
+    Attributes:
+        offsets: [tokens, 2] character offsets of its tokens.
+        ids: Token ids of the windows that cover it, one window after the other, each with the special tokens around it.
+        sizes: Tokens of each window, special tokens counted.
+        place: [tokens] where in `ids` each token stands; where windows overlap, in the one with more context around it.
     """
 
-    ids: IntArray
-    first: int
-    own: tuple[int, int]
-
-
-@dataclass(frozen=True, slots=True)
-class Tokens:
-    """A tokenised text: character offsets [tokens, 2] of its tokens and the windows that cover them."""
-
     offsets: IntArray
-    windows: tuple[Window, ...]
+    ids: IntArray
+    sizes: tuple[int, ...]
+    place: IntArray
+
+    @property
+    def windows(self) -> list[IntArray]:
+        """The ids of each window."""
+        return np.split(self.ids, np.cumsum(self.sizes)[:-1])
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,24 +176,20 @@ class TextTokenizer:
         ids = np.asarray(encoding.ids, dtype=np.int64)
         offsets = np.asarray(encoding.offsets, dtype=np.int64).reshape(-1, 2)
         room = self.max_length - 2
-        stride = room - self.overlap
-        starts = list(range(0, max(len(ids) - self.overlap, 1), stride)) if len(ids) > room else [0]
-        windows = []
-        for number, start in enumerate(starts):
-            lower = 0 if number == 0 else start + self.overlap // 2
-            upper = len(ids) if number == len(starts) - 1 else start + stride + self.overlap // 2
-            framed = np.concatenate(([self.opening], ids[start : start + room], [self.closing]))
-            windows.append(Window(framed, start, (lower, upper)))
-        return Tokens(offsets, tuple(windows))
+        starts = np.arange(0, max(len(ids) - self.overlap, 1), room - self.overlap) if len(ids) > room else _ONE
+        windows = [np.concatenate(([self.opening], ids[start : start + room], [self.closing])) for start in starts]
+        sizes = np.asarray([len(window) for window in windows], dtype=np.int64)
+        token = np.arange(len(ids))
+        window = np.searchsorted(starts[1:] + self.overlap // 2, token, side="right")
+        place = (np.cumsum(sizes) - sizes - starts)[window] + token + 1
+        return Tokens(offsets, np.concatenate(windows), tuple(sizes.tolist()), place)
 
     def unknown_share(self, tokens: Sequence[Tokens]) -> float:
         """The share of texts' tokens that the vocabulary lacks; 0 where it can spell everything, as with bytes."""
         names = (getattr(self.tokenizer.model, "unk_token", None), "[UNK]", "<unk>")
         unknown = [i for i in (self.tokenizer.token_to_id(name) for name in names if name) if i is not None][:1]
-        # The ids of a window begin with the opening one, before `first`.
-        own = [w.ids[1 + w.own[0] - w.first : 1 + w.own[1] - w.first] for text in tokens for w in text.windows]
-        missing = sum(int(np.isin(ids, unknown).sum()) for ids in own)
-        return missing / max(sum(map(len, own)), 1)
+        own = np.isin(np.concatenate([_NONE, *(text.ids[text.place] for text in tokens)]), unknown)
+        return float(own.mean()) if len(own) else 0.0
 
 
 @contextmanager
@@ -265,37 +262,15 @@ def word_units(tokens: Tokens, words: Sequence[tuple[int, int]]) -> UnitText:
     within = np.arange(len(token)) - np.repeat(np.cumsum(counts) - counts, counts)
     unit = np.repeat(first, counts) + within
     dropped = np.setdiff1d(np.arange(len(spans)), unit)
-    places = np.concatenate((_locate(tokens, token), np.zeros(len(dropped), dtype=np.int64)))
-    return _unit_text(tokens, places, np.concatenate((unit, dropped)), len(spans))
+    places = np.concatenate((tokens.place[token], np.zeros(len(dropped), dtype=np.int64)))
+    return UnitText(tokens.ids, tokens.sizes, places, np.concatenate((unit, dropped)), len(spans))
 
 
 def text_unit(tokens: Tokens) -> UnitText:
-    """A whole text as one unit: all its tokens, the special ones included (mean pooling as in SBERT)."""
-    chosen, begin = [], 0
-    for part in tokens.windows:
-        inner = len(part.ids) - 2
-        lower, upper = max(part.own[0] - part.first, 0), min(part.own[1] - part.first, inner)
-        chosen.append(begin + np.concatenate(([0], np.arange(lower, upper) + 1, [inner + 1])))
-        begin += len(part.ids)
-    token = np.concatenate(chosen)
-    return _unit_text(tokens, token, np.zeros(len(token), dtype=np.int64), 1)
-
-
-def _unit_text(tokens: Tokens, token: IntArray, unit: IntArray, n_units: int) -> UnitText:
-    windows = [window.ids for window in tokens.windows]
-    ids = windows[0] if len(windows) == 1 else np.concatenate(windows)
-    return UnitText(ids, tuple(len(window) for window in windows), token, unit, n_units)
-
-
-def _locate(tokens: Tokens, token: IntArray) -> IntArray:
-    """Where in all windows' ids the text's tokens stand, each in the window that answers for it."""
-    if len(tokens.windows) == 1:
-        return token + 1
-    uppers = np.asarray([window.own[1] for window in tokens.windows], dtype=np.int64)
-    firsts = np.asarray([window.first for window in tokens.windows], dtype=np.int64)
-    sizes = np.asarray([len(window.ids) for window in tokens.windows], dtype=np.int64)
-    window = np.minimum(np.searchsorted(uppers, token, side="right"), len(uppers) - 1)
-    return (np.cumsum(sizes) - sizes)[window] + token - firsts[window] + 1
+    """A whole text as one unit: all its tokens, the special ones of each window included (mean pooling as in SBERT)."""
+    ends = np.cumsum(tokens.sizes)
+    token = np.sort(np.concatenate((ends - tokens.sizes, tokens.place, ends - 1)))
+    return UnitText(tokens.ids, tokens.sizes, token, np.zeros(len(token), dtype=np.int64), 1)
 
 
 def pack(texts: Sequence[UnitText], pad_id: int, width: int = ROW_WIDTH) -> Packed:

@@ -42,32 +42,24 @@ def split_words(text: str) -> tuple[tuple[int, int], ...]:
     boundary; of scripts without blanks each character is one, with its marks. Every character that is not ignored is in
     one word, but for a joiner that stands behind nothing.
     """
-    plain, pattern, _ = _rule()
-    if text.isascii():
-        return tuple(match.span() for match in plain.finditer(text))
-    return tuple(match.span() for match in pattern.finditer(char_classes(text)))
+    return tuple(match.span() for match in _rule()[0].finditer(char_classes(text)))
 
 
 def char_classes(text: str) -> bytes:
     """The class letter of each character of a text."""
     codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32)
-    return _rule()[2][codes].tobytes()
+    return _rule()[1][codes].tobytes()
 
 
 @cache
-def _rule() -> tuple[re.Pattern[str], re.Pattern[bytes], npt.NDArray[np.uint8]]:
-    """Words of ASCII text, in which nothing extends; words of class letters; and the class of every code point."""
+def _rule() -> tuple[re.Pattern[bytes], npt.NDArray[np.uint8]]:
+    """Words of class letters, and the class of every code point."""
     table = json.loads(Path(__file__).with_name("words.json").read_bytes())
     classes = np.full(sys.maxunicode + 1, _OTHER, np.uint8)
     for name, borders in table["classes"].items():
         for first, last in zip(borders[::2], borders[1::2], strict=True):
             classes[first : last + 1] = ord(name)
-    kinds = classes[:128].tobytes()
-    letters, digits, others = (
-        "".join(re.escape(chr(code)) for code in range(128) if kinds[code] == ord(kind)) for kind in "lds"
-    )
-    plain = re.compile(f"[{letters}]+|[{digits}]+|[{others}]")
-    return plain, re.compile(table["pattern"].encode()), classes
+    return re.compile(table["pattern"].encode()), classes
 
 
 def split_sentences(text: str, links: Sequence[Span], max_words: int) -> list[tuple[int, int]]:

@@ -113,14 +113,8 @@ class MaskedTextObjective(Objective):
 
 def even_windows(tokens: Tokens) -> UnitText:
     """The tokens of a text in as few windows as they fit, of even lengths; overlap would only repeat tokens here."""
-    if len(tokens.windows) == 1:
-        ids = tokens.windows[0].ids
-        return UnitText(ids, (len(ids),), _NONE, _NONE, 0)
-    inner: IntArray = np.zeros(len(tokens.offsets), dtype=np.int64)
-    for window in tokens.windows:
-        inner[window.first : window.first + len(window.ids) - 2] = window.ids[1:-1]
-    opening, closing = tokens.windows[0].ids[:1], tokens.windows[0].ids[-1:]
-    room = max(len(window.ids) for window in tokens.windows) - 2
-    parts = np.array_split(inner, -(-len(inner) // room))
+    inner, opening, closing = tokens.ids[tokens.place], tokens.ids[:1], tokens.ids[-1:]
+    room = max(tokens.sizes) - 2
+    parts = np.array_split(inner, max(1, -(-len(inner) // max(room, 1))))
     ids = np.concatenate([run for part in parts for run in (opening, part, closing)])
     return UnitText(ids, tuple(len(part) + 2 for part in parts), _NONE, _NONE, 0)
