@@ -1,7 +1,6 @@
 """The house: arrows run down, sizes stay small, what must stay fast to import, what never is done."""
 
 import ast
-import json
 import resource
 import subprocess
 import sys
@@ -159,9 +158,3 @@ def test_recipes_of_the_product_parse():
     assert found
     for path in found:
         assert load_recipe(path, PrefinetuneRecipe).name == path.stem
-
-
-def test_the_schema_in_the_documentation_is_that_of_the_code():
-    from trunkline.bundle.schema import SCHEMA
-
-    assert json.loads((ROOT / "docs" / "bundle.schema.json").read_text(encoding="utf-8")) == SCHEMA

@@ -4,16 +4,59 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from trunkline.bundle.manifest import EncoderFacts, FileEntry, Licence, Manifest, TaskEntry, check_name, parse_manifest
-from trunkline.bundle.schema import SCHEMA
+from trunkline.bundle.manifest import (
+    FORM,
+    MOST,
+    TEXT,
+    VERSION,
+    EncoderFacts,
+    FileEntry,
+    Licence,
+    Manifest,
+    Optional,
+    TaskEntry,
+    check_name,
+    parse_manifest,
+)
 from trunkline.errors import DataError, MismatchError, TrunklineError
 
 ROOT = Path(__file__).resolve().parents[2]
+
+
+def schema_of(form: Any) -> dict[str, Any]:
+    """The JSON schema of a form."""
+    if isinstance(form, tuple):
+        return {"const": form[0]} if len(form) == 1 else {"enum": list(form)}
+    if isinstance(form, re.Pattern):
+        kind = {"maxLength": 1000} if form is TEXT else {"pattern": f"^{form.pattern}$"}
+        return {"type": "string", **kind}
+    if isinstance(form, range):
+        return {"type": "integer", "minimum": form.start, "maximum": form.stop - 1}
+    if isinstance(form, list):
+        once = {"uniqueItems": True} if isinstance(form[0], tuple) else {"maxItems": MOST}
+        return {"type": "array", "items": schema_of(form[0]), **once}
+    known = {key: schema_of(part) for key, part in form.items() if isinstance(key, str)}
+    record = {"properties": known, "required": [] if isinstance(form, Optional) else [*known]}
+    for names, part in form.items():
+        if isinstance(names, re.Pattern) and part is None:
+            return {"type": "object", **(record if known else {}), **({"additionalProperties": True} if known else {})}
+        if isinstance(names, re.Pattern):
+            one, limits = schema_of(part), {"pattern": f"^{names.pattern}$"}
+            return {"type": "object", "propertyNames": limits, "additionalProperties": one, "maxProperties": MOST}
+    return {"type": "object", **record, "additionalProperties": False}
+
+
+SCHEMA = {
+    "$schema": "https://json-schema.org/draft/2020-12/schema",
+    "title": f"The manifest of a bundle of trunkline, version {VERSION}",
+    **schema_of(FORM),
+}
 
 
 def made(**changes: Any) -> Manifest:
@@ -78,7 +121,7 @@ def test_all_problems_are_reported_at_once(raw: Any) -> None:
     [
         (("encoder", "n_layers"), True, "expected a whole number"),
         (("encoder", "fork"), 5, "at most encoder.n_layers"),
-        (("encoder", "fork"), -1, "expected 0 to 1000"),
+        (("encoder", "fork"), -1, "expected a whole number from 0 to 1000"),
         (("encoder", "hidden_size"), 10**400, "a huge number"),
         (("encoder", "n_heads"), 5, "no multiple"),
         (("encoder", "overlap"), 32, "half"),
@@ -92,7 +135,7 @@ def test_all_problems_are_reported_at_once(raw: Any) -> None:
         (("graphs", "branch-other"), "x.onnx", "unknown key"),
         (("files", "README.md"), {"sha256": "a" * 64, "bytes": 1}, "belongs to no part"),
         (("files", "trunk.onnx"), {"sha256": "A" * 64, "bytes": 1}, "the form"),
-        (("files", "trunk.onnx"), {"sha256": "a" * 64, "bytes": 0}, "expected 1 to"),
+        (("files", "trunk.onnx"), {"sha256": "a" * 64, "bytes": 0}, "expected a whole number from 1 to"),
         (("files", "a/../b"), {"sha256": "a" * 64, "bytes": 1}, "the form"),
         (("files", "a\\b"), {"sha256": "a" * 64, "bytes": 1}, "the form"),
         (("files", ".hidden"), {"sha256": "a" * 64, "bytes": 1}, "the form"),

@@ -21,20 +21,42 @@ import safetensors
 import safetensors.numpy
 
 from trunkline.bundle.lora import HEAD, LINEARS, LORA_TARGETS, FloatArray, Inputs, Shapes
-from trunkline.bundle.manifest import MAX_ADAPTER_BYTES, MAX_SHOWN, Manifest, problems_of, read_file
-from trunkline.bundle.schema import ADAPTER_SCHEMA, TASK_SCHEMA, VERSION
+from trunkline.bundle.manifest import (
+    ANYTHING,
+    MAX_ADAPTER_BYTES,
+    MAX_SHOWN,
+    NAME,
+    SHA256,
+    TEXT,
+    VERSION,
+    Manifest,
+    problems_of,
+    read_file,
+)
 from trunkline.errors import DataError, MismatchError
 
 Array = npt.NDArray[Any]
 
 TRANSITIONS = "head.transitions"
 MAX_HEADER_BYTES = 4 * 2**20
-MAX_TENSORS = 20_000
 MAX_AXES = 8
 
 _HEAD_TENSORS = (*HEAD, TRANSITIONS)
 _DESCRIPTION = "trunkline"
-_SCHEMAS = {"task": TASK_SCHEMA, "adapter": ADAPTER_SCHEMA}
+_COMMON = {"format": (VERSION,), "family": NAME, "backbone": SHA256, "fork": range(1001), "alpha": float}
+_FORMS: dict[str, dict[Any, Any]] = {
+    "adapter": {"kind": ("adapter",), **_COMMON},
+    "task": {
+        "kind": ("task",),
+        **_COMMON,
+        "labels": [TEXT],
+        "primary": re.compile(f"({NAME.pattern}@{SHA256.pattern})?"),
+        "units": ("words", "pieces", "text", "question"),
+        "info": {ANYTHING: None},
+    },
+}
+"""What files say of themselves, as in `manifest.FORM`; `primary` is FAMILY@SHA256 of the adapter's file, or empty."""
+
 _TYPES = {"F16": np.float16, "F32": np.float32}
 _EXPECTED = "a complete safetensors file of float16 or float32 tensors"
 _NAME = re.compile(rf"lora\.(0|[1-9][0-9]{{0,3}})\.({'|'.join(LINEARS)})\.(.+)")
@@ -183,14 +205,12 @@ def read_task(source: Path | bytes, manifest: Manifest, name: str) -> Task:
         DataError: The file is damaged, or no task's.
         MismatchError: It belongs to another backbone or primary adapter, or does not fit the encoder.
     """
-    content, where, tensors, raw = _opened(source, f"task {name}", "task", manifest)
+    content, where, tensors, inputs, raw = _opened(source, f"task {name}", "task", manifest)
     family, labels = raw["family"], tuple(raw["labels"])
     entry = manifest.tasks.get(name)
     if entry is not None and entry.family != family:
         raise MismatchError(f"{where} is of family {family}", expected=f"{entry.family}, as the manifest says")
-    transitions = tensors.get(TRANSITIONS)
-    inputs = _inputs(tensors, where, manifest)
-    own_lora = any(key.startswith("lora.") for key in inputs)
+    transitions, own_lora = tensors.get(TRANSITIONS), any(key.startswith("lora.") for key in inputs)
     expected = "" if own_lora else _primary_of(family, manifest)
     if raw["primary"] != expected:
         raise MismatchError(
@@ -210,10 +230,9 @@ def read_task(source: Path | bytes, manifest: Manifest, name: str) -> Task:
 
 def read_primary(source: Path | bytes, manifest: Manifest, family: str) -> PrimaryAdapter:
     """Reads a primary adapter's file for a bundle; errors as for `read_task`."""
-    content, where, tensors, raw = _opened(source, f"adapter {family}", "adapter", manifest)
+    content, where, tensors, inputs, raw = _opened(source, f"adapter {family}", "adapter", manifest)
     if raw["family"] != family:
         raise MismatchError(f"{where} is of family {raw['family']}", expected=family)
-    inputs = _inputs(tensors, where, manifest)
     if not all(name.startswith("lora.") for name in tensors):
         raise MismatchError(f"{where} has a head", expected="a primary adapter, which is LoRA alone")
     return PrimaryAdapter(family, inputs, float(raw["alpha"]), content)
@@ -227,15 +246,15 @@ def _primary_of(family: str, manifest: Manifest) -> str:
 
 def _opened(
     source: Path | bytes, called: str, kind: str, manifest: Manifest
-) -> tuple[bytes, str, dict[str, FloatArray], dict[str, Any]]:
-    """A file's bytes, what messages call it, its tensors, and its description, which is of the bundle's backbone."""
+) -> tuple[bytes, str, dict[str, FloatArray], Inputs, dict[str, Any]]:
+    """A file's bytes, what messages call it, its tensors, the inputs made of them, and what the file says of itself."""
     content = read_file(source, MAX_ADAPTER_BYTES) if isinstance(source, Path) else source
     where = str(source) if isinstance(source, Path) else called
     tensors, metadata = tensors_of(content, where)
     text = metadata.get(_DESCRIPTION, "")
     try:
         raw = json.loads(text)
-        problems = list(problems_of(raw, _SCHEMAS[kind], "its description"))
+        problems = list(problems_of(raw, _FORMS[kind], "its description"))
         if problems:
             raise ValueError("; ".join(problems[:MAX_SHOWN]))
         if kind == "task" and len(set(raw["labels"])) < len(raw["labels"]):
@@ -254,19 +273,15 @@ def _opened(
             expected=f"{manifest.backbone[:12]}, the bundle's",
             todo="Fit the task again on the backbone of this bundle",
         )
-    return content, where, tensors, raw
-
-
-def _inputs(tensors: Mapping[str, FloatArray], where: str, manifest: Manifest) -> Inputs:
-    unknown = [name for name in tensors if name.startswith("head.") and name not in _HEAD_TENSORS]
-    if unknown:
-        raise MismatchError(f"{where} has the tensor {unknown[0][:60]}", expected=", ".join(_HEAD_TENSORS))
+    for name in tensors:
+        if name.startswith("head.") and name not in _HEAD_TENSORS:
+            raise MismatchError(f"{where} has the tensor {name[:60]}", expected=", ".join(_HEAD_TENSORS))
     try:
         inputs = fuse(tensors)
         check_inputs(inputs, manifest.shapes)
     except MismatchError as error:
         raise MismatchError(f"{where}: {error.given}", expected=error.expected, todo=error.todo) from error
-    return inputs
+    return content, where, tensors, inputs, raw
 
 
 def fuse(tensors: Mapping[str, Array]) -> Inputs:
@@ -362,22 +377,16 @@ def tensors_of(content: bytes, path: str | Path) -> tuple[dict[str, FloatArray],
         # The library checks names, types, shapes and offsets; of metadata it says nothing.
         entries = safetensors.deserialize(content)
         metadata = json.loads(content[8 : 8 + size]).get("__metadata__", {})
-        if len(entries) > MAX_TENSORS or any(len(entry["shape"]) > MAX_AXES for _, entry in entries):
-            raise ValueError(f"more than {MAX_TENSORS} tensors, or one of more than {MAX_AXES} axes")
-        values = {name: _values(name, entry) for name, entry in entries}
-    except (safetensors.SafetensorError, ValueError, RecursionError) as error:
+        if any(len(entry["shape"]) > MAX_AXES for _, entry in entries):
+            raise ValueError(f"a tensor of more than {MAX_AXES} axes")
+        raw = {name: np.frombuffer(entry["data"], _TYPES[entry["dtype"]]) for name, entry in entries}
+        values = {name: raw[name].astype(np.float32).reshape(entry["shape"]) for name, entry in entries}
+    except (safetensors.SafetensorError, ValueError, KeyError, RecursionError) as error:
         raise DataError(" ".join(str(error).split())[:300], path=path, expected=_EXPECTED) from error
     for name, tensor in values.items():
         if not np.isfinite(tensor).all():
             raise DataError(f"{name} has values that are not finite", path=path, expected="numbers")
     return values, metadata
-
-
-def _values(name: str, entry: Mapping[str, Any]) -> FloatArray:
-    if entry["dtype"] not in _TYPES:
-        raise ValueError(f"{name[:60]} has the type {entry['dtype']}")
-    found = np.frombuffer(entry["data"], _TYPES[entry["dtype"]])
-    return found.astype(np.float32).reshape(entry["shape"])
 
 
 def write_tensors(tensors: Mapping[str, Array], metadata: Mapping[str, str]) -> bytes:
