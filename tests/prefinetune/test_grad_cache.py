@@ -18,8 +18,7 @@ import tiny_models
 from trunkline.encoder.bundle_files import Loaded
 from trunkline.encoder.encoder import TokenBatch
 from trunkline.encoder.lora import LoraAdapter
-from trunkline.prefinetune.mixture import Source
-from trunkline.prefinetune.model import chunk_slices, embed_chunks
+from trunkline.prefinetune.model import Source, chunk_slices, embed_chunks
 from trunkline.prefinetune.objectives.classification import PairTargets, TextPairObjective
 from trunkline.prefinetune.objectives.ner import ConceptTargets, TokenConceptObjective
 from trunkline.text.examples import PairExample

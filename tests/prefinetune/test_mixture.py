@@ -5,7 +5,7 @@ from itertools import islice
 
 import pytest
 
-from trunkline.prefinetune.mixture import Mixture, Source, split_source
+from trunkline.prefinetune.model import Mixture, Source, split_source
 
 
 def sources():

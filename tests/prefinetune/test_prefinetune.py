@@ -14,8 +14,7 @@ from trunkline.config import PrefinetuneRecipe
 from trunkline.encoder.bundle_files import Loaded, load_any, load_bundle
 from trunkline.errors import MismatchError, RecipeError, TrunklineError
 from trunkline.prefinetune import Report, prefinetune
-from trunkline.prefinetune.mixture import Source
-from trunkline.prefinetune.model import PrefinetuneModel, StepBatch, draw_batch
+from trunkline.prefinetune.model import PrefinetuneModel, Source, StepBatch, draw_batch
 from trunkline.prefinetune.objectives import get_objective
 from trunkline.prefinetune.record import evaluate
 from trunkline.prefinetune.run import Session

@@ -19,8 +19,7 @@ import tiny_models
 from trunkline.config import PrefinetuneRecipe
 from trunkline.encoder.bundle_files import Loaded, load_any
 from trunkline.errors import TrainingError, TrunklineError
-from trunkline.prefinetune.mixture import Source
-from trunkline.prefinetune.model import PrefinetuneModel, StepBatch
+from trunkline.prefinetune.model import PrefinetuneModel, Source, StepBatch
 from trunkline.prefinetune.objectives import make_objective
 from trunkline.prefinetune.sources import recipe_sources
 from trunkline.prefinetune.strategies import adapters_of

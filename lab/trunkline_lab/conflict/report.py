@@ -12,8 +12,7 @@ import torch
 
 from trunkline.config import PrefinetuneRecipe
 from trunkline.errors import DataError
-from trunkline.prefinetune.mixture import Mixture, Source
-from trunkline.prefinetune.model import PrefinetuneModel, StepBatch, draw_batch
+from trunkline.prefinetune.model import Mixture, PrefinetuneModel, Source, StepBatch, draw_batch
 from trunkline.prefinetune.run import Session
 from trunkline.text.tokens import TextTokenizer
 from trunkline.training import read_rows

@@ -26,8 +26,7 @@ import typer
 from trunkline.bundle.files import write_atomic
 from trunkline.config import FamilyName, PrefinetuneRecipe, parse_recipe
 from trunkline.encoder.bundle_files import load_any
-from trunkline.prefinetune.mixture import Mixture
-from trunkline.prefinetune.model import StepBatch, draw_batch
+from trunkline.prefinetune.model import Mixture, StepBatch, draw_batch
 from trunkline.prefinetune.objectives import make_objective
 from trunkline.prefinetune.run import Session
 from trunkline.prefinetune.sources import recipe_sources

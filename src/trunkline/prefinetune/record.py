@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -20,14 +20,13 @@ from trunkline.encoder.resolve import resolve
 from trunkline.encoder.storage import read_json, write_json
 from trunkline.errors import EncoderError, MismatchError
 from trunkline.heads.fit import LabelledFeatures, fit_head
-from trunkline.prefinetune.mixture import Source
-from trunkline.prefinetune.model import PrefinetuneModel, to_device
+from trunkline.prefinetune.model import PrefinetuneModel, Source, to_device
 from trunkline.prefinetune.sources import FileFinder
 from trunkline.tasks import FAMILIES, Family
 from trunkline.text.examples import NerExample, QaExample, TextExample
 from trunkline.text.tokens import TextTokenizer
 from trunkline.text.words import split_words
-from trunkline.training import read_rows, write_errors
+from trunkline.training import write_errors
 from trunkline.training.loop import resolve_precision
 from trunkline.versions import git_state, hardware, versions
 
@@ -242,10 +241,11 @@ itself it predicts nothing: `trunkline fit my_task --train train.jsonl --model b
 - Training: strategy {recipe["strategy"]}, {recipe["optimizer"]["steps"]:,} steps over {result.info["tokens_seen"]:,} \
 tokens, precision {experiment["precision"]}, seed {recipe["seed"]}
 - Held-out texts: {removed if recipe["decontaminate"] else "the sources were not searched for them"}
-- Versions, machine, data hashes and the whole recipe: `{FILE}` of the run
+- Versions, machine, hashes of the data, the whole recipe: `{FILE}` of the run; what was measured: `metrics.jsonl`
 
-{_table(("family", "source", "share of draws", "examples", "held out", "licence"), map(_source_cells, data))}
-{_measures(read_rows(folder / "metrics.jsonl"))}
+| family | source | share of draws | examples | held out | licence |
+|---|---|---:|---:|---:|---|
+{"".join(map(_source_row, data))}
 Method: arXiv 2510.07566. What is one-sided in the sources, the encoder may have learned.
 """
     for path in (bundle / CARD, folder / CARD):
@@ -253,21 +253,7 @@ Method: arXiv 2510.07566. What is one-sided in the sources, the encoder may have
             write_atomic(path, text)
 
 
-def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    return "".join(f"| {' | '.join(cells)} |\n" for cells in (head, ["---"] * len(head), *rows))
-
-
-def _source_cells(row: Mapping[str, Any]) -> list[str]:
+def _source_row(row: Mapping[str, Any]) -> str:
     name = f"[{row['source']}]({row['home']})" if row["home"] else row["source"]
-    return [row["family"], name, f"{row['share']:.1%}", f"{row['examples']:,}", f"{row['held_out']:,}", row["licence"]]
-
-
-def _measures(rows: Sequence[Mapping[str, Any]]) -> str:
-    """The first and last values of the probes, and of the dev measures as means over a family's sources."""
-    measured = [row for row in rows if any(name.startswith(("dev/", "probe/")) for name in row)]
-    if not measured:
-        return "Nothing was measured: the monitor was switched off.\n"
-    first, last = measured[0], measured[-1]
-    names = [n for n in last if n in first and (n.startswith("probe/") or (n.startswith("dev/") and n.count("/") == 2))]
-    head = "progress, no results on tests", f"step {first['step']:,}", f"step {last['step']:,}"
-    return _table(head, ([name, f"{first[name]:.3f}", f"{last[name]:.3f}"] for name in names))
+    counts = f"{row['share']:.1%} | {row['examples']:,} | {row['held_out']:,}"
+    return f"| {row['family']} | {name} | {counts} | {row['licence']} |\n"

@@ -15,24 +15,13 @@ from trunkline.bundle.manifest import MANIFEST, Licence
 from trunkline.config import PrefinetuneRecipe
 from trunkline.encoder.bundle_files import Loaded, load_any, save_bundle
 from trunkline.errors import MismatchError, TrunklineError
-from trunkline.prefinetune.mixture import Mixture, Source
-from trunkline.prefinetune.model import PrefinetuneModel, StepBatch, draw_batch
+from trunkline.prefinetune.model import Mixture, PrefinetuneModel, Source, StepBatch, draw_batch
 from trunkline.prefinetune.objectives import make_objective
 from trunkline.prefinetune.record import CARD, Probe, check_recipe, evaluate, write_experiment, write_model_card
 from trunkline.prefinetune.sources import FileFinder, recipe_sources
 from trunkline.prefinetune.strategies import Losses, adapters_of, freeze, project_conflicts, trained
-from trunkline.training import MetricsLog, Report, write_errors
+from trunkline.training import MetricsLog, Report, loop, write_errors
 from trunkline.training.checkpoint import checkpoints, load_checkpoint, random_state, save_checkpoint, seed_everything
-from trunkline.training.loop import (
-    Hooks,
-    LoopSettings,
-    Place,
-    make_accelerator,
-    optimizer_for,
-    process_state,
-    resolve_precision,
-    run,
-)
 
 
 def prefinetune(
@@ -59,7 +48,7 @@ def prefinetune(
         MismatchError: The folder holds a run of another recipe.
         TrunklineError: Another run is at work in the folder; data, encoder or training problems.
     """
-    state = process_state()
+    state = loop.process_state()
     main: bool = state.is_main_process
     report = report if report is not None and main else Report()
     bundle = folder / "bundle"
@@ -126,10 +115,10 @@ class Session:
     ) -> None:
         self.recipe, self.start, self.sources, self.folder, self.report = recipe, start, sources, folder, report
         self.tokenizer = start.tokenizer
-        self.bf16 = resolve_precision(recipe.precision) == "bf16"
-        self.accelerator = make_accelerator(self.bf16)
+        self.bf16 = loop.resolve_precision(recipe.precision) == "bf16"
+        self.accelerator = loop.make_accelerator(self.bf16)
         device = self.accelerator.device
-        self.place = Place(device, self.accelerator.process_index, self.accelerator.num_processes)
+        self.place = loop.Place(device, self.accelerator.process_index, self.accelerator.num_processes)
         start.encoder.dropout = recipe.optimizer.dropout
         objectives: dict[str, nn.Module] = {
             family: make_objective(family, section, sources[family], start, recipe.seed)
@@ -143,7 +132,7 @@ class Session:
             "adapters": (list(parts.adapters.parameters()), rates.adapter_rate),
             "objectives": (list(parts.objectives.parameters()), rates.objective_rate),
         }
-        self.optimizer = self.accelerator.prepare(optimizer_for(groups, rates.weight_decay))
+        self.optimizer = self.accelerator.prepare(loop.optimizer_for(groups, rates.weight_decay))
         total = sum(section.weight for section in recipe.families.values())
         self.weights: dict[str, float] = {family: section.weight / total for family, section in recipe.families.items()}
         self.mixtures = {
@@ -171,9 +160,9 @@ class Session:
         if done == 0 and monitor.every:
             self._measure(0)
         intervals = monitor.log_every, monitor.every, self.recipe.checkpoint.every
-        settings = LoopSettings(rates.steps, rates.warmup, rates.clip, *intervals)
-        hooks = Hooks(stepped, self._log, self._measure, self._save)
-        run(self.model, self.optimizer, self.losses, settings, hooks, accelerator=self.accelerator, start=done)
+        settings = loop.LoopSettings(rates.steps, rates.warmup, rates.clip, *intervals)
+        hooks = loop.Hooks(stepped, self._log, self._measure, self._save)
+        loop.run(self.model, self.optimizer, self.losses, settings, hooks, accelerator=self.accelerator, start=done)
 
     def result(self, experiment: Mapping[str, Any]) -> Loaded:
         """The trained backbone with its primary adapters; `experiment` is what `write_experiment` wrote."""

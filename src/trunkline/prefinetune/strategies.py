@@ -124,13 +124,10 @@ def merge_encoders(
 ) -> Loaded:
     """The base with the merged task vector of the others; tasks are left behind, and adapters where there are several.
 
-    Args:
-        base: What all others started from.
-        others: One or more. One that goes only a part of the way is WiSE-FT (Wortsman et al. 2022, arXiv 2109.01903,
-            equation 1); the updates of its primary adapters are scaled with it.
-        method: See `merge_vectors`.
-        scale: Factor on the merged vector; a negative one goes away from what was learnt.
-        density: See `merge_vectors`; in (0, 1].
+    All `others`, one or more, started from the base. `method` and `density`, in (0, 1], are those of `merge_vectors`;
+    `scale` is a factor on the merged vector, a negative one goes away from what was learnt. One that goes only a part
+    of the way is WiSE-FT (Wortsman et al. 2022, arXiv 2109.01903, equation 1); the updates of its primary adapters are
+    scaled with it.
 
     Raises:
         MismatchError: An encoder that did not start from the base, or windows of several lengths.

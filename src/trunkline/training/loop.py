@@ -92,15 +92,9 @@ def run(
 ) -> int:
     """Trains from step `start` to `settings.steps` and returns the steps done.
 
-    Args:
-        module: Its trainable parameters are clipped together.
-        optimizer: Its groups carry their base rate as `base_rate`.
-        losses: For a step, yields (name, weight, loss) one after the other; each is back-propagated before the next is
-            computed, so only one graph is in memory.
-        settings: Steps, schedule, clipping, intervals.
-        hooks: The caller's part.
-        accelerator: An `accelerate.Accelerator`.
-        start: Steps already done.
+    `losses` yields for a step (name, weight, loss) one after the other; each is back-propagated before the next is
+    computed, so only one graph is in memory. The gradients of all of the module's parameters are clipped together. The
+    optimizer's groups carry their base rate as `base_rate`; `accelerator` is an `accelerate.Accelerator`.
 
     Raises:
         TrainingError: A loss or the gradient is not finite; weights and checkpoints are those before this step.
@@ -127,17 +121,14 @@ def run(
                     hooks.evaluate(done)
                 finally:
                     module.train()
-            stopped = _anywhere(stop.is_set(), accelerator)
+            # All processes stop after the same step, or the others would wait for one that has stopped.
+            asked = torch.tensor([float(stop.is_set())], device=accelerator.device)
+            stopped = bool(accelerator.reduce(asked, reduction="sum").item())
             if stopped or (settings.save_every and done % settings.save_every == 0):
                 hooks.save(done)
             if stopped:
                 raise Interrupted(done)
     return max(start, settings.steps)
-
-
-def _anywhere(stop: bool, accelerator: Any) -> bool:
-    """Whether any process was asked to stop; all stop after the same step, or the others would wait for it forever."""
-    return bool(accelerator.reduce(torch.tensor([float(stop)], device=accelerator.device), reduction="sum").item())
 
 
 def _step(
@@ -230,17 +221,12 @@ def resolve_precision(asked: str) -> str:
     """`bf16` or `fp32` for what a recipe asks; `auto` is bf16 where the processor has instructions for it."""
     if asked != "auto":
         return asked
-    fast = torch.cuda.is_bf16_supported() if torch.cuda.is_available() else cpu_has_bf16()
-    return "bf16" if fast else "fp32"
-
-
-def cpu_has_bf16() -> bool:
-    """Whether the CPU multiplies bf16 matrices in hardware (AVX512-BF16 or AMX on x86, BF16 on Arm)."""
-    try:
-        flags = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return False
-    return not {"avx512_bf16", "amx_bf16", "bf16"}.isdisjoint(flags.split())
+    if torch.cuda.is_available():
+        return "bf16" if torch.cuda.is_bf16_supported() else "fp32"
+    info = Path("/proc/cpuinfo")
+    flags = info.read_text(encoding="utf-8", errors="replace").split() if info.is_file() else []
+    # AVX512-BF16 or AMX on x86, BF16 on Arm.
+    return "fp32" if {"avx512_bf16", "amx_bf16", "bf16"}.isdisjoint(flags) else "bf16"
 
 
 def make_accelerator(bf16: bool) -> Any:

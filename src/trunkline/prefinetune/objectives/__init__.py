@@ -11,7 +11,7 @@ from trunkline.config import FamilySection
 from trunkline.encoder.bundle_files import Loaded
 from trunkline.encoder.encoder import embed_texts
 from trunkline.errors import TrunklineError
-from trunkline.prefinetune.mixture import Source
+from trunkline.prefinetune.model import Source
 from trunkline.text.tokens import TextTokenizer, UnitText
 
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from trunkline.errors import TrunklineError
-from trunkline.prefinetune.mixture import Source
+from trunkline.prefinetune.model import Source
 from trunkline.prefinetune.objectives import Objective
 from trunkline.text.examples import NerExample
 from trunkline.text.tokens import TextTokenizer, UnitText, word_units
