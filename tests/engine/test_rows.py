@@ -15,7 +15,7 @@ from trunkline.encoder.bundle_files import Loaded
 from trunkline.engine.base import open_tokenizer, read_texts
 from trunkline.engine.onnx import Pooling, Row, batches, padded, pool_of, rows_of
 from trunkline.errors import EncoderError, MismatchError
-from trunkline.tasks.qa import question_units
+from trunkline.tasks.qa import Qa
 from trunkline.text.tokens import UnitText, text_unit, word_units
 from trunkline.text.words import split_words
 
@@ -60,7 +60,7 @@ def test_units_are_the_mean_of_their_tokens(kind: str, text: str, tiny: Loaded) 
     units = {
         "words": lambda: word_units(tokens, words),
         "text": lambda: text_unit(tokens),
-        "question": lambda: question_units(text, words, tokens),
+        "question": lambda: Qa().units(text, words, tokens),
     }[kind]()
     states = np.random.default_rng(0).normal(size=(units.size, 5)).astype(np.float32)
     assert pooled(units, states) == pytest.approx(naive(units, states), abs=1e-5)

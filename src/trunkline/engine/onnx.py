@@ -235,19 +235,11 @@ def open_session(model: bytes | Path, threads: int = 1) -> Any:
             expected="a complete model made by this version of trunkline",
             todo="Export it again",
         ) from error
-    give_back_memory()
-    return session
-
-
-def give_back_memory() -> bool:
-    """Returns freed memory to the system: what reading a model took, about as much as its file, glibc would keep.
-
-    Says whether the C library was asked; only glibc has the call.
-    """
+    # Reading a model takes about as much memory as its file, which glibc would keep.
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
     if trim is not None:
         trim(0)
-    return trim is not None
+    return session
 
 
 def run_session(session: Any, output: str, inputs: Mapping[str, Any]) -> FloatArray:

@@ -16,7 +16,7 @@ import numpy as np
 from trunkline.errors import MismatchError, TrunklineError
 from trunkline.tasks.base import Answers, FloatArray, Labels, Scored, Scores, Transitions, Words
 from trunkline.text.examples import QaExample
-from trunkline.text.tokens import TextTokenizer, Tokens, UnitText, word_units
+from trunkline.text.tokens import TextTokenizer, Tokens, UnitText, cover, word_units
 
 OVERLAP = 32
 """Tokens of the context that neighbouring windows share."""
@@ -47,8 +47,36 @@ class Qa:
         return []
 
     def units(self, text: str, words: Words, tokens: Tokens) -> UnitText:
-        """Unit 0 and the words of the context; see `question_units`."""
-        return question_units(text, words, tokens)
+        """Windows of a context, each with the question before it, and their units.
+
+        Unit 0 says that there is no answer; the others are the words of the context. Unit 0 is the mean of the windows'
+        opening tokens, so that all of them have a say in that. Each word is pooled where its tokens have most context.
+
+        A window is the opening token, the question, the closing token and a piece of the context. The closing token
+        stands between the two and not behind them, so that a window is no longer than that of any other text; token
+        types are 0 throughout, as for all texts here. Only where the whole does not fit one window are there several,
+        and there a question is cut off behind half a window. Raises TrunklineError for a text of one line.
+        """
+        begin = context_start(text)
+        words = [word for word in words if word[0] >= begin]
+        ids, room = tokens.ids[tokens.place], max(tokens.sizes) - 2
+        asked = tokens.offsets[:, 0] < begin - 1
+        told = ~asked & (tokens.offsets[:, 1] > begin)
+        question, context = ids[asked], ids[told]
+        if len(question) + len(context) > room:
+            question = question[: room // 2]
+        head = [tokens.ids[0], *question, tokens.ids[-1]]
+        space = room - len(question)
+        windows = cover(tokens.offsets[told], context, (head, ()), space, min(OVERLAP, space // 2))
+        units = word_units(windows, words)
+        first = np.cumsum(windows.sizes) - windows.sizes
+        return UnitText(
+            windows.ids,
+            windows.sizes,
+            np.concatenate((first, units.token)),
+            np.concatenate((np.zeros(len(first), dtype=np.int64), units.unit + 1)),
+            1 + len(words),
+        )
 
     def labels(self, examples: Sequence[Any]) -> Labels:
         """Start and end of an answer, both of a word alone, or none; one for unit 0 if some question has no answer.
@@ -146,47 +174,6 @@ def context_words(text: str, words: Words) -> list[tuple[int, int]]:
     """The words of the context, by their offsets in it, of the words of a text whose first line is the question."""
     begin = context_start(text)
     return [(start - begin, end - begin) for start, end in words if start >= begin]
-
-
-def question_units(text: str, words: Words, tokens: Tokens) -> UnitText:
-    """Windows of a context, each with the question before it, and their units.
-
-    Unit 0 says that there is no answer; the others are the words of the context. Unit 0 is the mean of the windows'
-    opening tokens, so that all of them have a say in that. Each word is pooled where its tokens have most context.
-
-    A window is the opening token, the question, the closing token and a piece of the context. The closing token stands
-    between the two and not behind them, so that a window is no longer than that of any other text; token types are 0
-    throughout, as for all texts here. Only where the whole does not fit one window are there several, and there a
-    question is cut off behind half a window. Raises TrunklineError for a text of one line.
-    """
-    begin = context_start(text)
-    words = [word for word in words if word[0] >= begin]
-    ids, opening, closing = tokens.ids[tokens.place], tokens.ids[0], tokens.ids[-1]
-    asked = tokens.offsets[:, 0] < begin - 1
-    told = ~asked & (tokens.offsets[:, 1] > begin)
-    question, context, offsets = ids[asked], ids[told], tokens.offsets[told]
-    room = max(tokens.sizes) - 2
-    if len(question) + len(context) > room:
-        question = question[: room // 2]
-    head = np.concatenate(([opening], question, [closing]))
-    space = room - len(question)
-    overlap = min(OVERLAP, space // 2)
-    starts = np.arange(0, max(len(context) - overlap, 1), space - overlap) if len(context) > space else np.arange(1)
-    windows = [np.concatenate((head, context[start : start + space])) for start in starts]
-    sizes = np.asarray([len(window) for window in windows])
-    first = np.cumsum(sizes) - sizes
-    # The words' tokens, counted from 1 as in one window around the whole context; 0 for a word without a token.
-    whole = word_units(Tokens(offsets, context, (len(context),), np.arange(1, len(context) + 1)), words)
-    # Where two windows overlap, each answers for the half of the shared tokens that is nearer to its middle.
-    owner = np.searchsorted(starts[1:] + overlap // 2, whole.token - 1, side="right")
-    place = np.where(whole.token > 0, first[owner] + len(head) + whole.token - 1 - starts[owner], 0)
-    return UnitText(
-        np.concatenate(windows),
-        tuple(sizes.tolist()),
-        np.concatenate((first, place)),
-        np.concatenate((np.zeros(len(windows), dtype=np.int64), whole.unit + 1)),
-        1 + len(words),
-    )
 
 
 def _answer(probabilities: FloatArray, text: str, words: Words, labels: Labels) -> dict[str, Any]:

@@ -175,14 +175,7 @@ class TextTokenizer:
     def _windows(self, encoding: Any) -> Tokens:
         ids = np.asarray(encoding.ids, dtype=np.int64)
         offsets = np.asarray(encoding.offsets, dtype=np.int64).reshape(-1, 2)
-        room = self.max_length - 2
-        starts = np.arange(0, max(len(ids) - self.overlap, 1), room - self.overlap) if len(ids) > room else _ONE
-        windows = [np.concatenate(([self.opening], ids[start : start + room], [self.closing])) for start in starts]
-        sizes = np.asarray([len(window) for window in windows], dtype=np.int64)
-        token = np.arange(len(ids))
-        window = np.searchsorted(starts[1:] + self.overlap // 2, token, side="right")
-        place = (np.cumsum(sizes) - sizes - starts)[window] + token + 1
-        return Tokens(offsets, np.concatenate(windows), tuple(sizes.tolist()), place)
+        return cover(offsets, ids, ([self.opening], [self.closing]), self.max_length - 2, self.overlap)
 
     def unknown_share(self, tokens: Sequence[Tokens]) -> float:
         """The share of texts' tokens that the vocabulary lacks; 0 where it can spell everything, as with bytes."""
@@ -226,6 +219,22 @@ def _check_config(folder: Path, normalizer: Any) -> None:
                 expected="two files that agree, as it is open which of them the encoder was trained with",
                 todo=f"Set {key} in tokenizer_config.json to what is right, and {name} in tokenizer.json",
             )
+
+
+def cover(
+    offsets: IntArray, ids: IntArray, around: tuple[Sequence[int], Sequence[int]], room: int, overlap: int
+) -> Tokens:
+    """Tokens of a text in windows of at most `room` of them, with those of `around` before and behind each.
+
+    Where neighbours overlap, each answers for the half of the shared tokens that is nearer to its middle.
+    """
+    starts = np.arange(0, max(len(ids) - overlap, 1), room - overlap) if len(ids) > room else _ONE
+    windows = [np.concatenate((around[0], ids[start : start + room], around[1])) for start in starts]
+    sizes = np.asarray([len(window) for window in windows], dtype=np.int64)
+    token = np.arange(len(ids))
+    window = np.searchsorted(starts[1:] + overlap // 2, token, side="right")
+    place = (np.cumsum(sizes) - sizes - starts)[window] + token + len(around[0])
+    return Tokens(offsets, np.concatenate(windows).astype(np.int64), tuple(sizes.tolist()), place)
 
 
 def piece_borders(text: str, tokens: Tokens) -> tuple[tuple[int, int], ...]:

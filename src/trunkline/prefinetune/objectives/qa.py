@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from trunkline.prefinetune.objectives import Objective
-from trunkline.tasks.qa import answer_units, best_span, question_units, span_scores
+from trunkline.tasks.qa import Qa, answer_units, best_span, span_scores
 from trunkline.text.examples import QaExample
 from trunkline.text.tokens import TextTokenizer, UnitText
 from trunkline.text.words import split_words
@@ -46,7 +46,7 @@ class SpanPointerObjective(Objective):
         """The contexts with their words as units, each window headed by the question."""
         texts = [example.text for example in examples]
         rows = zip(texts, tokenizer.encode(texts), strict=True)
-        return [question_units(text, split_words(text), tokens) for text, tokens in rows]
+        return [Qa().units(text, split_words(text), tokens) for text, tokens in rows]
 
     def forward(self, features: Tensor, targets: PointerTargets) -> Tensor:
         """The mean loss of the questions, from the features [units, width] of all of them."""
