@@ -148,12 +148,7 @@ class OnnxEngine:
         return found
 
     def _run_batch(
-        self,
-        batch: Sequence[Row],
-        wanted: Sequence[Sequence[Branch]],
-        poolings: _Poolings,
-        mixed: bool,
-        found: Logits,
+        self, batch: Sequence[Row], wanted: Sequence[Sequence[Branch]], poolings: _Poolings, mixed: bool, found: Logits
     ) -> None:
         """The trunk over a batch, then each branch over the rows whose texts want it, or the bank over all of them."""
         ids, mask = padded(batch, self._pad_id)
