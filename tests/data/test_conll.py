@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tagged import encode_bio
-from trunkline.data.conll import Sentence, decode_sentences, find_scheme, read_conll
+from trunkline.data.spans import Sentence, decode_sentences, find_scheme, read_conll
 from trunkline.errors import DataError
 from trunkline.text.examples import SCHEMES, Scheme
 

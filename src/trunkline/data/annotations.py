@@ -11,7 +11,15 @@ from typing import Any
 from trunkline.data import values
 from trunkline.data.load import ACCEPTED, choose_text, find_name, join_texts, labelled, refuse_second_text
 from trunkline.data.records import open_records
-from trunkline.data.spans import Row, build_example, check_borders, parse_entities
+from trunkline.data.spans import (
+    Row,
+    Sentence,
+    build_example,
+    check_borders,
+    decode_sentences,
+    parse_entities,
+    read_conll,
+)
 from trunkline.data.values import Loaded, Record, Records, data_error, get_key, require_some, require_text, shorten
 from trunkline.errors import DataError
 from trunkline.text.examples import QaExample, join_tokens
@@ -28,8 +36,6 @@ def read_other(
         given = "no form of labelled data that is known" if form == "text" else "tokens with tags, one a line"
         raise data_error(spec, None, given, f"data for {family}: {ACCEPTED}" if family else ACCEPTED)
     if form == "conll":
-        from trunkline.data.conll import decode_sentences, read_conll
-
         found, scheme = decode_sentences(list(read_conll(spec)), spec)
         return Loaded("ner", list(require_some(found, spec, what="sentence")), f"CoNLL with {scheme}")
     kind, records = open_records(spec, form)
@@ -117,8 +123,6 @@ def _entity_name(records: Sequence[Record]) -> str:
 
 def read_tokens(records: Sequence[tuple[int, Record]], key: str, path: str | Path) -> Loaded:
     """Records with `tokens` and, under a key, as many tags."""
-    from trunkline.data.conll import Sentence, decode_sentences
-
     sentences = []
     for line, record in records:
         tokens, tags = (get_key(record, name, path, line) for name in ("tokens", key))

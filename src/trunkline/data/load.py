@@ -1,7 +1,7 @@
 """What the commands accept as data: the form of a file found by content, its lines, tables, and texts with a label.
 
 A table of texts and labels needs nothing else of this folder. JSON and the hub are in `records` and `annotations`,
-tokens with tags in `conll`, what is read one at a time in `stream`.
+entities in `spans`, what is read one at a time in `stream`.
 """
 
 from __future__ import annotations

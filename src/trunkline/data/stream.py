@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from trunkline.data.annotations import read_questions, read_tokens
-from trunkline.data.conll import read_conll
 from trunkline.data.load import (
     TASK_FAMILIES,
     TEXT_FILES,
@@ -20,7 +19,7 @@ from trunkline.data.load import (
     read_table,
 )  # fmt: skip
 from trunkline.data.records import open_records, read_json_records
-from trunkline.data.spans import Row, build_example, parse_entities
+from trunkline.data.spans import Row, build_example, parse_entities, read_conll
 from trunkline.data.values import Records, data_error, get_key, require_some, shorten
 from trunkline.errors import TrunklineError
 from trunkline.text.examples import Example, PairExample, PlainExample, join_tokens
