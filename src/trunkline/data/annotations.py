@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from trunkline.data import values
-from trunkline.data.load import ACCEPTED, choose_text, find_name, join_texts, labelled, refuse_second_text
-from trunkline.data.records import open_records
+from trunkline.data.load import choose_text, find_name, join_texts, labelled, refuse_second_text
 from trunkline.data.spans import (
     Row,
     Sentence,
@@ -18,33 +17,12 @@ from trunkline.data.spans import (
     check_borders,
     decode_sentences,
     parse_entities,
-    read_conll,
 )
-from trunkline.data.values import Loaded, Record, Records, data_error, get_key, require_some, require_text, shorten
-from trunkline.errors import DataError
+from trunkline.data.values import Loaded, Record, Records, data_error, get_key, require_text, shorten
 from trunkline.text.examples import QaExample, join_tokens
 
 _ENTITY_NAMES = ("entities", "spans", "label", "labels", "annotations")
 _REJECTED = "rejected by the annotator"
-
-
-def read_other(
-    spec: str | Path, form: str, family: str | None, text_column: str | None, label_column: str | None
-) -> Loaded:
-    """Examples of a source that is no table; arguments and errors of `read_examples`, `form` as `find_form` says."""
-    if form == "text" or (form == "conll" and family not in (None, "ner")):
-        given = "no form of labelled data that is known" if form == "text" else "tokens with tags, one a line"
-        raise data_error(spec, None, given, f"data for {family}: {ACCEPTED}" if family else ACCEPTED)
-    if form == "conll":
-        found, scheme = decode_sentences(list(read_conll(spec)), spec)
-        return Loaded("ner", list(require_some(found, spec, what="sentence")), f"CoNLL with {scheme}")
-    kind, records = open_records(spec, form)
-    try:
-        loaded = read_records(records, spec, family, text_column, label_column)
-    except DataError as error:
-        error.given += f" (the file was taken for {kind})"
-        raise
-    return Loaded(loaded.family, loaded.examples, f"{kind}, {loaded.kind}", loaded.notes)
 
 
 def read_records(
@@ -170,7 +148,8 @@ def _labels(
     elif rejected:
         notes.append(f"left out: {len(rejected)} {_REJECTED}")
         rows = [row for row in rows if row[1].get("answer") != "reject"]
-    return Loaded("classification", labelled(rows, columns, key, path), "texts with a label", notes)
+    loaded = labelled(rows, columns, key, path)
+    return Loaded(loaded.family, loaded.examples, loaded.kind, notes)
 
 
 def _flatten(record: Record, path: str | Path, line: int) -> tuple[str, Record | str]:

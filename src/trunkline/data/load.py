@@ -14,7 +14,7 @@ import logging
 import re
 import zlib
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import chain, islice
 from pathlib import Path
@@ -90,17 +90,24 @@ def read_examples(
     if family not in (None, *TASK_FAMILIES):
         raise TrunklineError(f"the family {family!r}", expected=f"one of {', '.join(TASK_FAMILIES)}")
     form = find_form(spec, delimiter)
-    if form != "table":
-        from trunkline.data.annotations import read_other
+    if form in ("text", "conll"):
+        from trunkline.data.spans import read_tagged
 
-        return read_other(spec, form, family, text_column, label_column)
-    kind, rows = read_table(spec, delimiter=delimiter, asked=(text_column, label_column))
+        return read_tagged(spec, form, family)
+    if form == "table":
+        kind, rows = read_table(spec, delimiter=delimiter, asked=(text_column, label_column))
+        read: Callable[..., Loaded] = _label_texts
+    else:
+        from trunkline.data.annotations import read_records
+        from trunkline.data.records import open_records
+
+        (kind, rows), read = open_records(spec, form), read_records
     try:
-        examples = _label_texts(list(rows), spec, family, text_column, label_column)
+        loaded = read(list(rows), spec, family, text_column, label_column)
     except DataError as error:
         error.given += f" (the file was taken for {kind})"
         raise
-    return Loaded("classification", examples, f"{kind}, texts with a label")
+    return Loaded(loaded.family, loaded.examples, f"{kind}, {loaded.kind}", loaded.notes)
 
 
 def find_form(spec: str | Path, delimiter: str | None = None) -> str:
@@ -128,7 +135,7 @@ def find_form(spec: str | Path, delimiter: str | None = None) -> str:
 
 def _label_texts(
     records: Sequence[tuple[int, Record]], path: str | Path, family: str | None, text: str | None, label: str | None
-) -> list[Example]:
+) -> Loaded:
     if not records:
         raise data_error(path, None, "there is no example", "some examples")
     line, names = records[0][0], list(records[0][1])
@@ -143,16 +150,14 @@ def _label_texts(
     return labelled(records, columns, label, path)
 
 
-def labelled(records: Records, columns: Sequence[str], label: str, path: str | Path) -> list[Example]:
+def labelled(records: Records, columns: Sequence[str], label: str, path: str | Path) -> Loaded:
     """The texts of some columns with the labels under a key; a DataError for what is blank or has several labels."""
     rows = []
     for line, record in records:
         value, text = record.get(label), join_texts(record, columns, path, line).strip()
         if not isinstance(value, str) or not value.strip():
             value = require_text(get_key(record, label, path, line), "label", path, line)
-        if not text:
-            raise data_error(path, line, "the text is empty", "a text", "Fill it in or remove the row")
-        rows.append((line, TextExample(text, value.strip())))
+        rows.append((line, TextExample(text or require_text(text, "text", path, line), value.strip())))
     known = {example.label for _, example in rows}
     for line, example in rows:
         parts = [part.strip() for part in _SEPARATORS.split(example.label)]
@@ -160,7 +165,7 @@ def labelled(records: Records, columns: Sequence[str], label: str, path: str | P
             given = f"the label {shorten(example.label)} seems to be {len(parts)} labels, which also occur alone"
             todo = "Fit one task a label, or, if it is one label, give it a name without the separator"
             raise data_error(path, line, given, "one label a text; several are not supported yet", todo)
-    return [example for _, example in rows]
+    return Loaded("classification", [example for _, example in rows], "texts with a label")
 
 
 def find_name(names: Sequence[str], wanted: Sequence[str]) -> str:
@@ -192,7 +197,7 @@ def refuse_second_text(records: Records, used: Sequence[str], path: str | Path) 
     for name in dict.fromkeys(name for record in rows for name in record if name not in used):
         texts = [value for record in rows if isinstance(value := record.get(name), str) and value.strip()]
         lower = name.strip().lower()
-        named = lower in values.SECOND_NAMES or lower.rstrip("_-0123456789ab ") in values.SECOND_NAMES
+        named = {lower, lower.rstrip("_-0123456789ab ")} & values.SECOND_NAMES
         words = sum(sum(map(str.isalpha, word)) > 1 for value in texts for word in value.split())
         if texts and (named or (words >= _WORDY * len(texts) and 2 * len(set(texts)) > len(rows) > 1)):
             given = f"the column {name!r} has texts, too, such as {shorten(texts[0])}"
@@ -202,11 +207,10 @@ def refuse_second_text(records: Records, used: Sequence[str], path: str | Path) 
 
 def join_texts(record: Record, columns: Sequence[str], path: str | Path, line: int) -> str:
     """The text of a record: one column as it stands, or several joined with blanks; a DataError for what is no text."""
-    parts = [record[column] if column in record else get_key(record, column, path, line) for column in columns]
-    for part in parts:
-        if not isinstance(part, str):
-            given = f"the text is {'null' if part is None else shorten(part)}"
-            raise data_error(path, line, given, "a text as a string", "Fill it in or remove the record")
+    for column in columns:
+        if not isinstance(record.get(column), str):
+            require_text(get_key(record, column, path, line), "text", path, line)
+    parts: list[str] = [record[column] for column in columns]
     return parts[0] if len(parts) == 1 else " ".join(part for part in parts if part.strip())
 
 

@@ -9,8 +9,8 @@ from itertools import accumulate, chain, pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from trunkline.data.load import read_lines
-from trunkline.data.values import data_error, require_text, shorten
+from trunkline.data.load import ACCEPTED, read_lines
+from trunkline.data.values import Loaded, data_error, require_text, shorten
 from trunkline.tasks.ner import unheld_spans
 from trunkline.text.examples import NerExample, Scheme, Span, TagError, decode_with_repairs, join_tokens
 from trunkline.text.words import split_words
@@ -159,6 +159,15 @@ _UNITS: dict[str, Callable[[Row], int]] = {
     "UTF-16 units": _counter(lambda character: 1 + (character > "\uffff")),
     "words": lambda row: sum(not 0 <= entity.start < entity.end <= len(row.text.split()) for entity in row.entities),
 }
+
+
+def read_tagged(path: str | Path, form: str, family: str | None) -> Loaded:
+    """The sentences of a CoNLL file, with the errors of `read_examples`; one for other forms and families, too."""
+    if form == "text" or family not in (None, "ner"):
+        given = "no form of labelled data that is known" if form == "text" else "tokens with tags, one a line"
+        raise data_error(path, None, given, f"data for {family}: {ACCEPTED}" if family else ACCEPTED)
+    examples, kind = decode_sentences(list(read_conll(path)), path)
+    return Loaded("ner", list(examples), f"CoNLL with {kind}")
 
 
 class Sentence(NamedTuple):

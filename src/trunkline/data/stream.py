@@ -7,17 +7,9 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+from trunkline.data import load
 from trunkline.data.annotations import read_questions, read_tokens
-from trunkline.data.load import (
-    TASK_FAMILIES,
-    TEXT_FILES,
-    choose_text,
-    find_form,
-    join_texts,
-    load_examples,
-    read_lines,
-    read_table,
-)  # fmt: skip
+from trunkline.data.load import choose_text, find_form, join_texts, load_examples, read_lines, read_table
 from trunkline.data.records import open_records, read_json_records
 from trunkline.data.spans import Row, build_example, parse_entities, read_conll
 from trunkline.data.values import Records, data_error, get_key, require_some, shorten
@@ -25,7 +17,7 @@ from trunkline.errors import TrunklineError
 from trunkline.text.examples import Example, PairExample, PlainExample, join_tokens
 from trunkline.text.words import split_sentences
 
-FAMILIES = (*TASK_FAMILIES, "pairs", "plain")
+FAMILIES = (*load.TASK_FAMILIES, "pairs", "plain")
 MAX_WORDS, _MOST_LINES = 200, 10_000
 """Words of a passage, beyond which a text is cut, at sentence ends if it has any; lines of a text held at once."""
 
@@ -122,10 +114,10 @@ def _plain(spec: str | Path) -> Iterator[Example]:
         return
     files = [path]
     if path.is_dir():
-        inside = sorted(file for file in path.rglob("*") if file.suffix.lower() in TEXT_FILES and file.is_file())
+        inside = sorted(file for file in path.rglob("*") if file.suffix.lower() in load.TEXT_FILES and file.is_file())
         files = [file for file in inside if not any(part.startswith(".") for part in file.relative_to(path).parts)]
     if not files:
-        raise data_error(path, None, "no file in the folder is text", f"files that end in {' or '.join(TEXT_FILES)}")
+        raise data_error(path, None, "no file in the folder is text", f"files in {' or '.join(load.TEXT_FILES)}")
     for file in files:
         held: list[str] = []
         for line in chain((line for _, line in read_lines(file)), [""]):

@@ -23,10 +23,10 @@ TEXT_NAMES = ("text", "sentence", "utterance", "message", "query", "comment", "r
 LABEL_NAMES = (
     "label_text", "label_name", "label", "labels", "intent", "category", "class", "sentiment", "topic", "target",
 )  # fmt: skip
-SECOND_NAMES = (
+SECOND_NAMES = {
     "text", "sentence", "question", "premise", "hypothesis", "context", "passage", "title", "subject", "reply",
     "response", "headline", "description", "paragraph", "document", "summary",
-)  # fmt: skip
+}  # fmt: skip
 NAME_COLUMNS = "Name columns with --text-column and --label-column; by number, from 0, in a table without a header"
 
 T = TypeVar("T")
@@ -85,7 +85,8 @@ def require_text(value: object, what: str, path: str | Path, line: int | None) -
     if isinstance(value, int) and not isinstance(value, bool) and what == "label":
         return str(value)
     if not isinstance(value, str):
-        raise data_error(path, line, f"the {what} is {shorten(value)}", f"a {what} as a string")
+        given = f"the {what} is {'null' if value is None else shorten(value)}"
+        raise data_error(path, line, given, f"a {what} as a string", "Fill it in or remove the row")
     if not value.strip():
         raise data_error(path, line, f"the {what} is empty", f"a {what}", "Fill it in or remove the row")
     return value.strip()
