@@ -94,20 +94,25 @@ def read_examples(
         from trunkline.data.spans import read_tagged
 
         return read_tagged(spec, form, family)
-    if form == "table":
-        kind, rows = read_table(spec, delimiter=delimiter, asked=(text_column, label_column))
-        read: Callable[..., Loaded] = _label_texts
-    else:
-        from trunkline.data.annotations import read_records
-        from trunkline.data.records import open_records
-
-        (kind, rows), read = open_records(spec, form), read_records
+    kind, rows = open_records(spec, form, delimiter, text_column, label_column)
+    read: Callable[..., Loaded] = _label_texts
+    if form != "table":
+        from trunkline.data.annotations import read_records as read
     try:
         loaded = read(list(rows), spec, family, text_column, label_column)
     except DataError as error:
         error.given += f" (the file was taken for {kind})"
         raise
     return Loaded(loaded.family, loaded.examples, f"{kind}, {loaded.kind}", loaded.notes)
+
+
+def open_records(spec: str | Path, form: str, delimiter: str | None, *asked: str | None) -> tuple[str, Records]:
+    """What a source of the form `table`, `json` or `hub` was taken for, and its records."""
+    if form == "table":
+        return read_table(spec, delimiter=delimiter, asked=asked)
+    from trunkline.data.records import hub_records, read_json_records
+
+    return ("a data set of the hub", hub_records(str(spec))) if form == "hub" else read_json_records(spec)
 
 
 def find_form(spec: str | Path, delimiter: str | None = None) -> str:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from trunkline.data.load import LIMIT, open_stream, read_lines
-from trunkline.data.values import Record, data_error, list_names, shorten, too_large, wrong_bytes
+from trunkline.data.values import Record, data_error, get_key, shorten, too_large, wrong_bytes
 from trunkline.errors import TrunklineError, needs
 
 DOCUMENT_LIMIT = 256 * 1024**2
@@ -22,11 +22,6 @@ _LISTS = (("rasa_nlu_data", "common_examples"), ("data",), ("examples",), ("reco
 
 _BETWEEN = re.compile(r"[ \t\r\n,]*")
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
-
-
-def open_records(spec: str | Path, form: str) -> tuple[str, Iterator[tuple[int, Record]]]:
-    """What a source of the form `json` or `hub` was taken for, and its records with their lines."""
-    return ("a data set of the hub", hub_records(str(spec))) if form == "hub" else read_json_records(spec)
 
 
 def read_bytes(path: str | Path, *, limit: int = LIMIT) -> bytes:
@@ -103,7 +98,16 @@ def read_json_records(path: str | Path) -> tuple[str, Iterator[tuple[int, Record
     one = bool(head) and head[0][1].lstrip().startswith("{") and is_json(head[0][1])
     if one and (len(head) > 1 or not _list_keys(parse_json(head[0][1]))):
         return "JSON lines", read_json_lines(path, lines=chain(head, lines))
-    return "a JSON document", (_as_record(line, item, path) for line, item in read_json_items(path))
+    return "a JSON document", _document(path)
+
+
+def _document(path: str | Path) -> Iterator[tuple[int, Record]]:
+    for line, item in read_json_items(path):
+        if isinstance(item, list) and len(item) == 2 and isinstance(item[0], str) and isinstance(item[1], dict):
+            item = {"text": item[0], **item[1]}
+        if not isinstance(item, dict):
+            raise data_error(path, line, f"the item is {shorten(item)}", "a list of JSON objects")
+        yield line, item
 
 
 def read_json_items(
@@ -122,12 +126,10 @@ def read_json_items(
         raise data_error(path, at, given, "one JSON document, or one object a line") from None
     keys = _list_keys(value) if keys is None else keys
     for key in keys:
-        if not isinstance(value, dict) or key not in value:
-            there = (
-                f"; the keys are {list_names(value)}" if isinstance(value, dict) else f" in a {type(value).__name__}"
-            )
-            raise data_error(path, None, f"no key {key!r}{there}", f"a list at {'.'.join(keys)}")
-        value = value[key]
+        if not isinstance(value, dict):
+            given = f"no key {key!r} in a {type(value).__name__}"
+            raise data_error(path, None, given, f"a list at {'.'.join(keys)}")
+        value = get_key(value, key, path, None)
     if not isinstance(value, list):
         given = f"{'.'.join(keys) or 'the document'} is a {type(value).__name__}"
         raise data_error(path, None, given, f"a list, or one at {', '.join(map('.'.join, _LISTS))}")
@@ -157,14 +159,6 @@ def _list_keys(value: Any) -> tuple[str, ...]:
         if isinstance(found, dict) and isinstance(found.get(last), list):
             return (*above, last)
     return ()
-
-
-def _as_record(line: int, item: Any, path: str | Path) -> tuple[int, Record]:
-    if isinstance(item, list) and len(item) == 2 and isinstance(item[0], str) and isinstance(item[1], dict):
-        item = {"text": item[0], **item[1]}
-    if not isinstance(item, dict):
-        raise data_error(path, line, f"the item is {shorten(item)}", "a list of JSON objects")
-    return line, item
 
 
 def hub_records(spec: str) -> Iterator[tuple[int, Record]]:

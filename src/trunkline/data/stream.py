@@ -9,8 +9,8 @@ from typing import Any
 
 from trunkline.data import load
 from trunkline.data.annotations import read_questions, read_tokens
-from trunkline.data.load import choose_text, find_form, join_texts, load_examples, read_lines, read_table
-from trunkline.data.records import open_records, read_json_records
+from trunkline.data.load import choose_text, find_form, join_texts, load_examples, open_records, read_lines
+from trunkline.data.records import read_json_records
 from trunkline.data.spans import Row, build_example, parse_entities, read_conll
 from trunkline.data.values import Records, data_error, get_key, require_some, shorten
 from trunkline.errors import TrunklineError
@@ -38,12 +38,7 @@ def load_texts(
         return ((line, {}) for _, line in read_lines(spec) if line.strip())
     if form == "conll":
         return ((join_tokens(list(sentence.tokens))[0], {}) for sentence in read_conll(spec, tags=False))
-    return _texts(_records(spec, form, delimiter, text_column), spec, text_column)
-
-
-def _records(spec: str | Path, form: str, delimiter: str | None = None, column: str | None = None) -> Records:
-    table = form == "table"
-    return (read_table(spec, delimiter=delimiter, asked=(column,)) if table else open_records(spec, form))[1]
+    return _texts(open_records(spec, form, delimiter, text_column)[1], spec, text_column)
 
 
 def _texts(records: Records, path: str | Path, asked: str | None) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -99,7 +94,7 @@ def _sentences(records: Records, path: str | Path) -> Iterator[Example]:
 
 def _pairs(spec: str | Path) -> Iterator[Example]:
     """Pairs in the order of the file; those with a blank side are passed over."""
-    for line, record in _records(spec, find_form(spec)):
+    for line, record in open_records(spec, find_form(spec), None)[1]:
         left, right = (join_texts(record, (key,), spec, line).strip() for key in ("left", "right"))
         if left and right:
             group = record.get("group")
