@@ -95,7 +95,7 @@ def test_another_upload_takes_away_what_is_gone(hub: Hub, folder: Path, tmp_path
 
 def test_a_signature_goes_along(hub: Hub, folder: Path, tmp_path: Path) -> None:
     pytest.importorskip("cryptography", reason="the package cryptography is not installed")
-    from trunkline.bundle.sign import new_private_key, public_half, sign_bundle
+    from trunkline.bundle.edit import new_private_key, public_half, sign_bundle
 
     private = new_private_key()
     sign_bundle(folder, private)

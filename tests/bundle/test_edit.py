@@ -11,9 +11,8 @@ import pytest
 
 import crashes
 import deployed
-from trunkline.bundle.edit import add_task, remove_task, write_bundle
+from trunkline.bundle.edit import add_task, new_private_key, public_half, remove_task, sign_bundle, write_bundle
 from trunkline.bundle.files import change_tasks, check_target, open_bundle, read_manifest
-from trunkline.bundle.sign import new_private_key, public_half, sign_bundle
 from trunkline.encoder.bundle_files import Loaded, save_bundle
 from trunkline.errors import DataError, MismatchError, TrunklineError
 

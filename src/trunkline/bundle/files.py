@@ -121,7 +121,7 @@ def read_manifest(folder: Path, public_key: str | bytes | None = None) -> Manife
         )
     content = read_file(path, MAX_MANIFEST_BYTES)
     if public_key is not None:
-        from trunkline.bundle.sign import check_signature
+        from trunkline.bundle.edit import check_signature
 
         check_signature(folder, content, public_key)
     return parse_manifest(content, path)

@@ -77,7 +77,7 @@ def sign_command(
 
     Example: trunkline bundle sign support-bot --key private.key --new-key
     """
-    from trunkline.bundle.sign import new_private_key, public_half, sign_bundle
+    from trunkline.bundle.edit import new_private_key, public_half, sign_bundle
 
     if key.exists() == new_key:
         raise TrunklineError(

@@ -14,14 +14,16 @@ from typing import Any
 
 import torch
 
-from trunkline.bundle.files import check_free
+from trunkline.bundle.files import check_free, read_manifest
 from trunkline.bundle.manifest import (
+    ANYTHING,
     MANIFEST,
     MAX_ADAPTER_BYTES,
-    MAX_MANIFEST_BYTES,
-    check_name,
+    NAME,
+    SHA256,
+    listed,
     name_of,
-    parse_manifest,
+    problems_of,
     read_file,
 )
 from trunkline.bundle.parts import tensors_of
@@ -33,7 +35,15 @@ from trunkline.errors import DataError, MismatchError, TrunklineError
 
 log = logging.getLogger(__name__)
 
-_KEYS = {"backbone": str, "fork": int, "max_length": int, "adapters": list, "tasks": list, "info": dict}
+_FORM: dict[Any, Any] = {
+    "format": (1,),
+    "backbone": SHA256,
+    "fork": range(1001),
+    "max_length": range(3, 2**20 + 1),
+    "adapters": [NAME],
+    "tasks": [NAME],
+    "info": {ANYTHING: None},
+}
 
 
 def convert_bundle(old: Path, new: Path) -> Path:
@@ -50,7 +60,7 @@ def convert_bundle(old: Path, new: Path) -> Path:
     """
     raw, place = _read_old(old), old / "backbone"
     check_free(new)
-    left = sorted(check_name(name) for name in raw["tasks"])
+    left = sorted(raw["tasks"])
     encoder = load_encoder(place, raw["fork"])
     if backbone_hash(encoder) != raw["backbone"]:
         raise MismatchError(
@@ -63,7 +73,7 @@ def convert_bundle(old: Path, new: Path) -> Path:
         tokenizer=load_tokenizer(place, encoder.config, raw["max_length"]),
         config=read_json(place / "config.json"),
         backbone=raw["backbone"],
-        primaries={family: _primary(old, check_name(family), encoder, raw) for family in raw["adapters"]},
+        primaries={family: _primary(old, family, encoder, raw) for family in raw["adapters"]},
         info={**raw["info"], "converted_from": 1, **({"tasks_left_out": left} if left else {})},
     )
     save_bundle(loaded, new, name_of(new, "bundle"))
@@ -75,24 +85,14 @@ def convert_bundle(old: Path, new: Path) -> Path:
 def _read_old(folder: Path) -> dict[str, Any]:
     """The manifest of a training bundle of format 1."""
     path = folder / MANIFEST
-    content = read_file(path, MAX_MANIFEST_BYTES)
-    try:
-        raw = json.loads(content)
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"this is no JSON ({error})", path=path, expected="the file as it was written") from error
-    raw = {"info": {}, **raw} if isinstance(raw, dict) else {}
-    if raw.get("format") != 1 or "backbone" not in raw:
-        if raw.get("version") == 1:
-            raise TrunklineError(
-                f"{folder} is a deployed bundle of version 1, whose graphs read the last layer alone",
-                expected="the training bundle that it was exported from",
-                todo="Convert that one, fit its tasks again, and export it by `trunkline export`",
-            )
-        parse_manifest(content, path)
+    raw = read_json(path)
+    if not isinstance(raw, dict) or raw.get("format") != 1 or "backbone" not in raw:
+        read_manifest(folder)
         raise TrunklineError(f"{folder} is a bundle of this version", expected="a training bundle of format 1")
-    for key, kind in _KEYS.items():
-        if type(raw.get(key)) is not kind:
-            raise DataError(f"{key} is {raw.get(key)!r:.60}", path=path, expected=f"a value of type {kind.__name__}")
+    raw = {"info": {}, **raw}
+    problems = list(problems_of(raw, _FORM))
+    if problems:
+        raise DataError(listed("the manifest has problems", problems), path=path, expected="a manifest of format 1")
     return raw
 
 
