@@ -97,7 +97,7 @@ def merged_graph(
     graph.branch(graph.trunk(), weight, bias)
     graph.output("logits", ["rows", "units", n_labels], "outputs of the head")
     doc = "An encoder with one task merged into it"
-    return graph.finished("merged", doc, labels=json.dumps(list(labels), ensure_ascii=False))
+    return graph.model("merged", doc, labels=json.dumps(list(labels), ensure_ascii=False))
 
 
 def merged(session: Any) -> Run:

@@ -256,7 +256,7 @@ def test_weights_that_are_not_finite_are_named(tiny: Loaded) -> None:
 
 
 def test_a_model_too_large_for_one_file_is_refused(weights: BackboneWeights, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("trunkline.export.builder.MAX_BYTES", 2**20 + 1000)
+    monkeypatch.setattr("trunkline.export.graph.MAX_BYTES", 2**20 + 1000)
     with pytest.raises(TrunklineError, match="less than 2 GiB"):
         trunk_graph(weights)
 

@@ -19,8 +19,19 @@ from trunkline.engine.onnx import open_session
 from trunkline.engine.rounding import linear_layers, round_int8, round_linear, round_table, smoothing
 from trunkline.errors import TrunklineError
 from trunkline.export.graph import EncoderGraph, branch_graph, trunk_graph
-from trunkline.export.int4 import int4_linear, int4_table, round_int4, round_table_int4
-from trunkline.export.weights import PLANS, BackboneWeights, Calibration, Plan, calibrate, quantised, take_weights
+from trunkline.export.weights import (
+    PLANS,
+    BackboneWeights,
+    Calibration,
+    Plan,
+    calibrate,
+    int4_linear,
+    int4_table,
+    quantised,
+    round_int4,
+    round_table_int4,
+    take_weights,
+)
 
 TEXTS = tiny_models.SENTENCES
 Array = graphs.Array
@@ -45,7 +56,7 @@ def run_node(config: EncoderConfig, kind: str, tensors: dict[str, Any], x: np.nd
     graph.output(
         getattr(graph, kind)("y", name), ["rows", "outputs"] if kind == "linear" else ["rows", "width", "size"]
     )
-    return np.asarray(open_session(graph.model("nodes", "", {})).run(None, {name: x})[0])
+    return np.asarray(open_session(graph.model("nodes", "")).run(None, {name: x})[0])
 
 
 def seen(start: Loaded, adapters: Any = (), **options: Any) -> Calibration:

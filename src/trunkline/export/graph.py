@@ -12,25 +12,33 @@ Inside a graph the states are one matrix, [rows * width, hidden]: a linear layer
 low-rank update to its output. The sum before a normalisation is a node of its own, because ONNX Runtime's
 SkipLayerNormalization on a CPU takes eight times as long as Add and LayerNormalization.
 
-A linear layer or embedding is computed as its tensors say: with `.scale` in 8 bits, with `.steps` from 4 bits that are
-unpacked with operators that ONNX Runtime, onnxruntime-web and OpenVINO all have. For linear layers that depends on
-constants alone, and runtimes do it once, when the graph is loaded.
+A linear layer or embedding is computed as its tensors say: with `.scale` in 8 bits, with `.steps` from 4 bits, which
+for linear layers are unpacked once, when the graph is loaded, as that depends on constants alone.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from types import MappingProxyType
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
-from onnx import TensorProto, helper
+import onnx
+from onnx import TensorProto, helper, numpy_helper
 
 from trunkline.bundle.lora import FloatArray, Shapes
 from trunkline.bundle.manifest import lora_shapes
-from trunkline.export.builder import CONTRIB, Builder
-from trunkline.export.int4 import FRACTIONS, LOWEST
-from trunkline.export.weights import BackboneWeights
+from trunkline.errors import TrunklineError
+from trunkline.export.weights import FRACTIONS, LOWEST, BackboneWeights
+
+OPSET = 17
+"""The first with LayerNormalization; ONNX Runtime from 1.20, onnxruntime-web and OpenVINO all read it."""
+
+IR_VERSION = 9  # of ONNX 1.14, which the runtimes above read
+CONTRIB = "com.microsoft"
+"""Domain of the operators that are not in ONNX but in all three runtimes."""
+MAX_BYTES = 2**31 - 1
+"""A protobuf message cannot be larger."""
 
 FORMAT = 2
 """Of the graphs; in the first one a branch gave the states of its last layer alone."""
@@ -39,8 +47,8 @@ DEFAULT_LORA_TARGETS = ("qkv",)
 """Adapters sit on query and value unless a recipe says otherwise. Each input costs time even if nothing is fed."""
 
 Form = Literal["optional", "required", "bank"]
-"""How a graph takes adapters: inputs that may be left out, inputs that must be given (onnxruntime-web refuses to be fed
-the others, OpenVINO to load them), or required inputs that hold several adapters, of which each row has one."""
+"""How a graph takes adapters: inputs that may be left out, inputs that must be given (onnxruntime-web cannot be fed the
+others, OpenVINO not load them), or required inputs that hold several adapters, of which each row has one."""
 
 Attention = Literal["portable", "fast"]
 """`portable` always gives attention the mask. `fast` leaves it out, by an If, where a run has no padding, because only
@@ -56,15 +64,51 @@ _GELU = {"gelu": "Gelu", "gelu_new": "FastGelu", "gelu_pytorch_tanh": "FastGelu"
 """The exact activation, and its approximation by tanh."""
 
 
-class EncoderGraph(Builder):
-    """Nodes of a backbone's parts."""
+class EncoderGraph:
+    """The nodes of a backbone's parts; values are known by their names, and the same calls give the same bytes."""
 
     form: Form = "optional"
     shapes: Shapes = MappingProxyType({})
 
     def __init__(self, weights: BackboneWeights, attention: Attention = "portable") -> None:
-        super().__init__()
         self.weights, self.config, self.attention = weights, weights.config, attention
+        self._nodes: list[onnx.NodeProto] = []
+        self._constants: dict[str, onnx.TensorProto] = {}
+        self._inputs: list[onnx.ValueInfoProto] = []
+        self._outputs: list[onnx.ValueInfoProto] = []
+        self._values: set[str] = set()  # outputs of nodes
+
+    def input(self, name: str, shape: Sequence[int | str], doc: str = "", default: FloatArray | None = None) -> None:
+        """An input, of int64 if its name ends in `ids`, else of float32; with `default`, one that may be left out.
+
+        Sizes given as text are free.
+        """
+        kind = TensorProto.INT64 if name.endswith("ids") else TensorProto.FLOAT
+        self._inputs.append(helper.make_tensor_value_info(name, kind, list(shape), doc_string=doc))
+        if default is not None:
+            self._constants[name] = numpy_helper.from_array(default, name)
+
+    def constant(self, name: str, value: Any, kind: type | None = None) -> str:
+        """A constant; one that is there already under this name is used again."""
+        if name not in self._constants:
+            self._constants[name] = numpy_helper.from_array(np.ascontiguousarray(value, kind), name)
+        return name
+
+    def add(
+        self, name: str | Sequence[str], op: str, inputs: Sequence[str], domain: str = "", **attributes: Any
+    ) -> str:
+        """A node and its output, both called `name`, or several outputs, of which the node has the first one's name.
+
+        An empty name among the inputs leaves that input out.
+        """
+        found = [name] if isinstance(name, str) else list(name)
+        self._values.update(found)
+        self._nodes.append(helper.make_node(op, list(inputs), found, name=found[0], domain=domain, **attributes))
+        return found[0]
+
+    def output(self, name: str, shape: Sequence[int | str], doc: str = "") -> None:
+        """Makes the value of this name an output."""
+        self._outputs.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, list(shape), doc_string=doc))
 
     def inputs(self, *names: str) -> None:
         """Adds some of the inputs `ids`, `mask` and `pool`."""
@@ -103,7 +147,7 @@ class EncoderGraph(Builder):
             block = 2 * len(weight) // blocks
             numbers = self._blocks_of_int4(name, values, 0, [blocks, block, outputs])
             wide = self.add(f"{name}.wide", "Cast", [self.tensor(f"{name}.steps")], to=TensorProto.FLOAT)
-            step = self.add(f"{name}.step", "Mul", [wide, self.number("fractions", 1 / FRACTIONS)])
+            step = self.add(f"{name}.step", "Mul", [wide, self.constant("fractions", 1 / FRACTIONS, np.float32)])
             whole = self.add(f"{name}.whole", "Round", [self.add(f"{name}.scaled", "Mul", [numbers, step])])
             joined = self.add(f"{name}.joined", "Reshape", [whole, self._shape([blocks * block, outputs])])
             values = self.add(f"{name}.int8", "Cast", [joined], to=TensorProto.INT8)
@@ -120,17 +164,13 @@ class EncoderGraph(Builder):
     def _blocks_of_int4(self, name: str, packed: str, axis: int, shape: list[int]) -> str:
         """Bytes -> float32 numbers from -8 to 7, twice as many along an axis, in this shape."""
         both = self.add(f"{name}.bytes", "Cast", [packed], to=TensorProto.FLOAT)
-        shifted = self.add(f"{name}.shifted", "Mul", [both, self.number("sixteenth", 1 / 16)])
+        shifted = self.add(f"{name}.shifted", "Mul", [both, self.constant("sixteenth", 1 / 16, np.float32)])
         high = self.add(f"{name}.high", "Floor", [shifted])
-        upper = self.add(f"{name}.upper", "Mul", [high, self.number("sixteen", 16)])
+        upper = self.add(f"{name}.upper", "Mul", [high, self.constant("sixteen", 16, np.float32)])
         low = self.add(f"{name}.low", "Sub", [both, upper])
         joined = self.add(f"{name}.halves", "Concat", [low, high], axis=axis)
-        numbers = self.add(f"{name}.numbers", "Sub", [joined, self.number("eight", -LOWEST)])
+        numbers = self.add(f"{name}.numbers", "Sub", [joined, self.constant("eight", -LOWEST, np.float32)])
         return self.add(f"{name}.blocks", "Reshape", [numbers, self._shape(shape)])
-
-    def number(self, name: str, value: float) -> str:
-        """A number in float32."""
-        return self.constant(name, value, np.float32)
 
     def _shape(self, shape: list[int]) -> str:
         return self.constant("shape." + ".".join(map(str, shape)), shape)
@@ -175,15 +215,15 @@ class EncoderGraph(Builder):
     def attended(self, name: str, parts: Sequence[str]) -> str:
         """Attention of query, key and value, each [rows, width, hidden], to the tokens that are no padding."""
         heads, masked = self.config.n_heads, [*parts, "", "mask.keys"]
-        if not self.has("mask.keys"):
+        if "mask.keys" not in self._values:
             self.add("mask.keys", "Cast", ["mask"], to=TensorProto.INT32)
         if self.attention == "portable":
             return self.add(name, "MultiHeadAttention", masked, CONTRIB, num_heads=heads)
-        if not self.has("mask.full"):
+        if "mask.full" not in self._values:
             least = self.add("mask.least", "ReduceMin", ["mask"], keepdims=0)
-            self.add("mask.full", "Greater", [least, self.number("half", 0.5)])
+            self.add("mask.full", "Greater", [least, self.constant("half", 0.5, np.float32)])
         branches = []
-        for value, inputs in ((self.new(f"{name}.yes"), parts), (self.new(f"{name}.no"), masked)):
+        for value, inputs in ((f"{name}.yes", parts), (f"{name}.no", masked)):
             node = helper.make_node("MultiHeadAttention", inputs, [value], value, domain=CONTRIB, num_heads=heads)
             output = helper.make_tensor_value_info(value, TensorProto.FLOAT, ["rows", "width", self.config.hidden_size])
             branches.append(helper.make_graph([node], value, [], [output]))
@@ -192,7 +232,7 @@ class EncoderGraph(Builder):
     def rows(self, name: str, x: str, size: int) -> str:
         """[rows * width, size] -> [rows, width, size]; the value `size` [2] has rows and width."""
         shape = f"shape.{size}"
-        if not self.has(shape):
+        if shape not in self._values:
             self.add(shape, "Concat", ["size", self.constant(f"size.{size}", [size])], axis=0)
         return self.add(name, "Reshape", [x, shape])
 
@@ -239,7 +279,7 @@ class EncoderGraph(Builder):
         hidden, name = self.config.hidden_size, f"layers.{number}"
         fused = self.rows(f"{name}.qkv.rows", self.adapted(number, "qkv", x), 3 * hidden)
         parts = [f"{name}.{part}" for part in ("query", "key", "value")]
-        self.split(parts, "Split", [fused], axis=-1)
+        self.add(parts, "Split", [fused], axis=-1)
         context = self.matrix(f"{name}.context", self.attended(f"{name}.attention", parts), hidden)
         summed = self.add(f"{name}.attention_sum", "Add", [self.adapted(number, "out", context), x])
         x = self.normalised(f"{name}.attention_norm", summed)
@@ -270,16 +310,34 @@ class EncoderGraph(Builder):
         pool = "pool"
         if others:
             # Of the sum, the shares and the features, which could all be divided, the shares are fewest.
-            pool = self.add("pool.mean", "Mul", [pool, self.number("pool.share", 1 / len(numbers))])
+            pool = self.add("pool.mean", "Mul", [pool, self.constant("pool.share", 1 / len(numbers), np.float32)])
         self.add("features", "MatMul", [pool, self.rows("states.sum", total, self.config.hidden_size)])
         self.add("logits", "Add", [self.add("head", "MatMul", ["features", weight]), bias])
 
-    def finished(self, part: str, doc: str, **facts: str) -> bytes:
-        """The model, serialised, with what it belongs to as its metadata."""
+    def model(self, part: str, doc: str, **facts: str) -> bytes:
+        """The finished model, serialised, with what it belongs to and `facts` as its metadata.
+
+        Raises:
+            TrunklineError: The weights take more than the 2 GiB that one ONNX file can hold.
+        """
+        constants = list(self._constants.values())
+        size = sum(len(tensor.raw_data) for tensor in constants)
+        if size > MAX_BYTES - 2**20:
+            raise TrunklineError(
+                f"the weights of {part} take {size / 2**30:.2f} GiB",
+                expected="less than 2 GiB, the most that one ONNX file can hold",
+                todo="Choose a smaller encoder, or quantise it",
+            )
+        graph = helper.make_graph(self._nodes, part, self._inputs, self._outputs, constants, doc_string=doc)
+        opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid(CONTRIB, 1)]
+        about = {"ir_version": IR_VERSION, "producer_name": "trunkline", "doc_string": doc}
+        model = helper.make_model(graph, opset_imports=opsets, **about)
         sizes = ("model_type", "hidden_size", "intermediate_size", "n_layers", "n_heads", "max_length", "pad_id")
         known = {name: str(getattr(self.config, name)) for name in (*sizes, "activation")}
         own = {"attention": self.attention, "format": str(FORMAT), "part": part, "backbone": self.weights.hash}
-        return self.model(part, doc, {**self.weights.facts, **known, **own, "fork": str(self.weights.fork), **facts})
+        known |= {**self.weights.facts, **own, "fork": str(self.weights.fork), **facts}
+        helper.set_model_props(model, dict(sorted(known.items())))
+        return bytes(model.SerializeToString(deterministic=True))
 
 
 def trunk_graph(weights: BackboneWeights, attention: Attention = "portable") -> bytes:
@@ -288,7 +346,7 @@ def trunk_graph(weights: BackboneWeights, attention: Attention = "portable") -> 
     graph.inputs("ids", "mask")
     graph.rows("hidden", graph.trunk(), hidden)
     graph.output("hidden", ["rows", "width", hidden], f"states that enter layer {weights.fork}")
-    return graph.finished("trunk", "The layers of an encoder that all tasks share")
+    return graph.model("trunk", "The layers of an encoder that all tasks share")
 
 
 def branch_graph(
@@ -325,4 +383,4 @@ def branch_graph(
     graph.output("logits", ["rows", "units", "labels"], "outputs of the head")
     targets = ",".join(target for target in lora_targets if layers)
     doc = "The layers of an encoder that belong to one task or family"
-    return graph.finished("branch", doc, adapters=form, lora_targets=targets)
+    return graph.model("branch", doc, adapters=form, lora_targets=targets)
