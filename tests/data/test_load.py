@@ -313,6 +313,7 @@ def test_texts_are_streamed(tmp_path: Path) -> None:
     [
         ("a.jsonl", lines({"left": " Ann", "right": "runs"}, {"left": "", "right": "x"}), "pairs", [PAIR]),
         ("a.csv", "left,right\nAnn,runs\n", "pairs", [PAIR]),
+        ("a.data", "left,right\nAnn,runs\n", "pairs", [PAIR]),
         ("a.jsonl", lines({"left": "a", "right": "b", "group": 3}), "pairs", [PairExample("a", "b", "3")]),
         ("a.txt", "Ann\nruns\n\nBob  sits", "plain", [PLAIN, PlainExample("Bob sits")]),
         ("a.md", "Ann runs\n", "plain", [PLAIN]),

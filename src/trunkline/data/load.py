@@ -107,8 +107,8 @@ def read_examples(
 
 
 def open_records(spec: str | Path, form: str, delimiter: str | None, *asked: str | None) -> tuple[str, Records]:
-    """What a source of the form `table`, `json` or `hub` was taken for, and its records."""
-    if form == "table":
+    """What a source was taken for, and its records; one that is neither JSON nor of the hub is read as a table."""
+    if form not in ("json", "hub"):
         return read_table(spec, delimiter=delimiter, asked=asked)
     from trunkline.data.records import hub_records, read_json_records
 
@@ -187,7 +187,8 @@ def choose_text(
     if asked is None:
         if not (found := find_name(names, values.TEXT_NAMES)):
             given = f"no column of texts; there are {list_names(names)}"
-            raise data_error(path, line, given, f"one of {', '.join(values.TEXT_NAMES)}", values.NAME_COLUMNS)
+            todo = "Name the column of the texts with --text-column; by number, from 0, in a table without a header"
+            raise data_error(path, line, given, f"one of {', '.join(values.TEXT_NAMES)}", todo)
         return (found,)
     parts = (asked,) if asked in names else tuple(asked.split("+"))
     for part in parts:

@@ -27,7 +27,6 @@ SECOND_NAMES = {
     "text", "sentence", "question", "premise", "hypothesis", "context", "passage", "title", "subject", "reply",
     "response", "headline", "description", "paragraph", "document", "summary",
 }  # fmt: skip
-NAME_COLUMNS = "Name columns with --text-column and --label-column; by number, from 0, in a table without a header"
 
 T = TypeVar("T")
 
@@ -96,7 +95,8 @@ def other_columns(names: Sequence[str], family: str | None, path: str | Path, li
     """The error for records whose keys are not those of a family."""
     wanted = {"ner": "tokens and tags, or a text and entities", "qa": "question, context and answers"}
     expected = wanted.get(family or "", "a text and a label")
-    return data_error(path, line, f"there are {list_names(names)}", expected, NAME_COLUMNS)
+    todo = "Name columns with --text-column and --label-column; by number, from 0, in a table without a header"
+    return data_error(path, line, f"there are {list_names(names)}", expected, todo)
 
 
 def no_column(names: Sequence[str], asked: str, option: str, path: str | Path, line: int | None) -> DataError:
