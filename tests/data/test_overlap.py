@@ -133,6 +133,10 @@ def test_candidates_equal_brute_force(threshold: float, seed: int) -> None:
     assert {query: match.similarity for query, match in found.items()} == truth
 
 
+def test_nothing_is_near_in_an_empty_index() -> None:
+    assert OverlapIndex().find(SENTENCE) is None
+
+
 def test_a_threshold_out_of_range_is_refused() -> None:
     for threshold in (0.0, 1.5):
         with pytest.raises(TrunklineError, match="Expected a number above 0, up to 1"):

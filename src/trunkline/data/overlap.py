@@ -139,26 +139,23 @@ class OverlapIndex:
             self._ranks = {shingle: rank for rank, (shingle, _) in enumerate(reversed(self._counts.most_common()))}
             first: defaultdict[int, list[int]] = defaultdict(list)
             for entry, shape in self._shapes.items():
-                for rank in self._prefix(shingles(shape)):
+                for rank in self._prefix(shingles(shape))[0]:
                     first[rank].append(entry)
             self._first = {rank: np.array(entries) for rank, entries in first.items()}
-        lists = [self._first[rank] for rank in self._prefix(own) if rank in self._first]
-        shared = np.bincount(np.concatenate(lists)) if lists else np.zeros(0)
-        entries = np.flatnonzero(shared >= min(_SHARED, self._overlap(own))).tolist()
+        ranks, least = self._prefix(own)
+        lists = [self._first[rank] for rank in ranks if rank in self._first]
+        entries = np.flatnonzero(np.bincount(np.concatenate(lists)) >= least).tolist() if lists else []
         rated = [(jaccard(own, shingles(self._shapes[entry])), -entry) for entry in entries]
         similarity, entry = max(rated, default=(0.0, 0))
         if similarity < self.threshold:
             return None
-        owner, text = self._texts[-entry]
-        return Match(owner, "near", similarity, text)
+        return Match(self._texts[-entry][0], "near", similarity, self._texts[-entry][1])
 
-    def _prefix(self, found: set[str]) -> list[int]:
-        """The ranks of the first shingles of a set; -1 for those that no text has."""
-        return sorted(map(self._ranks.get, found, repeat(-1)))[: len(found) - self._overlap(found) + _SHARED]
-
-    def _overlap(self, found: set[str]) -> int:
-        """The shingles that a set shares with another one at least, if the two are near."""
-        return math.ceil(self.threshold * len(found) - 1e-9)
+    def _prefix(self, found: set[str]) -> tuple[list[int], int]:
+        """The ranks of the first shingles of a set, -1 for those of no text, and how many another set has to share."""
+        overlap = math.ceil(self.threshold * len(found) - 1e-9)
+        ranks = sorted(map(self._ranks.get, found, repeat(-1)))
+        return ranks[: len(found) - overlap + _SHARED], min(_SHARED, overlap)
 
 
 def example_texts(example: Example) -> tuple[str, ...]:
