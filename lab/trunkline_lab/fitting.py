@@ -67,7 +67,7 @@ class Fitted:
 def example_units(family: Family, examples: Sequence[Any], tokenizer: TextTokenizer) -> list[UnitText]:
     """Tokenises examples, one text each."""
     tokens = tokenizer.encode([example.text for example in examples])
-    return [family.units(e.text, split_words(e.text), t) for e, t in zip(examples, tokens, strict=True)]
+    return [family.units(part, part.words) for part in tokens]
 
 
 def example_features(

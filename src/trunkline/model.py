@@ -16,7 +16,7 @@ from trunkline.bundle.files import Bundle, change_tasks, check_backbone, is_bund
 from trunkline.bundle.manifest import check_name, name_of
 from trunkline.bundle.parts import Task, read_task, task_bytes
 from trunkline.data.inputs import EXAMPLES, check_learnable, examples_from, texts_from
-from trunkline.engine.base import Predictor, chosen_tasks, open_engine, open_source, open_tokenizer, read_texts
+from trunkline.engine.base import Predictor, chosen_tasks, open_engine, open_source, open_tokenizer
 from trunkline.errors import TrunklineError, needs
 from trunkline.heads.fit import LabelledFeatures, fit_head
 from trunkline.results import Evaluation, FitReport
@@ -273,12 +273,12 @@ class Model:
 
         Targets count in `labels`, which may lack some of dev. Features are left empty where they are not asked for.
         """
-        kind, read = FAMILIES[family], read_texts(self.tokenizer, [example.text for example in examples])
+        kind, read = FAMILIES[family], self.tokenizer.encode([example.text for example in examples])
         texts = [(part.text, part.borders(units)) for part in read]
         targets = [kind.unit_targets(e, labels, own) for e, (_, own) in zip(examples, texts, strict=True)]
         if features:
             return LabelledFeatures(examples, texts, self._predictor.features(read, family, units), targets), []
-        tokenised = [kind.units(*text, part.tokens) for part, text in zip(read, texts, strict=True)]
+        tokenised = [kind.units(part, own) for part, (_, own) in zip(read, texts, strict=True)]
         return LabelledFeatures(examples, texts, [], targets), tokenised
 
     def _learnt(
@@ -307,11 +307,11 @@ class Model:
                 found.append(f"{part} has labels that train lacks, which count as misses: {_listed(unknown)}")
         if names := _listed([f"{name} ({seen[name]} examples)" for name in never_predicted]):
             found.append(f"never predicted on held-out examples: {names}; 16 or more examples of each would do")
-        read = read_texts(self.tokenizer, [example.text for example in train])
+        read = self.tokenizer.encode([example.text for example in train])
         if missed := kind.unheld(train, [part.borders(task.units) for part in read]):
             what = f"{len(missed)} labelled spans do not begin and end where words do, and count as misses"
             found.append(f"{what}: {_listed(missed)}")
-        if (share := self.tokenizer.unknown_share([part.tokens for part in read])) > UNKNOWN:
+        if (share := self.tokenizer.unknown_share(read)) > UNKNOWN:
             found.append(f"the encoder does not know {share:.0%} of the tokens: take one for this language")
         return found
 

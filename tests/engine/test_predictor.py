@@ -24,7 +24,7 @@ from trunkline.bundle.files import read_manifest
 from trunkline.cli import app
 from trunkline.encoder.bundle_files import Loaded, load_any
 from trunkline.encoder.encoder import Encoder
-from trunkline.engine import base, onnx
+from trunkline.engine import onnx
 from trunkline.errors import MismatchError, TrunklineError
 
 CLOSE = 2e-4
@@ -274,7 +274,7 @@ def test_tasks_come_and_go(engine: str, folder: Path) -> None:
 def test_a_task_that_is_replaced_while_it_predicts_is_the_new_one_afterwards(folder: Path) -> None:
     model = trunkline.load(folder)
     predictor, requests = model._predictor, [(TEXTS[2], task) for task in ("tuned", "topic")]
-    texts = base.read_texts(predictor.tokenizer, [TEXTS[2]])
+    texts = predictor.tokenizer.encode([TEXTS[2]])
     # A thread that began before the task was replaced goes on with the branches that it has.
     branches = predictor._branches(["tuned", "topic"])
     model.add("tuned", new_task(folder), replace=True)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from trunkline.bundle.manifest import EncoderFacts
 from trunkline.encoder.bundle_files import Loaded
-from trunkline.engine.base import open_tokenizer, read_texts
+from trunkline.engine.base import open_tokenizer
 from trunkline.engine.onnx import Pooling, Row, batches, padded, pool_of, rows_of
 from trunkline.errors import EncoderError, MismatchError
 from trunkline.tasks.qa import Qa
@@ -60,7 +60,7 @@ def test_units_are_the_mean_of_their_tokens(kind: str, text: str, tiny: Loaded) 
     units = {
         "words": lambda: word_units(tokens, words),
         "text": lambda: text_unit(tokens),
-        "question": lambda: Qa().units(text, words, tokens),
+        "question": lambda: Qa().units(tokens, words),
     }[kind]()
     states = np.random.default_rng(0).normal(size=(units.size, 5)).astype(np.float32)
     assert pooled(units, states) == pytest.approx(naive(units, states), abs=1e-5)
@@ -92,18 +92,18 @@ def test_batches_hold_every_row_once_with_little_padding(lengths: list[int], bud
 @pytest.mark.parametrize("threads", [1, 2])
 def test_texts_are_read_as_by_the_training_bundle(threads: int, file: Path, tiny: Loaded) -> None:
     texts = ["ann works at acme", "", "\x00", "berlin and ann " * 40, "e\u0301\u200b北京"]
-    found = read_texts(open_tokenizer(file, FACTS, threads), texts)
+    found = open_tokenizer(file, FACTS, threads).encode(texts)
     for text, read, tokens in zip(texts, found, tiny.tokenizer.encode(texts), strict=True):
         assert (read.text, read.words) == (text, split_words(text))
-        assert read.tokens.sizes == tokens.sizes
+        assert read.sizes == tokens.sizes
         for name in ("offsets", "ids", "place"):
-            assert np.array_equal(getattr(read.tokens, name), getattr(tokens, name))
+            assert np.array_equal(getattr(read, name), getattr(tokens, name))
 
 
 def test_half_a_surrogate_pair_is_a_character_and_keeps_offsets(file: Path) -> None:
-    read = read_texts(open_tokenizer(file, FACTS), ["ann \ud800 bob"])[0]
+    read = open_tokenizer(file, FACTS).encode(["ann \ud800 bob"])[0]
     assert [read.text[a:b] for a, b in read.words] == ["ann", "\ud800", "bob"]
-    assert read.tokens.offsets[-1].tolist() == [6, 9]
+    assert read.offsets[-1].tolist() == [6, 9]
 
 
 @pytest.mark.parametrize("content", [b"", b"{}", b"[1", b"\xff\xfe", b'{"model": {"type": "WordPiece"}}'])

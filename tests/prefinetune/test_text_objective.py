@@ -83,7 +83,7 @@ def test_windows_are_even_and_have_every_token_once(count: int, room: int) -> No
     whole = np.concatenate(windows)
     place = np.asarray([np.flatnonzero(whole == token)[-1] for token in ids], np.int64)
     sizes = tuple(len(window) for window in windows)
-    made = even_windows(Tokens(np.zeros((count, 2), np.int64), whole, sizes, place))
+    made = even_windows(Tokens("", np.zeros((count, 2), np.int64), whole, sizes, place))
     ends = np.cumsum(made.sizes)
     parts = [made.ids[end - size : end] for end, size in zip(ends, made.sizes, strict=True)]
     assert all((part[0], part[-1]) == (0, 2) for part in parts)

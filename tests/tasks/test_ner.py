@@ -189,7 +189,7 @@ class Cutter:
             places = {0, len(text), *(m.start() for m in re.finditer("가|town| ", text))}
             places |= {m.end() for m in re.finditer(" ", text)}
             offsets = [(a, b) for a, b in itertools.pairwise(sorted(places)) if text[a:b].strip()]
-            found.append(Tokens(np.asarray(offsets).reshape(-1, 2), NONE, (), NONE))
+            found.append(Tokens(text, np.asarray(offsets).reshape(-1, 2), NONE, (), NONE))
         return found
 
 

@@ -38,7 +38,7 @@ def questions() -> list[QaExample]:
 
 def units_of(example: QaExample, tokenizer: TextTokenizer) -> UnitText:
     text = example.text
-    return FAMILY.units(text, split_words(text), tokenizer.encode([text])[0])
+    return FAMILY.units(tokenizer.encode([text])[0], split_words(text))
 
 
 def targets_of(example: QaExample, labels: tuple[str, ...] = LABELS) -> list[int]:
@@ -104,7 +104,7 @@ def test_words_of_the_context_do_not_depend_on_the_question(question: str, conte
 
 def test_a_text_without_a_context_is_refused(tiny: Loaded) -> None:
     with pytest.raises(TrunklineError, match=r"'who lives' has one line.*a line feed and the context"):
-        FAMILY.units("who lives", split_words("who lives"), tiny.tokenizer.encode(["who lives"])[0])
+        FAMILY.units(tiny.tokenizer.encode(["who lives"])[0], split_words("who lives"))
 
 
 # Head, decoding and scores

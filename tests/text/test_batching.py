@@ -15,7 +15,7 @@ def text(sizes, start):
     ends = np.cumsum(sizes)
     place = np.setdiff1d(np.arange(ends[-1]), (ends - sizes, ends - 1))
     offsets = np.array([[i, i + 1] for i in range(len(place))]).reshape(-1, 2)
-    return Tokens(offsets, np.arange(start, start + ends[-1]), tuple(sizes), place), start + ends[-1]
+    return Tokens("", offsets, np.arange(start, start + ends[-1]), tuple(sizes), place), start + ends[-1]
 
 
 def made(shape):
@@ -53,19 +53,19 @@ def test_units_point_to_the_tokens_of_their_own_text(shape):
 
 
 def test_a_token_belongs_to_every_word_that_it_overlaps():
-    tokens = Tokens(np.array([[0, 3], [4, 5], [5, 7]]), np.arange(5), (5,), np.arange(1, 4))
+    tokens = Tokens("", np.array([[0, 3], [4, 5], [5, 7]]), np.arange(5), (5,), np.arange(1, 4))
     units = word_units(tokens, ((0, 3), (4, 6), (6, 7)))
     assert list(zip(units.token.tolist(), units.unit.tolist(), strict=True)) == [(1, 0), (2, 1), (3, 1), (3, 2)]
 
 
 def test_a_word_that_the_tokenizer_drops_gets_the_opening_token():
-    tokens = Tokens(np.array([[0, 3]]), np.arange(3), (3,), np.arange(1, 2))
+    tokens = Tokens("", np.array([[0, 3]]), np.arange(3), (3,), np.arange(1, 2))
     units = word_units(tokens, ((0, 3), (4, 5)))
     assert list(zip(units.token.tolist(), units.unit.tolist(), strict=True)) == [(1, 0), (0, 1)]
 
 
 def test_texts_without_words_or_tokens():
-    tokens = Tokens(np.zeros((0, 2), dtype=np.int64), np.array([1, 2]), (2,), np.zeros(0, dtype=np.int64))
+    tokens = Tokens("", np.zeros((0, 2), dtype=np.int64), np.array([1, 2]), (2,), np.zeros(0, dtype=np.int64))
     assert word_units(tokens, ()).n_units == 0
     assert text_unit(tokens).token.tolist() == [0, 1]
     assert pack([], pad_id=0).n_units == 0

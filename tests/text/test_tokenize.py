@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 import tiny_models
 from trunkline.encoder.encoder import TokenBatch
 from trunkline.errors import EncoderError
-from trunkline.text.tokens import TextTokenizer, pack, piece_borders, text_unit, word_units
+from trunkline.text.tokens import TextTokenizer, pack, text_unit, word_units
 from trunkline.text.words import split_words
 
 texts = st.lists(st.sampled_from([*tiny_models.NAMES, "walking", "xq", "7pm", "never-ending", "€5"]), max_size=70).map(
@@ -116,7 +116,7 @@ def test_truncation_and_padding_in_a_tokenizer_file_do_not_apply(folder: Path, t
 
 
 def pieces_of(tokenizer: TextTokenizer, text: str) -> list[str]:
-    return [text[start:end] for start, end in piece_borders(text, tokenizer.encode([text])[0])]
+    return [text[start:end] for start, end in tokenizer.encode([text])[0].borders("pieces")]
 
 
 def test_pieces_are_words_cut_where_the_tokenizer_cuts_them(tokenizer: Callable[[int], TextTokenizer]) -> None:
@@ -132,7 +132,7 @@ def test_pieces_are_words_cut_where_the_tokenizer_cuts_them(tokenizer: Callable[
 @given(st.lists(st.sampled_from([*"abé 7.-\u0301\u200d北ก้", "ing", "berlin"]), max_size=20).map("".join))
 def test_pieces_hold_what_words_hold(tokenizer: Callable[[int], TextTokenizer], text: str) -> None:
     (tokens,) = tokenizer(16).encode([text])
-    words, pieces = split_words(text), piece_borders(text, tokens)
+    words, pieces = split_words(text), tokens.borders("pieces")
     for side in (0, 1):
         assert {word[side] for word in words} <= {piece[side] for piece in pieces}
     covered = [[place for start, end in units for place in range(start, end)] for units in (words, pieces)]

@@ -18,7 +18,7 @@ import numpy as np
 
 from trunkline.bundle.files import Bundle, open_bundle
 from trunkline.bundle.parts import Task
-from trunkline.engine.base import Branch, open_tokenizer, read_texts
+from trunkline.engine.base import Branch, open_tokenizer
 from trunkline.engine.onnx import open_session
 from trunkline.errors import TrunklineError
 from trunkline.model import load
@@ -107,7 +107,7 @@ def _calls(
     """What is timed for a text of so many tokens, by its name."""
     trunk, branch = sessions
     text = sized(tokenizer, length)
-    read = read_texts(tokenizer, [text])[0]
+    read = tokenizer.encode([text])[0]
     rows = _rows(length)
     states = {"hidden": trunk.run(["hidden"], rows)[0], "mask": rows["mask"]}
     given = [{**states, "pool": _pool(group, length), **group.lora, **group.heads} for group in groups]
@@ -115,7 +115,7 @@ def _calls(
     outputs = [branch.run(["features", "logits"], inputs) for inputs in given]
     pairs = list(zip(groups, outputs, strict=True))
     return {
-        "tokenizer": lambda: read_texts(tokenizer, [text]),
+        "tokenizer": lambda: tokenizer.encode([text]),
         "trunk": lambda: trunk.run(["hidden"], rows),
         "branch": lambda: branch.run(["features"], plain),
         "branches": lambda: [branch.run(["logits"], inputs) for inputs in given],

@@ -21,10 +21,8 @@ from trunkline.bundle.parts import Task
 from trunkline.data.inputs import texts_from
 from trunkline.errors import MismatchError, TrunklineError, needs
 from trunkline.tasks import FAMILIES, Scored
-from trunkline.tasks.base import Words
 from trunkline.tasks.classification import softmax
-from trunkline.text.tokens import TextTokenizer, Tokens, UnitText, piece_borders
-from trunkline.text.words import split_words
+from trunkline.text.tokens import TextTokenizer, Tokens, UnitText
 
 _REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(@[\w./-]+)?")
 
@@ -100,25 +98,6 @@ def open_engine(bundle: Bundle, engine: str | None = None, threads: int = 1) -> 
     return TorchEngine(bundle_encoder(bundle))
 
 
-@dataclass(frozen=True)
-class ReadText:
-    """A text and its tokens."""
-
-    text: str
-    tokens: Tokens
-
-    @cached_property
-    def words(self) -> Words:
-        """Character offsets of its words."""
-        return split_words(self.text)
-
-    def borders(self, units: str) -> Words:
-        """Character offsets of what gets a label: words, or pieces of the tokenizer; none for the text as a whole."""
-        if units == "pieces":
-            return piece_borders(self.text, self.tokens)
-        return () if units == "text" else self.words
-
-
 def open_tokenizer(path: Path, encoder: EncoderFacts, threads: int = 1) -> TextTokenizer:
     """A bundle's tokenizer with its windows; with more than one thread it takes as many as its own pool has.
 
@@ -135,11 +114,6 @@ def open_tokenizer(path: Path, encoder: EncoderFacts, threads: int = 1) -> TextT
             todo="Export or fetch the bundle again",
         )
     return found
-
-
-def read_texts(tokenizer: TextTokenizer, texts: Sequence[str]) -> list[ReadText]:
-    """Tokenises texts."""
-    return [ReadText(text, tokens) for text, tokens in zip(texts, tokenizer.encode(texts), strict=True)]
 
 
 @dataclass(frozen=True, eq=False)
@@ -180,9 +154,9 @@ class Branch:
         """Branches of equal value read the same windows, so that they share a trunk."""
         return self.family if FAMILIES[self.family].own_windows else ""
 
-    def units_of(self, text: ReadText) -> UnitText:
+    def units_of(self, text: Tokens) -> UnitText:
         """The units of a text."""
-        return FAMILIES[self.family].units(text.text, text.borders(self.units), text.tokens)
+        return FAMILIES[self.family].units(text, text.borders(self.units))
 
 
 Logits = dict[tuple[int, Branch], FloatArray]
@@ -194,7 +168,7 @@ class Engine(Protocol):
 
     name: str
 
-    def run(self, texts: Sequence[ReadText], wanted: Sequence[Sequence[Branch]], *, mixed: bool = False) -> Logits:
+    def run(self, texts: Sequence[Tokens], wanted: Sequence[Sequence[Branch]], *, mixed: bool = False) -> Logits:
         """Runs each text through the trunk, and from there through the branches that it wants.
 
         With `mixed`, rows of several adapters may share a pass, where the engine can do that. Raises TrunklineError
@@ -233,7 +207,7 @@ class Predictor:
         chosen_tasks([name], self.tasks)
         self.tasks = {other: task for other, task in self.tasks.items() if other != name}
 
-    def features(self, read: Sequence[ReadText], family: str, units: str) -> list[FloatArray]:
+    def features(self, read: Sequence[Tokens], family: str, units: str) -> list[FloatArray]:
         """Features [units, hidden] of texts through a family's primary adapter: the mean of the branch's layers over a
         unit's tokens.
         """
@@ -288,7 +262,7 @@ class Predictor:
 
     def _run(self, texts: Sequence[str], asked: Mapping[str, Sequence[int]], mixed: bool) -> dict[str, list[Any]]:
         """The predictions of tasks, each for the texts of these numbers."""
-        branches, read = self._branches(asked), read_texts(self.tokenizer, texts)
+        branches, read = self._branches(asked), self.tokenizer.encode(texts)
         wanted: list[dict[Branch, None]] = [{} for _ in texts]
         for branch in branches:
             for number in (number for task in branch.tasks for number in asked[task.name]):

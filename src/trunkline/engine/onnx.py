@@ -17,9 +17,9 @@ import numpy as np
 
 from trunkline.bundle.inputs import bank
 from trunkline.bundle.lora import FloatArray, Inputs, Shapes
-from trunkline.engine.base import Branch, Logits, ReadText
+from trunkline.engine.base import Branch, Logits
 from trunkline.errors import TrunklineError
-from trunkline.text.tokens import IntArray, UnitText
+from trunkline.text.tokens import IntArray, Tokens, UnitText
 
 BUDGET = 1024
 """Most tokens of a batch, padding counted; one row may have more. Bounds the memory that a long text takes."""
@@ -123,7 +123,7 @@ class OnnxEngine:
         self._stacked: tuple[dict[str, int], Inputs] = ({}, {})
         self._lock = Lock()
 
-    def run(self, texts: Sequence[ReadText], wanted: Sequence[Sequence[Branch]], *, mixed: bool = False) -> Logits:
+    def run(self, texts: Sequence[Tokens], wanted: Sequence[Sequence[Branch]], *, mixed: bool = False) -> Logits:
         """See `trunkline.engine.base.Engine`; rows of several adapters, few of each, share runs of the bank graph."""
         found: Logits = {}
         mixed = mixed and self._bank_file is not None

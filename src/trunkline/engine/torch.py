@@ -12,7 +12,8 @@ from trunkline.bundle.lora import LORA_TARGETS, Inputs
 from trunkline.encoder.encoder import Branch as TorchBranch
 from trunkline.encoder.encoder import Encoder, branch_features
 from trunkline.encoder.lora import Delta
-from trunkline.engine.base import Branch, Logits, ReadText
+from trunkline.engine.base import Branch, Logits
+from trunkline.text.tokens import Tokens
 
 
 class TorchEngine:
@@ -23,7 +24,7 @@ class TorchEngine:
     def __init__(self, encoder: Encoder) -> None:
         self.encoder = encoder
 
-    def run(self, texts: Sequence[ReadText], wanted: Sequence[Sequence[Branch]], *, mixed: bool = False) -> Logits:
+    def run(self, texts: Sequence[Tokens], wanted: Sequence[Sequence[Branch]], *, mixed: bool = False) -> Logits:
         """See `Engine`; the branches that the same texts want, in the same windows, share the trunk."""
         groups: dict[tuple[str, tuple[int, ...]], list[Branch]] = {}
         for branch in dict.fromkeys(branch for branches in wanted for branch in branches):

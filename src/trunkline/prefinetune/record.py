@@ -25,7 +25,6 @@ from trunkline.prefinetune.sources import FileFinder
 from trunkline.tasks import FAMILIES, Family
 from trunkline.text.examples import NerExample, QaExample, TextExample
 from trunkline.text.tokens import TextTokenizer
-from trunkline.text.words import split_words
 from trunkline.training import write_errors
 from trunkline.training.loop import resolve_precision
 from trunkline.versions import git_state, hardware, versions
@@ -169,8 +168,8 @@ class Probe:
         """The family's main score on dev, the penalty chosen on the same dev part: a monitor, not a result."""
         examples = [*self.train, *self.dev]
         tokens = tokenizer.encode([example.text for example in examples])
-        texts = [(example.text, split_words(example.text)) for example in examples]
-        units = [self.family.units(*text, part) for text, part in zip(texts, tokens, strict=True)]
+        texts = [(part.text, part.words) for part in tokens]
+        units = [self.family.units(part, part.words) for part in tokens]
         branch = Branch(units, model.adapter(self.family.name))
         features = branch_features(model.encoder, [branch], bf16=bf16)[0]
         targets = [self.family.unit_targets(e, self.labels, w) for e, (_, w) in zip(examples, texts, strict=True)]

@@ -33,7 +33,7 @@ class Classification:
         """Labelled spans that no prediction can hit, as their borders are not those of units; here none."""
         return []
 
-    def units(self, text: str, words: Words, tokens: Tokens) -> UnitText:
+    def units(self, tokens: Tokens, words: Words) -> UnitText:
         """What gets a feature vector and a label in a tokenised text: the text as one unit."""
         return text_unit(tokens)
 

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from trunkline.errors import MismatchError
 from trunkline.tasks.base import Answers, FloatArray, Labels, Scored, Scores, Words
 from trunkline.text.examples import NerExample, Span
-from trunkline.text.tokens import IntArray, TextTokenizer, Tokens, UnitText, piece_borders, word_units
+from trunkline.text.tokens import IntArray, TextTokenizer, Tokens, UnitText, word_units
 from trunkline.text.words import split_words
 
 STRENGTH = 5
@@ -40,7 +40,7 @@ class Ner:
         missed = [(example, spans) for example, spans in missed if spans]
         tokens = tokenizer.encode([example.text for example, _ in missed]) if missed else []
         gained = sum(
-            len(spans) - len(unheld_spans(example, piece_borders(example.text, part)))
+            len(spans) - len(unheld_spans(example, part.borders("pieces")))
             for (example, spans), part in zip(missed, tokens, strict=True)
         )
         return "pieces" if gained > RARE * sum(len(example.spans) for example in examples) else "words"
@@ -53,7 +53,7 @@ class Ner:
             for span in unheld_spans(example, own)
         ]
 
-    def units(self, text: str, words: Words, tokens: Tokens) -> UnitText:
+    def units(self, tokens: Tokens, words: Words) -> UnitText:
         """The words, or pieces, as units."""
         return word_units(tokens, words)
 

@@ -46,7 +46,7 @@ class Qa:
         """None."""
         return []
 
-    def units(self, text: str, words: Words, tokens: Tokens) -> UnitText:
+    def units(self, tokens: Tokens, words: Words) -> UnitText:
         """Windows of a context, each with the question before it, and their units.
 
         Unit 0 says that there is no answer; the others are the words of the context. Unit 0 is the mean of the windows'
@@ -57,7 +57,7 @@ class Qa:
         types are 0 throughout, as for all texts here. Only where the whole does not fit one window are there several,
         and there a question is cut off behind half a window. Raises TrunklineError for a text of one line.
         """
-        begin = context_start(text)
+        begin = context_start(tokens.text)
         words = [word for word in words if word[0] >= begin]
         ids, room = tokens.ids[tokens.place], max(tokens.sizes) - 2
         asked = tokens.offsets[:, 0] < begin - 1
@@ -67,7 +67,7 @@ class Qa:
             question = question[: room // 2]
         head = [tokens.ids[0], *question, tokens.ids[-1]]
         space = room - len(question)
-        windows = cover(tokens.offsets[told], context, (head, ()), space, min(OVERLAP, space // 2))
+        windows = cover(tokens.text, (tokens.offsets[told], context), (head, ()), space, min(OVERLAP, space // 2))
         units = word_units(windows, words)
         first = np.cumsum(windows.sizes) - windows.sizes
         return UnitText(

@@ -13,6 +13,7 @@ import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -42,21 +43,46 @@ _BERT = {
 """Settings of tokenizer_config.json by which transformers rebuilds the normalizer of BERT, and their names in that."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Tokens:
     """A tokenised text.
 
     Attributes:
+        text: As it was given.
         offsets: [tokens, 2] character offsets of its tokens.
         ids: Token ids of the windows that cover it, one window after the other, each with the special tokens around it.
         sizes: Tokens of each window, special tokens counted.
         place: [tokens] where in `ids` each token stands; where windows overlap, in the one with more context around it.
     """
 
+    text: str
     offsets: IntArray
     ids: IntArray
     sizes: tuple[int, ...]
     place: IntArray
+
+    @cached_property
+    def words(self) -> tuple[tuple[int, int], ...]:
+        """Character offsets of its words."""
+        return split_words(self.text)
+
+    def borders(self, units: str) -> tuple[tuple[int, int], ...]:
+        """Character offsets of what gets a label, in order and without overlap; none for the `text` as a whole.
+
+        The `pieces` are the words, cut wherever a piece of the tokenizer begins or ends inside of one, but never before
+        a mark. So they hold every entity that words hold, and those inside words besides: of `Hausboot` in the pieces
+        `Haus` and `##boot`, both. All other units are words.
+        """
+        if units != "pieces" or not self.words:
+            return () if units == "text" else self.words
+        starts, ends = np.asarray(self.words, dtype=np.int64).T
+        cuts = np.unique(self.offsets)
+        word = np.searchsorted(starts, cuts, side="right") - 1
+        cuts = cuts[(word >= 0) & (starts[word] < cuts) & (cuts < ends[word])]
+        kinds = np.frombuffer(char_classes(self.text), np.uint8)
+        cuts = cuts[~np.isin(kinds[cuts], np.frombuffer(EXTENDING, np.uint8))]
+        borders = (np.sort(np.concatenate((side, cuts))).tolist() for side in (starts, ends))
+        return tuple(zip(*borders, strict=True))
 
     @property
     def windows(self) -> list[IntArray]:
@@ -170,12 +196,12 @@ class TextTokenizer:
                 encodings = self.tokenizer.encode_batch(readable, add_special_tokens=False)
             else:
                 encodings = [self.tokenizer.encode(text, add_special_tokens=False) for text in readable]
-        return [self._windows(encoding) for encoding in encodings]
+        return [self._windows(text, encoding) for text, encoding in zip(texts, encodings, strict=True)]
 
-    def _windows(self, encoding: Any) -> Tokens:
+    def _windows(self, text: str, encoding: Any) -> Tokens:
         ids = np.asarray(encoding.ids, dtype=np.int64)
         offsets = np.asarray(encoding.offsets, dtype=np.int64).reshape(-1, 2)
-        return cover(offsets, ids, ([self.opening], [self.closing]), self.max_length - 2, self.overlap)
+        return cover(text, (offsets, ids), ([self.opening], [self.closing]), self.max_length - 2, self.overlap)
 
     def unknown_share(self, tokens: Sequence[Tokens]) -> float:
         """The share of texts' tokens that the vocabulary lacks; 0 where it can spell everything, as with bytes."""
@@ -222,39 +248,24 @@ def _check_config(folder: Path, normalizer: Any) -> None:
 
 
 def cover(
-    offsets: IntArray, ids: IntArray, around: tuple[Sequence[int], Sequence[int]], room: int, overlap: int
+    text: str,
+    tokens: tuple[IntArray, IntArray],
+    around: tuple[Sequence[int], Sequence[int]],
+    room: int,
+    overlap: int,
 ) -> Tokens:
-    """Tokens of a text in windows of at most `room` of them, with those of `around` before and behind each.
+    """Tokens of a text, offsets and ids, in windows of at most `room` of them, with those of `around` at their ends.
 
     Where neighbours overlap, each answers for the half of the shared tokens that is nearer to its middle.
     """
+    offsets, ids = tokens
     starts = np.arange(0, max(len(ids) - overlap, 1), room - overlap) if len(ids) > room else _ONE
     windows = [np.concatenate((around[0], ids[start : start + room], around[1])) for start in starts]
     sizes = np.asarray([len(window) for window in windows], dtype=np.int64)
     token = np.arange(len(ids))
     window = np.searchsorted(starts[1:] + overlap // 2, token, side="right")
     place = (np.cumsum(sizes) - sizes - starts)[window] + token + len(around[0])
-    return Tokens(offsets, np.concatenate(windows).astype(np.int64), tuple(sizes.tolist()), place)
-
-
-def piece_borders(text: str, tokens: Tokens) -> tuple[tuple[int, int], ...]:
-    """Character offsets of the pieces of a text, in order and without overlap.
-
-    They are the words, cut wherever a piece of the tokenizer begins or ends inside of one, but never before a mark. So
-    they hold every entity that words hold, and those inside words besides: of `Hausboot` in the pieces `Haus` and
-    `##boot`, both.
-    """
-    words = split_words(text)
-    if not words:
-        return words
-    starts, ends = np.asarray(words, dtype=np.int64).T
-    cuts = np.unique(tokens.offsets)
-    word = np.searchsorted(starts, cuts, side="right") - 1
-    cuts = cuts[(word >= 0) & (starts[word] < cuts) & (cuts < ends[word])]
-    kinds = np.frombuffer(char_classes(text), np.uint8)
-    cuts = cuts[~np.isin(kinds[cuts], np.frombuffer(EXTENDING, np.uint8))]
-    borders = (np.sort(np.concatenate((side, cuts))).tolist() for side in (starts, ends))
-    return tuple(zip(*borders, strict=True))
+    return Tokens(text, offsets, np.concatenate(windows).astype(np.int64), tuple(sizes.tolist()), place)
 
 
 def word_units(tokens: Tokens, words: Sequence[tuple[int, int]]) -> UnitText:

@@ -44,9 +44,7 @@ class SpanPointerObjective(Objective):
     @staticmethod
     def unit_texts(examples: Sequence[QaExample], tokenizer: TextTokenizer) -> list[UnitText]:
         """The contexts with their words as units, each window headed by the question."""
-        texts = [example.text for example in examples]
-        rows = zip(texts, tokenizer.encode(texts), strict=True)
-        return [Qa().units(text, split_words(text), tokens) for text, tokens in rows]
+        return [Qa().units(tokens, tokens.words) for tokens in tokenizer.encode([example.text for example in examples])]
 
     def forward(self, features: Tensor, targets: PointerTargets) -> Tensor:
         """The mean loss of the questions, from the features [units, width] of all of them."""
