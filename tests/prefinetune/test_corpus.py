@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 import tiny_models
 from trunkline.errors import TrunklineError
 from trunkline.prefinetune import sources as module
-from trunkline.prefinetune.objectives import get_objective
+from trunkline.prefinetune.objectives import Objective, get_objective
 from trunkline.prefinetune.objectives.ner import labelled_words
 from trunkline.prefinetune.sources import Corpus, View, corpus_of
 from trunkline.text.examples import Example, NerExample, PairExample, PlainExample, QaExample, Span, TextExample
@@ -46,6 +46,15 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "cache" / "prefinetune"
 
 
+def stored(
+    state: str,
+    examples: Callable[[], Iterable[Example]],
+    objective: type[Objective],
+    tokenizer: TextTokenizer | None = None,
+) -> Corpus:
+    return corpus_of(state, lambda: (examples(), {"removed": 0}), objective, tokenizer)
+
+
 def everything(corpus: Corpus) -> list[Example]:
     return [corpus.example(row) for row in range(len(corpus))]
 
@@ -64,11 +73,11 @@ def test_what_is_stored_comes_back_in_any_order(
     @given(st.lists(made[kind], min_size=1, max_size=10))
     def check(examples: list[Example]) -> None:
         monkeypatch.setenv("TRUNKLINE_CACHE", str(tmp_path_factory.mktemp("store")))
-        corpus = corpus_of("k", lambda: examples, get_objective(kind))
+        corpus = stored("k", lambda: examples, get_objective(kind))
         assert everything(corpus) == examples
         assert [corpus.example(i) for i in reversed(range(len(corpus)))] == examples[::-1]
-        again = corpus_of("k", lambda: pytest.fail("read twice"), get_objective(kind))
-        assert everything(again) == examples and again.sha256 == corpus.sha256
+        again = stored("k", lambda: pytest.fail("read twice"), get_objective(kind))
+        assert everything(again) == examples and again.facts["sha256"] == corpus.facts["sha256"]
 
     check()
 
@@ -84,32 +93,33 @@ def test_a_corpus_is_read_once_and_only_complete_ones_are_kept(cache: Path) -> N
         yield PlainExample("two")
 
     with pytest.raises(TrunklineError, match="broke off"):
-        corpus_of("k", examples, PLAIN)
+        stored("k", examples, PLAIN)
     assert entries(cache) == []
-    assert len(corpus_of("k", examples, PLAIN)) == len(corpus_of("k", examples, PLAIN)) == 2
+    assert len(stored("k", examples, PLAIN)) == len(stored("k", examples, PLAIN)) == 2
     assert len(reads) == 2
-    assert len(corpus_of("another state", lambda: [PlainExample("x")], PLAIN)) == 1
+    assert len(stored("another state", lambda: [PlainExample("x")], PLAIN)) == 1
 
 
 @pytest.mark.parametrize("examples", [[], [PlainExample("a"), TextExample("b", "c")]])
 def test_nothing_and_mixed_kinds_are_refused(examples: list[Example]) -> None:
     with pytest.raises(TrunklineError, match=r"at least one|yields TextExample"):
-        corpus_of("k", lambda: examples, PLAIN)
+        stored("k", lambda: examples, PLAIN)
 
 
 def test_a_cache_that_cannot_be_written_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").write_text("in the way")
     monkeypatch.setenv("TRUNKLINE_CACHE", str(tmp_path / "file"))
     with pytest.raises(TrunklineError, match="TRUNKLINE_CACHE"):
-        corpus_of("k", lambda: [PlainExample("a")], PLAIN)
+        stored("k", lambda: [PlainExample("a")], PLAIN)
 
 
 def test_equal_content_has_an_equal_hash_whatever_the_tokens(tiny) -> None:
     examples = [PlainExample("a b"), PlainExample("c")]
-    first, second = (corpus_of(name, lambda: examples, PLAIN) for name in "xy")
-    tokens = corpus_of("x", lambda: examples, PLAIN, tiny.tokenizer)
-    other = corpus_of("z", lambda: examples[::-1], PLAIN)
-    assert first.sha256 == second.sha256 == tokens.sha256 != other.sha256
+    first, second = (stored(name, lambda: examples, PLAIN) for name in "xy")
+    tokens = stored("x", lambda: examples, PLAIN, tiny.tokenizer)
+    other = stored("z", lambda: examples[::-1], PLAIN)
+    assert len({part.facts["sha256"] for part in (first, second, tokens)}) == 1
+    assert other.facts["sha256"] != first.facts["sha256"]
     assert tokens.has_units and not first.has_units
 
 
@@ -120,7 +130,7 @@ def test_stored_tokens_are_those_of_the_tokenizer(family: str, kind: str, cache:
     examples = [make(text) for text in texts]
     known = get_objective(family)
     for _ in range(2):  # made, then read
-        corpus = corpus_of("k", lambda: examples, known, tiny.tokenizer)
+        corpus = stored("k", lambda: examples, known, tiny.tokenizer)
         for index, example in enumerate(examples):
             for ours, theirs in zip(corpus.units(index), known.unit_texts([example], tiny.tokenizer), strict=True):
                 assert ours.sizes == theirs.sizes and ours.n_units == theirs.n_units
@@ -134,7 +144,7 @@ def test_other_windows_are_other_tokens(cache: Path, tiny) -> None:
     sizes = []
     for length in (16, 32):
         tokenizer = TextTokenizer(tiny.tokenizer.tokenizer, length)
-        sizes.append(max(corpus_of("k", lambda: examples, known, tokenizer).units(0)[0].sizes))
+        sizes.append(max(stored("k", lambda: examples, known, tokenizer).units(0)[0].sizes))
     assert sizes[0] <= 16 < sizes[1] <= 32 and len(entries(cache)) == 2
 
 
@@ -157,8 +167,8 @@ def test_labelled_words_are_those_that_overlap_a_span(example: NerExample) -> No
 
 def read_slowly(folder: str, queue: multiprocessing.Queue) -> None:
     os.environ["TRUNKLINE_CACHE"] = folder
-    corpus = corpus_of("k", lambda: [PlainExample(f"text {i}") for i in range(3000)], PLAIN)
-    queue.put((len(corpus), corpus.sha256, corpus.example(2999).text))
+    corpus = stored("k", lambda: [PlainExample(f"text {i}") for i in range(3000)], PLAIN)
+    queue.put((len(corpus), corpus.facts["sha256"], corpus.example(2999).text))
 
 
 def test_several_processes_make_one_entry_at_once(cache: Path) -> None:

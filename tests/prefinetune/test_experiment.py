@@ -97,9 +97,9 @@ def test_going_on_with_data_that_changed_is_refused_and_the_source_named(run: Ru
 
 def test_going_on_with_another_result_of_decontamination_is_refused(run: Run, tmp_path: Path) -> None:
     run.write(tmp_path)
-    # As many examples of the same corpus, but others of them.
+    # As many examples, but others of them.
     first = run.sources["ner"][0]
-    run.sources["ner"][0] = dataclasses.replace(first, facts={**first.facts, "left_sha256": "0" * 64})
+    run.sources["ner"][0] = dataclasses.replace(first, facts={**first.facts, "sha256": "0" * 64})
     with pytest.raises(MismatchError, match="ner source ner"):
         run.write(tmp_path)
 

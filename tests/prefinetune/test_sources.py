@@ -170,7 +170,10 @@ class Shelf:
             made = [PairExample(f"text {i}", f"answer {i}") for i in range(20)]
         else:
             made = [NerExample(LEAK, split_words(LEAK), (Span(17, 20, "who"),))] * 9
-            made += [NerExample(f"Bo{i} left the house", split_words(f"Bo{i} left the house"), ()) for i in range(9)]
+            made += [
+                NerExample(f"Bo{i} left the house", split_words(f"Bo{i} left the house"), (Span(0, 3, "who"),))
+                for i in range(9)
+            ]
         return Found(SourceCard(name=name, family="ner", home="https://example.org"), f"{name} 1", lambda: made)
 
     def held_out(self, names):

@@ -33,7 +33,7 @@ FORMAT = 2
 FILE = "experiment.json"
 CARD = "MODEL_CARD.md"
 PENALTIES = (0.01, 0.1, 1.0)
-_SAME = ("sha256", "left_sha256", "examples", "held_out", "concepts")
+_SAME = ("sha256", "examples", "held_out", "concepts")
 _KINDS = {"ner": NerExample, "classification": TextExample, "qa": QaExample}
 
 
@@ -80,7 +80,7 @@ def write_experiment(
 
 
 def _row(family: str, source: Source, group: Sequence[Source]) -> dict[str, Any]:
-    facts = {key: source.facts.get(key) for key in ("title", "home", "licence", "sha256", "left_sha256", "removed")}
+    facts = {key: source.facts.get(key) for key in ("title", "home", "licence", "sha256", "removed")}
     return {
         "family": family,
         "source": source.name,

@@ -11,7 +11,7 @@ import hashlib
 import json
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import astuple, dataclass, fields, replace
 from itertools import islice
 from pathlib import Path
@@ -140,66 +140,53 @@ def recipe_sources(
 
 
 class _Reader:
-    """Reads a recipe's sources, and takes examples out that also stand in held-out texts, which is worked out once."""
+    """Reads a recipe's sources, without the examples that also stand in its held-out texts."""
 
     def __init__(
         self, recipe: PrefinetuneRecipe | MixtureRecipe, tokenizer: TextTokenizer | None, finder: FileFinder
     ) -> None:
         self.tokenizer, self.finder = tokenizer, finder
         self.seed = recipe.seed if isinstance(recipe, PrefinetuneRecipe) else 0
-        self.decontaminate = recipe.decontaminate
-        self.held_out = finder.held_out(recipe.decontaminate.against) if recipe.decontaminate else None
+        self.held_out, self.threshold = None, 0.0
+        if recipe.decontaminate:
+            self.held_out = finder.held_out(recipe.decontaminate.against)
+            self.threshold = recipe.decontaminate.threshold
         self._index: OverlapIndex | None = None
 
     def source(self, name: str, family: str, section: MixtureFamily) -> Source:
         """One of a family's sources."""
         objective = get_objective(family)
         found = self.finder.open(name, objective.kind)
-        corpus, card = corpus_of(found.state, found.examples, objective, self.tokenizer), found.card
-        left, why = self._left(corpus)
-        if not len(left):
-            raise TrunklineError(f"nothing of {name} is left after decontamination", todo="Take it out of the recipe")
-        asked, words = section.sources[name], card.concept if section.descriptions else label_words
-        train, held_out = split_source(len(left), getattr(section, "held_out", 0), asked.cap, self.seed)
+        against = f"{self.threshold} {self.held_out.state}" if self.held_out else ""
+        corpus = corpus_of(f"{found.state} {against}", lambda: self._left(found), objective, self.tokenizer)
+        card, asked = found.card, section.sources[name]
+        words = card.concept if section.descriptions else label_words
+        train, held_out = split_source(len(corpus), getattr(section, "held_out", 0), asked.cap, self.seed)
         by_size = len(train) ** (1 / section.source_temperature) if section.source_temperature else 1.0
-        # What is drawn depends on the corpus and on what is left of it, which another machine with other held-out texts
-        # may have otherwise.
-        facts = {
-            "sha256": corpus.sha256,
-            "left_sha256": hashlib.sha256(left.astype("<i8").tobytes()).hexdigest(),
-            "examples": len(corpus),
-            "removed": len(corpus) - len(left),
-            "why": why,
-        }
         return Source(
             card.name,
-            View(corpus.example, left[train]),
-            View(corpus.example, left[held_out]),
+            View(corpus.example, train),
+            View(corpus.example, held_out),
             {label: words(label) for label in corpus.labels},
             card.coverage == "closed",
             asked.weight * by_size,
-            View(corpus.units, left[train]) if corpus.has_units else None,
-            {**card.model_dump(include={"title", "home", "licence", "coverage"}), **facts},
+            View(corpus.units, train) if corpus.has_units else None,
+            {**card.model_dump(include={"title", "home", "licence", "coverage"}), **corpus.facts},
         )
 
-    def _left(self, corpus: Corpus) -> tuple[IntArray, dict[str, Any]]:
-        """Indices of the examples that touch no held-out text, and how many were removed `by_` what."""
-        everything = np.arange(len(corpus))
-        if self.decontaminate is None or self.held_out is None:
-            return everything, {}
-        threshold, held_out = self.decontaminate.threshold, self.held_out
-
-        def make(folder: Path) -> None:
-            self._index = self._index or OverlapIndex(held_out.texts(), threshold)
-            kept, kinds, owners = decontaminate(View(corpus.example, everything), self._index)
-            # The texts stay where they are: a report may be published, the data often may not.
-            why = {"by_kind": dict(kinds.most_common()), "by_owner": dict(owners.most_common(20))}
-            content = {"removed": np.setdiff1d(everything, kept).tolist(), "why": why}
-            (folder / "info.json").write_text(json.dumps(content), encoding="utf-8")
-
-        folder = cached(f"kept {corpus.sha256} {threshold} {held_out.state}", make)
-        found = json.loads((folder / "info.json").read_text("utf-8"))
-        return np.setdiff1d(everything, found["removed"]), found["why"]
+    def _left(self, found: Found) -> tuple[Iterable[Example], dict[str, Any]]:
+        """The examples that touch no held-out text; how many were `removed`, and `why`."""
+        if self.held_out is None:
+            return found.examples(), {"removed": 0, "why": {}}
+        self._index = self._index or OverlapIndex(self.held_out.texts(), self.threshold)
+        positions, kinds, owners = decontaminate(found.examples(), self._index)
+        if kinds and not positions:
+            raise TrunklineError("nothing of it is left after decontamination", todo="Take it out of the recipe")
+        kept = set(positions)
+        # The texts stay where they are: a report may be published, the data often may not.
+        why = {"by_kind": dict(kinds.most_common()), "by_owner": dict(owners.most_common(20))}
+        examples = (example for number, example in enumerate(found.examples()) if number in kept)
+        return examples, {"removed": kinds.total(), "why": why}
 
 
 def _read_any(path: Path) -> list[Example]:
@@ -236,7 +223,8 @@ class View(Sequence[Any]):
 class Corpus:
     """The examples of one `kind`, read from a mapped file when they are asked for; `has_units` if they are tokenised.
 
-    `labels` are those of the entities; `sha256` is of all examples, whatever the tokenizer.
+    `labels` are those of the entities. `facts` are how many `examples` were read, how many `removed` and `why`, and the
+    `sha256` of those that are there, whatever the tokenizer.
     """
 
     def __init__(self, folder: Path, kind: type[Example]) -> None:
@@ -247,8 +235,8 @@ class Corpus:
         self._examples, self._units = table.column("example"), table.column("units")
         self.kind = kind
         self.labels: list[str] = info["labels"]
-        self.sha256: str = info["sha256"]
         self.has_units: bool = info["units"]
+        self.facts: dict[str, Any] = info["facts"]
 
     def __len__(self) -> int:
         return len(self._examples)
@@ -268,34 +256,25 @@ class Corpus:
 
 def corpus_of(
     state: str,
-    examples: Callable[[], Iterable[Example]],
+    make: Callable[[], tuple[Iterable[Example], dict[str, Any]]],
     objective: type[Objective],
     tokenizer: TextTokenizer | None = None,
 ) -> Corpus:
-    """The corpus in the cache, made of the examples, all of the objective's kind, if it is not there.
+    """The corpus in the cache, made if it is not there, of examples, all of the objective's kind, and facts of them.
 
-    `state` is what the examples depend on, such as the size and time of a file. With a tokenizer they are stored with
-    their units. Raises TrunklineError for no examples, or of another kind, and as `cached` does.
+    `state` is what they depend on, such as the size and time of a file. With a tokenizer they are stored with their
+    units. Raises TrunklineError for no examples, or of another kind, and if the cache cannot be written.
     """
-    key = f"corpus {state} {objective.__name__} {tokenizer.fingerprint if tokenizer else ''}"
-    return Corpus(cached(key, lambda folder: _write(folder, examples(), objective, tokenizer)), objective.kind)
-
-
-def cached(key: str, make: Callable[[Path], None]) -> Path:
-    """The folder of an entry of the cache, made before if it is not there.
-
-    `key` is all that the content depends on, but `FORMAT`. `make` writes the entry's files into an empty folder. Raises
-    TrunklineError if the cache cannot be written.
-    """
-    folder = cache_folder() / "prefinetune" / hashlib.sha256(f"{FORMAT} {key}".encode()).hexdigest()[:32]
+    key = f"{FORMAT} {state} {objective.__name__} {tokenizer.fingerprint if tokenizer else ''}"
+    folder = cache_folder() / "prefinetune" / hashlib.sha256(key.encode()).hexdigest()[:32]
     try:
         if folder.is_dir():
-            return folder
+            return Corpus(folder, objective.kind)
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".") as scratch:
             made = Path(scratch) / "made"
             made.mkdir()
-            make(made)
+            _write(made, *make(), objective, tokenizer)
             try:
                 made.rename(folder)
             except OSError:
@@ -307,15 +286,19 @@ def cached(key: str, make: Callable[[Path], None]) -> Path:
             expected="a folder for the cache with room for the corpus",
             todo=f"Set {CACHE_VARIABLE} to another folder, or make room",
         ) from error
-    return folder
+    return Corpus(folder, objective.kind)
 
 
 def _write(
-    folder: Path, examples: Iterable[Example], objective: type[Objective], tokenizer: TextTokenizer | None
+    folder: Path,
+    examples: Iterable[Example],
+    facts: Mapping[str, Any],
+    objective: type[Objective],
+    tokenizer: TextTokenizer | None,
 ) -> None:
     import pyarrow as pa
 
-    rest, digest, labels = iter(examples), hashlib.sha256(), set[str]()
+    rest, digest, labels, count = iter(examples), hashlib.sha256(), set[str](), 0
     schema = pa.schema({"example": pa.string(), "units": pa.list_(pa.list_(pa.int32()))})
     with pa.ipc.new_stream(str(folder / _ROWS), schema) as writer:
         while chunk := list(islice(rest, _AT_ONCE)):
@@ -323,14 +306,16 @@ def _write(
                 raise TrunklineError(f"it yields {type(others[0]).__name__}", expected=objective.kind.__name__)
             rows = [json.dumps([getattr(e, part.name) for part in fields(e)], default=astuple) for e in chunk]
             digest.update("".join(f"{row}\n" for row in rows).encode())
+            count += len(rows)
             labels |= {span.label for example in chunk for span in getattr(example, "spans", ())}
             texts = [_pack(text) for text in objective.unit_texts(chunk, tokenizer)] if tokenizer else []
             each = len(texts) // len(chunk)
             units = [texts[number * each : (number + 1) * each] for number in range(len(chunk))]
             writer.write_batch(pa.record_batch([pa.array(rows), pa.array(units, schema.field("units").type)], schema))
-    if digest.digest() == hashlib.sha256().digest():
+    if not count:
         raise TrunklineError("there are no examples", expected="at least one")
-    info = {"labels": sorted(labels), "sha256": digest.hexdigest(), "units": tokenizer is not None}
+    facts = {**facts, "examples": count + facts["removed"], "sha256": digest.hexdigest()}
+    info = {"labels": sorted(labels), "units": tokenizer is not None, "facts": facts}
     (folder / _INFO).write_text(json.dumps(info), encoding="utf-8")
 
 

@@ -15,6 +15,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
 from trunkline.config import PrefinetuneRecipe
 from trunkline.encoder.bundle_files import Loaded, load_any, save_bundle
@@ -149,14 +150,11 @@ def merge_encoders(
     lengths = sorted({other.tokenizer.max_length for other in others})
     if len(lengths) > 1:
         raise MismatchError(f"the bundles have windows of {lengths} tokens", expected="one length")
-    start = base.encoder.state_dict()
-    flat = torch.cat([tensor.flatten().float() for tensor in start.values()])
-    states = [other.encoder.state_dict() for other in others]
-    vectors = [torch.cat([state[name].flatten().float() for name in start]) - flat for state in states]
-    merged = flat + scale * merge_vectors(vectors, method, density=density)
     encoder = copy.deepcopy(base.encoder)
-    parts = zip(start.items(), merged.split([tensor.numel() for tensor in start.values()]), strict=True)
-    encoder.load_state_dict({name: part.view_as(tensor).to(tensor.dtype) for (name, tensor), part in parts})
+    with torch.no_grad():
+        flat = parameters_to_vector(encoder.parameters())
+        vectors = [parameters_to_vector(other.encoder.parameters()) - flat for other in others]
+        vector_to_parameters(flat + scale * merge_vectors(vectors, method, density=density), encoder.parameters())
     only = others[0].primaries if len(others) == 1 else {}
     adapters = {family: copy.deepcopy(lora) for family, lora in only.items()}
     with torch.no_grad():
