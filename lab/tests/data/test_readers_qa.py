@@ -75,7 +75,7 @@ def test_words_of_concepts() -> None:
     ("options", "message"),
     [
         ({"of": "table"}, "of: 'table' is no reader of labelled sentences"),
-        ({"of": "spans", "options": {"text_kee": "t"}}, "reader spans: text_kee: unknown key; did you mean 'text_key'"),
+        ({"of": "spans", "options": {"text_kee": "t"}}, "reader spans: text_kee: unknown key"),
         ({"absent": 1}, "absent"),
         ({"card": "gmb"}, "card: unknown key"),
     ],

@@ -38,12 +38,12 @@ def merge_touching(examples: list[NerExample]) -> list[NerExample]:
 
 
 def _tagged(name: str, reader: str, encode: Encode, schemes: Sequence[Scheme] = SCHEMES, **more: Any) -> list[Format]:
-    """A format in several tagging schemes, read strictly."""
+    """A format in several tagging schemes."""
 
     def with_scheme(scheme: Scheme) -> Callable[[list[Any]], Sample]:
         def run(examples: list[Any]) -> Sample:
             sample = encode(examples, scheme)
-            return Sample(sample.content, {**sample.options, "scheme": scheme, "strict": True}, sample.beside)
+            return Sample(sample.content, {**sample.options, "scheme": scheme}, sample.beside)
 
         return run
 
@@ -90,12 +90,6 @@ def _token_table(examples: list[Any], scheme: Scheme) -> Sample:
         for token, tag in zip(_tokens(item), _tags(item, scheme), strict=True)
     ]
     return Sample(to_csv([["sentence", "token", "tag"], *rows]))
-
-
-def _numbered_tokens(examples: list[NerExample]) -> Sample:
-    names = sorted({tag for item in examples for tag in _tags(item)})
-    records = [{"tokens": _tokens(item), "tags": [names.index(tag) for tag in _tags(item)]} for item in examples]
-    return Sample(to_json_lines(records, ascii_only=False), {"tag_names": names})
 
 
 def _spans(examples: list[NerExample]) -> Sample:
@@ -174,7 +168,6 @@ NER = (
     *_tagged("tokens", "tokens", _token_lines, rows=True, json="lines"),
     *_tagged("parallel", "parallel", _parallel_tags),
     *_tagged("token_table", "token_table", _token_table, ("IOB1", "BIO")),
-    Format("tokens-numbered", "tokens", some(sentences()), _numbered_tokens, rows=True, json="lines"),
     Format("spans", "spans", some(raw_sentences()), _spans, rows=True, json="lines"),
     Format("sgd_spans", "sgd_spans", some(raw_sentences()), _sgd_spans, rows=True, json="lines"),
     Format("linked_gazetteer", "linked_gazetteer", _CONCEPTS, _linked, rows=True, json="lines"),

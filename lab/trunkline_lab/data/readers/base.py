@@ -48,7 +48,6 @@ class TaggedOptions(FileOptions):
     """Options of the formats that hold one tag a token."""
 
     scheme: Scheme = "BIO"
-    strict: bool = Field(default=False, description="Whether tags that break the scheme's rules are errors.")
 
 
 class RowsOptions(FileOptions):
@@ -139,10 +138,9 @@ def _position(column: Column, first: list[str], header: bool, path: str | Path, 
 class SentenceBuilder:
     """Turns tokens and tags into examples, and reports once how many tags of a file had to be repaired."""
 
-    def __init__(self, path: str | Path, scheme: Scheme, strict: bool) -> None:
+    def __init__(self, path: str | Path, scheme: Scheme) -> None:
         self._path = path
         self._scheme = scheme
-        self._strict = strict
         self.repaired = 0
 
     def build(self, tokens: list[str], tags: list[str], lines: Sequence[int]) -> NerExample:
@@ -153,8 +151,6 @@ class SentenceBuilder:
         """
         try:
             found, broken = decode_with_repairs(tags, self._scheme)
-            if self._strict and broken:
-                raise _broken(tags, self._scheme, broken[0])
             self.repaired += len(broken)
         except TagError as error:
             line = lines[error.index] if len(lines) > 1 else lines[0]
@@ -167,17 +163,6 @@ class SentenceBuilder:
         """Logs the number of repaired tags, if there were any."""
         if self.repaired:
             _log.warning("%s: %d tags broke the rules of %s and were repaired", self._path, self.repaired, self._scheme)
-
-
-def _broken(tags: Sequence[str], scheme: Scheme, index: int) -> TagError:
-    before = tags[index - 1] if index else "the start of the sentence"
-    tag = tags[index] if index < len(tags) else "end of sentence"
-    return TagError(
-        f"the tag {tag[:60]!r} cannot follow {before[:60]!r} in {scheme}",
-        index=min(index, len(tags) - 1),
-        expected=f"a sequence that keeps the rules of {scheme}",
-        todo="Mend the tags, name the right scheme, or read without `strict` to repair them",
-    )
 
 
 class LabelOptions(FileOptions):

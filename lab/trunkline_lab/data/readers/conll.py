@@ -27,7 +27,6 @@ class ConllOptions(TaggedOptions):
     separator: str | None = Field(
         default=None, min_length=1, description="None: tabs where a line has one, else runs of blanks."
     )
-    comment: str | None = Field(default=None, min_length=1, description="Lines that begin so are passed over.")
     drop_sentences: tuple[str, ...] = Field(
         default=(), description="Sentences that begin with one of these tokens are no text and are dropped."
     )
@@ -39,7 +38,7 @@ class ConllOptions(TaggedOptions):
 
 def read_conll(path: str | Path, options: ConllOptions) -> Iterator[NerExample]:
     """Yields the sentences; a row that is no token with a tag is a DataError unless `malformed` is `skip`."""
-    builder = SentenceBuilder(path, options.scheme, options.strict)
+    builder = SentenceBuilder(path, options.scheme)
     rows: list[tuple[int, str, str]] = []
     for row in _rows(path, options):
         if row is not None:
@@ -58,8 +57,6 @@ def _rows(path: str | Path, options: ConllOptions) -> Iterator[tuple[int, str, s
     for number, line in read_lines(path, encoding=options.encoding):
         if not line.strip() or line.lstrip().startswith("-DOCSTART-"):
             yield None
-            continue
-        if options.comment and line.startswith(options.comment):
             continue
         cells = _split(line, options.separator)
         problem = _problem(cells, options, width)

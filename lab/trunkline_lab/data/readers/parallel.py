@@ -31,7 +31,7 @@ class ParallelOptions(TaggedOptions, LabelOptions):
 def read_parallel(path: str | Path, options: ParallelOptions) -> Iterator[NerExample | TextExample]:
     """Yields an example for each pair of lines; pairs of empty lines are passed over."""
     second = Path(path).parent / (options.tags or options.labels or "")
-    builder = SentenceBuilder(second, options.scheme, options.strict)
+    builder = SentenceBuilder(second, options.scheme)
     texts = TextBuilder(path, options, label_path=second)
     for line, text, other in _pairs(path, second, options):
         if options.labels is not None:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import pairwise
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
+from trunkline.data.spans import Row, build_example, parse_entities
 from trunkline.errors import DataError
 from trunkline.text.examples import NerExample, Span
 from trunkline.text.words import split_words
@@ -14,51 +14,21 @@ from trunkline_lab.data.readers.base import FileOptions, get_key, read_json_line
 
 
 class SpansOptions(FileOptions):
-    """Options of span files; an entity is an object with these keys or a list of start, end and label."""
-
-    text_key: str = "text"
-    entities_key: str = "entities"
-    start_key: str = "start"
-    end_key: str = "end"
-    label_key: str = "label"
-    overlap: Literal["error", "keep"] = "error"
+    """Options of span files."""
 
 
 def read_spans(path: str | Path, options: SpansOptions) -> Iterator[NerExample]:
-    """Yields a text a line; blanks around texts and entities are cut off and the offsets moved along."""
+    """Yields a text a line, as the product reads them: keys `text` and `entities`, blanks around both cut off."""
     for line, record in read_json_lines(path, encoding=options.encoding):
-        yield build_example(record, options, path, line)
-
-
-def build_example(record: dict[str, Any], options: SpansOptions, path: str | Path, line: int) -> NerExample:
-    """A record with a text and its entities as an example, blanks cut off; a DataError if it is malformed."""
-    raw = get_key(record, options.text_key, path, line)
-    text = require_text(raw, "text", path, line)
-    entities = get_key(record, options.entities_key, path, line)
-    if not isinstance(entities, list):
-        raise DataError(f"the entities are {shorten(entities)}", path=path, line=line, expected="a list of entities")
-    spans = [trim_span(raw, *_parts(entity, options, path, line), path, line) for entity in entities]
-    spans.sort(key=lambda span: (span.start, span.end, span.label))
-    if options.overlap == "error":
-        _refuse_overlap(spans, path, line)
-    shift = len(raw) - len(raw.lstrip())
-    moved = tuple(Span(span.start - shift, span.end - shift, span.label) for span in spans)
-    return NerExample(text, split_words(text), moved)
-
-
-def _parts(entity: Any, options: SpansOptions, path: str | Path, line: int) -> tuple[Any, Any, Any]:
-    if isinstance(entity, dict):
-        keys = (options.start_key, options.end_key, options.label_key)
-        start, end, label = (get_key(entity, key, path, line) for key in keys)
-        return start, end, label
-    if isinstance(entity, list) and len(entity) == 3:
-        return entity[0], entity[1], entity[2]
-    raise DataError(
-        f"the entity is {shorten(entity)}",
-        path=path,
-        line=line,
-        expected=f"[start, end, label] or an object with {options.start_key}, {options.end_key}, {options.label_key}",
-    )
+        text, entities = (get_key(record, key, path, line) for key in ("text", "entities"))
+        if not isinstance(entities, list):
+            given = f"the entities are {shorten(entities)}"
+            raise DataError(given, path=path, line=line, expected="a list of entities")
+        require_text(text, "text", path, line)
+        example = build_example(Row(line, text, parse_entities(entities, path, line)), path)
+        if not all(split_words(example.text[span.start : span.end]) for span in example.spans):
+            raise DataError("an entity covers no word", path=path, line=line, expected="text")
+        yield example
 
 
 def trim_span(text: str, start: Any, end: Any, label: Any, path: str | Path, line: int) -> Span:
@@ -79,16 +49,3 @@ def trim_span(text: str, start: Any, end: Any, label: Any, path: str | Path, lin
             f"the entity {shorten(label)} at {start}..{end} covers no word", path=path, line=line, expected="text"
         )
     return Span(start + len(piece) - len(piece.lstrip()), end - len(piece) + len(piece.rstrip()), label)
-
-
-def _refuse_overlap(spans: list[Span], path: str | Path, line: int) -> None:
-    for left, right in pairwise(spans):
-        if right.start < left.end:
-            raise DataError(
-                f"the entities {shorten(left.label)} at {left.start}..{left.end} and {shorten(right.label)} at "
-                f"{right.start}..{right.end} overlap",
-                path=path,
-                line=line,
-                expected="entities that do not overlap",
-                todo="Keep one of the two, or set overlap: keep for a pre-finetuning source",
-            )

@@ -126,21 +126,15 @@ class PostsOptions(LabelOptions):
     """Options of message archives; the label is the name of the folder in which a message lies."""
 
     pattern: str = Field(default="*", description="Shell pattern of the messages' names; `*` also matches `/`.")
-    strip_headers: bool = Field(
-        default=True,
-        description="Whether everything up to the first blank line is dropped, which is where RFC 5322 ends a header.",
-    )
 
 
 def read_posts(path: str | Path, options: PostsOptions) -> Iterator[TextExample]:
-    """Yields a message a file, in the archive's order; lines of a message stay lines."""
+    """Yields a message a file, in the archive's order, without its header; lines of a message stay lines."""
     builder = TextBuilder(path, options)
     for name, content in read_members(path, options.pattern):
         where = f"{path}!{name}"
         folder = name.rpartition("/")[0].rpartition("/")[2]
-        text = decode_text(content, options.encoding, where)
-        if options.strip_headers:
-            text = _body(text, where)
+        text = _body(decode_text(content, options.encoding, where), where)
         if (example := builder.build(text, folder, 1, path=where)) is not None:
             yield example
     builder.report()
@@ -154,6 +148,5 @@ def _body(text: str, where: str) -> str:
             path=where,
             line=1,
             expected="a message with a header, a blank line and a body",
-            todo="Set strip_headers: false if the messages have no headers",
         )
     return text[end.end() :]

@@ -29,12 +29,11 @@ class TokensOptions(TaggedOptions):
 
     tokens_key: str = "tokens"
     tags_key: str = "tags"
-    tag_names: tuple[str, ...] = Field(default=(), description="The tags by number, where the file holds numbers.")
 
 
 def read_tokens(path: str | Path, options: TokensOptions) -> Iterator[NerExample]:
     """Yields a sentence a line."""
-    builder = SentenceBuilder(path, options.scheme, options.strict)
+    builder = SentenceBuilder(path, options.scheme)
     for line, record in read_json_lines(path, encoding=options.encoding):
         tokens = get_key(record, options.tokens_key, path, line)
         tags = get_key(record, options.tags_key, path, line)
@@ -45,22 +44,8 @@ def read_tokens(path: str | Path, options: TokensOptions) -> Iterator[NerExample
                 f"{len(tokens)} tokens and {len(tags)} tags", path=path, line=line, expected="as many tags as tokens"
             )
         words = [require_text(token, "token", path, line) for token in tokens]
-        yield builder.build(words, [_tag(tag, options.tag_names, path, line) for tag in tags], (line,))
+        yield builder.build(words, [require_text(tag, "tag", path, line) for tag in tags], (line,))
     builder.report()
-
-
-def _tag(tag: Any, names: tuple[str, ...], path: str | Path, line: int) -> str:
-    if isinstance(tag, int) and not isinstance(tag, bool):
-        if 0 <= tag < len(names):
-            return names[tag]
-        raise DataError(
-            f"the tag is the number {tag}",
-            path=path,
-            line=line,
-            expected=f"a number below {len(names)}" if names else "a tag such as B-person",
-            todo="List the tags in order in the option tag_names",
-        )
-    return require_text(tag, "tag", path, line)
 
 
 class TokenTableOptions(RowsOptions, TaggedOptions):
@@ -75,7 +60,7 @@ class TokenTableOptions(RowsOptions, TaggedOptions):
 
 def read_token_table(path: str | Path, options: TokenTableOptions) -> Iterator[NerExample]:
     """Yields the sentences in the order of the file."""
-    builder = SentenceBuilder(path, options.scheme, options.strict)
+    builder = SentenceBuilder(path, options.scheme)
     columns = [*options.sentence_columns, options.token_column, options.tag_column]
     current: list[str] = []
     lines: list[int] = []
