@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import socket
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -68,7 +70,7 @@ def push(folder: Path, repository: str, *, private: bool = True, token: str | No
     if problem := hub_problem():
         raise TrunklineError(problem, expected="a connection to the hub", todo="Connect, and try again")
     api = HfApi(token=token)
-    try:
+    with _asking(repository):
         address = api.create_repo(repository, private=private, exist_ok=True)
         api.upload_folder(
             repo_id=repository,
@@ -77,8 +79,6 @@ def push(folder: Path, repository: str, *, private: bool = True, token: str | No
             delete_patterns=["tasks/*", "adapters/*", "graphs/*", "encoder/*", "*.onnx", SIGNATURE],
             commit_message=f"trunkline bundle {manifest.name}",
         )
-    except _errors() as error:
-        raise _refused(repository, error) from error
     return str(address)
 
 
@@ -91,26 +91,26 @@ def fetch(repository: str, revision: str | None = None) -> Path:
     with needs("hub", f"{repository!r} is no folder here; fetching it from the hub"):
         from huggingface_hub import hf_hub_download, snapshot_download
     local = bool(hub_problem())
-    try:
+    with _asking(repository):
         path = Path(hf_hub_download(repository, MANIFEST, revision=revision, local_files_only=local))
         names = [MANIFEST, SIGNATURE, *read_manifest(path.parent).files]
         folder = snapshot_download(repository, revision=revision, allow_patterns=names, local_files_only=local)
         return Path(str(folder))
-    except _errors() as error:
-        raise _refused(repository, error) from error
 
 
-def _errors() -> tuple[type[Exception], ...]:
-    """What the hub's client raises; the bases are those of the library that it sends requests with."""
+@contextmanager
+def _asking(repository: str) -> Iterator[None]:
+    """Makes what the hub's client raises into an error of ours."""
     from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, HFValidationError
 
-    return (*HfHubHTTPError.__bases__, EntryNotFoundError, HFValidationError, OSError)
-
-
-def _refused(repository: str, error: Exception) -> TrunklineError:
-    reason = " ".join(str(error).split())[:300] or type(error).__name__
-    return TrunklineError(
-        f"the hub's repository {repository!r} cannot be used ({reason})",
-        expected="a repository OWNER/NAME with a bundle, and access to it",
-        todo="Check the name, the connection and `hf auth login`",
-    )
+    # The bases are those of the library that the client sends requests with.
+    theirs: tuple[type[Exception], ...] = (*HfHubHTTPError.__bases__, EntryNotFoundError, HFValidationError, OSError)
+    try:
+        yield
+    except theirs as error:
+        reason = " ".join(str(error).split())[:300] or type(error).__name__
+        raise TrunklineError(
+            f"the hub's repository {repository!r} cannot be used ({reason})",
+            expected="a repository OWNER/NAME with a bundle, and access to it",
+            todo="Check the name, the connection and `hf auth login`",
+        ) from error

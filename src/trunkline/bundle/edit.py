@@ -27,8 +27,8 @@ from trunkline.bundle.files import (
     locked,
     open_bundle,
     read_manifest,
-    unwritable,
     write_atomic,
+    writing,
 )
 from trunkline.bundle.manifest import (
     MANIFEST,
@@ -101,20 +101,16 @@ def new_folder(final: Path) -> Iterator[Path]:
     """
     check_free(final)
     temporary = beside(final)
-    try:
+    with writing(final):
         temporary.mkdir(parents=True)
-    except OSError as error:
-        raise unwritable(final, error) from error
     try:
         yield temporary
         # Another process may have come first.
         check_free(final)
-        try:
+        with writing(final):
             if final.is_dir():
                 final.rmdir()
             temporary.rename(final)
-        except OSError as error:
-            raise unwritable(final, error) from error
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise

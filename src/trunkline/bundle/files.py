@@ -254,15 +254,16 @@ def _replace_manifest(folder: Path, manifest: Manifest, new: Mapping[str, bytes]
     """Writes new files and then the manifest, or takes back the files; in the end goes what nothing names any more."""
     content = manifest.to_json()
     parse_manifest(content, folder / MANIFEST)
-    try:
-        for file, tensors in new.items():
-            write_atomic(folder / file, tensors)
-        (folder / SIGNATURE).unlink(missing_ok=True)
-        write_atomic(folder / MANIFEST, content)
-    except OSError as error:
-        for file in new:
-            (folder / file).unlink(missing_ok=True)
-        raise unwritable(folder, error) from error
+    with writing(folder):
+        try:
+            for file, tensors in new.items():
+                write_atomic(folder / file, tensors)
+            (folder / SIGNATURE).unlink(missing_ok=True)
+            write_atomic(folder / MANIFEST, content)
+        except OSError:
+            for file in new:
+                (folder / file).unlink(missing_ok=True)
+            raise
     # Only whoever holds the lock writes here, so what is half done was left by a process that was killed.
     for left in (*(folder / file for file in gone), *folder.glob(".*.part"), *folder.glob("tasks/.*.part")):
         left.unlink(missing_ok=True)
@@ -308,7 +309,7 @@ def check_free(folder: Path) -> None:
     Asked before long work, so that nobody waits for a result that has no place.
     """
     folder, reason = folder.absolute(), ""
-    try:
+    with writing(folder):
         if folder.exists() and not folder.is_dir():
             reason = "is a file"
         elif folder.exists() and any(folder.iterdir()):
@@ -318,34 +319,25 @@ def check_free(folder: Path) -> None:
             reason = "is a mount point"
         elif folder.exists() and folder.samefile(Path.cwd()):
             reason = "is the working directory"
-    except OSError as error:
-        raise unwritable(folder, error) from error
-    if reason:
-        todo = f"Choose another folder, such as {(folder if folder.is_dir() else folder.parent) / 'bundle'}"
-        raise TrunklineError(f"{folder} {reason}", expected="a new or empty folder", todo=todo)
-    _try_writing(folder)
+        if reason:
+            todo = f"Choose another folder, such as {(folder if folder.is_dir() else folder.parent) / 'bundle'}"
+            raise TrunklineError(f"{folder} {reason}", expected="a new or empty folder", todo=todo)
+        _try_writing(folder)
 
 
 def check_writable(path: Path) -> None:
     """Raises TrunklineError unless a file can be written here; makes its folder."""
-    try:
+    with writing(path):
         if path.exists() and not path.is_file():
             kind = "a folder" if path.is_dir() else "no plain file"
             raise TrunklineError(f"{path} is {kind}", expected="a new or a plain file")
-    except OSError as error:
-        raise unwritable(path, error) from error
-    _try_writing(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
+        _try_writing(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
 
 
 def _try_writing(path: Path) -> None:
     """Writes a file and removes it, in the nearest folder above that there is: rights alone do not tell everything."""
-    try:
-        there = next(parent for parent in path.absolute().parents if parent.exists())
-        with tempfile.TemporaryFile(dir=there):
-            pass
-    except OSError as error:
-        raise unwritable(path, error) from error
+    tempfile.TemporaryFile(dir=next(parent for parent in path.absolute().parents if parent.exists())).close()
 
 
 @contextmanager
@@ -355,10 +347,8 @@ def locked(folder: Path) -> Iterator[None]:
     Raises:
         TrunklineError: The folder cannot be written to.
     """
-    try:
+    with writing(folder):
         handle = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o666)
-    except OSError as error:
-        raise unwritable(folder, error) from error
     try:
         if os.name == "nt":
             import msvcrt
@@ -377,10 +367,11 @@ def locked(folder: Path) -> Iterator[None]:
         os.close(handle)
 
 
-def unwritable(path: Path, error: OSError) -> TrunklineError:
-    """The error for a place that cannot be written to."""
-    return TrunklineError(
-        f"{path} cannot be written to ({error.strerror or error})",
-        expected="a place with write permission",
-        todo="Choose another",
-    )
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Makes errors of the system into one that says which place cannot be written to."""
+    try:
+        yield
+    except OSError as error:
+        given = f"{path} cannot be written to ({error.strerror or error})"
+        raise TrunklineError(given, expected="a place with write permission", todo="Choose another") from error
