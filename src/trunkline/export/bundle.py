@@ -28,18 +28,9 @@ from trunkline.errors import TrunklineError
 from trunkline.export.graph import DEFAULT_LORA_TARGETS, Attention, Form, branch_graph, trunk_graph
 from trunkline.export.parity import Adapter, Tolerance, banked, check_parity, forked, quality_gate, task_line
 from trunkline.export.vocabulary import prune_encoder, prune_vocabulary
-from trunkline.export.weights import (
-    PLANS,
-    BackboneWeights,
-    Calibration,
-    calibrate,
-    quantised,
-    shorten_positions,
-    take_weights,
-)
+from trunkline.export.weights import BackboneWeights, Scheme, exported_weights
 from trunkline.text.tokens import TextTokenizer
 
-WeightKind = Literal["float32", "int8", "int4"]
 Variant = Literal["required", "bank"]
 
 QUANTISED_TOLERANCE: Mapping[str, Tolerance] = {
@@ -78,7 +69,7 @@ class ExportOptions:
     """
 
     name: str = ""
-    weights: WeightKind = "float32"
+    weights: Scheme = "float32"
     variants: tuple[Variant, ...] = ()
     lora_targets: tuple[str, ...] = ()
     tasks: tuple[str, ...] | None = None
@@ -92,7 +83,7 @@ class ExportOptions:
 
     def __post_init__(self) -> None:
         for name, given, known in (
-            ("weights", {self.weights}, get_args(WeightKind)),
+            ("weights", {self.weights}, get_args(Scheme)),
             ("variants", set(self.variants), get_args(Variant)),
             ("attention", {self.attention}, get_args(Attention)),
             ("lora_targets", set(self.lora_targets), tuple(LORA_TARGETS)),
@@ -284,13 +275,10 @@ def prepare_weights(source: Source, options: ExportOptions) -> tuple[BackboneWei
     Rounded weights are calibrated on the texts, without and through every adapter; raises TrunklineError where these
     have no token.
     """
-    seen = Calibration({}, {}, 0)
-    if options.weights != "float32":
-        loras = {id(adapter.lora): adapter.lora for adapter in source.adapters.values() if adapter.lora is not None}
-        moments = options.weights == "int4"
-        seen = calibrate(source.encoder, source.tokenizer, source.texts, list(loras.values()), moments=moments)
-    taken = dataclasses.replace(take_weights(source.encoder), hash=source.manifest.backbone)
-    return quantised(shorten_positions(taken, source.tokenizer.max_length), PLANS[options.weights], seen), seen.tokens
+    loras = {id(adapter.lora): adapter.lora for adapter in source.adapters.values() if adapter.lora is not None}
+    given = source.texts, list(loras.values())
+    weights, tokens = exported_weights(source.encoder, source.tokenizer, options.weights, *given)
+    return dataclasses.replace(weights, hash=source.manifest.backbone), tokens
 
 
 def make_graphs(source: Source, options: ExportOptions, weights: BackboneWeights) -> dict[str, bytes]:

@@ -57,9 +57,10 @@ class Tolerance:
     probabilities: float = 5e-4
     cosine: float = 0.99999
 
-    def allows(self, name: str, value: float) -> bool:
-        """Whether a value is allowed; one that is not finite never is."""
-        return value >= self.cosine if name == "cosine" else value <= getattr(self, name)
+    def allows(self, found: Mapping[str, float]) -> bool:
+        """Whether values are allowed; one that is not finite never is."""
+        allowed = asdict(self)
+        return all(v >= allowed[name] if name == "cosine" else v <= allowed[name] for name, v in found.items())
 
 
 def check_parity(
@@ -94,7 +95,7 @@ def check_parity(
         raise TrunklineError(f"parity on {len(texts)} texts and {len(adapters)} adapters", expected="at least one each")
     tolerance = tolerance or Tolerance()
     compared = list(_runs(encoder, _rows_of(tokenizer, texts), run, adapters, mixed))
-    outside = [item for item in compared if not all(tolerance.allows(*part) for part in item[1].items())]
+    outside = [item for item in compared if not tolerance.allows(item[1])]
     if outside:
         # What is no number is worse than any.
         worst = max(outside, key=lambda item: (not np.isfinite([*item[1].values()]).all(), max(item[1].values())))

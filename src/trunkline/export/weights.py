@@ -77,10 +77,6 @@ def shorten_positions(weights: BackboneWeights, max_length: int) -> BackboneWeig
     return dataclasses.replace(weights, config=config, tensors={**weights.tensors, name: weights.tensors[name][:end]})
 
 
-BUDGET = 2048
-"""Tokens a batch."""
-
-
 @dataclass(frozen=True, slots=True)
 class Calibration:
     """The inputs of linear layers, by the names of the graphs, on so many tokens of real text.
@@ -143,7 +139,7 @@ def calibrate(
     with ExitStack() as hooks:
         for name, module in watched.items():
             hooks.enter_context(module.register_forward_pre_hook(partial(look, name)))
-        for chosen in by_budget(units, BUDGET):
+        for chosen in by_budget(units, 2048):
             batch = encoder.batch([units[i] for i in chosen])
             real = batch.segments.reshape(-1) >= 0
             hidden = encoder.trunk(batch)
@@ -214,6 +210,16 @@ def quantised(weights: BackboneWeights, plan: Plan, calibration: Calibration) ->
     elif plan.embedding == "int4":
         tensors |= int4_table(name, weights.tensors[f"{name}.weight"], plan.block)
     return dataclasses.replace(weights, tensors=tensors, facts=plan.facts())
+
+
+def exported_weights(
+    encoder: Encoder, tokenizer: TextTokenizer, scheme: Scheme, texts: Sequence[str], adapters: Sequence[Deltas]
+) -> tuple[BackboneWeights, int]:
+    """An encoder's weights by the plan of this name, and how many tokens calibration read; errors as of `calibrate`."""
+    seen = Calibration({}, {}, 0)
+    if scheme != "float32":
+        seen = calibrate(encoder, tokenizer, texts, adapters, moments=scheme == "int4")
+    return quantised(shorten_positions(take_weights(encoder), tokenizer.max_length), PLANS[scheme], seen), seen.tokens
 
 
 LOWEST, HIGHEST, MOST = -8, 7, 127
