@@ -278,6 +278,8 @@ def test_starting_from_a_bundle_goes_on_from_its_backbone(tiny_folder: Folders, 
     first = prefinetune(tiny_models.recipe_of(tiny_folder("bert"), data), tmp_path / "first")
     recipe = tiny_models.recipe_of(first, data, optimizer={"steps": 1, "backbone_rate": 1e-12, "weight_decay": 0.0})
     second = load_bundle(prefinetune(recipe, tmp_path / "second"))
+    encoder = second.info["encoder"]
+    assert (encoder["name"], encoder["bundle"]) == (tiny_folder("bert").name, True), "the one at the bottom"
     assert (
         tiny_models.difference(
             list(load_bundle(first).encoder.state_dict().values()), list(second.encoder.state_dict().values())

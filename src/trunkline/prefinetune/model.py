@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 import torch
+from accelerate.utils import send_to_device
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
@@ -201,14 +202,7 @@ def draw_batch(
     slices = chunk_slices([text.size for text in own], section.chunk_tokens or size)
     chunks = tuple(TokenBatch.from_packed(pack(own[part], pad_id), place.device) for part in slices)
     counts = tuple(sum(text.n_units for text in units[part]) for part in parts)
-    return StepBatch(chunks, to_device(targets, place.device), drawn, counts=counts)
-
-
-def to_device(targets: Any, device: torch.device | str) -> Any:
-    """Moves a tensor, or a slotted dataclass of tensors, to a device."""
-    if isinstance(targets, Tensor):
-        return targets.to(device)
-    return type(targets)(*(to_device(getattr(targets, name), device) for name in targets.__slots__))
+    return StepBatch(chunks, send_to_device(targets, place.device), drawn, counts=counts)
 
 
 def chunk_slices(sizes: Sequence[int], budget: int) -> list[slice]:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 import yaml
+from accelerate.utils import send_to_device
 
 from trunkline.bundle.files import write_atomic
 from trunkline.config import PrefinetuneRecipe, ProbeSection, parse_recipe
@@ -20,7 +21,7 @@ from trunkline.encoder.resolve import resolve
 from trunkline.encoder.storage import read_json, write_json
 from trunkline.errors import EncoderError, MismatchError
 from trunkline.heads.fit import LabelledFeatures, fit_head
-from trunkline.prefinetune.model import PrefinetuneModel, Source, to_device
+from trunkline.prefinetune.model import PrefinetuneModel, Source
 from trunkline.prefinetune.sources import FileFinder
 from trunkline.tasks import FAMILIES, Family
 from trunkline.text.examples import NerExample, QaExample, TextExample
@@ -116,7 +117,7 @@ def _refuse(folder: Path, what: str, changed: Sequence[str], expected: str) -> N
 def _encoder(recipe: PrefinetuneRecipe, start: Loaded) -> dict[str, Any]:
     """The encoder at the bottom: that of a bundle is the one with which its own run began."""
     info: Mapping[str, Any] = start.info
-    while "encoder" not in info and isinstance(info.get("start"), Mapping):
+    while isinstance(info.get("start"), Mapping):
         info = info["start"]
     name = str(info.get("encoder", recipe.encoder))
     shown = Path(name).name if info.get("origin") == "folder" else name
@@ -144,7 +145,7 @@ def measure_held_out(
     units, targets = objective.prepare(objective.unit_texts(examples, tokenizer), drawn, 0)
     parts = branch_features(model.encoder, [Branch(units, model.adapter(family))], bf16=bf16, last=True)[0]
     device = next(model.parameters()).device
-    features, targets = torch.from_numpy(np.concatenate(parts)).to(device), to_device(targets, device)
+    features, targets = torch.from_numpy(np.concatenate(parts)).to(device), send_to_device(targets, device)
     with torch.inference_mode():
         measure, values = objective.measure(features, targets)
         return {"loss": float(objective(features, targets)), measure: float(values.mean()) if len(values) else 0.0}

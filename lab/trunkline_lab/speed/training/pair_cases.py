@@ -7,13 +7,14 @@ from functools import partial
 from typing import IO, Any
 
 import torch
+from accelerate.utils import send_to_device
 from torch import Tensor, nn
 
 from trunkline.config import AdapterSection
 from trunkline.encoder.encoder import TokenBatch
 from trunkline.encoder.lora import LoraAdapter, lora_config
 from trunkline.encoder.resolve import resolve
-from trunkline.prefinetune.model import PrefinetuneModel, StepBatch, chunk_slices, to_device
+from trunkline.prefinetune.model import PrefinetuneModel, StepBatch, chunk_slices
 from trunkline.prefinetune.objectives.classification import TextPairObjective
 from trunkline.text.tokens import pack
 from trunkline_lab.speed.gate import Gate
@@ -75,7 +76,7 @@ def text_pairs(
         packed = [pack(units[part], encoder.config.pad_id) for part in slices]
         chunks = tuple(TokenBatch.from_packed(part, accelerator.device) for part in packed)
         targets = objective.targets([(0, examples[i]) for i in chosen], step)
-        return StepBatch(chunks, to_device(targets, accelerator.device), [(0, i) for i in chosen])
+        return StepBatch(chunks, send_to_device(targets, accelerator.device), [(0, i) for i in chosen])
 
     def losses(step: int) -> Iterator[tuple[str, float, Tensor]]:
         with waiting(gate):

@@ -18,27 +18,19 @@ from trunkline.text.tokens import TextTokenizer, UnitText
 class Objective(nn.Module):
     """A family's loss: called with features [units, width] and targets it gives that of a step.
 
-    Its parameters are thrown away after the run. `kind` is the type of the family's examples.
+    Its parameters are thrown away after the run. `kind` is the type of the family's examples, and
+    `unit_texts(examples, tokenizer)` gives their texts with their units, in order (one text each; two for a pair).
+    `measure(features, targets)` gives the name of a retrieval measure, and one value in [0, 1] for each query.
     """
 
     kind: type[Any]
-
-    @staticmethod
-    def unit_texts(examples: Sequence[Any], tokenizer: TextTokenizer) -> list[UnitText]:
-        """The texts of examples with their units, in order (one text each; two for a pair)."""
-        raise NotImplementedError
+    unit_texts: Callable[[Sequence[Any], TextTokenizer], list[UnitText]]
+    targets: Callable[[Sequence[tuple[int, Any]], int], Any]
+    measure: Callable[[Tensor, Any], tuple[str, Tensor]]
 
     def prepare(self, units: list[UnitText], drawn: Sequence[tuple[int, Any]], step: int) -> tuple[list[UnitText], Any]:
         """The texts of a step as the encoder gets them, and what the loss needs of (number of the source, example)."""
         return units, self.targets(drawn, step)
-
-    def targets(self, drawn: Sequence[tuple[int, Any]], step: int) -> Any:
-        """The targets of `prepare`, where it leaves the texts as they are."""
-        raise NotImplementedError
-
-    def measure(self, features: Tensor, targets: Any) -> tuple[str, Tensor]:
-        """The name of a retrieval measure, and one value in [0, 1] for each query."""
-        raise NotImplementedError
 
 
 def get_objective(family: str) -> type[Objective]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -35,8 +35,7 @@ def reciprocal_ranks(left: Tensor, right: Tensor) -> Tensor:
     return 1.0 / (cosines >= cosines.diagonal()[:, None]).sum(-1)
 
 
-@dataclass(frozen=True, slots=True)
-class PairTargets:
+class PairTargets(NamedTuple):
     """[pairs] indices of the pairs of a batch that are used, and the group of each."""
 
     kept: Tensor

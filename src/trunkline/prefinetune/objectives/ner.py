@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -48,8 +48,7 @@ def concept_ranks(logits: Tensor, positive: Tensor) -> Tensor:
     return 1 + ((logits >= best) & ~positive).sum(-1)
 
 
-@dataclass(frozen=True, slots=True)
-class ConceptTargets:
+class ConceptTargets(NamedTuple):
     """The concepts of a batch, [concepts] indices, and for each word which are true and which are known."""
 
     concepts: Tensor

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -16,8 +16,7 @@ from trunkline.text.tokens import TextTokenizer, UnitText
 from trunkline.text.words import split_words
 
 
-@dataclass(frozen=True, slots=True)
-class PointerTargets:
+class PointerTargets(NamedTuple):
     """[questions, units of the longest] index of each unit in the batch, -1 where a question has fewer; and answers.
 
     These are [answers, 3], question, first and last unit of each; unit 0 says that there is no answer.
