@@ -218,21 +218,15 @@ class Predictor:
     def predict(self, texts: Sequence[str], tasks: Sequence[str] | None = None) -> list[dict[str, Any]]:
         """Runs tasks, all by default, on texts; gives a dict from task to prediction for each, see `Model.predict`.
 
-        The trunk runs once for a text, whatever the number of tasks. Tasks that are only a head share one branch for
-        their family; a task with its own LoRA has a branch of its own. Halves of surrogate pairs count as characters
-        that say nothing. Raises TrunklineError for an unknown task, or a text without a context for question answering.
+        The trunk runs once for a text. Tasks that are only a head share one branch for their family; a task with its
+        own LoRA has a branch of its own.
         """
         chosen = chosen_tasks(tasks, self.tasks)
         found = self._run(texts, {name: range(len(texts)) for name in chosen}, mixed=False)
         return [{name: found[name][number] for name in chosen} for number in range(len(texts))]
 
     def predict_mixed(self, requests: Sequence[tuple[str, str]]) -> list[Any]:
-        """Runs one task on each text; requests, pairs of a text and a task's name, of several tasks share batches.
-
-        A text that comes several times runs through the trunk once, and with several tasks on the same adapter through
-        their branch once. Where the bundle has the graph `branch-bank`, rows of several adapters go through the branch
-        together. Raises TrunklineError as `Model.predict`, or for a request that is no pair.
-        """
+        """Runs one task on each text, see `Model.predict_mixed`; tasks on the same adapter share their branch, too."""
         for number, request in enumerate(requests):
             if isinstance(request, str) or not isinstance(request, Sequence) or len(request) != 2:
                 raise TrunklineError(f"request {number} is {request!r:.60}", expected="a pair (text, task)")

@@ -110,16 +110,11 @@ def _make(folder: Path) -> None:
 
 @cache
 def _temporary() -> Path:
-    folder = Path(tempfile.mkdtemp(prefix="trunkline-"))
-    atexit.register(_remove, folder, os.getpid())
+    folder, owner = Path(tempfile.mkdtemp(prefix="trunkline-")), os.getpid()
+    # A process that was forked off ends with the same hooks, and must leave the folder to the others.
+    atexit.register(lambda: shutil.rmtree(folder, ignore_errors=True) if os.getpid() == owner else None)
     build(folder)
     return folder
-
-
-def _remove(folder: Path, owner: int) -> None:
-    # A process that was forked off ends with the same hooks, and must leave the folder to the others.
-    if os.getpid() == owner:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def build(folder: Path) -> None:

@@ -44,10 +44,9 @@ class Pooling:
     Attributes:
         n_rows: Rows to compute for the text.
         rows: For each window the rows that it has a part in.
+        places: For each window the place in `rows`, the token in the window, and the share, of each pair of both.
         row_of: [units] the row of each unit; None where these are the same.
     """
-
-    __slots__ = ("_places", "n_rows", "row_of", "rows")
 
     def __init__(self, units: UnitText) -> None:
         token, unit = units.token, units.unit
@@ -63,10 +62,10 @@ class Pooling:
             pairs = np.concatenate((np.flatnonzero(~single), np.flatnonzero(single)[first]))
             self.n_rows, token, unit, share = len(kept), token[pairs], self.row_of[unit[pairs]], share[kept]
         self.rows: list[IntArray] = []
-        self._places: list[tuple[IntArray, IntArray, FloatArray]] = []
+        self.places: list[tuple[IntArray, IntArray, FloatArray]] = []
         if len(units.sizes) == 1:
             self.rows.append(np.arange(self.n_rows))
-            self._places.append((unit, token, share[unit]))
+            self.places.append((unit, token, share[unit]))
             return
         ends = np.cumsum(units.sizes)
         window = np.searchsorted(ends, token, side="right")
@@ -75,12 +74,7 @@ class Pooling:
         for pairs, begin in zip(np.split(order, cuts), ends - units.sizes, strict=True):
             rows, place = np.unique(unit[pairs], return_inverse=True)
             self.rows.append(rows)
-            self._places.append((place, token[pairs] - begin, share[unit[pairs]]))
-
-    def fill(self, pool: FloatArray, window: int) -> None:
-        """Writes the shares of a window's tokens into zeros, [at least its rows, at least its tokens]."""
-        place, token, share = self._places[window]
-        pool[place, token] = share
+            self.places.append((place, token[pairs] - begin, share[unit[pairs]]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -291,5 +285,6 @@ def pool_of(rows: Sequence[tuple[Pooling, int]], width: int) -> FloatArray:
     most = max(len(pooling.rows[window]) for pooling, window in rows)
     pool = np.zeros((len(rows), most, width), np.float32)
     for number, (pooling, window) in enumerate(rows):
-        pooling.fill(pool[number], window)
+        place, token, share = pooling.places[window]
+        pool[number, place, token] = share
     return pool

@@ -14,7 +14,6 @@ from trunkline.errors import MismatchError
 from trunkline.tasks.base import Answers, FloatArray, Labels, Scored, Scores, Words
 from trunkline.text.examples import NerExample, Span
 from trunkline.text.tokens import IntArray, TextTokenizer, Tokens, UnitText, word_units
-from trunkline.text.words import split_words
 
 STRENGTH = 5
 """Tags that the prior of a tag's transitions is worth."""
@@ -36,12 +35,10 @@ class Ner:
 
     def choose_units(self, examples: Sequence[Any], tokenizer: TextTokenizer) -> str:
         """Words, unless more than `RARE` of the entities are out of their reach and within that of pieces."""
-        missed = [(example, unheld_spans(example, split_words(example.text))) for example in examples]
-        missed = [(example, spans) for example, spans in missed if spans]
-        tokens = tokenizer.encode([example.text for example, _ in missed]) if missed else []
+        tokens = tokenizer.encode([example.text for example in examples])
         gained = sum(
-            len(spans) - len(unheld_spans(example, part.borders("pieces")))
-            for (example, spans), part in zip(missed, tokens, strict=True)
+            len(unheld_spans(example, part.words)) - len(unheld_spans(example, part.borders("pieces")))
+            for example, part in zip(examples, tokens, strict=True)
         )
         return "pieces" if gained > RARE * sum(len(example.spans) for example in examples) else "words"
 

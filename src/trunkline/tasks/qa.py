@@ -67,7 +67,7 @@ class Qa:
             question = question[: room // 2]
         head = [tokens.ids[0], *question, tokens.ids[-1]]
         space = room - len(question)
-        windows = cover(tokens.text, (tokens.offsets[told], context), (head, ()), space, min(OVERLAP, space // 2))
+        windows = cover(tokens.text, tokens.offsets[told], context, (head, ()), space, min(OVERLAP, space // 2))
         units = word_units(windows, words)
         first = np.cumsum(windows.sizes) - windows.sizes
         return UnitText(

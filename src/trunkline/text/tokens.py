@@ -196,12 +196,12 @@ class TextTokenizer:
                 encodings = self.tokenizer.encode_batch(readable, add_special_tokens=False)
             else:
                 encodings = [self.tokenizer.encode(text, add_special_tokens=False) for text in readable]
-        return [self._windows(text, encoding) for text, encoding in zip(texts, encodings, strict=True)]
-
-    def _windows(self, text: str, encoding: Any) -> Tokens:
-        ids = np.asarray(encoding.ids, dtype=np.int64)
-        offsets = np.asarray(encoding.offsets, dtype=np.int64).reshape(-1, 2)
-        return cover(text, (offsets, ids), ([self.opening], [self.closing]), self.max_length - 2, self.overlap)
+        found = []
+        for text, encoding in zip(texts, encodings, strict=True):
+            offsets = np.asarray(encoding.offsets, dtype=np.int64).reshape(-1, 2)
+            ids, around = np.asarray(encoding.ids, dtype=np.int64), ([self.opening], [self.closing])
+            found.append(cover(text, offsets, ids, around, self.max_length - 2, self.overlap))
+        return found
 
     def unknown_share(self, tokens: Sequence[Tokens]) -> float:
         """The share of texts' tokens that the vocabulary lacks; 0 where it can spell everything, as with bytes."""
@@ -248,17 +248,12 @@ def _check_config(folder: Path, normalizer: Any) -> None:
 
 
 def cover(
-    text: str,
-    tokens: tuple[IntArray, IntArray],
-    around: tuple[Sequence[int], Sequence[int]],
-    room: int,
-    overlap: int,
+    text: str, offsets: IntArray, ids: IntArray, around: tuple[Sequence[int], Sequence[int]], room: int, overlap: int
 ) -> Tokens:
-    """Tokens of a text, offsets and ids, in windows of at most `room` of them, with those of `around` at their ends.
+    """Tokens of a text in windows of at most `room` of them, with those of `around` before and behind each.
 
     Where neighbours overlap, each answers for the half of the shared tokens that is nearer to its middle.
     """
-    offsets, ids = tokens
     starts = np.arange(0, max(len(ids) - overlap, 1), room - overlap) if len(ids) > room else _ONE
     windows = [np.concatenate((around[0], ids[start : start + room], around[1])) for start in starts]
     sizes = np.asarray([len(window) for window in windows], dtype=np.int64)
