@@ -127,7 +127,8 @@ def test_columns_by_option(tmp_path: Path) -> None:
     odd = write(tmp_path, "c.csv", "text~label\nAnn, Bob; runs~x\n")
     assert load_examples(odd, delimiter="~")[1] == [TextExample("Ann, Bob; runs", "x")]
     tabs = write(tmp_path, "d.csv", "text\tlabel\nAnn runs\tx\n")
-    assert load_examples(tabs, delimiter="tab")[1] == [TEXT]
+    for name in ("tab", "\\t", "\t"):
+        assert load_examples(tabs, delimiter=name)[1] == [TEXT]
     with pytest.raises(DataError, match="the delimiter 'ab'"):
         load_examples(tabs, delimiter="ab")
 

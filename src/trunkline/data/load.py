@@ -47,6 +47,7 @@ ACCEPTED = (
 _WORDY = 3  # mean words of a column's values from which it is taken for a text
 _MOST_VALUES = 1_000  # distinct values of a column that are remembered, so as to know a swallowed row by its label
 DELIMITERS = (",", ";", "\t", "|")
+_TAB = {"tab": "\t", "\\t": "\t"}
 LIMIT, LINE_LIMIT = 4 * 1024**3, 64 * 1024**2
 """Bytes of an unpacked file, and of one line, from which it is taken for an archive bomb."""
 
@@ -234,7 +235,7 @@ def read_table(
     """
     lines = read_lines(path)
     head = list(islice(lines, _HEAD))
-    found = find_delimiter([line for _, line in head]) if delimiter is None else delimiter.replace("tab", "\t")
+    found = find_delimiter([line for _, line in head]) if delimiter is None else _TAB.get(delimiter, delimiter)
     if len(found) != 1:
         raise data_error(path, None, f"the delimiter {delimiter!r}", "one character, or tab")
     rows = read_rows(chain(head, lines), found, path)
@@ -365,12 +366,12 @@ def read_lines(path: str | Path, *, encoding: str = "utf-8", limit: int = LIMIT)
 def open_stream(path: str | Path) -> Iterator[Any]:
     """Opens the unpacked bytes of a file; what goes wrong while they are read is a DataError."""
     file: Any = Path(path).expanduser() if isinstance(path, str | Path) else path
-    if not file.exists():
-        where = "its folder exists" if file.parent.exists() else "its folder does not exist either"
-        raise data_error(path, None, f"no such file ({where})", "a file that exists", "Check the path")
-    if file.is_dir():
-        raise data_error(path, None, "this is a folder", "a file", "Name the file in it that you mean")
     try:
+        if not file.exists():
+            where = "its folder exists" if file.parent.exists() else "its folder does not exist either"
+            raise data_error(path, None, f"no such file ({where})", "a file that exists", "Check the path")
+        if file.is_dir():
+            raise data_error(path, None, "this is a folder", "a file", "Name the file in it that you mean")
         with file.open("rb") as raw:
             stream = raw if hasattr(raw, "peek") else io.BufferedReader(raw)
             start = stream.peek(4)
