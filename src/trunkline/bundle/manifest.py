@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from io import FileIO
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Annotated, Any, get_type_hints
 
 from trunkline.bundle.lora import LORA_TARGETS, Shapes
 from trunkline.errors import DataError, MismatchError, TrunklineError
@@ -36,51 +36,23 @@ FILE = re.compile("[A-Za-z0-9][A-Za-z0-9._-]{0,119}(/[A-Za-z0-9][A-Za-z0-9._-]{0
 SHA256 = re.compile("[0-9a-f]{64}")
 TEXT = re.compile("(?s:.{0,1000})")
 ANYTHING = re.compile("(?s:.*)")
-_SIZE = range(1, 2**20 + 1)
 
 
 class Optional(dict[Any, Any]):
     """A form of objects whose keys may be missing."""
 
 
-FORM: dict[Any, Any] = {
-    "format": (FORMAT,),
-    "version": (VERSION,),
-    "trunkline": TEXT,
-    "name": NAME,
-    "encoder": {
-        "model_type": TEXT,
-        "hidden_size": _SIZE,
-        "intermediate_size": _SIZE,
-        "n_layers": range(1, 1001),
-        "n_heads": _SIZE,
-        "fork": range(1001),
-        "max_length": range(3, 2**20 + 1),
-        "overlap": range(2**20 + 1),
-        "pad_id": range(2**31 + 1),
-        "activation": TEXT,
-        "vocabulary_size": range(1, 2**31 + 1),
-    },
-    "backbone": SHA256,
-    "weights": {"kind": ("float32", "int8", "int4"), ANYTHING: None},
-    "lora_targets": [tuple(LORA_TARGETS)],
-    "graphs": Optional(dict.fromkeys(("trunk", "branch", "branch-required", "branch-bank"), FILE)),
-    "checkpoint": Optional({"config": FILE, "weights": FILE}),
-    "adapters": {NAME: FILE},
-    "tasks": {NAME: {"family": NAME, "file": FILE}},
-    "files": {FILE: {"sha256": SHA256, "bytes": range(1, 2**31 + 1)}},
-    "licences": [{"part": TEXT, "licence": TEXT}],
-    "info": {ANYTHING: None},
-}
-"""The form of a manifest; a test holds it equal to `docs/bundle.schema.json`.
-
-The values that are allowed stand in tuples; numbers have ranges, or are `float`; texts have patterns; lists have the
-form of their items; objects have those of their keys, or one for all names of a pattern; None allows everything.
-"""
+def _form(record: type) -> dict[Any, Any]:
+    """The form of a record: those that its fields are annotated with."""
+    return {name: hint.__metadata__[0] for name, hint in get_type_hints(record, include_extras=True).items()}
 
 
 def problems_of(value: Any, form: Any, where: str = "the manifest") -> Iterator[str]:
-    """Every way in which JSON differs from a form as in `FORM`, each with its place."""
+    """Every way in which JSON differs from a form, each with its place.
+
+    The values that are allowed stand in tuples; numbers have ranges, or are `float`; texts have patterns; lists have
+    the form of their items; objects have those of their keys, or one for all names of a pattern; None allows all.
+    """
     expected = ""
     if isinstance(form, tuple):
         # A bool is an int to Python, but not to JSON.
@@ -138,54 +110,62 @@ def listed(what: str, problems: Sequence[str]) -> str:
     return f"{what}:" + "".join(f"\n  - {problem}" for problem in [*problems[:MAX_SHOWN], *more]) + "\n"
 
 
+Size = Annotated[int, range(1, 2**20 + 1)]
+
+
 @dataclass(frozen=True, slots=True)
 class EncoderFacts:
     """What prediction must know of the encoder; `max_length` and `overlap` are those of windows, in tokens."""
 
-    model_type: str
-    hidden_size: int
-    intermediate_size: int
-    n_layers: int
-    n_heads: int
-    fork: int
-    max_length: int
-    overlap: int
-    pad_id: int
-    activation: str
-    vocabulary_size: int
+    model_type: Annotated[str, TEXT]
+    hidden_size: Size
+    intermediate_size: Size
+    n_layers: Annotated[int, range(1, 1001)]
+    n_heads: Size
+    fork: Annotated[int, range(1001)]
+    max_length: Annotated[int, range(3, 2**20 + 1)]
+    overlap: Annotated[int, range(2**20 + 1)]
+    pad_id: Annotated[int, range(2**31 + 1)]
+    activation: Annotated[str, TEXT]
+    vocabulary_size: Annotated[int, range(1, 2**31 + 1)]
 
 
 @dataclass(frozen=True, slots=True)
 class TaskEntry:
     """A task's family and its file."""
 
-    family: str
-    file: str
+    family: Annotated[str, NAME]
+    file: Annotated[str, FILE]
 
 
 @dataclass(frozen=True, slots=True)
 class FileEntry:
     """What a file must be."""
 
-    sha256: str
-    bytes: int
+    sha256: Annotated[str, SHA256]
+    bytes: Annotated[int, range(1, 2**31 + 1)]
 
 
 @dataclass(frozen=True, slots=True)
 class Licence:
     """The licence of a part, such as the encoder or a data set; `unverified` or empty if nobody looked."""
 
-    part: str
-    licence: str
+    part: Annotated[str, TEXT]
+    licence: Annotated[str, TEXT]
+
+
+_GRAPHS = Optional(dict.fromkeys(("trunk", "branch", "branch-required", "branch-bank"), FILE))
+_CHECKPOINT = Optional({"config": FILE, "weights": FILE})
+_WEIGHTS = {"kind": ("float32", "int8", "int4"), ANYTHING: None}
 
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """A bundle's contents; paths are relative to its folder, with `/`.
+    """A bundle's contents; paths are relative to its folder, with `/`. Fields are annotated with their forms.
 
     Attributes:
-        name: Of the bundle.
         trunkline: The version that wrote it.
+        name: Of the bundle.
         encoder: Sizes and windows.
         backbone: `backbone_hash` of the encoder in float32; every adapter names it.
         weights: `kind` of the graphs' weights, or float32 without graphs, and facts of the quantisation.
@@ -199,19 +179,19 @@ class Manifest:
         info: How it was made; nothing depends on it.
     """
 
-    name: str
-    trunkline: str
-    encoder: EncoderFacts
-    backbone: str
-    weights: Mapping[str, Any]
-    lora_targets: tuple[str, ...]
-    graphs: Mapping[str, str] = field(default_factory=dict)
-    checkpoint: Mapping[str, str] = field(default_factory=dict)
-    adapters: Mapping[str, str] = field(default_factory=dict)
-    tasks: Mapping[str, TaskEntry] = field(default_factory=dict)
-    files: Mapping[str, FileEntry] = field(default_factory=dict)
-    licences: tuple[Licence, ...] = ()
-    info: Mapping[str, Any] = field(default_factory=dict)
+    trunkline: Annotated[str, TEXT]
+    name: Annotated[str, NAME]
+    encoder: Annotated[EncoderFacts, _form(EncoderFacts)]
+    backbone: Annotated[str, SHA256]
+    weights: Annotated[Mapping[str, Any], _WEIGHTS]
+    lora_targets: Annotated[tuple[str, ...], [tuple(LORA_TARGETS)]]
+    graphs: Annotated[Mapping[str, str], _GRAPHS] = field(default_factory=dict)
+    checkpoint: Annotated[Mapping[str, str], _CHECKPOINT] = field(default_factory=dict)
+    adapters: Annotated[Mapping[str, str], {NAME: FILE}] = field(default_factory=dict)
+    tasks: Annotated[Mapping[str, TaskEntry], {NAME: _form(TaskEntry)}] = field(default_factory=dict)
+    files: Annotated[Mapping[str, FileEntry], {FILE: _form(FileEntry)}] = field(default_factory=dict)
+    licences: Annotated[tuple[Licence, ...], [_form(Licence)]] = ()
+    info: Annotated[Mapping[str, Any], {ANYTHING: None}] = field(default_factory=dict)
 
     @property
     def shapes(self) -> Shapes:
@@ -224,6 +204,10 @@ class Manifest:
         """The manifest's bytes; equal manifests give equal bytes."""
         record = {"format": FORMAT, "version": VERSION, **dataclasses.asdict(self)}
         return (json.dumps(record, indent=1, sort_keys=True, ensure_ascii=False) + "\n").encode("utf-8")
+
+
+FORM = {"format": (FORMAT,), "version": (VERSION,), **_form(Manifest)}
+"""The form of a manifest; a test holds it equal to `docs/bundle.schema.json`."""
 
 
 @lru_cache(maxsize=64)
