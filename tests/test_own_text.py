@@ -39,6 +39,7 @@ def notes(tmp_path):
 def gazetteer(tmp_path):
     rows = [(name.title(), "person") for name in tiny_models.NAMES] + [(p.title(), "town") for p in tiny_models.PLACES]
     path = tmp_path / "names.tsv"
+    rows.insert(0, ("surface", "concept"))
     path.write_text("".join(f"{surface}\t{concept}\n" for surface, concept in rows), encoding="utf-8")
     return path
 
@@ -71,7 +72,7 @@ def test_overlapping_and_open_labels_arrive(tmp_path):
     from trunkline.prefinetune.sources import recipe_sources
 
     table, out = tmp_path / "g.tsv", tmp_path / "w.jsonl"
-    table.write_text("Nile\triver\nJordan\tcountry\nJordan\triver\n")
+    table.write_text("surface\tconcept\nNile\triver\nJordan\tcountry\nJordan\triver\n")
     label_text(["She saw Jordan and the Nile."] * 20, out, method="gazetteer", gazetteer=table)
     raw = {"name": "r", "families": {"ner": {"sources": {str(out): {}}, "held_out": 2}}}
     (source,) = recipe_sources(parse_recipe(raw, PrefinetuneRecipe, "r"))["ner"]
@@ -114,7 +115,7 @@ def test_help_fits(name):
             "model: unknown key",
         ),
         (("pairs", "x.txt", "--method", "columns"), "left_column: is missing"),
-        (("pairs", "x.txt", "--method", "adjacent", "--set", "passages=line"), "passages"),
+        (("pairs", "x.txt", "--method", "adjacent", "--set", "pool=few"), "pool"),
         (("pairs", "none.txt", "--method", "adjacent"), "no such file"),
     ],
 )

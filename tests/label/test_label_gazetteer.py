@@ -30,31 +30,33 @@ ROWS = {"Oslo": ("city",), "river horse": ("animal",)}
 @pytest.mark.parametrize(
     ("name", "content"),
     [
-        ("g.tsv", "Oslo\tcity\nriver horse\tAnimal\n"),
-        ("g.tsv", "Oslo\tcity\tx\nriver horse\tAnimal\t3\n"),
-        ("g.txt", "surface\tconcept\tnote\nOslo\tcity\tx\n\nriver  horse\tanimal\ty\n"),
+        ("g.tsv", "surface\tconcept\nOslo\tcity\nriver  horse\tAnimal\n"),
         ("g.csv", 'surface,concept\nOslo,city\n"river horse",animal\n'),
-        ("g.csv", "Concept;note;Surface\ncity;x;Oslo\nanimal;x;river horse\n"),
+        ("g.csv", "concept;note;surface\ncity;x;Oslo\n\nanimal;x;river horse\n"),
         ("g.jsonl", '{"surface": "Oslo", "concept": "city"}\n{"surface": "river horse", "concept": "animal", "x": 1}'),
     ],
 )
 def test_files(tmp_path: Path, name: str, content: str) -> None:
     assert read(tmp_path / name, content) == ROWS
-    assert read(tmp_path / f"{name}.gz", gzip.compress(content.encode())) == ROWS
+    packed = tmp_path / f"{name}.gz"
+    packed.write_bytes(gzip.compress(content.encode()))
+    assert read_gazetteer(packed) == ROWS
 
 
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("g.tsv", "Oslo\tcity\nOslo\n", r"g\.tsv:2: 1 column"),
-        ("g.tsv", "Oslo\tcity\n\tcity\n", r"g\.tsv:2: the row is \{'concept': 'city', 'surface': ''"),
-        ("g.jsonl", '{"surface": "x", "count": 3}\n', r"g\.jsonl:1: .*a concept that is a name"),
+        ("g.tsv", "surface\tconcept\nOslo\n", r"g\.tsv:2: 1 column"),
+        ("g.tsv", "surface\tconcept\nOslo\tcity\n\tcity\n", r"g\.tsv:3: the surface '' with the concept 'city'"),
+        ("g.tsv", "Oslo\tcity\nBonn\tcity\n", r"g\.tsv:2: no key 'surface'; the keys are 'Oslo', 'city'"),
+        ("g.jsonl", '{"surface": "x", "count": 3}\n', r"g\.jsonl:1: no key 'concept'"),
+        ("g.jsonl", '{"surface": "x", "concept": ["y"]}\n', r"g\.jsonl:1: the value of 'concept' is \['y'\]"),
         ("g.jsonl", "[]\n", r"g\.jsonl:1: the line holds list"),
         ("g.tsv", "", "the file is empty"),
-        ("g.tsv", "the\t42\n", r"g\.tsv:1: .*a concept that is a name"),
-        ("g.tsv", " \u200b\tword\n", r"g\.tsv:1: the row is"),
+        ("g.tsv", "surface\tconcept\nthe\t42\n", r"g\.tsv:2: .*a concept that is a name"),
+        ("g.tsv", "surface\tconcept\n \u200b\tword\n", r"g\.tsv:2: the surface"),
         ("g.jsonl", "\n", "the file is empty"),
-        ("g.parquet", "x", r"Expected \.tsv, \.csv or \.jsonl"),
+        ("g.parquet", "x", r"Expected files that end in \.csv, \.tsv, \.jsonl"),
     ],
 )
 def test_problems_are_named(tmp_path: Path, name: str, content: str, message: str) -> None:
@@ -63,7 +65,7 @@ def test_problems_are_named(tmp_path: Path, name: str, content: str, message: st
 
 
 def test_ambiguity_is_kept(tmp_path: Path) -> None:
-    rows = "Jordan\tcountry\nJordan\tRiver\nNile\triver\nJordan\triver\n"
+    rows = "surface\tconcept\nJordan\tcountry\nJordan\tRiver\nNile\triver\nJordan\triver\n"
     assert read(tmp_path / "g.tsv", rows) == {"Jordan": ("country", "river"), "Nile": ("river",)}
 
 

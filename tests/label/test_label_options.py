@@ -21,9 +21,9 @@ def pairs(method: str, **given: Any) -> Any:
     ("method", "given"),
     [
         ("columns", {"left_column": "title", "right_column": "body", "group_column": "topic"}),
-        ("adjacent", {"passages": "lines", "max_pairs": 5, "group_documents": True}),
+        ("adjacent", {"max_pairs": 5, "group_documents": True}),
         ("adjacent", {"conversation_column": "thread", "text_column": "said"}),
-        ("question-answer", {"question_marks": ("F", "Frage"), "answer_marks": ("A", "Antwort")}),
+        ("question-answer", {"text_column": "said"}),
         ("duplicates", {"group_column": "ticket", "per_row": 3}),
         ("title-body", {"seed": None}),
     ],
@@ -56,7 +56,7 @@ def test_every_problem_at_once() -> None:
         ("title-body", {"conversation_column": "c"}, "conversation_column: unknown key"),
         ("title-body", {"min_words": 9, "max_words": 8}, "min_words 9 is more than max_words 8"),
         ("title-body", {"top_k": 0}, "top_k"),
-        ("title-body", {"passages": "line"}, "passages"),
+        ("title-body", {"group_documents": "often"}, "group_documents"),
     ],
 )
 def test_problems(method: str, given: dict[str, Any], message: str) -> None:

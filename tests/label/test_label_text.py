@@ -18,7 +18,7 @@ TEXTS = ["The Nile is long. Nobody knows why.", "She saw Jordan and the Nile."]
 @pytest.fixture
 def gazetteer(tmp_path: Path) -> Path:
     path = tmp_path / "g.tsv"
-    path.write_text("Nile\triver\nJordan\tcountry\nJordan\triver\n")
+    path.write_text("surface\tconcept\nNile\triver\nJordan\tcountry\nJordan\triver\n")
     return path
 
 

@@ -65,13 +65,7 @@ def test_columns(tmp_path: Path) -> None:
     ],
 )
 def test_what_separates_passages(text: str, passages: list[str]) -> None:
-    assert list(split_passages(text.split("\n"), "auto")) == passages
-
-
-def test_passages_as_asked() -> None:
-    lines = ["one", "two", "", "three"]
-    assert list(split_passages(lines, "lines")) == ["one", "two", "three"]
-    assert list(split_passages(["one", "two"], "paragraphs")) == ["one two"]
+    assert list(split_passages(text.split("\n"))) == passages
 
 
 @pytest.mark.parametrize(
@@ -164,13 +158,6 @@ Please do.
 def test_question_marks_of_the_world(tmp_path: Path, mark: str) -> None:
     path = write(tmp_path / "a.txt", f"one two{mark}\nthree four.\nfive\n")
     assert sides(path, method="question-answer") == [(f"one two{mark}", "three four.")]
-
-
-def test_own_marks(tmp_path: Path) -> None:
-    path = write(tmp_path / "a.txt", "Frage 1: Wo ist es\nAntwort: Hier.\n")
-    options = {"question_marks": ("Frage",), "answer_marks": ("Antwort",)}
-    assert sides(path, method="question-answer", **options) == [("Wo ist es", "Hier.")]
-    assert sides(path, method="question-answer") == []
 
 
 def test_titles_and_bodies(tmp_path: Path) -> None:

@@ -32,7 +32,7 @@ def label_weak(
     limit: Annotated[int | None, Option(help="Label only the first so many sentences.")] = None,
     drop: Annotated[list[str] | None, Option(help="Leave this concept out; repeatable.")] = None,
     licence: LicenceOption = None,
-    gazetteer: Annotated[Path | None, Option(help="gazetteer: table of surface and concept.")] = None,
+    gazetteer: Annotated[Path | None, Option(help="gazetteer: table with the columns surface and concept.")] = None,
     base_url: Annotated[str | None, Option(help="chat: such as http://localhost:8000/v1.")] = None,
     model: Annotated[str | None, Option(help="chat: the model's name there.")] = None,
     key_variable: Annotated[str | None, Option(help="chat: environment variable with the key.")] = None,

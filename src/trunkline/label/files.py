@@ -21,7 +21,6 @@ MARKDOWN = (".md", ".markdown")
 PLAIN = (".txt", ".text", *MARKDOWN)
 ROWS = (".csv", ".tsv", ".jsonl", ".ndjson")
 MADE_BY = "Made by trunkline label"
-Separation = Literal["auto", "paragraphs", "lines"]
 
 _PEEK, _WRAPPED, _LONGEST = 1000, 120, 1_000_000
 """Lines that are looked at first; characters of a line that a text is wrapped at; of a passage, which is cut then."""
@@ -38,23 +37,23 @@ def read_documents(sources: Iterable[Path], text_column: str | None) -> Iterator
     alphabetical order: its text files, or with a `text_column` its tables.
     """
     for path in _files(sources, ROWS if text_column else PLAIN, PLAIN + ROWS):
-        if ends_in(path, PLAIN):
+        if _ends_in(path, PLAIN):
             plain = (line for _, line in read_lines(path))
-            yield without_code(plain) if ends_in(path, MARKDOWN) else plain
+            yield without_code(plain) if _ends_in(path, MARKDOWN) else plain
         else:
-            yield from (text.split("\n") for _, (text,) in read_columns([path], (text_column or "text",)))
+            yield from (text.split("\n") for *_, (text,) in read_columns([path], (text_column or "text",)))
 
 
-def read_columns(sources: Iterable[Path], columns: Sequence[str]) -> Iterator[tuple[Path, list[str]]]:
-    """Yields file and stripped values of `columns` for rows of CSV, TSV and JSON-lines files, or folders of them."""
+def read_columns(sources: Iterable[Path], columns: Sequence[str]) -> Iterator[tuple[Path, int, list[str]]]:
+    """Yields file, line and stripped values of `columns` for rows of CSV, TSV and JSON-lines files, or of folders."""
     for path in _files(sources, ROWS, ROWS):
-        for line, record in read_table(path)[1] if ends_in(path, (".csv", ".tsv")) else read_json_lines(path):
+        for line, record in read_table(path)[1] if _ends_in(path, (".csv", ".tsv")) else read_json_lines(path):
             values = [get_key(record, column, path, line) for column in columns]
             for column, value in zip(columns, values, strict=True):
                 if isinstance(value, bool) or not isinstance(value, str | int | None):
                     given = f"the value of {column!r} is {shorten(value)}"
                     raise DataError(given, path=path, line=line, expected="a string")
-            yield path, ["" if value is None else str(value).strip() for value in values]
+            yield path, line, ["" if value is None else str(value).strip() for value in values]
 
 
 def _files(sources: Iterable[Path], wanted: Sequence[str], known: Sequence[str]) -> Iterator[Path]:
@@ -63,47 +62,35 @@ def _files(sources: Iterable[Path], wanted: Sequence[str], known: Sequence[str])
         endings = wanted if path.is_dir() else known
         files = sorted(path.rglob("*")) if path.is_dir() else [path]
         visible = (file for file in files if file == path or "/." not in f"/{file.relative_to(path).as_posix()}")
-        found = [file for file in visible if file.is_file() and ends_in(file, endings)]
+        found = [file for file in visible if file.is_file() and _ends_in(file, endings)]
         if not found:
             given = "there is no file of a form that is read here" if path.exists() else "no such file"
             raise DataError(given, path=path, expected=f"files that end in {', '.join(endings)} (or those with .gz)")
         yield from found
 
 
-def ends_in(path: Path, endings: Sequence[str]) -> bool:
-    """Whether a file's name, but for `.gz`, ends so."""
+def _ends_in(path: Path, endings: Sequence[str]) -> bool:
     return path.name.lower().removesuffix(".gz").endswith(tuple(endings))
-
-
-def find_separation(lines: Iterable[str], how: Separation) -> tuple[Separation, Iterator[str]]:
-    """What separates the passages of a document, `paragraphs` or `lines`, and all its lines, stripped.
-
-    It is blank lines where the first lines have any and are no longer than a text is wrapped at.
-    """
-    stripped = (line.strip() for line in lines)
-    if how != "auto":
-        return how, stripped
-    head = list(islice(stripped, _PEEK))
-    wrapped = "\n\n" in "\n".join(head).strip("\n") and median(len(line) for line in head if line) <= _WRAPPED
-    return "paragraphs" if wrapped else "lines", chain(head, stripped)
 
 
 def split_passages(
     lines: Iterable[str],
-    how: Separation = "auto",
     *,
     starts: Callable[[str], object] = lambda line: False,
     ends: Callable[[str], object] = lambda line: False,
 ) -> Iterator[str]:
-    """Yields the passages of a document; the lines of a paragraph are joined by blanks.
+    """Yields the passages of a document; the lines of one are joined by blanks.
 
+    Blank lines part them where the first lines have any and are no longer than a text is wrapped at, else line ends do.
     A line for which `starts` holds begins a passage in any case, and one for which `ends` holds ends its passage.
     """
-    how, lines = find_separation(lines, how)
+    stripped = (line.strip() for line in lines)
+    head = list(islice(stripped, _PEEK))
+    wrapped = "\n\n" in "\n".join(head).strip("\n") and median(len(line) for line in head if line) <= _WRAPPED
     held: list[str] = []
     ended = False
-    for line in lines:
-        if held and (ended or not line or how == "lines" or sum(map(len, held)) > _LONGEST or starts(line)):
+    for line in chain(head, stripped):
+        if held and (ended or not line or not wrapped or sum(map(len, held)) > _LONGEST or starts(line)):
             yield " ".join(held)
             held = []
         if line:

@@ -5,15 +5,11 @@ from __future__ import annotations
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping
-from itertools import chain
 from pathlib import Path
-from typing import Any
 
-from trunkline.data.load import read_table
-from trunkline.data.records import read_json_lines
 from trunkline.data.values import shorten
 from trunkline.errors import DataError
-from trunkline.label.files import ends_in
+from trunkline.label.files import read_columns
 from trunkline.text.examples import Span
 from trunkline.text.words import char_classes, split_sentences, split_words
 
@@ -121,36 +117,18 @@ def find_all(text: str, surface: str) -> list[tuple[int, int]]:
 
 
 def read_gazetteer(path: Path) -> dict[str, tuple[str, ...]]:
-    """The concepts of each surface of a table: `.tsv`, `.csv` or `.jsonl`, also with `.gz`, in the order of the file.
-
-    Its columns are surface and concept, in this order or as a first row names them.
-    """
+    """The concepts of each surface of a table with these two columns, in the order of the file."""
     concepts: dict[str, dict[str, None]] = defaultdict(dict)
-    for line, record in _records(path):
-        surface = " ".join(str(record.get("surface") or "").split())
-        concept = normalise_type(str(record.get("concept") or ""))
+    for _, line, (given, named) in read_columns([path], ("surface", "concept")):
+        surface, concept = " ".join(given.split()), normalise_type(named)
         if not split_words(surface) or not concept:
             raise DataError(
-                f"the row is {shorten(record)}",
+                f"the surface {shorten(given)} with the concept {shorten(named)}",
                 path=path,
                 line=line,
                 expected="a surface, and a concept that is a name",
-                todo="Mend the row, or name the columns in a first row",
             )
         concepts[surface][concept] = None
     if not concepts:
         raise DataError("the file is empty", path=path, expected="rows of surface and concept")
     return {surface: tuple(names) for surface, names in concepts.items()}
-
-
-def _records(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    if ends_in(path, (".jsonl", ".ndjson")):
-        return read_json_lines(path)
-    if not ends_in(path, (".tsv", ".txt", ".csv")):
-        raise DataError("no gazetteer in a form that is known", path=path, expected=".tsv, .csv or .jsonl, or with .gz")
-    rows = read_table(path, delimiter=None if ends_in(path, (".csv",)) else "tab", header=False)[1]
-    first = next(rows)
-    columns = [cell.strip().lower() for cell in first[1].values()]
-    if not {"surface", "concept"} <= set(columns):
-        columns, rows = ["surface", "concept"], chain([first], rows)
-    return ((line, dict(zip(columns, row.values(), strict=False))) for line, row in rows)

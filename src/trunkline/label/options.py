@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, TypeVar
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
@@ -51,10 +51,7 @@ class TextOptions(Options):
 
 
 class GazetteerOptions(TextOptions):
-    """A table of surfaces with concepts: `.tsv`, `.csv` or `.jsonl`, also with `.gz`.
-
-    Its columns are surface and concept, in this order or as a first row names them.
-    """
+    """A table with the columns `surface` and `concept`: `.tsv`, `.csv` or `.jsonl`, also with `.gz`."""
 
     gazetteer: Path
 
@@ -124,12 +121,10 @@ class DuplicateOptions(PairOptions):
 class DocumentOptions(PairOptions):
     """Passages of documents, which are files or the rows of a table with a `text_column`.
 
-    Blank lines or line ends part `passages`; `auto` is blank lines where there are any. Of a document at most
-    `max_pairs` are kept. With `group_documents` the pairs of one are no negatives of each other.
+    Of a document at most `max_pairs` are kept. With `group_documents` the pairs of one are no negatives of each other.
     """
 
     text_column: Name | None = None
-    passages: Literal["auto", "paragraphs", "lines"] = "auto"
     max_pairs: Positive | None = None
     group_documents: bool = False
 
@@ -140,18 +135,11 @@ class AdjacentOptions(DocumentOptions):
     conversation_column: Name | None = None
 
 
-class QuestionOptions(DocumentOptions):
-    """A question and the passage after it; `question_marks` and `answer_marks` begin lines, as in `Q: ...`."""
-
-    question_marks: Names = ("Q", "Question")
-    answer_marks: Names = ("A", "Answer")
-
-
 TEXT_METHODS: dict[str, type[TextOptions]] = {"gazetteer": GazetteerOptions, "chat": ChatOptions}
 PAIR_METHODS: dict[str, type[PairOptions]] = {
     "columns": ColumnOptions,
     "adjacent": AdjacentOptions,
-    "question-answer": QuestionOptions,
+    "question-answer": DocumentOptions,
     "title-body": DocumentOptions,
     "duplicates": DuplicateOptions,
 }

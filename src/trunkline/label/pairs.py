@@ -12,7 +12,7 @@ import time
 import unicodedata
 from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import groupby, pairwise
+from itertools import count, groupby, pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -41,6 +41,8 @@ _BANDS = {"1": 1, "2": 2, "3 to 10": 10, "11 to 100": 100, "over 100": np.iinfo(
 """Ranks in the report, by the highest of each band."""
 
 _NO_WORD = re.compile(r"[\W_]+")
+_ASKS = re.compile(r"Q(?:uestion)?\s*\d*\s*[:：]\s*(.*)$", re.IGNORECASE | re.DOTALL)
+_ANSWERS = re.compile(r"A(?:nswer)?\s*\d*\s*[:：]\s*(.*)$", re.IGNORECASE | re.DOTALL)
 
 
 class Candidate(NamedTuple):
@@ -133,7 +135,7 @@ def find_candidates(sources: Iterable[Path], method: str, options: Any) -> Itera
     if method == "columns":
         names = [name for name in (options.left_column, options.right_column, options.group_column) if name is not None]
         rows = enumerate(files.read_columns(sources, names))
-        return (Candidate(number, *values) for number, (_, values) in rows)
+        return (Candidate(number, *values) for number, (*_, values) in rows)
     if method == "duplicates":
         return _duplicates(sources, options)
     if method == "adjacent" and options.conversation_column is not None:
@@ -142,7 +144,7 @@ def find_candidates(sources: Iterable[Path], method: str, options: Any) -> Itera
     return (
         Candidate(number, left, right, str(number) if options.group_documents else "")
         for number, lines in enumerate(files.read_documents(sources, options.text_column))
-        for left, right in find(lines, options)
+        for left, right in find(lines)
     )
 
 
@@ -150,7 +152,7 @@ def _duplicates(sources: Iterable[Path], options: Any) -> Iterator[Candidate]:
     """Pairs each row with a draw from the rows of its group before it, of which the last are remembered."""
     draw = random.Random(options.seed)
     remembered: dict[str, deque[str]] = defaultdict(lambda: deque(maxlen=_EARLIER))
-    for _, (group, text) in files.read_columns(sources, (options.group_column, options.text_column)):
+    for *_, (group, text) in files.read_columns(sources, (options.group_column, options.text_column)):
         if group and text:
             earlier = remembered[group]
             for left in draw.sample(earlier, min(options.per_row, len(earlier))):
@@ -160,39 +162,35 @@ def _duplicates(sources: Iterable[Path], options: Any) -> Iterator[Candidate]:
 
 def _turns(sources: Iterable[Path], options: Any) -> Iterator[Candidate]:
     rows = files.read_columns(sources, (options.conversation_column, options.text_column or "text"))
-    for number, ((_, name), turns) in enumerate(groupby(rows, key=lambda row: (row[0], row[1][0]))):
-        for (_, (_, left)), (_, (_, right)) in pairwise(turns) if name else ():
+    for number, ((_, name), turns) in enumerate(groupby(rows, key=lambda row: (row[0], row[2][0]))):
+        for (*_, (_, left)), (*_, (_, right)) in pairwise(turns) if name else ():
             yield Candidate(number, left, right, str(number) if options.group_documents else "")
 
 
-def adjacent(lines: Iterable[str], options: Any) -> Iterator[tuple[str, str]]:
+def adjacent(lines: Iterable[str]) -> Iterator[tuple[str, str]]:
     """Each passage of a document with the next one."""
-    return pairwise(files.split_passages(lines, options.passages))
+    return pairwise(files.split_passages(lines))
 
 
-def question_answer(lines: Iterable[str], options: Any) -> Iterator[tuple[str, str]]:
+def question_answer(lines: Iterable[str]) -> Iterator[tuple[str, str]]:
     """Each question of a document with the passage after it.
 
     A question is what begins with a mark such as `Q:` or ends in a question mark; of several in a row the last one
     is answered. What begins with a mark such as `A:` is an answer even if it ends in a question mark. A Markdown
     heading answers nothing.
     """
-    asks, answers = (
-        re.compile(rf"(?:{'|'.join(map(re.escape, marks))})\s*\d*\s*[:：]\s*(.*)$", re.IGNORECASE | re.DOTALL)
-        for marks in (options.question_marks, options.answer_marks)
-    )
 
     def starts(line: str) -> object:
         text = files.without_marks(line)
-        return files.heading(line) or asks.match(text) or answers.match(text)
+        return files.heading(line) or _ASKS.match(text) or _ANSWERS.match(text)
 
     def ends(line: str) -> object:
         return files.heading(line) or files.is_question(line)
 
     question = ""
-    for passage in files.split_passages(lines, options.passages, starts=starts, ends=ends):
+    for passage in files.split_passages(lines, starts=starts, ends=ends):
         text = files.without_marks(passage)
-        asked, answered = asks.match(text), answers.match(text)
+        asked, answered = _ASKS.match(text), _ANSWERS.match(text)
         if asked or (not answered and files.is_question(text)):
             question = asked.group(1) if asked else text
             continue
@@ -201,12 +199,16 @@ def question_answer(lines: Iterable[str], options: Any) -> Iterator[tuple[str, s
         question = ""
 
 
-def title_body(lines: Iterable[str], options: Any) -> Iterator[tuple[str, str]]:
+def title_body(lines: Iterable[str]) -> Iterator[tuple[str, str]]:
     """The first line of a document, and each Markdown heading, with the passage after it."""
-    how, rest = files.find_separation(lines, options.passages)
-    title = files.without_marks(next((line for line in rest if line), ""))
-    for passage in files.split_passages(rest, how, starts=files.heading, ends=files.heading):
-        found = files.heading(passage)
+    numbers = count()
+
+    def ends(line: str) -> object:
+        return next(numbers) == 0 or files.heading(line)
+
+    title = ""
+    for number, passage in enumerate(files.split_passages(lines, starts=files.heading, ends=ends)):
+        found = files.heading(passage) if number else files.without_marks(passage)
         if title and not found:
             yield title, passage
         title = found
