@@ -288,6 +288,16 @@ def test_starting_from_a_bundle_goes_on_from_its_backbone(tiny_folder: Folders, 
     )
 
 
+def test_what_a_bundle_was_trained_on_stays_in_the_licences_of_the_next(
+    tiny_folder: Folders, data: Path, tmp_path: Path
+) -> None:
+    recipe = tiny_models.recipe_of(tiny_folder("bert"), data, optimizer={"steps": 1})
+    first = prefinetune(recipe, tmp_path / "first")
+    only = {"strategy": "individual", "families": {"ner": recipe.families["ner"].model_dump()}}
+    second = prefinetune(tiny_models.recipe_of(first, data, optimizer={"steps": 1}, **only), tmp_path / "second")
+    assert {part.part for part in load_bundle(second).licences} == {tiny_folder("bert").name, "ner", "pairs"}
+
+
 def test_a_recipe_with_another_fork_than_its_bundle_is_refused(
     tiny_folder: Folders, data: Path, tmp_path: Path
 ) -> None:

@@ -168,6 +168,7 @@ class Session:
         """The trained backbone with its primary adapters; `experiment` is what `write_experiment` wrote."""
         info = {key: experiment[key] for key in ("recipe", "encoder", "precision")}
         parts = {experiment["encoder"]["name"]: experiment["encoder"]["licence"]}
+        parts |= {known.part: known.licence for known in self.start.licences}
         parts |= {row["source"]: row["licence"] for row in experiment["data"]}
         licences = tuple(Licence(str(part), str(licence or "unknown")) for part, licence in parts.items())
         found = {str(family): self.model.adapter(family) for family in self.recipe.families}

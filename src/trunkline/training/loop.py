@@ -177,10 +177,8 @@ def optimizer_for(groups: dict[str, tuple[list[nn.Parameter], float]], weight_de
     """AdamW over named groups of (parameters, rate); vectors (biases, norms) are not decayed."""
     rows: list[dict[str, Any]] = []
     for name, (parameters, rate) in groups.items():
-        for decay, chosen in (
-            (weight_decay, [p for p in parameters if p.requires_grad and p.ndim > 1]),
-            (0.0, [p for p in parameters if p.requires_grad and p.ndim <= 1]),
-        ):
+        for decay, vectors in ((weight_decay, False), (0.0, True)):
+            chosen = [p for p in parameters if p.requires_grad and (p.ndim <= 1) == vectors]
             if chosen:
                 rows.append({"params": chosen, "lr": rate, "base_rate": rate, "weight_decay": decay, "name": name})
     return torch.optim.AdamW(rows, fused=True)
