@@ -28,8 +28,6 @@ from trunkline.export.weights import (
     int4_linear,
     int4_table,
     quantised,
-    round_int4,
-    round_table_int4,
     take_weights,
 )
 
@@ -39,6 +37,20 @@ Array = graphs.Array
 
 def random_matrix(inputs: int, outputs: int, seed: int = 0) -> Array:
     return np.random.default_rng(seed).normal(size=(inputs, outputs)).astype(np.float32)
+
+
+def round_int4(weight: Array, block: int, moments: Array | None = None) -> tuple[Any, Any, Any]:
+    """Numbers, steps and scale of a linear weight in 4 bits."""
+    found = int4_linear("y", weight, block, moments)
+    numbers = np.concatenate([found["y.weight"] & 15, found["y.weight"] >> 4]).astype(np.int8) - 8
+    return numbers, found["y.steps"][:, 0], found["y.scale"]
+
+
+def round_table_int4(table: Array, block: int) -> tuple[Any, Any, Any]:
+    """The same of an embedding."""
+    found = int4_table("y", table, block)
+    numbers = np.concatenate([found["y.weight"] & 15, found["y.weight"] >> 4], axis=1).astype(np.int8) - 8
+    return numbers, found["y.steps"][:, :, 0], found["y.scale"][:, 0, 0]
 
 
 def int8_of(numbers: Any, steps: Any, scale: Any) -> tuple[Any, Array]:

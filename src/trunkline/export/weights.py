@@ -235,38 +235,24 @@ DAMPING = 0.01
 """Share of the mean square of inputs that is added to each, as Frantar et al. 2023 do, so that it can be inverted."""
 
 
-def int4_linear(name: str, weight: FloatArray, block: int, moments: FloatArray | None = None) -> Arrays:
-    """A linear weight [inputs, outputs] in 4 bits: `.steps` [blocks, 1, outputs], `.scale` [outputs]."""
-    numbers, steps, scale = round_int4(weight, block, moments)
-    return {f"{name}.weight": packed(numbers, 0), f"{name}.steps": steps[:, None], f"{name}.scale": scale}
-
-
-def int4_table(name: str, table: FloatArray, block: int) -> Arrays:
-    """An embedding [rows, size] in 4 bits: `.steps` [rows, blocks, 1], `.scale` [rows, 1, 1]."""
-    numbers, steps, scale = round_table_int4(table, block)
-    found: Arrays = {f"{name}.weight": packed(numbers, 1), f"{name}.steps": steps[:, :, None]}
-    return found | {f"{name}.scale": scale[:, None, None]}
-
-
 def packed(numbers: Int8Array, axis: int) -> npt.NDArray[np.uint8]:
     """Two numbers a byte: the first half of an axis in the lower bits, the second half in the upper ones."""
     low, high = np.split((numbers - LOWEST).astype(np.uint8), 2, axis=axis)
     return np.asarray(low | (high << 4), np.uint8)
 
 
-def round_int4(
-    weight: FloatArray, block: int, moments: FloatArray | None = None
-) -> tuple[Int8Array, Int8Array, FloatArray]:
-    """Rounds a weight to 4 bits.
+def int4_linear(name: str, weight: FloatArray, block: int, moments: FloatArray | None = None) -> Arrays:
+    """Rounds a linear weight to 4 bits.
 
     Args:
+        name: The layer's.
         weight: [inputs, outputs].
         block: The most inputs that share a step; the largest divisor of the number of inputs up to it is taken.
         moments: Mean products of inputs, [inputs, inputs]; with them, the error of each input is made up for by the
             inputs behind it (GPTQ: Frantar, Ashkboos, Hoefler and Alistarh 2023, arXiv 2210.17323, algorithm 1).
 
     Returns:
-        Numbers [inputs, outputs] from -8 to 7, steps [inputs / block, outputs], scale [outputs].
+        `.weight` packed along the inputs, `.steps` [inputs / block, 1, outputs], `.scale` [outputs].
 
     Raises:
         TrunklineError: An odd number of inputs, which 4 bits cannot hold in bytes.
@@ -293,7 +279,7 @@ def round_int4(
             errors[place - begin] = (rest[place] - np.rint(nearest * step) * scale) / carry[place, place]
             rest[place + 1 : end] -= carry[place, place + 1 : end, None] * errors[place - begin]
         rest[end:] -= carry[begin:end, end:].T @ errors
-    return numbers, taken, scale
+    return {f"{name}.weight": packed(numbers, 0), f"{name}.steps": taken[:, None], f"{name}.scale": scale}
 
 
 def _block(size: int, most: int, what: str) -> int:
@@ -328,11 +314,11 @@ def _carry(moments: FloatArray) -> FloatArray:
     return np.asarray(np.linalg.cholesky(np.linalg.inv(damped)).T, np.float32)
 
 
-def round_table_int4(table: FloatArray, block: int) -> tuple[Int8Array, Int8Array, npt.NDArray[np.float16]]:
+def int4_table(name: str, table: FloatArray, block: int) -> Arrays:
     """Rounds an embedding [rows, size] to 4 bits in blocks of at most `block` numbers.
 
     Returns:
-        Numbers [rows, size] from -8 to 7, steps [rows, blocks], scale [rows].
+        `.weight` packed along the size, `.steps` [rows, blocks, 1], `.scale` [rows, 1, 1] in float16.
 
     Raises:
         TrunklineError: An odd size, or values beyond what float16 can hold.
@@ -346,4 +332,6 @@ def round_table_int4(table: FloatArray, block: int) -> tuple[Int8Array, Int8Arra
     whole = np.clip(np.rint(ideal / scale[:, None].astype(np.float32)), -127, 127)
     steps = np.where(whole == 0, 1, whole).astype(np.int8)
     step = np.repeat(steps * scale[:, None].astype(np.float32), block, axis=1)
-    return np.clip(np.rint(table / step), LOWEST, HIGHEST).astype(np.int8), steps, scale
+    numbers = np.clip(np.rint(table / step), LOWEST, HIGHEST).astype(np.int8)
+    found: Arrays = {f"{name}.weight": packed(numbers, 1), f"{name}.steps": steps[:, :, None]}
+    return found | {f"{name}.scale": scale[:, None, None]}
