@@ -33,20 +33,14 @@ def read_records(
     Raises:
         DataError: Records that fit no family or two, a second text, several labels, or values that are no text.
     """
-    tools: dict[str, None] = {}
-    rows: list[tuple[int, Record]] = []
-    left_out: Counter[str] = Counter()
-    for line, record in records:
-        tool, found = _flatten(record, path, line)
-        tools[tool] = None
-        if isinstance(found, str):
-            left_out[found] += 1
-        else:
-            rows.append((line, found))
+    flat = [(line, *_flatten(record, path, line)) for line, record in records]
+    rows = [(line, record) for line, _, record in flat if not isinstance(record, str)]
+    reasons = Counter(reason for _, _, reason in flat if isinstance(reason, str))
+    left_out = [f"{count} {reason}" for reason, count in reasons.items()]
     if not rows:
-        reasons = "; ".join(f"{count} {reason}" for reason, count in left_out.items())
-        raise data_error(path, None, f"there is no example{f' ({reasons})' if reasons else ''}", "some examples")
-    tool = " and ".join(filter(None, tools))
+        reason = f" ({'; '.join(left_out)})" if left_out else ""
+        raise data_error(path, None, f"there is no example{reason}", "some examples")
+    tool = " and ".join(dict.fromkeys(filter(None, (tool for _, tool, _ in flat))))
     what, key = _find_family(rows, path, family, label_column)
     if what == "questions":
         loaded = Loaded("qa", list(read_questions(rows, path)), "questions about contexts")
@@ -59,7 +53,7 @@ def read_records(
         own = (rows, columns, key, path)
         loaded = _entities(*own) if what == "entities" else _labels(*own, tool)
     kind = f"{loaded.kind} of {tool}" if tool else loaded.kind
-    notes = [*loaded.notes, *(f"left out: {count} {reason}" for reason, count in left_out.items())]
+    notes = [*loaded.notes, *(f"left out: {what}" for what in left_out)]
     return Loaded(loaded.family, loaded.examples, kind, notes)
 
 

@@ -222,28 +222,22 @@ def _tag_column(sentences: Sequence[_Rows], path: str | Path) -> int:
     if not sentences:
         raise data_error(path, None, "the file is empty", "a token and its tag a line")
     columns = range(len(sentences[0][0][1]) - 1, 0, -1)
-    values = {column: {row[column] for rows in sentences for _, row in rows} for column in columns}
-    tagged = [column for column in columns if len(values[column]) > 1 and all(map(_TAG.fullmatch, values[column]))]
-    outside = [column for column in columns if "O" in values[column]]
-    if not tagged and not outside:
-        given = f"no column has tags; the last one has {', '.join(sorted(values[columns[0]])[:5])}"
-        expected = "O for tokens outside of entities, and for the others B-label, I-label and their like, or the label"
-        raise data_error(path, sentences[0][0][0], given, expected)
-    return (tagged or outside)[0]
+    tags = {column: {row[column] for rows in sentences for _, row in rows} for column in columns}
+    tagged = [column for column in columns if len(tags[column]) > 1 and all(map(_TAG.fullmatch, tags[column]))]
+    if found := tagged or [column for column in columns if "O" in tags[column]]:
+        return found[0]
+    given = f"no column has tags; the last one has {', '.join(sorted(tags[columns[0]])[:5])}"
+    expected = "O for tokens outside of entities, and for the others B-label, I-label and their like, or the label"
+    raise data_error(path, sentences[0][0][0], given, expected)
 
 
 def find_scheme(sentences: Iterable[Sequence[str]]) -> Scheme:
     """The scheme of tag sequences: by their prefixes, and IOB1 where no entity after another label begins with B."""
-    prefixes: set[str] = set()
-    begun: set[str] = set()
-    for tags in sentences:
-        for before, tag in zip(["O", *tags], tags, strict=False):
-            if not _TAG.fullmatch(tag):
-                return "IO"
-            if tag != "O":
-                prefixes.add(tag[0])
-                if before[2:] != tag[2:]:
-                    begun.add(tag[0])
+    pairs = [pair for tags in sentences for pair in pairwise(["O", *tags]) if pair[1] != "O"]
+    if not all(_TAG.fullmatch(tag) for _, tag in pairs):
+        return "IO"
+    prefixes = {tag[0] for _, tag in pairs}
+    begun = {tag[0] for before, tag in pairs if before[2:] != tag[2:]}
     if prefixes & {"L", "U"}:
         return "BILOU"
     if prefixes & {"E", "S"}:
