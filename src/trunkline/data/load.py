@@ -222,13 +222,12 @@ def join_texts(record: Record, columns: Sequence[str], path: str | Path, line: i
 
 
 def read_table(
-    path: str | Path, *, delimiter: str | None = None, header: bool = True, asked: Sequence[str | None] = ()
+    path: str | Path, *, delimiter: str | None = None, asked: Sequence[str | None] = ()
 ) -> tuple[str, Iterator[tuple[int, Record]]]:
     """What a table was taken for, in words, and its rows as records with the lines on which they begin.
 
     The delimiter is one character or `tab`, by default the one of `DELIMITERS` that gives the first rows most columns.
-    Without a `header`, and where all columns that are `asked` for are numbers, the columns are `0`, `1`, ... Values are
-    text as it stands, `001` too.
+    Where all columns that are `asked` for are numbers, the columns are `0`, `1`, ... Values are text, `001` too.
 
     Raises:
         DataError: Rows of different widths, quotes that do not close, a header that names a column twice.
@@ -245,7 +244,7 @@ def read_table(
     names = [cell.strip() or f"column {number}" for number, cell in enumerate(first[1], start=1)]
     kind = f"a table with {len(names)} columns parted by {repr(found) if found != chr(9) else 'tabs'}"
     parts = [part for column in asked if column for part in column.split("+")]
-    if not header or (parts and all(part.isdecimal() and part not in names for part in parts)):
+    if parts and all(part.isdecimal() and part not in names for part in parts):
         kind, names, rows = f"{kind}, without a header", [str(n) for n in range(len(names))], chain([first], rows)
     if len(set(names)) < len(names):
         raise data_error(path, first[0], f"the header is {list_names(names)}", "each column named once")
