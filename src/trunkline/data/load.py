@@ -264,38 +264,22 @@ def find_delimiter(lines: Sequence[str]) -> str:
 
 
 def read_rows(lines: Iterable[tuple[int, str]], delimiter: str, path: str | Path) -> Iterator[Row]:
-    """Yields rows of cells with the line on which each begins; rows without any text are passed over.
+    """Yields rows of cells, as `csv` parses them, with the line on which each begins; blank rows are passed over.
 
     In tables with tabs a line with as many tabs as the first is a row, whatever quotes it has. Rows of another width
-    than the first and quotes that open where none closes raise a DataError.
-    """
-    width = 0
-    for line, row in _parsed(lines, delimiter, path):
-        if not any(cell.strip() for cell in row):
-            continue
-        width = width or len(row)
-        if len(row) != width:
-            expected = f"{width} columns separated by {delimiter!r}, as in the first row"
-            todo = "Put quotes around values that hold the delimiter, or name another one (--delimiter)"
-            raise data_error(path, line, f"{len(row)} column{'s' if len(row) != 1 else ''}", expected, todo)
-        yield line, row
-
-
-def _parsed(lines: Iterable[tuple[int, str]], delimiter: str, path: str | Path) -> Iterator[Row]:
-    """Rows as `csv` parses them. Lines between quotes that seem to be rows by themselves raise an error at the end.
-
-    They do if each of them has, in one column, a value that the column has in other rows.
+    than the first and quotes that do not close raise a DataError, and so do, at the end, lines between quotes that seem
+    to be rows by themselves: each of them has, in one column, a value that the column has in other rows.
     """
     seen: defaultdict[int, set[str]] = defaultdict(set)
     suspects: list[tuple[int, list[list[str]]]] = []
     held: list[tuple[int, str]] = []
-    tabs = 0
+    tabs = width = 0
 
     def hold() -> Iterator[str]:
         nonlocal tabs
         for number, line in lines:
             tabs = tabs or line.count("\t")
-            if delimiter == "\t" and not held and line.count("\t") == tabs:  # a row, whatever quotes it has
+            if delimiter == "\t" and not held and line.count("\t") == tabs:
                 cells = (c if _QUOTED.fullmatch(c) else '"' + c.replace('"', '""') + '"' for c in line.split("\t"))
                 line = "\t".join(cells)
             held.append((number, line))
@@ -310,15 +294,22 @@ def _parsed(lines: Iterable[tuple[int, str]], delimiter: str, path: str | Path) 
             break
         except csv.Error as error:
             raise values.open_quote(path, held[0][0], held[-1][0], error) from None
+        if not any(cell.strip() for cell in row):
+            continue
+        width = width or len(row)
+        if len(row) != width:
+            expected = f"{width} columns separated by {delimiter!r}, as in the first row"
+            todo = "Put quotes around values that hold the delimiter, or name another one (--delimiter)"
+            raise data_error(path, held[0][0], f"{len(row)} column{'s' if len(row) != 1 else ''}", expected, todo)
         for column, cell in enumerate(row):
             if len(seen[column]) < _MOST_VALUES:
                 seen[column].add(cell)
         inner = [line.split(delimiter) for _, line in held] if len(held) > 1 else []
-        if inner and all(len(cells) == len(row) > 1 for cells in inner):
+        if inner and all(len(cells) == width > 1 for cells in inner):
             suspects.append((held[0][0], inner))
         yield held[0][0], row
     for line, inner in suspects:
-        if any(all(cells[column] in seen[column] for cells in inner) for column in range(len(inner[0]))):
+        if any(all(cells[column] in seen[column] for cells in inner) for column in range(width)):
             raise values.open_quote(path, line, line + len(inner) - 1)
 
 
