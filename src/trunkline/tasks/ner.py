@@ -5,6 +5,7 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 from collections import Counter
 from collections.abc import Sequence
+from itertools import starmap
 from typing import Any
 
 import numpy as np
@@ -128,7 +129,7 @@ class Ner:
     def score(self, gold: Sequence[Any], predicted: Sequence[Any]) -> Scores:
         """Precision, recall and F1 of entities, right only with exact characters and type, and F1 mean over types."""
         by_type: Counter[tuple[str, str]] = Counter()
-        for truth, guess in map(self.compare, gold, predicted):
+        for truth, guess in starmap(self.compare, zip(gold, predicted, strict=True)):
             for name, entities in (("right", truth & guess), ("predicted", guess), ("gold", truth)):
                 by_type.update((name, entity[-1]) for entity in entities)
         types = sorted({label for _, label in by_type})
@@ -143,7 +144,8 @@ class Ner:
 
     def counts(self, gold: Sequence[Any], predicted: Sequence[Any]) -> list[list[int]]:
         """[entities that are right, predicted entities, gold entities] for each sentence."""
-        return [[len(truth & guess), len(guess), len(truth)] for truth, guess in map(self.compare, gold, predicted)]
+        pairs = starmap(self.compare, zip(gold, predicted, strict=True))
+        return [[len(truth & guess), len(guess), len(truth)] for truth, guess in pairs]
 
     def compare(self, example: Any, prediction: Any) -> tuple[Answers, Answers]:
         """The entities as (start, end, text, label)."""

@@ -95,19 +95,14 @@ def join_tokens(tokens: list[str]) -> tuple[str, tuple[tuple[int, int], ...]]:
     Between two tokens stands a blank, but not between Chinese characters, say: where the first ends and the second
     begins in a script without blanks.
     """
-    words: list[tuple[int, int]] = []
-    parts: list[str] = []
-    position, open_end = 0, False
+    text, words, open_end = "", list[tuple[int, int]](), False
     for token in tokens:
         kinds = b"" if token.isascii() else char_classes(token)
-        if words and not (open_end and kinds[:1] == b"u"):
-            parts.append(" ")
-            position += 1
-        words.append((position, position + len(token)))
-        parts.append(token)
-        position += len(token)
+        text += " " if words and not (open_end and kinds[:1] == b"u") else ""
+        words.append((len(text), len(text) + len(token)))
+        text += token
         open_end = kinds.rstrip(EXTENDING)[-1:] == b"u"
-    return "".join(parts), tuple(words)
+    return text, tuple(words)
 
 
 class TagError(TrunklineError):
