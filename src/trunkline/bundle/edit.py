@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import re
+import secrets
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -216,8 +217,8 @@ def check_signature(folder: Path, content: bytes, public_key: str | bytes) -> No
 
 
 def new_private_key() -> str:
-    """A new private key, as 64 hexadecimal digits."""
-    return str(_ed25519().Ed25519PrivateKey.generate().private_bytes_raw().hex())
+    """A new private key, as 64 hexadecimal digits: random bytes (RFC 8032, 5.1.5)."""
+    return secrets.token_hex(32)
 
 
 def public_half(private_key: str | bytes) -> str:
@@ -225,15 +226,11 @@ def public_half(private_key: str | bytes) -> str:
     return str(_key(private_key, "private").public_key().public_bytes_raw().hex())
 
 
-def _ed25519() -> Any:
-    with needs("sign", "a signature"):
-        from cryptography.hazmat.primitives.asymmetric import ed25519
-    return ed25519
-
-
 def _key(given: str | bytes, half: str) -> Any:
     """The `private` or `public` key."""
-    kind = getattr(_ed25519(), f"Ed25519{half.title()}Key")
+    with needs("sign", "a signature"):
+        from cryptography.hazmat.primitives.asymmetric import ed25519
+    kind = getattr(ed25519, f"Ed25519{half.title()}Key")
     text = given.decode("latin-1") if isinstance(given, bytes) else given
     raw = bytes.fromhex(text) if re.fullmatch(r"\s*[0-9a-fA-F]{64}\s*", text) else given
     try:
