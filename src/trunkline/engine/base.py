@@ -30,8 +30,7 @@ _REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(@[\w./-]+)?")
 def open_source(source: str | Path | None, *, verify: bool = True, public_key: str | bytes | None = None) -> Bundle:
     """Opens a bundle by folder, repository of the hub, folder of a plain encoder, or None for the default model.
 
-    Raises:
-        TrunklineError: There is none, or an extra is missing.
+    Raises TrunklineError if there is none, or an extra is missing.
     """
     if source is None or source == "default":
         from trunkline.engine.default import default_bundle
@@ -68,8 +67,7 @@ def open_source(source: str | Path | None, *, verify: bool = True, public_key: s
 def open_engine(bundle: Bundle, engine: str | None = None, threads: int = 1) -> Engine:
     """The engine of a bundle: onnx where it has graphs, else torch, unless one is asked for.
 
-    Raises:
-        TrunklineError: An unknown engine, one that the bundle has no weights for, or a missing extra.
+    Raises TrunklineError for an unknown engine, one that the bundle has no weights for, or a missing extra.
     """
     manifest = bundle.manifest
     if engine not in (None, "onnx", "torch"):
@@ -101,9 +99,7 @@ def open_engine(bundle: Bundle, engine: str | None = None, threads: int = 1) -> 
 def open_tokenizer(path: Path, encoder: EncoderFacts, threads: int = 1) -> TextTokenizer:
     """A bundle's tokenizer with its windows; with more than one thread it takes as many as its own pool has.
 
-    Raises:
-        EncoderError: The file cannot be read.
-        MismatchError: It has tokens that the encoder does not have.
+    Raises EncoderError if the file cannot be read, MismatchError if it has tokens that the encoder does not have.
     """
     found = TextTokenizer.from_file(path, encoder.max_length, encoder.overlap, pool=threads > 1)
     size = found.tokenizer.get_vocab_size(with_added_tokens=True)
@@ -208,9 +204,7 @@ class Predictor:
         self.tasks = {other: task for other, task in self.tasks.items() if other != name}
 
     def features(self, read: Sequence[Tokens], family: str, units: str) -> list[FloatArray]:
-        """Features [units, hidden] of texts through a family's primary adapter: the mean of the branch's layers over a
-        unit's tokens.
-        """
+        """Features [units, hidden] of texts through a family's adapter: the branch's mean layer over a unit's tokens."""
         branch = Branch(family, family, units, self._primaries.get(family, {}))
         found = self.engine.run(read, [(branch,)] * len(read))
         return [found[number, branch] for number in range(len(read))]

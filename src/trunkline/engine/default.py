@@ -55,8 +55,7 @@ def default_bundle() -> Path:
     It lies in the cache. One of several processes makes it while the others wait, and one that is killed leaves nothing
     that could be taken for a bundle. Where the cache cannot be written to, it is made for this process alone.
 
-    Raises:
-        EncoderError: The encoder's package is not installed, or its files are not those that they must be.
+    Raises EncoderError if the encoder's package is not installed, or its files are not those that they must be.
     """
     try:
         folder = cache_folder() / "default" / _key()

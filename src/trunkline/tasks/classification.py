@@ -59,16 +59,11 @@ class Classification:
         return None
 
     def label_covariance(self, labels: Labels) -> Transitions:
-        """[labels, labels] how much weights of labels have in common before any is learnt; here nothing.
-
-        Otherwise of mean variance 1, and positive definite.
-        """
+        """[labels, labels], positive definite, mean variance 1: what labels' weights share unlearnt; here nothing."""
         return None
 
     def decode(self, tasks: Sequence[Scored]) -> list[list[Any]]:
-        """Predictions as plain data, for each task one a text: the label, its score, and the probability of every
-        label, most probable first.
-        """
+        """For each task one a text, as plain data: label, score, and all labels' probabilities, highest first."""
         return [[_ranked(part[0], task.labels) for part in task.probabilities] for task in tasks]
 
     def score(self, gold: Sequence[Any], predicted: Sequence[Any]) -> Scores:

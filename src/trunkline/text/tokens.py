@@ -164,8 +164,7 @@ class TextTokenizer:
     def from_folder(cls, folder: Path, max_length: int) -> TextTokenizer:
         """Loads `tokenizer.json`, or converts what the folder has instead (vocab.txt, merges.txt).
 
-        Raises:
-            EncoderError: There is no tokenizer in the folder, or it cannot be read, or two of its files disagree.
+        Raises EncoderError if there is no tokenizer in the folder, or it cannot be read, or two of its files disagree.
         """
         with _refusals(folder):
             if not any(any(folder.glob(name)) for name in _FILES):
@@ -182,8 +181,7 @@ class TextTokenizer:
     @property
     def fingerprint(self) -> str:
         """A hash of all that tokens and windows depend on."""
-        content = f"{self.tokenizer.to_str()} {self.max_length} {self.overlap}"
-        return hashlib.sha256(content.encode()).hexdigest()
+        return hashlib.sha256(f"{self.tokenizer.to_str()} {self.max_length} {self.overlap}".encode()).hexdigest()
 
     def encode(self, texts: Sequence[str]) -> list[Tokens]:
         """Tokenises texts; nothing is cut off. Halves of surrogate pairs count as U+FFFD, which is one character, too.

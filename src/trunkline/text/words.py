@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 EXTENDING = b"mj"
 """The classes of characters that belong to the one before them."""
 
-_OTHER = ord("s")
 _SENTENCE_END = re.compile(r"(?<=[.!?])[\"'”’)\]]*\s+(?=[\"'“‘(\[]*[^\W_a-z])")
 
 
@@ -55,7 +54,7 @@ def char_classes(text: str) -> bytes:
 def _rule() -> tuple[re.Pattern[bytes], npt.NDArray[np.uint8]]:
     """Words of class letters, and the class of every code point."""
     table = json.loads(Path(__file__).with_name("words.json").read_bytes())
-    classes = np.full(sys.maxunicode + 1, _OTHER, np.uint8)
+    classes = np.full(sys.maxunicode + 1, ord("s"), np.uint8)
     for name, borders in table["classes"].items():
         for first, last in zip(borders[::2], borders[1::2], strict=True):
             classes[first : last + 1] = ord(name)
