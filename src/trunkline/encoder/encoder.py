@@ -335,14 +335,9 @@ def branch_features(
 
 
 def embed_texts(
-    encoder: Encoder,
-    tokenizer: TextTokenizer,
-    texts: Sequence[str],
-    deltas: Deltas | None = None,
-    *,
-    bf16: bool = False,
+    encoder: Encoder, tokenizer: TextTokenizer, texts: Sequence[str], deltas: Deltas | None = None
 ) -> Features:
     """Mean-pooled, unnormalised embeddings of texts, [texts, width] float32."""
     units = [text_unit(tokens) for tokens in tokenizer.encode(texts)]
-    parts = branch_features(encoder, [Branch(units, deltas)], bf16=bf16, last=True)[0]
+    parts = branch_features(encoder, [Branch(units, deltas)], last=True)[0]
     return np.stack([part[0] for part in parts]) if parts else np.zeros((0, encoder.config.hidden_size), np.float32)

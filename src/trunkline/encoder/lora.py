@@ -52,17 +52,14 @@ class LoraConfig:
             raise MismatchError(f"LoRA targets {unknown}", expected="some of " + ", ".join(LINEARS))
         outside = [layer for layer in self.layers if not fork <= layer < encoder.n_layers]
         if outside:
-            raise MismatchError(
-                f"LoRA on layers {outside}",
-                expected=f"layers from the fork at {fork} to {encoder.n_layers - 1}",
-                todo="Lower the fork or leave these layers out",
+            known, todo = (
+                f"layers from the fork at {fork} to {encoder.n_layers - 1}",
+                "Lower the fork or leave these out",
             )
+            raise MismatchError(f"LoRA on layers {outside}", expected=known, todo=todo)
         if not 0 <= self.rank <= encoder.hidden_size:
-            raise MismatchError(
-                f"LoRA rank {self.rank}",
-                expected=f"0 to the width {encoder.hidden_size}",
-                todo="Choose another rank, or an adapter of this encoder",
-            )
+            todo = "Choose another rank, or an adapter of this encoder"
+            raise MismatchError(f"LoRA rank {self.rank}", expected=f"0 to the width {encoder.hidden_size}", todo=todo)
 
 
 def lora_config(section: AdapterSection, encoder: EncoderConfig, fork: int) -> LoraConfig:

@@ -96,7 +96,6 @@ def calibrate(
     tokenizer: TextTokenizer,
     texts: Sequence[str],
     adapters: Sequence[Deltas] = (),
-    *,
     moments: bool = False,
 ) -> Calibration:
     """Runs texts through an encoder and keeps what its linear layers receive.
