@@ -10,14 +10,7 @@ from typing import Any
 
 from trunkline.data import values
 from trunkline.data.load import choose_text, find_name, join_texts, labelled, refuse_second_text
-from trunkline.data.spans import (
-    Row,
-    Sentence,
-    build_example,
-    check_borders,
-    decode_sentences,
-    parse_entities,
-)
+from trunkline.data.spans import Row, Sentence, build_example, check_borders, decode_sentences, parse_entities
 from trunkline.data.values import Loaded, Record, Records, data_error, get_key, require_text, shorten
 from trunkline.text.examples import QaExample, join_tokens
 
@@ -106,15 +99,18 @@ def read_tokens(records: Sequence[tuple[int, Record]], key: str, path: str | Pat
     return Loaded("ner", list(examples), f"tokens and {scheme}")
 
 
+def entity_row(line: int, record: Record, columns: Sequence[str], key: str, path: str | Path) -> Row:
+    """The text of a record with the entities under a key."""
+    found = record.get(key) or []
+    if not isinstance(found, list):
+        raise data_error(path, line, f"{key} is {shorten(found)}", "a list of entities")
+    return Row(line, join_texts(record, columns, path, line), parse_entities(found, path, line))
+
+
 def _entities(records: Sequence[tuple[int, Record]], columns: Sequence[str], key: str, path: str | Path) -> Loaded:
     if len(columns) > 1:
         raise data_error(path, None, "several columns of texts", "one, because offsets count in it")
-    rows = []
-    for line, record in records:
-        found = record.get(key) or []
-        if not isinstance(found, list):
-            raise data_error(path, line, f"{key} is {shorten(found)}", "a list of entities")
-        rows.append(Row(line, join_texts(record, columns, path, line), parse_entities(found, path, line)))
+    rows = [entity_row(line, record, columns, key, path) for line, record in records]
     notes = list(filter(None, [check_borders(rows, path)]))
     if without := sum(key not in record for _, record in records):
         notes.append(f"{without} records without the key {key!r} were taken to have no entity")

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from trunkline.data import load
-from trunkline.data.annotations import read_questions, read_tokens
+from trunkline.data.annotations import entity_row, read_questions, read_tokens
 from trunkline.data.load import choose_text, find_form, join_texts, load_examples, open_records, read_lines
 from trunkline.data.records import read_json_records
-from trunkline.data.spans import Row, build_example, parse_entities, read_conll
-from trunkline.data.values import Records, data_error, get_key, require_some, shorten
+from trunkline.data.spans import build_example, read_conll
+from trunkline.data.values import Records, data_error, get_key, require_some
 from trunkline.errors import TrunklineError
 from trunkline.text.examples import Example, PairExample, PlainExample, join_tokens
 from trunkline.text.words import split_sentences
@@ -83,13 +83,10 @@ def _sentences(records: Records, path: str | Path) -> Iterator[Example]:
         if "tokens" in record:
             tags = next((name for name in ("tags", "ner_tags", "labels") if name in record), "tags")
             yield from read_tokens([(line, record)], tags, path).examples
-            continue
-        name = "spans" if "spans" in record and "entities" not in record else "entities"
-        values = get_key(record, name, path, line)
-        if not isinstance(values, list):
-            raise data_error(path, line, f"{name} is {shorten(values)}", "a list of entities")
-        text = join_texts(record, ("text",), path, line)
-        yield build_example(Row(line, text, parse_entities(values, path, line)), path, overlap=True)
+        else:
+            key = "spans" if "spans" in record and "entities" not in record else "entities"
+            get_key(record, key, path, line)
+            yield build_example(entity_row(line, record, ("text",), key, path), path, overlap=True)
 
 
 def _pairs(spec: str | Path) -> Iterator[Example]:
