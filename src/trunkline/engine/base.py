@@ -204,7 +204,7 @@ class Predictor:
         self.tasks = {other: task for other, task in self.tasks.items() if other != name}
 
     def features(self, read: Sequence[Tokens], family: str, units: str) -> list[FloatArray]:
-        """Features [units, hidden] of texts through a family's adapter: the branch's mean layer over a unit's tokens."""
+        """Features [units, hidden] of texts by a family's adapter: means of the branch's layers over units' tokens."""
         branch = Branch(family, family, units, self._primaries.get(family, {}))
         found = self.engine.run(read, [(branch,)] * len(read))
         return [found[number, branch] for number in range(len(read))]
