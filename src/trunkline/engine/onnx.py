@@ -120,7 +120,6 @@ class OnnxEngine:
     def run(self, texts: Sequence[Tokens], wanted: Sequence[Sequence[Branch]], *, mixed: bool = False) -> Logits:
         """See `trunkline.engine.base.Engine`; rows of several adapters, few of each, share runs of the bank graph."""
         found: Logits = {}
-        mixed = mixed and self._bank_file is not None
         # Texts whose windows are arranged anew, as those of questions, cannot share a trunk with others.
         for layout in sorted({branch.layout for branches in wanted for branch in branches}):
             rows: list[Row] = []
@@ -134,7 +133,7 @@ class OnnxEngine:
                         poolings[number, branch.pooling] = Pooling(units)
                 rows += rows_of(number, units) if units is not None else []
             for batch in batches(rows):
-                self._run_batch(batch, chosen, poolings, mixed, found)
+                self._run_batch(batch, chosen, poolings, mixed and self._bank_file is not None, found)
             for (number, branch), part in found.items():
                 pooling = poolings.get((number, branch.pooling))
                 if pooling is not None and pooling.row_of is not None:
