@@ -58,7 +58,7 @@ def test_overlap_counts_distinct_texts_by_kind() -> None:
     assert (leak.count, leak.share) == (4, pytest.approx(4 / 5))
     expected = {"exact": 2, "normalised": 1, "near": 1, "same": 3, "distinct": 5, "examples": 5}
     assert {key: leak.details[key] for key in expected} == expected
-    assert (leak.details["long_same"], leak.details["long_distinct"]) == (2, 3)
+    assert (leak.details["long_share"], leak.details["long_distinct"]) == (2 / 3, 3)
     assert leak.samples[0] == f"exact: {LONG}"
     assert leak.samples[1] == "normalised: topup now <- Top-up now"
 

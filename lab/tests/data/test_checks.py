@@ -192,8 +192,8 @@ def test_held_out_texts_are_of_held_out_splits_only(tmp_path: Path) -> None:
     index = OverlapIndex()
     for name in (published, divided):
         index.add(held_out_texts(load_card(name)))
-    assert index.owners == {"published@test": 1, "divided@dev": 2}
     asked = [HELD_OUT, "learnt from this text", "a few of them", *lines]
     found = [index.find(text, near=False) for text in asked]
     assert [match is not None for match in found[:3]] == [True, False, False]
     assert sum(match is not None for match in found[3:]) == 2
+    assert {match.owner for match in found if match} == {"published@test", "divided@dev"}

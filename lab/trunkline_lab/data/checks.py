@@ -10,7 +10,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from trunkline.data.checks import TRAIN, Finding, check_overlap, check_splits, index_split
+from trunkline.data.checks import TRAIN, Finding, check_overlap, check_splits
 from trunkline.data.overlap import OverlapIndex, decontaminate, example_texts
 from trunkline.errors import TrunklineError
 from trunkline.text.examples import Example
@@ -149,10 +149,8 @@ def _published(card: Card, splits: Mapping[str, Sequence[Example]]) -> list[Find
     scored = [split for split in card.files if split in splits and not split.startswith(TRAIN)]
     if not taken or not scored or TRAIN not in splits:
         return []
-    index = index_split(TRAIN, [example for split in (TRAIN, *taken) for example in splits[split]])
-    return [
-        finding for split in scored for finding in check_overlap(split, splits[split], "published", index, "warning")
-    ]
+    published = [example for split in (TRAIN, *taken) for example in splits[split]]
+    return list(check_overlap({split: splits[split] for split in scored}, "published", published, "warning"))
 
 
 def _touching(splits: Mapping[str, Sequence[Example]], index: OverlapIndex) -> list[Finding]:

@@ -71,10 +71,10 @@ def check(
         `name`, `family`, `kinds` (split -> what its file was taken for), `counts` (split -> examples) and `findings`,
         see `Finding`.
     """
-    loaded: dict[str, Loaded] = {}
     given = {split: spec for split, spec in (("train", train), ("dev", dev), ("test", test)) if spec is not None}
     if not given:
         raise TrunklineError("no file is named", expected="--train, and --dev and --test where there are such files")
+    loaded: dict[str, Loaded] = {}
     for split, spec in given.items():
         loaded[split] = read_examples(spec, family, **columns)
         family = loaded[split].family
@@ -104,13 +104,10 @@ def check_splits(
     overlap with train is a leak, with `source` a warning.
     """
     findings = list(extra)
-    held_out = [split for split, examples in splits.items() if examples and not split.startswith(TRAIN)]
-    if splits.get(TRAIN) and held_out:
-        index = index_split(TRAIN, splits[TRAIN])
-        for split in held_out:
-            findings += check_overlap(split, splits[split], TRAIN, index, "leak" if role == "task" else "warning")
-    if splits.get("dev") and splits.get("test"):
-        findings += check_overlap("test", splits["test"], "dev", index_split("dev", splits["dev"]), "warning")
+    held_out = {split: examples for split, examples in splits.items() if examples and not split.startswith(TRAIN)}
+    findings += check_overlap(held_out, TRAIN, splits.get(TRAIN, ()), "leak" if role == "task" else "warning")
+    if test := splits.get("test"):
+        findings += check_overlap({"test": test}, "dev", splits.get("dev", ()), "warning")
     for split, examples in splits.items():
         findings += _check_texts(split, [whole_text(example) for example in examples])
         if not examples:
@@ -125,58 +122,50 @@ def whole_text(example: Example) -> str:
     return "\n".join(example_texts(example))
 
 
-def index_split(owner: str, examples: Sequence[Example]) -> OverlapIndex:
-    """Indexes the examples of a split, one text an example."""
-    return OverlapIndex((owner, whole_text(example)) for example in examples)
-
-
 def check_overlap(
-    split: str, examples: Sequence[Example], other: str, index: OverlapIndex, severity: Severity
+    splits: Mapping[str, Sequence[Example]], other: str, examples: Sequence[Example], severity: Severity
 ) -> Iterator[Finding]:
-    """The distinct texts of a split that an index over another one has, as the finding `SPLIT_in_OTHER`.
+    """The distinct texts of splits that the examples of another one have, as the findings `SPLIT_in_OTHER`.
 
-    `details` has numbers by kind, the examples that have these texts, and `long_share`: among distinct texts of at
-    least `LONG` words those found exactly or normalised, because headings and the like recur without being leaks.
+    `details` has numbers by kind, `same` (exactly or normalised), the examples that have these texts, and `long_share`:
+    the share of the `same` among distinct texts of `LONG` words or more, as headings and the like are no leaks.
     """
-    best: dict[str, tuple[int, str, str]] = {}  # key -> rank of the kind (3 for none), text, text of the other split
-    touched = 0
-    for text in map(whole_text, examples):
-        match = index.find(text)
-        touched += match is not None
-        found = (_KINDS.index(match.kind), text, match.text) if match else (len(_KINDS), text, "")
-        key = text_key(text)
-        if key not in best or found[0] < best[key][0]:
-            best[key] = found
-    kinds = [[item for item in best.values() if item[0] == rank] for rank in range(len(_KINDS))]
-    exact, normalised, near = map(len, kinds)
-    if not (total := exact + normalised + near):
-        return
-    long = [rank for rank, text, _ in best.values() if len(text.split()) >= LONG]
-    long_same = sum(rank < 2 for rank in long)
-    long_share = long_same / len(long) if long else 0.0
-    message = (
-        f"{exact} exactly, {normalised} but for case, blanks or punctuation, {near} "
-        f"nearly; of texts with {LONG} words or more {100 * long_share:.1f} % recur word for word"
-    )
-    longest = [max(items, key=lambda item: len(item[1])) for items in kinds if items]
-    samples = tuple(f"{_KINDS[r]}: {show_text(t)}{f' <- {show_text(o)}' * (r > 0)}" for r, t, o in longest)
-    details = {"exact": exact, "normalised": normalised, "near": near, "same": exact + normalised}
-    details |= {"distinct": len(best), "examples": touched, "long_same": long_same, "long_distinct": len(long)}
-    share, more = total / len(best), {**details, "long_share": long_share}
-    yield Finding(f"{split}_in_{other}", severity, split, total, share, message, samples, details=more)
+    index = OverlapIndex((other, whole_text(example)) for example in examples)
+    for split, own in splits.items():
+        best: dict[str, tuple[int, str, str]] = {}  # key -> rank of the kind (3 for none), text, text of the other
+        touched = 0
+        for text in map(whole_text, own):
+            match = index.find(text)
+            touched += match is not None
+            found = (_KINDS.index(match.kind), text, match.text) if match else (len(_KINDS), text, "")
+            key = text_key(text)
+            best[key] = min(best.get(key, found), found, key=lambda item: item[0])
+        kinds = [[item for item in best.values() if item[0] == rank] for rank in range(len(_KINDS))]
+        exact, normalised, near = map(len, kinds)
+        if not (total := exact + normalised + near):
+            continue
+        long = [rank < 2 for rank, text, _ in best.values() if len(text.split()) >= LONG]
+        long_share = sum(long) / max(1, len(long))
+        message = (
+            f"{exact} exactly, {normalised} but for case, blanks or punctuation, {near} "
+            f"nearly; of texts with {LONG} words or more {100 * long_share:.1f} % recur word for word"
+        )
+        longest = [max(items, key=lambda item: len(item[1])) for items in kinds if items]
+        samples = tuple(f"{_KINDS[r]}: {show_text(t)}{f' <- {show_text(o)}' * (r > 0)}" for r, t, o in longest)
+        details = {"exact": exact, "normalised": normalised, "near": near, "same": exact + normalised}
+        details |= {"distinct": len(best), "examples": touched, "long_distinct": len(long)}
+        more, share = {**details, "long_share": long_share}, total / len(best)
+        yield Finding(f"{split}_in_{other}", severity, split, total, share, message, samples, details=more)
 
 
 def _check_texts(split: str, texts: Sequence[str]) -> Iterator[Finding]:
     """Texts without a letter or digit, damaged ones, and those that occurred before in the same split."""
-    blank = [text for text in texts if not normalise(text)]
-    seen = [("no_words", blank, "have no letter or digit")]
     for check, pattern, message in _DAMAGE:
-        found = [text[max(0, match.start() - 40) :] for text in texts if (match := pattern.search(text))]
-        seen.append((check, found, message))
-    for check, found, message in seen:
-        level: Severity = "info" if found is blank else "warning"
-        if found:
-            yield Finding(check, level, split, len(found), len(found) / len(texts), message, _shown(found))
+        if found := [text[max(0, match.start() - 40) :] for text in texts if (match := pattern.search(text))]:
+            yield Finding(check, "warning", split, len(found), len(found) / len(texts), message, _shown(found))
+    if blank := [text for text in texts if not normalise(text)]:
+        message = "have no letter or digit"
+        yield Finding("no_words", "info", split, len(blank), len(blank) / len(texts), message, _shown(blank))
     first: dict[str, str] = {}
     times = Counter(first.setdefault(text_key(text), text) for text in texts)
     if repeated := len(texts) - len(times):
@@ -193,17 +182,15 @@ def _shown(texts: Sequence[str]) -> tuple[str, ...]:
 
 def _check_conflicts(splits: Mapping[str, Sequence[Example]]) -> Iterator[Finding]:
     """Texts, the same after normalisation, with more than one label, or with other entities for NER."""
-    seen: defaultdict[str, dict[str, str]] = defaultdict(dict)
-    where: defaultdict[str, set[str]] = defaultdict(set)
+    seen: defaultdict[str, dict[tuple[str, str], str]] = defaultdict(dict)  # key -> annotation, split -> text
     for split, examples in splits.items():
         for example in examples:
             if isinstance(example, TextExample | NerExample):
-                key = text_key(example.text)
-                seen[key].setdefault(_annotation(example), example.text)
-                where[key].add(split)
-    if conflicts := [key for key, labels in seen.items() if len(labels) > 1]:
-        samples = _shown([f"{next(iter(seen[k].values()))} -> {' / '.join(list(seen[k])[:3])}" for k in conflicts])
-        across, count = sum(len(where[key]) > 1 for key in conflicts), len(conflicts)
+                seen[text_key(example.text)].setdefault((_annotation(example), split), example.text)
+    conflicts = [(texts, list(dict.fromkeys(label for label, _ in texts))) for texts in seen.values()]
+    if conflicts := [(texts, labels) for texts, labels in conflicts if len(labels) > 1]:
+        samples = _shown([f"{next(iter(texts.values()))} -> {' / '.join(labels[:3])}" for texts, labels in conflicts])
+        across, count = sum(len({split for _, split in texts}) > 1 for texts, _ in conflicts), len(conflicts)
         message = f"texts occur with different labels or entities, {across} of them across splits"
         more = {"distinct": len(seen), "across_splits": across}
         yield Finding("conflicting_labels", "warning", "all", count, count / len(seen), message, samples, details=more)
@@ -218,14 +205,14 @@ def _annotation(example: TextExample | NerExample) -> str:
 
 def _check_label_sets(splits: Mapping[str, Sequence[Example]]) -> Iterator[Finding]:
     """Labels of other splits that the training split does not have, rare ones, and how unbalanced they are."""
-    counts = {split: count_labels(examples) for split, examples in splits.items()}
+    counts = {split: _count_labels(examples) for split, examples in splits.items()}
     if not (known := counts.get(TRAIN)):
         return
     for split, labels in counts.items():
         missing = sorted(set(labels) - set(known))
         if missing and not split.startswith(TRAIN):
-            message, share = f"labels do not occur in {TRAIN}: {list_names(missing)}", len(missing) / len(labels)
-            more = {"labels": missing}
+            message, more = f"labels do not occur in {TRAIN}: {list_names(missing)}", {"labels": missing}
+            share = len(missing) / len(labels)
             yield Finding("unseen_labels", "warning", split, len(missing), share, message, details=more)
     if rare := sorted(label for label, count in known.items() if count < RARE):
         message = f"labels have fewer than {RARE} training examples: {list_names(rare)}"
@@ -237,7 +224,7 @@ def _check_label_sets(splits: Mapping[str, Sequence[Example]]) -> Iterator[Findi
     yield Finding("label_balance", severity, TRAIN, len(known), None, message, details=details)
 
 
-def count_labels(examples: Sequence[Example]) -> Counter[str]:
+def _count_labels(examples: Sequence[Example]) -> Counter[str]:
     """How often each label occurs, counting entities for NER."""
     spans = (span.label for example in examples if isinstance(example, NerExample) for span in example.spans)
     return Counter(chain(spans, (example.label for example in examples if isinstance(example, TextExample))))

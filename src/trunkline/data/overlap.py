@@ -7,7 +7,7 @@ import re
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Iterable
-from itertools import repeat
+from itertools import chain, repeat
 from typing import NamedTuple
 
 import numpy as np
@@ -89,38 +89,30 @@ class OverlapIndex:
     Those of fewer than `min_words` words match only exactly or normalised. Near-duplicates are all others whose sets of
     shingles have a Jaccard similarity of `threshold` or more. Two such sets share `_SHARED` shingles among the first of
     each, rare ones first, so that only those need an index (prefix filtering; Wang, Li, Feng, Can we beat the prefix
-    filtering?, 2012). `owners` has the number of texts that an owner was the first to have.
+    filtering?, 2012).
     """
 
     def __init__(self, named_texts: Iterable[tuple[str, str]] = (), threshold: float = 0.8, min_words: int = 5) -> None:
         if not 0 < threshold <= 1:
             raise TrunklineError(f"the threshold is {threshold}", expected="a number above 0, up to 1")
         self.threshold, self.min_words = threshold, min_words
-        self.owners: Counter[str] = Counter()
-        self._texts: list[tuple[str, str]] = []
-        self._raw: dict[str, int] = {}
-        self._keys: dict[str, int] = {}
-        self._shapes: dict[int, str] = {}
-        self._counts: Counter[str] = Counter()
-        self._ranks: dict[str, int] = {}  # of shingles, rare ones first; made with `_first` when they are needed
-        self._first: dict[int, np.ndarray] = {}  # the texts that have a shingle among their first
+        self._raw: set[str] = set()
+        self._first: dict[str, tuple[str, str]] = {}  # key -> owner and text that were the first to have it
+        self._shapes: list[str] = []  # the normalised texts that may be near others
+        self._ranks: dict[str, int] = {}  # of shingles, rare ones first; made with `_prefixed` when they are needed
+        self._prefixed: dict[int, np.ndarray] = {}  # rank -> positions of the shapes that have it among their first
         self.add(named_texts)
-
-    def __len__(self) -> int:
-        return len(self._texts)
 
     def add(self, named_texts: Iterable[tuple[str, str]]) -> None:
         """Indexes more (owner, text) pairs."""
         self._ranks = {}
         for owner, text in named_texts:
             raw, shape = text.strip(), normalise(text)
-            entry = self._raw.setdefault(raw, self._keys.setdefault(match_key(shape) or raw, len(self)))
-            if entry == len(self):
-                self._texts.append((owner, raw))
-                self.owners[owner] += 1
-                if len(shape.split()) >= self.min_words:
-                    self._shapes[entry] = shape
-                    self._counts.update(shingles(shape))
+            key = match_key(shape) or raw
+            self._raw.add(raw)
+            if key not in self._first:
+                self._first[key] = owner, raw
+                self._shapes += [shape] if len(shape.split()) >= self.min_words else []
 
     def find(self, text: str, *, min_exact_words: int = 0, near: bool = True) -> Match | None:
         """The best match of a text. One with fewer than `min_exact_words` words has none; `near` ones are optional."""
@@ -128,28 +120,28 @@ class OverlapIndex:
         words = len(shape.split())
         if words < min_exact_words:
             return None
-        entry = self._raw.get(raw, self._keys.get(match_key(shape) or raw))
-        if entry is not None:
-            owner, found = self._texts[entry]
-            return Match(owner, "exact" if raw in self._raw else "normalised", 1.0, found)
+        if first := self._first.get(match_key(shape) or raw):
+            return Match(first[0], "exact" if raw in self._raw else "normalised", 1.0, first[1])
         return self._nearest(shingles(shape)) if near and words >= self.min_words else None
 
     def _nearest(self, own: set[str]) -> Match | None:
         if not self._ranks:
-            self._ranks = {shingle: rank for rank, (shingle, _) in enumerate(reversed(self._counts.most_common()))}
-            first: defaultdict[int, list[int]] = defaultdict(list)
-            for entry, shape in self._shapes.items():
+            counts = Counter(chain.from_iterable(map(shingles, self._shapes)))
+            self._ranks = {shingle: rank for rank, (shingle, _) in enumerate(reversed(counts.most_common()))}
+            prefixed: defaultdict[int, list[int]] = defaultdict(list)
+            for position, shape in enumerate(self._shapes):
                 for rank in self._prefix(shingles(shape))[0]:
-                    first[rank].append(entry)
-            self._first = {rank: np.array(entries) for rank, entries in first.items()}
+                    prefixed[rank].append(position)
+            self._prefixed = {rank: np.array(positions) for rank, positions in prefixed.items()}
         ranks, least = self._prefix(own)
-        lists = [self._first[rank] for rank in ranks if rank in self._first]
-        entries = np.flatnonzero(np.bincount(np.concatenate(lists)) >= least).tolist() if lists else []
-        rated = [(jaccard(own, shingles(self._shapes[entry])), -entry) for entry in entries]
-        similarity, entry = max(rated, default=(0.0, 0))
+        lists = [self._prefixed[rank] for rank in ranks if rank in self._prefixed]
+        positions = np.flatnonzero(np.bincount(np.concatenate(lists)) >= least).tolist() if lists else []
+        rated = [(jaccard(own, shingles(self._shapes[position])), -position) for position in positions]
+        similarity, position = max(rated, default=(0.0, 0))
         if similarity < self.threshold:
             return None
-        return Match(self._texts[-entry][0], "near", similarity, self._texts[-entry][1])
+        owner, text = self._first[match_key(self._shapes[-position])]
+        return Match(owner, "near", similarity, text)
 
     def _prefix(self, found: set[str]) -> tuple[list[int], int]:
         """The ranks of the first shingles of a set, -1 for those of no text, and how many another set has to share."""
@@ -178,26 +170,17 @@ def decontaminate(examples: Iterable[Example], index: OverlapIndex) -> tuple[lis
     if one sentence of a text of several is, exactly or normalised and with at least `index.min_words` words; that kind
     is `contained`. Texts with fewer than `MIN_WORDS` words touch nothing.
     """
-    kept: list[int] = []
-    kinds: Counter[str] = Counter()
-    owners: Counter[str] = Counter()
-    for position, example in enumerate(examples):
-        match = _touched(example_texts(example), index)
-        if match is None:
-            kept.append(position)
-        else:
-            kinds[match.kind] += 1
-            owners[match.owner] += 1
-    return kept, kinds, owners
+    matches = [_touched(example_texts(example), index) for example in examples]
+    found = [match for match in matches if match]
+    kept = [position for position, match in enumerate(matches) if match is None]
+    return kept, Counter(match.kind for match in found), Counter(match.owner for match in found)
 
 
 def _touched(texts: Iterable[str], index: OverlapIndex) -> Match | None:
     for text in texts:
         if match := index.find(text, min_exact_words=MIN_WORDS):
             return match
-    for text in texts:
-        parts = _SENTENCE.split(text)
-        for part in parts if len(parts) > 1 else ():
-            if match := index.find(part, min_exact_words=max(MIN_WORDS, index.min_words), near=False):
-                return match._replace(kind="contained")
+    for part in (part for text in texts for part in _SENTENCE.split(text)):
+        if match := index.find(part, min_exact_words=max(MIN_WORDS, index.min_words), near=False):
+            return match._replace(kind="contained")
     return None
