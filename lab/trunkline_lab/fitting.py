@@ -6,7 +6,7 @@ Nothing is set aside: settings are chosen by cross-validation among the labels, 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from trunkline.adapt import LoraSettings, tune_lora
@@ -139,7 +139,7 @@ def fit(
     if mode == "lora":
         units = example_units(family, examples, start.tokenizer)
         data = labelled(family, examples, [], labels)
-        settings = replace(lora or LoraSettings(), seed=seed)
+        settings = (lora or LoraSettings()).model_copy(update={"seed": seed})
         tuned = tune_lora(start.encoder, primary, family, data, units, labels, n_dev=len(task.dev), settings=settings)
         updates, fitted, chosen = tuned.lora, tuned.fitted, tuned.fitted.record()
         test_features: Sequence[Features] = compute(task.test, updates)

@@ -205,9 +205,7 @@ def load_recipe(path: Path, kind: type[Recipe], over: Mapping[str, Any] = Mappin
     listed in one RecipeError.
     """
     raw = _extended(path)
-    if isinstance(raw, dict):
-        raw = _merged(raw, over)
-    return parse_recipe(raw, kind, path)
+    return parse_recipe(_merged(raw, over) if isinstance(raw, dict) else raw, kind, path)
 
 
 def _extended(path: Path, depth: int = 0) -> Any:
@@ -228,9 +226,10 @@ def _merged(base: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
         below = result.get(key)
         if value is None:
             result.pop(key, None)
+        elif isinstance(below, Mapping) and isinstance(value, Mapping):
+            result[key] = _merged(below, value)
         else:
-            both = isinstance(below, Mapping) and isinstance(value, Mapping)
-            result[key] = _merged(below, value) if both else value  # type: ignore[arg-type]
+            result[key] = value
     return result
 
 

@@ -46,16 +46,7 @@ def hub_problem() -> str:
 
 
 def push(folder: Path, repository: str, *, private: bool = True, token: str | None = None) -> str:
-    """Uploads a bundle; files that its manifest does not name stay at home, and files of the repository go.
-
-    Args:
-        folder: The bundle.
-        repository: `owner/name`; it is made if it is missing, `private` or not.
-        private: Of a new repository.
-        token: Of access; by default the one that `hf auth login` keeps.
-
-    Returns:
-        The repository's address.
+    """Uploads a bundle as `Model.push_to_hub` says; files of the repository that its manifest does not name go.
 
     Raises:
         DataError: A file is not as the manifest says.
@@ -64,8 +55,7 @@ def push(folder: Path, repository: str, *, private: bool = True, token: str | No
     with needs("hub", "push_to_hub"):
         from huggingface_hub import HfApi
     manifest = read_manifest(folder)
-    problems = file_problems(folder, manifest)
-    if problems:
+    if problems := file_problems(folder, manifest):
         raise DataError(listed("a bundle that is not whole is not uploaded", problems), path=folder)
     if problem := hub_problem():
         raise TrunklineError(problem, expected="a connection to the hub", todo="Connect, and try again")

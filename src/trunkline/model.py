@@ -325,9 +325,13 @@ class Model:
         fitted = fit_head(kind, data, labels, n_dev=len(dev), seed=seed, **weights)
         info = {"mode": "head", "examples": len(train), "cross_validation": fitted.record()}
         info |= {"engine": self.engine, "precision": self.precision}
+        return self._task(name, family, labels, fitted.head, units=units, info=info), fitted.record()
+
+    def _task(self, name: str, *parts: Any, **more: Any) -> Task:
+        """A task of these parts, which are those of `task_bytes`; it is not added."""
+        # A task more, or another one of this name, maybe of another family.
         manifest = dataclasses.replace(self._bundle.manifest, tasks={})
-        content = task_bytes(manifest, family, labels, fitted.head, units=units, info=info)
-        return read_task(content, manifest, name), fitted.record()
+        return read_task(task_bytes(manifest, *parts, **more), manifest, name)
 
     def _check_new(self, name: str, replace: bool) -> None:
         check_name(name)

@@ -55,15 +55,14 @@ def quickstart(folder: Path) -> None:
 def _fitted(bundle: Path, source: Path | None) -> dict[str, Mapping[str, float]]:
     """The four tasks in a bundle, fitted where they are not there yet; test scores by task."""
     model = load(bundle if (bundle / "manifest.json").is_file() else source)
-    for name, ending in TASKS.items():
-        if name not in model.tasks:
-            family, train = load_examples(SAMPLES / "tasks" / f"{name}-train.{ending}")
-            model.fit(name, train[:60], family=family)
-    model.save(bundle)
     scores: dict[str, Mapping[str, float]] = {}
     for name, ending in TASKS.items():
+        family, train = load_examples(SAMPLES / "tasks" / f"{name}-train.{ending}")
+        if name not in model.tasks:
+            model.fit(name, train[:60], family=family)
         _, test = load_examples(SAMPLES / "tasks" / f"{name}-test.{ending}")
         scores[name] = model.evaluate(name, test).scores
+    model.save(bundle)
     return scores
 
 

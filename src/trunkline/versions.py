@@ -28,15 +28,18 @@ def git_state(folder: Path | None = None) -> dict[str, Any] | None:
     """The commit of the repository of a folder, the working directory by default, and whether files were changed.
 
     Returns:
-        `commit` (none before the first one) and `dirty` (none if git took too long to say), or none where there is no
-        repository or no git.
+        `commit` (none before the first one) and `dirty`; none where there is no repository, no git, or no answer.
     """
-    where = folder or Path.cwd()
-    if _git(where, "rev-parse", "--git-dir") is None:
+    command = ["git", "-C", str(folder or Path.cwd()), "status", "--porcelain=v2", "--branch"]
+    # It takes no lock, so that it disturbs nobody who works there.
+    options: dict[str, Any] = {"env": {**os.environ, "GIT_OPTIONAL_LOCKS": "0"}, "timeout": _GIT_TIMEOUT_S}
+    try:
+        done = subprocess.run(command, capture_output=True, check=True, stdin=subprocess.DEVNULL, **options)
+    except (OSError, subprocess.SubprocessError):
         return None
-    changes = _git(where, "status", "--porcelain")
-    commit = _git(where, "rev-parse", "--verify", "HEAD")
-    return {"commit": commit, "dirty": None if changes is None else changes != ""}
+    lines = done.stdout.decode("utf-8", "replace").splitlines()
+    commit = lines[0].removeprefix("# branch.oid ")
+    return {"commit": None if commit == "(initial)" else commit, "dirty": any(line[0] != "#" for line in lines)}
 
 
 def hardware() -> dict[str, Any]:
@@ -53,19 +56,6 @@ def hardware() -> dict[str, Any]:
         "accelerators": [torch.cuda.get_device_name(n) for n in cuda]
         or ["Apple GPU"] * torch.backends.mps.is_available(),
     }
-
-
-def _git(folder: Path, *arguments: str) -> str | None:
-    """What git prints, or none if it fails; it takes no lock, so that it disturbs nobody who works there."""
-    own = {**os.environ, "GIT_OPTIONAL_LOCKS": "0", "GIT_TERMINAL_PROMPT": "0"}
-    command = ["git", "-C", str(folder), *arguments]
-    try:
-        done = subprocess.run(
-            command, capture_output=True, check=True, env=own, stdin=subprocess.DEVNULL, timeout=_GIT_TIMEOUT_S
-        )
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return done.stdout.decode("utf-8", "replace").strip()
 
 
 def _processor() -> str | None:

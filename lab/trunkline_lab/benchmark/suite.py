@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Collection, Mapping, Sequence
-from typing import Annotated, Any, Literal, cast
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
@@ -129,7 +129,7 @@ class AdaptSection(Section):
 
     mode: Literal["head", "lora"] = "head"
     rank: PositiveInt = _LORA.rank
-    targets: tuple[Target, ...] = cast(tuple[Target, ...], _LORA.targets)
+    targets: tuple[Target, ...] = _LORA.targets
     rate: PositiveFloat = _LORA.rate
     steps: PositiveInt = _LORA.steps
     contrast: float = _LORA.contrast

@@ -9,17 +9,19 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields, replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from trunkline.bundle.lora import LORA_TARGETS
-from trunkline.bundle.parts import Head, Task, read_task, task_bytes
+from trunkline.bundle.parts import Head, Task
+from trunkline.config import Fraction, PositiveInt, Section, Seed, Target, parse_recipe
 from trunkline.encoder.bundle_files import bundle_encoder, load_any, lora_of
 from trunkline.encoder.encoder import Branch, Encoder, Features, TokenBatch, TrunkStates, branch_features
 from trunkline.encoder.lora import LoraAdapter, LoraConfig, adapter_arrays
@@ -40,8 +42,7 @@ TEMPERATURE = 0.1
 """Divides the cosines of the contrastive loss."""
 
 
-@dataclass(frozen=True, slots=True)
-class LoraSettings:
+class LoraSettings(Section):
     """How LoRA is trained.
 
     Attributes:
@@ -56,25 +57,15 @@ class LoraSettings:
         seed: Of the folds, the start and the order of batches.
     """
 
-    rank: int = 8
-    targets: tuple[str, ...] = ("query", "key", "value", "out", "up", "down")
-    steps: int = 100
-    rate: float = 1e-3
-    batch: int = 16
-    dropout: float = 0.1
-    contrast: float = 1.0
+    rank: PositiveInt = 8
+    targets: tuple[Target, ...] = ("query", "key", "value", "out", "up", "down")
+    steps: PositiveInt = 100
+    rate: Fraction = 1e-3
+    batch: Annotated[int, Field(ge=2)] = 16
+    dropout: Fraction = 0.1
+    contrast: Annotated[float, Field(ge=0, lt=1000)] = 1.0
     class_weight: str | None = None
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        for name, least in (("rank", 1), ("steps", 1), ("batch", 2), ("seed", 0)):
-            value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or value < least:
-                raise TrunklineError(f"{name}={value!r}", expected=f"a whole number from {least}")
-        for name, most in (("rate", 1.0), ("dropout", 1.0), ("contrast", 1000.0)):
-            value = getattr(self, name)
-            if not isinstance(value, int | float) or not 0 <= value < most:
-                raise TrunklineError(f"{name}={value!r}", expected=f"a number from 0 and below {most:g}")
+    seed: Seed = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,39 +99,29 @@ def fit_lora(
     only_if_better: bool = False,
     **settings: Any,
 ) -> tuple[Task, dict[str, Any]]:
-    """Trains LoRA and a head for a task of a model.
+    """Trains LoRA and a head for a task of a model, from train and dev examples; see `Model.fit`.
 
-    Args:
-        model: Its encoder must have weights for torch: in its bundle, or as the default encoder's package.
-        name: The task's name.
-        family: Its family.
-        parts: Train and dev examples.
-        only_if_better: Whether the LoRA is kept only if it has less held-out log loss than the head alone.
-        settings: Of `LoraSettings`; raises TrunklineError for an unknown one.
-
-    Returns:
-        The task, and how it was chosen.
+    The model needs weights for torch: in its bundle, or as the default encoder's package. With `only_if_better` the
+    LoRA is kept only if it has less held-out log loss than the head alone. Settings are those of `LoraSettings`.
+    Returns the task, and how it was chosen.
     """
     asked = _settings(model, settings)
-    examples, kind = [*parts[0], *parts[1]], FAMILIES[family]
-    # One task more, or another one of this name, maybe of another family.
-    manifest = replace(model.bundle.manifest, tasks={})
-    units = kind.choose_units(parts[0], model.tokenizer)
-    encoder, labels = _encoder(model), kind.labels(parts[0])
+    (train, dev), kind, encoder = parts, FAMILIES[family], _encoder(model)
+    units, labels = kind.choose_units(train, model.tokenizer), kind.labels(train)
     primary = model.bundle.primaries.get(family)
     lora = None if primary is None else lora_of(primary, encoder.config)
-    data, texts = model.labelled(examples, family, units, labels)
-    tuned = tune_lora(encoder, lora, kind, data, texts, labels, n_dev=len(parts[1]), settings=asked)
+    data, texts = model.labelled([*train, *dev], family, units, labels)
+    tuned = tune_lora(encoder, lora, kind, data, texts, labels, n_dev=len(dev), settings=asked)
     before, after = tuned.before.log_loss, tuned.fitted.log_loss
     frozen, found = tuned.before.record(), tuned.fitted.record()
     if only_if_better and (before is None or after is None or before <= after):
         task, chosen = model._fit_head(name, family, parts, asked.seed, class_weight=asked.class_weight)
         return task, {**chosen, "lora": {key: found[key] for key in ("log_loss", "scores")}}
     chosen = {**found, "head": {key: frozen[key] for key in ("log_loss", "scores")}, **settings}
-    info = {"mode": "lora", "examples": len(parts[0]), "cross_validation": chosen, "engine": "torch"}
-    arrays, alpha, head = adapter_arrays(tuned.lora), tuned.lora.config.alpha, tuned.fitted.head
-    content = task_bytes(manifest, family, labels, head, units=units, lora=arrays, alpha=alpha, info=info)
-    return read_task(content, manifest, name), chosen
+    info = {"mode": "lora", "examples": len(train), "cross_validation": chosen, "engine": "torch"}
+    arrays, alpha = adapter_arrays(tuned.lora), tuned.lora.config.alpha
+    task = model._task(name, family, labels, tuned.fitted.head, units=units, info=info, lora=arrays, alpha=alpha)
+    return task, chosen
 
 
 def tune_lora(
@@ -154,17 +135,10 @@ def tune_lora(
     n_dev: int = 0,
     settings: LoraSettings | None = None,
 ) -> TunedLora:
-    """Trains LoRA and head for a task.
+    """Trains LoRA and head for a task; equal settings give equal results.
 
-    Args:
-        encoder: Frozen.
-        primary: Where the updates start; without it they start at zero.
-        family: Of the task.
-        data: All labelled examples, those of dev last; their features are replaced by those of torch.
-        units: Their units, tokenised.
-        labels: The head's outputs.
-        n_dev: Examples of dev, which judge instead of cross-validation, and are not trained on.
-        settings: Equal ones give equal results.
+    The updates start at the `primary` adapter, or at zero without one. Of `data` and its tokenised `units` the last
+    `n_dev` are of dev, which judges instead of cross-validation and is not trained on; features are those of torch.
     """
     settings = settings or LoraSettings()
     encoder.requires_grad_(False).eval()
@@ -220,7 +194,13 @@ def _train(task: _Task, chosen: Sequence[int], start: Head) -> LoraAdapter:
     settings, encoder, head = task.settings, task.encoder, nn.Linear(*start.weight.shape)
     head.load_state_dict({"weight": torch.from_numpy(start.weight.T), "bias": torch.from_numpy(start.bias)})
     seed_everything(settings.seed)
-    lora = _starting(task)
+    if task.primary is not None:
+        lora = copy.deepcopy(task.primary).requires_grad_(True)
+    else:
+        layers = tuple(range(encoder.fork, encoder.config.n_layers))
+        config = LoraConfig(settings.rank, 2.0 * settings.rank, settings.targets, layers)
+        config.check(encoder.config, encoder.fork)
+        lora = LoraAdapter(config, encoder.config)
     groups = {"lora": (list(lora.parameters()), settings.rate), "head": (list(head.parameters()), settings.rate)}
     accelerator = make_accelerator(task.bf16)
     encoder.to(accelerator.device)
@@ -262,27 +242,12 @@ def _features(task: _Task, lora: LoraAdapter) -> list[npt.NDArray[np.float32]]:
     return branch_features(task.encoder, [Branch(task.units, lora)], bf16=task.bf16, states=task.states)[0]
 
 
-def _starting(task: _Task) -> LoraAdapter:
-    """A copy of the primary adapter, or a new adapter that changes nothing yet."""
-    if task.primary is not None:
-        return copy.deepcopy(task.primary).requires_grad_(True)
-    encoder, rank = task.encoder, task.settings.rank
-    layers = tuple(range(encoder.fork, encoder.config.n_layers))
-    config = LoraConfig(rank, 2.0 * rank, task.settings.targets, layers)
-    config.check(encoder.config, encoder.fork)
-    return LoraAdapter(config, encoder.config)
-
-
 def _settings(model: Model, given: dict[str, Any]) -> LoraSettings:
     """The settings, where none is named with as many targets as the bundle's graphs have inputs for."""
-    known = [field.name for field in fields(LoraSettings)]
-    unknown = sorted(given.keys() - set(known))
-    if unknown:
-        raise TrunklineError(f"mode lora has no setting {unknown[0]!r}", expected="some of " + ", ".join(known))
-    settings = LoraSettings(**given)
+    settings = parse_recipe(given, LoraSettings, "mode lora")
     there = {target for place in model.bundle.manifest.lora_targets for target in LORA_TARGETS[place]}
     if "targets" not in given:
-        settings = replace(settings, targets=tuple(target for target in settings.targets if target in there))
+        settings = settings.model_copy(update={"targets": tuple(t for t in settings.targets if t in there)})
     missing = set(settings.targets) - there
     if missing or not there:
         raise TrunklineError(

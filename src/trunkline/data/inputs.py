@@ -5,7 +5,6 @@ Duck typing throughout, so that neither pandas nor polars nor datasets is import
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from math import inf, isnan
 from typing import Any
@@ -14,8 +13,6 @@ from trunkline.data.spans import Row, build_example, check_borders, parse_entiti
 from trunkline.data.values import shorten
 from trunkline.errors import TrunklineError
 from trunkline.text.examples import NerExample, QaExample, TextExample
-
-_log = logging.getLogger("trunkline.data")
 
 MAX_CHARACTERS = 1_000_000
 """The longest text to predict on."""
@@ -104,8 +101,7 @@ def _examples_from(texts: Any, labels: Any, family: str | None) -> tuple[str, li
         if not isinstance(mark, list | tuple):
             raise TrunklineError(f"{where} is {_described(mark)}", expected="a list of (start, end, label)")
         rows.append(Row(None, text, parse_entities(mark, where, None)))
-    if note := check_borders(rows, "labels"):
-        _log.warning(note)
+    check_borders(rows, "labels")
     return found, [build_example(row, f"labels[{n}]") for n, row in enumerate(rows)]
 
 
