@@ -55,8 +55,7 @@ def entities_of(sentence: str) -> list[dict[str, str]]:
 
 def completion(content: str, **choice: Any) -> Response:
     message = {"role": "assistant", "content": content}
-    usage = {"prompt_tokens": 100, "completion_tokens": 10}
-    return Response({"choices": [{"message": message, "finish_reason": "stop", **choice}], "usage": usage})
+    return Response({"choices": [{"message": message, "finish_reason": "stop", **choice}]})
 
 
 def good(asked: Asked, number: int = 0) -> Response:
@@ -82,7 +81,8 @@ def serve(rule: Rule = good) -> Iterator[ChatServer]:
             response = rule(request, number)
             content = response.body if isinstance(response.body, bytes) else json.dumps(response.body).encode()
             self.send_response(response.status)
-            for name, value in {"Content-Length": str(len(content)), **response.headers}.items():
+            headers = {"Content-Type": "application/json", "Content-Length": str(len(content)), **response.headers}
+            for name, value in headers.items():
                 self.send_header(name, value)
             self.end_headers()
             self.wfile.write(content)

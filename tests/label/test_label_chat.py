@@ -16,7 +16,6 @@ import pytest
 from chat_server import Asked, ChatServer, Response, completion, entities_of, good, serve
 
 from trunkline.errors import TrunklineError
-from trunkline.label import chat as endpoint_module
 from trunkline.label import label_text
 from trunkline.label.chat import InvalidAnswer, parse_answer
 
@@ -25,7 +24,7 @@ TEXTS = ["Ann went to Oslo.", "Acme hired Ann.", "Nothing here.", "Oslo, Oslo an
 
 @pytest.fixture(autouse=True)
 def _no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(endpoint_module, "_LONGEST_BACKOFF", 0.01)
+    monkeypatch.setattr("openai._base_client.MAX_RETRY_DELAY", 0.01)
 
 
 def ask(server: ChatServer, texts: list[str], out: Path, **options: Any) -> dict[str, Any]:
@@ -47,7 +46,7 @@ def test_labels_and_what_is_sent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setenv("SOME_KEY", "k-123")
     said: list[str] = []
     with serve() as server:
-        report = run(server, tmp_path / "w.jsonl", say=said.append, key_variable="SOME_KEY", prices=(10, 100))
+        report = run(server, tmp_path / "w.jsonl", say=said.append, key_variable="SOME_KEY")
         asked = server.asked
     assert rows(tmp_path / "w.jsonl") == [
         ("Ann went to Oslo.", [("Ann", "person"), ("Oslo", "capital city")]),
@@ -63,8 +62,6 @@ def test_labels_and_what_is_sent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert Counter(sentence for request in asked for sentence in request.sentences) == Counter(TEXTS)
     numbers = {key: report[key] for key in ("sentences", "labelled", "spans", "concepts", "requests", "unanswered")}
     assert numbers == {"sentences": 5, "labelled": 4, "spans": 8, "concepts": 3, "requests": 3, "unanswered": 0}
-    assert (report["prompt_tokens"], report["completion_tokens"]) == (300, 30)
-    assert report["cost"] == pytest.approx((300 * 10 + 30 * 100) / 1e6)
     assert report["invalid"] == {}
     everything = [line.encode() for line in said] + [path.read_bytes() for path in tmp_path.iterdir()]
     assert len(everything) > 5 and not any(b"k-123" in content for content in everything)
@@ -80,11 +77,11 @@ def test_nothing_is_sent_without_consent(tmp_path: Path) -> None:
 
     with serve() as server:
         with pytest.raises(TrunklineError, match="not confirmed, nothing was sent"):
-            ask(server, TEXTS, tmp_path / "w.jsonl", prices="1,2", confirm=refuse)
+            ask(server, TEXTS, tmp_path / "w.jsonl", confirm=refuse)
         with pytest.raises(TrunklineError, match="not confirmed"):
             ask(server, TEXTS, tmp_path / "w.jsonl")
         assert server.asked == []
-    assert "prompt tokens" in questions[0] and "at the given prices" in questions[0]
+    assert questions == [f"5 of 5 sentences go to {server.url} (model m) in 3 requests. Go on?"]
     assert not (tmp_path / "w.jsonl").exists()
 
 
@@ -129,9 +126,9 @@ def test_a_pause_that_is_asked_for_is_kept(tmp_path: Path) -> None:
 def test_a_pause_that_is_too_long_ends_the_run(tmp_path: Path) -> None:
     with (
         serve(lambda asked, number: Response({}, 429, {"Retry-After": "3600"})) as server,
-        pytest.raises(TrunklineError, match=r"a pause of 3600 s is asked for, more than max_wait.*goes on where"),
+        pytest.raises(TrunklineError, match=r"status 429.*goes on where"),
     ):
-        run(server, tmp_path / "w.jsonl")
+        run(server, tmp_path / "w.jsonl", concurrency=1)
 
 
 @pytest.mark.parametrize(
@@ -146,7 +143,7 @@ def test_a_pause_that_is_too_long_ends_the_run(tmp_path: Path) -> None:
         (completion('{"sentences": [{"id": 1}, {"id": 2}]}'), "answer is not JSON of the form that was asked for"),
         (completion('{"sentences": []}'), "answer has other sentences"),
         (completion("{}", finish_reason="length"), "answer is cut off by max_tokens"),
-        (Response(b"x" * (4 * 2**20 + 1)), "answer is too large"),
+        (Response(b"<html></html>", headers={"Content-Type": "text/html"}), "answer is no chat completion"),
         (Response({"error": "filtered"}, 400), "request refused with 400"),
     ],
 )
@@ -198,7 +195,7 @@ def test_servers_that_cannot_be_used(
     monkeypatch.setenv("SOME_KEY", "k-123")
     response = Response({"error": "bad key k-123"}, status, {"Location": "http://127.0.0.1:9/elsewhere"})
     with serve(lambda asked, number: response) as server, pytest.raises(TrunklineError, match=message) as caught:
-        run(server, tmp_path / "w.jsonl", retries=2, concurrency=1, key_variable="SOME_KEY")
+        run(server, tmp_path / "w.jsonl", TEXTS[:2], retries=2, key_variable="SOME_KEY")
     assert len(server.asked) == times
     assert "k-123" not in str(caught.value)
     assert "***" in str(caught.value)
@@ -211,7 +208,7 @@ def test_a_server_that_refuses_everything_ends_the_run(tmp_path: Path) -> None:
         pytest.raises(TrunklineError, match=r"status 400: .*no such parameter"),
     ):
         run(server, tmp_path / "w.jsonl", [f"Ann {number}" for number in range(40)], sentences=1, concurrency=1)
-    assert len(server.asked) == 6
+    assert 5 <= len(server.asked) < 40
 
 
 def test_no_server_and_no_answer_in_time(tmp_path: Path) -> None:
@@ -225,7 +222,7 @@ def test_no_server_and_no_answer_in_time(tmp_path: Path) -> None:
         return good(asked)
 
     with serve(rule) as server, pytest.raises(TrunklineError, match="timed out"):
-        run(server, tmp_path / "w.jsonl", timeout=0.1, concurrency=1)
+        run(server, tmp_path / "w.jsonl", timeout=0.1, concurrency=1, retries=1)
 
 
 def test_models_that_think_first_get_another_body(tmp_path: Path) -> None:
@@ -233,7 +230,19 @@ def test_models_that_think_first_get_another_body(tmp_path: Path) -> None:
         run(server, tmp_path / "w.jsonl", reasoning=True, max_tokens=99)
     assert {"temperature", "max_tokens"}.isdisjoint(server.asked[0].body)
     assert server.asked[0].body["max_completion_tokens"] == 99
-    assert "Authorization" not in server.asked[0].headers
+
+
+def test_nothing_else_of_the_environment_is_sent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("OPENAI_API_KEY", "OPENAI_ADMIN_KEY", "OPENAI_ORG_ID", "OPENAI_PROJECT_ID"):
+        monkeypatch.setenv(name, "a-secret")
+    monkeypatch.setenv("OPENAI_CUSTOM_HEADERS", "Authorization: a-secret\nX-Key: a-secret")
+    monkeypatch.setenv("OPENAI_BASE_URL", "http://127.0.0.1:9/v1")
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
+    with serve() as server:
+        run(server, tmp_path / "w.jsonl")
+    for request in server.asked:
+        assert "Authorization" not in request.headers and "a-secret" not in str(request.headers)
+        assert not any("stainless" in name.lower() for name in request.headers)
 
 
 @pytest.mark.parametrize("value", [None, "", "two words", "tab\tin it", "schlüssel"])
@@ -305,7 +314,7 @@ def test_a_killed_run_goes_on_and_asks_nothing_twice(tmp_path: Path, sign: int) 
 
 
 def test_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "httpx", None)
-    with serve() as server, pytest.raises(TrunklineError, match=r"needs the package httpx.*trunkline\[label\]"):
+    monkeypatch.setitem(sys.modules, "openai", None)
+    with serve() as server, pytest.raises(TrunklineError, match=r"needs the package openai.*trunkline\[label\]"):
         run(server, tmp_path / "w.jsonl")
     assert not server.asked

@@ -36,7 +36,6 @@ def label_weak(
     base_url: Annotated[str | None, Option(help="chat: such as http://localhost:8000/v1.")] = None,
     model: Annotated[str | None, Option(help="chat: the model's name there.")] = None,
     key_variable: Annotated[str | None, Option(help="chat: environment variable with the key.")] = None,
-    prices: Annotated[str | None, Option(metavar="IN,OUT", help="chat: of a million tokens each.")] = None,
     cache: Annotated[Path | None, Option(help="chat: file of the answers; beside the output.")] = None,
     yes: Annotated[bool, Option("--yes", "-y", help="chat: send requests without asking.")] = False,
     settings: SetOption = None,

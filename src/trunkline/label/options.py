@@ -13,7 +13,7 @@ from trunkline.errors import RecipeError, TrunklineError
 from trunkline.problems import list_problems, nearest
 
 # A key or a text must not go readable over a network, nor stand in a URL.
-_URL = re.compile(r"(?:https://|http://(?:localhost|127\.[\d.]+|\[::1\])(?=[:/]|$))[^\s@?#]+")
+_URL = re.compile(r"(?:https://[\w.-]+|http://(?:localhost|127\.[\d.]+|\[::1\]))(?::\d{1,5})?(?:/[^\s@?#]*)?")
 
 
 def _by_commas(value: Any) -> Any:
@@ -29,8 +29,6 @@ def _endpoint_url(value: str) -> str:
 Name = Annotated[str, Field(min_length=1)]
 Names = Annotated[tuple[Name, ...], BeforeValidator(_by_commas)]
 Positive = Annotated[int, Field(gt=0)]
-PositiveFloat = Annotated[float, Field(gt=0)]
-NotNegative = Annotated[float, Field(ge=0)]
 T = TypeVar("T", bound="Options")
 
 
@@ -60,11 +58,10 @@ class ChatOptions(TextOptions):
     """A chat endpoint that speaks OpenAI's protocol: `base_url`/chat/completions, by https or on this machine.
 
     The key of `model` is in the environment variable `key_variable`; without one, no key is sent. A request has so many
-    `sentences`, its answer `max_tokens`; there are `concurrency` at a time. It has `timeout`
-    seconds, and is sent again after 429, 5xx or a lost connection, `retries` times; a server that asks for more than
-    `max_wait` seconds ends the run, which can be resumed. With `reasoning`, for models that think first, no temperature
-    is sent, and the limit is `max_completion_tokens`. `prices` are those of a million prompt and answer tokens. `cache`
-    is the SQLite file of the answers, by default beside the output; runs may share it.
+    `sentences`, its answer `max_tokens`; there are `concurrency` at a time. It has `timeout` seconds, and is sent again
+    after 429, 5xx or a lost connection, `retries` times. With `reasoning`, for models that think first, no temperature
+    is sent, and the limit is `max_completion_tokens`. `cache` is the SQLite file of the answers, by default beside the
+    output; runs may share it.
     """
 
     base_url: Annotated[str, AfterValidator(_endpoint_url)]
@@ -74,10 +71,8 @@ class ChatOptions(TextOptions):
     max_tokens: Positive = 1500
     reasoning: bool = False
     concurrency: Annotated[int, Field(ge=1, le=64)] = 4
-    timeout: PositiveFloat = 120.0
+    timeout: Annotated[float, Field(gt=0)] = 120.0
     retries: Annotated[int, Field(ge=0)] = 5
-    max_wait: PositiveFloat = 300.0
-    prices: Annotated[tuple[NotNegative, NotNegative], BeforeValidator(_by_commas)] | None = None
     cache: Path | None = None
 
 
