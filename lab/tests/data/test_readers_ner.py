@@ -14,9 +14,9 @@ from tagged import spans_to_bio
 from trunkline.bundle.files import write_atomic
 from trunkline.errors import DataError, RecipeError
 from trunkline.text.examples import NerExample, Span, join_tokens
-from trunkline.text.words import split_sentences
 from trunkline_lab.data.headers import normalise_header
 from trunkline_lab.data.readers import READERS
+from trunkline_lab.data.readers.linked_gazetteer import split_sentences
 
 
 def read(name: str, path: Path, content: str | bytes, **options: Any) -> list[Any]:

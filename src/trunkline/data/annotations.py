@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from trunkline.data import values
-from trunkline.data.load import choose_text, find_name, join_texts, labelled, refuse_second_text
+from trunkline.data.load import choose_text, find_label, find_name, join_texts, labelled
 from trunkline.data.spans import Row, Sentence, build_example, check_borders, decode_sentences, parse_entities
 from trunkline.data.values import Loaded, Record, Records, data_error, get_key, require_text, shorten
 from trunkline.text.examples import QaExample, join_tokens
@@ -33,48 +33,38 @@ def read_records(
     if not rows:
         reason = f" ({'; '.join(left_out)})" if left_out else ""
         raise data_error(path, None, f"there is no example{reason}", "some examples")
-    tool = " and ".join(dict.fromkeys(filter(None, (tool for _, tool, _ in flat))))
-    what, key = _find_family(rows, path, family, label_column)
+    what, key = find_family(rows, path, family, label_column)
     if what == "questions":
         loaded = Loaded("qa", list(read_questions(rows, path)), "questions about contexts")
     elif what == "tokens":
         loaded = read_tokens(rows, key, path)
     else:
-        columns = choose_text(rows[0][1], key, text_column, path, rows[0][0])
-        if text_column is None and not tool:
-            refuse_second_text(rows, (*columns, key), path)
-        own = (rows, columns, key, path)
-        loaded = _entities(*own) if what == "entities" else _labels(*own, tool)
-    kind = f"{loaded.kind} of {tool}" if tool else loaded.kind
+        loaded = (_entities if what == "entities" else _labels)(rows, key, text_column, path)
+    tools = " and ".join(dict.fromkeys(tool for _, tool, _ in flat if tool))
     notes = [*loaded.notes, *(f"left out: {what}" for what in left_out)]
-    return Loaded(loaded.family, loaded.examples, kind, notes)
+    return Loaded(loaded.family, loaded.examples, f"{loaded.kind} of {tools}" if tools else loaded.kind, notes)
 
 
-def _find_family(
+def find_family(
     records: Sequence[tuple[int, Record]], path: str | Path, family: str | None, label_column: str | None
 ) -> tuple[str, str]:
     """What records have, `questions`, `tokens`, `entities` or `labels`, and the key of the last three."""
     line, first = records[0]
     names = list(dict.fromkeys(name for _, record in records for name in record))
     entities = "" if label_column else _entity_name([record for _, record in records])
-    label = label_column or find_name([name for name in names if name != entities], values.LABEL_NAMES)
     some = any(record.get(entities) for _, record in records)
     tags = next((name for name in ("tags", "ner_tags", "labels") if isinstance(first.get(name), list)), "")
-    question = "paragraphs" in first or {"question", "context", "answers"} <= first.keys()
-    if family in (None, "qa") and question:
+    if family in (None, "qa") and ("paragraphs" in first or {"question", "context", "answers"} <= first.keys()):
         return "questions", ""
     if family in (None, "ner") and tags and isinstance(first.get("tokens"), list) and not label_column:
         return "tokens", tags
+    label = find_name([name for name in names if name != entities], values.LABEL_NAMES)
     if family is None and entities and label and some:
         given = f"the records have entities ({entities!r}) and labels ({label!r})"
         raise data_error(path, line, given, "one of both", "Choose with --family ner or --family classification")
     if entities and (family == "ner" or (family is None and (some or not label))):
         return "entities", entities
-    if not label or family not in (None, "classification"):
-        raise values.other_columns(names, family, path, line)
-    if label not in names:
-        raise values.no_column(names, label, "--label-column", path, line)
-    return "labels", label
+    return "labels", find_label([name for name in names if name != entities], family, label_column, path, line)
 
 
 def _entity_name(records: Sequence[Record]) -> str:
@@ -107,7 +97,8 @@ def entity_row(line: int, record: Record, columns: Sequence[str], key: str, path
     return Row(line, join_texts(record, columns, path, line), parse_entities(found, path, line))
 
 
-def _entities(records: Sequence[tuple[int, Record]], columns: Sequence[str], key: str, path: str | Path) -> Loaded:
+def _entities(records: Sequence[tuple[int, Record]], key: str, asked: str | None, path: str | Path) -> Loaded:
+    columns = choose_text(records, key, asked, path)
     if len(columns) > 1:
         raise data_error(path, None, "several columns of texts", "one, because offsets count in it")
     rows = [entity_row(line, record, columns, key, path) for line, record in records]
@@ -117,10 +108,9 @@ def _entities(records: Sequence[tuple[int, Record]], columns: Sequence[str], key
     return Loaded("ner", [build_example(row, path) for row in rows], "texts with entities", notes)
 
 
-def _labels(
-    records: Sequence[tuple[int, Record]], columns: Sequence[str], key: str, path: str | Path, tool: str
-) -> Loaded:
-    """Texts with labels; where a tool asked about one label alone, what was rejected has the label `not` that one."""
+def _labels(records: Sequence[tuple[int, Record]], key: str, asked: str | None, path: str | Path) -> Loaded:
+    """Texts with labels; where Prodigy asked about one label alone, what was rejected has the label `not` that one."""
+    columns = choose_text(records, key, asked, path)
     rows: list[tuple[int, Record]] = []
     for line, record in records:
         value = get_key(record, key, path, line)
@@ -129,7 +119,7 @@ def _labels(
             raise data_error(path, line, given, "one label a text; several are not supported yet")
         rows.append((line, {**record, key: value[0] if isinstance(value, list) else value}))
     notes = []
-    rejected = [record for _, record in rows if tool and record.get("answer") == "reject"]
+    rejected = [record for _, record in rows if record.get("answer") == "reject"]
     label = str(rows[0][1][key])
     if rejected and all(str(record[key]) == label for _, record in rows):
         notes.append(f"{len(rejected)} texts for which {label!r} was rejected have the label 'not {label}'")

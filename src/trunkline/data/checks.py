@@ -172,7 +172,7 @@ def _check_texts(split: str, texts: Sequence[str]) -> Iterator[Finding]:
         often = tuple(f"{count} times: {show_text(text)}" for text, count in times.most_common(SAMPLES) if count > 1)
         exact, share = len(texts) - len({text.strip() for text in texts}), repeated / len(texts)
         message = f"repeat an earlier text, {exact} exactly, the rest but for case, blanks or punctuation"
-        level = "warning" if share >= NOTABLE else "info"
+        level: Severity = "warning" if share >= NOTABLE else "info"
         yield Finding("duplicates", level, split, repeated, share, message, often, details={"exact": exact})
 
 

@@ -144,16 +144,27 @@ def _label_texts(
 ) -> Loaded:
     if not records:
         raise data_error(path, None, "there is no example", "some examples")
-    line, names = records[0][0], list(records[0][1])
-    label = label or find_name(names, values.LABEL_NAMES)
+    label = find_label(list(records[0][1]), family, label, path, records[0][0])
+    return labelled(records, choose_text(records, label, text, path), label, path)
+
+
+def find_label(names: Sequence[str], family: str | None, asked: str | None, path: str | Path, line: int) -> str:
+    """The column or key of the labels; a DataError where there is none, or they are those of another family."""
+    label = asked or find_name(names, values.LABEL_NAMES)
     if not label or family not in (None, "classification"):
-        raise values.other_columns(names, family, path, line)
-    if label not in names:
-        raise values.no_column(names, label, "--label-column", path, line)
-    columns = choose_text(names, label, text, path, line)
-    if text is None:
-        refuse_second_text(records, (*columns, label), path)
-    return labelled(records, columns, label, path)
+        wanted = {"ner": "tokens and tags, or a text and entities", "qa": "question, context and answers"}
+        todo = "Name columns with --text-column and --label-column; by number, from 0, in a table without a header"
+        expected = wanted.get(family or "", "a text and a label")
+        raise data_error(path, line, f"there are {list_names(names)}", expected, todo)
+    require_column(names, label, "--label-column", path, line)
+    return label
+
+
+def require_column(names: Sequence[str], asked: str, option: str, path: str | Path, line: int | None) -> None:
+    """Raises a DataError for a column that was asked for by an option and is not there."""
+    if asked not in names:
+        given = f"no column {asked!r}; there are {list_names(names)}"
+        raise data_error(path, line, given, "a column that is there", f"Name another one with {option}")
 
 
 def labelled(records: Records, columns: Sequence[str], label: str, path: str | Path) -> Loaded:
@@ -181,35 +192,35 @@ def find_name(names: Sequence[str], wanted: Sequence[str]) -> str:
 
 
 def choose_text(
-    names: Iterable[str], label: str, asked: str | None, path: str | Path, line: int | None
+    records: Sequence[tuple[int, Record]], label: str, asked: str | None, path: str | Path
 ) -> tuple[str, ...]:
-    """The columns or keys of the text: the one that was asked for, several joined by `+`, or one of `TEXT_NAMES`."""
-    names = [name for name in names if name != label]
-    if asked is None:
-        if not (found := find_name(names, values.TEXT_NAMES)):
-            given = f"no column of texts; there are {list_names(names)}"
-            todo = "Name the column of the texts with --text-column; by number, from 0, in a table without a header"
-            raise data_error(path, line, given, f"one of {', '.join(values.TEXT_NAMES)}", todo)
-        return (found,)
-    parts = (asked,) if asked in names else tuple(asked.split("+"))
-    for part in parts:
-        if part not in names:
-            raise values.no_column(names, part, "--text-column", path, line)
-    return parts
+    """The columns or keys of the text: the one that was asked for, several joined by `+`, or one of `TEXT_NAMES`.
 
-
-def refuse_second_text(records: Records, used: Sequence[str], path: str | Path) -> None:
-    """Raises for a column besides those in use that has texts, by its name or by its values: it would be dropped."""
-    rows = [record for _, record in records]
-    for name in dict.fromkeys(name for record in rows for name in record if name not in used):
+    Raises:
+        DataError: No such column; or, beside a `label`, another one that has texts, too, by its name or its values: it
+            would be dropped.
+    """
+    (line, first), rows = records[0], [record for _, record in records] if label else []
+    names = [name for name in first if name != label]
+    if asked is not None:
+        parts = (asked,) if asked in names else tuple(asked.split("+"))
+        for part in parts:
+            require_column(names, part, "--text-column", path, line)
+        return parts
+    if not (found := find_name(names, values.TEXT_NAMES)):
+        given = f"no column of texts; there are {list_names(names)}"
+        todo = "Name the column of the texts with --text-column; by number, from 0, in a table without a header"
+        raise data_error(path, line, given, f"one of {', '.join(values.TEXT_NAMES)}", todo)
+    for name in dict.fromkeys(name for record in rows for name in record if name not in (found, label)):
         texts = [value for record in rows if isinstance(value := record.get(name), str) and value.strip()]
         lower = name.strip().lower()
         named = {lower, lower.rstrip("_-0123456789ab ")} & values.SECOND_NAMES
         words = sum(sum(map(str.isalpha, word)) > 1 for value in texts for word in value.split())
         if texts and (named or (words >= _WORDY * len(texts) and 2 * len(set(texts)) > len(rows) > 1)):
             given = f"the column {name!r} has texts, too, such as {shorten(texts[0])}"
-            todo = f"Name one with --text-column {used[0]}, or join them with --text-column {f'{used[0]}+{name}'!r}"
+            todo = f"Name one with --text-column {found}, or join them with --text-column {f'{found}+{name}'!r}"
             raise data_error(path, None, given, "one column of texts", todo)
+    return (found,)
 
 
 def join_texts(record: Record, columns: Sequence[str], path: str | Path, line: int) -> str:

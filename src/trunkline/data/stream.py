@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from trunkline.data import load
-from trunkline.data.annotations import entity_row, read_questions, read_tokens
+from trunkline.data.annotations import entity_row, find_family, read_questions, read_tokens
 from trunkline.data.load import choose_text, find_form, join_texts, load_examples, open_records, read_lines
 from trunkline.data.records import read_json_records
 from trunkline.data.spans import build_example, read_conll
-from trunkline.data.values import Records, data_error, get_key, require_some
+from trunkline.data.values import Records, data_error, require_some
 from trunkline.errors import TrunklineError
 from trunkline.text.examples import Example, PairExample, PlainExample, join_tokens
 from trunkline.text.words import split_sentences
@@ -50,7 +50,7 @@ def _texts(records: Records, path: str | Path, asked: str | None) -> Iterator[tu
             continue
         if not columns:
             only = asked is None and len(record) == 1
-            columns = tuple(record) if only else choose_text(record, "", asked, path, line)
+            columns = tuple(record) if only else choose_text([(line, record)], "", asked, path)
         text = join_texts(record, columns, path, line)
         yield text, {key: value for key, value in record.items() if key not in columns}
 
@@ -80,12 +80,10 @@ def stream_examples(spec: str | Path, family: str) -> Iterator[Example]:
 
 def _sentences(records: Records, path: str | Path) -> Iterator[Example]:
     for line, record in records:
-        if "tokens" in record:
-            tags = next((name for name in ("tags", "ner_tags", "labels") if name in record), "tags")
-            yield from read_tokens([(line, record)], tags, path).examples
+        what, key = find_family([(line, record)], path, "ner", None)
+        if what == "tokens":
+            yield from read_tokens([(line, record)], key, path).examples
         else:
-            key = "spans" if "spans" in record and "entities" not in record else "entities"
-            get_key(record, key, path, line)
             yield build_example(entity_row(line, record, ("text",), key, path), path, overlap=True)
 
 
@@ -104,13 +102,7 @@ def _plain(spec: str | Path) -> Iterator[Example]:
         for text, _ in load_texts(spec):
             yield from cut_text(text)
         return
-    files = [path]
-    if path.is_dir():
-        inside = sorted(file for file in path.rglob("*") if file.suffix.lower() in load.TEXT_FILES and file.is_file())
-        files = [file for file in inside if not any(part.startswith(".") for part in file.relative_to(path).parts)]
-    if not files:
-        raise data_error(path, None, "no file in the folder is text", f"files in {' or '.join(load.TEXT_FILES)}")
-    for file in files:
+    for file in find_files(path, load.TEXT_FILES) if path.is_dir() else [path]:
         held: list[str] = []
         for line in chain((line for _, line in read_lines(file)), [""]):
             if held and (not line.strip() or len(held) == _MOST_LINES):
@@ -119,12 +111,30 @@ def _plain(spec: str | Path) -> Iterator[Example]:
             held += [line] if line.strip() else []
 
 
+def find_files(path: Path, endings: Sequence[str]) -> list[Path]:
+    """A file, or the files of a folder in alphabetical order that are not hidden, with names that end so, or so in .gz.
+
+    Raises:
+        DataError: There is none.
+    """
+    inside = [file for file in sorted(path.rglob("*")) if "/." not in f"/{file.relative_to(path).as_posix()}"]
+    found = [file for file in inside or [path] if file.is_file() and ends_in(file, endings)]
+    if not found:
+        given = "there is no file of a form that is read here" if path.exists() else "no such file"
+        raise data_error(path, None, given, f"files that end in {', '.join(endings)} (or those with .gz)")
+    return found
+
+
+def ends_in(path: Path, endings: Sequence[str]) -> bool:
+    """Whether the name of a file, gzipped or not, ends in one of some endings."""
+    return path.name.lower().removesuffix(".gz").endswith(tuple(endings))
+
+
 def cut_text(text: str) -> Iterator[PlainExample]:
     """Cuts a text into passages of as many whole sentences as fit, with every run of blanks as one."""
-    plain = " ".join(text.split())
     held: list[str] = []
-    for start, end in split_sentences(plain, [], MAX_WORDS):
-        words = plain[start:end].split()
+    for sentence in split_sentences(text, MAX_WORDS):
+        words = sentence.split()
         if held and len(held) + len(words) > MAX_WORDS:
             yield PlainExample(" ".join(held))
             held = []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import reprlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -49,11 +49,11 @@ def shorten(value: object) -> str:
     return _SHORT.repr(value)
 
 
-def list_names(names: Iterable[object], *, most: int = 12) -> str:
-    """Names for a message, the first `most` of them."""
+def list_names(names: Iterable[object]) -> str:
+    """Names for a message, the first twelve of them."""
     found = list(names)
-    listed = ", ".join(map(shorten, found[:most])) or "none"
-    return f"{listed} and {len(found) - most} more" if len(found) > most else listed
+    listed = ", ".join(map(shorten, found[:12])) or "none"
+    return f"{listed} and {len(found) - 12} more" if len(found) > 12 else listed
 
 
 def data_error(path: str | Path, line: int | None, given: str, expected: str = "", todo: str = "") -> DataError:
@@ -89,20 +89,6 @@ def require_text(value: object, what: str, path: str | Path, line: int | None) -
     if not value.strip():
         raise data_error(path, line, f"the {what} is empty", f"a {what}", "Fill it in or remove the row")
     return value.strip()
-
-
-def other_columns(names: Sequence[str], family: str | None, path: str | Path, line: int) -> DataError:
-    """The error for records whose keys are not those of a family."""
-    wanted = {"ner": "tokens and tags, or a text and entities", "qa": "question, context and answers"}
-    expected = wanted.get(family or "", "a text and a label")
-    todo = "Name columns with --text-column and --label-column; by number, from 0, in a table without a header"
-    return data_error(path, line, f"there are {list_names(names)}", expected, todo)
-
-
-def no_column(names: Sequence[str], asked: str, option: str, path: str | Path, line: int | None) -> DataError:
-    """The error for a column that was asked for by an option and is not there."""
-    given = f"no column {asked!r}; there are {list_names(names)}"
-    return data_error(path, line, given, "a column that is there", f"Name another one with {option}")
 
 
 def too_large(path: str | Path, line: int | None, most: int, what: str = "") -> DataError:

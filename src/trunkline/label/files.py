@@ -14,6 +14,7 @@ from trunkline.bundle.files import check_writable, open_atomic
 from trunkline.data.load import read_lines, read_table
 from trunkline.data.records import read_json_lines
 from trunkline.data.source_card import SourceCard, write_source_card
+from trunkline.data.stream import ends_in, find_files
 from trunkline.data.values import get_key, shorten
 from trunkline.errors import DataError
 
@@ -37,9 +38,9 @@ def read_documents(sources: Iterable[Path], text_column: str | None) -> Iterator
     alphabetical order: its text files, or with a `text_column` its tables.
     """
     for path in _files(sources, ROWS if text_column else PLAIN, PLAIN + ROWS):
-        if _ends_in(path, PLAIN):
+        if ends_in(path, PLAIN):
             plain = (line for _, line in read_lines(path))
-            yield without_code(plain) if _ends_in(path, MARKDOWN) else plain
+            yield without_code(plain) if ends_in(path, MARKDOWN) else plain
         else:
             yield from (text.split("\n") for *_, (text,) in read_columns([path], (text_column or "text",)))
 
@@ -47,7 +48,7 @@ def read_documents(sources: Iterable[Path], text_column: str | None) -> Iterator
 def read_columns(sources: Iterable[Path], columns: Sequence[str]) -> Iterator[tuple[Path, int, list[str]]]:
     """Yields file, line and stripped values of `columns` for rows of CSV, TSV and JSON-lines files, or of folders."""
     for path in _files(sources, ROWS, ROWS):
-        for line, record in read_table(path)[1] if _ends_in(path, (".csv", ".tsv")) else read_json_lines(path):
+        for line, record in read_table(path)[1] if ends_in(path, (".csv", ".tsv")) else read_json_lines(path):
             values = [get_key(record, column, path, line) for column in columns]
             for column, value in zip(columns, values, strict=True):
                 if isinstance(value, bool) or not isinstance(value, str | int | None):
@@ -59,18 +60,7 @@ def read_columns(sources: Iterable[Path], columns: Sequence[str]) -> Iterator[tu
 def _files(sources: Iterable[Path], wanted: Sequence[str], known: Sequence[str]) -> Iterator[Path]:
     """The files themselves, and those of folders whose name ends as wanted."""
     for path in sources:
-        endings = wanted if path.is_dir() else known
-        files = sorted(path.rglob("*")) if path.is_dir() else [path]
-        visible = (file for file in files if file == path or "/." not in f"/{file.relative_to(path).as_posix()}")
-        found = [file for file in visible if file.is_file() and _ends_in(file, endings)]
-        if not found:
-            given = "there is no file of a form that is read here" if path.exists() else "no such file"
-            raise DataError(given, path=path, expected=f"files that end in {', '.join(endings)} (or those with .gz)")
-        yield from found
-
-
-def _ends_in(path: Path, endings: Sequence[str]) -> bool:
-    return path.name.lower().removesuffix(".gz").endswith(tuple(endings))
+        yield from find_files(path, wanted if path.is_dir() else known)
 
 
 def split_passages(

@@ -27,9 +27,7 @@ def iterate_sentences(passages: Iterable[str], max_words: int, skipped: Counter[
     `skipped` counts what is left out: `no letter`, and `damaged` for lone surrogates, which no UTF-8 file can hold.
     """
     for passage in passages:
-        plain = " ".join(passage.split())
-        for start, end in split_sentences(plain, [], max_words):
-            sentence = plain[start:end]
+        for sentence in split_sentences(passage, max_words):
             if not any(map(str.isalpha, sentence)):
                 skipped["no letter"] += 1
             elif any("\ud800" <= character <= "\udfff" for character in sentence):

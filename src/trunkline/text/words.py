@@ -16,22 +16,18 @@ from __future__ import annotations
 import json
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
-if TYPE_CHECKING:
-    from trunkline.text.examples import Span
-
 EXTENDING = b"mj"
 """The classes of characters that belong to the one before them."""
 
-_SENTENCE_END = re.compile(r"(?<=[.!?])[\"'”’)\]]*\s+(?=[\"'“‘(\[]*[^\W_a-z])")
+SENTENCE_END = re.compile(r"(?<=[.!?])[\"'”’)\]]*\s+(?=[\"'“‘(\[]*[^\W_a-z])")
 
 
 def split_words(text: str) -> tuple[tuple[int, int], ...]:
@@ -61,26 +57,14 @@ def _rule() -> tuple[re.Pattern[bytes], npt.NDArray[np.uint8]]:
     return re.compile(table["pattern"].encode()), classes
 
 
-def split_sentences(text: str, links: Sequence[Span], max_words: int) -> list[tuple[int, int]]:
-    """Character ranges of the sentences, without blanks at their ends, none of which cuts one of `links`.
+def split_sentences(text: str, max_words: int) -> Iterator[str]:
+    """Yields the sentences of a text, with every run of blanks as one; longer ones are cut behind `max_words` words.
 
     A sentence ends after `.`, `!` or `?` before a blank and an upper-case letter or digit. This also ends one after
-    abbreviations, which does no harm here. Longer ones are cut at the last blank that keeps `max_words`.
+    abbreviations, which does no harm here.
     """
-    inside = {position for link in links for position in range(link.start + 1, link.end)}
-    ends = [match.end() for match in _SENTENCE_END.finditer(text) if match.end() not in inside]
-    ranges = []
-    for start, end in pairwise([0, *ends, len(text)]):
-        begin, words, cut = start, 0, start
-        for word in re.finditer(r"\S+", text[start:end]):
-            position = start + word.start()
-            if position not in inside:
-                cut = position
-            if words >= max_words and cut > begin:
-                ranges.append((begin, cut))
-                words = len(text[cut:position].split())
-                begin = cut
-            words += 1
-        ranges.append((begin, end))
-    trimmed = ((b + len(text[b:e]) - len(text[b:e].lstrip()), b + len(text[b:e].rstrip())) for b, e in ranges)
-    return [(begin, end) for begin, end in trimmed if begin < end]
+    plain = " ".join(text.split())
+    for start, end in pairwise([0, *(match.end() for match in SENTENCE_END.finditer(plain)), len(plain)]):
+        words = plain[start:end].split()
+        for first in range(0, len(words), max_words):
+            yield " ".join(words[first : first + max_words])

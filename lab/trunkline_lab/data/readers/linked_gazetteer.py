@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from pydantic import Field
 from trunkline.data.load import read_lines
 from trunkline.errors import DataError
 from trunkline.text.examples import NerExample, Span
-from trunkline.text.words import split_sentences, split_words
+from trunkline.text.words import SENTENCE_END, split_words
 from trunkline_lab.data.headers import normalise_header
 from trunkline_lab.data.readers.base import FileOptions, get_key, read_json_lines, shorten
 from trunkline_lab.data.readers.spans import trim_span
@@ -100,6 +101,31 @@ def _sentences(
                 )
                 if spans:
                     yield NerExample(text[start:end], split_words(text[start:end]), spans)
+
+
+def split_sentences(text: str, links: Iterable[Span], max_words: int) -> list[tuple[int, int]]:
+    """Character ranges of the sentences, without blanks at their ends, none of which cuts one of `links`.
+
+    A sentence ends after `.`, `!` or `?` before a blank and an upper-case letter or digit. This also ends one after
+    abbreviations, which does no harm here. Longer ones are cut at the last blank that keeps `max_words`.
+    """
+    inside = {position for link in links for position in range(link.start + 1, link.end)}
+    ends = [match.end() for match in SENTENCE_END.finditer(text) if match.end() not in inside]
+    ranges = []
+    for start, end in pairwise([0, *ends, len(text)]):
+        begin, words, cut = start, 0, start
+        for word in re.finditer(r"\S+", text[start:end]):
+            position = start + word.start()
+            if position not in inside:
+                cut = position
+            if words >= max_words and cut > begin:
+                ranges.append((begin, cut))
+                words = len(text[cut:position].split())
+                begin = cut
+            words += 1
+        ranges.append((begin, end))
+    trimmed = ((b + len(text[b:e]) - len(text[b:e].lstrip()), b + len(text[b:e].rstrip())) for b, e in ranges)
+    return [(begin, end) for begin, end in trimmed if begin < end]
 
 
 def _names(title: str, paragraphs: list[tuple[str, list[Span]]], types: dict[str, tuple[str, ...]]) -> dict[str, str]:

@@ -73,10 +73,9 @@ def read_plain_jsonl(path: str | Path, options: PlainJsonlOptions) -> Iterator[P
 
 def cut_text(text: str, options: Passages) -> Iterator[PlainExample]:
     """Cuts a text into passages of at most `max_words` words, as many whole sentences as fit; drops short ones."""
-    plain = " ".join(text.split())
     held: list[str] = []
-    for start, end in split_sentences(plain, [], options.max_words):
-        words = plain[start:end].split()
+    for sentence in split_sentences(text, options.max_words):
+        words = sentence.split()
         if held and len(held) + len(words) > options.max_words:
             yield from _passage(held, options)
             held = []
