@@ -23,7 +23,6 @@ from trunkline.bundle.lora import Inputs
 from trunkline.bundle.manifest import (
     MANIFEST,
     MAX_MANIFEST_BYTES,
-    MAX_TOKENIZER_BYTES,
     SIGNATURE,
     TOKENIZER,
     FileEntry,
@@ -138,9 +137,6 @@ def file_problems(folder: Path, manifest: Manifest, verify: bool = True) -> list
         if not any(Path(os.path.realpath(folder / file)).is_relative_to(root) for root in roots):
             problems.append(f"{file} is a link out of the folder")
             continue
-        if file == TOKENIZER and entry.bytes > MAX_TOKENIZER_BYTES:
-            problems.append(f"{file} has {entry.bytes} bytes, more than {MAX_TOKENIZER_BYTES}")
-            continue
         try:
             with open_plain(folder / file) as stream:
                 size = os.fstat(stream.fileno()).st_size
@@ -150,8 +146,6 @@ def file_problems(folder: Path, manifest: Manifest, verify: bool = True) -> list
                     problems.append(f"{file} has another SHA-256 than the manifest says: it was changed")
         except DataError as error:
             problems.append(f"{file}: {error.given.removeprefix(f'{error.path}: ')}")
-        except OSError as error:
-            problems.append(f"{file} cannot be read ({error.strerror})")
     return problems
 
 

@@ -12,10 +12,11 @@ import re
 import stat
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache
 from io import FileIO
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Annotated, Any, get_type_hints
 
 from trunkline.bundle.lora import LORA_TARGETS, Shapes
@@ -30,6 +31,7 @@ MAX_SHOWN = 20
 """Problems that a message lists."""
 MOST = 10_000
 """Tasks, adapters or files of a bundle."""
+_AGAIN = "Fetch or export the bundle again"
 
 NAME = re.compile("[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 FILE = re.compile("[A-Za-z0-9][A-Za-z0-9._-]{0,119}(/[A-Za-z0-9][A-Za-z0-9._-]{0,119}){0,1}")
@@ -53,32 +55,31 @@ def problems_of(value: Any, form: Any, where: str = "the manifest") -> Iterator[
     The values that are allowed stand in tuples; numbers have ranges, or are `float`; texts have patterns; lists have
     the form of their items; objects have those of their keys, or one for all names of a pattern; None allows all.
     """
-    expected = ""
     if isinstance(form, tuple):
         # A bool is an int to Python, but not to JSON.
-        if not any(value == item and type(value) is type(item) for item in form):
-            expected = ", ".join(map(str, form))
+        fits = any(value == item and type(value) is type(item) for item in form)
+        expected = ", ".join(map(str, form))
     elif isinstance(form, re.Pattern):
-        if type(value) is not str or not form.fullmatch(value):
-            expected = "text of at most 1000 characters" if form is TEXT else f"the form {form.pattern}"
+        fits = type(value) is str and form.fullmatch(value) is not None
+        expected = "text of at most 1000 characters" if form is TEXT else f"the form {form.pattern}"
     elif isinstance(form, range):
-        if type(value) is not int or value not in form:
-            expected = f"a whole number from {form.start} to {form.stop - 1}"
+        fits, expected = type(value) is int and value in form, f"a whole number from {form.start} to {form.stop - 1}"
     elif form is float:
-        if type(value) not in (int, float) or not 0 <= value <= 1e6:
-            expected = "a number from 0 to 1,000,000"
-    elif form is not None and (type(value) is not (list if isinstance(form, list) else dict) or len(value) > MOST):
-        expected = f"{'a list' if isinstance(form, list) else 'an object'} of at most {MOST} entries"
+        fits, expected = type(value) in (int, float) and 0 <= value <= 1e6, "a number from 0 to 1,000,000"
+    else:
+        kind, called = (list, "a list") if isinstance(form, list) else (dict, "an object")
+        fits = form is None or (type(value) is kind and len(value) <= MOST)
+        expected = f"{called} of at most {MOST} entries"
+    if not fits:
+        yield f"{where} is {_short(value)}, expected {expected}"
+    elif isinstance(form, dict):
+        yield from _object_problems(value, form, "" if where == "the manifest" else f"{where}.")
     elif isinstance(form, list):
         texts = isinstance(form[0], re.Pattern)
         for number, item in enumerate(value):
             # A task may have thousands of labels.
             if not (texts and type(item) is str and form[0].fullmatch(item)):
                 yield from problems_of(item, form[0], f"{where}[{number}]")
-    elif form is not None:
-        yield from _object_problems(value, form, "" if where == "the manifest" else f"{where}.")
-    if expected:
-        yield f"{where} is {_short(value)}, expected {expected}"
 
 
 def _object_problems(value: dict[str, Any], form: Mapping[Any, Any], where: str) -> Iterator[str]:
@@ -88,13 +89,11 @@ def _object_problems(value: dict[str, Any], form: Mapping[Any, Any], where: str)
         yield from (f"{where}{key} is missing" for key in known if key not in value)
     for key, item in value.items():
         place = where + (key if len(key) <= 60 else key[:57] + "...")
-        if key in known:
-            yield from problems_of(item, form[key], place)
-        elif names is None:
+        if names is None and key not in form:
             yield f"{place} is an unknown key, expected {', '.join(known)}"
-        else:
+        elif key not in form:
             yield from problems_of(key, names, f"a name in {where[:-1]}")
-            yield from problems_of(item, form[names], place)
+        yield from problems_of(item, form.get(key, form.get(names)), place)
 
 
 def _short(value: object) -> str:
@@ -232,7 +231,11 @@ def parse_manifest(content: bytes, path: str | Path = MANIFEST) -> Manifest:
         DataError: It is no JSON or no manifest; lists every problem.
         MismatchError: It is of another version.
     """
-    raw = _json(content, path)
+    try:
+        raw = json.loads(content.decode("utf-8"), object_pairs_hook=_once, parse_constant=_no_constant)
+    except (ValueError, RecursionError) as error:
+        given = f"this is no JSON ({' '.join(str(error).split())[:200]})"
+        raise DataError(given, path=path, expected="the manifest as it was exported", todo=_AGAIN) from error
     if not isinstance(raw, dict) or raw.get("format") != FORMAT:
         old = isinstance(raw, dict) and raw.get("format") == 1 and "backbone" in raw
         raise DataError(
@@ -251,13 +254,8 @@ def parse_manifest(content: bytes, path: str | Path = MANIFEST) -> Manifest:
         )
     problems = list(problems_of(raw, FORM)) or list(_contradictions(raw))
     if problems:
-        noun = "problem" if len(problems) == 1 else "problems"
-        raise DataError(
-            listed(f"the manifest has {len(problems)} {noun}", problems),
-            path=path,
-            expected=f"a manifest of version {VERSION}",
-            todo="Export the bundle again, or fetch it again",
-        )
+        given = listed(f"the manifest has {len(problems)} problem" + "s" * (len(problems) > 1), problems)
+        raise DataError(given, path=path, expected=f"a manifest of version {VERSION}", todo=_AGAIN)
     made = {
         "encoder": EncoderFacts(**raw["encoder"]),
         "lora_targets": tuple(raw["lora_targets"]),
@@ -280,24 +278,12 @@ def name_of(folder: Path, default: str) -> str:
     return default if any(problems_of(folder.name, NAME)) else folder.name
 
 
-def _json(content: bytes, path: str | Path) -> Any:
-    try:
-        return json.loads(content.decode("utf-8"), object_pairs_hook=_once, parse_constant=_no_constant)
-    except (ValueError, RecursionError) as error:
-        raise DataError(
-            f"this is no JSON ({' '.join(str(error).split())[:200]})",
-            path=path,
-            expected="the manifest as it was exported",
-            todo="Fetch or export the bundle again",
-        ) from error
-
-
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """A JSON object; two readers could take different ones of two values of one key."""
-    twice = [key for key, count in Counter(key for key, _ in pairs).items() if count > 1]
-    if twice:
-        raise ValueError(f"the key {twice[0][:60]!r} stands there twice")
-    return dict(pairs)
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError("a key stands there twice")
+    return found
 
 
 def _no_constant(text: str) -> Any:
@@ -331,42 +317,35 @@ def _contradictions(raw: dict[str, Any]) -> Iterator[str]:
     uses, folded = Counter(named.values()), Counter(file.lower() for file in files)
     yield from (f"{file} stands for {count} parts, expected one" for file, count in uses.items() if count > 1)
     yield from (f"{file} stands there in several spellings" for file, count in folded.items() if count > 1)
-    for file in files:
-        if file not in uses:
-            yield f"files.{file} belongs to no part"
-        if PurePosixPath(file).parts[0] in (MANIFEST, SIGNATURE):
-            yield f"files.{file} has a reserved name"
+    yield from (f"files.{file} belongs to no part" for file in files if file not in uses)
+    if files.get(TOKENIZER, {"bytes": 0})["bytes"] > MAX_TOKENIZER_BYTES:
+        yield f"files.{TOKENIZER} has {files[TOKENIZER]['bytes']} bytes, expected at most {MAX_TOKENIZER_BYTES}"
 
 
 def read_file(path: Path, limit: int) -> bytes:
-    """A plain file's bytes.
-
-    Raises:
-        DataError: It is missing, no plain file (a pipe would be waited for) or larger than `limit`.
-    """
+    """A plain file's bytes; raises DataError as `open_plain`, or if there are more than `limit`."""
     with open_plain(path) as stream:
         size = os.fstat(stream.fileno()).st_size
         if size > limit:
             raise DataError(f"{size} bytes", path=path, expected=f"at most {limit}")
-        try:
-            return stream.read(size)
-        except OSError as error:
-            raise _unreadable(path, error) from error
+        return stream.read(size)
 
 
-def open_plain(path: Path) -> FileIO:
-    """Opens a plain file for reading, unbuffered; errors as for `read_file`, and a limit is for the caller to keep."""
+@contextmanager
+def open_plain(path: Path) -> Iterator[FileIO]:
+    """A plain file to read from, unbuffered.
+
+    Raises:
+        DataError: It is missing, cannot be read, or is no plain file (a pipe would be waited for).
+    """
     try:
         # Without waiting, as opening a pipe would.
         handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+        if not stat.S_ISREG(os.fstat(handle).st_mode):
+            os.close(handle)
+            raise DataError("this is no plain file", path=path, expected="a file")
+        with FileIO(handle) as stream:
+            yield stream
     except (OSError, ValueError) as error:
-        raise _unreadable(path, error) from error
-    if not stat.S_ISREG(os.fstat(handle).st_mode):
-        os.close(handle)
-        raise DataError("this is no plain file", path=path, expected="a file")
-    return FileIO(handle)
-
-
-def _unreadable(path: Path, error: Exception) -> DataError:
-    reason = getattr(error, "strerror", None) or error
-    return DataError(f"the file cannot be read ({reason})", path=path, expected="a file")
+        reason = getattr(error, "strerror", None) or error
+        raise DataError(f"the file cannot be read ({reason})", path=path, expected="a file") from error
