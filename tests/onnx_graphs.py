@@ -10,10 +10,9 @@ import numpy.typing as npt
 import torch
 
 import tiny_models
-from trunkline.bundle.inputs import complete
 from trunkline.bundle.lora import LORA_TARGETS, Shapes
 from trunkline.bundle.manifest import lora_shapes
-from trunkline.bundle.parts import Head, fuse
+from trunkline.bundle.parts import Head, complete, fuse
 from trunkline.encoder.architectures import EncoderConfig
 from trunkline.encoder.encoder import Encoder
 from trunkline.encoder.lora import adapter_arrays

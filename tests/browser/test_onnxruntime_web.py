@@ -9,10 +9,9 @@ import pytest
 from chromium import missing, run_graphs
 
 import tiny_models
-from trunkline.bundle.inputs import complete
 from trunkline.bundle.lora import LORA_TARGETS
 from trunkline.bundle.manifest import lora_shapes
-from trunkline.bundle.parts import Head, fuse
+from trunkline.bundle.parts import Head, complete, fuse
 from trunkline.encoder.bundle_files import Loaded
 from trunkline.encoder.lora import adapter_arrays
 from trunkline.engine.onnx import open_session

@@ -14,7 +14,7 @@ import onnx_graphs as graphs
 import tiny_deployed
 import tiny_models
 from trunkline.bundle.files import open_bundle
-from trunkline.bundle.inputs import complete
+from trunkline.bundle.parts import complete
 from trunkline.encoder.bundle_files import Loaded, load_bundle, lora_of
 from trunkline.encoder.encoder import Encoder
 from trunkline.encoder.storage import backbone_hash

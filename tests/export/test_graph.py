@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 import onnx_graphs as graphs
 import tiny_models
-from trunkline.bundle.inputs import bank, complete
+from trunkline.bundle.parts import bank, complete
 from trunkline.encoder.bundle_files import Loaded, load_any
 from trunkline.engine.onnx import open_session
 from trunkline.errors import EncoderError, MismatchError, TrunklineError

@@ -41,20 +41,15 @@ TRANSITIONS = "head.transitions"
 MAX_HEADER_BYTES = 4 * 2**20
 MAX_AXES = 8
 
-_HEAD_TENSORS = (*HEAD, TRANSITIONS)
 _DESCRIPTION = "trunkline"
 _COMMON = {"format": (VERSION,), "family": NAME, "backbone": SHA256, "fork": range(1001), "alpha": float}
-_FORMS: dict[str, dict[Any, Any]] = {
-    "adapter": {"kind": ("adapter",), **_COMMON},
-    "task": {
-        "kind": ("task",),
-        **_COMMON,
-        "labels": [TEXT],
-        "primary": re.compile(f"({NAME.pattern}@{SHA256.pattern})?"),
-        "units": ("words", "pieces", "text", "question"),
-        "info": {ANYTHING: None},
-    },
+_OF_TASKS: dict[Any, Any] = {
+    "labels": [TEXT],
+    "primary": re.compile(f"({NAME.pattern}@{SHA256.pattern})?"),
+    "units": ("words", "pieces", "text", "question"),
+    "info": {ANYTHING: None},
 }
+_FORMS = {"adapter": {"kind": ("adapter",), **_COMMON}, "task": {"kind": ("task",), **_COMMON, **_OF_TASKS}}
 """What files say of themselves, as in `manifest.FORM`; `primary` is FAMILY@SHA256 of the adapter's file, or empty."""
 
 _TYPES = {"F16": np.float16, "F32": np.float32}
@@ -158,18 +153,9 @@ def task_bytes(
     tensors = {**(lora or {}), "head.weight": head.weight, "head.bias": head.bias}
     if head.transitions is not None:
         tensors[TRANSITIONS] = head.transitions
-    description = {
-        "kind": "task",
-        "family": family,
-        "backbone": manifest.backbone,
-        "fork": manifest.encoder.fork,
-        "labels": list(labels),
-        "primary": "" if lora else _primary_of(family, manifest),
-        "alpha": alpha,
-        "units": units,
-        "info": dict(info or {}),
-    }
-    return _file(description, tensors)
+    common = {"kind": "task", "family": family, "backbone": manifest.backbone, "fork": manifest.encoder.fork}
+    own = {"labels": list(labels), "units": units, "alpha": alpha, "info": dict(info or {})}
+    return _file({**common, **own, "primary": "" if lora else _primary_of(family, manifest)}, tensors)
 
 
 def as_stored(head: Head) -> Head:
@@ -180,9 +166,8 @@ def as_stored(head: Head) -> Head:
 
 
 def _file(description: Mapping[str, Any], tensors: Mapping[str, Array]) -> bytes:
-    text = json.dumps(
-        {"format": VERSION, **description}, ensure_ascii=False, sort_keys=True, separators=(",", ":"), allow_nan=False
-    )
+    said = {"format": VERSION, **description}
+    text = json.dumps(said, ensure_ascii=False, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return write_tensors({name: _half(tensor, name) for name, tensor in tensors.items()}, {_DESCRIPTION: text})
 
 
@@ -190,11 +175,8 @@ def _half(tensor: Array, name: str) -> npt.NDArray[np.float16]:
     with np.errstate(over="ignore"):
         half = np.asarray(tensor).astype(np.float16)
     if not np.isfinite(half).all():
-        raise MismatchError(
-            f"{name} has values that float16 cannot hold",
-            expected="finite values up to 65504",
-            todo="Fit or train again, with a stronger penalty or a lower rate",
-        )
+        todo = "Fit or train again, with a stronger penalty or a lower rate"
+        raise MismatchError(f"{name} has values that float16 cannot hold", expected="values up to 65504", todo=todo)
     return half
 
 
@@ -205,11 +187,9 @@ def read_task(source: Path | bytes, manifest: Manifest, name: str) -> Task:
         DataError: The file is damaged, or no task's.
         MismatchError: It belongs to another backbone or primary adapter, or does not fit the encoder.
     """
-    content, where, tensors, inputs, raw = _opened(source, f"task {name}", "task", manifest)
+    known = manifest.tasks[name].family if name in manifest.tasks else None
+    where, content, tensors, inputs, raw = _opened(source, "task", name, known, manifest)
     family, labels = raw["family"], tuple(raw["labels"])
-    entry = manifest.tasks.get(name)
-    if entry is not None and entry.family != family:
-        raise MismatchError(f"{where} is of family {family}", expected=f"{entry.family}, as the manifest says")
     transitions, own_lora = tensors.get(TRANSITIONS), any(key.startswith("lora.") for key in inputs)
     expected = "" if own_lora else _primary_of(family, manifest)
     if raw["primary"] != expected:
@@ -230,9 +210,7 @@ def read_task(source: Path | bytes, manifest: Manifest, name: str) -> Task:
 
 def read_primary(source: Path | bytes, manifest: Manifest, family: str) -> PrimaryAdapter:
     """Reads a primary adapter's file for a bundle; errors as for `read_task`."""
-    content, where, tensors, inputs, raw = _opened(source, f"adapter {family}", "adapter", manifest)
-    if raw["family"] != family:
-        raise MismatchError(f"{where} is of family {raw['family']}", expected=family)
+    where, content, tensors, inputs, raw = _opened(source, "adapter", family, family, manifest)
     if not all(name.startswith("lora.") for name in tensors):
         raise MismatchError(f"{where} has a head", expected="a primary adapter, which is LoRA alone")
     return PrimaryAdapter(family, inputs, float(raw["alpha"]), content)
@@ -245,11 +223,11 @@ def _primary_of(family: str, manifest: Manifest) -> str:
 
 
 def _opened(
-    source: Path | bytes, called: str, kind: str, manifest: Manifest
-) -> tuple[bytes, str, dict[str, FloatArray], Inputs, dict[str, Any]]:
-    """A file's bytes, what messages call it, its tensors, the inputs made of them, and what the file says of itself."""
+    source: Path | bytes, kind: str, name: str, family: str | None, manifest: Manifest
+) -> tuple[str, bytes, dict[str, FloatArray], Inputs, dict[str, Any]]:
+    """What messages call a file, its bytes, its tensors, the inputs made of them, and what it says of itself."""
+    where = str(source) if isinstance(source, Path) else f"{kind} {name}"
     content = read_file(source, MAX_ADAPTER_BYTES) if isinstance(source, Path) else source
-    where = str(source) if isinstance(source, Path) else called
     tensors, metadata = tensors_of(content, where)
     text = metadata.get(_DESCRIPTION, "")
     try:
@@ -260,28 +238,24 @@ def _opened(
         if kind == "task" and len(set(raw["labels"])) < len(raw["labels"]):
             raise ValueError("a label stands there twice")
     except (ValueError, RecursionError) as error:
+        given = f"this is no {kind} of a bundle ({' '.join(str(error).split())[:300]})"
         old = '"format": 1' in text or '"format":1' in text
-        raise DataError(
-            f"this is no {kind} of a bundle ({' '.join(str(error).split())[:300]})",
-            path=where,
-            expected=f"a file of kind {kind} and format {VERSION}",
-            todo="`trunkline bundle convert` converts the bundle that it is from" if old else "Make or fetch it again",
-        ) from error
+        todo = "`trunkline bundle convert` converts the bundle that it is from" if old else "Make or fetch it again"
+        raise DataError(given, path=where, expected=f"a {kind} of format {VERSION}", todo=todo) from error
     if raw["backbone"] != manifest.backbone:
         raise MismatchError(
             f"{where} was trained on backbone {raw['backbone'][:12]}",
             expected=f"{manifest.backbone[:12]}, the bundle's",
             todo="Fit the task again on the backbone of this bundle",
         )
-    for name in tensors:
-        if name.startswith("head.") and name not in _HEAD_TENSORS:
-            raise MismatchError(f"{where} has the tensor {name[:60]}", expected=", ".join(_HEAD_TENSORS))
+    if family not in (None, raw["family"]):
+        raise MismatchError(f"{where} is of family {raw['family']}", expected=f"{family}, as the manifest says")
     try:
         inputs = fuse(tensors)
         check_inputs(inputs, manifest.shapes)
     except MismatchError as error:
         raise MismatchError(f"{where}: {error.given}", expected=error.expected, todo=error.todo) from error
-    return content, where, tensors, inputs, raw
+    return where, content, tensors, inputs, raw
 
 
 def fuse(tensors: Mapping[str, Array]) -> Inputs:
@@ -301,14 +275,16 @@ def fuse(tensors: Mapping[str, Array]) -> Inputs:
             if not present:
                 continue
             a, b = zip(*(pairs[layer, target] for target in present), strict=True)
-            sides = [sorted({len(part) for part in a}), sorted({part.shape[1] for part in b})]
-            if any(len(side) > 1 for side in sides):
-                raise MismatchError(
-                    f"LoRA of query, key and value in layer {layer} with inputs {sides[0]} and outputs {sides[1]}",
-                    expected="the same for all three",
-                )
+            inner, outer = sorted({len(part) for part in a}), sorted({part.shape[1] for part in b})
+            if len(inner) + len(outer) > 2:
+                given = f"LoRA of query, key and value in layer {layer} with inputs {inner} and outputs {outer}"
+                raise MismatchError(given, expected="the same for all three")
             inputs[f"lora.{layer}.{name}.a"] = np.concatenate(a, axis=1, dtype=np.float32)
-            inputs[f"lora.{layer}.{name}.b"] = _blocks(b, present, targets)
+            rows, joined = 0, np.zeros((sum(map(len, b)), len(targets), outer[0]), np.float32)
+            for target, part in zip(present, b, strict=True):
+                joined[rows : rows + len(part), targets.index(target)] = part
+                rows += len(part)
+            inputs[f"lora.{layer}.{name}.b"] = joined.reshape(rows, len(targets) * outer[0])
     return inputs
 
 
@@ -334,17 +310,6 @@ def lora_pairs(arrays: Mapping[str, Array]) -> dict[tuple[int, str], tuple[Array
     return pairs
 
 
-def _blocks(parts: Sequence[Array], present: Sequence[str], targets: Sequence[str]) -> FloatArray:
-    """[ranks of all parts, outputs of all targets], each part in its rows and its target's columns."""
-    width, row = parts[0].shape[1], 0
-    joined = np.zeros((sum(len(part) for part in parts), width * len(targets)), np.float32)
-    for part, target in zip(parts, present, strict=True):
-        column = targets.index(target) * width
-        joined[row : row + len(part), column : column + width] = part
-        row += len(part)
-    return joined
-
-
 def check_inputs(given: Mapping[str, FloatArray], shapes: Shapes) -> None:
     """Raises MismatchError unless an adapter's updates have a place in the graph and the right sizes."""
     for name, value in given.items():
@@ -361,6 +326,41 @@ def check_inputs(given: Mapping[str, FloatArray], shapes: Shapes) -> None:
         found, wanted = (value.shape[0], inputs) if side == "a" else (value.shape[1], outputs)
         if found != wanted:
             raise MismatchError(f"{name} has shape {value.shape}", expected=f"{wanted}, the width of the encoder there")
+
+
+def complete(given: Mapping[str, FloatArray], shapes: Shapes, hidden: int) -> Inputs:
+    """Inputs for a graph whose inputs are all required: rank 0 where the adapter has nothing, no labels for no head."""
+    check_inputs(given, shapes)
+    result = dict(given)
+    for place, (inputs, outputs) in shapes.items():
+        result.setdefault(f"lora.{place}.a", np.zeros((inputs, 0), np.float32))
+        result.setdefault(f"lora.{place}.b", np.zeros((0, outputs), np.float32))
+    result.setdefault("head.weight", np.zeros((hidden, 0), np.float32))
+    result.setdefault("head.bias", np.zeros(result["head.weight"].shape[1], np.float32))
+    return result
+
+
+def bank(adapters: Sequence[Mapping[str, FloatArray]], shapes: Shapes) -> Inputs:
+    """The LoRA inputs of the bank graph, [adapters, inputs, rank] and [adapters, rank, outputs]; heads are left out.
+
+    Adapters are as from `fuse`; an empty one changes nothing. Lower ranks are filled with zeros. Raises MismatchError
+    for none, or one that does not fit the graph's LoRA inputs `shapes`.
+    """
+    if not adapters:
+        raise MismatchError("a bank of no adapters", expected="at least one; an empty one stands for no adapter")
+    for adapter in adapters:
+        check_inputs(adapter, shapes)
+    result: Inputs = {}
+    for place, (inputs, outputs) in shapes.items():
+        ranks = [adapter[f"lora.{place}.a"].shape[1] if f"lora.{place}.a" in adapter else 0 for adapter in adapters]
+        a = np.zeros((len(adapters), inputs, max(ranks)), np.float32)
+        b = np.zeros((len(adapters), max(ranks), outputs), np.float32)
+        for number, (adapter, rank) in enumerate(zip(adapters, ranks, strict=True)):
+            if rank:
+                a[number, :, :rank] = adapter[f"lora.{place}.a"]
+                b[number, :rank] = adapter[f"lora.{place}.b"]
+        result[f"lora.{place}.a"], result[f"lora.{place}.b"] = a, b
+    return result
 
 
 def tensors_of(content: bytes, path: str | Path) -> tuple[dict[str, FloatArray], dict[str, str]]:

@@ -21,7 +21,7 @@ from trunkline.encoder.encoder import Encoder, Features, embed_texts
 from trunkline.encoder.lora import LoraAdapter, adapter_arrays, lora_from_arrays
 from trunkline.encoder.resolve import resolve
 from trunkline.encoder.storage import backbone_hash, checkpoint_files, load_encoder, load_tokenizer, read_json
-from trunkline.errors import MismatchError, TrunklineError
+from trunkline.errors import TrunklineError
 from trunkline.text.tokens import TextTokenizer
 
 _CHECKPOINT = {"config": "encoder/config.json", "weights": "encoder/model.safetensors"}
@@ -55,29 +55,20 @@ def load_any(name: str, *, fork: int | None = None, max_length: int = 256) -> Lo
         return load_bundle(folder)
     found = resolve(name)
     encoder = load_encoder(found.folder, fork)
-    return Loaded(
-        encoder=encoder,
-        tokenizer=load_tokenizer(found.folder, encoder.config, max_length),
-        config=read_json(found.folder / "config.json"),
-        backbone=backbone_hash(encoder),
-        info={"encoder": found.name, "origin": found.origin},
-    )
+    tokenizer, info = load_tokenizer(found.folder, encoder.config, max_length), {"encoder": found.name}
+    config = read_json(found.folder / "config.json")
+    return Loaded(encoder, tokenizer, config, backbone_hash(encoder), info=info | {"origin": found.origin})
 
 
 def load_bundle(folder: Path) -> Loaded:
     """Loads a bundle that has weights for torch; errors as for `bundle_encoder`."""
     bundle = open_bundle(folder, verify=False)
     manifest, encoder = bundle.manifest, bundle_encoder(bundle)
-    return Loaded(
-        encoder=encoder,
-        tokenizer=load_tokenizer(folder, encoder.config, manifest.encoder.max_length),
-        config=read_json(folder / manifest.checkpoint["config"]),
-        backbone=manifest.backbone,
-        primaries={family: lora_of(primary, encoder.config) for family, primary in bundle.primaries.items()},
-        tasks=bundle.tasks,
-        info=manifest.info,
-        licences=manifest.licences,
-    )
+    tokenizer = load_tokenizer(folder, encoder.config, manifest.encoder.max_length)
+    config = read_json(folder / manifest.checkpoint["config"])
+    primaries = {family: lora_of(primary, encoder.config) for family, primary in bundle.primaries.items()}
+    rest = bundle.tasks, manifest.info, manifest.licences
+    return Loaded(encoder, tokenizer, config, manifest.backbone, primaries, *rest)
 
 
 def lora_of(adapter: PrimaryAdapter, encoder: EncoderConfig) -> LoraAdapter:
@@ -99,15 +90,7 @@ def bundle_encoder(bundle: Bundle) -> Encoder:
             expected="a bundle with weights for torch, as pre-finetuning writes it",
             todo="Use the bundle that it was exported from",
         )
-    encoder = load_encoder((folder / manifest.checkpoint["weights"]).parent, manifest.encoder.fork)
-    backbone = backbone_hash(encoder)
-    if backbone != manifest.backbone:
-        raise MismatchError(
-            f"{folder}: the backbone's hash is {backbone[:12]}",
-            expected=f"{manifest.backbone[:12]}, as the manifest says",
-            todo="The file was changed or belongs to another bundle; make or fetch the bundle again",
-        )
-    return encoder
+    return load_encoder((folder / manifest.checkpoint["weights"]).parent, manifest.encoder.fork, manifest.backbone)
 
 
 def cached_bundle(name: str) -> Path:
@@ -129,11 +112,8 @@ def cached_bundle(name: str) -> Path:
 def save_bundle(loaded: Loaded, folder: Path, name: str = "bundle") -> Manifest:
     """Writes a bundle with a checkpoint into a new folder; errors as for `write_bundle`."""
     checkpoint = checkpoint_files(loaded.encoder, loaded.config)
-    files = {
-        TOKENIZER: loaded.tokenizer.tokenizer.to_str(pretty=True).encode(),
-        **{_CHECKPOINT[part]: content for part, content in checkpoint.items()},
-        **adapter_files(loaded),
-    }
+    files = {_CHECKPOINT[part]: content for part, content in checkpoint.items()} | adapter_files(loaded)
+    files[TOKENIZER] = loaded.tokenizer.tokenizer.to_str(pretty=True).encode()
     manifest = dataclasses.replace(manifest_of(loaded, name), checkpoint=_CHECKPOINT)
     return write_bundle(folder, manifest, files, {name: task.content for name, task in loaded.tasks.items()})
 
@@ -157,10 +137,9 @@ def manifest_of(loaded: Loaded, name: str = "bundle") -> Manifest:
 
 def adapter_files(loaded: Loaded) -> dict[str, bytes]:
     """The files of primary adapters by their places; raises MismatchError for values that float16 cannot hold."""
+    backbone, fork = loaded.backbone, loaded.encoder.fork
     return {
-        _place(family): primary_bytes(
-            family, loaded.backbone, loaded.encoder.fork, adapter_arrays(lora), lora.config.alpha
-        )
+        _place(family): primary_bytes(family, backbone, fork, adapter_arrays(lora), lora.config.alpha)
         for family, lora in loaded.primaries.items()
     }
 

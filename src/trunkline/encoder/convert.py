@@ -30,7 +30,7 @@ from trunkline.bundle.parts import tensors_of
 from trunkline.encoder.bundle_files import Loaded, save_bundle
 from trunkline.encoder.encoder import Encoder
 from trunkline.encoder.lora import LoraAdapter, LoraConfig
-from trunkline.encoder.storage import backbone_hash, load_encoder, load_tokenizer, read_json
+from trunkline.encoder.storage import load_encoder, load_tokenizer, read_json
 from trunkline.errors import DataError, MismatchError, TrunklineError
 
 log = logging.getLogger(__name__)
@@ -61,13 +61,7 @@ def convert_bundle(old: Path, new: Path) -> Path:
     raw, place = _read_old(old), old / "backbone"
     check_free(new)
     left = sorted(raw["tasks"])
-    encoder = load_encoder(place, raw["fork"])
-    if backbone_hash(encoder) != raw["backbone"]:
-        raise MismatchError(
-            f"{place}: these are other weights",
-            expected=f"the backbone {raw['backbone'][:12]}, as the manifest says",
-            todo="Fetch or make the bundle again",
-        )
+    encoder = load_encoder(place, raw["fork"], raw["backbone"])
     loaded = Loaded(
         encoder=encoder,
         tokenizer=load_tokenizer(place, encoder.config, raw["max_length"]),

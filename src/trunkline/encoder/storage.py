@@ -14,9 +14,10 @@ from torch import Tensor
 
 from trunkline.bundle.files import write_atomic
 from trunkline.bundle.lora import FloatArray
+from trunkline.bundle.manifest import read_file
 from trunkline.encoder.architectures import ARCHITECTURES, EncoderConfig, read_config, weights_hash
 from trunkline.encoder.encoder import Encoder
-from trunkline.errors import EncoderError
+from trunkline.errors import DataError, EncoderError, MismatchError
 from trunkline.text.tokens import TextTokenizer
 
 MAX_JSON_BYTES = 16 * 2**20
@@ -26,10 +27,8 @@ MAX_JSON_BYTES = 16 * 2**20
 def read_json(path: Path) -> Any:
     """Reads a JSON file of bounded size; raises EncoderError if it is missing, too large or not JSON."""
     try:
-        if path.stat().st_size > MAX_JSON_BYTES:
-            raise EncoderError(f"{path} has {path.stat().st_size} bytes", expected=f"at most {MAX_JSON_BYTES}")
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        return json.loads(read_file(path, MAX_JSON_BYTES))
+    except (DataError, ValueError, RecursionError) as error:
         raise EncoderError(f"{path} cannot be read as JSON ({error})") from error
 
 
@@ -42,11 +41,12 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         raise EncoderError(f"{path} cannot be read as safetensors ({error})") from error
 
 
-def load_encoder(folder: Path, fork: int | None = None) -> Encoder:
+def load_encoder(folder: Path, fork: int | None = None, backbone: str = "") -> Encoder:
     """Loads an encoder from a folder in Hugging Face layout; it forks in the middle by default.
 
     Raises:
         EncoderError: Not supported, incomplete, or weights that are not safetensors.
+        MismatchError: The hash of its weights is not `backbone`, if one is given.
     """
     config = read_config(read_json(folder / "config.json"), str(folder / "config.json"))
     encoder = Encoder(config, config.n_layers // 2 if fork is None else fork)
@@ -57,6 +57,12 @@ def load_encoder(folder: Path, fork: int | None = None) -> Encoder:
             f"{folder}: the weights do not have the sizes of config.json ({' '.join(str(error).split())[:300]})",
             expected="a configuration and weights that belong together",
         ) from error
+    if backbone and (found := backbone_hash(encoder)) != backbone:
+        raise MismatchError(
+            f"{folder}: these are other weights, the backbone's hash is {found[:12]}",
+            expected=f"{backbone[:12]}, as the manifest says",
+            todo="The file was changed or belongs to another bundle; make or fetch the bundle again",
+        )
     return encoder.eval()
 
 

@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from trunkline.bundle.inputs import bank
 from trunkline.bundle.lora import FloatArray, Inputs, Shapes
+from trunkline.bundle.parts import bank
 from trunkline.engine.base import Branch, Logits
 from trunkline.errors import TrunklineError
 from trunkline.text.tokens import IntArray, Tokens, UnitText

@@ -12,9 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from trunkline.bundle.inputs import bank, complete
 from trunkline.bundle.lora import FloatArray, Inputs, Shapes
-from trunkline.bundle.parts import Head
+from trunkline.bundle.parts import Head, bank, complete
 from trunkline.encoder.encoder import Branch, Encoder, branch_features
 from trunkline.encoder.lora import LoraAdapter
 from trunkline.engine.base import Predictor
