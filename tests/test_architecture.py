@@ -15,7 +15,6 @@ LAB = ROOT / "lab" / "trunkline_lab"
 # A part may import parts of a lower level, and modules of its own folder.
 LEVELS = [
     {"errors", "versions", "samples", "cache"},
-    {"problems"},
     {"config"},
     {"text", "bundle"},
     {"tasks"},

@@ -10,8 +10,7 @@ from typing import Annotated, Any, Literal, TypeVar
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
-from trunkline.errors import RecipeError
-from trunkline.problems import list_problems
+from trunkline.errors import RecipeError, nearest
 
 PositiveInt = Annotated[int, Field(gt=0)]
 PositiveFloat = Annotated[float, Field(gt=0)]
@@ -250,3 +249,41 @@ def parse_recipe(raw: Any, kind: type[Recipe], where: str | Path) -> Recipe:
         return kind.model_validate(raw)
     except ValidationError as error:
         raise RecipeError(where, list_problems(error, kind)) from error
+
+
+def list_problems(error: ValidationError, model: type[BaseModel], prefix: str = "") -> list[str]:
+    """One sentence for each problem that pydantic found in what a model validated: where, what was given, expected.
+
+    `prefix` goes before each sentence.
+    """
+    return [prefix + _sentence(item, model) for item in error.errors(include_url=False)]
+
+
+def _sentence(item: Any, model: type[BaseModel]) -> str:
+    where = ".".join(str(part) for part in item["loc"] if part != "[key]")
+    message = str(item["msg"]).removeprefix("Value error, ")
+    if item["type"] == "extra_forbidden":
+        known = _keys_at(model, item["loc"][:-1])
+        hint = nearest(str(item["loc"][-1]), known)
+        return f"{where}: unknown key{hint} (known: {', '.join(known)})"
+    if item["type"] == "missing":
+        return f"{where}: is missing"
+    shown = "" if item["type"] == "value_error" else f", given {_short(item['input'])}"
+    return f"{where}: {message}{shown}" if where else message + shown
+
+
+def _keys_at(model: type[BaseModel], location: tuple[Any, ...]) -> list[str]:
+    """The valid keys of the section at a place in a nested model."""
+    current: Any = model
+    for part in location:
+        fields = getattr(current, "model_fields", None)
+        if fields is not None:
+            current = fields[part].annotation if part in fields else None
+        else:
+            current = next((arg for arg in getattr(current, "__args__", ()) if hasattr(arg, "model_fields")), current)
+    return [field.alias or name for name, field in getattr(current, "model_fields", {}).items()]
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else text[:77] + "..."

@@ -5,7 +5,8 @@ The command line prints these without a traceback; anything else that escapes is
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import difflib
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -81,3 +82,9 @@ def needs(extra: str, what: str) -> Iterator[None]:
             expected=f"the extra [{extra}]",
             todo=f"pip install 'trunkline[{extra}]'",
         ) from error
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """A hint such as `; did you mean 'label'?`, or nothing where no known word is near."""
+    match = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
+    return f"; did you mean {match[0]!r}?" if match else ""

@@ -165,40 +165,22 @@ def print_mined(report: Mapping[str, Any]) -> None:
     console.print(Text(f"{report['out']} with its source card {report['card']}, {report['seconds']:.1f} s"))
 
 
-def print_checks(reports: Sequence[Mapping[str, Any]], *, full: bool = False, to: Console = console) -> None:
-    """Prints reports of `trunkline.data.checks.check`: counts, findings, and a last line with the sets that leak.
+def print_checks(report: Mapping[str, Any], *, full: bool = False, to: Console = console) -> None:
+    """Prints a report of `trunkline.data.checks.check`: what the data is, counts and findings.
 
-    `full` shows notes (severity `info`) and some texts of each finding, too. What a report has to say `about` the data
-    stands before its findings.
+    `full` shows notes (severity `info`) and some texts of each finding, too.
     """
-    width = min(to.width, 100)
-    for report in reports:
-        kinds = report.get("kinds", {})
-        counts = [
-            f"{split} {count}" + f" ({kinds.get(split)})" * (split in kinds)
-            for split, count in report["counts"].items()
-        ]
-        title = Text.assemble((report["name"], "bold"), (f"  {report['family']}\n", "dim"), f"  {', '.join(counts)}")
-        to.print(title, highlight=False, width=width)
-        for line in report.get("about", ()):
-            to.print(Padding(Text(line, style="italic dim"), (0, 0, 0, 2)), width=width)
-        shown = [item for item in report["findings"] if full or item["severity"] != "info"]
-        if shown:
-            to.print(_findings(shown, full), width=width)
-        if hidden := len(report["findings"]) - len(shown):
-            to.print(f"  and {hidden} note{'s' if hidden != 1 else ''}", style="dim", highlight=False)
-        to.print()
-    line = Text(f"{len(reports)} data set{'s' if len(reports) != 1 else ''} checked")
-    for severity, waived, words, style in (
-        ("error", False, "cannot be read as they should be", "bold red"),
-        ("leak", False, "leak", "bold red"),
-        ("leak", True, "leak and are waived", "yellow"),
-    ):
-        wanted = (severity, waived)
-        kinds = [{(item["severity"], item["waived"] is not None) for item in report["findings"]} for report in reports]
-        if found := [report["name"] for report, own in zip(reports, kinds, strict=True) if wanted in own]:
-            line.append(f"\n{len(found)} {words}: {', '.join(found)}", style=style)
-    to.print(line, highlight=False, width=width)
+    width, kinds = min(to.width, 100), report.get("kinds", {})
+    counts = [f"{split} {n}" + f" ({kinds.get(split)})" * (split in kinds) for split, n in report["counts"].items()]
+    title = Text.assemble((report["name"], "bold"), (f"  {report['family']}\n", "dim"), f"  {', '.join(counts)}")
+    to.print(title, highlight=False, width=width)
+    for line in report.get("about", ()):
+        to.print(Padding(Text(line, style="italic dim"), (0, 0, 0, 2)), width=width)
+    shown = [item for item in report["findings"] if full or item["severity"] != "info"]
+    if shown:
+        to.print(_findings(shown, full), width=width)
+    if hidden := len(report["findings"]) - len(shown):
+        to.print(f"  and {hidden} note{'s' if hidden != 1 else ''}", style="dim", highlight=False)
 
 
 def _findings(findings: Sequence[Mapping[str, Any]], samples: bool) -> Table:

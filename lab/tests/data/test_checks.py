@@ -17,10 +17,10 @@ from leaky_splits import findings, write_splits
 from trunkline.data.checks import exit_code
 from trunkline.data.overlap import OverlapIndex
 from trunkline.errors import DataError, TrunklineError
-from trunkline.ui import print_checks
 from trunkline_lab.data import checks
 from trunkline_lab.data.cards import load_card
 from trunkline_lab.data.checks import check_data, collect_repairs, held_out_texts
+from trunkline_lab.ui.data import print_reports
 
 
 def write_card(folder: Path, name: str = "mine", **changes: Any) -> str:
@@ -125,7 +125,7 @@ def test_other_warnings_stay_on_the_log(caplog: pytest.LogCaptureFixture) -> Non
 
 def printed(reports: list[dict[str, Any]], **options: Any) -> str:
     stream = io.StringIO()
-    print_checks(
+    print_reports(
         [checks.shown(one) for one in reports],
         to=Console(file=stream, width=140, color_system="standard", force_terminal=True),
         **options,

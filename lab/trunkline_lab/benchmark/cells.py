@@ -10,8 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from trunkline.errors import TrunklineError
-from trunkline.problems import nearest
+from trunkline.errors import TrunklineError, nearest
 from trunkline.tasks import FAMILIES
 from trunkline_lab.benchmark.peers import PEERS, describe
 from trunkline_lab.benchmark.results import Result

@@ -9,8 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from trunkline.errors import TrunklineError
-from trunkline.problems import nearest
+from trunkline.errors import TrunklineError, nearest
 from trunkline_lab.benchmark.averages import Averages, average_each, compare_methods, learning_curves
 from trunkline_lab.benchmark.groups import Group, Grouped, System, budget_order, family_order, group_results, missing
 from trunkline_lab.benchmark.results import Result

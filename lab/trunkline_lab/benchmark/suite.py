@@ -10,8 +10,7 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from trunkline.adapt import LoraSettings
 from trunkline.config import FamilyName, Fraction, PositiveFloat, PositiveInt, Section, Seed, Target
-from trunkline.errors import TrunklineError
-from trunkline.problems import nearest
+from trunkline.errors import TrunklineError, nearest
 from trunkline_lab.benchmark.peers import PEERS
 from trunkline_lab.data.cards import Card, load_card
 

@@ -88,9 +88,10 @@ def check_data(
     """
     from trunkline.data.checks import exit_code
     from trunkline.training import write_rows
-    from trunkline.ui import print_checks, say
+    from trunkline.ui import say
     from trunkline_lab.data.checks import check_data as run
     from trunkline_lab.data.checks import shown
+    from trunkline_lab.ui.data import print_reports
 
     reports = run(names or [], all_cards=all_cards, sources=sources, say=say)
     for finding in (item for report in reports for item in report["findings"]):
@@ -100,7 +101,7 @@ def check_data(
     if as_json:
         typer.echo(json.dumps(reports, indent=2, ensure_ascii=False))
     else:
-        print_checks([shown(report) for report in reports], full=full)
+        print_reports([shown(report) for report in reports], full=full)
     raise typer.Exit(exit_code(reports))
 
 

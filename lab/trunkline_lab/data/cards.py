@@ -13,8 +13,8 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, field_validator
 
 from trunkline import samples
-from trunkline.errors import DataError, RecipeError, TrunklineError
-from trunkline.problems import list_problems, nearest
+from trunkline.config import list_problems
+from trunkline.errors import DataError, RecipeError, TrunklineError, nearest
 from trunkline.text.examples import Example, NerExample, TextExample
 from trunkline_lab.data.archives import unpacked
 from trunkline_lab.data.derived import QUESTIONS, over_card

@@ -199,7 +199,7 @@ def _plain(
 
 
 def shown(report: Mapping[str, Any]) -> dict[str, Any]:
-    """A report of `check_data` as `trunkline.ui.print_checks` takes it, with what its card says in `about`."""
+    """A report of `check_data` as `print_reports` takes it, with what its card says in `about`."""
     counts = {split: count["loaded"] for split, count in report["counts"].items()}
     expected = {split: count["expected"] for split, count in report["counts"].items()}
     others = [f"{split}: {n} expected" for split, n in expected.items() if n not in (None, counts[split])]

@@ -5,8 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from trunkline.errors import TrunklineError
-from trunkline.problems import nearest
+from trunkline.errors import TrunklineError, nearest
 from trunkline_lab.data.cards import list_cards, load_card
 
 ROLES = ("task", "source")

@@ -5,12 +5,31 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from trunkline.ui import console
+from trunkline.ui import console, print_checks
 
 _STATES = {"verified": "green", "differs": "bold red", "missing": "yellow"}
+
+
+def print_reports(reports: Sequence[Mapping[str, Any]], *, full: bool = False, to: Console = console) -> None:
+    """Prints reports of `trunkline_lab.data.checks.shown`, and a last line with the sets that leak."""
+    for report in reports:
+        print_checks(report, full=full, to=to)
+        to.print()
+    line = Text(f"{len(reports)} data set{'s' if len(reports) != 1 else ''} checked")
+    for severity, waived, words, style in (
+        ("error", False, "cannot be read as they should be", "bold red"),
+        ("leak", False, "leak", "bold red"),
+        ("leak", True, "leak and are waived", "yellow"),
+    ):
+        wanted = (severity, waived)
+        kinds = [{(item["severity"], item["waived"] is not None) for item in report["findings"]} for report in reports]
+        if found := [report["name"] for report, own in zip(reports, kinds, strict=True) if wanted in own]:
+            line.append(f"\n{len(found)} {words}: {', '.join(found)}", style=style)
+    to.print(line, highlight=False, width=min(to.width, 100))
 
 
 def print_card_list(rows: Sequence[Mapping[str, Any]]) -> None:

@@ -10,8 +10,7 @@ import typer
 from typer import Argument, Option
 
 from trunkline.cli.tasks import JsonFlag, SetOption, app, print_json, settings_of
-from trunkline.errors import needs
-from trunkline.problems import nearest
+from trunkline.errors import nearest, needs
 
 label_app = typer.Typer(
     no_args_is_help=True, rich_markup_mode="markdown", help="Label text, or mine pairs, for pre-finetuning."

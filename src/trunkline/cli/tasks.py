@@ -18,8 +18,7 @@ from typer import Argument, Option
 from typer.core import TyperGroup
 
 from trunkline import __version__
-from trunkline.errors import TrunklineError
-from trunkline.problems import nearest
+from trunkline.errors import TrunklineError, nearest
 
 ORDER = ("fit", "predict", "evaluate", "check", "label", "prefinetune", "export", "bundle", "encoders", "quickstart")
 """Commands in the order in which a user meets them."""
@@ -266,7 +265,7 @@ def check(
 
     columns = {"text_column": text_column, "label_column": label_column, "delimiter": delimiter}
     report = checks.check(train, dev, test, family=family, **columns)
-    print_json(report) if as_json else print_checks([report], full=full)
+    print_json(report) if as_json else print_checks(report, full=full)
     raise typer.Exit(checks.exit_code([report]))
 
 

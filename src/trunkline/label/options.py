@@ -9,8 +9,8 @@ from typing import Annotated, Any, TypeVar
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
-from trunkline.errors import RecipeError, TrunklineError
-from trunkline.problems import list_problems, nearest
+from trunkline.config import list_problems
+from trunkline.errors import RecipeError, TrunklineError, nearest
 
 # A key or a text must not go readable over a network, nor stand in a URL.
 _URL = re.compile(r"(?:https://[\w.-]+|http://(?:localhost|127\.[\d.]+|\[::1\]))(?::\d{1,5})?(?:/[^\s@?#]*)?")

@@ -24,10 +24,9 @@ from trunkline.config import MixtureFamily, MixtureRecipe, PrefinetuneRecipe
 from trunkline.data.overlap import OverlapIndex, decontaminate, example_texts
 from trunkline.data.source_card import SourceCard, label_words, load_source_card
 from trunkline.data.stream import stream_examples
-from trunkline.errors import RecipeError, TrunklineError
+from trunkline.errors import RecipeError, TrunklineError, nearest
 from trunkline.prefinetune.model import Source, split_source
 from trunkline.prefinetune.objectives import Objective, get_objective
-from trunkline.problems import nearest
 from trunkline.text.examples import Example, NerExample, PairExample, PlainExample, QaExample, Span, TextExample
 from trunkline.text.tokens import IntArray, TextTokenizer, UnitText
 

@@ -10,9 +10,9 @@ from typing import Any, Literal
 
 from pydantic import ValidationError
 
+from trunkline.config import list_problems
 from trunkline.data.values import require_some
 from trunkline.errors import RecipeError
-from trunkline.problems import list_problems
 from trunkline.text.examples import Example
 from trunkline_lab.data.readers.base import FileOptions
 
