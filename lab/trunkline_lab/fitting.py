@@ -18,8 +18,7 @@ from trunkline.encoder.lora import Deltas, LoraAdapter, adapter_arrays
 from trunkline.errors import TrunklineError
 from trunkline.heads.fit import LabelledFeatures, fit_head
 from trunkline.tasks import FAMILIES, Family, Labels, Scored
-from trunkline.tasks.base import Scores
-from trunkline.tasks.classification import softmax
+from trunkline.tasks.classification import Scores, softmax
 from trunkline.text.tokens import TextTokenizer, UnitText
 from trunkline.text.words import split_words
 

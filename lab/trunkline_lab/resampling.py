@@ -2,17 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
+from trunkline.tasks import FAMILIES
 
 FloatArray = npt.NDArray[np.floating[Any]]
 
 RESAMPLES = 2000
 _BLOCK = 2**22
 """Weights held at once."""
+
+_PARTS = {"classification": 1, "qa": 1_000_000}
+"""The parts of a score of one example, in which it is counted, where the score is the mean over examples."""
+
+
+def counts_of(family: str, gold: Sequence[Any], predicted: Sequence[Any]) -> list[list[int]]:
+    """For each example whole numbers whose sum gives the family's main score, so that it can be resampled.
+
+    [entities that are right, predicted entities, gold entities], or [parts of the example's score, 1].
+    """
+    kind, pairs = FAMILIES[family], list(zip(gold, predicted, strict=True))
+    if family in _PARTS:
+        return [[round(_PARTS[family] * kind.score([g], [p])[kind.main_score]), 1] for g, p in pairs]
+    answers = [kind.compare(*pair) for pair in pairs]
+    return [[len(truth & guess), len(guess), len(truth)] for truth, guess in answers]
+
+
+def score_of_counts(family: str) -> Callable[[FloatArray], float]:
+    """What makes a family's main score of a sum of rows of `counts_of`."""
+    if family in _PARTS:
+        return lambda total: float(total[0] / max(total[1], 1) / _PARTS[family])
+    return lambda total: float(2 * total[0] / max(total[1] + total[2], 1))
 
 
 def resample(
@@ -33,7 +57,7 @@ def resample(
     Args:
         counts: [systems, seeds, examples, counts] the whole numbers whose sum over examples gives a score; none of
             these is 0.
-        score: The score of a summed row, `Family.score_of_counts`.
+        score: The score of a summed row, `score_of_counts`.
         resamples: How many.
         drawn_seeds: Seeds drawn in a resample; as many as there are by default.
         entropy: Starts the random numbers; the same entropy, number of seeds and examples give the same draws.

@@ -15,8 +15,7 @@ from tagged import bio_labels
 from trunkline.engine.base import chosen_tasks
 from trunkline.errors import MismatchError, TrunklineError
 from trunkline.tasks import FAMILIES
-from trunkline.tasks.base import Scored
-from trunkline.tasks.classification import softmax
+from trunkline.tasks.classification import Scored, softmax
 from trunkline.tasks.ner import Ner, best_paths, may_follow
 
 
@@ -90,8 +89,8 @@ def test_probabilities_of_large_outputs_are_finite_and_add_up_to_one() -> None:
     [
         ("classification", (), "no labels"),
         ("ner", (), "no labels"),
-        ("ner", ("O", "X-a"), "the label 'X-a'"),
-        ("ner", ("O", "B-"), "the label 'B-'"),
+        ("ner", ("O", "X-a"), "the labels X-a\\."),
+        ("ner", ("O", "B-"), "the labels B-\\."),
         ("qa", ("O", "start", "end"), "O, start, end, single"),
     ],
 )

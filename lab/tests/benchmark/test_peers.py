@@ -27,6 +27,7 @@ from trunkline_lab.benchmark import peers
 from trunkline_lab.benchmark.peers import BOTH, PEERS, PeerOutput, common, get_peer, linear_probe, rows, setfit
 from trunkline_lab.benchmark.peers.trainer import TrainerSettings
 from trunkline_lab.fitting import TaskData
+from trunkline_lab.resampling import counts_of, score_of_counts
 
 Folder = Callable[[str], Path]
 
@@ -58,11 +59,12 @@ def fitted(name: str, task: TaskData, folder: Path, seed: int = 0, **settings: A
 
 
 def scores(task: TaskData, output: PeerOutput) -> tuple[float, float]:
-    """The main scores on dev and test, by `score` and by `counts`, which must agree."""
+    """The main scores on dev and test, by `score` and by `counts_of`, which must agree."""
     family, found = FAMILIES[task.family], []
     for gold, predicted in ((task.dev, output.dev_predictions), (task.test, output.predictions)):
         main = family.score(gold, predicted)[family.main_score]
-        assert family.score_of_counts(np.sum(family.counts(gold, predicted), axis=0)) == pytest.approx(main)
+        counts = counts_of(task.family, gold, predicted)
+        assert score_of_counts(task.family)(np.sum(counts, axis=0)) == pytest.approx(main)
         found.append(main)
     assert output.ms_per_text > 0 and output.n_bytes > 0
     json.dumps([output.predictions, output.dev_predictions])

@@ -37,6 +37,7 @@ from trunkline_lab.benchmark.store import ResultStore, read_results
 from trunkline_lab.benchmark.suite import SuiteRecipe
 from trunkline_lab.data.cards import load_card
 from trunkline_lab.fitting import TaskData
+from trunkline_lab.resampling import counts_of, score_of_counts
 
 ROOT = Path(__file__).resolve().parents[2]
 Tasks = dict[str, Path]
@@ -93,8 +94,10 @@ def test_a_result_has_all_that_a_report_needs(tasks: Tasks, tiny_folder: Folder,
         family = FAMILIES[result.family]
         stored = ResultStore(tmp_path).predictions(result.key)
         assert family.score(task.test, stored) == result.test
-        assert family.counts(task.test, stored) == result.counts
-        assert family.score_of_counts(np.sum(result.counts, axis=0)) == pytest.approx(result.test[result.measure])
+        assert counts_of(result.family, task.test, stored) == result.counts
+        assert score_of_counts(result.family)(np.sum(result.counts, axis=0)) == pytest.approx(
+            result.test[result.measure]
+        )
         assert set(result.dev) == set(result.test)
         assert result.n_train == (30 if result.budget == "all" else draws(tasks, result))
         assert min(result.seconds, result.ms_per_text, result.n_bytes) > 0

@@ -81,7 +81,6 @@ def test_every_metric_can_be_computed_from_stored_predictions() -> None:
     assert found == [[{"start": 0, "end": 3, "label": "person", "score": 0.9}]]
     ner, classification = FAMILIES["ner"], FAMILIES["classification"]
     assert ner.score(gold, found) == ner.score(gold, [[entity]])
-    assert ner.counts(gold, found) == [[1, 1, 2]]
     whole = [{"label": "b", "score": 0.7, "probabilities": {"b": 0.7, "a": 0.3}}]
     texts = [TextExample("x", "b")]
     assert classification.score(texts, compact(whole)) == classification.score(texts, whole)

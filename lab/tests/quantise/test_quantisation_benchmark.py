@@ -10,10 +10,10 @@ import pytest
 import tiny_models
 from trunkline.data.load import load_examples
 from trunkline.errors import TrunklineError
-from trunkline.tasks import FAMILIES
 from trunkline_lab.fitting import TaskData
 from trunkline_lab.quantise import benchmark as quantisation
 from trunkline_lab.quantise import sections
+from trunkline_lab.resampling import score_of_counts
 
 AMOUNTS = sections.Amounts(calibration=5, texts=2, rounds=4, train=30, judged=12, read=5, pieces=(300,))
 
@@ -42,7 +42,7 @@ def test_cosines_are_those_of_tokens() -> None:
 
 
 def test_gains_are_paired_by_example_and_their_interval_has_them() -> None:
-    score = FAMILIES["classification"].score_of_counts
+    score = score_of_counts("classification")
     right = [[1, 1]] * 40 + [[0, 1]] * 60
     better = [[1, 1]] * 50 + [[0, 1]] * 50
     exact, draws = sections.compare_scores("task", [[right, right], [better, better], [right, right]], score)

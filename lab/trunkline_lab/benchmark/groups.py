@@ -166,6 +166,7 @@ def _twice(done: Sequence[Result]) -> TrunklineError:
 def _problem(result: Result) -> str:
     """Why a finished result cannot be used; empty if it can."""
     from trunkline.tasks import FAMILIES
+    from trunkline_lab.resampling import score_of_counts
 
     score = result.test.get(result.measure)
     if result.family not in FAMILIES:
@@ -176,7 +177,7 @@ def _problem(result: Result) -> str:
         return f"its test score is {score}"
     if len({len(row) for row in result.counts}) != 1:
         return "its counts are missing" if not result.counts else "its rows of counts differ in length"
-    again = FAMILIES[result.family].score_of_counts(_counts(result).sum(axis=0).astype(float))
+    again = score_of_counts(result.family)(_counts(result).sum(axis=0).astype(float))
     if abs(again - score) > _SAME_SCORE:
         return f"its test score is {score:.6f} and that of its counts {again:.6f}"
     return ""

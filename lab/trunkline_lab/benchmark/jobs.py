@@ -26,6 +26,7 @@ from trunkline_lab.benchmark.inputs import Drawn, draw_cell, load_start, load_ta
 from trunkline_lab.benchmark.results import Result
 from trunkline_lab.benchmark.suite import AdaptSection
 from trunkline_lab.fitting import TaskData
+from trunkline_lab.resampling import counts_of
 
 TIMED_TEXTS = 100
 
@@ -137,7 +138,6 @@ def _run_cell(cell: Cell, drawn: Drawn, shared: Shared) -> Outcome:
     )
     run = _peer if cell.section is None else _adapted
     values, predictions, info = run(cell, task, drawn, shared)
-    family = FAMILIES[cell.family]
     info |= {
         **cell.identity,
         "n_dev": len(drawn.dev),
@@ -150,7 +150,7 @@ def _run_cell(cell: Cell, drawn: Drawn, shared: Shared) -> Outcome:
     result = cell.result(
         **values,
         n_train=len(drawn.train),
-        counts=family.counts(whole.test, predictions),
+        counts=counts_of(cell.family, whole.test, predictions),
         seconds=round(time.perf_counter() - began, 3),
         info={**info, **({"short_classes": short} if short else {})},
     )

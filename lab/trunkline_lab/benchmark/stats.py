@@ -13,9 +13,8 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from trunkline.tasks import FAMILIES
 from trunkline_lab.benchmark.groups import Group, Place, System, budget_order, family_order
-from trunkline_lab.resampling import RESAMPLES, FloatArray, interval, resample
+from trunkline_lab.resampling import RESAMPLES, FloatArray, interval, resample, score_of_counts
 
 Interval = list[float]
 Seeds = tuple[int, ...]
@@ -57,7 +56,7 @@ class Bootstrap:
         return seeds, gain, np.round(self.scores(first, seeds) - self.scores(second, seeds), _DIGITS)
 
     def _draw(self, group: Group, seeds: Seeds) -> None:
-        score = FAMILIES[group.family].score_of_counts
+        score = score_of_counts(group.family)
         able = [other for other in self.groups.values() if other.task == group.task and set(seeds) <= set(other.cells)]
         size = max(1, _MOST_COUNTS // (len(seeds) * group.counts[seeds[0]].size))
         for begin in range(0, len(able), size):

@@ -33,7 +33,7 @@ from trunkline_lab.benchmark.inputs import load_task
 from trunkline_lab.data.cards import load_card
 from trunkline_lab.data.sample import draw
 from trunkline_lab.deployment_formats import adapter_inputs
-from trunkline_lab.resampling import interval, resample
+from trunkline_lab.resampling import counts_of, interval, resample, score_of_counts
 
 Found = dict[str, Any]
 
@@ -218,8 +218,8 @@ def _scored(exact: Model, models: Mapping[str, Model], amounts: Amounts, say: Ca
             found[kind] = predicted(model)
             model.fit(name, train, family=task.family, replace=True)
             found[FITTED.format(kind)] = predicted(model)
-        counts = [[family.counts(judged, part)] for part in (before, *found.values())]
-        scores, draws = compare_scores(name, counts, family.score_of_counts)
+        counts = [[counts_of(task.family, judged, part)] for part in (before, *found.values())]
+        scores, draws = compare_scores(name, counts, score_of_counts(task.family))
         row: Found = {"task": name, "family": task.family, "metric": family.main_score, "float32": scores[0]}
         row |= {"train": len(train), "judged_on": len(judged)}
         for place, (kind, part) in enumerate(found.items(), 1):

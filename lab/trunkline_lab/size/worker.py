@@ -23,8 +23,7 @@ from trunkline.engine.onnx import open_session
 from trunkline.errors import TrunklineError
 from trunkline.model import load
 from trunkline.tasks import FAMILIES
-from trunkline.tasks.base import Scored
-from trunkline.tasks.classification import softmax
+from trunkline.tasks.classification import Scored, softmax
 from trunkline.text.tokens import TextTokenizer
 from trunkline_lab.speed.gate import memory
 

@@ -15,8 +15,7 @@ from trunkline.bundle.parts import Head, as_stored
 from trunkline.errors import TrunklineError
 from trunkline.heads.linear import FloatArray, IntArray, Solution, Units, discriminant, factors, log_losses, regression
 from trunkline.tasks import Family
-from trunkline.tasks.base import Labels, Scored, Scores, Transitions, WordedText
-from trunkline.tasks.classification import softmax
+from trunkline.tasks.classification import Labels, Scored, Scores, Transitions, WordedText, softmax
 
 PENALTIES = (0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
 """scikit-learn's C, from strong to weak."""

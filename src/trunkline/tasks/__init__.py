@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from trunkline.errors import TrunklineError
-from trunkline.tasks.base import Labels, Scored, Scores
-from trunkline.tasks.classification import Classification
+from trunkline.tasks.classification import Classification, Labels, Scored, Scores
 from trunkline.tasks.ner import Ner
 from trunkline.tasks.qa import Qa
 
-Family = Classification | Ner | Qa
-"""A family holds no state, and has the methods that `Classification` describes."""
+Family = Classification
+"""All families have its methods."""
 
 
 class _Families(dict[str, Family]):

@@ -1,29 +1,58 @@
-"""Text classification: a text is one unit with one label."""
+"""Text classification, where a text is one unit with one label: the simplest family, from which others are made."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from trunkline.errors import MismatchError
-from trunkline.tasks.base import Answers, FloatArray, Labels, Scored, Scores, Transitions, Words
 from trunkline.text.tokens import TextTokenizer, Tokens, UnitText, text_unit
+
+Labels = tuple[str, ...]
+Scores = dict[str, float]
+FloatArray = npt.NDArray[np.floating[Any]]
+Transitions = npt.NDArray[np.float32] | None
+
+Words = Sequence[tuple[int, int]]
+"""Character offsets of the words of a text, or of finer units, end exclusive, in order and without overlap."""
+
+Answers = frozenset[tuple[Any, ...]]
+"""What an example or a prediction says, one tuple an answer, its last item the label."""
+
+WordedText = tuple[str, Words]
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """What a task's head says of texts: [units, labels] of each text, and the texts with their words.
+
+    `transitions` is [labels + 1, labels], as in `trunkline.bundle.parts.Head`; None for all zero.
+    """
+
+    probabilities: Sequence[FloatArray]
+    texts: Sequence[WordedText]
+    labels: Labels
+    transitions: Transitions = None
 
 
 class Classification:
-    """The family of texts with one label each.
+    """The family of texts with one label each; other families replace what differs. It holds no state.
 
     Attributes:
         name: In task files and commands.
         main_score: The score by which settings are chosen.
         own_windows: Whether `units` puts the tokens into windows anew, so that such texts share no trunk with others.
+        readable: The labels that `decode` can read.
     """
 
     name = "classification"
     main_score = "accuracy"
     own_windows = False
+    readable = "at least one"
 
     def choose_units(self, examples: Sequence[Any], tokenizer: TextTokenizer) -> str:
         """What gets a label in a task of these examples: the text; in other families `words`, `pieces`, `question`."""
@@ -42,9 +71,15 @@ class Classification:
         return tuple(sorted({example.label for example in examples}))
 
     def check_labels(self, labels: Labels, where: str) -> None:
-        """Raises MismatchError unless `decode` can read these labels: at least one. `where` says whose they are."""
-        if not labels:
-            raise MismatchError(f"{where} has no labels", expected="at least one", todo="Fit the task again")
+        """Raises MismatchError unless `decode` can read these labels; `where` says whose they are."""
+        wrong = self.unreadable(labels)
+        if wrong or not labels:
+            given = f"the labels {', '.join(wrong)[:60]}" if wrong else "no labels"
+            raise MismatchError(f"{where} has {given}", expected=self.readable, todo="Fit the task again")
+
+    def unreadable(self, labels: Labels) -> list[str]:
+        """Those of the labels that are not `readable`, or all of them where some are missing."""
+        return []
 
     def classes(self, example: Any) -> set[str]:
         """The classes that an example gives evidence of, for drawing few examples of each and for folds: its label."""
@@ -76,17 +111,9 @@ class Classification:
         accuracy = sum(truth == guess for truth, guess in pairs) / max(len(pairs), 1)
         return {"accuracy": accuracy, "macro_f1": float(np.mean(found)) if found else 0.0}
 
-    def counts(self, gold: Sequence[Any], predicted: Sequence[Any]) -> list[list[int]]:
-        """For each example the counts whose sum gives the main score, so that it can be resampled: [hit, 1]."""
-        return [[int(g.label == p["label"]), 1] for g, p in zip(gold, predicted, strict=True)]
-
     def compare(self, example: Any, prediction: Any) -> tuple[Answers, Answers]:
         """What is true and what was predicted of an example; equal where the prediction is right."""
         return frozenset({(example.label,)}), frozenset({(prediction["label"],)})
-
-    def score_of_counts(self, total: FloatArray) -> float:
-        """The main score from summed counts."""
-        return float(total[0] / max(total[1], 1))
 
 
 def softmax(logits: FloatArray) -> FloatArray:

@@ -11,8 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from trunkline.errors import MismatchError
-from trunkline.tasks.base import Answers, FloatArray, Labels, Scored, Scores, Words
+from trunkline.tasks.classification import Answers, Classification, FloatArray, Labels, Scored, Scores, Words
 from trunkline.text.examples import NerExample, Span
 from trunkline.text.tokens import IntArray, TextTokenizer, Tokens, UnitText, word_units
 
@@ -27,12 +26,12 @@ BLOCK = 2**17
 """Most values of a step of `best_paths`, label pairs times texts: 1 MB, which stays in a core's cache."""
 
 
-class Ner:
-    """Methods as of `Classification`. The units are words or pieces of the text, whatever the tokens of a file were."""
+class Ner(Classification):
+    """The units are words or pieces of the text, whatever the tokens of a file were."""
 
     name = "ner"
     main_score = "f1"
-    own_windows = False
+    readable = "O, or B- or I- and a type"
 
     def choose_units(self, examples: Sequence[Any], tokenizer: TextTokenizer) -> str:
         """Words, unless more than `RARE` of the entities are out of their reach and within that of pieces."""
@@ -60,15 +59,9 @@ class Ner:
         types = sorted({span.label for example in examples for span in example.spans})
         return "O", *(f"{prefix}-{kind}" for kind in types for prefix in "BI")
 
-    def check_labels(self, labels: Labels, where: str) -> None:
-        """O, and B- and I- of types."""
-        wrong = [label for label in labels if label != "O" and not (label[:2] in ("B-", "I-") and label[2:])]
-        if not labels or wrong:
-            raise MismatchError(
-                f"{where} has {f'the label {wrong[0][:60]!r}' if wrong else 'no labels'}",
-                expected="O, or B- or I- and a type",
-                todo="Fit the task again",
-            )
+    def unreadable(self, labels: Labels) -> list[str]:
+        """All but O, and B- and I- of types."""
+        return [label for label in labels if label != "O" and not (label[:2] in ("B-", "I-") and label[2:])]
 
     def classes(self, example: Any) -> set[str]:
         """The entity types of the sentence."""
@@ -142,21 +135,12 @@ class Ner:
             "macro_f1": float(np.mean([2 * hit / (found + there) for hit, found, there in rows])) if rows else 0.0,
         }
 
-    def counts(self, gold: Sequence[Any], predicted: Sequence[Any]) -> list[list[int]]:
-        """[entities that are right, predicted entities, gold entities] for each sentence."""
-        pairs = starmap(self.compare, zip(gold, predicted, strict=True))
-        return [[len(truth & guess), len(guess), len(truth)] for truth, guess in pairs]
-
     def compare(self, example: Any, prediction: Any) -> tuple[Answers, Answers]:
         """The entities as (start, end, text, label)."""
         truth = [(span.start, span.end, span.label) for span in example.spans]
         guess = [(entity["start"], entity["end"], entity["label"]) for entity in prediction]
         left, right = ({(a, b, example.text[a:b], label) for a, b, label in part} for part in (truth, guess))
         return frozenset(left), frozenset(right)
-
-    def score_of_counts(self, total: FloatArray) -> float:
-        """F1 of entities with exact characters."""
-        return float(2 * total[0] / max(total[1] + total[2], 1))
 
 
 def word_spans(example: NerExample, words: Words) -> list[tuple[int, int, str]]:

@@ -13,8 +13,16 @@ from typing import Any
 
 import numpy as np
 
-from trunkline.errors import MismatchError, TrunklineError
-from trunkline.tasks.base import Answers, FloatArray, Labels, Scored, Scores, Transitions, Words
+from trunkline.errors import TrunklineError
+from trunkline.tasks.classification import (
+    Answers,
+    Classification,
+    FloatArray,
+    Labels,
+    Scored,
+    Scores,
+    Words,
+)
 from trunkline.text.examples import QaExample
 from trunkline.text.tokens import TextTokenizer, Tokens, UnitText, cover, word_units
 
@@ -26,25 +34,21 @@ LONGEST = 30
 
 OUTSIDE, START, END, SINGLE, NO_ANSWER = "O", "start", "end", "single", "no answer"
 
-_MILLION = 1_000_000
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
 
 
-class Qa:
-    """Methods as of `Classification`. A text has one unit more than its context has words: unit 0, no answer."""
+class Qa(Classification):
+    """A text has one unit more than its context has words: unit 0, no answer."""
 
     name = "qa"
     main_score = "token_f1"
     own_windows = True
+    readable = ", ".join((OUTSIDE, START, END, SINGLE))
 
     def choose_units(self, examples: Sequence[Any], tokenizer: TextTokenizer) -> str:
         """The words of the context."""
         return "question"
-
-    def unheld(self, examples: Sequence[Any], borders: Sequence[Words]) -> list[str]:
-        """None."""
-        return []
 
     def units(self, tokens: Tokens, words: Words) -> UnitText:
         """Windows of a context, each with the question before it, and their units.
@@ -85,14 +89,9 @@ class Qa:
         """
         return OUTSIDE, START, END, SINGLE, *([NO_ANSWER] if any(not example.answers for example in examples) else [])
 
-    def check_labels(self, labels: Labels, where: str) -> None:
-        """The labels of starts, ends and single words."""
-        if not {OUTSIDE, START, END, SINGLE} <= set(labels):
-            raise MismatchError(
-                f"{where} has the labels {', '.join(labels)[:60] or 'none'}",
-                expected=", ".join((OUTSIDE, START, END, SINGLE)),
-                todo="Fit the task again",
-            )
+    def unreadable(self, labels: Labels) -> list[str]:
+        """All, if one of starts, ends and single words is missing."""
+        return [] if {OUTSIDE, START, END, SINGLE} <= set(labels) else list(labels)
 
     def classes(self, example: Any) -> set[str]:
         """Whether there is an answer."""
@@ -112,14 +111,6 @@ class Qa:
         if 0 in taken:
             targets[0] = index.get(NO_ANSWER, -1)
         return targets
-
-    def transitions(self, targets: Sequence[Sequence[int]], labels: Labels) -> Transitions:
-        """None."""
-        return None
-
-    def label_covariance(self, labels: Labels) -> Transitions:
-        """None."""
-        return None
 
     def decode(self, tasks: Sequence[Scored]) -> list[list[Any]]:
         """The best answer: `answer`, `start` and `end` in the context, and `score`; empty and None for no answer.
@@ -141,21 +132,12 @@ class Qa:
             "exact_match": float(np.mean([normalise(guess) in map(normalise, truth) for truth, guess in pairs])),
         }
 
-    def counts(self, gold: Sequence[Any], predicted: Sequence[Any]) -> list[list[int]]:
-        """[millionths of token F1, 1] for each question."""
-        rows = zip(gold, predicted, strict=True)
-        return [[round(_MILLION * best_f1(_gold(example), answer["answer"])), 1] for example, answer in rows]
-
     def compare(self, example: Any, prediction: Any) -> tuple[Answers, Answers]:
         """The answers; of several true ones the one that was predicted, if it is among them."""
         truths, guess = _gold(example), prediction["answer"]
         right = [truth for truth in truths if normalise(truth) == normalise(guess)]
         truth = right[0] if right else truths[0]
         return frozenset({(truth,)}), frozenset({(truth if right else guess,)})
-
-    def score_of_counts(self, total: FloatArray) -> float:
-        """Mean token F1."""
-        return float(total[0] / max(total[1], 1) / _MILLION)
 
 
 def context_start(text: str) -> int:

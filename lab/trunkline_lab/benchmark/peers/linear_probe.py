@@ -61,8 +61,7 @@ def fit_predict(task: TaskData, encoder: Path, *, seed: int, settings: Settings 
         scored = []
         for probe in fitted:
             predictions = predict(probe, dev, task.dev)
-            total = np.sum(family.counts(task.dev, predictions), axis=0)
-            scored.append((family.score_of_counts(total), predictions, probe))
+            scored.append((family.score(task.dev, predictions)[family.main_score], predictions, probe))
         _, dev_predictions, probe = max(scored, key=lambda item: item[0])
         test, milliseconds = timed(lambda examples: predict(probe, features(examples), examples), task.test)
     n_bytes = 4 * len(labels) * (x.shape[1] + 1)

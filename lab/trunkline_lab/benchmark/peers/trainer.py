@@ -143,7 +143,7 @@ def _scorer(task: TaskData, rows: Rows, labels: Sequence[str]) -> Callable[[Any]
 
     def score(outputs: Any) -> dict[str, float]:
         probabilities = unit_probabilities(np.asarray(outputs.predictions), rows, labels)
-        counts = family.counts(task.dev, decode_all(task.family, probabilities, task.dev, labels))
-        return {"score": family.score_of_counts(np.sum(counts, axis=0))}
+        found = decode_all(task.family, probabilities, task.dev, labels)
+        return {"score": family.score(task.dev, found)[family.main_score]}
 
     return score
