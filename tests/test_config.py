@@ -5,7 +5,6 @@ import pytest
 from trunkline.config import PrefinetuneRecipe, load_recipe, parse_recipe
 from trunkline.errors import RecipeError
 
-PROBE = {"family": "ner", "train": "train.jsonl", "dev": "dev.jsonl"}
 GOOD = {"name": "x", "families": {"ner": {"sources": {"gmb": {}}}, "classification": {"sources": {"sgd_turns": {}}}}}
 
 
@@ -48,7 +47,6 @@ def test_all_problems_are_listed_at_once():
         ({"strategy": "individual"}, "one family"),
         ({"max_length": 4096}, "less than max_length"),
         ({"families": {}}, "at least 1"),
-        ({"monitor": {"probes": {"subj": PROBE}}}, "per_class or sentences"),
         ({"families": {"ner": {"sources": {"gmb": {"weight": 0}}}}}, "greater than 0"),
         ({"optimizer": {"backbone_rate": float("nan")}}, "backbone_rate"),
         ({"optimizer": {"weight_decay": float("inf")}}, "weight_decay: Input should be a finite number"),

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from trunkline.config import MixtureRecipe, PrefinetuneRecipe, load_recipe
+from trunkline.config import MixtureRecipe, load_recipe
 from trunkline_lab.benchmark.suite import SuiteRecipe
 from trunkline_lab.data.cards import load_card
+from trunkline_lab.probes import ProbedRecipe
 
 RECIPES = Path(__file__).resolve().parents[1] / "recipes"
 FOUND = sorted(RECIPES.rglob("*.yaml"))
@@ -17,11 +18,11 @@ KINDS = {"suites": SuiteRecipe, "mixtures": MixtureRecipe}
 
 @pytest.mark.parametrize("path", FOUND, ids=lambda path: str(path.relative_to(RECIPES)))
 def test_recipes_parse_and_their_cards_exist(path: Path) -> None:
-    recipe = load_recipe(path, KINDS.get(path.parent.name, PrefinetuneRecipe))
+    recipe = load_recipe(path, KINDS.get(path.parent.name, ProbedRecipe))
     assert recipe.name == path.stem
     if isinstance(recipe, SuiteRecipe):
         return  # knows the cards of its tasks, and what splits they need
-    probes = recipe.monitor.probes.values() if isinstance(recipe, PrefinetuneRecipe) else ()
+    probes = recipe.monitor.probes.values() if isinstance(recipe, ProbedRecipe) else ()
     names = [name for family in recipe.families.values() for name in family.sources]
     names += [name for probe in probes for name in (probe.train, probe.dev)]
     for name in names:

@@ -26,12 +26,10 @@ import typer
 from scipy import stats
 
 from trunkline.bundle.files import write_atomic
-from trunkline.config import PrefinetuneRecipe, load_recipe
+from trunkline.config import load_recipe
 from trunkline.encoder.bundle_files import load_any
 from trunkline.errors import TrunklineError
 from trunkline.prefinetune import prefinetune
-from trunkline.prefinetune.model import PrefinetuneModel
-from trunkline.prefinetune.record import Probe
 from trunkline.prefinetune.strategies import merge_bundles
 from trunkline.training import read_rows, write_rows
 from trunkline.training.loop import resolve_precision
@@ -40,6 +38,7 @@ from trunkline.versions import versions
 from trunkline_lab.conflict.measure import FILE as CONFLICT_FILE
 from trunkline_lab.conflict.report import ConflictWatch
 from trunkline_lab.data.finder import CardFinder
+from trunkline_lab.probes import Probe, ProbedRecipe, ProbeWatch, watch_all
 
 RECIPES = Path("lab/recipes/strategies")
 STRATEGIES = (
@@ -61,13 +60,14 @@ MEASURES = ("dev/ner/recall_at_1", "dev/classification/mrr")
 
 def last_measures(folder: Path) -> dict[str, float]:
     """The measures of a run's last evaluation, and of its first under `start/`."""
-    rows = [row for row in read_rows(folder / "metrics.jsonl") if any(key.startswith("probe/") for key in row)]
-    wanted = [key for key in rows[-1] if key.startswith("probe/") or key in MEASURES]
-    start = {f"start/{key}": rows[0][key] for key in wanted if key.startswith("probe/")}
-    return {**{key: rows[-1][key] for key in wanted}, **start}
+    rows = read_rows(folder / "metrics.jsonl")
+    wanted = [key for row in rows for key in row if key.startswith("probe/") or key in MEASURES]
+    last = {key: row[key] for row in rows for key in dict.fromkeys(wanted) if key in row}
+    first = {key: row[key] for row in reversed(rows) for key in last if key in row}
+    return {**last, **{f"start/{key}": value for key, value in first.items() if key.startswith("probe/")}}
 
 
-def recipe_of(name: str, options: argparse.Namespace, seed: int) -> PrefinetuneRecipe:
+def recipe_of(name: str, options: argparse.Namespace, seed: int) -> ProbedRecipe:
     """A strategy's recipe with a seed, and with the encoder, the steps and the monitoring that the options ask for.
 
     Other steps than the recipe's are measured at the end alone.
@@ -76,19 +76,21 @@ def recipe_of(name: str, options: argparse.Namespace, seed: int) -> PrefinetuneR
     if options.steps is not None:
         over["monitor"] = {"every": options.steps}
         over["optimizer"] = {"steps": options.steps}
-    recipe = load_recipe(RECIPES / f"{name}.yaml", PrefinetuneRecipe, over)
+    recipe = load_recipe(RECIPES / f"{name}.yaml", ProbedRecipe, over)
     return recipe.model_copy(update={"name": f"{recipe.name}-{seed}"})
 
 
-def run_strategy(recipe: PrefinetuneRecipe, runs: Path, conflict: bool) -> dict[str, float]:
+def run_strategy(recipe: ProbedRecipe, runs: Path, conflict: bool) -> dict[str, float]:
     """Runs a recipe, or reads what it measured."""
-    watch = ConflictWatch(CONFLICT_EVERY, CONFLICT_BATCHES) if conflict and recipe.strategy in COMPARED else None
+    watch: Any = ProbeWatch(recipe)
+    if conflict and recipe.strategy in COMPARED:
+        watch = watch_all(ConflictWatch(CONFLICT_EVERY, CONFLICT_BATCHES), watch)
     with training_bar(recipe.name) as report:
         prefinetune(recipe, runs / recipe.name, report, finder=CardFinder(), watch=watch)
     return last_measures(runs / recipe.name)
 
 
-def run_merge(method: str, recipe: PrefinetuneRecipe, seed: int, runs: Path) -> dict[str, float]:
+def run_merge(method: str, recipe: ProbedRecipe, seed: int, runs: Path) -> dict[str, float]:
     """Merges the two individual runs of a seed and probes the result; the recipe says of what and with which probes."""
     parts = [runs / f"individual-{family}-{seed}" / "bundle" for family in recipe.families]
     out = runs / f"merge-{method}-{seed}"
@@ -97,7 +99,7 @@ def run_merge(method: str, recipe: PrefinetuneRecipe, seed: int, runs: Path) -> 
     return probe(str(out), recipe, seed)
 
 
-def run_part(name: str, share: float, recipe: PrefinetuneRecipe, seed: int, runs: Path) -> dict[str, float]:
+def run_part(name: str, share: float, recipe: ProbedRecipe, seed: int, runs: Path) -> dict[str, float]:
     """Goes a share of the way from the start to what a run has learnt, and probes the result."""
     if share in (0.0, 1.0):
         return probe(str(runs / f"{name}-{seed}" / "bundle") if share else recipe.encoder, recipe, seed)
@@ -107,20 +109,19 @@ def run_part(name: str, share: float, recipe: PrefinetuneRecipe, seed: int, runs
     return probe(str(out), recipe, seed)
 
 
-def probe(bundle: str, recipe: PrefinetuneRecipe, seed: int) -> dict[str, float]:
+def probe(bundle: str, recipe: ProbedRecipe, seed: int) -> dict[str, float]:
     """A bundle's probes, as the recipe has them."""
     loaded = load_any(bundle)
-    model = PrefinetuneModel(loaded.encoder, dict(loaded.primaries), {})
     bf16 = resolve_precision(recipe.precision) == "bf16"
     return {
-        f"probe/{name}": Probe(name, section, seed, CardFinder()).measure(model, loaded.tokenizer, bf16=bf16)
+        f"probe/{name}": Probe(section, seed).measure(
+            loaded.encoder, loaded.primaries.get(section.family), loaded.tokenizer, bf16=bf16
+        )
         for name, section in recipe.monitor.probes.items()
     }
 
 
-def measure(
-    asked: str, base: PrefinetuneRecipe, seed: int, options: argparse.Namespace
-) -> tuple[str, dict[str, float]]:
+def measure(asked: str, base: ProbedRecipe, seed: int, options: argparse.Namespace) -> tuple[str, dict[str, float]]:
     """What a strategy is called in the tables, and its measures."""
     runs: Path = options.runs
     name, at, share = asked.partition("@")

@@ -116,32 +116,10 @@ class OptimizerSection(Section):
     frozen_layers: Annotated[int, Field(ge=0)] = 0
 
 
-class ProbeSection(Section):
-    """A linear probe: a head on frozen features, fitted on a few examples of a task that is used for nothing else.
-
-    `train` and `dev` are named as sources are: the task's files.
-    """
-
-    family: Literal["ner", "classification", "qa"]
-    train: str
-    dev: str
-    per_class: PositiveInt | None = None
-    sentences: PositiveInt | None = Field(None, validate_default=True)
-    most_dev: PositiveInt = 300
-
-    @field_validator("sentences")
-    @classmethod
-    def _one_budget(cls, sentences: int | None, info: ValidationInfo) -> int | None:
-        if (info.data.get("per_class") is None) == (sentences is None):
-            raise ValueError("give either per_class or sentences")
-        return sentences
-
-
 class MonitorSection(Section):
     """What is measured while training, and how often; `every` 0 measures nothing."""
 
     every: Annotated[int, Field(ge=0)] = 200
-    probes: dict[str, ProbeSection] = Field(default_factory=dict)
     log_every: PositiveInt = 10
 
 

@@ -232,7 +232,7 @@ def test_sources_without_a_concept_among_others_are_handled_in_training_and_meas
     loss.backward()
     assert float(loss.detach()) == 0
     assert size(session.model) == 0
-    values = evaluate(session.model, {"ner": ner}, [], session.tokenizer, bf16=False)
+    values = evaluate(session.model, {"ner": ner}, session.tokenizer, bf16=False)
     assert values["dev/ner/blank/loss"] >= 0 and values["dev/ner/open/loss"] >= 0
 
 
@@ -342,20 +342,3 @@ def test_who_watches_sees_the_start_and_every_step_and_changes_nothing(
     assert [step for step, _ in seen] == [0, 1, 2, 3, 4]
     assert len({value for _, value in seen}) == 5
     assert tiny_models.same_bits(tiny_models.bundle_tensors(watched), tiny_models.bundle_tensors(plain))
-
-
-def test_a_probe_scores_a_task_of_files(tiny_folder: Folders, data: Path, tmp_path: Path) -> None:
-    parts = {
-        name: str(tiny_models.write_jsonl(tmp_path / f"{name}.jsonl", tiny_models.ner_rows(60, seed)))
-        for seed, name in ((7, "train"), (8, "dev"))
-    }
-    probe = {"family": "ner", **parts, "sentences": 30, "most_dev": 20}
-    recipe = tiny_models.recipe_of(
-        tiny_folder("bert"), data, optimizer={"steps": 2}, monitor={"every": 2, "probes": {"names": probe}}
-    )
-    session = session_of(recipe, tmp_path)
-    (made,) = session.probes
-    assert (len(made.train), len(made.dev)) == (30, 20)
-    prefinetune(recipe, tmp_path / "run")
-    scores = [row["probe/names"] for row in read_rows(tmp_path / "run" / "metrics.jsonl") if "probe/names" in row]
-    assert len(scores) == 2 and all(0.3 < score <= 1 for score in scores)

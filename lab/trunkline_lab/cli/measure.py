@@ -27,16 +27,18 @@ def prefinetune(
 
     Example: trunkline-lab prefinetune lab/recipes/real-cpu.yaml
     """
-    from trunkline.config import PrefinetuneRecipe, load_recipe
+    from trunkline.config import load_recipe
     from trunkline.prefinetune import prefinetune as run
     from trunkline.ui import training_bar
     from trunkline_lab.data.finder import CardFinder
+    from trunkline_lab.probes import ProbedRecipe, ProbeWatch
 
-    parsed = load_recipe(recipe, PrefinetuneRecipe, {} if seed is None else {"seed": seed})
+    parsed = load_recipe(recipe, ProbedRecipe, {} if seed is None else {"seed": seed})
     if seed is not None:
         parsed = parsed.model_copy(update={"name": f"{parsed.name}-{seed}"})
     with training_bar(parsed.name) as report:
-        bundle = run(parsed, out or Path("runs") / parsed.name, report, finder=CardFinder())
+        folder, watch = out or Path("runs") / parsed.name, ProbeWatch(parsed)
+        bundle = run(parsed, folder, report, finder=CardFinder(), watch=watch)
     typer.echo(f"{bundle}")
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,17 +13,13 @@ import yaml
 from accelerate.utils import send_to_device
 
 from trunkline.bundle.files import write_atomic
-from trunkline.config import PrefinetuneRecipe, ProbeSection, parse_recipe
+from trunkline.config import PrefinetuneRecipe, parse_recipe
 from trunkline.encoder.bundle_files import Loaded
 from trunkline.encoder.encoder import Branch, branch_features
 from trunkline.encoder.resolve import resolve
 from trunkline.encoder.storage import read_json, write_json
 from trunkline.errors import EncoderError, MismatchError
-from trunkline.heads.fit import LabelledFeatures, fit_head
 from trunkline.prefinetune.model import PrefinetuneModel, Source
-from trunkline.prefinetune.sources import FileFinder
-from trunkline.tasks import FAMILIES, Family
-from trunkline.text.examples import NerExample, QaExample, TextExample
 from trunkline.text.tokens import TextTokenizer
 from trunkline.training import write_errors
 from trunkline.training.loop import resolve_precision
@@ -33,9 +28,7 @@ from trunkline.versions import git_state, hardware, versions
 FORMAT = 2
 FILE = "experiment.json"
 CARD = "MODEL_CARD.md"
-PENALTIES = (0.01, 0.1, 1.0)
 _SAME = ("sha256", "examples", "held_out", "concepts")
-_KINDS = {"ner": NerExample, "classification": TextExample, "qa": QaExample}
 
 
 def check_recipe(folder: Path, recipe: PrefinetuneRecipe) -> None:
@@ -44,7 +37,7 @@ def check_recipe(folder: Path, recipe: PrefinetuneRecipe) -> None:
     if not path.is_file():
         return
     # A key that the file lacks has its default.
-    theirs = parse_recipe(read_json(path)["recipe"], PrefinetuneRecipe, path).model_dump()
+    theirs = parse_recipe(read_json(path)["recipe"], type(recipe), path).model_dump()
     changed = sorted(key for key, value in recipe.model_dump().items() if theirs[key] != value)
     _refuse(folder, "a run whose recipe differs in", changed, "the recipe")
 
@@ -151,58 +144,14 @@ def measure_held_out(
         return {"loss": float(objective(features, targets)), measure: float(values.mean()) if len(values) else 0.0}
 
 
-class Probe:
-    """A linear probe on a task's train and dev parts: a few labels to fit on, the same ones at every step."""
-
-    def __init__(self, name: str, section: ProbeSection, seed: int, finder: FileFinder | None = None) -> None:
-        finder = finder or FileFinder()
-        self.name = name
-        self.family = FAMILIES[section.family]
-        kind = _KINDS[section.family]
-        train, dev = (list(finder.open(part, kind).examples()) for part in (section.train, section.dev))
-        order = np.random.default_rng([seed, len(dev)]).permutation(len(dev))
-        self.dev = [dev[i] for i in order[: section.most_dev]]
-        self.train = _few_labels(train, self.family, section, seed)
-        self.labels = self.family.labels(train)
-
-    def measure(self, model: PrefinetuneModel, tokenizer: TextTokenizer, *, bf16: bool) -> float:
-        """The family's main score on dev, the penalty chosen on the same dev part: a monitor, not a result."""
-        examples = [*self.train, *self.dev]
-        tokens = tokenizer.encode([example.text for example in examples])
-        texts = [(part.text, part.words) for part in tokens]
-        units = [self.family.units(part, part.words) for part in tokens]
-        branch = Branch(units, model.adapter(self.family.name))
-        features = branch_features(model.encoder, [branch], bf16=bf16)[0]
-        targets = [self.family.unit_targets(e, self.labels, w) for e, (_, w) in zip(examples, texts, strict=True)]
-        data = LabelledFeatures(examples, texts, features, targets)
-        fitted = fit_head(self.family, data, self.labels, n_dev=len(self.dev), penalties=PENALTIES)
-        return fitted.scores[self.family.main_score]
-
-
-def _few_labels(examples: Sequence[Any], family: Family, section: ProbeSection, seed: int) -> list[Any]:
-    """So many examples, or greedily so many of each class: one is taken if any of its classes is still short."""
-    order = np.random.default_rng([seed, len(examples)]).permutation(len(examples))
-    if section.per_class is None:
-        return [examples[i] for i in order[: section.sentences]]
-    seen: Counter[str] = Counter()
-    taken = []
-    for example in (examples[i] for i in order):
-        found = family.classes(example)
-        if any(seen[name] < section.per_class for name in found):
-            taken.append(example)
-            seen.update(found)
-    return taken
-
-
 def evaluate(
     model: PrefinetuneModel,
     sources: Mapping[str, Sequence[Source]],
-    probes: Sequence[Probe],
     tokenizer: TextTokenizer,
     *,
     bf16: bool,
 ) -> dict[str, float]:
-    """All measures by flat names: `dev/FAMILY/MEASURE` (mean over sources), `dev/FAMILY/SOURCE/...`, `probe/TASK`."""
+    """All measures by flat names: `dev/FAMILY/MEASURE` (mean over sources), `dev/FAMILY/SOURCE/...`."""
     values: dict[str, float] = {}
     totals: dict[str, list[float]] = {}
     for family, group in sources.items():
@@ -212,8 +161,7 @@ def evaluate(
             for measure, value in measure_held_out(model, family, numbered, tokenizer, bf16=bf16).items():
                 values[f"dev/{family}/{numbered[1].name}/{measure}"] = value
                 totals.setdefault(f"dev/{family}/{measure}", []).append(value)
-    values |= {name: sum(row) / len(row) for name, row in totals.items()}
-    return values | {f"probe/{probe.name}": probe.measure(model, tokenizer, bf16=bf16) for probe in probes}
+    return values | {name: sum(row) / len(row) for name, row in totals.items()}
 
 
 def write_model_card(folder: Path, bundle: Path, result: Loaded) -> None:

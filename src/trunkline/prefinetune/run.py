@@ -17,7 +17,7 @@ from trunkline.encoder.bundle_files import Loaded, load_any, save_bundle
 from trunkline.errors import MismatchError, TrunklineError
 from trunkline.prefinetune.model import Mixture, PrefinetuneModel, Source, StepBatch, draw_batch
 from trunkline.prefinetune.objectives import make_objective
-from trunkline.prefinetune.record import CARD, Probe, check_recipe, evaluate, write_experiment, write_model_card
+from trunkline.prefinetune.record import CARD, check_recipe, evaluate, write_experiment, write_model_card
 from trunkline.prefinetune.sources import FileFinder, recipe_sources
 from trunkline.prefinetune.strategies import Losses, adapters_of, freeze, project_conflicts, trained
 from trunkline.training import MetricsLog, Report, loop, write_errors
@@ -68,7 +68,7 @@ def prefinetune(
             )
         with state.main_process_first():  # it fills the cache, the others read it
             sources = recipe_sources(recipe, start.tokenizer, finder=finder, say=report.say)
-        session = Session(recipe, start, sources, folder, report, finder)
+        session = Session(recipe, start, sources, folder, report)
         experiment = write_experiment(folder, recipe, start, sources) if main else {}
         session.train(watch)
         if main:
@@ -111,7 +111,6 @@ class Session:
         sources: Mapping[str, Sequence[Source]],
         folder: Path,
         report: Report,
-        finder: FileFinder | None = None,
     ) -> None:
         self.recipe, self.start, self.sources, self.folder, self.report = recipe, start, sources, folder, report
         self.tokenizer = start.tokenizer
@@ -139,7 +138,6 @@ class Session:
             family: Mixture(sources[family], recipe.seed, one_source_a_step=section.one_source_a_step)
             for family, section in recipe.families.items()
         }
-        self.probes = [Probe(name, section, recipe.seed, finder) for name, section in recipe.monitor.probes.items()]
         self.tokens_seen = 0
         self.batches: dict[str, StepBatch] = {}
         self.last: dict[str, float] = {}
@@ -209,7 +207,7 @@ class Session:
     def _measure(self, step: int) -> None:
         """The held-out measures, by the main process; the others wait."""
         if self.metrics is not None:
-            values = evaluate(self.model.eval(), self.sources, self.probes, self.tokenizer, bf16=self.bf16)
+            values = evaluate(self.model.eval(), self.sources, self.tokenizer, bf16=self.bf16)
             self.metrics.write(step, values)
             shown = ", ".join(f"{name} {value:.3f}" for name, value in values.items() if name.count("/") < 3)
             self.report.say(f"step {step}: {shown}")
