@@ -10,7 +10,6 @@ import pytest
 
 from trunkline.data import load
 from trunkline.data.load import read_lines
-from trunkline.data.records import decode_text, read_bytes
 from trunkline.errors import DataError
 
 TEXT = "eins\nzwei\u2028drei\n\nüber\n"
@@ -34,7 +33,6 @@ def test_lines_whatever_marks_ends_and_packing(tmp_path: Path, content: bytes) -
     path = tmp_path / "a.txt"
     path.write_bytes(content)
     assert list(read_lines(path)) == LINES
-    assert decode_text(read_bytes(path), "utf-8", path).replace("\r", "").removesuffix("\n") == TEXT.removesuffix("\n")
 
 
 def test_other_encoding(tmp_path: Path) -> None:
@@ -48,8 +46,6 @@ def test_wrong_bytes_name_the_line(tmp_path: Path) -> None:
     path.write_bytes("ok é\n".encode() + "bad é\n".encode("latin-1"))
     with pytest.raises(DataError, match=r"a\.txt:2: the byte 0xe9 is not utf-8.*cp1252"):
         list(read_lines(path))
-    with pytest.raises(DataError, match=r"a\.txt:2"):
-        decode_text(path.read_bytes(), "utf-8", path)
 
 
 @pytest.mark.parametrize(
@@ -85,8 +81,6 @@ def test_bombs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     packed.write_bytes(gzip.compress(bomb))
     with pytest.raises(DataError, match=r"a\.gz:91: more than 1000 bytes when unpacked"):
         list(read_lines(packed, limit=1000))
-    with pytest.raises(DataError, match="more than 1000 bytes"):
-        read_bytes(packed, limit=1000)
     assert len(list(read_lines(packed, limit=len(bomb)))) == 10_000
     monkeypatch.setattr(load, "LINE_LIMIT", 5)
     with pytest.raises(DataError, match="a line of more than 5 bytes"):

@@ -131,12 +131,12 @@ def test_json_lists(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ('{"train": [["a", "x"],\n["b"]]}', r"a\.json:2: the item is .*\['b'\].* Expected \[text, label\]"),
+        ('{"train": [["a", "x"],\n["b"]]}', r"a\.json:1: the item is .*\['b'\].* Expected \[text, label\]"),
         ('{"train": [["a", "x"],\n\n{"b": 1}]}', r"a\.json:3: the item is"),
         ('{"train":\n[["a", "x"], [" ", "x"]]}', r"a\.json:2: the text is empty"),
         ('{"train":\n[["a", ""]]}', r"a\.json:2: the label is empty"),
         ('{"train":\n[["a", true]]}', r"a\.json:2: the label is True"),
-        ('{"train": [["a", "x"],\n', r"a\.json:2: the file is not JSON"),
+        ('{"train": [["a", "x"],\n', r"a\.json:1: the file is not JSON"),
         ('{"text": "a"}\n{"text": "b"}\n', r"a\.json:2: the file is not JSON \(Extra data\)"),
         ("[" * 100_000, r"a\.json: the file is not JSON \(nested too deeply\)"),
         ('{"train": ' + "9" * 5000 + "}", r"a\.json: the file is not JSON \(.*digits"),

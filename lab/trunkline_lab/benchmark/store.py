@@ -23,10 +23,10 @@ from typing import Any
 
 from trunkline.bundle.files import write_atomic
 from trunkline.data.load import read_lines
-from trunkline.data.records import read_bytes
 from trunkline.errors import DataError, TrunklineError
 from trunkline_lab.benchmark.cells import Cell, Place, place_of, select
 from trunkline_lab.benchmark.results import Result
+from trunkline_lab.data.archives import read_bytes
 
 MAX_CELL_BYTES = 2**26
 

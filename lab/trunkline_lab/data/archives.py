@@ -1,7 +1,8 @@
-"""Reading the files of .zip and .tar archives, as public data sets come."""
+"""Reading the files of .zip and .tar archives, as public data sets come, and files as a whole."""
 
 from __future__ import annotations
 
+import codecs
 import fnmatch
 import hashlib
 import lzma
@@ -15,6 +16,8 @@ from typing import IO
 
 from trunkline.bundle.files import write_atomic
 from trunkline.cache import cache_folder
+from trunkline.data.load import LIMIT, open_stream
+from trunkline.data.values import too_large, wrong_bytes
 from trunkline.errors import DataError
 
 DEFAULT_LIMIT = 2 * 1024**3
@@ -111,3 +114,24 @@ def _whole(path: str | Path) -> Iterator[None]:
             expected="a complete .zip or .tar file",
             todo="Get the file again",
         ) from error
+
+
+def read_bytes(path: str | Path, *, limit: int = LIMIT) -> bytes:
+    """The unpacked bytes of a file; errors as for `read_lines`."""
+    with open_stream(path) as stream:
+        content: bytes = stream.read(limit + 1)
+    if len(content) > limit:
+        raise too_large(path, None, limit)
+    return content
+
+
+def decode_text(content: bytes, encoding: str, path: str | Path) -> str:
+    """Decodes a whole file; wrong bytes raise a DataError with the line in which they stand."""
+    marked = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    codec = codecs.lookup("utf-16" if marked else encoding)
+    if codec.name == "utf-8":
+        content = content.removeprefix(codecs.BOM_UTF8)
+    try:
+        return codec.decode(content)[0]
+    except UnicodeDecodeError as error:
+        raise wrong_bytes(error, path, content.count(b"\n", 0, error.start) + 1) from None

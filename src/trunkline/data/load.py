@@ -338,11 +338,13 @@ def read_lines(path: str | Path, *, encoding: str = "utf-8", limit: int = LIMIT)
     codec, number, left = codecs.lookup(encoding), 0, limit
     with open_stream(path) as stream:
         if stream.peek(2).startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-            from trunkline.data.records import decode_text, read_bytes
-
-            text = decode_text(read_bytes(path, limit=limit), encoding, path).removesuffix("\n")
-            yield from enumerate((line.removesuffix("\r") for line in text.split("\n")), start=1)
-            return
+            content = stream.read(limit + 1)
+            if len(content) > limit:
+                raise values.too_large(path, None, limit)
+            try:
+                stream, codec = io.BytesIO(content.decode("utf-16").encode()), codecs.lookup("utf-8")
+            except UnicodeDecodeError as error:
+                raise values.wrong_bytes(error, path, content.count(b"\n", 0, error.start) + 1) from None
         while raw := stream.readline(min(left, LINE_LIMIT) + 1):
             number, left = number + 1, left - len(raw)
             if left < 0 or len(raw) > LINE_LIMIT:

@@ -1,17 +1,16 @@
-"""Records of JSON files and of the hub, with their lines, and whole files."""
+"""Records of JSON files and of the hub, with their lines."""
 
 from __future__ import annotations
 
-import codecs
 import json
 import re
-from collections.abc import Iterable, Iterator, Sequence
-from itertools import chain, islice
+from collections.abc import Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from trunkline.data.load import LIMIT, open_stream, read_lines
-from trunkline.data.values import Record, data_error, get_key, shorten, too_large, wrong_bytes
+from trunkline.data.load import read_lines
+from trunkline.data.values import Record, data_error, get_key, shorten
 from trunkline.errors import TrunklineError, needs
 
 DOCUMENT_LIMIT = 256 * 1024**2
@@ -22,27 +21,6 @@ _LISTS = (("rasa_nlu_data", "common_examples"), ("data",), ("examples",), ("reco
 
 _BETWEEN = re.compile(r"[ \t\r\n,]*")
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
-
-
-def read_bytes(path: str | Path, *, limit: int = LIMIT) -> bytes:
-    """The unpacked bytes of a file; errors as for `read_lines`."""
-    with open_stream(path) as stream:
-        content: bytes = stream.read(limit + 1)
-    if len(content) > limit:
-        raise too_large(path, None, limit)
-    return content
-
-
-def decode_text(content: bytes, encoding: str, path: str | Path) -> str:
-    """Decodes a whole file; wrong bytes raise a DataError with the line in which they stand."""
-    marked = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
-    codec = codecs.lookup("utf-16" if marked else encoding)
-    if codec.name == "utf-8":
-        content = content.removeprefix(codecs.BOM_UTF8)
-    try:
-        return codec.decode(content)[0]
-    except UnicodeDecodeError as error:
-        raise wrong_bytes(error, path, content.count(b"\n", 0, error.start) + 1) from None
 
 
 def parse_json(text: str) -> Any:
@@ -70,11 +48,9 @@ def is_json(line: str) -> bool:
         return False
 
 
-def read_json_lines(
-    path: str | Path, *, encoding: str = "utf-8", lines: Iterable[tuple[int, str]] | None = None
-) -> Iterator[tuple[int, Record]]:
-    """Yields the objects of a JSON-lines file, or of its `lines`, with their numbers; blank lines are passed over."""
-    for number, line in read_lines(path, encoding=encoding) if lines is None else lines:
+def read_json_lines(path: str | Path, *, encoding: str = "utf-8") -> Iterator[tuple[int, Record]]:
+    """Yields the objects of a JSON-lines file with the numbers of their lines; blank lines are passed over."""
+    for number, line in read_lines(path, encoding=encoding):
         if not line.strip():
             continue
         try:
@@ -93,11 +69,9 @@ def read_json_records(path: str | Path) -> tuple[str, Iterator[tuple[int, Record
     Found by content: one object a line, read as asked for; or a document, parsed whole, that is a list of objects or an
     object with one. Items `[text, {...}]` become objects with the key `text`. Anything else raises a DataError.
     """
-    lines = ((number, line) for number, line in read_lines(path) if line.strip())
-    head = list(islice(lines, 2))
-    one = bool(head) and head[0][1].lstrip().startswith("{") and is_json(head[0][1])
-    if one and (len(head) > 1 or not _list_keys(parse_json(head[0][1]))):
-        return "JSON lines", read_json_lines(path, lines=chain(head, lines))
+    first, *more = [*islice((line for _, line in read_lines(path) if line.strip()), 2), ""]
+    if first.lstrip().startswith("{") and is_json(first) and (any(more) or not _list_keys(parse_json(first))):
+        return "JSON lines", read_json_lines(path)
     return "a JSON document", _document(path)
 
 
@@ -118,7 +92,7 @@ def read_json_items(
     `keys` lead from the document to the list, by default those of `_LISTS` that do. Text that is not JSON raises a
     DataError, and so does the lack of a list there.
     """
-    text = decode_text(read_bytes(path, limit=DOCUMENT_LIMIT), encoding, path)
+    text = "\n".join(line for _, line in read_lines(path, encoding=encoding, limit=DOCUMENT_LIMIT))
     try:
         value = parse_json(text)
     except ValueError as error:

@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from properties.disk import store
 from properties.form import Format
 from properties.formats import DAMAGED
-from trunkline.data import load, records
+from trunkline.data import load
 from trunkline.errors import DataError
 from trunkline_lab.data import archives
 from trunkline_lab.data.readers import READERS
@@ -44,7 +44,7 @@ def bounded(most: int = MEMORY) -> Iterator[None]:
 
 @pytest.fixture
 def low_limits(monkeypatch: pytest.MonkeyPatch) -> None:
-    for read in (load.read_lines, records.read_bytes):
+    for read in (load.read_lines, archives.read_bytes):
         monkeypatch.setitem(read.__kwdefaults__, "limit", 4 * MIB)
     monkeypatch.setattr(archives, "DEFAULT_LIMIT", 4 * MIB)
     monkeypatch.setattr(load, "LINE_LIMIT", MIB)

@@ -11,10 +11,9 @@ from xml.etree import ElementTree
 from pydantic import Field
 
 from trunkline.data.load import read_lines
-from trunkline.data.records import decode_text
 from trunkline.errors import DataError
 from trunkline.text.examples import PairExample
-from trunkline_lab.data.archives import read_members
+from trunkline_lab.data.archives import decode_text, read_members
 from trunkline_lab.data.readers.base import FileOptions
 
 _TAG = re.compile(r"<(/?)(\w+)>")

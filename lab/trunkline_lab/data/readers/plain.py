@@ -10,11 +10,10 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from trunkline.data.records import decode_text
 from trunkline.errors import DataError
 from trunkline.text.examples import PlainExample
 from trunkline.text.words import split_sentences
-from trunkline_lab.data.archives import read_members
+from trunkline_lab.data.archives import decode_text, read_members
 from trunkline_lab.data.readers.base import FileOptions, get_key, read_json_lines, shorten
 
 _MARKUP = re.compile(r"</?[A-Za-z][^<>]{0,200}>")

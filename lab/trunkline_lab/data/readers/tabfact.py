@@ -14,11 +14,10 @@ from typing import Any
 
 from pydantic import Field
 
-from trunkline.data.records import decode_text, read_bytes
 from trunkline.errors import DataError
 from trunkline.text.examples import NerExample, Span
 from trunkline.text.words import split_words
-from trunkline_lab.data.archives import read_members
+from trunkline_lab.data.archives import decode_text, read_bytes, read_members
 from trunkline_lab.data.headers import normalise_header
 from trunkline_lab.data.readers.base import FileOptions, parse_json, shorten
 

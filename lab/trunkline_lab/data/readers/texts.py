@@ -9,10 +9,10 @@ from pathlib import Path
 from pydantic import Field
 
 from trunkline.data.load import read_lines
-from trunkline.data.records import decode_text, read_json_items
+from trunkline.data.records import read_json_items
 from trunkline.errors import DataError
 from trunkline.text.examples import TextExample
-from trunkline_lab.data.archives import read_members
+from trunkline_lab.data.archives import decode_text, read_members
 from trunkline_lab.data.readers.base import (
     Column,
     LabelOptions,
