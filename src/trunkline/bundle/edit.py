@@ -7,9 +7,7 @@ SHA-256. Keys are 32 bytes, as they are or as 64 hexadecimal digits.
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
-import os
 import re
 import secrets
 import shutil
@@ -22,12 +20,11 @@ from trunkline.bundle.files import (
     LOCK,
     beside,
     change_tasks,
+    changing,
     check_free,
     entry_of,
     file_problems,
-    locked,
     open_bundle,
-    read_manifest,
     write_atomic,
     writing,
 )
@@ -36,7 +33,6 @@ from trunkline.bundle.manifest import (
     MAX_ADAPTER_BYTES,
     MAX_MANIFEST_BYTES,
     SIGNATURE,
-    FileEntry,
     Manifest,
     listed,
     parse_manifest,
@@ -59,7 +55,7 @@ def write_bundle(
     Args:
         folder: The place.
         manifest: Names the bundle's graphs, checkpoint and adapters; what it says of files and tasks is replaced.
-        files: Every file but the tasks', by its place in the bundle: its content, or a file that is copied.
+        files: Every file but the tasks', by its place in the bundle: its content, or where that is read.
         tasks: Tasks' files by name; those without LoRA must sit on one of the adapters.
 
     Returns:
@@ -69,28 +65,21 @@ def write_bundle(
         TrunklineError: The folder is taken or cannot be written to.
         MismatchError: A part does not belong to this backbone.
     """
-    bare = dataclasses.replace(manifest, tasks={}, files=dict.fromkeys(files, FileEntry("0" * 64, 1)))
+    bare = dataclasses.replace(manifest, tasks={}, files=dict.fromkeys(files, entry_of(b"not yet")))
     parse_manifest(bare.to_json(), folder / MANIFEST)
     with new_folder(folder) as temporary:
-        bare = dataclasses.replace(bare, files={file: _put(temporary / file, part) for file, part in files.items()})
+        entries = {}
+        for file, part in files.items():
+            content = part if isinstance(part, bytes) else part.read_bytes()
+            write_atomic(temporary / file, content)
+            entries[file] = entry_of(content)
+        bare = dataclasses.replace(bare, files=entries)
         write_atomic(temporary / MANIFEST, bare.to_json())
         for family, file in bare.adapters.items():
             read_primary(temporary / file, bare, family)
         written = change_tasks(temporary, tasks or {})
         (temporary / LOCK).unlink()
     return written
-
-
-def _put(path: Path, source: bytes | Path) -> FileEntry:
-    if isinstance(source, bytes):
-        write_atomic(path, source)
-        return entry_of(source)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(source, path)
-    with path.open("rb") as stream:
-        digest = hashlib.file_digest(stream, "sha256").hexdigest()
-        os.fsync(stream.fileno())
-    return FileEntry(digest, path.stat().st_size)
 
 
 @contextmanager
@@ -129,41 +118,27 @@ def remove_task(folder: str | Path, name: str) -> Manifest:
 
 
 def describe_bundle(folder: Path) -> dict[str, Any]:
-    """What a bundle holds, as plain data; errors as for `open_bundle`.
+    """What a bundle holds, as plain data: its manifest's fields, and `folder`; errors as for `open_bundle`.
 
-    Returns:
-        `name`, `folder`, `encoder` (sizes), `engines` (what it can run on), `precision` of the graphs, `bytes` in all,
-        `adapters` (families), `tasks` (name -> family, labels, bytes, mode, examples, cross-validated scores),
-        `licences` and `info`.
+    Instead of files there are `bytes` in all, `engines` (what it can run on) and the `precision` of its graphs; of
+    adapters there are the families; of tasks: family, labels, units, bytes, mode, examples, cross-validated scores.
     """
     bundle = open_bundle(folder, verify=False)
-    manifest = bundle.manifest
-    tasks = {
-        name: {
-            "family": task.family,
-            "labels": task.types,
-            "units": task.units,
-            "lora": task.own_lora,
-            "bytes": len(task.content),
-            "mode": task.info.get("mode"),
-            "examples": task.info.get("examples"),
-            "scores": task.info.get("cross_validation", {}).get("scores"),
-        }
-        for name, task in sorted(bundle.tasks.items())
-    }
+    manifest, tasks = bundle.manifest, {}
+    for name, task in sorted(bundle.tasks.items()):
+        said = {key: task.info.get(key) for key in ("mode", "examples")}
+        said["scores"] = task.info.get("cross_validation", {}).get("scores")
+        shown = {"family": task.family, "labels": task.types, "units": task.units, "lora": task.own_lora}
+        tasks[name] = {**shown, "bytes": len(task.content), **said}
+    record = dataclasses.asdict(manifest)
     return {
-        "name": manifest.name,
+        **{key: record[key] for key in ("name", "trunkline", "encoder", "backbone", "licences", "info")},
         "folder": str(folder),
-        "trunkline": manifest.trunkline,
-        "encoder": dataclasses.asdict(manifest.encoder),
-        "backbone": manifest.backbone,
         "engines": [name for name, there in (("onnx", manifest.graphs), ("torch", manifest.checkpoint)) if there],
         "precision": manifest.weights["kind"],
         "bytes": sum(file.bytes for file in manifest.files.values()),
         "adapters": sorted(manifest.adapters),
         "tasks": tasks,
-        "licences": [dataclasses.asdict(item) for item in manifest.licences],
-        "info": dict(manifest.info),
     }
 
 
@@ -175,14 +150,12 @@ def sign_bundle(folder: str | Path, key: str | bytes) -> Path:
         TrunklineError: The key is none, or `cryptography` is not installed.
     """
     folder, private = Path(folder).expanduser(), _key(key, "private")
-    read_manifest(folder)
-    with locked(folder):
-        problems = file_problems(folder, read_manifest(folder))
+    with changing(folder) as manifest:
+        problems = file_problems(folder, manifest)
         if problems:
             raise DataError(listed("a bundle that is not whole is not signed", problems), path=folder)
-        public = private.public_key().public_bytes_raw().hex()
         signature = private.sign(read_file(folder / MANIFEST, MAX_MANIFEST_BYTES)).hex()
-        record = {"algorithm": ALGORITHM, "public_key": public, "signature": signature}
+        record = {"algorithm": ALGORITHM, "public_key": public_half(key), "signature": signature}
         write_atomic(folder / SIGNATURE, json.dumps(record, indent=1, sort_keys=True) + "\n")
     return folder / SIGNATURE
 
@@ -194,10 +167,9 @@ def check_signature(folder: Path, content: bytes, public_key: str | bytes) -> No
         MismatchError: They were not signed, or with another key, or were changed afterwards.
         TrunklineError: The key is none, or `cryptography` is not installed.
     """
-    key = _key(public_key, "public")
+    key, path = _key(public_key, "public"), folder / SIGNATURE
     from cryptography.exceptions import InvalidSignature
 
-    path = folder / SIGNATURE
     if not path.exists():
         raise MismatchError(f"{folder} is not signed", expected=f"{SIGNATURE} beside the manifest")
     try:
@@ -206,11 +178,10 @@ def check_signature(folder: Path, content: bytes, public_key: str | bytes) -> No
             raise ValueError(f"the algorithm is {str(record['algorithm'])[:40]!r}")
         key.verify(bytes.fromhex(record["signature"]), content)
     except InvalidSignature as error:
-        raise MismatchError(
-            f"{folder}: the signature is not that of this manifest under the key given",
-            expected="a bundle signed by the owner of the key, and not changed since",
-            todo="Fetch the bundle again, from somewhere you trust",
-        ) from error
+        given = f"{folder}: the signature is not that of this manifest under the key given"
+        expected = "a bundle signed by the owner of the key, and not changed since"
+        todo = "Fetch the bundle again, from somewhere you trust"
+        raise MismatchError(given, expected=expected, todo=todo) from error
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         reason = " ".join(str(error).split())[:200]
         raise DataError(f"this is no signature ({reason})", path=path, expected=ALGORITHM) from error
@@ -230,13 +201,11 @@ def _key(given: str | bytes, half: str) -> Any:
     """The `private` or `public` key."""
     with needs("sign", "a signature"):
         from cryptography.hazmat.primitives.asymmetric import ed25519
-    kind = getattr(ed25519, f"Ed25519{half.title()}Key")
     text = given.decode("latin-1") if isinstance(given, bytes) else given
     raw = bytes.fromhex(text) if re.fullmatch(r"\s*[0-9a-fA-F]{64}\s*", text) else given
     try:
-        return getattr(kind, f"from_{half}_bytes")(raw)
+        return getattr(getattr(ed25519, f"Ed25519{half.title()}Key"), f"from_{half}_bytes")(raw)
     except (ValueError, TypeError) as error:
         # The key itself stays out of the message.
-        raise TrunklineError(
-            f"the {half} key cannot be used", expected=f"an Ed25519 {half} key: 32 bytes or 64 hexadecimal digits"
-        ) from error
+        expected = f"an Ed25519 {half} key: 32 bytes or 64 hexadecimal digits"
+        raise TrunklineError(f"the {half} key cannot be used", expected=expected) from error

@@ -170,9 +170,7 @@ def change_tasks(
         MismatchError: A task belongs to another backbone or primary adapter, or does not fit the encoder.
     """
     path = Path(folder).expanduser()
-    read_manifest(path)
-    with locked(path):
-        before = read_manifest(path)
+    with changing(path) as before:
         _check_names(path, before, added, removed, replace)
         tasks = {name: task for name, task in before.tasks.items() if name not in removed and name not in added}
         without = dataclasses.replace(before, tasks=tasks)
@@ -188,6 +186,14 @@ def change_tasks(
         after = dataclasses.replace(before, tasks=tasks, files=files)
         _replace_manifest(path, after, new, gone)
     return after
+
+
+@contextmanager
+def changing(folder: Path) -> Iterator[Manifest]:
+    """The manifest of a bundle whose lock is held; nothing is left where there is no bundle."""
+    read_manifest(folder)
+    with locked(folder):
+        yield read_manifest(folder)
 
 
 def check_target(folder: Path, manifest: Manifest, names: Collection[str], replace: bool = False) -> None:
