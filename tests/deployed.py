@@ -13,8 +13,7 @@ import torch
 import tiny_models
 from trunkline.bundle.edit import write_bundle
 from trunkline.bundle.files import open_bundle
-from trunkline.bundle.lora import LORA_TARGETS
-from trunkline.bundle.manifest import Manifest
+from trunkline.bundle.manifest import LORA_TARGETS, Manifest
 from trunkline.bundle.parts import Head, read_task, task_bytes
 from trunkline.encoder.bundle_files import Loaded, adapter_files, manifest_of, save_bundle
 from trunkline.encoder.lora import LoraAdapter, adapter_arrays

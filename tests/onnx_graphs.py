@@ -10,8 +10,7 @@ import numpy.typing as npt
 import torch
 
 import tiny_models
-from trunkline.bundle.lora import LORA_TARGETS, Shapes
-from trunkline.bundle.manifest import lora_shapes
+from trunkline.bundle.manifest import LORA_TARGETS, Shapes, lora_shapes
 from trunkline.bundle.parts import Head, complete, fuse
 from trunkline.encoder.architectures import EncoderConfig
 from trunkline.encoder.encoder import Encoder

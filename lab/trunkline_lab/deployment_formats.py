@@ -15,8 +15,7 @@ import torch
 
 from trunkline.bundle.edit import new_folder
 from trunkline.bundle.files import check_free, write_atomic
-from trunkline.bundle.lora import FloatArray, Inputs
-from trunkline.bundle.manifest import TOKENIZER
+from trunkline.bundle.manifest import TOKENIZER, FloatArray, Inputs
 from trunkline.bundle.parts import Head, fuse
 from trunkline.encoder.encoder import Encoder
 from trunkline.encoder.lora import LoraAdapter, adapter_arrays

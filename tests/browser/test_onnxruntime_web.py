@@ -9,8 +9,7 @@ import pytest
 from chromium import missing, run_graphs
 
 import tiny_models
-from trunkline.bundle.lora import LORA_TARGETS
-from trunkline.bundle.manifest import lora_shapes
+from trunkline.bundle.manifest import LORA_TARGETS, lora_shapes
 from trunkline.bundle.parts import Head, complete, fuse
 from trunkline.encoder.bundle_files import Loaded
 from trunkline.encoder.lora import adapter_arrays

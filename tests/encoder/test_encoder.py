@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import tiny_models
-from trunkline.bundle.lora import LINEARS
+from trunkline.bundle.manifest import LINEARS
 from trunkline.encoder.architectures import ARCHITECTURES
 from trunkline.encoder.bundle_files import Loaded
 from trunkline.encoder.encoder import Branch, Encoder, branch_features, embed_texts

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import tiny_models
-from trunkline.bundle.lora import LINEARS
+from trunkline.bundle.manifest import LINEARS
 from trunkline.encoder.bundle_files import Loaded
 from trunkline.encoder.encoder import Encoder
 from trunkline.encoder.lora import adapter_arrays, lora_from_arrays

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import tiny_models
-from trunkline.bundle.lora import LINEARS
+from trunkline.bundle.manifest import LINEARS
 from trunkline.encoder.bundle_files import Loaded, load_any
 from trunkline.encoder.lora import LoraAdapter, LoraConfig
 from trunkline.encoder.peft_format import export_peft, import_peft

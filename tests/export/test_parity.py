@@ -11,7 +11,7 @@ from onnx import numpy_helper
 
 import onnx_graphs as graphs
 import tiny_models
-from trunkline.bundle.lora import LORA_TARGETS
+from trunkline.bundle.manifest import LORA_TARGETS
 from trunkline.encoder.bundle_files import Loaded
 from trunkline.engine.onnx import open_session
 from trunkline.errors import TrunklineError

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from trunkline.bundle.lora import LORA_TARGETS
+from trunkline.bundle.manifest import LORA_TARGETS
 from trunkline.encoder.bundle_files import Loaded, load_any, save_bundle
 from trunkline.engine.onnx import open_session
 from trunkline.engine.rounding import round_int8

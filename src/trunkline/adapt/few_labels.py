@@ -19,7 +19,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from trunkline.bundle.lora import LORA_TARGETS
+from trunkline.bundle.manifest import LORA_TARGETS
 from trunkline.bundle.parts import Head, Task
 from trunkline.config import Fraction, PositiveInt, Section, Seed, Target, parse_recipe
 from trunkline.encoder.bundle_files import bundle_encoder, load_any, lora_of

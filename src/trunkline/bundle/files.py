@@ -19,13 +19,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from trunkline.bundle.lora import Inputs
 from trunkline.bundle.manifest import (
     MANIFEST,
     MAX_MANIFEST_BYTES,
     SIGNATURE,
     TOKENIZER,
     FileEntry,
+    Inputs,
     Manifest,
     TaskEntry,
     check_name,

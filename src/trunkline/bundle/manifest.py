@@ -19,8 +19,23 @@ from io import FileIO
 from pathlib import Path
 from typing import Annotated, Any, get_type_hints
 
-from trunkline.bundle.lora import LORA_TARGETS, Shapes
+import numpy as np
+import numpy.typing as npt
+
 from trunkline.errors import DataError, MismatchError, TrunklineError
+
+FloatArray = npt.NDArray[np.float32]
+Inputs = dict[str, FloatArray]
+Shapes = Mapping[str, tuple[int, int]]
+
+LORA_TARGETS = {"qkv": ("query", "key", "value"), "out": ("out",), "up": ("up",), "down": ("down",)}
+"""LoRA target of a graph -> the linear layers whose updates go in there."""
+
+LINEARS = tuple(target for targets in LORA_TARGETS.values() for target in targets)
+"""The linear layers of a transformer layer; LoRA can sit on each of them."""
+
+HEAD = ("head.weight", "head.bias")
+"""Inputs of the head. What else a file says of a head is for decoding, and no graph has an input for it."""
 
 FORMAT, VERSION = "trunkline-bundle", 2
 MANIFEST, SIGNATURE, TOKENIZER = "manifest.json", "signature.json", "tokenizer.json"

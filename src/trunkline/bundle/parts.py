@@ -20,16 +20,21 @@ import numpy.typing as npt
 import safetensors
 import safetensors.numpy
 
-from trunkline.bundle.lora import HEAD, LINEARS, LORA_TARGETS, FloatArray, Inputs, Shapes
 from trunkline.bundle.manifest import (
     ANYTHING,
+    HEAD,
+    LINEARS,
+    LORA_TARGETS,
     MAX_ADAPTER_BYTES,
     MAX_SHOWN,
     NAME,
     SHA256,
     TEXT,
     VERSION,
+    FloatArray,
+    Inputs,
     Manifest,
+    Shapes,
     problems_of,
     read_file,
 )

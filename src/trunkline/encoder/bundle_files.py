@@ -12,8 +12,7 @@ from typing import Any
 from trunkline import __version__
 from trunkline.bundle.edit import write_bundle
 from trunkline.bundle.files import LOCK, Bundle, check_writable, entry_of, is_bundle, locked, open_bundle
-from trunkline.bundle.lora import LORA_TARGETS
-from trunkline.bundle.manifest import TOKENIZER, Licence, Manifest, check_name
+from trunkline.bundle.manifest import LORA_TARGETS, TOKENIZER, Licence, Manifest, check_name
 from trunkline.bundle.parts import PrimaryAdapter, Task, primary_bytes
 from trunkline.cache import cache_folder
 from trunkline.encoder.architectures import EncoderConfig, encoder_facts

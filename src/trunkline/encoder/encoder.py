@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from trunkline.bundle.lora import LINEARS, LORA_TARGETS
+from trunkline.bundle.manifest import LINEARS, LORA_TARGETS
 from trunkline.encoder.architectures import EncoderConfig
 from trunkline.encoder.lora import Delta, Deltas, linear_shape
 from trunkline.errors import MismatchError

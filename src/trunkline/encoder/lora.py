@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from trunkline.bundle.lora import LINEARS, FloatArray
+from trunkline.bundle.manifest import LINEARS, FloatArray
 from trunkline.bundle.parts import lora_pairs
 from trunkline.config import AdapterSection
 from trunkline.encoder.architectures import EncoderConfig

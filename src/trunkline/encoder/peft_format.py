@@ -15,7 +15,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from trunkline.bundle.files import write_atomic
-from trunkline.bundle.lora import LINEARS
+from trunkline.bundle.manifest import LINEARS
 from trunkline.encoder.architectures import ARCHITECTURES, EncoderConfig
 from trunkline.encoder.bundle_files import load_any, load_bundle, save_bundle
 from trunkline.encoder.lora import LoraAdapter, lora_from_arrays

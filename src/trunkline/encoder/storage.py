@@ -13,8 +13,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from trunkline.bundle.files import write_atomic
-from trunkline.bundle.lora import FloatArray
-from trunkline.bundle.manifest import read_file
+from trunkline.bundle.manifest import FloatArray, read_file
 from trunkline.encoder.architectures import ARCHITECTURES, EncoderConfig, read_config, weights_hash
 from trunkline.encoder.encoder import Encoder
 from trunkline.errors import DataError, EncoderError, MismatchError

@@ -15,8 +15,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from trunkline.bundle.files import Bundle, is_bundle, open_bundle
-from trunkline.bundle.lora import FloatArray, Inputs
-from trunkline.bundle.manifest import MANIFEST, EncoderFacts
+from trunkline.bundle.manifest import MANIFEST, EncoderFacts, FloatArray, Inputs
 from trunkline.bundle.parts import Task
 from trunkline.data.inputs import texts_from
 from trunkline.errors import MismatchError, TrunklineError, needs

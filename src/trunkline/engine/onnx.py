@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from trunkline.bundle.lora import FloatArray, Inputs, Shapes
+from trunkline.bundle.manifest import FloatArray, Inputs, Shapes
 from trunkline.bundle.parts import bank
 from trunkline.engine.base import Branch, Logits
 from trunkline.errors import TrunklineError

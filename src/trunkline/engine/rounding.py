@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from trunkline.bundle.lora import LORA_TARGETS
+from trunkline.bundle.manifest import LORA_TARGETS
 
 FloatArray = npt.NDArray[np.float32]
 Int8Array = npt.NDArray[np.int8]

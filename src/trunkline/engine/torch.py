@@ -8,7 +8,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from trunkline.bundle.lora import LORA_TARGETS, Inputs
+from trunkline.bundle.manifest import LORA_TARGETS, Inputs
 from trunkline.encoder.encoder import Branch as TorchBranch
 from trunkline.encoder.encoder import Encoder, branch_features
 from trunkline.encoder.lora import Delta

@@ -14,8 +14,7 @@ from typing import Any, Literal, get_args
 from trunkline import __version__, samples
 from trunkline.bundle.edit import write_bundle
 from trunkline.bundle.files import Bundle, check_free, open_bundle
-from trunkline.bundle.lora import LORA_TARGETS, Inputs
-from trunkline.bundle.manifest import MANIFEST, TOKENIZER, Licence, Manifest
+from trunkline.bundle.manifest import LORA_TARGETS, MANIFEST, TOKENIZER, Inputs, Licence, Manifest
 from trunkline.bundle.parts import complete
 from trunkline.data.stream import load_texts
 from trunkline.encoder.bundle_files import bundle_encoder, cached_bundle, lora_of

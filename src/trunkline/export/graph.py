@@ -6,7 +6,7 @@
 
 Sizes: `ids` int64 and `mask` float32 (1 for tokens, 0 for padding) [rows, width]; `hidden` [rows, width, hidden];
 `pool` [rows, units, width], whose rows average the states of one unit each; `features` [rows, units, hidden]; `logits`
-[rows, units, labels]. LoRA inputs are those of `trunkline.bundle.lora`; `head.weight` is [hidden, labels].
+[rows, units, labels]. LoRA inputs are those of `trunkline.bundle.manifest`; `head.weight` is [hidden, labels].
 
 Inside a graph the states are one matrix, [rows * width, hidden]: a linear layer is then one Gemm, and so is adding a
 low-rank update to its output. The sum before a normalisation is a node of its own, because ONNX Runtime's
@@ -26,8 +26,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from trunkline.bundle.lora import FloatArray, Shapes
-from trunkline.bundle.manifest import lora_shapes
+from trunkline.bundle.manifest import FloatArray, Shapes, lora_shapes
 from trunkline.errors import TrunklineError
 from trunkline.export.weights import FRACTIONS, LOWEST, BackboneWeights
 

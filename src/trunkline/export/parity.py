@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from trunkline.bundle.lora import FloatArray, Inputs, Shapes
+from trunkline.bundle.manifest import FloatArray, Inputs, Shapes
 from trunkline.bundle.parts import Head, bank, complete
 from trunkline.encoder.encoder import Branch, Encoder, branch_features
 from trunkline.encoder.lora import LoraAdapter

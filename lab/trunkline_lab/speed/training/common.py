@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from trunkline.bundle.lora import LINEARS
+from trunkline.bundle.manifest import LINEARS
 from trunkline.encoder.bundle_files import Loaded, load_any
 from trunkline.encoder.encoder import Encoder, TokenBatch
 from trunkline.encoder.lora import LoraAdapter, linear_shape
