@@ -131,7 +131,7 @@ def test_json_lists(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ('{"train": [["a", "x"],\n["b"]]}', r"a\.json:1: the item is .*\['b'\].* Expected \[text, label\]"),
+        ('{"train": [["a", "x"],\n["b"]]}', r"a\.json:2: the item is .*\['b'\].* Expected \[text, label\]"),
         ('{"train": [["a", "x"],\n\n{"b": 1}]}', r"a\.json:3: the item is"),
         ('{"train":\n[["a", "x"], [" ", "x"]]}', r"a\.json:2: the text is empty"),
         ('{"train":\n[["a", ""]]}', r"a\.json:2: the label is empty"),
