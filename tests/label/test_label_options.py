@@ -95,8 +95,8 @@ def test_urls(url: str) -> None:
         assert ChatOptions(base_url=url + end, model="m").base_url == url
 
 
-def test_lists_come_as_text_too() -> None:
-    drop: Any = check_options("gazetteer", {"gazetteer": "g.tsv", "drop": "a, b"}, TEXT_METHODS)
+def test_values_are_converted() -> None:
+    drop: Any = check_options("gazetteer", {"gazetteer": "g.tsv", "drop": ["a", "b"]}, TEXT_METHODS)
     assert drop.drop == ("a", "b")
     chat: Any = check_options("chat", CHAT | {"cache": None, "retries": "3"}, TEXT_METHODS)
     assert (chat.cache, chat.retries) == (None, 3)

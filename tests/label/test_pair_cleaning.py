@@ -9,8 +9,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from trunkline.data.overlap import normalise
 from trunkline.label.options import DocumentOptions
-from trunkline.label.pairs import Candidate, clean, count_words, normalise
+from trunkline.label.pairs import Candidate, clean, count_words
 from trunkline.text.examples import PairExample
 
 SETTINGS = settings(derandomize=True, deadline=None, max_examples=40, suppress_health_check=[HealthCheck.too_slow])

@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from trunkline.data.overlap import normalise
 from trunkline.errors import TrunklineError
-from trunkline.label.pairs import filter_consistent, normalise
+from trunkline.label.pairs import filter_consistent
 from trunkline.text.examples import PairExample
 
 WIDTH = 24
@@ -69,8 +70,7 @@ def naive_ranks(pairs: list[PairExample], embed: Any) -> list[int]:
 
 
 @pytest.mark.parametrize("batch", [1, 9, 500])
-def test_equals_the_naive_version(batch: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("trunkline.label.pairs._BLOCK", 11)
+def test_equals_the_naive_version(batch: int) -> None:
     rng = np.random.default_rng(1)
     pairs = [
         PairExample(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain, islice
 from pathlib import Path
 from statistics import median
@@ -119,8 +119,8 @@ def without_marks(line: str) -> str:
     return text.replace("**", "", 2).strip() if text.startswith("**") else text
 
 
-def card_path(out: Path, inputs: Iterable[Path]) -> Path:
-    """Where the source card of an output goes; an error for an output that cannot be written or would do harm."""
+def check_output(out: Path, inputs: Iterable[Path]) -> None:
+    """Raises a DataError for an output that cannot be written or would, with its source card, do harm."""
     card = out.with_suffix(".yaml")
     if out.suffix != ".jsonl" or out.is_dir() or not _card_name(out):
         raise DataError("no output of this name can be written", path=out, expected="a file such as my_notes.jsonl")
@@ -130,24 +130,25 @@ def card_path(out: Path, inputs: Iterable[Path]) -> Path:
     if card.exists() and MADE_BY not in card.read_text(encoding="utf-8", errors="replace"):
         raise DataError("this file is not ours and would be overwritten", path=card, todo="Name another output")
     check_writable(out)
-    return card
 
 
 def _card_name(out: Path) -> str:
     return re.sub(r"[^a-z0-9]+", "_", out.stem.lower()).strip("_")
 
 
-def write_rows(out: Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    """Writes JSON lines as they come; an error on the way leaves what was there."""
+def write_source(
+    out: Path, rows: Iterable[Any], family: Literal["ner", "classification"], title: str, licence: str, how: list[str]
+) -> dict[str, Any]:
+    """Writes JSON lines as they come and, beside them, an open source's card: what is unlabelled there is unknown.
+
+    An error on the way leaves what was there. Returns paths `out` and `card`, and the number of `rows`.
+    """
+    number, path = 0, out.with_suffix(".yaml")
     with open_atomic(out) as stream:
         for row in rows:
             stream.write(f"{json.dumps(row, ensure_ascii=False)}\n".encode())
-
-
-def write_card(
-    path: Path, family: Literal["ner", "classification"], title: str, licence: str, how: Sequence[str], count: int
-) -> None:
-    """Writes the source card of an output: an open source, as what is unlabelled there is unknown."""
-    quirks, counts = (f"{MADE_BY}, by no person.", *how), {"train": count}
-    card = SourceCard(name=_card_name(path), title=title, family=family, licence=licence, quirks=quirks, counts=counts)
-    write_source_card(card, path)
+            number += 1
+    quirks = (f"{MADE_BY}, by no person.", *how)
+    card = SourceCard(name=_card_name(out), title=title, family=family, licence=licence, quirks=quirks)
+    write_source_card(card.model_copy(update={"counts": {"train": number}}), path)
+    return {"out": str(out), "card": str(path), "rows": number}

@@ -7,17 +7,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
-from trunkline.config import list_problems
-from trunkline.errors import RecipeError, TrunklineError, nearest
+from trunkline.config import Section, parse_recipe
+from trunkline.errors import TrunklineError, nearest
 
 # A key or a text must not go readable over a network, nor stand in a URL.
 _URL = re.compile(r"(?:https://[\w.-]+|http://(?:localhost|127\.[\d.]+|\[::1\]))(?::\d{1,5})?(?:/[^\s@?#]*)?")
-
-
-def _by_commas(value: Any) -> Any:
-    return tuple(part.strip() for part in value.split(",")) if isinstance(value, str) else value
 
 
 def _endpoint_url(value: str) -> str:
@@ -27,15 +23,13 @@ def _endpoint_url(value: str) -> str:
 
 
 Name = Annotated[str, Field(min_length=1)]
-Names = Annotated[tuple[Name, ...], BeforeValidator(_by_commas)]
 Positive = Annotated[int, Field(gt=0)]
 T = TypeVar("T", bound="Options")
 
 
-class Options(BaseModel):
+class Options(Section):
     """What all methods have: the licence of the text, for the source card."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
     licence: Name = "the user's own"
 
 
@@ -45,7 +39,7 @@ class TextOptions(Options):
     text_column: Name | None = None
     max_words: Annotated[int, Field(ge=5)] = 60
     limit: Positive | None = None
-    drop: Names = ()
+    drop: tuple[Name, ...] = ()
 
 
 class GazetteerOptions(TextOptions):
@@ -77,10 +71,9 @@ class ChatOptions(TextOptions):
 
 
 class PairOptions(Options):
-    """`min_words` and `max_words` of a side, where a character of a script without blanks counts as a word.
+    """`min_words` and `max_words` of a side; the consistency filter's `top_k` ranks among `pool` texts; what is drawn.
 
-    The consistency filter keeps a pair whose partner ranks in the `top_k` among `pool` texts. `seed` draws what is
-    drawn.
+    A character of a script without blanks counts as a word.
     """
 
     min_words: Positive = 3
@@ -114,9 +107,9 @@ class DuplicateOptions(PairOptions):
 
 
 class DocumentOptions(PairOptions):
-    """Passages of documents, which are files or the rows of a table with a `text_column`.
+    """Passages of documents: files, or a table's `text_column`; at most `max_pairs` of each.
 
-    Of a document at most `max_pairs` are kept. With `group_documents` the pairs of one are no negatives of each other.
+    With `group_documents` the pairs of one are no negatives of each other.
     """
 
     text_column: Name | None = None
@@ -148,7 +141,5 @@ def check_options(method: str, given: Mapping[str, Any], methods: Mapping[str, t
     """
     if method not in methods:
         raise TrunklineError(f"no method {method!r}{nearest(method, methods)}", expected=f"one of {', '.join(methods)}")
-    try:
-        return methods[method].model_validate({key: value for key, value in given.items() if value is not None})
-    except ValidationError as error:
-        raise RecipeError(f"options of the method {method}", list_problems(error, methods[method])) from None
+    named = {key: value for key, value in given.items() if value is not None}
+    return parse_recipe(named, methods[method], f"options of the method {method}")

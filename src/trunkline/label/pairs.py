@@ -5,11 +5,9 @@ What is no pair to learn from is dropped: by its form, and where an encoder does
 
 from __future__ import annotations
 
-import hashlib
 import random
 import re
 import time
-import unicodedata
 from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import count, groupby, pairwise
@@ -19,6 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from trunkline.data.overlap import normalise
 from trunkline.errors import TrunklineError
 from trunkline.label import files
 from trunkline.label.options import PAIR_METHODS, PairOptions, check_options
@@ -31,16 +30,12 @@ Embed = Callable[[Sequence[str]], npt.NDArray[Any]]
 _EARLIER = 32
 """Rows of a group that are remembered, so that memory grows with the groups and not with the rows."""
 
-_BLOCK = 8192
-"""Pool texts that are compared at once."""
-
 _TIE = np.float32(1e-6)
 """Cosines closer than rounding can tell apart are ties, and ties count against a pair."""
 
 _BANDS = {"1": 1, "2": 2, "3 to 10": 10, "11 to 100": 100, "over 100": np.iinfo(np.int64).max}
 """Ranks in the report, by the highest of each band."""
 
-_NO_WORD = re.compile(r"[\W_]+")
 _ASKS = re.compile(r"Q(?:uestion)?\s*\d*\s*[:：]\s*(.*)$", re.IGNORECASE | re.DOTALL)
 _ANSWERS = re.compile(r"A(?:nswer)?\s*\d*\s*[:：]\s*(.*)$", re.IGNORECASE | re.DOTALL)
 
@@ -88,40 +83,36 @@ def mine_pairs(
     paths = [Path(source) for source in ([sources] if isinstance(sources, str | Path) else sources)]
     if not paths:
         raise TrunklineError("no file to mine", expected="at least one file or folder")
-    card = files.card_path(out, paths)
+    files.check_output(out, paths)
     dropped: Counter[str] = Counter()
     pairs: Iterable[PairExample] = clean(find_candidates(paths, method, given), given, dropped)
     names = ", ".join(path.name for path in paths[:3]) + (f" and {len(paths) - 3} more" if len(paths) > 3 else "")
     settings = given.model_dump(mode="json", exclude_defaults=True, exclude={"licence"})
     how = [f"Mined from {names} by the method {method}{''.join(f', {k} {v}' for k, v in settings.items())}."]
-    report: dict[str, Any] = {"kept": 0, "consistency": None}
+    consistency = None
     if encoder is not None and (found := list(pairs)):
         say(f"{len(found)} pairs of {len(found) + dropped.total()} candidates go to the consistency filter")
         if isinstance(encoder, str):
             from trunkline.encoder.bundle_files import embedder
 
             encoder = embedder(encoder)
-        keep, passed = filter_consistent(found, encoder, top_k=given.top_k, pool=given.pool, seed=given.seed)
+        keep, consistency = filter_consistent(found, encoder, top_k=given.top_k, pool=given.pool, seed=given.seed)
         pairs = [pair for pair, is_kept in zip(found, keep, strict=True) if is_kept]
-        dropped["not consistent"], report["consistency"] = len(found) - len(pairs), passed
+        dropped["not consistent"] = len(found) - len(pairs)
         how.append(f"{len(pairs)} of {len(found)} pairs passed the consistency filter of an encoder.")
-    # Members of a group are no negatives of each other.
-    grouped = getattr(given, "group_documents", False) or getattr(given, "group_column", None) is not None
-    files.write_rows(out, _rows(pairs, grouped, dropped, report))
-    files.write_card(card, "classification", f"Pairs mined from {names}", given.licence, how, report["kept"])
-    report |= {"candidates": report["kept"] + dropped.total(), "dropped": dict(+dropped)}
-    seconds = round(time.perf_counter() - began, 3)
-    return {"out": str(out), "card": str(card), "method": method, **report, "seconds": seconds}
+    title = f"Pairs mined from {names}"
+    report = files.write_source(out, _rows(pairs, dropped), "classification", title, given.licence, how)
+    kept = report.pop("rows")
+    report |= {"method": method, "candidates": kept + dropped.total(), "dropped": dict(+dropped), "kept": kept}
+    return {**report, "consistency": consistency, "seconds": round(time.perf_counter() - began, 3)}
 
 
-def _rows(
-    pairs: Iterable[PairExample], grouped: bool, dropped: Counter[str], report: dict[str, Any]
-) -> Iterator[dict[str, str]]:
-    """Yields pairs as they are written, and counts them as `kept`; raises a TrunklineError if there is none."""
+def _rows(pairs: Iterable[PairExample], dropped: Counter[str]) -> Iterator[dict[str, str]]:
+    """Yields pairs as they are written; members of a group are no negatives of each other."""
+    pair = None
     for pair in pairs:
-        report["kept"] += 1
-        yield {"left": pair.left, "right": pair.right, **({"group": pair.group} if grouped else {})}
-    if not report["kept"]:
+        yield {"left": pair.left, "right": pair.right, **({"group": pair.group} if pair.group else {})}
+    if pair is None:
         reasons = ", ".join(f"{number} {reason}" for reason, number in (+dropped).items())
         raise TrunklineError(
             f"no pair is left of {dropped.total()} candidates" + (f" ({reasons})" if reasons else ""),
@@ -131,40 +122,36 @@ def _rows(
 
 
 def find_candidates(sources: Iterable[Path], method: str, options: Any) -> Iterator[Candidate]:
-    """Yields what the method finds, document by document and in the order of the sources; errors of `read_columns`."""
+    """Yields what the method finds, in the order of the sources: in rows, in groups, or between neighbours.
+
+    Errors are those of `read_columns`.
+    """
     if method == "columns":
         names = [name for name in (options.left_column, options.right_column, options.group_column) if name is not None]
-        rows = enumerate(files.read_columns(sources, names))
-        return (Candidate(number, *values) for number, (*_, values) in rows)
-    if method == "duplicates":
-        return _duplicates(sources, options)
-    if method == "adjacent" and options.conversation_column is not None:
-        return _turns(sources, options)
-    find = {"question-answer": question_answer, "title-body": title_body}.get(method, adjacent)
-    return (
-        Candidate(number, left, right, str(number) if options.group_documents else "")
-        for number, lines in enumerate(files.read_documents(sources, options.text_column))
-        for left, right in find(lines)
-    )
-
-
-def _duplicates(sources: Iterable[Path], options: Any) -> Iterator[Candidate]:
-    """Pairs each row with a draw from the rows of its group before it, of which the last are remembered."""
-    draw = random.Random(options.seed)
-    remembered: dict[str, deque[str]] = defaultdict(lambda: deque(maxlen=_EARLIER))
-    for *_, (group, text) in files.read_columns(sources, (options.group_column, options.text_column)):
-        if group and text:
-            earlier = remembered[group]
-            for left in draw.sample(earlier, min(options.per_row, len(earlier))):
-                yield Candidate(group, left, text, group)
-            earlier.append(text)
-
-
-def _turns(sources: Iterable[Path], options: Any) -> Iterator[Candidate]:
-    rows = files.read_columns(sources, (options.conversation_column, options.text_column or "text"))
-    for number, ((_, name), turns) in enumerate(groupby(rows, key=lambda row: (row[0], row[2][0]))):
-        for (*_, (_, left)), (*_, (_, right)) in pairwise(turns) if name else ():
-            yield Candidate(number, left, right, str(number) if options.group_documents else "")
+        for number, (*_, values) in enumerate(files.read_columns(sources, names)):
+            yield Candidate(number, *values)
+    elif method == "duplicates":
+        draw, remembered = random.Random(options.seed), defaultdict[str, deque[str]](lambda: deque(maxlen=_EARLIER))
+        for *_, (group, text) in files.read_columns(sources, (options.group_column, options.text_column)):
+            if group and text:
+                earlier = remembered[group]
+                for left in draw.sample(earlier, min(options.per_row, len(earlier))):
+                    yield Candidate(group, left, text, group)
+                earlier.append(text)
+    else:
+        find: Callable[[Iterable[str]], Iterable[tuple[str, str]]]
+        documents: Iterable[Iterable[str]]
+        if column := getattr(options, "conversation_column", None):
+            rows = files.read_columns(sources, (column, options.text_column or "text"))
+            chats = groupby(rows, key=lambda row: (row[0], row[2][0]))
+            documents = ((text for *_, (_, text) in turns) for (_, name), turns in chats if name)
+            find = pairwise
+        else:
+            documents = files.read_documents(sources, options.text_column)
+            find = {"question-answer": question_answer, "title-body": title_body}.get(method, adjacent)
+        for number, lines in enumerate(documents):
+            for left, right in find(lines):
+                yield Candidate(number, left, right, str(number) if options.group_documents else "")
 
 
 def adjacent(lines: Iterable[str]) -> Iterator[tuple[str, str]]:
@@ -191,23 +178,20 @@ def question_answer(lines: Iterable[str]) -> Iterator[tuple[str, str]]:
     for passage in files.split_passages(lines, starts=starts, ends=ends):
         text = files.without_marks(passage)
         asked, answered = _ASKS.match(text), _ANSWERS.match(text)
-        if asked or (not answered and files.is_question(text)):
-            question = asked.group(1) if asked else text
-            continue
-        if question and not files.heading(passage):
+        is_question = asked or (not answered and files.is_question(text))
+        if question and not is_question and not files.heading(passage):
             yield question, answered.group(1) if answered else text
-        question = ""
+        question = (asked.group(1) if asked else text) if is_question else ""
 
 
 def title_body(lines: Iterable[str]) -> Iterator[tuple[str, str]]:
     """The first line of a document, and each Markdown heading, with the passage after it."""
     numbers = count()
-
-    def ends(line: str) -> object:
-        return next(numbers) == 0 or files.heading(line)
-
+    passages = files.split_passages(
+        lines, starts=files.heading, ends=lambda line: next(numbers) == 0 or files.heading(line)
+    )
     title = ""
-    for number, passage in enumerate(files.split_passages(lines, starts=files.heading, ends=ends)):
+    for number, passage in enumerate(passages):
         found = files.heading(passage) if number else files.without_marks(passage)
         if title and not found:
             yield title, passage
@@ -217,11 +201,6 @@ def title_body(lines: Iterable[str]) -> Iterator[tuple[str, str]]:
 def count_words(text: str) -> int:
     """Words of letters or digits; each character of a script without blanks is one."""
     return sum(text[start].isalnum() for start, _ in split_words(text))
-
-
-def normalise(text: str) -> str:
-    """What two texts share that differ only in case, punctuation, blanks and compatibility forms."""
-    return _NO_WORD.sub(" ", unicodedata.normalize("NFKC", text).casefold()).strip()
 
 
 def clean(candidates: Iterable[Candidate], options: PairOptions, dropped: Counter[str]) -> Iterator[PairExample]:
@@ -244,35 +223,34 @@ def clean(candidates: Iterable[Candidate], options: PairOptions, dropped: Counte
 
 
 def _sound(candidates: Iterable[Candidate], options: PairOptions, dropped: Counter[str]) -> Iterator[Candidate]:
-    seen: set[bytes] = set()
+    seen: set[int] = set()
     for item in candidates:
         left, right = " ".join(item.left.split()), " ".join(item.right.split())
         counts = count_words(left), count_words(right)
-        sides = sorted((normalise(left), normalise(right)))
-        mark = hashlib.blake2b("\0".join(sides).encode(), digest_size=8).digest()
+        sides = frozenset((normalise(left), normalise(right)))
         problems = {
             "blank": not left or not right,
             "too short": min(counts) < options.min_words,
             "too long": max(counts) > options.max_words,
-            "alike": sides[0] == sides[1],
-            "repeated": mark in seen,
+            "alike": len(sides) == 1,
+            "repeated": hash(sides) in seen,
         }
         reason = next((name for name, is_so in problems.items() if is_so), None)
         if reason is None:
-            seen.add(mark)
+            seen.add(hash(sides))
             yield Candidate(item.document, left, right, item.group)
         else:
             dropped[reason] += 1
 
 
 def filter_consistent(
-    pairs: Sequence[PairExample], embed: Embed, *, top_k: int = 2, pool: int = 100_000, seed: int = 0, batch: int = 512
+    pairs: Sequence[PairExample], embed: Embed, *, top_k: int = 2, pool: int = 100_000, seed: int = 0, batch: int = 128
 ) -> tuple[npt.NDArray[np.bool_], dict[str, Any]]:
     """Finds the pairs [pairs] whose right text ranks in the top k for its left text, by cosine.
 
     A right text competes with at most `pool` right texts of all pairs, drawn by `seed`; the more, the stricter. Not
     in the competition are texts that equal one of the pair's own (but for case and punctuation) and those of its group.
-    The vectors of the pool are in memory; `batch` texts are embedded at a time.
+    The vectors of the pool are in memory, and `batch` rows of the pool's cosines.
 
     Returns:
         Whether each pair is kept, and a report: number of `pairs`, `kept`, texts in the `pool`, `top_k`, the share that
@@ -298,13 +276,10 @@ def filter_consistent(
     for at in range(0, len(pairs), batch):
         here = slice(at, at + batch)
         left, right = (_embed(embed, side) for side in zip(*((p.left, p.right) for p in pairs[here]), strict=True))
-        own = np.einsum("nw,nw->n", left, right)[:, None] - _TIE
-        for start in range(0, len(rivals), _BLOCK):
-            block = rivals[start : start + _BLOCK]
-            better = left @ vectors[start : start + _BLOCK].T >= own
-            better &= (texts[here, :, None] != texts[None, None, block, 1]).all(axis=1)
-            better &= (groups[here, None] != groups[None, block]) | (groups[here, None] < 0)
-            ranks[here] += better.sum(axis=1)
+        better = left @ vectors.T >= np.einsum("nw,nw->n", left, right)[:, None] - _TIE
+        better &= (texts[here, :, None] != texts[None, None, rivals, 1]).all(axis=1)
+        better &= (groups[here, None] != groups[None, rivals]) | (groups[here, None] < 0)
+        ranks[here] += better.sum(axis=1)
     keep = ranks <= top_k
     counts = np.bincount(np.searchsorted(list(_BANDS.values()), ranks), minlength=len(_BANDS)).tolist()
     report = {"pairs": len(pairs), "kept": int(keep.sum()), "pool": len(rivals), "top_k": top_k}

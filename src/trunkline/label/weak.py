@@ -56,9 +56,8 @@ def label_text(
         inputs.append(Path(source))
     else:
         documents = (text.split("\n") for text in source)
-    card = files.card_path(out, inputs)
-    report: dict[str, Any] = dict.fromkeys(("sentences", "labelled", "spans", "concepts"), 0)
-    report |= {"top": [], "invalid": Counter(), "skipped": Counter()}
+    files.check_output(out, inputs)
+    report: dict[str, Any] = {"sentences": 0, "invalid": Counter(), "skipped": Counter()}
     passages = (passage for lines in documents for passage in files.split_passages(lines))
     sentences = islice(iterate_sentences(passages, given.max_words, report["skipped"]), given.limit)
     if isinstance(given, ChatOptions):
@@ -68,14 +67,14 @@ def label_text(
         concepts = read_gazetteer(given.gazetteer)
         report["surfaces"], index = len(concepts), SurfaceIndex(concepts)
         rows = ((text, index.find(text)) for text in sentences)
-    files.write_rows(out, _labelled(rows, {normalise_type(name) for name in given.drop}, report))
+    labelled = _labelled(rows, {normalise_type(name) for name in given.drop}, report)
     settings = given.model_dump(exclude_defaults=True, exclude={"licence", "cache", "key_variable"})
     shown = (f"{key} {value.name if isinstance(value, Path) else value}" for key, value in settings.items())
-    how = [f"Method {method}: {', '.join(shown)}."]
-    files.write_card(card, "ner", f"Weakly labelled text ({method})", given.licence, how, report["labelled"])
-    for what in ("invalid", "skipped"):
-        report[what] = dict(sorted((+report[what]).items()))
-    return {**report, "seconds": round(time.perf_counter() - began, 3), "out": str(out), "card": str(card)}
+    title, how = f"Weakly labelled text ({method})", [f"Method {method}: {', '.join(shown)}."]
+    written = files.write_source(out, labelled, "ner", title, given.licence, how)
+    report |= {"labelled": written.pop("rows"), **written}
+    report |= {what: dict(sorted((+report[what]).items())) for what in ("invalid", "skipped")}
+    return {**report, "seconds": round(time.perf_counter() - began, 3)}
 
 
 def _labelled(
@@ -86,7 +85,6 @@ def _labelled(
     for text, found in rows:
         spans = sorted({(span.start, span.end, span.label) for span in found if span.label not in dropped})
         report["sentences"] += 1
-        report["labelled"] += bool(spans)
         concepts.update(label for *_, label in spans)
         if spans:
             yield {"text": text, "spans": spans}
