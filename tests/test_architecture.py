@@ -32,7 +32,7 @@ LEVEL = {part: number for number, parts in enumerate(LEVELS) for part in parts}
 
 TORCH = {"torch", "transformers", "accelerate", "datasets", "onnx"}
 EXTRAS = TORCH | {"sklearn", "matplotlib", "cryptography", "openai", "pyarrow", "huggingface_hub", "scipy"}
-WITH_TORCH = {"adapt", "encoder", "export", "prefinetune", "training", "engine/torch.py"}
+WITH_TORCH = {"adapt.py", "encoder", "export", "prefinetune", "training", "engine/torch.py"}
 """What needs the extra [train]; it is imported inside functions of other parts alone."""
 
 WITHOUT_TORCH = {"encoder/architectures.py", "encoder/embedded.py", "encoder/resolve.py"}

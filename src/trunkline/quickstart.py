@@ -44,7 +44,12 @@ def quickstart(folder: Path) -> None:
         _next_steps(bot)
         return
     ui.say("2 of 3: pre-finetuning on the sample, both families at once, each with its primary adapter")
-    base = _prefinetuned(folder)
+    from trunkline.config import PrefinetuneRecipe, load_recipe
+    from trunkline.prefinetune import FileFinder, prefinetune
+
+    recipe = load_recipe(RECIPE, PrefinetuneRecipe)
+    with ui.training_bar(recipe.name) as report:
+        base = prefinetune(recipe, folder / "run", report, finder=FileFinder(SAMPLES))
     ui.say("3 of 3: the same tasks on the pre-finetuned encoder")
     tuned = folder / "pre-finetuned"
     after = _fitted(tuned, base)
@@ -64,15 +69,6 @@ def _fitted(bundle: Path, source: Path | None) -> dict[str, Mapping[str, float]]
         scores[name] = model.evaluate(name, test).scores
     model.save(bundle)
     return scores
-
-
-def _prefinetuned(folder: Path) -> Path:
-    from trunkline.config import PrefinetuneRecipe, load_recipe
-    from trunkline.prefinetune import FileFinder, prefinetune
-
-    recipe = load_recipe(RECIPE, PrefinetuneRecipe)
-    with ui.training_bar(recipe.name) as report:
-        return prefinetune(recipe, folder / "run", report, finder=FileFinder(SAMPLES))
 
 
 def _next_steps(bundle: Path) -> None:

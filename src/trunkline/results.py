@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from trunkline.tasks import Family, Scores
@@ -45,7 +45,7 @@ class FitReport:
     bytes: int
     seconds: float
     replaced: Scores | None = None
-    warnings: Sequence[str] = field(default_factory=list)
+    warnings: Sequence[str] = ()
 
     to_dict = dataclasses.asdict
     """Plain data for JSON, where every number is finite."""
@@ -74,7 +74,7 @@ class Evaluation:
     confusion: Mapping[str, Mapping[str, int]]
     wrong: Sequence[Mapping[str, Any]]
     n_wrong: int
-    warnings: Sequence[str] = field(default_factory=list)
+    warnings: Sequence[str] = ()
 
     @staticmethod
     def of(

@@ -14,8 +14,8 @@ import torch
 import deployed
 import tiny_models
 import trunkline
-from trunkline.adapt import LoraSettings, few_labels, tune_lora
-from trunkline.adapt.few_labels import TunedLora
+from trunkline import adapt as few_labels
+from trunkline.adapt import LoraSettings, TunedLora, tune_lora
 from trunkline.encoder import encoder as encoder_module
 from trunkline.encoder.bundle_files import Loaded, load_any, save_bundle
 from trunkline.encoder.encoder import Branch, TokenBatch, TrunkStates, branch_features

@@ -10,7 +10,7 @@ import typer
 from typer import Argument, Option
 
 from trunkline.cli.tasks import JsonFlag, SetOption, app, print_json, settings_of
-from trunkline.errors import nearest, needs
+from trunkline.errors import needs
 
 label_app = typer.Typer(
     no_args_is_help=True, rich_markup_mode="markdown", help="Label text, or mine pairs, for pre-finetuning."
@@ -93,14 +93,9 @@ def label_pairs(
 
 
 def _with_settings(given: Mapping[str, Any], settings: list[str] | None, methods: Mapping[str, Any]) -> dict[str, Any]:
-    """The options that were given, and those of `--set`, whose names must be options of the method."""
-    method = given["method"].replace("_", "-")
-    if method not in methods:
-        raise typer.BadParameter(
-            f"{method!r}{nearest(method, methods)} (known: {', '.join(methods)})", param_hint="--method"
-        )
-    found = settings_of(settings, methods[method].model_fields)
-    return {**{key: value for key, value in given.items() if value not in (None, [])}, **found}
+    """The options that were given, and those of `--set`, whose names must be options of some method."""
+    known = {name for options in methods.values() for name in options.model_fields}
+    return {key: value for key, value in given.items() if value not in (None, [])} | settings_of(settings, known)
 
 
 prefinetune_app = typer.Typer(

@@ -259,13 +259,8 @@ def stratified_folds(texts: Sequence[str], classes: Sequence[set[str]], count: i
     Examples of rare classes are dealt out first, each to the fold that has fewest of its rarest class (iterative
     stratification, Sechidis et al. 2011), of equal ones to the one with fewest of its other classes, then to the
     smaller one. Texts that differ only in case and blanks get one fold, as they would leak into each other; of fewer
-    different texts there are fewer folds.
-
-    Args:
-        texts: Of the examples.
-        classes: Of each example; several or none for a sentence with entities.
-        count: Number of folds.
-        seed: Order of examples that are equal in all this.
+    different texts there are fewer folds. An example has several `classes` or none where it is a sentence with
+    entities; `seed` orders examples that are equal in all this.
     """
     groups: dict[str, list[int]] = {}
     for number, text in enumerate(texts):
