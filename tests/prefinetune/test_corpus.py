@@ -15,8 +15,7 @@ from hypothesis import strategies as st
 import tiny_models
 from trunkline.errors import TrunklineError
 from trunkline.prefinetune import sources as module
-from trunkline.prefinetune.objectives import Objective, get_objective
-from trunkline.prefinetune.objectives.ner import labelled_words
+from trunkline.prefinetune.objectives import Objective, get_objective, labelled_words
 from trunkline.prefinetune.sources import Corpus, View, corpus_of
 from trunkline.text.examples import Example, NerExample, PairExample, PlainExample, QaExample, Span, TextExample
 from trunkline.text.tokens import TextTokenizer

@@ -19,8 +19,7 @@ from trunkline.encoder.bundle_files import Loaded
 from trunkline.encoder.encoder import TokenBatch
 from trunkline.encoder.lora import LoraAdapter
 from trunkline.prefinetune.model import Source, chunk_slices, embed_chunks
-from trunkline.prefinetune.objectives.classification import PairTargets, TextPairObjective
-from trunkline.prefinetune.objectives.ner import ConceptTargets, TokenConceptObjective
+from trunkline.prefinetune.objectives import ConceptTargets, PairTargets, TextPairObjective, TokenConceptObjective
 from trunkline.text.examples import PairExample
 from trunkline.text.tokens import UnitText, pack, text_unit
 

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 import tiny_models
 from trunkline.encoder.bundle_files import Loaded
 from trunkline.errors import EncoderError
-from trunkline.prefinetune.objectives import text
-from trunkline.prefinetune.objectives.text import MaskedTextObjective
+from trunkline.prefinetune import masked_text as text
+from trunkline.prefinetune.masked_text import MaskedTextObjective
 from trunkline.text.tokens import IntArray
 
 

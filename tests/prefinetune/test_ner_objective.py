@@ -3,7 +3,7 @@
 import torch
 
 from trunkline.prefinetune.model import Source
-from trunkline.prefinetune.objectives.ner import TokenConceptObjective
+from trunkline.prefinetune.objectives import TokenConceptObjective
 from trunkline.text.examples import NerExample, Span
 from trunkline.text.words import split_words
 

@@ -5,8 +5,7 @@ import math
 import pytest
 import torch
 
-from trunkline.prefinetune.objectives.classification import info_nce, reciprocal_ranks
-from trunkline.prefinetune.objectives.ner import concept_ranks, token_concept_loss
+from trunkline.prefinetune.objectives import concept_ranks, info_nce, reciprocal_ranks, token_concept_loss
 
 
 def test_info_nce_equals_the_definition():

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from trunkline.prefinetune.objectives.classification import TextPairObjective
+from trunkline.prefinetune.objectives import TextPairObjective
 from trunkline.text.examples import PairExample
 
 

@@ -19,7 +19,7 @@ from trunkline.encoder.bundle_files import Loaded, load_any, load_bundle
 from trunkline.errors import RecipeError, TrunklineError
 from trunkline.prefinetune import Report, prefinetune
 from trunkline.prefinetune.model import draw_batch
-from trunkline.prefinetune.objectives.qa import PointerTargets, SpanPointerObjective
+from trunkline.prefinetune.objectives import PointerTargets, SpanPointerObjective
 from trunkline.prefinetune.run import Session
 from trunkline.prefinetune.sources import recipe_sources
 from trunkline.tasks.qa import Qa

@@ -20,10 +20,10 @@ from trunkline.encoder.encoder import TokenBatch
 from trunkline.errors import EncoderError, RecipeError, TrunklineError
 from trunkline.model import load
 from trunkline.prefinetune import Report, prefinetune
+from trunkline.prefinetune import masked_text as masked_lm
+from trunkline.prefinetune.masked_text import MaskedTextObjective, even_windows
 from trunkline.prefinetune.model import PrefinetuneModel, StepBatch, draw_batch
 from trunkline.prefinetune.objectives import get_objective, make_objective
-from trunkline.prefinetune.objectives import text as masked_lm
-from trunkline.prefinetune.objectives.text import MaskedTextObjective, even_windows
 from trunkline.prefinetune.run import Session
 from trunkline.prefinetune.sources import recipe_sources
 from trunkline.tasks import FAMILIES
@@ -338,6 +338,6 @@ def test_plain_text_has_no_tasks() -> None:
 
 
 def test_a_tokenizer_without_a_mask_is_an_error(tiny: Loaded, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("trunkline.prefinetune.objectives.text.MASK_NAMES", ("<other>",))
+    monkeypatch.setattr("trunkline.prefinetune.masked_text.MASK_NAMES", ("<other>",))
     with pytest.raises(EncoderError, match="no mask token"):
         objective_of(tiny)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional as F
 
-from trunkline.prefinetune.objectives.classification import info_nce
+from trunkline.prefinetune.objectives import info_nce
 
 
 def pairs(count: int, seed: int = 0) -> tuple[Tensor, Tensor]:

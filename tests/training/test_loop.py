@@ -17,7 +17,7 @@ from torch import Tensor, nn
 import tiny_models
 from trunkline.errors import TrainingError
 from trunkline.prefinetune import Report, prefinetune
-from trunkline.prefinetune.objectives.classification import TextPairObjective
+from trunkline.prefinetune.objectives import TextPairObjective
 from trunkline.training.checkpoint import checkpoints
 from trunkline.training.loop import Hooks, Interrupted, LoopSettings, optimizer_for, rate_factor, run
 

@@ -15,7 +15,7 @@ from trunkline.encoder.encoder import TokenBatch
 from trunkline.encoder.lora import LoraAdapter, lora_config
 from trunkline.encoder.resolve import resolve
 from trunkline.prefinetune.model import PrefinetuneModel, StepBatch, chunk_slices
-from trunkline.prefinetune.objectives.classification import TextPairObjective
+from trunkline.prefinetune.objectives import TextPairObjective
 from trunkline.text.tokens import pack
 from trunkline_lab.speed.gate import Gate
 from trunkline_lab.speed.side_by_side import imported
