@@ -62,10 +62,13 @@ def save_checkpoint(
     content = {"format": FORMAT, "step": step, "processes": len(states), "extra": dict(extra)}
     path = folder / f"step-{step:08d}{_SUFFIX}"
     with write_errors(path, "earlier checkpoints are intact"):
+        # Of a run that was killed here, which comes back to this step.
+        for left in folder.glob(".step-*.part"):
+            left.unlink()
         owned = {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
         write_atomic(path, save(owned, {_KEY: json.dumps(content)}))
     with write_errors(folder, f"{path.name} is complete, but an older checkpoint cannot be removed"):
-        for old in [*checkpoints(folder)[:-keep], *folder.glob(".step-*.part")]:
+        for old in checkpoints(folder)[:-keep]:
             old.unlink()
     return path
 
