@@ -21,8 +21,15 @@ from trunkline.encoder.encoder import Encoder
 from trunkline.encoder.lora import LoraAdapter, adapter_arrays
 from trunkline.engine.onnx import open_session
 from trunkline.errors import TrunklineError
-from trunkline.export.bundle import COMPARED_TEXTS, ExportOptions, load_source, prepare_weights, spread
-from trunkline.export.graph import Attention, EncoderGraph
+from trunkline.export.bundle import (
+    COMPARED_TEXTS,
+    QUANTISED_TOLERANCE,
+    ExportOptions,
+    load_source,
+    prepare_weights,
+    spread,
+)
+from trunkline.export.graph import EncoderGraph
 from trunkline.export.parity import Run, check_parity
 from trunkline.export.weights import BackboneWeights
 
@@ -69,16 +76,13 @@ def merged_encoder(encoder: Encoder, lora: LoraAdapter | None) -> Encoder:
     return other
 
 
-def merged_graph(
-    weights: BackboneWeights, head: Head, labels: Sequence[str] = (), attention: Attention = "portable"
-) -> bytes:
+def merged_graph(weights: BackboneWeights, head: Head, labels: Sequence[str] = ()) -> bytes:
     """One task as an ordinary model: `ids`, `mask` and `pool` in, `logits` out.
 
     Args:
         weights: The backbone with the task's adapter in its weights.
         head: The head, `weight` [hidden, labels].
         labels: Names of the outputs, for the model's metadata.
-        attention: As for `trunk_graph`.
 
     Raises:
         TrunklineError: The head does not fit the backbone or the labels.
@@ -90,7 +94,7 @@ def merged_graph(
             f"a head of {head.weight.shape} with bias {head.bias.shape} and {len(labels)} labels",
             expected=f"({hidden}, labels), (labels,) and a name for each label",
         )
-    graph = EncoderGraph(weights, attention)
+    graph = EncoderGraph(weights)
     graph.inputs("ids", "mask", "pool")
     weight, bias = (graph.constant(f"head.{part}", getattr(head, part), np.float32) for part in ("weight", "bias"))
     graph.branch(graph.trunk(), weight, bias)
@@ -129,9 +133,11 @@ def export_merged(source: str | Path, task: str, out: str | Path, options: Expor
     plain.encoder.fork = plain.encoder.config.n_layers
     weights, _ = prepare_weights(plain, options)
     weights = dataclasses.replace(weights, fork=found.encoder.fork)
-    content = merged_graph(weights, own.head, own.labels, options.attention)
+    content = merged_graph(weights, own.head, own.labels)
     run, texts = merged(open_session(content)), spread(found.texts, COMPARED_TEXTS)
-    parity = check_parity(found.encoder, found.tokenizer, run, texts, {task: adapter}, tolerance=options.allowed)
+    parity = check_parity(
+        found.encoder, found.tokenizer, run, texts, {task: adapter}, tolerance=QUANTISED_TOLERANCE[options.weights]
+    )
     with new_folder(out) as folder:
         write_atomic(folder / "model.onnx", content)
         write_atomic(folder / TOKENIZER, found.tokenizer.tokenizer.to_str(pretty=False))

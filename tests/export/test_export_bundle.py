@@ -113,8 +113,9 @@ def test_graphs_that_differ_from_torch_are_not_written(
     source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = tmp_path / "out"
-    with pytest.raises(TrunklineError, match="the graphs differ from torch"):
-        export_bundle(source, out, dataclasses.replace(FAST, tolerance=Tolerance(features=1e-12)))
+    with monkeypatch.context() as patched, pytest.raises(TrunklineError, match="the graphs differ from torch"):
+        patched.setitem(bundle_module.QUANTISED_TOLERANCE, "float32", Tolerance(features=1e-12))
+        export_bundle(source, out, FAST)
     original = bundle_module.branch_graph
 
     def other(weights: Any, *arguments: Any) -> bytes:
@@ -142,7 +143,6 @@ def test_nothing_is_overwritten(source: str, tmp_path: Path, monkeypatch: pytest
         ({"tasks": ("people",), "examples": {"topics": []}}, "has no task topics to judge weights by"),
         ({"lora_targets": ("query",)}, "lora_targets query"),
         ({"variants": ("mixed",)}, "variants mixed"),
-        ({"attention": "slow"}, "attention slow"),
         ({"max_drop": -1.0}, "max_drop"),
         ({"max_drop": float("nan")}, "max_drop"),
         ({"weights": "int2"}, "weights int2"),
@@ -166,11 +166,19 @@ def test_missing_examples_are_said_before_any_work(
 
 
 def test_a_plain_encoder_and_samples_for_texts(tiny_folder: Any, tmp_path: Path) -> None:
-    report = export_bundle(str(tiny_folder("roberta")), tmp_path / "plain", ExportOptions(attention="fast"))
+    report = export_bundle(str(tiny_folder("roberta")), tmp_path / "plain", ExportOptions())
     manifest = open_bundle(tmp_path / "plain").manifest
     assert manifest.lora_targets == ("qkv",) and not manifest.tasks
     assert manifest.licences[0].licence == "unknown"
     assert report["parity"]["branch"]["adapters"] == ["(none)"]
+
+
+def test_graphs_leave_masks_out_of_attention_but_for_runtimes_that_cannot(source: str, tmp_path: Path) -> None:
+    for variants, fast in (((), True), (("required",), False)):
+        out = tmp_path / "-".join(("out", *variants))
+        export_bundle(source, out, dataclasses.replace(FAST, variants=variants))
+        for graph in open_bundle(out).graphs.values():
+            assert ("If" in {node.op_type for node in onnx.load(str(graph)).graph.node}) is fast
 
 
 def test_a_bundle_without_weights_for_torch_cannot_be_exported(source: str, tmp_path: Path) -> None:
@@ -180,24 +188,25 @@ def test_a_bundle_without_weights_for_torch_cannot_be_exported(source: str, tmp_
 
 
 @pytest.mark.parametrize("weights", ["int8", "int4"])
-def test_rounded_weights_pass_the_gate_or_are_refused(weights: Any, source: str, tmp_path: Path) -> None:
+def test_rounded_weights_pass_the_gate_or_are_refused(
+    weights: Any, source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(bundle_module.QUANTISED_TOLERANCE, weights, ANY)
     examples = {"topics": labelled(source, "topics")}
-    options = dataclasses.replace(FAST, weights=weights, examples=examples, tolerance=ANY, max_drop=100.0)
-    said: list[str] = []
-    report = export_bundle(source, tmp_path / "out", options, say=said.append)
+    options = dataclasses.replace(FAST, weights=weights, examples=examples, max_drop=100.0)
+    report = export_bundle(source, tmp_path / "out", options)
     manifest = open_bundle(tmp_path / "out").manifest
     assert manifest.weights == report["weights"] and manifest.weights["kind"] == weights
     row = manifest.weights["gate"]["tasks"]["topics"]
-    assert row["float32"] == 1.0 and row["examples"] == len(TEXTS) and "topics: " in said[0]
+    assert row["float32"] == 1.0 and row["examples"] == len(TEXTS)
     assert report["calibration_tokens"] > 0
     # What the gate says of the export is what the bundle then scores.
     assert row["rounded"] == load(tmp_path / "out").evaluate("topics", examples["topics"]).scores[row["metric"]]
     types = {node.op_type for node in onnx.load(str(open_bundle(tmp_path / "out").graphs["trunk"])).graph.node}
     assert "DynamicQuantizeMatMul" in types and "Gemm" not in types
-    with pytest.raises(TrunklineError, match="cosine"):
-        export_bundle(
-            source, tmp_path / "other", dataclasses.replace(options, tolerance=Tolerance(np.inf, np.inf, 1.0))
-        )
+    with monkeypatch.context() as patched, pytest.raises(TrunklineError, match="cosine"):
+        patched.setitem(bundle_module.QUANTISED_TOLERANCE, weights, Tolerance(np.inf, np.inf, 1.0))
+        export_bundle(source, tmp_path / "other", options)
     wrong = {"topics": [TextExample(e.text, "work" if e.label == "rest" else "rest") for e in examples["topics"]]}
     assert export_bundle(source, tmp_path / "wrong", dataclasses.replace(options, examples=wrong))["gate"] is not None
 
@@ -213,7 +222,8 @@ def test_an_export_that_costs_too_much_is_not_written(
 
     monkeypatch.setattr(bundle_module, "branch_graph", spoiled)
     examples = {"topics": labelled(source, "topics")}
-    options = dataclasses.replace(FAST, weights="int8", examples=examples, tolerance=Tolerance(np.inf, np.inf, -1.0))
+    monkeypatch.setitem(bundle_module.QUANTISED_TOLERANCE, "int8", Tolerance(np.inf, np.inf, -1.0))
+    options = dataclasses.replace(FAST, weights="int8", examples=examples)
     with pytest.raises(QualityError, match="1 of 1 tasks lose too much: topics"):
         export_bundle(source, tmp_path / "out", options)
     assert not (tmp_path / "out").exists()
@@ -233,7 +243,6 @@ def test_a_smaller_vocabulary(tiny: Loaded, tmp_path: Path) -> None:
     report = export_bundle(source, tmp_path / "out", small)
     manifest = open_bundle(tmp_path / "out").manifest
     assert manifest.encoder.vocabulary_size == 300 and manifest.backbone == changed.backbone
-    assert report["tokens_after_pruning"] >= 1
     assert report["gate"]["tasks"]["topics"]["float32"] == 1.0
     assert report["parity"]["branch"]["largest_feature_difference"] < 2e-5
     assert load(tmp_path / "out").predict(["the train"])[0].keys() == {"own", "people", "topics"}

@@ -33,7 +33,7 @@ def source(tiny: Loaded, tmp_path: Path) -> Path:
 
 def test_from_export_to_a_bundle_that_takes_tasks(source: Path, tmp_path: Path) -> None:
     out, texts = tmp_path / "out", tmp_path / "texts.txt"
-    more = ("--set", "lora_targets=down", "--set", "attention=fast", "--variant", "bank", "--name", "small")
+    more = ("--set", "lora_targets=down", "--variant", "bank", "--name", "small")
     done = run("export", source, "--out", out, "--task", "people", "--texts", texts, *more)
     assert "MB in" in done.output
     assert "branch beside torch" in done.output and "branch-bank beside torch" in done.output
@@ -70,7 +70,7 @@ def test_pairs_that_are_none(source: Path, tmp_path: Path, pair: str) -> None:
         run("export", source, "--out", tmp_path / "out", "--weights", "int8", "--dev", pair)
 
 
-@pytest.mark.parametrize("setting", ["variants=bank", "attention=slow", "lora_targets=query"])
+@pytest.mark.parametrize("setting", ["variants=bank", "lora_targets=query"])
 def test_settings_that_are_none(source: Path, tmp_path: Path, setting: str) -> None:
     with pytest.raises(TrunklineError, match=setting.split("=")[0]):
         run("export", source, "--out", tmp_path / "out", "--set", setting)

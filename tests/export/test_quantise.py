@@ -268,8 +268,3 @@ def test_calibration_sees_every_layer_and_the_adapters(tiny: Loaded) -> None:
         behind = name.startswith("layers.3")
         assert (adapted.largest[name] > plain.largest[name] * 1.0001).any() == behind, name
     assert plain.tokens == sum(len(t.windows[0]) for t in tiny.tokenizer.encode(TEXTS))
-
-
-def test_texts_without_a_token_are_refused(tiny: Loaded) -> None:
-    with pytest.raises(TrunklineError, match="without any token"):
-        calibrate(tiny.encoder, tiny.tokenizer, ["", " "])

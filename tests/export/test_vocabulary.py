@@ -80,11 +80,11 @@ def test_texts_are_split_again_and_kept_pieces_keep_their_rows(tiny: Loaded) -> 
         assert old.token_to_id(piece) == vocabulary.rows[number]
     assert vocabulary.added == ()
     # The corpus has few words, and those that it has stay; others are spelt.
-    assert same(tiny.tokenizer, vocabulary.tokenizer) == 1.0 and vocabulary.longer == 1.0
+    assert same(tiny.tokenizer, vocabulary.tokenizer) == 1.0
     assert tokens_of(vocabulary.tokenizer, "milk") == ["[CLS]", "m", "##i", "##l", "##k", "[SEP]"]
     assert tokens_of(tiny.tokenizer, "milk") == ["[CLS]", "milk", "[SEP]"]
     smaller = prune_vocabulary(tiny.tokenizer, CORPUS, LEAST, PAD)
-    assert same(tiny.tokenizer, smaller.tokenizer) == 0.0 and smaller.longer > 2
+    assert same(tiny.tokenizer, smaller.tokenizer) == 0.0
 
 
 @pytest.mark.parametrize("kind", ["wordpiece", "bpe", "unigram"])
@@ -179,9 +179,6 @@ def test_positions_behind_the_window_go(tiny: Loaded, tiny_folder: Callable[[str
     assert short.tensors[name].shape == (20, tiny_models.WIDTH) and short.config.max_length == 20
     roberta = take_weights(load_any(str(tiny_folder("roberta")), fork=1).encoder)
     assert len(shorten_positions(roberta, 20).tensors[name]) == 22
-    for wrong in (2, 65):
-        with pytest.raises(TrunklineError, match=f"windows of {wrong}"):
-            shorten_positions(weights, wrong)
 
 
 def test_what_cannot_be_pruned_is_refused(tiny: Loaded) -> None:

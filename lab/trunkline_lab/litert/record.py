@@ -53,9 +53,7 @@ def litert_record(source: str, out: Path, options: ExportOptions) -> dict[str, A
     texts = spread(found.texts, COMPARED_TEXTS)
     with open_litert(out) as process:
         run = litert_run(process, adapters)
-        parity = check_parity(
-            found.encoder, found.tokenizer, run, texts, adapters, tolerance=options.tolerance or usual
-        )
+        parity = check_parity(found.encoder, found.tokenizer, run, texts, adapters, tolerance=usual)
     sizes = {path.name: path.stat().st_size for path in sorted(out.iterdir()) if path.is_file()}
     return {"folder": out.name, "bytes": sum(sizes.values()), "files": sizes, "parity": {"litert": parity}}
 

@@ -196,33 +196,31 @@ def export(
 ) -> None:
     """Write what devices run: graphs, adapters and tasks, compared with torch; needs the extra [train].
 
-    Weights of 8 or 4 bits are judged by the tasks' scores on --dev. Rarer settings: attention=fast (without masks, for
-    ONNX Runtime alone), lora_targets=qkv,out,up,down (where tasks that are added later may have LoRA).
+    Weights of 8 or 4 bits are judged by the tasks' scores on --dev. A rarer setting: lora_targets=qkv,out,up,down, for
+    the LoRA of tasks that are added later.
 
     Example: trunkline export support-bot --weights int8 --dev intents=dev.csv --out deployed
     """
     from trunkline.data.stream import load_texts
-    from trunkline.ui import say
 
     with needs("train", "export"):
         from trunkline.export.bundle import ExportOptions, export_bundle
-    more = {name: str(value) for name, value in settings_of(settings, ("attention", "lora_targets")).items()}
+    targets = str(settings_of(settings, ("lora_targets",)).get("lora_targets", ""))
     columns = {"text_column": text_column, "label_column": label_column, "delimiter": delimiter}
     read = load_texts(texts, text_column=text_column, delimiter=delimiter) if texts is not None else ()
     options = ExportOptions(
         name=name,
         weights=weights,
         variants=tuple(variant or ()),  # type: ignore[arg-type]  # checked by the options
-        lora_targets=tuple(filter(None, more.pop("lora_targets", "").split(","))),
+        lora_targets=tuple(filter(None, targets.split(","))),
         tasks=tuple(task) if task else None,
         texts=tuple(text for text, _ in read),
         vocabulary=vocabulary,
         examples=_examples(source, dev or (), columns),
         gate=gate,
         max_drop=max_drop,
-        **more,  # type: ignore[arg-type]  # checked by the options
     )
-    record = export_bundle(source, out, options, say=say)
+    record = export_bundle(source, out, options)
     print_json(record) if as_json else typer.echo(_said(record, out))
 
 
@@ -244,6 +242,8 @@ def _examples(source: str, given: Sequence[str], columns: dict[str, str | None])
 
 
 def _said(record: dict[str, Any], out: Path) -> str:
+    from trunkline.export.parity import task_line
+
     lines = [f"{file}: {size} bytes" for file, size in record["files"].items()]
     for graph, found in record.get("parity", {}).items():
         said = ", ".join(
@@ -251,6 +251,5 @@ def _said(record: dict[str, Any], out: Path) -> str:
         )
         lines.append(f"{graph} beside torch, {found['runs']} runs with {', '.join(found['adapters'])}: {said}")
     for name, row in ((record.get("gate") or {}).get("tasks", {})).items():
-        before, after = 100 * row["float32"], 100 * row["rounded"]
-        lines.append(f"{name}: {row['metric']} {before:.2f} -> {after:.2f} on {row['examples']} examples")
+        lines.append(task_line(name, row))
     return "\n".join([*lines, f"{record['bytes'] / 1e6:.2f} MB in {out}"])

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import zip_longest
@@ -14,7 +13,7 @@ from typing import Any, Literal, get_args
 from trunkline import __version__, samples
 from trunkline.bundle.edit import write_bundle
 from trunkline.bundle.files import Bundle, check_free, open_bundle
-from trunkline.bundle.manifest import LORA_TARGETS, MANIFEST, TOKENIZER, Inputs, Licence, Manifest
+from trunkline.bundle.manifest import LORA_TARGETS, MANIFEST, TOKENIZER, Inputs, Licence, Manifest, name_of
 from trunkline.bundle.parts import complete
 from trunkline.data.stream import load_texts
 from trunkline.encoder.bundle_files import bundle_encoder, cached_bundle, lora_of
@@ -25,14 +24,23 @@ from trunkline.engine.onnx import OnnxEngine, open_session
 from trunkline.engine.torch import TorchEngine
 from trunkline.errors import TrunklineError
 from trunkline.export.graph import DEFAULT_LORA_TARGETS, Attention, Form, branch_graph, trunk_graph
-from trunkline.export.parity import Adapter, Tolerance, banked, check_parity, forked, quality_gate, task_line
+from trunkline.export.parity import Adapter, Tolerance, banked, check_parity, forked, quality_gate
 from trunkline.export.vocabulary import prune_encoder, prune_vocabulary
-from trunkline.export.weights import BackboneWeights, Scheme, exported_weights
+from trunkline.export.weights import (
+    PLANS,
+    BackboneWeights,
+    Calibration,
+    Scheme,
+    calibrate,
+    quantised,
+    shorten_positions,
+    take_weights,
+)
 from trunkline.text.tokens import TextTokenizer
 
 Variant = Literal["required", "bank"]
 
-QUANTISED_TOLERANCE: Mapping[str, Tolerance] = {
+QUANTISED_TOLERANCE = {
     "float32": Tolerance(),
     "int8": Tolerance(float("inf"), float("inf"), 0.95),
     "int4": Tolerance(float("inf"), float("inf"), 0.85),
@@ -58,9 +66,7 @@ class ExportOptions:
         lora_targets: LoRA inputs of the branch beside those that the bundle's adapters need: `qkv`, `out`, `up` or
             `down`. Each costs time even if nothing is fed to it.
         tasks: Names; all by default.
-        attention: `fast` leaves the mask out of attention where there is no padding, for ONNX Runtime alone.
         texts: For the comparison with torch, for calibration and to choose a vocabulary by; by default the samples'.
-        tolerance: How far graphs may be from torch; by default that of `weights`.
         vocabulary: Pieces that remain of the vocabulary, chosen by `texts`; all by default.
         examples: Task -> labelled examples that it was not trained on, by which rounded weights are judged.
         gate: Whether rounded weights need that judgement.
@@ -72,9 +78,7 @@ class ExportOptions:
     variants: tuple[Variant, ...] = ()
     lora_targets: tuple[str, ...] = ()
     tasks: tuple[str, ...] | None = None
-    attention: Attention = "portable"
     texts: tuple[str, ...] = ()
-    tolerance: Tolerance | None = None
     vocabulary: int | None = None
     examples: Mapping[str, Sequence[Any]] = field(default_factory=dict)
     gate: bool = True
@@ -84,7 +88,6 @@ class ExportOptions:
         for name, given, known in (
             ("weights", {self.weights}, get_args(Scheme)),
             ("variants", set(self.variants), get_args(Variant)),
-            ("attention", {self.attention}, get_args(Attention)),
             ("lora_targets", set(self.lora_targets), tuple(LORA_TARGETS)),
         ):
             if not given <= set(known):
@@ -97,24 +100,12 @@ class ExportOptions:
         """Whether the gate has something to judge; else tasks predict as before but for the last digits."""
         return self.gate and not (self.weights == "float32" and self.vocabulary is None)
 
-    @property
-    def allowed(self) -> Tolerance:
-        """The tolerance of the comparison with torch."""
-        return self.tolerance or QUANTISED_TOLERANCE[self.weights]
-
 
 @dataclass(frozen=True)
 class Source:
-    """A bundle that was checked and is ready to be exported.
+    """A bundle with the tasks that are exported, the manifest of the export, but for weights and files, and its texts.
 
-    Attributes:
-        bundle: With the tasks that are exported.
-        manifest: Of the export, but for weights and files.
-        encoder: Its encoder in float32, with the vocabulary that is exported.
-        tokenizer: The tokenizer that is exported.
-        whole: Encoder and tokenizer with the whole vocabulary.
-        texts: For comparison and calibration.
-        longer: Tokens of the texts with the smaller vocabulary over tokens with the whole one.
+    Encoder, in float32, and tokenizer have the vocabulary that is exported; `whole` are those with all of it.
     """
 
     bundle: Bundle
@@ -123,7 +114,6 @@ class Source:
     tokenizer: TextTokenizer
     whole: tuple[Encoder, TextTokenizer]
     texts: tuple[str, ...]
-    longer: float = 1.0
 
     @cached_property
     def adapters(self) -> dict[str, Adapter]:
@@ -142,43 +132,37 @@ class Source:
         return Predictor(tokenizer, engine or TorchEngine(encoder), primaries, self.bundle.tasks.values())
 
 
-def export_bundle(
-    source: str | Path,
-    out: str | Path,
-    options: ExportOptions | None = None,
-    *,
-    say: Callable[[str], None] = lambda text: None,
-) -> dict[str, Any]:
+def export_bundle(source: str | Path, out: str | Path, options: ExportOptions | None = None) -> dict[str, Any]:
     """Writes a bundle with graphs. Its adapter and task files are those of the source, byte for byte.
 
-    Args:
-        source: The folder of a bundle with weights for torch, or an encoder by folder or name.
-        out: A new or empty folder.
-        options: What is asked for.
-        say: Receives lines of progress.
+    The source is the folder of a bundle with weights for torch, or an encoder by folder or name; `out` is new or empty.
 
     Returns:
         As JSON: `folder`, `bytes` in all and of each of `files`, `weights` as in the manifest, `calibration_tokens`,
-        `tokens_after_pruning` over tokens before, `parity` of each graph and what the `gate` found.
+        `parity` of each graph and what the `gate` found.
 
     Raises:
         QualityError: Rounded weights cost a task too much.
         TrunklineError: `out` is taken, the graphs differ from torch, or as for `load_source`.
     """
-    options, out = options or ExportOptions(), Path(out).expanduser()
+    options, out, place = options or ExportOptions(), Path(out).expanduser(), Path(source).resolve()
     check_free(out)
     found = load_source(source, options)
     weights, tokens = prepare_weights(found, options)
     graphs = make_graphs(found, options, weights)
     parity = compare(found, graphs, options)
-    gate = judge(found, graphs, options, say) if options.judged and options.examples else None
+    gate = None
+    if options.judged and options.examples:
+        after = found.predictor(OnnxEngine(graphs, found.manifest.shapes, found.encoder.config.pad_id))
+        gate = quality_gate(found.predictor(), after, options.examples, options.max_drop)
     facts: dict[str, Any] = dict(weights.facts)
     facts = {"kind": facts.pop("weights"), **facts} | ({} if gate is None else {"gate": gate})
     written = write_bundle(
         out,
         dataclasses.replace(
             found.manifest,
-            name=options.name or _name_of(Path(source)),
+            # A run has its bundle in a folder of this name.
+            name=options.name or name_of(place.parent if place.name == "bundle" else place, found.manifest.name),
             weights=facts,
             graphs={name: f"graphs/{name}.onnx" for name in graphs},
             checkpoint={},
@@ -197,7 +181,6 @@ def export_bundle(
         "files": dict(sorted(sizes.items())),
         "weights": facts,
         "calibration_tokens": tokens,
-        "tokens_after_pruning": found.longer,
         "parity": parity,
         "gate": gate,
     }
@@ -215,12 +198,12 @@ def load_source(source: str | Path, options: ExportOptions) -> Source:
     encoder = bundle_encoder(bundle)
     tokenizer = load_tokenizer(bundle.folder, encoder.config, bundle.manifest.encoder.max_length)
     texts = tuple(text for text in options.texts if text.strip())
-    small, read, longer = encoder, tokenizer, 1.0
+    small, read = encoder, tokenizer
     if options.vocabulary is not None:
         vocabulary = prune_vocabulary(tokenizer, texts, options.vocabulary, (encoder.config.pad_id,))
-        small, read, longer = prune_encoder(encoder, vocabulary), vocabulary.tokenizer, vocabulary.longer
+        small, read = prune_encoder(encoder, vocabulary), vocabulary.tokenizer
     manifest = _manifest(bundle, small, options)
-    return Source(bundle, manifest, small, read, (encoder, tokenizer), texts or sample_texts(), longer)
+    return Source(bundle, manifest, small, read, (encoder, tokenizer), texts or sample_texts())
 
 
 def _opened(source: str | Path, options: ExportOptions) -> Bundle:
@@ -271,23 +254,25 @@ def sample_texts() -> tuple[str, ...]:
 def prepare_weights(source: Source, options: ExportOptions) -> tuple[BackboneWeights, int]:
     """The weights that graphs are made of, and how many tokens calibration read.
 
-    Rounded weights are calibrated on the texts, without and through every adapter; raises TrunklineError where these
-    have no token.
+    Rounded weights are calibrated on the texts, without and through every adapter.
     """
+    encoder, tokenizer, scheme = source.encoder, source.tokenizer, options.weights
     loras = {id(adapter.lora): adapter.lora for adapter in source.adapters.values() if adapter.lora is not None}
-    given = source.texts, list(loras.values())
-    weights, tokens = exported_weights(source.encoder, source.tokenizer, options.weights, *given)
-    return dataclasses.replace(weights, hash=source.manifest.backbone), tokens
+    seen = Calibration({}, {}, 0)
+    if scheme != "float32":
+        seen = calibrate(encoder, tokenizer, source.texts, list(loras.values()), moments=scheme == "int4")
+    whole = dataclasses.replace(take_weights(encoder), hash=source.manifest.backbone)
+    return quantised(shorten_positions(whole, tokenizer.max_length), PLANS[scheme], seen), seen.tokens
 
 
 def make_graphs(source: Source, options: ExportOptions, weights: BackboneWeights) -> dict[str, bytes]:
     """`trunk`, `branch` and the variants of it that are asked for, serialised."""
-    graphs = {"trunk": trunk_graph(weights, options.attention)}
-    for name in ("branch", *sorted(f"branch-{variant}" for variant in options.variants)):
-        # The runtimes that want all inputs compute the If of fast attention wrongly.
-        attention = "portable" if name == "branch-required" else options.attention
-        graphs[name] = branch_graph(weights, _FORMS[name], source.manifest.lora_targets, attention)
-    return graphs
+    # The runtimes that want all inputs compute the If of fast attention wrongly.
+    attention: Attention = "portable" if "required" in options.variants else "fast"
+    names = ("branch", *sorted(f"branch-{variant}" for variant in options.variants))
+    targets = source.manifest.lora_targets
+    graphs = {name: branch_graph(weights, _FORMS[name], targets, attention) for name in names}
+    return {"trunk": trunk_graph(weights, attention), **graphs}
 
 
 def compare(source: Source, graphs: Mapping[str, bytes], options: ExportOptions) -> dict[str, Any]:
@@ -307,28 +292,17 @@ def compare(source: Source, graphs: Mapping[str, bytes], options: ExportOptions)
         texts = spread(source.texts, COMPARED_TEXTS if name == "branch" else 1)
         adapters = {key: source.adapters.get(key, Adapter()) for key in given}
         reports[name] = check_parity(
-            source.encoder, source.tokenizer, run, texts, adapters, mixed=mixed, tolerance=options.allowed
+            source.encoder,
+            source.tokenizer,
+            run,
+            texts,
+            adapters,
+            mixed=mixed,
+            tolerance=QUANTISED_TOLERANCE[options.weights],
         )
     return reports
-
-
-def judge(
-    source: Source, graphs: Mapping[str, bytes], options: ExportOptions, say: Callable[[str], None]
-) -> dict[str, Any]:
-    """Scores tasks by torch and on the graphs; result and errors as of `quality_gate`."""
-    after = source.predictor(OnnxEngine(graphs, source.manifest.shapes, source.encoder.config.pad_id))
-    gate = quality_gate(source.predictor(), after, options.examples, options.max_drop)
-    for name, row in gate["tasks"].items():
-        say(task_line(name, row))
-    return gate
 
 
 def spread(texts: Sequence[str], count: int) -> list[str]:
     """At most so many texts, evenly out of all."""
     return [texts[place * len(texts) // count] for place in range(count)] if len(texts) > count else list(texts)
-
-
-def _name_of(path: Path) -> str:
-    """That of the source's folder, or of the run that a folder `bundle` lies in."""
-    chosen = path.resolve().parent.name if path.name == "bundle" else path.name
-    return re.sub(r"[^A-Za-z0-9._-]+", "-", chosen).strip("-._")[:100] or "bundle"

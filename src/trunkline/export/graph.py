@@ -314,11 +314,7 @@ class EncoderGraph:
         self.add("logits", "Add", [self.add("head", "MatMul", ["features", weight]), bias])
 
     def model(self, part: str, doc: str, **facts: str) -> bytes:
-        """The finished model, serialised, with what it belongs to and `facts` as its metadata.
-
-        Raises:
-            TrunklineError: The weights take more than the 2 GiB that one ONNX file can hold.
-        """
+        """The finished model, serialised, with what it belongs to and `facts` as its metadata."""
         constants = list(self._constants.values())
         size = sum(len(tensor.raw_data) for tensor in constants)
         if size > MAX_BYTES - 2**20:
@@ -356,17 +352,10 @@ def branch_graph(
 ) -> bytes:
     """The layers from the fork up, with adapters and the head as inputs of any rank and any number of labels.
 
-    Args:
-        weights: The backbone.
-        form: `optional`: what is not fed has rank 0 or no labels, which is the backbone as it is. `required`: the same,
-            but everything must be fed, rank 0 included, as onnxruntime-web and OpenVINO want it. `bank`: LoRA inputs
-            have a leading axis of adapters, and `adapter_ids` [rows] says which one a row has; all rows have the same
-            head, and everything must be fed.
-        lora_targets: Where LoRA inputs are: `qkv`, which has one for all three, `out`, `up` or `down`.
-        attention: With or without an If for rows without padding.
-
-    Raises:
-        MismatchError: There is no such target.
+    What is not fed to an `optional` graph has rank 0 or no labels, which is the backbone as it is; a `required` one
+    must be fed everything, rank 0 included. The LoRA inputs of a `bank` have a leading axis of adapters, `adapter_ids`
+    [rows] says which one a row has, all rows have the same head, and everything must be fed. LoRA inputs are at the
+    `lora_targets`: `qkv`, which has one for all three, `out`, `up` or `down`. Raises MismatchError for others.
     """
     config, layers = weights.config, range(weights.fork, weights.config.n_layers)
     hidden = config.hidden_size

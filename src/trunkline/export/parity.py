@@ -46,10 +46,8 @@ class Adapter:
 class Tolerance:
     """How far graphs may be from torch; float32 differs by a thirtieth of this in the default encoder.
 
-    Attributes:
-        features: The largest absolute difference of a feature, as a share of the largest feature where that is above 1.
-        probabilities: The largest absolute difference of a label's probability.
-        cosine: The least mean cosine of a run's features.
+    The largest absolute difference of a feature, as a share of the largest feature where that is above 1, and that of a
+    label's probability; the least mean cosine of a run's features.
     """
 
     features: float = 2e-5
@@ -74,14 +72,9 @@ def check_parity(
 ) -> dict[str, Any]:
     """Compares graphs, run by `forked` or `banked`, with the encoder that they were made of.
 
-    Args:
-        encoder: The encoder.
-        tokenizer: Its tokenizer.
-        run: The graphs.
-        texts: Real text; rows are its windows, and pieces of it of a few lengths.
-        adapters: By name; each is compared. `Adapter()` stands for the backbone as it is.
-        mixed: Whether rows of one batch have different adapters, which only `banked` can.
-        tolerance: What is allowed.
+    Rows are windows of the texts, which should be real, and pieces of them of a few lengths. Each adapter is compared;
+    `Adapter()` stands for the backbone as it is. `mixed` rows of one batch have different adapters, which only `banked`
+    can.
 
     Returns:
         As JSON: `runs`, `adapters`, `largest_feature_difference`, `largest_probability_difference` and `least_cosine`
@@ -167,7 +160,7 @@ def _rows_of(tokenizer: TextTokenizer, texts: Sequence[str]) -> list[IntArray]:
     windows = [window for tokens in tokenizer.encode(texts) for window in tokens.windows]
     body, longest = np.concatenate([window[1:-1] for window in windows]), tokenizer.max_length
     if not len(body):
-        raise TrunklineError("the texts for the parity check have no tokens", expected="real text")
+        raise TrunklineError("the texts to compare graphs by have no tokens", expected="real text", todo="Give others")
     opening, closing = [tokenizer.opening], [tokenizer.closing]
     lengths = [n for n in LENGTHS if n < longest] + [longest]
     return windows + [np.concatenate((opening, np.resize(body, n - 2), closing)).astype(np.int64) for n in lengths]
@@ -208,20 +201,14 @@ class QualityError(TrunklineError):
 def quality_gate(
     before: Predictor, after: Predictor, examples: Mapping[str, Sequence[Any]], max_drop: float
 ) -> dict[str, Any]:
-    """Scores tasks by torch in float32 and by the graphs as they are exported.
-
-    Args:
-        before: Tasks on torch.
-        after: Tasks on the graphs.
-        examples: Task -> labelled examples that it was not trained on.
-        max_drop: Points of a hundred that a task's main score may drop.
+    """Scores tasks by torch in float32 and by the graphs as they are exported, on examples that are new to each task.
 
     Returns:
         As JSON: `allowed_points`, and for each of `tasks` its `metric`, the number of `examples`, the scores `float32`
         and `rounded` in [0, 1], and `agreement`, the share of examples with the same prediction, probabilities aside.
 
     Raises:
-        QualityError: A task lost more than `max_drop` points.
+        QualityError: A task's main score lost more than `max_drop` points of a hundred.
         TrunklineError: A task without examples.
     """
     tasks = {name: _scores(before, after, name, part) for name, part in sorted(examples.items())}

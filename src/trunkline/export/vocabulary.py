@@ -28,23 +28,19 @@ class Vocabulary:
     """A tokenizer with fewer pieces.
 
     `rows` [pieces] has for each new id the row of the old embedding that it takes over, `added` the characters that
-    have a piece only now, with the row of a piece that has them; `longer` is tokens of the corpus after over before.
+    have a piece only now, with the row of a piece that has them.
     """
 
     tokenizer: TextTokenizer
     rows: IntArray
     added: tuple[str, ...]
-    longer: float
 
 
 def prune_vocabulary(tokenizer: TextTokenizer, texts: Sequence[str], size: int, keep: Sequence[int] = ()) -> Vocabulary:
     """Chooses the pieces that a corpus uses most often, then the first of the others, and makes a tokenizer of them.
 
-    Args:
-        tokenizer: WordPiece, Unigram or BPE.
-        texts: The corpus; of the kind and languages that will be read.
-        size: Pieces that remain, special tokens and single characters included.
-        keep: Ids that stay in any case, such as that of padding, which not every tokenizer knows to be special.
+    Of WordPiece, Unigram or BPE, `size` pieces remain, special tokens and single characters included. Ids to `keep`
+    stay in any case, such as that of padding, which not every tokenizer knows to be special.
 
     Raises:
         TrunklineError: No texts, a tokenizer of another kind, or a size below what must stay or above what there is.
@@ -59,18 +55,16 @@ def prune_vocabulary(tokenizer: TextTokenizer, texts: Sequence[str], size: int, 
         raise TrunklineError(f"a tokenizer of kind {kind}", expected="one of " + ", ".join(KINDS), todo="Keep it")
     pieces = KINDS[kind](raw["model"])
     special = {token["content"]: int(token["id"]) for token in raw["added_tokens"]}
-    before = tokenizer.tokenizer.encode_batch(list(texts), add_special_tokens=False)
-    counts = Counter(token for encoding in before for token in encoding.tokens)
+    encoded = tokenizer.tokenizer.encode_batch(list(texts), add_special_tokens=False)
+    counts = Counter(token for encoding in encoded for token in encoding.tokens)
     framing = {*keep, tokenizer.opening, tokenizer.closing}
     fixed = special.keys() | {piece for piece, number in pieces.ids.items() if number in framing}
     fixed |= {pieces.unknown} - {""}
     kept, added = _chosen(pieces, counts, fixed | pieces.needed(fixed), size)
     pruned, rows = _pruned(raw, pieces, kept, added, special)
     made = Tokenizer.from_str(json.dumps(pruned, ensure_ascii=False))
-    after = made.encode_batch(list(texts), add_special_tokens=False)
-    longer = sum(map(len, after)) / max(1, sum(map(len, before)))
     result = TextTokenizer(made, tokenizer.max_length, tokenizer.overlap)
-    return Vocabulary(result, np.asarray(rows, np.int64), tuple(added), longer)
+    return Vocabulary(result, np.asarray(rows, np.int64), tuple(added))
 
 
 def prune_encoder(encoder: Encoder, vocabulary: Vocabulary) -> Encoder:
@@ -90,12 +84,9 @@ def _chosen(
     """The pieces that stay and characters for which there is to be a new one."""
     kept = needed & pieces.ids.keys()
     added = sorted(needed - kept)
-    least, most = len(needed), len(pieces.ids)
-    if not least <= size <= most:
-        raise TrunklineError(
-            f"a vocabulary of {size} pieces",
-            expected=f"{least} (special tokens and single characters) to {most}, the number there is",
-        )
+    if not len(needed) <= size <= len(pieces.ids):
+        known = f"{len(needed)} (special tokens and single characters) to {len(pieces.ids)}, the number there is"
+        raise TrunklineError(f"a vocabulary of {size} pieces", expected=known)
     ordered = sorted(pieces.ids, key=lambda piece: (-counts.get(piece, 0), pieces.ids[piece]))
     for piece in ordered:
         parts = pieces.parts(piece)
@@ -150,8 +141,9 @@ class VocabularyModel:
         self.unknown = str(content.get("unk_token") or "")
 
     def needed(self, special: set[str]) -> set[str]:
-        """What must stay beside special tokens so that nothing becomes unknown, also characters without a piece."""
-        raise NotImplementedError
+        """What must stay beside special tokens so that nothing becomes unknown: bytes and characters of pieces."""
+        found = {piece for piece in self.ids if len(piece) == 6 and piece.startswith("<0x")}
+        return found | {character for piece in self.ids.keys() - special - found for character in piece}
 
     def parts(self, piece: str) -> set[str]:
         """The piece and all others that the model needs to make it."""
@@ -201,11 +193,6 @@ class Unigram(VocabularyModel):
         self._scores: dict[str, float] = dict(content["vocab"])
         unknown = content["vocab"][content["unk_id"]][0] if content.get("unk_id") is not None else ""
         super().__init__({**content, "vocab": {piece: n for n, piece in enumerate(self._scores)}, "unk_token": unknown})
-
-    def needed(self, special: set[str]) -> set[str]:
-        """Bytes and every character of a piece."""
-        found = {piece for piece in self.ids if len(piece) == 6 and piece.startswith("<0x")}
-        return found | {character for piece in self.ids.keys() - special - found for character in piece}
 
     def model(self, ordered: Sequence[str]) -> dict[str, Any]:
         """New pieces are worth as little as the least of the old ones."""

@@ -32,16 +32,12 @@ from trunkline.text.tokens import TextTokenizer, by_budget, text_unit
 
 @dataclass(frozen=True, slots=True)
 class BackboneWeights:
-    """All that a graph needs of an encoder.
+    """All that a graph needs of an encoder: its sizes, its fork, its hash and its tensors.
 
-    Attributes:
-        config: The encoder's sizes.
-        fork: The first layer of the branch.
-        hash: Of the whole encoder.
-        tensors: `embeddings.word`, `.position`, `.norm` and `.project`, and for each layer `layers.N.qkv` (query, key
-            and value side by side), `.out`, `.up`, `.down`, `.attention_norm` and `.output_norm`, each with `.weight`
-            ([inputs, outputs] of a linear layer) and mostly `.bias`; rounded ones as `quantised` leaves them.
-        facts: What readers of a graph should know of the tensors.
+    `tensors` has `embeddings.word`, `.position`, `.norm` and `.project`, and for each layer `layers.N.qkv` (query, key
+    and value side by side), `.out`, `.up`, `.down`, `.attention_norm` and `.output_norm`, each with `.weight` ([inputs,
+    outputs] of a linear layer) and mostly `.bias`; rounded ones are as `quantised` leaves them. `facts` is what readers
+    of a graph should know of them.
     """
 
     config: EncoderConfig
@@ -65,13 +61,7 @@ def take_weights(encoder: Encoder) -> BackboneWeights:
 
 
 def shorten_positions(weights: BackboneWeights, max_length: int) -> BackboneWeights:
-    """A backbone without the positions behind a window of `max_length` tokens, which nothing ever reads.
-
-    Raises:
-        EncoderError: The encoder has fewer.
-    """
-    if not 2 < max_length <= weights.config.max_length:
-        raise EncoderError(f"windows of {max_length} tokens", expected=f"3 to {weights.config.max_length}")
+    """A backbone without the positions behind a window of `max_length` tokens, which nothing ever reads."""
     end, name = max_length + weights.config.position_offset, "embeddings.position.weight"
     config = dataclasses.replace(weights.config, max_positions=end)
     return dataclasses.replace(weights, config=config, tensors={**weights.tensors, name: weights.tensors[name][:end]})
@@ -98,25 +88,12 @@ def calibrate(
     adapters: Sequence[Deltas] = (),
     moments: bool = False,
 ) -> Calibration:
-    """Runs texts through an encoder and keeps what its linear layers receive.
+    """Runs texts through an encoder in float32 and in evaluation mode, and keeps what its linear layers receive.
 
-    Args:
-        encoder: The encoder in float32 and in evaluation mode; it is not changed.
-        tokenizer: Its tokenizer.
-        texts: Such as the device will read; a hundred or two of different kinds are enough.
-        adapters: Every text is read without an adapter and through each of these.
-        moments: Whether to keep mean products of channels, with which 4-bit weights are rounded better.
-
-    Raises:
-        TrunklineError: There is no token in the texts.
+    A hundred or two texts such as the device will read are enough; each is read without an adapter and through each of
+    `adapters`. With `moments`, the mean products of channels are kept, by which 4-bit weights are rounded better.
     """
     units = [text_unit(tokens) for tokens in tokenizer.encode(texts)]
-    if not any(unit.size > 2 * len(unit.sizes) for unit in units):
-        raise TrunklineError(
-            f"{len(texts)} texts without any token for calibration",
-            expected="real text of the kind that will be read",
-            todo="Give a file of texts, one a line",
-        )
     # Query, key and value receive what their transformer layer does.
     project = encoder.embeddings.project
     watched: dict[str, nn.Module] = {} if project is None else {"embeddings.project": project}
@@ -156,16 +133,11 @@ int8, the embedding where it is looked up."""
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How a backbone is quantised.
+    """How a backbone is quantised: the scheme of linear layers and that of the word embedding.
 
-    Attributes:
-        linear: The scheme of linear layers.
-        embedding: That of the word embedding.
-        alpha: How much of the spread of inputs goes over to weights (Xiao et al. 2023, arXiv 2211.10438, equation 4);
-            0 leaves inputs as they are.
-        per_token: Kinds of layers whose inputs have a step for each token, with one zero for all, in place of one step
-            a run. It pays for `down`, whose inputs differ most from token to token, and costs four small nodes.
-        block: The most weights that share a step in 4 bits.
+    `alpha` is how much of the spread of inputs goes over to weights (Xiao et al. 2023, arXiv 2211.10438, equation 4).
+    The inputs of layers of the kinds `per_token` have a step for each token in place of one a run: it pays for `down`,
+    whose inputs differ most from token to token, and costs four small nodes. `block` weights share a step in 4 bits.
     """
 
     linear: Scheme = "int8"
@@ -211,16 +183,6 @@ def quantised(weights: BackboneWeights, plan: Plan, calibration: Calibration) ->
     return dataclasses.replace(weights, tensors=tensors, facts=plan.facts())
 
 
-def exported_weights(
-    encoder: Encoder, tokenizer: TextTokenizer, scheme: Scheme, texts: Sequence[str], adapters: Sequence[Deltas]
-) -> tuple[BackboneWeights, int]:
-    """An encoder's weights by the plan of this name, and how many tokens calibration read; errors as of `calibrate`."""
-    seen = Calibration({}, {}, 0)
-    if scheme != "float32":
-        seen = calibrate(encoder, tokenizer, texts, adapters, moments=scheme == "int4")
-    return quantised(shorten_positions(take_weights(encoder), tokenizer.max_length), PLANS[scheme], seen), seen.tokens
-
-
 LOWEST, HIGHEST, MOST = -8, 7, 127
 """Whole numbers in 4 bits, and the largest in 8."""
 
@@ -241,20 +203,12 @@ def packed(numbers: Int8Array, axis: int) -> npt.NDArray[np.uint8]:
 
 
 def int4_linear(name: str, weight: FloatArray, block: int, moments: FloatArray | None = None) -> Arrays:
-    """Rounds a linear weight to 4 bits.
+    """Rounds a linear weight [inputs, outputs] to 4 bits, with a step for `block` inputs, or a divisor of their number.
 
-    Args:
-        name: The layer's.
-        weight: [inputs, outputs].
-        block: The most inputs that share a step; the largest divisor of the number of inputs up to it is taken.
-        moments: Mean products of inputs, [inputs, inputs]; with them, the error of each input is made up for by the
-            inputs behind it (GPTQ: Frantar, Ashkboos, Hoefler and Alistarh 2023, arXiv 2210.17323, algorithm 1).
-
-    Returns:
-        `.weight` packed along the inputs, `.steps` [inputs / block, 1, outputs], `.scale` [outputs].
-
-    Raises:
-        TrunklineError: An odd number of inputs, which 4 bits cannot hold in bytes.
+    With the mean products of inputs, `moments` [inputs, inputs], the error of each input is made up for by the inputs
+    behind it (GPTQ: Frantar, Ashkboos, Hoefler and Alistarh 2023, arXiv 2210.17323, algorithm 1). Gives `.weight`
+    packed along the inputs, `.steps` [inputs / block, 1, outputs] and `.scale` [outputs]. Raises TrunklineError for an
+    odd number of inputs, which 4 bits cannot hold in bytes.
     """
     inputs = len(weight)
     block = _block(inputs, block, "a linear layer")
@@ -316,11 +270,8 @@ def _carry(moments: FloatArray) -> FloatArray:
 def int4_table(name: str, table: FloatArray, block: int) -> Arrays:
     """Rounds an embedding [rows, size] to 4 bits in blocks of at most `block` numbers.
 
-    Returns:
-        `.weight` packed along the size, `.steps` [rows, blocks, 1], `.scale` [rows, 1, 1] in float16.
-
-    Raises:
-        TrunklineError: An odd size, or values beyond what float16 can hold.
+    Gives `.weight` packed along the size, `.steps` [rows, blocks, 1] and `.scale` [rows, 1, 1] in float16. Raises
+    TrunklineError for an odd size, or values beyond what float16 can hold.
     """
     block = _block(table.shape[1], block, "an embedding")
     if np.abs(table).max(initial=0) > np.finfo(np.float16).max:
