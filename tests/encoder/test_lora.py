@@ -10,6 +10,7 @@ import torch
 
 import tiny_models
 from trunkline.bundle.manifest import LINEARS
+from trunkline.bundle.parts import primary_bytes
 from trunkline.encoder.bundle_files import Loaded
 from trunkline.encoder.encoder import Encoder
 from trunkline.encoder.lora import adapter_arrays, lora_from_arrays
@@ -104,13 +105,13 @@ def test_values_that_are_not_finite_are_refused(tiny: Loaded) -> None:
     adapter = tiny_models.random_adapter(tiny.encoder.config, (3,))
     arrays = adapter_arrays(adapter)
     arrays["lora.3.query.a"][0, 0] = np.nan
-    with pytest.raises(MismatchError, match=r"lora\.3\.query\.a"):
+    with pytest.raises(MismatchError, match=r"lora\.3\.query has values that are not finite"):
         lora_from_arrays(arrays, 8.0, tiny.encoder.config)
     part = adapter.part(3, "value")
     with torch.no_grad():
         part.b[0, 0] = float("inf")
     with pytest.raises(MismatchError, match=r"lora\.3\.value\.b"):
-        adapter_arrays(adapter)
+        primary_bytes("ner", "0" * 64, 2, adapter_arrays(adapter), 8.0)
 
 
 def test_each_layer_adds_its_product(tiny: Loaded) -> None:

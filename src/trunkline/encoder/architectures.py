@@ -49,7 +49,6 @@ class Architecture:
 
     prefix: str
     keys: tuple[str, ...]
-    embeddings: Mapping[str, str]
     layer: str
     layer_parts: Mapping[str, str]
     positions_after_padding: bool = False
@@ -58,7 +57,7 @@ class Architecture:
         """Our name of every tensor -> its name in a checkpoint (without the prefix)."""
         left_out = {"embeddings.kind"} if config.type_vocab_size == 0 else set()
         left_out |= {"embeddings.project"} if config.embedding_size == config.hidden_size else set()
-        modules = {ours: theirs for ours, theirs in self.embeddings.items() if ours not in left_out}
+        modules = {ours: theirs for ours, theirs in _EMBEDDINGS.items() if ours not in left_out}
         for layer, linear in product(range(config.n_layers), self.layer_parts):
             modules[f"layers.{layer}.{linear}"] = self.module_name(layer, linear)
         alone = ("embeddings.word", "embeddings.position", "embeddings.kind")
@@ -81,6 +80,7 @@ _EMBEDDINGS = {
     "embeddings.position": "embeddings.position_embeddings",
     "embeddings.kind": "embeddings.token_type_embeddings",
     "embeddings.norm": "embeddings.LayerNorm",
+    "embeddings.project": "embeddings_project",
 }
 _BERT_LAYER = {
     "query": "attention.self.query",
@@ -102,16 +102,14 @@ _DISTILBERT_LAYER = {
     "down": "ffn.lin2",
     "output_norm": "output_layer_norm",
 }
-
-
-_BERT = Architecture("bert", _BERT_KEYS, _EMBEDDINGS, "encoder.layer.{}", _BERT_LAYER)
+_BERT = Architecture("bert", _BERT_KEYS, "encoder.layer.{}", _BERT_LAYER)
 _ROBERTA = replace(_BERT, prefix="roberta", positions_after_padding=True)
 ARCHITECTURES: dict[str, Architecture] = {
     "bert": _BERT,
     "roberta": _ROBERTA,
     "xlm-roberta": _ROBERTA,
-    "electra": replace(_BERT, prefix="electra", embeddings=_EMBEDDINGS | {"embeddings.project": "embeddings_project"}),
-    "distilbert": Architecture("distilbert", _DISTILBERT_KEYS, _EMBEDDINGS, "transformer.layer.{}", _DISTILBERT_LAYER),
+    "electra": replace(_BERT, prefix="electra"),
+    "distilbert": Architecture("distilbert", _DISTILBERT_KEYS, "transformer.layer.{}", _DISTILBERT_LAYER),
 }
 ACTIVATIONS = ("gelu", "gelu_new", "gelu_pytorch_tanh", "relu", "silu")
 

@@ -301,19 +301,12 @@ def branch_features(
     states: TrunkStates | None = None,
     last: bool = False,
 ) -> list[list[Features]]:
-    """Computes the features of several branches over the same tokenised texts.
+    """The features of several branches over the same `Tokens`: for each a list with, for each text, [units, width].
 
-    Args:
-        encoder: Used in evaluation mode; its device is where this runs.
-        branches: All over the same `Tokens`, unit definitions and adapters may differ.
-        budget: Tokens a batch.
-        bf16: Whether to compute in bf16 by autocast.
-        states: Of the same texts, where they are known.
-        last: Whether to pool the last layer's states, which pre-finetuning trains, in place of the mean of the
-            branch's layer outputs, which heads read.
-
-    Returns:
-        For each branch a list with, for each text, [units, width] float32.
+    Unit definitions and adapters may differ. The encoder is used in evaluation mode, where its weights are, in batches
+    of `budget` tokens, in bf16 by autocast if asked, from the trunk's `states` of the texts where they are known. With
+    `last`, the last layer's states are pooled, which pre-finetuning trains, in place of the mean of the branch's layer
+    outputs, which heads read.
     """
     kind, width = encoder.embeddings.word.weight.device.type, encoder.config.hidden_size
     texts = branches[0].units

@@ -52,14 +52,10 @@ class LoraConfig:
             raise MismatchError(f"LoRA targets {unknown}", expected="some of " + ", ".join(LINEARS))
         outside = [layer for layer in self.layers if not fork <= layer < encoder.n_layers]
         if outside:
-            known, todo = (
-                f"layers from the fork at {fork} to {encoder.n_layers - 1}",
-                "Lower the fork or leave these out",
-            )
-            raise MismatchError(f"LoRA on layers {outside}", expected=known, todo=todo)
+            known = f"layers from the fork at {fork} to {encoder.n_layers - 1}"
+            raise MismatchError(f"LoRA on layers {outside}", expected=known, todo="Lower the fork or leave these out")
         if not 0 <= self.rank <= encoder.hidden_size:
-            todo = "Choose another rank, or an adapter of this encoder"
-            raise MismatchError(f"LoRA rank {self.rank}", expected=f"0 to the width {encoder.hidden_size}", todo=todo)
+            raise MismatchError(f"LoRA rank {self.rank}", expected=f"0 to the width {encoder.hidden_size}")
 
 
 def lora_config(section: AdapterSection, encoder: EncoderConfig, fork: int) -> LoraConfig:
@@ -120,37 +116,25 @@ class LoraAdapter(nn.Module):
 
 
 def adapter_arrays(lora: LoraAdapter) -> dict[str, FloatArray]:
-    """`lora.LAYER.TARGET.a` [inputs, rank] and `.b` [rank, outputs] of an adapter, `alpha / rank` included in `b`.
-
-    Raises:
-        MismatchError: A value is not finite.
-    """
+    """`lora.LAYER.TARGET.a` [inputs, rank] and `.b` [rank, outputs] of an adapter, `alpha / rank` included in `b`."""
     arrays: dict[str, FloatArray] = {}
     for layer, target in product(lora.config.layers, lora.config.targets):
         part, name = lora.part(layer, target), f"lora.{layer}.{target}"
         # B starts at zero and stays small; the factor, mostly above 1, keeps it clear of float16's subnormals.
         for side, value in (("a", part.a.T), ("b", part.scale * part.b.detach().T)):
             arrays[f"{name}.{side}"] = np.ascontiguousarray(value.detach().to("cpu", torch.float32).numpy())
-    _check_finite(arrays)
     return arrays
 
 
 def lora_from_arrays(arrays: Mapping[str, npt.NDArray[Any]], alpha: float, encoder: EncoderConfig) -> LoraAdapter:
     """The adapter of `adapter_arrays`, with the factor `alpha / rank` taken out of `b` again.
 
-    Args:
-        arrays: `lora.LAYER.TARGET.a` and `.b`; other names are refused. Where ranks differ, or a layer lacks a target
-            that another one has, zeros fill up to the largest rank, which changes no output.
-        alpha: The numerator that was used.
-        encoder: The encoder's sizes.
-
-    Raises:
-        MismatchError: The arrays are no LoRA of this encoder, or not finite.
+    Where ranks differ, or a layer lacks a target that another one has, zeros fill up to the largest rank, which changes
+    no output. Raises MismatchError for arrays that are no LoRA of this encoder, of other names, or not finite.
     """
     pairs = lora_pairs(arrays)
     if not pairs:
         raise MismatchError("an adapter without LoRA tensors", expected="lora.LAYER.TARGET.a and .b")
-    _check_finite(arrays)
     for (layer, target), (a, b) in pairs.items():
         wide, narrow = linear_shape(encoder, target)
         if (len(a), b.shape[1]) != (narrow, wide):
@@ -158,6 +142,8 @@ def lora_from_arrays(arrays: Mapping[str, npt.NDArray[Any]], alpha: float, encod
                 f"lora.{layer}.{target} has {len(a)} inputs and {b.shape[1]} outputs",
                 expected=f"[{narrow}, rank] and [rank, {wide}], the widths of the encoder",
             )
+        if not (np.isfinite(a).all() and np.isfinite(b).all()):
+            raise MismatchError(f"lora.{layer}.{target} has values that are not finite", expected="finite values")
     layers = tuple(sorted({layer for layer, _ in pairs}))
     targets = tuple(target for target in LINEARS if any(target == other for _, other in pairs))
     config = LoraConfig(max(len(b) for _, b in pairs.values()), alpha, targets, layers)
@@ -172,9 +158,3 @@ def lora_from_arrays(arrays: Mapping[str, npt.NDArray[Any]], alpha: float, encod
                 part.a[: len(b)] = torch.from_numpy(a.T.astype(np.float32))
                 part.b[:, : len(b)] = torch.from_numpy(b.T.astype(np.float64)) / part.scale
     return lora.eval().requires_grad_(False)
-
-
-def _check_finite(arrays: Mapping[str, npt.NDArray[Any]]) -> None:
-    wrong = [name for name, array in arrays.items() if not np.isfinite(array).all()]
-    if wrong:
-        raise MismatchError(f"the adapter's {wrong[0]} has values that are not finite", expected="finite values")

@@ -53,21 +53,10 @@ def export_peft(adapter: LoraAdapter, encoder: EncoderConfig, folder: str | Path
         tensors[f"base_model.model.{module}.lora_A.weight"] = part.a.detach().cpu()
         tensors[f"base_model.model.{module}.lora_B.weight"] = part.b.detach().cpu()
     write_atomic(Path(folder) / "adapter_model.safetensors", save(tensors, {"format": "pt"}))
-    write_json(
-        {
-            "peft_type": "LORA",
-            "task_type": "FEATURE_EXTRACTION",
-            "base_model_name_or_path": base_model,
-            "r": config.rank,
-            "lora_alpha": config.alpha,
-            "lora_dropout": 0.0,
-            "bias": "none",
-            "fan_in_fan_out": False,
-            "inference_mode": True,
-            "target_modules": modules,
-        },
-        Path(folder) / "adapter_config.json",
-    )
+    facts: dict[str, Any] = {"peft_type": "LORA", "task_type": "FEATURE_EXTRACTION"}
+    facts |= {"base_model_name_or_path": base_model, "inference_mode": True}
+    facts |= {"r": config.rank, "lora_alpha": config.alpha, "target_modules": modules}
+    write_json(facts, Path(folder) / "adapter_config.json")
 
 
 def import_peft(folder: str | Path, encoder: EncoderConfig) -> LoraAdapter:
@@ -85,9 +74,8 @@ def import_peft(folder: str | Path, encoder: EncoderConfig) -> LoraAdapter:
     raw = read_json(folder / "adapter_config.json")
     _refuse(raw, folder)
     architecture = ARCHITECTURES[encoder.model_type]
-    modules = {
-        architecture.module_name(i, name): f"lora.{i}.{name}" for i in range(encoder.n_layers) for name in LINEARS
-    }
+    places = product(range(encoder.n_layers), LINEARS)
+    modules = {architecture.module_name(layer, name): f"lora.{layer}.{name}" for layer, name in places}
     module = rf"(?P<path>(?:{architecture.prefix}\.)?(?P<module>.+))"
     pattern = re.compile(rf"(?:base_model\.model\.)?{module}\.lora_(?P<side>[AB])(?:\.default)?\.weight")
     arrays, alphas = {}, []
@@ -115,8 +103,8 @@ def import_peft(folder: str | Path, encoder: EncoderConfig) -> LoraAdapter:
 
 
 def _refuse(raw: Any, folder: Path) -> None:
-    if not isinstance(raw, dict) or raw.get("peft_type") != "LORA":
-        kind = raw.get("peft_type") if isinstance(raw, dict) else type(raw).__name__
+    kind = raw.get("peft_type") if isinstance(raw, dict) else type(raw).__name__
+    if kind != "LORA":
         raise MismatchError(f"{folder} is a PEFT adapter of type {kind!r}", expected="LORA")
     patterns = raw.get("alpha_pattern") or {}
     if not isinstance(patterns, dict):
