@@ -141,6 +141,12 @@ def test_a_plain_encoder_is_a_model_without_tasks_kept_in_the_cache(tiny_folder:
         model.predict(["ann"])
 
 
+def test_a_plain_encoder_may_lie_in_a_folder_whose_name_is_none_of_a_bundle(tiny_folder: Any, tmp_path: Path) -> None:
+    place = shutil.copytree(tiny_folder("bert"), tmp_path / "my encoder (2)")
+    shutil.rmtree(cached_bundle(str(tiny_folder("bert"))))
+    assert trunkline.load(place).name == "encoder"
+
+
 def test_of_two_first_starts_at_once_one_makes_the_bundle_and_the_other_waits(
     tiny_folder: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

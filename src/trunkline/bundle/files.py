@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import IO
 
 from trunkline.bundle.manifest import (
+    AGAIN,
     MANIFEST,
     MAX_MANIFEST_BYTES,
     SIGNATURE,
@@ -86,12 +87,8 @@ def open_bundle(folder: str | Path, verify: bool = True, public_key: str | bytes
         try:
             problems = file_problems(folder, manifest, verify)
             if problems:
-                raise DataError(
-                    listed(f"{len(problems)} of {len(manifest.files)} files of the bundle cannot be used", problems),
-                    path=folder,
-                    expected="the files that its manifest names",
-                    todo="Fetch or export the bundle again",
-                )
+                given = listed(f"{len(problems)} of {len(manifest.files)} files of the bundle cannot be used", problems)
+                raise DataError(given, path=folder, expected="the files that its manifest names", todo=AGAIN)
             primaries = {name: read_primary(folder / file, manifest, name) for name, file in manifest.adapters.items()}
             tasks = {name: read_task(folder / task.file, manifest, name) for name, task in manifest.tasks.items()}
             return Bundle(folder, manifest, primaries, tasks)
@@ -115,9 +112,8 @@ def read_manifest(folder: Path, public_key: str | bytes | None = None) -> Manife
     """The manifest of a bundle's folder; with a key, only if it is signed. Errors as for `open_bundle`."""
     path = folder / MANIFEST
     if not path.exists():
-        raise TrunklineError(
-            f"{folder} has no {MANIFEST}", expected="a bundle's folder", todo="`trunkline fit --out DIR` makes one"
-        )
+        todo = "`trunkline fit --out DIR` makes one"
+        raise TrunklineError(f"{folder} has no {MANIFEST}", expected="a bundle's folder", todo=todo)
     content = read_file(path, MAX_MANIFEST_BYTES)
     if public_key is not None:
         from trunkline.bundle.edit import check_signature
@@ -214,11 +210,8 @@ def check_target(folder: Path, manifest: Manifest, names: Collection[str], repla
 def check_backbone(folder: Path, there: Manifest, manifest: Manifest) -> None:
     """Raises MismatchError unless two bundles have one encoder; `there` is the manifest of `folder`."""
     if there.backbone != manifest.backbone:
-        raise MismatchError(
-            f"{folder} is a bundle of backbone {there.backbone[:12]}",
-            expected=f"a new folder, or a bundle of {manifest.backbone[:12]}",
-            todo="Choose another folder",
-        )
+        given, wanted = f"{folder} is a bundle of backbone {there.backbone[:12]}", manifest.backbone[:12]
+        raise MismatchError(given, expected=f"a new folder, or a bundle of {wanted}", todo="Choose another folder")
 
 
 def _check_names(
@@ -270,11 +263,9 @@ def _replace_manifest(folder: Path, manifest: Manifest, new: Mapping[str, bytes]
 
 
 def write_atomic(path: str | Path, content: str | bytes) -> None:
-    """Writes a file whole or not at all, with the mode of the one that it replaces or the one that the umask leaves.
+    """Writes bytes, or text as UTF-8, to a file whole or not at all; its folder is made if it is missing.
 
-    Args:
-        path: Where to write; its folder is made if it is missing.
-        content: Text, written as UTF-8 without changing line ends, or bytes.
+    The file has the mode of the one that it replaces, or the one that the umask leaves.
     """
     with open_atomic(Path(path)) as stream:
         stream.write(content.encode("utf-8") if isinstance(content, str) else content)

@@ -46,7 +46,7 @@ MAX_SHOWN = 20
 """Problems that a message lists."""
 MOST = 10_000
 """Tasks, adapters or files of a bundle."""
-_AGAIN = "Fetch or export the bundle again"
+AGAIN = "Fetch or export the bundle again"
 
 NAME = re.compile("[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 FILE = re.compile("[A-Za-z0-9][A-Za-z0-9._-]{0,119}(/[A-Za-z0-9][A-Za-z0-9._-]{0,119}){0,1}")
@@ -225,17 +225,12 @@ FORM = {"format": (FORMAT,), "version": (VERSION,), **_form(Manifest)}
 
 
 @lru_cache(maxsize=64)
-def lora_shapes(layers: range, hidden: int, intermediate: int, chosen: tuple[str, ...]) -> Shapes:
+def lora_shapes(layers: range, hidden: int, inner: int, chosen: tuple[str, ...]) -> Shapes:
     """`LAYER.TARGET` -> (inputs, outputs) of every pair of LoRA inputs; raises MismatchError for an unknown target."""
     unknown = sorted(set(chosen) - LORA_TARGETS.keys())
     if unknown:
         raise MismatchError(f"LoRA targets {unknown}", expected="some of " + ", ".join(LORA_TARGETS))
-    sizes = {
-        "qkv": (hidden, 3 * hidden),
-        "out": (hidden, hidden),
-        "up": (hidden, intermediate),
-        "down": (intermediate, hidden),
-    }
+    sizes = {"qkv": (hidden, 3 * hidden), "out": (hidden, hidden), "up": (hidden, inner), "down": (inner, hidden)}
     return {f"{layer}.{name}": sizes[name] for layer in layers for name in LORA_TARGETS if name in chosen}
 
 
@@ -250,27 +245,21 @@ def parse_manifest(content: bytes, path: str | Path = MANIFEST) -> Manifest:
         raw = json.loads(content.decode("utf-8"), object_pairs_hook=_once, parse_constant=_no_constant)
     except (ValueError, RecursionError) as error:
         given = f"this is no JSON ({' '.join(str(error).split())[:200]})"
-        raise DataError(given, path=path, expected="the manifest as it was exported", todo=_AGAIN) from error
+        raise DataError(given, path=path, expected="the manifest as it was exported", todo=AGAIN) from error
     if not isinstance(raw, dict) or raw.get("format") != FORMAT:
         old = isinstance(raw, dict) and raw.get("format") == 1 and "backbone" in raw
-        raise DataError(
-            "this is a training bundle of an earlier format" if old else "this is not the manifest of a bundle",
-            path=path,
-            expected=f'a manifest with "format": "{FORMAT}"',
-            todo="`trunkline bundle convert` makes a bundle of this version of it" if old else "",
-        )
+        given = "this is a training bundle of an earlier format" if old else "this is not the manifest of a bundle"
+        todo = "`trunkline bundle convert` makes a bundle of this version of it" if old else ""
+        raise DataError(given, path=path, expected=f'a manifest with "format": "{FORMAT}"', todo=todo)
     version = raw.get("version")
     if type(version) is int and version != VERSION and version > 0:
-        todo = "Convert the bundle that it was exported from by `trunkline bundle convert`, and export that again"
-        raise MismatchError(
-            f"{path} has version {str(version)[:20]}",
-            expected=f"version {VERSION}",
-            todo=todo if version < VERSION else "Update trunkline",
-        )
+        convert = "Convert the bundle that it was exported from by `trunkline bundle convert`, and export that again"
+        todo = convert if version < VERSION else "Update trunkline"
+        raise MismatchError(f"{path} has version {str(version)[:20]}", expected=f"version {VERSION}", todo=todo)
     problems = list(problems_of(raw, FORM)) or list(_contradictions(raw))
     if problems:
         given = listed(f"the manifest has {len(problems)} problem" + "s" * (len(problems) > 1), problems)
-        raise DataError(given, path=path, expected=f"a manifest of version {VERSION}", todo=_AGAIN)
+        raise DataError(given, path=path, expected=f"a manifest of version {VERSION}", todo=AGAIN)
     made = {
         "encoder": EncoderFacts(**raw["encoder"]),
         "lora_targets": tuple(raw["lora_targets"]),

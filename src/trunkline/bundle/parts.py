@@ -198,11 +198,8 @@ def read_task(source: Path | bytes, manifest: Manifest, name: str) -> Task:
     transitions, own_lora = tensors.get(TRANSITIONS), any(key.startswith("lora.") for key in inputs)
     expected = "" if own_lora else _primary_of(family, manifest)
     if raw["primary"] != expected:
-        raise MismatchError(
-            f"{where} sits on the adapter {raw['primary'][:40] or 'none'}",
-            expected=f"{expected[:40] or 'none'}, that of this bundle",
-            todo="Fit the task again on this bundle",
-        )
+        given, expected = f"{where} sits on the adapter {raw['primary'][:40] or 'none'}", expected[:40] or "none"
+        raise MismatchError(given, expected=f"{expected}, the bundle's", todo="Fit the task again on this bundle")
     found = {key: tensor.shape for key, tensor in tensors.items() if key.startswith("head.")}
     wanted = {"head.weight": (manifest.encoder.hidden_size, len(labels)), "head.bias": (len(labels),)}
     if transitions is not None:
@@ -248,11 +245,8 @@ def _opened(
         todo = "`trunkline bundle convert` converts the bundle that it is from" if old else "Make or fetch it again"
         raise DataError(given, path=where, expected=f"a {kind} of format {VERSION}", todo=todo) from error
     if raw["backbone"] != manifest.backbone:
-        raise MismatchError(
-            f"{where} was trained on backbone {raw['backbone'][:12]}",
-            expected=f"{manifest.backbone[:12]}, the bundle's",
-            todo="Fit the task again on the backbone of this bundle",
-        )
+        given, expected = f"{where} was trained on backbone {raw['backbone'][:12]}", manifest.backbone[:12]
+        raise MismatchError(given, expected=f"{expected}, the bundle's", todo="Fit the task again on this bundle")
     if family not in (None, raw["family"]):
         raise MismatchError(f"{where} is of family {raw['family']}", expected=f"{family}, as the manifest says")
     try:
@@ -353,18 +347,12 @@ def bank(adapters: Sequence[Mapping[str, FloatArray]], shapes: Shapes) -> Inputs
     """
     if not adapters:
         raise MismatchError("a bank of no adapters", expected="at least one; an empty one stands for no adapter")
-    for adapter in adapters:
-        check_inputs(adapter, shapes)
-    result: Inputs = {}
-    for place, (inputs, outputs) in shapes.items():
-        ranks = [adapter[f"lora.{place}.a"].shape[1] if f"lora.{place}.a" in adapter else 0 for adapter in adapters]
-        a = np.zeros((len(adapters), inputs, max(ranks)), np.float32)
-        b = np.zeros((len(adapters), max(ranks), outputs), np.float32)
-        for number, (adapter, rank) in enumerate(zip(adapters, ranks, strict=True)):
-            if rank:
-                a[number, :, :rank] = adapter[f"lora.{place}.a"]
-                b[number, :rank] = adapter[f"lora.{place}.b"]
-        result[f"lora.{place}.a"], result[f"lora.{place}.b"] = a, b
+    whole, result = [complete(adapter, shapes, 0) for adapter in adapters], Inputs()
+    for name in (f"lora.{place}.{side}" for place in shapes for side in "ab"):
+        parts = [adapter[name] for adapter in whole]
+        result[name] = np.zeros((len(parts), *np.max([part.shape for part in parts], axis=0)), np.float32)
+        for room, part in zip(result[name], parts, strict=True):
+            room[: part.shape[0], : part.shape[1]] = part
     return result
 
 

@@ -12,7 +12,7 @@ from typing import Any
 from trunkline import __version__
 from trunkline.bundle.edit import write_bundle
 from trunkline.bundle.files import LOCK, Bundle, check_writable, entry_of, is_bundle, locked, open_bundle
-from trunkline.bundle.manifest import LORA_TARGETS, TOKENIZER, Licence, Manifest, check_name
+from trunkline.bundle.manifest import LORA_TARGETS, TOKENIZER, Licence, Manifest, check_name, name_of
 from trunkline.bundle.parts import PrimaryAdapter, Task, primary_bytes
 from trunkline.cache import cache_folder
 from trunkline.encoder.architectures import EncoderConfig, encoder_facts
@@ -84,11 +84,8 @@ def bundle_encoder(bundle: Bundle) -> Encoder:
     """
     manifest, folder = bundle.manifest, bundle.folder
     if not manifest.checkpoint:
-        raise TrunklineError(
-            f"{folder} has graphs for ONNX Runtime alone",
-            expected="a bundle with weights for torch, as pre-finetuning writes it",
-            todo="Use the bundle that it was exported from",
-        )
+        given, expected = f"{folder} has graphs for ONNX Runtime alone", "a bundle with weights for torch"
+        raise TrunklineError(given, expected=expected, todo="Use the bundle that it was exported from")
     return load_encoder((folder / manifest.checkpoint["weights"]).parent, manifest.encoder.fork, manifest.backbone)
 
 
@@ -104,7 +101,7 @@ def cached_bundle(name: str) -> Path:
         check_writable(folder.parent / LOCK)
         with locked(folder.parent):
             if not is_bundle(folder):
-                save_bundle(loaded, folder, Path(name).name)
+                save_bundle(loaded, folder, name_of(Path(name).absolute(), "encoder"))
     return folder
 
 

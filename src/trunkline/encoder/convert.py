@@ -62,14 +62,10 @@ def convert_bundle(old: Path, new: Path) -> Path:
     check_free(new)
     left = sorted(raw["tasks"])
     encoder = load_encoder(place, raw["fork"], raw["backbone"])
-    loaded = Loaded(
-        encoder=encoder,
-        tokenizer=load_tokenizer(place, encoder.config, raw["max_length"]),
-        config=read_json(place / "config.json"),
-        backbone=raw["backbone"],
-        primaries={family: _primary(old, family, encoder, raw) for family in raw["adapters"]},
-        info={**raw["info"], "converted_from": 1, **({"tasks_left_out": left} if left else {})},
-    )
+    tokenizer, config = load_tokenizer(place, encoder.config, raw["max_length"]), read_json(place / "config.json")
+    primaries = {family: _primary(old, family, encoder, raw) for family in raw["adapters"]}
+    info = {**raw["info"], "converted_from": 1, **({"tasks_left_out": left} if left else {})}
+    loaded = Loaded(encoder, tokenizer, config, raw["backbone"], primaries, info=info)
     save_bundle(loaded, new, name_of(new, "bundle"))
     if left:
         log.warning("left out, fit again: %s. Their heads read the last layer alone", ", ".join(left))
