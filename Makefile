@@ -47,7 +47,7 @@ test-gpu: setup
 
 # Without npm or a browser the tests are skipped and say what is missing.
 test-browser: setup
-	@if command -v npm > /dev/null; then cd tests/browser && npm ci --ignore-scripts --no-audit --no-fund --loglevel=error; \
+	@if command -v npm > /dev/null; then cd web && npm ci --ignore-scripts --no-audit --no-fund --loglevel=error && npm run build; \
 	else echo "npm is not installed: the browser tests will be skipped"; fi
 	$(BIN)/python -m pytest -m browser tests/browser
 

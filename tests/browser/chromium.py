@@ -1,4 +1,4 @@
-"""Runs ONNX graphs by onnxruntime-web in headless Chromium: a page served on localhost posts what it computed."""
+"""Runs pages in headless Chromium: a page served on localhost posts what it computed."""
 
 from __future__ import annotations
 
@@ -19,9 +19,19 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-HERE = Path(__file__).parent
-DIST = HERE / "node_modules" / "onnxruntime-web" / "dist"
-TYPES = {".html": "text/html", ".mjs": "text/javascript", ".wasm": "application/wasm", ".json": "application/json"}
+ROOT = Path(__file__).parents[2]
+WEB = ROOT / "web"
+SERVED = ("tests/browser/", "web/dist/", "web/demo/", "web/node_modules/onnxruntime-web/dist/")
+"""Folders whose files pages may read, by the same paths."""
+
+TYPES = {
+    ".html": "text/html",
+    ".css": "text/css",
+    ".js": "text/javascript",
+    ".mjs": "text/javascript",
+    ".wasm": "application/wasm",
+    ".json": "application/json",
+}
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
 OPTIONS = (
     "--headless",
@@ -43,8 +53,8 @@ Run = tuple[str, str, Arrays]
 
 def missing() -> str:
     """Why graphs cannot be run here; empty where they can."""
-    if not DIST.is_dir():
-        return "onnxruntime-web is not installed: `npm ci` in tests/browser, as `make test-browser` does where npm is"
+    if not (WEB / "node_modules" / "onnxruntime-web").is_dir() or not (WEB / "dist").is_dir():
+        return "`npm ci && npm run build` was not run in web/, as `make test-browser` does where npm is"
     if browser() is None:
         return "no Chromium is installed: Debian has it as the package chromium; or name one in CHROMIUM"
     return ""
@@ -66,28 +76,41 @@ def run_graphs(graphs: Mapping[str, bytes], runs: Sequence[Run]) -> dict[str, di
         {"name": name, "graph": graph, "inputs": {key: _encode(value) for key, value in inputs.items()}}
         for name, graph, inputs in runs
     ]
-    pages = {"/work.json": json.dumps({"graphs": list(graphs), "runs": work}).encode()}
+    pages: dict[str, bytes | Path] = {"/work.json": json.dumps({"graphs": list(graphs), "runs": work}).encode()}
     pages |= {f"/graphs/{name}.onnx": content for name, content in graphs.items()}
+    results = run_page("tests/browser/page.html", pages)["results"]
+    return {name: {key: _decode(v) for key, v in found.items()} for name, found in results.items()}
+
+
+def run_page(page: str, pages: Mapping[str, bytes | Path]) -> dict[str, Any]:
+    """What a page of the repository posts to `/result`; `pages` are served beside what is `SERVED`.
+
+    Raises:
+        RuntimeError: An error inside the page, or no answer in time.
+    """
     answers: queue.Queue[bytes] = queue.Queue()
-    with _server(pages, answers) as address, _chromium(address):
+    with serve(pages, answers) as address, _chromium(f"{address}/{page}"):
         try:
-            answer = json.loads(answers.get(timeout=SECONDS))
+            answer: dict[str, Any] = json.loads(answers.get(timeout=SECONDS))
         except queue.Empty:
             raise RuntimeError(f"no answer from the browser within {SECONDS} seconds") from None
     if "error" in answer:
         raise RuntimeError(answer["error"])
-    return {name: {key: _decode(v) for key, v in found.items()} for name, found in answer["results"].items()}
+    return answer
 
 
 @contextlib.contextmanager
-def _server(pages: Mapping[str, bytes], answers: queue.Queue[bytes]) -> Iterator[str]:
+def serve(pages: Mapping[str, bytes | Path], answers: queue.Queue[bytes]) -> Iterator[str]:
+    """The address of a server; what is posted there goes into `answers`."""
+
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            name = self.path.rpartition("/")[2]
-            files = {"/page.html": HERE / "page.html", "/run.mjs": HERE / "run.mjs", f"/ort/{name}": DIST / name}
-            content = pages.get(self.path)
-            if content is None and self.path in files and files[self.path].is_file():
-                content = files[self.path].read_bytes()
+            name = self.path.partition("?")[0]
+            found = pages.get(name)
+            if found is None and name[1:].startswith(SERVED) and ".." not in name:
+                found = ROOT / name[1:]
+            content = found.read_bytes() if isinstance(found, Path) and found.is_file() else found
+            content = content if isinstance(content, bytes) else None
             self.send_response(404 if content is None else 200)
             self.send_header("Content-Type", TYPES.get(Path(name).suffix, "application/octet-stream"))
             self.send_header("Content-Length", str(len(content or b"")))
@@ -107,7 +130,7 @@ def _server(pages: Mapping[str, bytes], answers: queue.Queue[bytes]) -> Iterator
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     try:
-        yield f"http://127.0.0.1:{server.server_port}/page.html"
+        yield f"http://127.0.0.1:{server.server_port}"
     finally:
         server.shutdown()
         server.server_close()

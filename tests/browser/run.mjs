@@ -1,5 +1,5 @@
 // Runs what /work.json lists and posts the outputs, or the first error, to /result.
-import * as ort from "/ort/ort.wasm.bundle.min.mjs";
+import * as ort from "../../web/node_modules/onnxruntime-web/dist/ort.wasm.bundle.min.mjs";
 
 const ARRAYS = { float32: Float32Array, int64: BigInt64Array };
 
@@ -17,7 +17,6 @@ function encode({ type, dims, data }) {
 }
 
 async function run() {
-  ort.env.wasm.wasmPaths = "/ort/";
   ort.env.wasm.numThreads = 1;
   const work = await (await fetch("/work.json")).json();
   const sessions = {};

@@ -1,0 +1,122 @@
+"""The npm package carries Python's tables, its page of documentation runs, and it refuses what does not belong."""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import importlib.util
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from chromium import ROOT, WEB, missing
+from web_bundles import tiny_bundle, tiny_encoder
+
+import tiny_models
+from trunkline.bundle.edit import Parts, write_bundle
+from trunkline.bundle.files import open_bundle
+from trunkline.encoder.bundle_files import load_any
+from trunkline.model import load
+
+pytestmark = [pytest.mark.browser, pytest.mark.skipif(bool(missing()), reason=missing())]
+
+
+def generated(name: str) -> Any:
+    text = (WEB / "dist" / "generated" / f"{name}.js").read_text(encoding="utf-8")
+    return json.loads(re.fullmatch(r"(?s)//[^\n]*\nexport const \w+ = (.*);\n", text)[1])
+
+
+def test_the_tables_are_those_of_python() -> None:
+    for name, path in (("words", "src/trunkline/text/words.json"), ("schema", "docs/bundle.schema.json")):
+        assert generated(name) == json.loads((ROOT / path).read_text(encoding="utf-8"))
+    script = WEB / "scripts" / "bert_table.py"
+    spec = importlib.util.spec_from_file_location("bert_table", script)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    made, kept = module.table(), json.loads((WEB / "data" / "bert.json").read_text(encoding="ascii"))
+    assert made | {"tokenizers": ""} == kept | {"tokenizers": ""}, f"run {script}"
+    assert generated("bert") == kept
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A whole bundle `float32`, and others that must be refused."""
+    place = tmp_path_factory.mktemp("bundles")
+    whole = tiny_bundle(tiny_encoder(place / "encoder"), place, "float32")
+    for name in ("changed", "cut", "gone", "later"):
+        shutil.copytree(whole, place / name)
+    task = Path("tasks") / "topic.safetensors"
+    content = (whole / task).read_bytes()
+    (place / "changed" / task).write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    (place / "cut" / task).write_bytes(content[:-7])
+    (place / "gone" / task).unlink()
+    manifest = json.loads((whole / "manifest.json").read_text())
+    (place / "later" / "manifest.json").write_text(json.dumps(manifest | {"version": 3}))
+
+    opened = open_bundle(whole)
+    adapters = {family: adapter.content for family, adapter in opened.primaries.items()}
+    tokenizer = json.loads(opened.tokenizer.read_text())
+    tokenizer["model"] = {"type": "BPE", "vocab": tokenizer["model"]["vocab"], "merges": [], "unk_token": "[UNK]"}
+    parts = Parts(json.dumps(tokenizer).encode(), opened.graphs, adapters=adapters)
+    write_bundle(place / "other", dataclasses.replace(opened.manifest, tasks={}), parts)
+    return place
+
+
+def run_node(folder: Path, orders: list[dict[str, Any]]) -> dict[str, Any]:
+    given, answer = folder / "orders.json", folder / "answer.json"
+    given.write_text(json.dumps(orders))
+    script = str(Path(__file__).with_name("check_node.mjs"))
+    subprocess.run(["node", script, str(given), str(answer), str(folder)], check=True)
+    return dict(json.loads(answer.read_text()))
+
+
+def test_what_does_not_belong_is_refused(folder: Path, tmp_path: Path) -> None:
+    tiny_models.save_model("bert", tmp_path / "foreign")
+    foreign = tiny_bundle(load_any(str(tmp_path / "foreign"), fork=2, max_length=64), tmp_path, "float32")
+    file = base64.b64encode((foreign / "tasks" / "topic.safetensors").read_bytes()).decode()
+    names = ("changed", "cut", "gone", "later", "other", "float32-plain")
+    orders = [{"name": name, "does": "predict", "bundle": name, "texts": ["a"]} for name in names]
+    orders.append({"name": "foreign", "does": "add", "bundle": "float32", "file": file})
+    orders.append({"name": "unknown", "does": "predict", "bundle": "float32", "texts": ["a"], "tasks": ["nothing"]})
+    orders.append({"name": "one line", "does": "predict", "bundle": "float32", "texts": ["a"], "tasks": ["answers"]})
+    orders.append({"name": "no text", "does": "predict", "bundle": "float32", "texts": [1], "tasks": ["topic"]})
+    found = run_node(folder, orders)
+    for name, said in {
+        "changed": r"topic\.safetensors has another SHA-256 than the manifest says",
+        "cut": r"topic\.safetensors has \d+ bytes\. Expected \d+, as the manifest says",
+        "gone": r"topic\.safetensors cannot be read",
+        "later": r"has version 3\. Expected version 2",
+        "other": r'tokenizer\.json has the model "BPE"\. Expected WordPiece',
+        "float32-plain": r"no graph branch-required.*--variant required",
+        "foreign": r"was trained on backbone [0-9a-f]{12}\. Expected [0-9a-f]{12}, the bundle's",
+        "unknown": r'there is no task "nothing"\. Expected one of .*topic',
+        "one line": r"has one line\. Expected a question, a line feed and the context",
+        "no text": r"a text is of type number",
+    }.items():
+        assert re.search(said, found[name].get("error", "")), (name, found[name])
+
+
+def test_the_page_of_the_package_runs(tmp_path: Path) -> None:
+    text = (WEB / "README.md").read_text(encoding="utf-8")
+    (script,) = re.findall(r"(?ms)^```js\n(.*?)^```$", text)
+    export, add = (line.split() for line in re.findall(r"(?m)^trunkline .*$", text))
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT / "src"), os.environ.get("PYTHONPATH", "")])}
+
+    def run(*command: str) -> str:
+        done = subprocess.run(command, cwd=tmp_path, env=environment, check=True, capture_output=True, text=True)
+        return done.stdout
+
+    run(sys.executable, "-m", "trunkline.cli", *export[1:])
+    (tmp_path / "node_modules").mkdir()
+    (tmp_path / "node_modules" / "trunkline").symlink_to(WEB)
+    (tmp_path / "page.mjs").write_text(script)
+    assert run("node", "page.mjs").splitlines() == re.findall(r"(?m)^// (.*)$", script)
+    run(sys.executable, "-m", "trunkline.cli", *add[1:])
+    (found,) = load(tmp_path / "encoder").predict(["My package is late"])
+    assert found["intent"]["label"] == "delivery"
