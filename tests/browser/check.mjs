@@ -26,9 +26,8 @@ const ACTIONS = {
     const wordPiece = new WordPiece(await open(tokenizer)("tokenizer.json", 2 ** 30));
     return texts.map((text) => {
       const read = readText(text, wordPiece, maxLength, overlap);
-      const { starts, ends, windows } = read;
-      const ids = windows.map((window) => window.ids);
-      return { starts, ends, ids, own: windows.map((window) => window.own), words: bordersOf(read, "words"), pieces: bordersOf(read, "pieces") };
+      const { starts, ends, ids, sizes, place } = read;
+      return { starts, ends, ids, sizes, place, words: bordersOf(read, "words"), pieces: bordersOf(read, "pieces") };
     });
   },
 

@@ -43,6 +43,7 @@ OPTIONS = (
     "--disable-background-networking",
     "--disable-component-update",
     "--disable-sync",
+    "--enable-logging=stderr",
 )
 SECONDS = 180
 
@@ -83,20 +84,29 @@ def run_graphs(graphs: Mapping[str, bytes], runs: Sequence[Run]) -> dict[str, di
 
 
 def run_page(page: str, pages: Mapping[str, bytes | Path]) -> dict[str, Any]:
-    """What a page of the repository posts to `/result`; `pages` are served beside what is `SERVED`.
+    """What a page of the repository posts to `/result`, with what was written to the `console` meanwhile.
+
+    `pages` are served beside what is `SERVED`.
 
     Raises:
         RuntimeError: An error inside the page, or no answer in time.
     """
     answers: queue.Queue[bytes] = queue.Queue()
-    with serve(pages, answers) as address, _chromium(f"{address}/{page}"):
+    with serve(pages, answers) as address, _chromium(f"{address}/{page}") as log:
         try:
             answer: dict[str, Any] = json.loads(answers.get(timeout=SECONDS))
         except queue.Empty:
             raise RuntimeError(f"no answer from the browser within {SECONDS} seconds") from None
+        console = [line for line in log.read_text(errors="replace").splitlines() if "CONSOLE" in line]
     if "error" in answer:
         raise RuntimeError(answer["error"])
-    return answer
+    return answer | {"console": console}
+
+
+def served(bundles: Path) -> dict[str, Path]:
+    """The files of bundles as pages below `/bundles/`."""
+    files = (path for path in bundles.rglob("*") if path.is_file())
+    return {f"/bundles/{path.relative_to(bundles).as_posix()}": path for path in files}
 
 
 @contextlib.contextmanager
@@ -138,17 +148,21 @@ def serve(pages: Mapping[str, bytes | Path], answers: queue.Queue[bytes]) -> Ite
 
 
 @contextlib.contextmanager
-def _chromium(address: str) -> Iterator[None]:
-    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
+def _chromium(address: str) -> Iterator[Path]:
+    """A browser that shows a page; gives the file that it logs into."""
+    with (
+        tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile,
+        Path(profile, "log.txt").open("wb") as log,
+    ):
         command = [str(browser()), *OPTIONS, f"--user-data-dir={profile}", address]
         # Without the pipe the browser ends as soon as it has loaded the page.
         process = subprocess.Popen(
             [*command[:-1], "--remote-debugging-port=0", command[-1]],
             stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
+            stderr=log,
         )
         try:
-            yield
+            yield Path(log.name)
         finally:
             process.terminate()
             with contextlib.suppress(subprocess.TimeoutExpired):

@@ -6,21 +6,20 @@ import base64
 import dataclasses
 import importlib.util
 import json
-import os
 import re
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 from chromium import ROOT, WEB, missing
-from web_bundles import tiny_bundle, tiny_encoder
+from web_bundles import tiny_bundle
 
 import tiny_models
-from trunkline.bundle.edit import Parts, write_bundle
+from trunkline.bundle.edit import add_task, write_bundle
 from trunkline.bundle.files import open_bundle
+from trunkline.bundle.manifest import TOKENIZER
 from trunkline.encoder.bundle_files import load_any
 from trunkline.model import load
 
@@ -45,10 +44,11 @@ def test_the_tables_are_those_of_python() -> None:
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(bundles: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A whole bundle `float32`, and others that must be refused."""
-    place = tmp_path_factory.mktemp("bundles")
-    whole = tiny_bundle(tiny_encoder(place / "encoder"), place, "float32")
+    place = tmp_path_factory.mktemp("damaged")
+    whole = shutil.copytree(bundles / "float32", place / "float32")
+    shutil.copytree(bundles / "float32-plain", place / "float32-plain")
     for name in ("changed", "cut", "gone", "later"):
         shutil.copytree(whole, place / name)
     task = Path("tasks") / "topic.safetensors"
@@ -60,11 +60,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (place / "later" / "manifest.json").write_text(json.dumps(manifest | {"version": 3}))
 
     opened = open_bundle(whole)
-    adapters = {family: adapter.content for family, adapter in opened.primaries.items()}
     tokenizer = json.loads(opened.tokenizer.read_text())
     tokenizer["model"] = {"type": "BPE", "vocab": tokenizer["model"]["vocab"], "merges": [], "unk_token": "[UNK]"}
-    parts = Parts(json.dumps(tokenizer).encode(), opened.graphs, adapters=adapters)
-    write_bundle(place / "other", dataclasses.replace(opened.manifest, tasks={}), parts)
+    files: dict[str, bytes | Path] = {file: whole / file for file in opened.manifest.files if "tasks/" not in file}
+    files[TOKENIZER] = json.dumps(tokenizer).encode()
+    write_bundle(place / "other", dataclasses.replace(opened.manifest, tasks={}), files)
     return place
 
 
@@ -102,21 +102,20 @@ def test_what_does_not_belong_is_refused(folder: Path, tmp_path: Path) -> None:
         assert re.search(said, found[name].get("error", "")), (name, found[name])
 
 
-def test_the_page_of_the_package_runs(tmp_path: Path) -> None:
+def test_the_page_of_the_package_runs(bundles: Path, tmp_path: Path) -> None:
     text = (WEB / "README.md").read_text(encoding="utf-8")
     (script,) = re.findall(r"(?ms)^```js\n(.*?)^```$", text)
-    export, add = (line.split() for line in re.findall(r"(?m)^trunkline .*$", text))
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT / "src"), os.environ.get("PYTHONPATH", "")])}
-
-    def run(*command: str) -> str:
-        done = subprocess.run(command, cwd=tmp_path, env=environment, check=True, capture_output=True, text=True)
-        return done.stdout
-
-    run(sys.executable, "-m", "trunkline.cli", *export[1:])
+    export, add = re.findall(r"(?m)^trunkline .*$", text)
+    # This is how the bundle was made.
+    assert export == "trunkline export default --out encoder --weights int8 --variant required"
+    shutil.copytree(bundles / "default", tmp_path / "encoder")
     (tmp_path / "node_modules").mkdir()
     (tmp_path / "node_modules" / "trunkline").symlink_to(WEB)
     (tmp_path / "page.mjs").write_text(script)
-    assert run("node", "page.mjs").splitlines() == re.findall(r"(?m)^// (.*)$", script)
-    run(sys.executable, "-m", "trunkline.cli", *add[1:])
-    (found,) = load(tmp_path / "encoder").predict(["My package is late"])
+    done = subprocess.run(["node", "page.mjs"], cwd=tmp_path, check=True, capture_output=True, text=True)
+    assert done.stdout.splitlines() == re.findall(r"(?m)^// (.*)$", script)
+
+    _, _, _, folder, name, file = add.split()
+    add_task(tmp_path / folder, name, tmp_path / file)
+    (found,) = load(tmp_path / folder).predict(["My package is late"])
     assert found["intent"]["label"] == "delivery"

@@ -11,19 +11,17 @@ import torch
 import transformers as hf
 
 import tiny_models
-from deployed import QUESTIONS, deploy, head, whole
+from deployed import NER_LABELS, QUESTIONS, deploy, head, task_file, whole
 from trunkline import samples
-from trunkline.bundle.edit import Parts, write_bundle
+from trunkline.bundle.edit import write_bundle
 from trunkline.bundle.files import open_bundle
 from trunkline.bundle.manifest import TOKENIZER
 from trunkline.data.load import load_examples
 from trunkline.encoder.bundle_files import Loaded, load_any
 from trunkline.encoder.resolve import find_embedded
-from trunkline.export.bundle import export_bundle
+from trunkline.export.bundle import ExportOptions, export_bundle
 from trunkline.export.graph import branch_graph, trunk_graph
-from trunkline.export.options import ExportOptions
-from trunkline.export.quantise import Plan, calibrate, quantised
-from trunkline.export.weights import take_weights
+from trunkline.export.weights import Plan, calibrate, quantised, take_weights
 from trunkline.model import load
 
 TASKS = ("events", "intents", "orders", "triage")
@@ -47,21 +45,24 @@ def tiny_encoder(folder: Path) -> Loaded:
 
 def tiny_bundle(loaded: Loaded, folder: Path, kind: Literal["float32", "int8"]) -> Path:
     """Tasks of all families, with and without adapters, on words and pieces, and the graph for browsers."""
-    everything = whole(loaded, qa=True)
-    parts = dataclasses.replace(everything.tasks["names"], head=head(5, 11, transitions=True), units="pieces")
-    everything = dataclasses.replace(everything, tasks={**everything.tasks, "parts": parts})
-    opened = open_bundle(deploy(everything, folder / f"{kind}-plain", bank=False))
+    opened = open_bundle(deploy(whole(loaded, qa=True), folder / f"{kind}-plain", bank=False))
     weights = take_weights(loaded.encoder)
     if kind == "int8":
         texts = (*tiny_models.SENTENCES, *QUESTIONS)
         weights = quantised(weights, Plan(kind, embedding=kind), calibrate(loaded.encoder, loaded.tokenizer, texts))
-    targets = opened.manifest.lora_targets
-    graphs = {"trunk": trunk_graph(weights), "branch": branch_graph(weights, lora_targets=targets)}
-    graphs["branch-required"] = branch_graph(weights, "required", targets)
-    adapters = {family: adapter.content for family, adapter in opened.primaries.items()}
+    manifest, targets = opened.manifest, opened.manifest.lora_targets
+    graphs = {
+        "trunk": trunk_graph(weights),
+        "branch": branch_graph(weights, lora_targets=targets),
+        "branch-required": branch_graph(weights, "required", targets),
+    }
+    places = {name: f"graphs/{name}.onnx" for name in graphs}
+    files: dict[str, bytes | Path] = {file: opened.folder / file for file in (TOKENIZER, *manifest.adapters.values())}
+    files |= {places[name]: graph for name, graph in graphs.items()}
     tasks = {name: task.content for name, task in opened.tasks.items()}
-    manifest = dataclasses.replace(opened.manifest, weights={"kind": kind})
-    write_bundle(folder / kind, manifest, Parts(opened.tokenizer, graphs, adapters=adapters, tasks=tasks))
+    tasks["parts"] = task_file(manifest, "ner", NER_LABELS, head(5, 11, transitions=True), units="pieces")
+    changed = dataclasses.replace(manifest, weights={"kind": kind}, graphs=places)
+    write_bundle(folder / kind, changed, files, tasks)
     return folder / kind
 
 

@@ -1,7 +1,7 @@
 /** Extractive question answering: the first line of a text is the question, the rest the context; no fitting here. */
 import { TrunklineError, short } from "./errors.js";
 import { type Answer, type Family, type Scored, rounded } from "./families.js";
-import { type ReadText, type UnitText, firstIndex, overlaps } from "./units.js";
+import { type ReadText, type UnitText, cover, overlaps } from "./units.js";
 import type { Border } from "./words.js";
 
 /** Tokens of the context that neighbouring windows share. */
@@ -36,35 +36,20 @@ function contextStart(read: ReadText): number {
 function questionUnits(read: ReadText, borders: readonly Border[]): UnitText {
   const begin = contextStart(read);
   const words = borders.filter(([start]) => start >= begin);
-  const ids = new Array<number>(read.starts.length).fill(0);
-  for (const window of read.windows) {
-    window.ids.slice(1, -1).forEach((id, n) => (ids[window.first + n] = id));
-  }
-  const first = read.windows[0]!.ids;
-  const [opening, closing] = [first[0]!, first.at(-1)!];
-  const asked = ids.filter((_, n) => read.starts[n]! < begin - 1);
-  const told = ids.map((_, n) => n).filter((n) => read.starts[n]! >= begin - 1 && read.ends[n]! > begin);
-  const context = told.map((n) => ids[n]!);
-  const room = Math.max(...read.windows.map((window) => window.ids.length)) - 2;
-  const question = asked.length + context.length > room ? asked.slice(0, Math.floor(room / 2)) : asked;
-  const head = [opening, ...question, closing];
+  const told = [...read.starts.keys()].filter((n) => read.starts[n]! >= begin - 1 && read.ends[n]! > begin);
+  const asked = [...read.starts.keys()].filter((n) => read.starts[n]! < begin - 1);
+  const [question, context] = [asked, told].map((tokens) => tokens.map((n) => read.ids[read.place[n]!]!)) as [number[], number[]];
+  const room = Math.max(...read.sizes) - 2;
+  if (question.length + context.length > room) question.length = Math.min(question.length, Math.floor(room / 2));
   const space = room - question.length;
-  const overlap = Math.min(OVERLAP, Math.floor(space / 2));
-  const starts = [0];
-  for (let start = space - overlap; context.length > space && start < context.length - overlap; start += space - overlap) {
-    starts.push(start);
-  }
-  const windows = starts.map((start) => [...head, ...context.slice(start, start + space)]);
-  const sizes = windows.map((window) => window.length);
+  const head = [read.ids[0]!, ...question, read.ids.at(-1)!];
+  const windows = cover(context, head, [], space, Math.min(OVERLAP, Math.floor(space / 2)));
   let end = 0;
-  const firsts = sizes.map((size) => (end += size) - size);
-  const found: UnitText = { ids: windows.flat(), sizes, token: [...firsts], unit: firsts.map(() => 0), count: 1 + words.length };
-  // Where two windows overlap, each answers for the half of the shared tokens that is nearer to its middle.
-  const half = Math.floor(overlap / 2);
+  const firsts = windows.sizes.map((size) => (end += size) - size);
+  const found: UnitText = { ...windows, token: firsts, unit: firsts.map(() => 0), count: 1 + words.length };
   const pairs = overlaps(told.map((n) => read.starts[n]!), told.map((n) => read.ends[n]!), words);
   for (const [token, word] of pairs) {
-    const owner = firstIndex(starts.length - 1, (n) => starts[n + 1]! + half > token);
-    found.token.push(firsts[owner]! + head.length + token - starts[owner]!);
+    found.token.push(windows.place[token]!);
     found.unit.push(word + 1);
   }
   const held = new Set(found.unit);

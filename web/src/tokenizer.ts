@@ -25,7 +25,7 @@ export class WordPiece {
   readonly closing: number;
   readonly size: number;
   private readonly vocabulary: Map<string, number>;
-  private readonly longest: number;
+  private readonly longest: number = 0;
   private readonly unknown: number;
   private readonly prefix: string;
   private readonly most: number;
@@ -39,7 +39,7 @@ export class WordPiece {
     refuseOther("normalizer", normalizer, "BertNormalizer");
     refuseOther("pre_tokenizer", before, "BertPreTokenizer");
     this.vocabulary = new Map(Object.entries(model.vocab as Record<string, number>));
-    this.longest = Math.max(...Array.from(this.vocabulary.keys(), (piece) => piece.length));
+    for (const piece of this.vocabulary.keys()) this.longest = Math.max(this.longest, piece.length);
     this.prefix = model.continuing_subword_prefix ?? "##";
     this.most = model.max_input_chars_per_word ?? 100;
     this.options = {

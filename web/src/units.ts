@@ -3,21 +3,18 @@ import { TrunklineError } from "./errors.js";
 import type { WordPiece } from "./tokenizer.js";
 import { type Border, Text, extending } from "./words.js";
 
-/** A window: ids with opening and closing token, where these begin among those of all windows, its first token, and the
- * tokens that it answers for. */
-export interface Window {
+/** Token ids of the windows of a text, one after the other, their sizes, and where among the ids each token stands. */
+export interface Windows {
   ids: number[];
-  begin: number;
-  first: number;
-  own: readonly [number, number];
+  sizes: number[];
+  place: number[];
 }
 
-/** A text with its tokens. */
-export interface ReadText {
+/** A text with its tokens; offsets count code points. */
+export interface ReadText extends Windows {
   text: Text;
   starts: number[];
   ends: number[];
-  windows: Window[];
 }
 
 /** Ids of all windows, their sizes, and pairs of a token (index into `ids`) and the unit that it belongs to. */
@@ -40,23 +37,25 @@ export function readText(text: string, tokenizer: WordPiece, maxLength: number, 
   const own = new Text(text);
   if (own.codes.length > MOST) throw new TrunklineError(`a text of ${own.codes.length} characters`, `at most ${MOST}`);
   const { ids, starts, ends } = tokenizer.encode(own.codes);
-  const room = maxLength - 2;
+  return { text: own, starts, ends, ...cover(ids, [tokenizer.opening], [tokenizer.closing], maxLength - 2, overlap) };
+}
+
+/**
+ * Windows of at most `room` tokens, with others before and behind each.
+ *
+ * Where neighbours overlap, each answers for the half of the shared tokens that is nearer to its middle.
+ */
+export function cover(ids: readonly number[], before: number[], behind: number[], room: number, overlap: number): Windows {
+  const starts = [0];
   const stride = room - overlap;
-  const places = [0];
-  if (ids.length > room) {
-    for (let start = stride; start < Math.max(ids.length - overlap, 1); start += stride) places.push(start);
-  }
+  for (let start = stride; ids.length > room && start < ids.length - overlap; start += stride) starts.push(start);
+  const windows = starts.map((start) => [...before, ...ids.slice(start, start + room), ...behind]);
+  const sizes = windows.map((window) => window.length);
+  let end = 0;
+  const shifts = sizes.map((size, number) => (end += size) - size - starts[number]! + before.length);
   const half = Math.floor(overlap / 2);
-  const windows = places.map((start, number) => ({
-    ids: [tokenizer.opening, ...ids.slice(start, start + room), tokenizer.closing],
-    begin: number * maxLength,
-    first: start,
-    own: [
-      number === 0 ? 0 : start + half,
-      number === places.length - 1 ? ids.length : start + stride + half,
-    ] as const,
-  }));
-  return { text: own, starts, ends, windows };
+  const place = ids.map((_, token) => shifts[firstIndex(starts.length - 1, (n) => starts[n + 1]! + half > token)]! + token);
+  return { ids: windows.flat(), sizes, place };
 }
 
 /** Borders of what gets a label: words, or pieces of the tokenizer; none for the text as a whole. */
@@ -87,7 +86,7 @@ function pieceBorders(read: ReadText): Border[] {
 export function wordUnits(read: ReadText, borders: readonly Border[]): UnitText {
   const found = unitText(read, borders.length);
   for (const [token, unit] of overlaps(read.starts, read.ends, borders)) {
-    found.token.push(locate(read, token));
+    found.token.push(read.place[token]!);
     found.unit.push(unit);
   }
   const held = new Set(found.unit);
@@ -113,25 +112,15 @@ export function overlaps(starts: number[], ends: number[], borders: readonly Bor
 /** A whole text as one unit: all its tokens, the special ones included. */
 export function textUnit(read: ReadText): UnitText {
   const found = unitText(read, 1);
-  for (const { ids, begin, first, own } of read.windows) {
-    const inner = ids.length - 2;
-    found.token.push(begin);
-    for (let n = Math.max(own[0] - first, 0); n < Math.min(own[1] - first, inner); n++) found.token.push(begin + n + 1);
-    found.token.push(begin + inner + 1);
-  }
+  let end = 0;
+  const frame = read.sizes.flatMap((size) => [end, (end += size) - 1]);
+  found.token = [...frame, ...read.place];
   found.unit = found.token.map(() => 0);
   return found;
 }
 
-function unitText(read: ReadText, count: number): UnitText {
-  const windows = read.windows.map((window) => window.ids);
-  return { ids: windows.flat(), sizes: windows.map((ids) => ids.length), token: [], unit: [], count };
-}
-
-/** Where in all windows' ids a token of the text stands, in the window that answers for it. */
-function locate({ windows }: ReadText, token: number): number {
-  const { begin, first } = windows[firstIndex(windows.length - 1, (number) => token < windows[number]!.own[1])]!;
-  return begin + token - first + 1;
+function unitText({ ids, sizes }: Windows, count: number): UnitText {
+  return { ids, sizes, token: [], unit: [], count };
 }
 
 /** The first index below `count` from which on `holds` is true. */
