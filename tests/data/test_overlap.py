@@ -11,7 +11,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trunkline.data.overlap import Match, OverlapIndex, jaccard, match_key, normalise, shingles
-from trunkline.errors import TrunklineError
 
 _LIST = """
 river stone market winter garden letter window bridge orange silver doctor engine forest island kitchen ladder
@@ -135,9 +134,3 @@ def test_candidates_equal_brute_force(threshold: float, seed: int) -> None:
 
 def test_nothing_is_near_in_an_empty_index() -> None:
     assert OverlapIndex().find(SENTENCE) is None
-
-
-def test_a_threshold_out_of_range_is_refused() -> None:
-    for threshold in (0.0, 1.5):
-        with pytest.raises(TrunklineError, match="Expected a number above 0, up to 1"):
-            OverlapIndex(threshold=threshold)

@@ -5,11 +5,12 @@ from __future__ import annotations
 import operator
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from trunkline.data import values
-from trunkline.data.load import choose_text, find_label, find_name, join_texts, labelled
+from trunkline.data.load import choose_text, find_label, find_name, join_texts, read_labels
 from trunkline.data.spans import Row, Sentence, build_example, check_borders, decode_sentences, parse_entities
 from trunkline.data.values import Loaded, Record, Records, data_error, get_key, require_text, shorten
 from trunkline.text.examples import QaExample, join_tokens
@@ -42,7 +43,7 @@ def read_records(
         loaded = (_entities if what == "entities" else _labels)(rows, key, text_column, path)
     tools = " and ".join(dict.fromkeys(tool for _, tool, _ in flat if tool))
     notes = [*loaded.notes, *(f"left out: {what}" for what in left_out)]
-    return Loaded(loaded.family, loaded.examples, f"{loaded.kind} of {tools}" if tools else loaded.kind, notes)
+    return replace(loaded, kind=f"{loaded.kind} of {tools}" if tools else loaded.kind, notes=notes)
 
 
 def find_family(
@@ -110,7 +111,6 @@ def _entities(records: Sequence[tuple[int, Record]], key: str, asked: str | None
 
 def _labels(records: Sequence[tuple[int, Record]], key: str, asked: str | None, path: str | Path) -> Loaded:
     """Texts with labels; where Prodigy asked about one label alone, what was rejected has the label `not` that one."""
-    columns = choose_text(records, key, asked, path)
     rows: list[tuple[int, Record]] = []
     for line, record in records:
         value = get_key(record, key, path, line)
@@ -128,8 +128,7 @@ def _labels(records: Sequence[tuple[int, Record]], key: str, asked: str | None, 
     elif rejected:
         notes.append(f"left out: {len(rejected)} {_REJECTED}")
         rows = [row for row in rows if row[1].get("answer") != "reject"]
-    loaded = labelled(rows, columns, key, path)
-    return Loaded(loaded.family, loaded.examples, loaded.kind, notes)
+    return replace(read_labels(rows, path, None, asked, key), notes=notes)
 
 
 def _flatten(record: Record, path: str | Path, line: int) -> tuple[str, Record | str]:

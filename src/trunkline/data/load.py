@@ -96,7 +96,7 @@ def read_examples(
 
         return read_tagged(spec, form, family)
     kind, rows = open_records(spec, form, delimiter, text_column, label_column)
-    read: Callable[..., Loaded] = _label_texts
+    read: Callable[..., Loaded] = read_labels
     if form != "table":
         from trunkline.data.annotations import read_records as read
     try:
@@ -139,13 +139,28 @@ def find_form(spec: str | Path, delimiter: str | None = None) -> str:
     return "table" if named != "text" and find_name(header, values.TEXT_NAMES[:3]) else "text"
 
 
-def _label_texts(
+def read_labels(
     records: Sequence[tuple[int, Record]], path: str | Path, family: str | None, text: str | None, label: str | None
 ) -> Loaded:
+    """Texts with a label; a DataError for what is blank or has several labels."""
     if not records:
         raise data_error(path, None, "there is no example", "some examples")
     label = find_label(list(records[0][1]), family, label, path, records[0][0])
-    return labelled(records, choose_text(records, label, text, path), label, path)
+    columns = choose_text(records, label, text, path)
+    rows = []
+    for line, record in records:
+        value, own = record.get(label), join_texts(record, columns, path, line).strip()
+        if not isinstance(value, str) or not value.strip():
+            value = require_text(get_key(record, label, path, line), "label", path, line)
+        rows.append((line, TextExample(own or require_text(own, "text", path, line), value.strip())))
+    known = {example.label for _, example in rows}
+    for line, example in rows:
+        parts = [part.strip() for part in _SEPARATORS.split(example.label)]
+        if len(parts) > 1 and known.issuperset(parts):
+            given = f"the label {shorten(example.label)} seems to be {len(parts)} labels, which also occur alone"
+            todo = "Fit one task a label, or, if it is one label, give it a name without the separator"
+            raise data_error(path, line, given, "one label a text; several are not supported yet", todo)
+    return Loaded("classification", [example for _, example in rows], "texts with a label")
 
 
 def find_label(names: Sequence[str], family: str | None, asked: str | None, path: str | Path, line: int) -> str:
@@ -165,24 +180,6 @@ def require_column(names: Sequence[str], asked: str, option: str, path: str | Pa
     if asked not in names:
         given = f"no column {asked!r}; there are {list_names(names)}"
         raise data_error(path, line, given, "a column that is there", f"Name another one with {option}")
-
-
-def labelled(records: Records, columns: Sequence[str], label: str, path: str | Path) -> Loaded:
-    """The texts of some columns with the labels under a key; a DataError for what is blank or has several labels."""
-    rows = []
-    for line, record in records:
-        value, text = record.get(label), join_texts(record, columns, path, line).strip()
-        if not isinstance(value, str) or not value.strip():
-            value = require_text(get_key(record, label, path, line), "label", path, line)
-        rows.append((line, TextExample(text or require_text(text, "text", path, line), value.strip())))
-    known = {example.label for _, example in rows}
-    for line, example in rows:
-        parts = [part.strip() for part in _SEPARATORS.split(example.label)]
-        if len(parts) > 1 and known.issuperset(parts):
-            given = f"the label {shorten(example.label)} seems to be {len(parts)} labels, which also occur alone"
-            todo = "Fit one task a label, or, if it is one label, give it a name without the separator"
-            raise data_error(path, line, given, "one label a text; several are not supported yet", todo)
-    return Loaded("classification", [example for _, example in rows], "texts with a label")
 
 
 def find_name(names: Sequence[str], wanted: Sequence[str]) -> str:
@@ -348,11 +345,7 @@ def read_lines(path: str | Path, *, encoding: str = "utf-8", limit: int = LIMIT)
         while raw := stream.readline(min(left, LINE_LIMIT) + 1):
             number, left = number + 1, left - len(raw)
             if left < 0 or len(raw) > LINE_LIMIT:
-                raise (
-                    values.too_large(path, number, limit)
-                    if left < 0
-                    else values.too_large(path, number, LINE_LIMIT, "a line of ")
-                )
+                raise values.too_large(path, number, *((limit, "") if left < 0 else (LINE_LIMIT, "a line of ")))
             if b"\0" in raw:
                 given = "a NUL byte, so this is a binary file or UTF-16 without its mark"
                 raise data_error(path, number, given, "text", "Convert the file to UTF-8 or name another one")

@@ -12,7 +12,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from trunkline.errors import TrunklineError
 from trunkline.text.examples import Example, PairExample, QaExample
 
 SHINGLE = 5
@@ -87,14 +86,12 @@ class OverlapIndex:
     """Texts of owners, such as ("wnut17@test", "..."), by which other texts are looked up.
 
     Those of fewer than `min_words` words match only exactly or normalised. Near-duplicates are all others whose sets of
-    shingles have a Jaccard similarity of `threshold` or more. Two such sets share `_SHARED` shingles among the first of
-    each, rare ones first, so that only those need an index (prefix filtering; Wang, Li, Feng, Can we beat the prefix
-    filtering?, 2012).
+    shingles have a Jaccard similarity of `threshold` or more, which is above 0. Two such sets share `_SHARED` shingles
+    among the first of each, rare ones first, so that only those need an index (prefix filtering; Wang, Li, Feng, Can we
+    beat the prefix filtering?, 2012).
     """
 
     def __init__(self, named_texts: Iterable[tuple[str, str]] = (), threshold: float = 0.8, min_words: int = 5) -> None:
-        if not 0 < threshold <= 1:
-            raise TrunklineError(f"the threshold is {threshold}", expected="a number above 0, up to 1")
         self.threshold, self.min_words = threshold, min_words
         self._raw: set[str] = set()
         self._first: dict[str, tuple[str, str]] = {}  # key -> owner and text that were the first to have it

@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from trunkline.data.load import read_lines
-from trunkline.data.values import Record, data_error, get_key, shorten
+from trunkline.data.values import Record, data_error, shorten
 from trunkline.errors import TrunklineError, needs
 
 DOCUMENT_LIMIT = 256 * 1024**2
 """Bytes of a JSON document, which is parsed as a whole; larger data belongs into JSON lines."""
 
-_LISTS = (("rasa_nlu_data", "common_examples"), ("data",), ("examples",), ("records",), ("rows",))
-"""Keys that lead to the list of records of a JSON document that is an object."""
+_LISTS = ("common_examples", "data", "examples", "records", "rows")
+"""Keys of the list of records in a JSON document that is an object, or in its `rasa_nlu_data`."""
 
 _BETWEEN = re.compile(r"[ \t\r\n,]*")
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
@@ -70,13 +70,17 @@ def read_json_records(path: str | Path) -> tuple[str, Iterator[tuple[int, Record
     object with one. Items `[text, {...}]` become objects with the key `text`. Anything else raises a DataError.
     """
     first, *more = [*islice((line for _, line in read_lines(path) if line.strip()), 2), ""]
-    if first.lstrip().startswith("{") and is_json(first) and (any(more) or not _list_keys(parse_json(first))):
+    if first.lstrip().startswith("{") and is_json(first) and (any(more) or _find_list(parse_json(first))[1] is None):
         return "JSON lines", read_json_lines(path)
     return "a JSON document", _document(path)
 
 
 def _document(path: str | Path) -> Iterator[tuple[int, Record]]:
-    for line, item in read_json_items(path):
+    text, value = read_json(path)
+    key, found = _find_list(value)
+    if found is None:
+        raise data_error(path, None, f"the document is {shorten(value)}", f"a list, or one at {', '.join(_LISTS)}")
+    for line, item in zip(item_lines(text, key, len(found)), found, strict=True):
         if isinstance(item, list) and len(item) == 2 and isinstance(item[0], str) and isinstance(item[1], dict):
             item = {"text": item[0], **item[1]}
         if not isinstance(item, dict):
@@ -84,36 +88,28 @@ def _document(path: str | Path) -> Iterator[tuple[int, Record]]:
         yield line, item
 
 
-def read_json_items(
-    path: str | Path, keys: Sequence[str] | None = None, *, encoding: str = "utf-8"
-) -> Iterator[tuple[int, Any]]:
-    """Yields the items of one list of a JSON document with the lines on which they begin.
+def _find_list(value: Any) -> tuple[str, list[Any] | None]:
+    """The key and list of a JSON document; no key where the document is the list, and None where there is none."""
+    if isinstance(value, list):
+        return "", value
+    inner = value.get("rasa_nlu_data", value) if isinstance(value, dict) else {}
+    return next(((key, inner[key]) for key in _LISTS if key in inner and isinstance(inner[key], list)), ("", None))
 
-    `keys` lead from the document to the list, by default those of `_LISTS` that do. Text that is not JSON raises a
-    DataError, and so does the lack of a list there.
-    """
+
+def read_json(path: str | Path, *, encoding: str = "utf-8") -> tuple[str, Any]:
+    """The text and the value of a JSON document; a DataError, with the line, for what is none."""
     text = "\n".join(line for _, line in read_lines(path, encoding=encoding, limit=DOCUMENT_LIMIT))
     try:
-        value = parse_json(text)
+        return text, parse_json(text)
     except ValueError as error:
         at, given = getattr(error, "lineno", None), f"the file is not JSON ({getattr(error, 'msg', error)})"
         raise data_error(path, at, given, "one JSON document, or one object a line") from None
-    keys = _list_keys(value) if keys is None else keys
-    for key in keys:
-        if not isinstance(value, dict):
-            given = f"no key {key!r} in a {type(value).__name__}"
-            raise data_error(path, None, given, f"a list at {'.'.join(keys)}")
-        value = get_key(value, key, path, None)
-    if not isinstance(value, list):
-        given = f"{'.'.join(keys) or 'the document'} is a {type(value).__name__}"
-        raise data_error(path, None, given, f"a list, or one at {', '.join(map('.'.join, _LISTS))}")
-    yield from zip(_item_lines(text, keys, len(value)), value, strict=True)
 
 
-def _item_lines(text: str, keys: Sequence[str], count: int) -> Iterator[int]:
-    """The lines on which the items of a list of a JSON document begin; the list is found by its last key."""
+def item_lines(text: str, key: str, count: int) -> Iterator[int]:
+    """The lines on which the `count` items of the list of a JSON document, the one with a key if any, begin."""
     decoder, line, counted = json.JSONDecoder(), 1, 0
-    name = rf"{re.escape(json.dumps(keys[-1]))}\s*:\s*" if keys else ""
+    name = rf"{re.escape(json.dumps(key))}\s*:\s*" if key else ""
     starts = (match.end() for match in re.finditer(rf"{name}(?=\[)", text))
     position = next((start for start in starts if len(decoder.raw_decode(text, start)[0]) == count), None)
     for _ in range(count):
@@ -122,17 +118,6 @@ def _item_lines(text: str, keys: Sequence[str], count: int) -> Iterator[int]:
             line, counted = line + text.count("\n", counted, position), position
             position = decoder.raw_decode(text, position)[1] - 1
         yield line
-
-
-def _list_keys(value: Any) -> tuple[str, ...]:
-    """The keys of `_LISTS` that lead to a list in the value; none if there are none."""
-    for *above, last in _LISTS:
-        found = value
-        for key in above:
-            found = found.get(key) if isinstance(found, dict) else None
-        if isinstance(found, dict) and isinstance(found.get(last), list):
-            return (*above, last)
-    return ()
 
 
 def hub_records(spec: str) -> Iterator[tuple[int, Record]]:

@@ -13,11 +13,9 @@ from trunkline.data.load import choose_text, find_form, join_texts, load_example
 from trunkline.data.records import read_json_records
 from trunkline.data.spans import build_example, read_conll
 from trunkline.data.values import Records, data_error, require_some
-from trunkline.errors import TrunklineError
 from trunkline.text.examples import Example, PairExample, PlainExample, join_tokens
 from trunkline.text.words import split_sentences
 
-FAMILIES = (*load.TASK_FAMILIES, "pairs", "plain")
 MAX_WORDS, _MOST_LINES = 200, 10_000
 """Words of a passage, beyond which a text is cut, at sentence ends if it has any; lines of a text held at once."""
 
@@ -56,7 +54,7 @@ def _texts(records: Records, path: str | Path, asked: str | None) -> Iterator[tu
 
 
 def stream_examples(spec: str | Path, family: str) -> Iterator[Example]:
-    """Yields the examples of one of `FAMILIES`, as they are asked for where the form allows it.
+    """Yields the examples of a family, of `pairs` or of `plain` texts, as they are asked for where the form allows it.
 
     `pairs` are a table or JSON with `left` and `right` and, if at all, `group`; `plain` also text files and folders of
     them, whose paragraphs come in passages. JSON lines with entities or questions are sources of pre-finetuning, in
@@ -65,17 +63,12 @@ def stream_examples(spec: str | Path, family: str) -> Iterator[Example]:
     Raises:
         DataError: Files that are missing, malformed or of another family.
     """
-    if family not in FAMILIES:
-        raise TrunklineError(f"the family {family!r}", expected=f"one of {', '.join(FAMILIES)}")
-    found: Iterator[Example]
     if family in ("plain", "pairs"):
-        found = (_plain if family == "plain" else _pairs)(spec)
-    elif family in ("ner", "qa") and Path(spec).suffix == ".jsonl":
+        return require_some((_plain if family == "plain" else _pairs)(spec), spec)
+    if family in ("ner", "qa") and Path(spec).suffix == ".jsonl":
         records = read_json_records(spec)[1]
-        found = read_questions(records, spec) if family == "qa" else _sentences(records, spec)
-    else:
-        return iter(load_examples(spec, family)[1])
-    return require_some(found, spec)
+        return require_some(read_questions(records, spec) if family == "qa" else _sentences(records, spec), spec)
+    return iter(load_examples(spec, family)[1])
 
 
 def _sentences(records: Records, path: str | Path) -> Iterator[Example]:
@@ -112,11 +105,7 @@ def _plain(spec: str | Path) -> Iterator[Example]:
 
 
 def find_files(path: Path, endings: Sequence[str]) -> list[Path]:
-    """A file, or the files of a folder in alphabetical order that are not hidden, with names that end so, or so in .gz.
-
-    Raises:
-        DataError: There is none.
-    """
+    """A file, or the files of a folder that are not hidden, with such an ending; a DataError if there is none."""
     inside = [file for file in sorted(path.rglob("*")) if "/." not in f"/{file.relative_to(path).as_posix()}"]
     found = [file for file in inside or [path] if file.is_file() and ends_in(file, endings)]
     if not found:

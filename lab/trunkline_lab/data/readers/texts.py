@@ -9,7 +9,7 @@ from pathlib import Path
 from pydantic import Field
 
 from trunkline.data.load import read_lines
-from trunkline.data.records import read_json_items
+from trunkline.data.records import item_lines, read_json
 from trunkline.errors import DataError
 from trunkline.text.examples import TextExample
 from trunkline_lab.data.archives import decode_text, read_members
@@ -111,7 +111,16 @@ class JsonListsOptions(LabelOptions):
 def read_json_lists(path: str | Path, options: JsonListsOptions) -> Iterator[TextExample]:
     """Yields a text an item of the list."""
     builder = TextBuilder(path, options)
-    for line, item in read_json_items(path, options.list_keys, encoding=options.encoding):
+    text, value = read_json(path, encoding=options.encoding)
+    for key in options.list_keys:
+        if not isinstance(value, dict):
+            raise DataError(f"no key {key!r} in a {type(value).__name__}", path=path, expected="an object")
+        value = get_key(value, key, path, None)
+    where = ".".join(options.list_keys) or "the document"
+    if not isinstance(value, list):
+        raise DataError(f"{where} is a {type(value).__name__}", path=path, expected="a list")
+    lines = item_lines(text, options.list_keys[-1] if options.list_keys else "", len(value))
+    for line, item in zip(lines, value, strict=True):
         if not isinstance(item, list) or len(item) != 2:
             raise DataError(f"the item is {shorten(item)}", path=path, line=line, expected="[text, label]")
         if (example := builder.build(item[0], item[1], line)) is not None:
