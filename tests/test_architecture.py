@@ -14,7 +14,7 @@ LAB = ROOT / "lab" / "trunkline_lab"
 
 # A part may import parts of a lower level, and modules of its own folder.
 LEVELS = [
-    {"errors", "versions", "samples", "cache"},
+    {"errors", "versions", "samples"},
     {"config"},
     {"text", "bundle"},
     {"tasks"},

@@ -187,7 +187,12 @@ def load_recipe(path: Path, kind: type[Recipe], over: Mapping[str, Any] = Mappin
 
 def _extended(path: Path, depth: int = 0) -> Any:
     """The content of a recipe over that of the one that it `extends`."""
-    raw = _read_yaml(path)
+    try:
+        if path.stat().st_size > MAX_RECIPE_BYTES:
+            raise RecipeError(path, [f"has {path.stat().st_size} bytes, at most {MAX_RECIPE_BYTES} are read"])
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise RecipeError(path, [" ".join(str(error).split())]) from error
     if not isinstance(raw, dict) or not isinstance(raw.get("extends"), str):
         return raw
     if depth == MAX_DEPTH:
@@ -210,15 +215,6 @@ def _merged(base: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
     return result
 
 
-def _read_yaml(path: Path) -> Any:
-    try:
-        if path.stat().st_size > MAX_RECIPE_BYTES:
-            raise RecipeError(path, [f"has {path.stat().st_size} bytes, at most {MAX_RECIPE_BYTES} are read"])
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise RecipeError(path, [" ".join(str(error).split())]) from error
-
-
 def parse_recipe(raw: Any, kind: type[Recipe], where: str | Path) -> Recipe:
     """Validates the content of a recipe; `where` names it in errors."""
     if not isinstance(raw, Mapping):
@@ -229,12 +225,9 @@ def parse_recipe(raw: Any, kind: type[Recipe], where: str | Path) -> Recipe:
         raise RecipeError(where, list_problems(error, kind)) from error
 
 
-def list_problems(error: ValidationError, model: type[BaseModel], prefix: str = "") -> list[str]:
-    """One sentence for each problem that pydantic found in what a model validated: where, what was given, expected.
-
-    `prefix` goes before each sentence.
-    """
-    return [prefix + _sentence(item, model) for item in error.errors(include_url=False)]
+def list_problems(error: ValidationError, model: type[BaseModel]) -> list[str]:
+    """One sentence for each problem that pydantic found in what a model validated: where, what was given, expected."""
+    return [_sentence(item, model) for item in error.errors(include_url=False)]
 
 
 def _sentence(item: Any, model: type[BaseModel]) -> str:

@@ -35,26 +35,29 @@ def quickstart(folder: Path) -> None:
         folder: Holds the bundles `few-labels`, `pre-finetuned` and the run of pre-finetuning.
     """
     ui.say("1 of 3: four tasks from few labels on the default encoder")
-    bot = folder / "few-labels"
-    before = _fitted(bot, None)
-    predictions = load(bot).predict(NEW_SENTENCES)
+    bundle = folder / "few-labels"
+    before = _fitted(bundle, None)
+    predictions = load(bundle).predict(NEW_SENTENCES)
     ui.print_predictions({"text": text, "tasks": row} for text, row in zip(NEW_SENTENCES, predictions, strict=True))
     if importlib.util.find_spec("torch") is None:
         ui.say("pre-finetuning needs torch: pip install 'trunkline[train]', then run this again")
-        _next_steps(bot)
-        return
-    ui.say("2 of 3: pre-finetuning on the sample, both families at once, each with its primary adapter")
-    from trunkline.config import PrefinetuneRecipe, load_recipe
-    from trunkline.prefinetune import FileFinder, prefinetune
+    else:
+        from trunkline.config import PrefinetuneRecipe, load_recipe
+        from trunkline.prefinetune import FileFinder, prefinetune
 
-    recipe = load_recipe(RECIPE, PrefinetuneRecipe)
-    with ui.training_bar(recipe.name) as report:
-        base = prefinetune(recipe, folder / "run", report, finder=FileFinder(SAMPLES))
-    ui.say("3 of 3: the same tasks on the pre-finetuned encoder")
-    tuned = folder / "pre-finetuned"
-    after = _fitted(tuned, base)
-    ui.print_gains(before, after)
-    _next_steps(tuned)
+        ui.say("2 of 3: pre-finetuning on the sample, both families at once, each with its primary adapter")
+        recipe, bundle = load_recipe(RECIPE, PrefinetuneRecipe), folder / "pre-finetuned"
+        with ui.training_bar(recipe.name) as report:
+            base = prefinetune(recipe, folder / "run", report, finder=FileFinder(SAMPLES))
+        ui.say("3 of 3: the same tasks on the pre-finetuned encoder")
+        ui.print_gains(before, _fitted(bundle, base))
+    ui.console.print("\nThree commands to try next:", style="bold")
+    for command in (
+        f'predict {bundle} "Table for two at Osteria Lume on Sunday?"',
+        f"evaluate {bundle} --task intents --data {SAMPLES / 'tasks' / 'intents-test.csv'}",
+        f"fit mine --train my.csv --out {bundle}",
+    ):
+        ui.console.print(f"  {_program()} {command}", soft_wrap=True)
 
 
 def _fitted(bundle: Path, source: Path | None) -> dict[str, Mapping[str, float]]:
@@ -69,16 +72,6 @@ def _fitted(bundle: Path, source: Path | None) -> dict[str, Mapping[str, float]]
         scores[name] = model.evaluate(name, test).scores
     model.save(bundle)
     return scores
-
-
-def _next_steps(bundle: Path) -> None:
-    ui.console.print("\nThree commands to try next:", style="bold")
-    for command in (
-        f'predict {bundle} "Table for two at Osteria Lume on Sunday?"',
-        f"evaluate {bundle} --task intents --data {SAMPLES / 'tasks' / 'intents-test.csv'}",
-        f"fit mine --train my.csv --out {bundle}",
-    ):
-        ui.console.print(f"  {_program()} {command}", soft_wrap=True)
 
 
 def _program() -> str:

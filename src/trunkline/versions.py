@@ -1,20 +1,23 @@
-"""What a result depends on beside its recipe and data: versions, the state of the code, the machine."""
+"""What is installed here: versions, the state of the code, the machine, the place for what can be made again."""
 
 from __future__ import annotations
 
 import os
 import platform
-import subprocess
-from importlib.metadata import PackageNotFoundError, version
+import sys
 from pathlib import Path
 from typing import Any
 
 PACKAGES = ("trunkline", "torch", "accelerate", "tokenizers", "safetensors", "numpy", "scikit-learn", "seqeval")
 _GIT_TIMEOUT_S = 5.0
+CACHE_VARIABLE = "TRUNKLINE_CACHE"
+_PLACES = {"win32": ("LOCALAPPDATA", "AppData/Local"), "darwin": ("", "Library/Caches")}
 
 
 def versions() -> dict[str, str]:
     """Python's version and those of the packages that results depend on, as far as they are installed."""
+    from importlib.metadata import PackageNotFoundError, version
+
     found = {"python": platform.python_version()}
     for package in PACKAGES:
         try:
@@ -30,6 +33,8 @@ def git_state(folder: Path | None = None) -> dict[str, Any] | None:
     Returns:
         `commit` (none before the first one) and `dirty`; none where there is no repository, no git, or no answer.
     """
+    import subprocess
+
     command = ["git", "-C", str(folder or Path.cwd()), "status", "--porcelain=v2", "--branch"]
     # It takes no lock, so that it disturbs nobody who works there.
     options: dict[str, Any] = {"env": {**os.environ, "GIT_OPTIONAL_LOCKS": "0"}, "timeout": _GIT_TIMEOUT_S}
@@ -62,3 +67,16 @@ def _processor() -> str | None:
     info = Path("/proc/cpuinfo")
     lines = info.read_text(encoding="utf-8", errors="replace").splitlines() if info.exists() else ()
     return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), None)
+
+
+def cache_folder() -> Path:
+    """The environment variable TRUNKLINE_CACHE, or `trunkline` in the place that the platform has for caches.
+
+    Raises:
+        RuntimeError: There is no variable and the user has no home.
+    """
+    chosen = os.environ.get(CACHE_VARIABLE)
+    if chosen:
+        return Path(chosen).expanduser()
+    variable, place = _PLACES.get(sys.platform, ("XDG_CACHE_HOME", ".cache"))
+    return Path(os.environ.get(variable) or Path.home() / place) / "trunkline"

@@ -12,13 +12,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from trunkline import cache
 from trunkline.bundle.files import open_bundle
 from trunkline.encoder import resolve as embedded
 from trunkline.engine import default
 from trunkline.engine.onnx import open_session
 from trunkline.errors import EncoderError
 from trunkline.text.tokens import TextTokenizer
+from trunkline.versions import CACHE_VARIABLE, cache_folder
 
 package, reason = embedded.find_embedded()
 needs_package = pytest.mark.skipif(package is None, reason=f"no default encoder: {reason}")
@@ -30,13 +30,13 @@ BASE = ("torch", "onnx", "transformers", "sklearn", "datasets", "scipy", "pandas
 def bundle(tmp_path_factory):
     """The default bundle in a cache of its own."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv(cache.CACHE_VARIABLE, str(tmp_path_factory.mktemp("cache")))
+        patch.setenv(CACHE_VARIABLE, str(tmp_path_factory.mktemp("cache")))
         return default.default_bundle()
 
 
 @pytest.fixture
 def own_cache(tmp_path, monkeypatch):
-    monkeypatch.setenv(cache.CACHE_VARIABLE, str(tmp_path / "cache"))
+    monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path / "cache"))
     return tmp_path / "cache"
 
 
@@ -192,7 +192,7 @@ def test_a_bundle_that_is_there_needs_no_package_and_no_place_to_write(bundle, m
     def refuse(*_, **__):
         raise PermissionError("read-only")
 
-    monkeypatch.setenv(cache.CACHE_VARIABLE, str(bundle.parents[1]))
+    monkeypatch.setenv(CACHE_VARIABLE, str(bundle.parents[1]))
     monkeypatch.setattr(embedded, "EMBEDDED_PACKAGES", ("trunkline_test_default",))
     for name in ("_make", "_temporary", "write_bundle"):
         monkeypatch.setattr(default, name, refuse)
@@ -211,7 +211,7 @@ print(default.default_bundle())
 @needs_package
 def test_of_four_processes_at_once_one_makes_it_and_all_have_it(tmp_path):
     command = [sys.executable, "-c", COUNTED]
-    environment = os.environ | {cache.CACHE_VARIABLE: str(tmp_path)}
+    environment = os.environ | {CACHE_VARIABLE: str(tmp_path)}
     running = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) for _ in range(4)]
     printed = [process.communicate(timeout=120)[0].split() for process in running]
     assert all(process.returncode == 0 for process in running)
@@ -288,13 +288,13 @@ def test_of_other_versions_the_last_ones_used_are_kept(own_cache):
     [("linux", ".cache"), ("darwin", "Library/Caches"), ("win32", "AppData/Local")],
 )
 def test_the_cache_lies_where_the_platform_has_caches(platform, expected, monkeypatch, tmp_path):
-    for name in (cache.CACHE_VARIABLE, "XDG_CACHE_HOME", "LOCALAPPDATA"):
+    for name in (CACHE_VARIABLE, "XDG_CACHE_HOME", "LOCALAPPDATA"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setattr(sys, "platform", platform)
-    assert cache.cache_folder() == tmp_path / expected / "trunkline"
+    assert cache_folder() == tmp_path / expected / "trunkline"
     monkeypatch.setenv("XDG_CACHE_HOME", "/elsewhere")
     monkeypatch.setenv("LOCALAPPDATA", "/elsewhere")
-    assert (cache.cache_folder() == Path("/elsewhere/trunkline")) == (platform != "darwin")
-    monkeypatch.setenv(cache.CACHE_VARIABLE, "~/mine")
-    assert cache.cache_folder() == tmp_path / "mine"
+    assert (cache_folder() == Path("/elsewhere/trunkline")) == (platform != "darwin")
+    monkeypatch.setenv(CACHE_VARIABLE, "~/mine")
+    assert cache_folder() == tmp_path / "mine"

@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import IO
 
 from trunkline.bundle.files import write_atomic
-from trunkline.cache import cache_folder
 from trunkline.data.load import LIMIT, open_stream
 from trunkline.data.values import too_large, wrong_bytes
 from trunkline.errors import DataError
+from trunkline.versions import cache_folder
 
 DEFAULT_LIMIT = 2 * 1024**3
 """Bytes of all members that are read before an archive is taken for a bomb."""

@@ -77,7 +77,7 @@ def _examples_from(texts: Any, labels: Any, family: str | None) -> tuple[str, li
         return "classification", [
             TextExample(_text(text, f"texts[{label!r}][{number}]"), _label(label, f"the key {label!r}"))
             for label, own in texts.items()
-            for number, text in enumerate(_items(own, f"texts[{label!r}]", TEXTS))
+            for number, text in enumerate(_items(own, f"texts[{label!r}]"))
         ]
     if labels is None:
         items = list(_items(texts, "texts"))
@@ -115,9 +115,9 @@ def texts_from(texts: Any) -> Iterator[str]:
     return (_string(item, f"texts[{number}]", MAX_CHARACTERS) for number, item in enumerate(items))
 
 
-def _items(values: Any, what: str, expected: str = "") -> Iterator[Any]:
+def _items(values: Any, what: str) -> Iterator[Any]:
     """The items of a container that has an order."""
-    expected = expected or (TEXTS if what == "texts" else "as many labels as texts, in a list or its like")
+    expected = TEXTS if what.startswith("texts") else "as many labels as texts, in a list or its like"
     shape, problem = getattr(values, "shape", None), ""
     if isinstance(values, str | bytes | bytearray | Mapping | set | frozenset):
         kind = "one string" if isinstance(values, str) else f"a {type(values).__name__}"

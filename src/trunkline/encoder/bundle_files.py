@@ -14,7 +14,6 @@ from trunkline.bundle.edit import write_bundle
 from trunkline.bundle.files import LOCK, Bundle, check_writable, entry_of, is_bundle, locked, open_bundle
 from trunkline.bundle.manifest import LORA_TARGETS, TOKENIZER, Licence, Manifest, check_name, name_of
 from trunkline.bundle.parts import PrimaryAdapter, Task, primary_bytes
-from trunkline.cache import cache_folder
 from trunkline.encoder.architectures import EncoderConfig, encoder_facts
 from trunkline.encoder.encoder import Encoder, Features, embed_texts
 from trunkline.encoder.lora import LoraAdapter, adapter_arrays, lora_from_arrays
@@ -22,6 +21,7 @@ from trunkline.encoder.resolve import resolve
 from trunkline.encoder.storage import backbone_hash, checkpoint_files, load_encoder, load_tokenizer, read_json
 from trunkline.errors import TrunklineError
 from trunkline.text.tokens import TextTokenizer
+from trunkline.versions import cache_folder
 
 _CHECKPOINT = {"config": "encoder/config.json", "weights": "encoder/model.safetensors"}
 

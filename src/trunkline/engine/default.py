@@ -27,12 +27,12 @@ from trunkline import __version__
 from trunkline.bundle.edit import write_bundle
 from trunkline.bundle.files import file_problems, locked, read_manifest
 from trunkline.bundle.manifest import TOKENIZER, VERSION, Licence, Manifest
-from trunkline.cache import cache_folder
 from trunkline.encoder.architectures import ARCHITECTURES, EncoderConfig, encoder_facts, weights_hash
 from trunkline.encoder.resolve import DEFAULT_ENCODER, EMBEDDED_SHA256, INSTALL, TOKENIZER_SHA256, find_embedded
 from trunkline.engine.rounding import Arrays, graph_tensors, round_linear_layers, round_table
 from trunkline.errors import EncoderError, TrunklineError
 from trunkline.text.tokens import TextTokenizer
+from trunkline.versions import cache_folder
 
 log = logging.getLogger(__name__)
 

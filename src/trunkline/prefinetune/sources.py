@@ -19,7 +19,6 @@ from typing import Any
 
 import numpy as np
 
-from trunkline.cache import CACHE_VARIABLE, cache_folder
 from trunkline.config import MixtureFamily, MixtureRecipe, PrefinetuneRecipe
 from trunkline.data.overlap import OverlapIndex, decontaminate, example_texts
 from trunkline.data.source_card import SourceCard, label_words, load_source_card
@@ -29,6 +28,7 @@ from trunkline.prefinetune.model import Source, split_source
 from trunkline.prefinetune.objectives import Objective, get_objective
 from trunkline.text.examples import Example, NerExample, PairExample, PlainExample, QaExample, Span, TextExample
 from trunkline.text.tokens import IntArray, TextTokenizer, UnitText
+from trunkline.versions import CACHE_VARIABLE, cache_folder
 
 FORMAT = 2
 """Of the cache; goes up with every change of what is stored, or of how text becomes units."""

@@ -48,7 +48,8 @@ class Reader:
         try:
             return model.model_validate(dict(values or {}))
         except ValidationError as error:
-            raise RecipeError(where, list_problems(error, model, prefix=f"reader {self.name}: ")) from None
+            problems = [f"reader {self.name}: {problem}" for problem in list_problems(error, model)]
+            raise RecipeError(where, problems) from None
 
     def read(self, path: str | Path, options: FileOptions | Mapping[str, Any] | None = None) -> Iterator[Example]:
         """Yields the examples of a file; problems, and a file without any, raise a DataError with file and line."""
