@@ -226,10 +226,10 @@ def test_a_killed_process_leaves_nothing_that_is_taken_for_a_bundle(own_cache):
     code = """
 import os, signal
 from trunkline.bundle import edit
-real = edit._put
-def put(path, source):
-    return real(path, source) if path.name != "branch.onnx" else os.kill(os.getpid(), signal.SIGKILL)
-edit._put = put
+real = edit.write_atomic
+def write(path, content):
+    return real(path, content) if path.name != "branch.onnx" else os.kill(os.getpid(), signal.SIGKILL)
+edit.write_atomic = write
 default_bundle()
 """
     assert python(code).returncode == -9
