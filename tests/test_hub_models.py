@@ -15,8 +15,7 @@ import pytest
 import deployed
 import trunkline
 from hub_server import Hub
-from trunkline.bundle.edit import remove_task
-from trunkline.bundle.files import read_manifest
+from trunkline.bundle.files import change_tasks, read_manifest
 from trunkline.encoder.bundle_files import Loaded
 from trunkline.errors import DataError, TrunklineError
 
@@ -86,7 +85,7 @@ def test_what_is_uploaded_is_fetched_and_predicts_the_same(hub: Hub, folder: Pat
 def test_another_upload_takes_away_what_is_gone(hub: Hub, folder: Path, tmp_path: Path) -> None:
     push(hub, folder, tmp_path / "mine")
     hub.repositories["me/bot"]["trunk.onnx"] = b"of an earlier layout"
-    remove_task(folder, "names")
+    change_tasks(folder, {}, ["names"])
     push(hub, folder, tmp_path / "mine")
     files = hub.repositories["me/bot"]
     assert files.keys() - {".gitattributes"} == {"manifest.json", *read_manifest(folder).files}

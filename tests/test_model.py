@@ -21,8 +21,8 @@ import pytest
 import deployed
 import tiny_models
 import trunkline
-from trunkline.bundle.edit import add_task, remove_task
-from trunkline.bundle.files import open_bundle
+from trunkline.bundle.edit import add_task
+from trunkline.bundle.files import change_tasks, open_bundle
 from trunkline.encoder.bundle_files import Loaded, load_any
 from trunkline.encoder.resolve import find_embedded
 from trunkline.engine.torch import TorchEngine
@@ -388,7 +388,7 @@ def test_a_task_that_another_one_removed_can_be_removed_again(folder: Path) -> N
     model = trunkline.load(folder)
     model.fit("kinds", *labelled(30, 1))
     model.save(folder)
-    remove_task(folder, "kinds")
+    change_tasks(folder, {}, ["kinds"])
     model.remove("kinds")
     model.save(folder)
     assert trunkline.load(folder).tasks == {}

@@ -11,7 +11,7 @@ import pytest
 
 import crashes
 import deployed
-from trunkline.bundle.edit import add_task, new_private_key, public_half, remove_task, sign_bundle, write_bundle
+from trunkline.bundle.edit import add_task, new_private_key, public_half, sign_bundle, write_bundle
 from trunkline.bundle.files import change_tasks, check_target, open_bundle, read_manifest
 from trunkline.encoder.bundle_files import Loaded, save_bundle
 from trunkline.errors import DataError, MismatchError, TrunklineError
@@ -41,7 +41,7 @@ def new_task(folder: Path, labels: str = "abcd") -> bytes:
 def test_removed_and_added_again_it_is_the_same_bundle(folder: Path, tmp_path: Path) -> None:
     before = contents(folder)
     shutil.copy(folder / "tasks" / "names.safetensors", tmp_path / "names")
-    assert "names" not in remove_task(folder, "names").tasks
+    assert "names" not in change_tasks(folder, {}, ["names"]).tasks
     assert contents(folder).keys() == before.keys() - {"tasks/names.safetensors"}
     assert "names" not in open_bundle(folder).tasks
     add_task(folder, "names", tmp_path / "names")
@@ -161,7 +161,7 @@ def test_what_does_not_fit_leaves_everything_as_it_was(folder: Path, tmp_path: P
     with pytest.raises(DataError):
         add_task(folder, "new", tmp_path / "missing")
     with pytest.raises(TrunklineError, match=r"no task new\. Expected one of more\.names-2, names, tone"):
-        remove_task(folder, "new")
+        change_tasks(folder, {}, ["new"])
     assert contents(folder) == before
 
 
@@ -224,7 +224,7 @@ def test_files_have_the_mode_that_the_umask_leaves(folder: Path, tiny: Loaded, t
         assert modes(place) == {(True, 0o777 & ~mask), (False, 0o666 & ~mask)}
     place.chmod(0o755)
     (place / "manifest.json").chmod(0o640)
-    remove_task(place, "topic")
+    change_tasks(place, {}, ["topic"])
     assert (place / "manifest.json").stat().st_mode & 0o777 == 0o640, "what is replaced keeps its mode"
 
 
@@ -248,7 +248,7 @@ def test_signatures(folder: Path, tmp_path: Path) -> None:
     shutil.copy(tmp_path / "old", folder / "signature.json")
     with pytest.raises(MismatchError, match="the signature is not that"):
         open_bundle(folder, public_key=public)
-    remove_task(folder, "again")
+    change_tasks(folder, {}, ["again"])
     assert not (folder / "signature.json").exists()
     for broken in ("{", "[]", '{"algorithm": "none", "signature": ""}', '{"algorithm": "ed25519", "signature": 3}'):
         (folder / "signature.json").write_text(broken)

@@ -48,13 +48,14 @@ for turn in range(rounds):
 EDIT = """
 import os, sys
 from pathlib import Path
-from trunkline.bundle.edit import add_task, remove_task
+from trunkline.bundle.edit import add_task
+from trunkline.bundle.files import change_tasks
 folder = sys.argv[1]
 content = (Path(folder) / "tasks" / "tuned.safetensors").read_bytes()
 print("ready", flush=True)
 while True:
     add_task(folder, "coming-and-going", content)
-    remove_task(folder, "coming-and-going")
+    change_tasks(folder, {}, ["coming-and-going"])
 """
 
 

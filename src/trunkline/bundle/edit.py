@@ -45,10 +45,7 @@ ALGORITHM = "ed25519"
 
 
 def write_bundle(
-    folder: Path,
-    manifest: Manifest,
-    files: Mapping[str, bytes | Path],
-    tasks: Mapping[str, bytes] | None = None,
+    folder: Path, manifest: Manifest, files: Mapping[str, bytes | Path], tasks: Mapping[str, bytes] | None = None
 ) -> Manifest:
     """Writes a bundle into a new or empty folder, whole or not at all.
 
@@ -110,11 +107,6 @@ def add_task(folder: str | Path, name: str, source: str | Path | bytes, *, repla
     """Adds a task, by its file or bytes, to a bundle, or replaces it; result and errors as for `change_tasks`."""
     content = source if isinstance(source, bytes) else read_file(Path(source).expanduser(), MAX_ADAPTER_BYTES)
     return change_tasks(folder, {name: content}, replace=(name,) if replace else ())
-
-
-def remove_task(folder: str | Path, name: str) -> Manifest:
-    """Takes a task out of a bundle; result and errors as for `change_tasks`."""
-    return change_tasks(folder, {}, (name,))
 
 
 def describe_bundle(folder: Path) -> dict[str, Any]:

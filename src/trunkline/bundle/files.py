@@ -146,11 +146,7 @@ def file_problems(folder: Path, manifest: Manifest, verify: bool = True) -> list
 
 
 def change_tasks(
-    folder: str | Path,
-    added: Mapping[str, bytes],
-    removed: Collection[str] = (),
-    *,
-    replace: Collection[str] = (),
+    folder: str | Path, added: Mapping[str, bytes], removed: Collection[str] = (), *, replace: Collection[str] = ()
 ) -> Manifest:
     """Adds and removes tasks in one step, all of them or none; returns the bundle's manifest. A signature goes.
 
@@ -335,8 +331,7 @@ def _try_writing(path: Path) -> None:
 def locked(folder: Path) -> Iterator[None]:
     """Holds the lock of a folder, waiting for whoever holds it; the system frees it when a process dies.
 
-    Raises:
-        TrunklineError: The folder cannot be written to.
+    Raises TrunklineError if the folder cannot be written to.
     """
     with writing(folder):
         handle = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o666)

@@ -61,9 +61,9 @@ def remove(bundle: BundleArgument, name: Annotated[str, Argument(help="The task'
 
     Example: trunkline bundle remove support-bot orders
     """
-    from trunkline.bundle.edit import remove_task
+    from trunkline.bundle.files import change_tasks
 
-    after = remove_task(bundle, name)
+    after = change_tasks(bundle, {}, [name])
     typer.echo("left: " + (", ".join(sorted(after.tasks)) or "no tasks"))
 
 
