@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from trunkline.bundle.files import write_atomic
 from trunkline.errors import DataError
-from trunkline.label.gazetteer import SurfaceIndex, is_whole, read_gazetteer, word_keys
+from trunkline.label.weak import SurfaceIndex, is_whole, read_gazetteer, word_keys
 from trunkline.text.examples import Span
 
 

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trunkline.label.files import split_passages
-from trunkline.label.gazetteer import find_all, is_whole, iterate_sentences, normalise_type
+from trunkline.label.weak import find_all, is_whole, iterate_sentences, normalise_type
 
 
 def test_sentences_of_a_document() -> None:

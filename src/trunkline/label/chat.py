@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from trunkline.errors import DataError, TrunklineError, needs
-from trunkline.label.gazetteer import find_all, normalise_type
 from trunkline.label.options import ChatOptions
+from trunkline.label.weak import find_all, normalise_type
 from trunkline.text.examples import Span
 
 FIRST = 5

@@ -17,6 +17,7 @@ from trunkline.data.source_card import SourceCard, write_source_card
 from trunkline.data.stream import ends_in, find_files
 from trunkline.data.values import get_key, shorten
 from trunkline.errors import DataError
+from trunkline.label.options import Options
 
 MARKDOWN = (".md", ".markdown")
 PLAIN = (".txt", ".text", *MARKDOWN)
@@ -137,7 +138,7 @@ def _card_name(out: Path) -> str:
 
 
 def write_source(
-    out: Path, rows: Iterable[Any], family: Literal["ner", "classification"], title: str, licence: str, how: list[str]
+    out: Path, rows: Iterable[Any], family: Literal["ner", "classification"], title: str, method: str, options: Options
 ) -> dict[str, Any]:
     """Writes JSON lines as they come and, beside them, an open source's card: what is unlabelled there is unknown.
 
@@ -148,7 +149,9 @@ def write_source(
         for row in rows:
             stream.write(f"{json.dumps(row, ensure_ascii=False)}\n".encode())
             number += 1
-    quirks = (f"{MADE_BY}, by no person.", *how)
-    card = SourceCard(name=_card_name(out), title=title, family=family, licence=licence, quirks=quirks)
-    write_source_card(card.model_copy(update={"counts": {"train": number}}), path)
+    settings = options.model_dump(exclude_defaults=True, exclude={"licence", "cache", "key_variable"})
+    shown = ", ".join(f"{key} {value.name if isinstance(value, Path) else value}" for key, value in settings.items())
+    quirks = (f"{MADE_BY}, by no person.", f"Method {method}{shown and ': '}{shown}.")
+    what = {"name": _card_name(out), "family": family, "title": title, "licence": options.licence}
+    write_source_card(SourceCard.model_validate({**what, "quirks": quirks, "counts": {"train": number}}), path)
     return {"out": str(out), "card": str(path), "rows": number}

@@ -64,8 +64,8 @@ def mine_pairs(
         sources: Files and folders.
         out: A `.jsonl` file; it is replaced, if all goes well.
         method: One of `trunkline.label.options.PAIR_METHODS`, which says what they do.
-        encoder: For the consistency filter, before which all pairs are held in memory: an encoder or bundle by name or
-            folder, or a function that embeds texts.
+        encoder: For the consistency filter, before which all pairs are in memory: an encoder's name, a folder, or a
+            function that embeds texts.
         say: Receives lines of progress.
         options: Those of the method.
 
@@ -74,8 +74,7 @@ def mine_pairs(
         the filter under `consistency` (None without one), and `seconds`.
 
     Raises:
-        DataError: Sources that are missing or malformed, with file and line, or an output that would do harm.
-        TrunklineError: Wrong options, no pair is left, or the output cannot be written.
+        TrunklineError: Wrong options, sources that are malformed, an output that would do harm, or no pair is left.
     """
     began, out = time.perf_counter(), Path(out)
     method = method.replace("_", "-")
@@ -86,9 +85,8 @@ def mine_pairs(
     files.check_output(out, paths)
     dropped: Counter[str] = Counter()
     pairs: Iterable[PairExample] = clean(find_candidates(paths, method, given), given, dropped)
-    names = ", ".join(path.name for path in paths[:3]) + (f" and {len(paths) - 3} more" if len(paths) > 3 else "")
-    settings = given.model_dump(mode="json", exclude_defaults=True, exclude={"licence"})
-    how = [f"Mined from {names} by the method {method}{''.join(f', {k} {v}' for k, v in settings.items())}."]
+    more = f" and {len(paths) - 3} more" if len(paths) > 3 else ""
+    title = f"Pairs mined from {', '.join(path.name for path in paths[:3])}{more}"
     consistency = None
     if encoder is not None and (found := list(pairs)):
         say(f"{len(found)} pairs of {len(found) + dropped.total()} candidates go to the consistency filter")
@@ -99,9 +97,8 @@ def mine_pairs(
         keep, consistency = filter_consistent(found, encoder, top_k=given.top_k, pool=given.pool, seed=given.seed)
         pairs = [pair for pair, is_kept in zip(found, keep, strict=True) if is_kept]
         dropped["not consistent"] = len(found) - len(pairs)
-        how.append(f"{len(pairs)} of {len(found)} pairs passed the consistency filter of an encoder.")
-    title = f"Pairs mined from {names}"
-    report = files.write_source(out, _rows(pairs, dropped), "classification", title, given.licence, how)
+        title += f"; {len(pairs)} of {len(found)} pairs passed the consistency filter of an encoder"
+    report = files.write_source(out, _rows(pairs, dropped), "classification", title, method, given)
     kept = report.pop("rows")
     report |= {"method": method, "candidates": kept + dropped.total(), "dropped": dict(+dropped), "kept": kept}
     return {**report, "consistency": consistency, "seconds": round(time.perf_counter() - began, 3)}
@@ -211,19 +208,22 @@ def clean(candidates: Iterable[Candidate], options: PairOptions, dropped: Counte
     """
     most = getattr(options, "max_pairs", None)
     taken: Counter[int | str] = Counter()
-    for number, items in groupby(_sound(candidates, options, dropped), key=lambda item: item.document):
+    seen: set[int] = set()
+    for number, items in groupby(candidates, key=lambda item: item.document):
+        pairs = _sound(items, options, seen, dropped)
         if most is not None:
-            found = list(items)
+            found = list(pairs)
             draw = random.Random(f"{options.seed} {number} {taken[number]}")
             chosen = sorted(draw.sample(range(len(found)), min(most - taken[number], len(found))))
             dropped["over max_pairs"] += len(found) - len(chosen)
             taken[number] += len(chosen)
-            items = iter([found[index] for index in chosen])
-        yield from (PairExample(item.left, item.right, item.group) for item in items)
+            pairs = iter([found[index] for index in chosen])
+        yield from pairs
 
 
-def _sound(candidates: Iterable[Candidate], options: PairOptions, dropped: Counter[str]) -> Iterator[Candidate]:
-    seen: set[int] = set()
+def _sound(
+    candidates: Iterable[Candidate], options: PairOptions, seen: set[int], dropped: Counter[str]
+) -> Iterator[PairExample]:
     for item in candidates:
         left, right = " ".join(item.left.split()), " ".join(item.right.split())
         counts = count_words(left), count_words(right)
@@ -235,12 +235,11 @@ def _sound(candidates: Iterable[Candidate], options: PairOptions, dropped: Count
             "alike": len(sides) == 1,
             "repeated": hash(sides) in seen,
         }
-        reason = next((name for name, is_so in problems.items() if is_so), None)
-        if reason is None:
-            seen.add(hash(sides))
-            yield Candidate(item.document, left, right, item.group)
-        else:
+        if reason := next((name for name, is_so in problems.items() if is_so), ""):
             dropped[reason] += 1
+            continue
+        seen.add(hash(sides))
+        yield PairExample(left, right, item.group)
 
 
 def filter_consistent(

@@ -1,22 +1,31 @@
-"""Weak labels for one's own text, by a gazetteer or a chat model: `trunkline label weak`."""
+"""Weak labels for one's own text, by a gazetteer or a chat model: `trunkline label weak`.
+
+A typed gazetteer is found by longest match over words. Sentences, word borders and names of concepts are here, too.
+"""
 
 from __future__ import annotations
 
+import re
 import time
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from trunkline.errors import TrunklineError
+from trunkline.data.values import shorten
+from trunkline.errors import DataError, TrunklineError
 from trunkline.label import files
-from trunkline.label.chat import label_chat
-from trunkline.label.gazetteer import SurfaceIndex, iterate_sentences, normalise_type, read_gazetteer
 from trunkline.label.options import TEXT_METHODS, ChatOptions, check_options
 from trunkline.text.examples import Span
+from trunkline.text.words import char_classes, split_sentences, split_words
 
-TOP = 20
+TOP, MAX_CONCEPT_WORDS = 20, 6
+
+# What joins words to a longer one that no blank divides; a possessive `'s` does not.
+_JOINED_BEFORE = re.compile(r"(?:\w|\w['’\-‐‑&@])$")
+_JOINED_AFTER = re.compile(r"\w|(?!['’][sS](?![\w'’-]))['’\-‐‑&@]\w")
+_AS = {ord("u"): " ", ord("m"): "x", ord("j"): "x"}  # unspaced characters, marks and joiners, for those patterns
 
 
 def label_text(
@@ -61,6 +70,8 @@ def label_text(
     passages = (passage for lines in documents for passage in files.split_passages(lines))
     sentences = islice(iterate_sentences(passages, given.max_words, report["skipped"]), given.limit)
     if isinstance(given, ChatOptions):
+        from trunkline.label.chat import label_chat
+
         cache = given.cache or out.with_suffix(".cache.sqlite")
         rows = label_chat(given, sentences, cache, report, say=say, confirm=confirm)
     else:
@@ -68,10 +79,7 @@ def label_text(
         report["surfaces"], index = len(concepts), SurfaceIndex(concepts)
         rows = ((text, index.find(text)) for text in sentences)
     labelled = _labelled(rows, {normalise_type(name) for name in given.drop}, report)
-    settings = given.model_dump(exclude_defaults=True, exclude={"licence", "cache", "key_variable"})
-    shown = (f"{key} {value.name if isinstance(value, Path) else value}" for key, value in settings.items())
-    title, how = f"Weakly labelled text ({method})", [f"Method {method}: {', '.join(shown)}."]
-    written = files.write_source(out, labelled, "ner", title, given.licence, how)
+    written = files.write_source(out, labelled, "ner", "Weakly labelled text", method, given)
     report |= {"labelled": written.pop("rows"), **written}
     report |= {what: dict(sorted((+report[what]).items())) for what in ("invalid", "skipped")}
     return {**report, "seconds": round(time.perf_counter() - began, 3)}
@@ -97,3 +105,114 @@ def _labelled(
         )
     top = sorted(concepts.items(), key=lambda item: (-item[1], item[0]))[:TOP]
     report |= {"spans": concepts.total(), "concepts": len(concepts), "top": top}
+
+
+def iterate_sentences(passages: Iterable[str], max_words: int, skipped: Counter[str]) -> Iterator[str]:
+    """The sentences of passages, with every run of blanks as one; those of more than `max_words` are cut.
+
+    `skipped` counts what is left out: `no letter`, and `damaged` for lone surrogates, which no UTF-8 file can hold.
+    """
+    for passage in passages:
+        for sentence in split_sentences(passage, max_words):
+            if not any(map(str.isalpha, sentence)):
+                skipped["no letter"] += 1
+            elif any("\ud800" <= character <= "\udfff" for character in sentence):
+                skipped["damaged"] += 1
+            else:
+                yield sentence
+
+
+def is_whole(text: str, start: int, end: int) -> bool:
+    """Whether a stretch between borders of words neither begins nor ends inside a longer one.
+
+    Letters, digits and underscores go on with a word, and so does what a hyphen, an apostrophe, `&` or `@` joins to it
+    without a blank. Scripts that put no blanks between words have no longer ones.
+    """
+    begin = max(start - 2, 0)
+    near = text[begin : end + 3]
+    if not near.isascii():
+        near = "".join(_AS.get(kind, character) for kind, character in zip(char_classes(near), near, strict=True))
+    before, inner, after = near[: start - begin], near[start - begin : end - begin], near[end - begin :]
+    opens_inside = inner[0].isalnum() and _JOINED_BEFORE.search(before)
+    return not opens_inside and not (inner[-1].isalnum() and _JOINED_AFTER.match(after))
+
+
+def normalise_type(name: str) -> str:
+    """A concept's name in lower case with single blanks for `_`, `-` and `/`, or nothing where it is no name.
+
+    No name is: without a letter, shorter than two characters, or longer than `MAX_CONCEPT_WORDS` words.
+    """
+    words = re.sub(r"[_\-/\s]+", " ", name.lower()).split()
+    joined = " ".join(words).strip(" .,:;!?\"'“”‘’()[]{}<>*#`")
+    is_name = 2 <= len(joined) <= 80 and len(words) <= MAX_CONCEPT_WORDS and any(map(str.isalpha, joined))
+    return joined if is_name and joined.isprintable() else ""
+
+
+class SurfaceIndex:
+    """Finds surfaces (with their concepts) in sentences as whole words, the longest first.
+
+    A surface with an upper-case letter is matched as it is, another one in any case. Blanks count between letters and
+    digits only, so that `Johnny's` is found in the tokenised `Johnny 's`.
+    """
+
+    def __init__(self, concepts: Mapping[str, tuple[str, ...]]) -> None:
+        self._names: dict[tuple[str, ...], tuple[str, ...]] = {}
+        self._most: dict[str, int] = {}  # words of the longest surface by its first word
+        for surface, names in concepts.items():
+            if keys := tuple(word_keys(surface)[0]):
+                self._names[keys] = tuple(dict.fromkeys((*self._names.get(keys, ()), *names)))
+                self._most[keys[0]] = max(self._most.get(keys[0], 0), len(keys))
+
+    def find(self, text: str) -> list[Span]:
+        """The spans of a sentence; one with several concepts comes once for each."""
+        keys, words = word_keys(text)
+        rows = keys, [key.lower() for key in keys]
+        spans: list[Span] = []
+        first = 0
+        while first < len(keys):
+            last = min(first + max(self._most.get(row[first], 0) for row in rows), len(keys))
+            tried = (
+                (end, self._names.get(tuple(row[first:end]), ())) for end in range(last, first, -1) for row in rows
+            )
+            start = words[first][0]
+            found = ((end, names) for end, names in tried if names and is_whole(text, start, words[end - 1][1]))
+            end, names = next(found, (first + 1, ()))
+            spans += (Span(start, words[end - 1][1], name) for name in names)
+            first = end
+        return spans
+
+
+def word_keys(text: str) -> tuple[list[str], tuple[tuple[int, int], ...]]:
+    """The words of a text with their offsets; a `+` goes before one that is glued to letters or digits (`A4`)."""
+    words, kinds = split_words(text), char_classes(text)
+    keys: list[str] = []
+    before = -1  # where letters or digits end
+    for start, end in words:
+        joins = kinds[start] in b"ld"
+        keys.append(f"{'+' if joins and start == before else ''}{text[start:end]}")
+        before = end if joins else -1
+    return keys, words
+
+
+def find_all(text: str, surface: str) -> list[tuple[int, int]]:
+    """Every place where a surface stands in a text as it is and as whole words, without overlap."""
+    spans = SurfaceIndex({surface: ("",)}).find(text)
+    return [(span.start, span.end) for span in spans if text[span.start : span.end] == surface]
+
+
+def read_gazetteer(path: Path) -> dict[str, tuple[str, ...]]:
+    """The concepts of each surface of a table with these two columns, in the order of the file."""
+    concepts: dict[str, dict[str, None]] = defaultdict(dict)
+    for _, line, (given, named) in files.read_columns([path], ("surface", "concept")):
+        surface, concept = " ".join(given.split()), normalise_type(named)
+        if not split_words(surface) or not concept:
+            raise DataError(
+                f"the surface {shorten(given)} with the concept {shorten(named)}",
+                path=path,
+                line=line,
+                expected="a surface, and a concept that is a name",
+            )
+        concepts[surface][concept] = None
+    if not concepts:
+        raise DataError("the file is empty", path=path, expected="rows of surface and concept")
+    return {surface: tuple(names) for surface, names in concepts.items()}
