@@ -100,4 +100,4 @@ def test_values_are_converted() -> None:
     assert drop.drop == ("a", "b")
     chat: Any = check_options("chat", CHAT | {"cache": None, "retries": "3"}, TEXT_METHODS)
     assert (chat.cache, chat.retries) == (None, 3)
-    assert isinstance(check_options("gazetteer", {"gazetteer": "g.tsv"}, TEXT_METHODS).gazetteer, Path)  # type: ignore[attr-defined]
+    assert isinstance(check_options("gazetteer", {"gazetteer": "g.tsv"}, TEXT_METHODS).gazetteer, Path)

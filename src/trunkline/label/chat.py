@@ -136,22 +136,20 @@ def _ask_all(
             for done, future in enumerate(as_completed(futures), 1):
                 try:
                     future.result()
-                except InvalidAnswer as error:
+                except (InvalidAnswer, openai.OpenAIError) as error:
                     report["invalid"][str(error)] += 1
-                    if report["invalid"].total() == done == FIRST and not report["cached"]:
-                        raise _failure(options, key, error) from error
-                except openai.OpenAIError as error:
-                    raise _failure(options, key, error) from error
+                    all_fail = report["invalid"].total() == done == FIRST and not report["cached"]
+                    if all_fail or not isinstance(error, InvalidAnswer):
+                        raise _failure(options, key, error.__cause__ or error) from error
                 if done == len(batches) or done % max(len(batches) // 10, 1) == 0:
                     say(f"{done} of {len(batches)} requests")
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _failure(options: ChatOptions, key: str, error: Exception) -> TrunklineError:
-    problem: Any = error.__cause__ or error
-    has_status = hasattr(problem, "status_code")
-    text = f"status {problem.status_code}: {problem.body}" if has_status else str(problem) or type(problem).__name__
+def _failure(options: ChatOptions, key: str, error: Any) -> TrunklineError:
+    has_status = hasattr(error, "status_code")
+    text = f"status {error.status_code}: {error.body}" if has_status else str(error) or type(error).__name__
     return TrunklineError(
         f"{options.base_url}: {text.replace(key, '***') if key else text}"[:300],
         expected="a chat endpoint that answers",
@@ -224,10 +222,9 @@ def locate(sentence: str, entities: Sequence[Any], invalid: Counter[str]) -> lis
 
 
 class AnswerCache:
-    """Answers by question in a SQLite file, so that what was asked (and paid) once is not asked again.
+    """Answers by question in a SQLite file, which runs may share; what was asked (and paid) once is not asked again.
 
-    What `add` was given is on disk when it returns, whole or not at all. Several runs may share a file; `kind` says
-    what answers depend on besides the question.
+    What `add` was given is on disk when it returns, whole or not at all. `kind` is what else answers depend on.
     """
 
     def __init__(self, path: Path, *kind: str) -> None:

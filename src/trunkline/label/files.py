@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain, islice
 from pathlib import Path
 from statistics import median
-from typing import Any, Literal
+from typing import Any
 
 from trunkline.bundle.files import check_writable, open_atomic
 from trunkline.data.load import read_lines, read_table
@@ -17,7 +17,7 @@ from trunkline.data.source_card import SourceCard, write_source_card
 from trunkline.data.stream import ends_in, find_files
 from trunkline.data.values import get_key, shorten
 from trunkline.errors import DataError
-from trunkline.label.options import Options
+from trunkline.label.options import PairOptions, TextOptions
 
 MARKDOWN = (".md", ".markdown")
 PLAIN = (".txt", ".text", *MARKDOWN)
@@ -138,7 +138,7 @@ def _card_name(out: Path) -> str:
 
 
 def write_source(
-    out: Path, rows: Iterable[Any], family: Literal["ner", "classification"], title: str, method: str, options: Options
+    out: Path, rows: Iterable[Any], family: str, title: str, method: str, options: TextOptions | PairOptions
 ) -> dict[str, Any]:
     """Writes JSON lines as they come and, beside them, an open source's card: what is unlabelled there is unknown.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field, model_validator
 
@@ -24,18 +24,13 @@ def _endpoint_url(value: str) -> str:
 
 Name = Annotated[str, Field(min_length=1)]
 Positive = Annotated[int, Field(gt=0)]
-T = TypeVar("T", bound="Options")
+Licence = Annotated[str, Field(min_length=1, description="Of the text, for the source card.")]
 
 
-class Options(Section):
-    """What all methods have: the licence of the text, for the source card."""
-
-    licence: Name = "the user's own"
-
-
-class TextOptions(Options):
+class TextOptions(Section):
     """`text_column` has a table's texts, `max_words` cuts sentences, `limit` is the most; concepts to `drop`."""
 
+    licence: Licence = "the user's own"
     text_column: Name | None = None
     max_words: Annotated[int, Field(ge=5)] = 60
     limit: Positive | None = None
@@ -70,12 +65,10 @@ class ChatOptions(TextOptions):
     cache: Path | None = None
 
 
-class PairOptions(Options):
-    """`min_words` and `max_words` of a side; the consistency filter's `top_k` ranks among `pool` texts; what is drawn.
+class PairOptions(Section):
+    """`min_words` and `max_words` of a side; the filter's `top_k` among `pool` texts; the `seed` of what is drawn."""
 
-    A character of a script without blanks counts as a word.
-    """
-
+    licence: Licence = "the user's own"
     min_words: Positive = 3
     max_words: Positive = 400
     top_k: Positive = 2
@@ -107,10 +100,7 @@ class DuplicateOptions(PairOptions):
 
 
 class DocumentOptions(PairOptions):
-    """Passages of documents: files, or a table's `text_column`; at most `max_pairs` of each.
-
-    With `group_documents` the pairs of one are no negatives of each other.
-    """
+    """At most `max_pairs` a document; with `group_documents` they are no negatives of each other."""
 
     text_column: Name | None = None
     max_pairs: Positive | None = None
@@ -133,12 +123,8 @@ PAIR_METHODS: dict[str, type[PairOptions]] = {
 }
 
 
-def check_options(method: str, given: Mapping[str, Any], methods: Mapping[str, type[T]]) -> T:
-    """The checked options of a method; those that are None count as not given.
-
-    Raises:
-        TrunklineError: No such method, options that it does not have, or wrong values; all of them.
-    """
+def check_options(method: str, given: Mapping[str, Any], methods: Mapping[str, type[Section]]) -> Any:
+    """The checked options of a method; those that are None count as not given. A TrunklineError names all problems."""
     if method not in methods:
         raise TrunklineError(f"no method {method!r}{nearest(method, methods)}", expected=f"one of {', '.join(methods)}")
     named = {key: value for key, value in given.items() if value is not None}

@@ -78,7 +78,7 @@ def mine_pairs(
     """
     began, out = time.perf_counter(), Path(out)
     method = method.replace("_", "-")
-    given: Any = check_options(method, options, PAIR_METHODS)
+    given = check_options(method, options, PAIR_METHODS)
     paths = [Path(source) for source in ([sources] if isinstance(sources, str | Path) else sources)]
     if not paths:
         raise TrunklineError("no file to mine", expected="at least one file or folder")
@@ -145,15 +145,12 @@ def find_candidates(sources: Iterable[Path], method: str, options: Any) -> Itera
             find = pairwise
         else:
             documents = files.read_documents(sources, options.text_column)
-            find = {"question-answer": question_answer, "title-body": title_body}.get(method, adjacent)
+            find = question_answer if method == "question-answer" else title_body
+            if method == "adjacent":
+                find, documents = pairwise, map(files.split_passages, documents)
         for number, lines in enumerate(documents):
             for left, right in find(lines):
                 yield Candidate(number, left, right, str(number) if options.group_documents else "")
-
-
-def adjacent(lines: Iterable[str]) -> Iterator[tuple[str, str]]:
-    """Each passage of a document with the next one."""
-    return pairwise(files.split_passages(lines))
 
 
 def question_answer(lines: Iterable[str]) -> Iterator[tuple[str, str]]:

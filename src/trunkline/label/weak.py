@@ -39,8 +39,7 @@ def label_text(
 ) -> dict[str, Any]:
     """Labels the sentences of texts with concepts: a source of pre-finetuning.
 
-    Writes `out` (JSON lines with `text` and `spans`) and beside it a source card, `.yaml`, which says that what is
-    unlabelled is unknown. Both appear when they are complete.
+    Writes `out` (JSON lines with `text` and `spans`) and beside it a source card, `.yaml`, when they are complete.
 
     Args:
         source: A text file, a table with a column of texts, a folder of text files, or texts (each one a document).
@@ -58,7 +57,7 @@ def label_text(
         TrunklineError: Wrong options, no text, no label, or a problem with an input, a server or a model.
     """
     began, out = time.perf_counter(), Path(out)
-    given: Any = check_options(method, options, TEXT_METHODS)
+    given = check_options(method, options, TEXT_METHODS)
     inputs = [value for value in given.__dict__.values() if isinstance(value, Path)]
     if isinstance(source, str | Path):
         documents = files.read_documents([Path(source)], given.text_column)
@@ -85,9 +84,7 @@ def label_text(
     return {**report, "seconds": round(time.perf_counter() - began, 3)}
 
 
-def _labelled(
-    rows: Iterable[tuple[str, list[Span]]], dropped: set[str], report: dict[str, Any]
-) -> Iterator[dict[str, Any]]:
+def _labelled(rows: Iterable[tuple[str, list[Span]]], dropped: set[str], report: dict[str, Any]) -> Iterator[Any]:
     """Yields `{"text": ..., "spans": [[start, end, concept], ...]}` for what has labels, and counts."""
     concepts: Counter[str] = Counter()
     for text, found in rows:
