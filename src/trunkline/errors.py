@@ -14,25 +14,16 @@ from pathlib import Path
 class TrunklineError(Exception):
     """A problem that the user can mend.
 
-    Args:
-        given: What was found, with the value in question.
-        expected: What would have been right.
-        todo: The next step that mends it.
+    `given` is what was found, with the value in question, `expected` would have been right, and `todo` mends it.
     """
 
     def __init__(self, given: str, *, expected: str = "", todo: str = "") -> None:
-        self.given = given
-        self.expected = expected
-        self.todo = todo
+        self.given, self.expected, self.todo = given, expected, todo
         super().__init__(given)
 
     def __str__(self) -> str:
-        parts = [self.given.rstrip(".") + "."]
-        if self.expected:
-            parts.append(f"Expected {self.expected.rstrip('.')}.")
-        if self.todo:
-            parts.append(self.todo.rstrip(".") + ".")
-        return " ".join(parts)
+        parts = (self.given, self.expected and f"Expected {self.expected}", self.todo)
+        return " ".join(part.rstrip(".") + "." for part in parts if part)
 
 
 class DataError(TrunklineError):

@@ -24,21 +24,19 @@ EXAMPLES: dict[str, type] = {"classification": TextExample, "ner": NerExample, "
 
 def check_learnable(family: str, train: Sequence[Any]) -> None:
     """Raises TrunklineError where there is nothing to learn: no example, a single class, no entity, no answer."""
-    given, expected, todo = "", "", "Add texts of another label"
     if not train:
-        given, expected, todo = "there are no examples", "at least two texts with their labels", ""
-    elif family == "qa":
-        if not any(example.answers for example in train):
-            given, expected, todo = "no question has an answer", "some answers", "Check the answers' key"
-    elif family == "ner" and not any(example.spans for example in train):
-        given, expected = f"none of the {len(train)} sentences has an entity", "a labelled entity of each type"
+        raise TrunklineError("there are no examples", expected="at least two texts with their labels")
+    if family == "qa" and not any(example.answers for example in train):
+        raise TrunklineError("no question has an answer", expected="some answers", todo="Check the answers' key")
+    if family == "ner" and not any(example.spans for example in train):
+        given = f"none of the {len(train)} sentences has an entity"
         todo = "Check the labels; about 8 of each type make a useful task"
-    elif family == "classification" and len({example.label for example in train}) < 2:
-        given, expected = f"all {len(train)} texts have the label {train[0].label!r}", "at least two labels"
-    elif len({" ".join(example.text.split()) for example in train}) < 2:
-        given, expected, todo = "all examples have one text", "different texts", "Add more texts"
-    if given:
-        raise TrunklineError(given, expected=expected, todo=todo)
+        raise TrunklineError(given, expected="a labelled entity of each type", todo=todo)
+    if family == "classification" and len({example.label for example in train}) < 2:
+        given = f"all {len(train)} texts have the label {train[0].label!r}"
+        raise TrunklineError(given, expected="at least two labels", todo="Add texts of another label")
+    if len({" ".join(example.text.split()) for example in train}) < 2:
+        raise TrunklineError("all examples have one text", expected="different texts", todo="Add more texts")
 
 
 def examples_from(texts: Any, labels: Any = None, family: str | None = None, part: str = "") -> tuple[str, list[Any]]:
@@ -91,7 +89,9 @@ def _examples_from(texts: Any, labels: Any, family: str | None) -> tuple[str, li
     marks = list(_items(labels, "labels"))
     if len(whole) != len(marks):
         raise TrunklineError(f"{len(whole)} texts and {len(marks)} labels", expected="a label for each text")
-    found = _family_of(marks, family)
+    if family == "qa":
+        raise TrunklineError("labels for the family qa", expected="examples with question, context and answers")
+    found = family or _family_of(marks)
     if found == "classification":
         names = [_label(mark, f"labels[{number}]") for number, mark in enumerate(marks)]
         return found, [TextExample(text, name) for text, name in zip(whole, names, strict=True)]
@@ -182,12 +182,8 @@ def _label(value: Any, where: str) -> str:
     raise TrunklineError(f"{where} is {_described(value)}", expected="a label as a string that is not blank", todo=todo)
 
 
-def _family_of(marks: Sequence[Any], family: str | None) -> str:
+def _family_of(marks: Sequence[Any]) -> str:
     """`classification` where labels are strings, `ner` where they are lists of entities."""
-    if family == "qa":
-        raise TrunklineError("labels for the family qa", expected="examples with question, context and answers")
-    if family is not None:
-        return family
     kinds: dict[str, int] = {}
     for number, mark in enumerate(marks):
         kind = ("ner" if mark else "empty") if isinstance(mark, list | tuple) else "classification"

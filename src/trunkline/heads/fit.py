@@ -43,11 +43,8 @@ FOLDS = ((20_000, 10), (500_000, 5), (np.inf, 3))
 class LabelledFeatures:
     """The examples of a task with what an engine made of them.
 
-    Attributes:
-        examples: As the family takes them.
-        texts: Their texts with the borders of their units.
-        features: [units, hidden] of each.
-        targets: The index into the labels of each unit of each; -1 is left out.
+    Of each: its text with the borders of its units, [units, hidden] features, and the index into the labels of each
+    unit; one with -1 is left out.
     """
 
     examples: Sequence[Any]
@@ -60,10 +57,8 @@ class LabelledFeatures:
 class Folds:
     """Which examples are held out when; "held-out units" are those of all folds, fold by fold.
 
-    Attributes:
-        held_out: For each fold its examples, in their order; an example of none is always trained on.
-        trained: For each fold the others, which are trained on when it is held out.
-        targets: [held-out units], -1 for a label that is not trained on: what was never seen cannot be asked for.
+    For each fold the examples that are held out, in their order, and the others, which are trained on. `targets` are
+    [held-out units], -1 for a label that is not trained on: what was never seen cannot be asked for.
     """
 
     held_out: Sequence[Sequence[int]]

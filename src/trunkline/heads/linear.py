@@ -57,14 +57,8 @@ class Units:
     """Labelled units in coordinates that all folds share: standardised features along their principal axes.
 
     No more axes are kept than tell the units apart, so that few units make a small problem, whatever the width.
-
-    Attributes:
-        x: [units, axes].
-        y: [units] indices of labels.
-        n_labels: Outputs of heads.
-        variances: [axes].
-        axes: [axes, width], which takes weights back to raw features.
-        mean: [width].
+    `x` is [units, axes] and `y` [units] indices of labels; `variances` are [axes]. `axes` [axes, width] take weights
+    back to raw features, whose `mean` is [width].
     """
 
     x: FloatArray
@@ -118,16 +112,11 @@ def regression(
     What is minimised is scikit-learn's loss, two classes included. It is sought in coordinates in which all directions
     are about equally curved (principal axes, each divided by the root of its curvature), which takes several times
     fewer iterations where features are correlated. Sums over units are of float32 terms on one thread, so that the
-    result does not depend on the number of threads.
+    result does not depend on the number of threads. The search begins at `start`, by default the shares of labels.
 
-    Args:
-        units: The units.
-        masks: [folds, units] weight of each unit in each fold, 0 where it is held out.
-        penalty: scikit-learn's C, the inverse strength of the penalty.
-        covariance: [labels, labels] of the weights of labels, of which the penalty is the Gaussian prior; positive
-            definite, mean variance 1. By default the identity: weights of labels have nothing in common.
-        start: Where the search starts; by default at the shares of labels.
-        tolerance: As `TOLERANCE`.
+    `masks` [folds, units] weigh each unit in each fold, 0 where it is held out; `penalty` is scikit-learn's C, the
+    inverse strength. The penalty is a Gaussian prior with a `covariance` [labels, labels] of the weights of labels,
+    positive definite, mean variance 1; by default the identity: weights of labels have nothing in common.
     """
     shares, total = units.shares(masks), masks.sum(axis=1, dtype=np.float64)
     # Two classes are one logistic regression to scikit-learn, whose weights are the difference of ours.
@@ -263,9 +252,8 @@ def factors(members: Sequence[FloatArray], targets: IntArray) -> list[float]:
     certain. Many rows decide for themselves. One member alone is temperature scaling (Guo et al. 2017) with a prior;
     several are stacked (Breiman 1996).
 
-    Args:
-        members: For each head held-out logits, [units, labels]; a label that cannot win is below `BARRED`.
-        targets: [units]; none where nothing was held out, and then the prior is all.
+    `members` are held-out logits of each head, [units, labels], below `BARRED` for a label that cannot win; `targets`
+    are [units], none where nothing was held out, and then the prior is all.
     """
     spreads = [max(_spread(part), 1e-6) for part in members]
     found = even = np.full(len(members), 1 / len(members))
