@@ -15,7 +15,7 @@ from trunkline.data.load import read_lines, read_table
 from trunkline.data.records import read_json_lines
 from trunkline.data.source_card import SourceCard, write_source_card
 from trunkline.data.stream import ends_in, find_files
-from trunkline.data.values import get_key, shorten
+from trunkline.data.values import data_error, get_key, shorten
 from trunkline.errors import DataError
 from trunkline.label.options import PairOptions, TextOptions
 
@@ -38,7 +38,8 @@ def read_documents(sources: Iterable[Path], text_column: str | None) -> Iterator
     A text file is a document, and so is each row of a table (its `text_column`, or `text`). A folder is walked in
     alphabetical order: its text files, or with a `text_column` its tables.
     """
-    for path in _files(sources, ROWS if text_column else PLAIN, PLAIN + ROWS):
+    inside = ROWS if text_column else PLAIN
+    for path in chain.from_iterable(find_files(path, inside if path.is_dir() else PLAIN + ROWS) for path in sources):
         if ends_in(path, PLAIN):
             plain = (line for _, line in read_lines(path))
             yield without_code(plain) if ends_in(path, MARKDOWN) else plain
@@ -48,20 +49,13 @@ def read_documents(sources: Iterable[Path], text_column: str | None) -> Iterator
 
 def read_columns(sources: Iterable[Path], columns: Sequence[str]) -> Iterator[tuple[Path, int, list[str]]]:
     """Yields file, line and stripped values of `columns` for rows of CSV, TSV and JSON-lines files, or of folders."""
-    for path in _files(sources, ROWS, ROWS):
+    for path in chain.from_iterable(find_files(path, ROWS) for path in sources):
         for line, record in read_table(path)[1] if ends_in(path, (".csv", ".tsv")) else read_json_lines(path):
             values = [get_key(record, column, path, line) for column in columns]
             for column, value in zip(columns, values, strict=True):
                 if isinstance(value, bool) or not isinstance(value, str | int | None):
-                    given = f"the value of {column!r} is {shorten(value)}"
-                    raise DataError(given, path=path, line=line, expected="a string")
+                    raise data_error(path, line, f"the value of {column!r} is {shorten(value)}", "a string")
             yield path, line, ["" if value is None else str(value).strip() for value in values]
-
-
-def _files(sources: Iterable[Path], wanted: Sequence[str], known: Sequence[str]) -> Iterator[Path]:
-    """The files themselves, and those of folders whose name ends as wanted."""
-    for path in sources:
-        yield from find_files(path, wanted if path.is_dir() else known)
 
 
 def split_passages(
@@ -124,7 +118,7 @@ def check_output(out: Path, inputs: Iterable[Path]) -> None:
     """Raises a DataError for an output that cannot be written or would, with its source card, do harm."""
     card = out.with_suffix(".yaml")
     if out.suffix != ".jsonl" or out.is_dir() or not _card_name(out):
-        raise DataError("no output of this name can be written", path=out, expected="a file such as my_notes.jsonl")
+        raise data_error(out, None, "no output of this name can be written", "a file such as my_notes.jsonl")
     clash = next((path for path in inputs if path.resolve() in (out.resolve(), card.resolve())), None)
     if clash is not None:
         raise DataError("the output would overwrite an input", path=clash, todo="Name another output")

@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from trunkline.data.overlap import normalise
+from trunkline.data.values import list_names
 from trunkline.errors import TrunklineError
 from trunkline.label import files
 from trunkline.label.options import PAIR_METHODS, PairOptions, check_options
@@ -85,8 +86,7 @@ def mine_pairs(
     files.check_output(out, paths)
     dropped: Counter[str] = Counter()
     pairs: Iterable[PairExample] = clean(find_candidates(paths, method, given), given, dropped)
-    more = f" and {len(paths) - 3} more" if len(paths) > 3 else ""
-    title = f"Pairs mined from {', '.join(path.name for path in paths[:3])}{more}"
+    title = f"Pairs mined from {list_names(path.name for path in paths)}"
     consistency = None
     if encoder is not None and (found := list(pairs)):
         say(f"{len(found)} pairs of {len(found) + dropped.total()} candidates go to the consistency filter")

@@ -13,8 +13,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from trunkline.data.values import shorten
-from trunkline.errors import DataError, TrunklineError
+from trunkline.data.values import data_error, shorten
+from trunkline.errors import TrunklineError
 from trunkline.label import files
 from trunkline.label.options import TEXT_METHODS, ChatOptions, check_options
 from trunkline.text.examples import Span
@@ -203,13 +203,9 @@ def read_gazetteer(path: Path) -> dict[str, tuple[str, ...]]:
     for _, line, (given, named) in files.read_columns([path], ("surface", "concept")):
         surface, concept = " ".join(given.split()), normalise_type(named)
         if not split_words(surface) or not concept:
-            raise DataError(
-                f"the surface {shorten(given)} with the concept {shorten(named)}",
-                path=path,
-                line=line,
-                expected="a surface, and a concept that is a name",
-            )
+            row = f"the surface {shorten(given)} with the concept {shorten(named)}"
+            raise data_error(path, line, row, "a surface, and a concept that is a name")
         concepts[surface][concept] = None
     if not concepts:
-        raise DataError("the file is empty", path=path, expected="rows of surface and concept")
+        raise data_error(path, None, "the file is empty", "rows of surface and concept")
     return {surface: tuple(names) for surface, names in concepts.items()}
