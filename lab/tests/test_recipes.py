@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from trunkline.config import MixtureRecipe, load_recipe
+from trunkline.config import load_recipe
 from trunkline_lab.benchmark.suite import SuiteRecipe
 from trunkline_lab.data.cards import load_card
+from trunkline_lab.data.finder import MixtureRecipe
 from trunkline_lab.probes import ProbedRecipe
 
 RECIPES = Path(__file__).resolve().parents[1] / "recipes"

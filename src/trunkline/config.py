@@ -43,19 +43,6 @@ class SourceSection(Section):
     cap: PositiveInt | None = None
 
 
-class MixtureFamily(Section):
-    """One family's sources: files of data, see `trunkline.prefinetune.sources.FileFinder`.
-
-    With a `source_temperature` T a source of n examples is drawn in proportion to weight * n^(1/T): 1 follows the
-    sizes, a higher one evens them out. Without one the weights alone count. Without `descriptions` concepts are the
-    bare labels as words, with them what a source card says of each label.
-    """
-
-    sources: dict[str, SourceSection] = Field(min_length=1)
-    source_temperature: PositiveFloat | None = None
-    descriptions: bool = True
-
-
 class DecontaminateSection(Section):
     """Takes out of all sources what also stands in the dev and test files `against`.
 
@@ -71,25 +58,25 @@ class DecontaminateSection(Section):
         return (value,) if isinstance(value, str) else value
 
 
-class MixtureRecipe(Section):
-    """The sources of pre-finetuning, which several recipes may extend (`extends: FILE`)."""
-
-    name: str
-    families: dict[FamilyName, MixtureFamily] = Field(min_length=1)
-    decontaminate: DecontaminateSection | None = None
-
-
 Strategy = Literal["task-primary", "naive", "individual", "single-adapter", "frozen-backbone", "pcgrad"]
 
 
-class FamilySection(MixtureFamily):
-    """One family's share of a pre-finetuning step.
+class FamilySection(Section):
+    """One family's sources and its share of a pre-finetuning step.
 
-    `weight` is its share of the loss, `tokens` those of a step's batch, which are encoded `chunk_tokens` at a time
-    (GradCache) so that memory does not limit them; `held_out` examples of each source are for the monitor.
+    `sources` are files of data, see `trunkline.prefinetune.sources.FileFinder`. With a `source_temperature` T one of n
+    examples is drawn in proportion to weight * n^(1/T): 1 follows the sizes, a higher one evens them out. Without one
+    the weights alone count. Without `descriptions` concepts are the bare labels as words, with them what a source card
+    says of each label.
+
+    `weight` is the family's share of the loss, `tokens` those of a step's batch, which are encoded `chunk_tokens` at a
+    time (GradCache) so that memory does not limit them; `held_out` examples of each source are for the monitor.
     `temperature` is that of InfoNCE, `negatives` the most concepts that are added to those of a batch.
     """
 
+    sources: dict[str, SourceSection] = Field(min_length=1)
+    source_temperature: PositiveFloat | None = None
+    descriptions: bool = True
     weight: PositiveFloat = 1.0
     tokens: PositiveInt = 2048
     chunk_tokens: PositiveInt | None = None

@@ -15,8 +15,7 @@ from trunkline.encoder.bundle_files import Loaded, load_any, load_bundle
 from trunkline.errors import MismatchError, RecipeError, TrunklineError
 from trunkline.prefinetune import Report, prefinetune
 from trunkline.prefinetune.model import PrefinetuneModel, Source, StepBatch, draw_batch
-from trunkline.prefinetune.objectives import get_objective
-from trunkline.prefinetune.record import evaluate
+from trunkline.prefinetune.objectives import OBJECTIVES
 from trunkline.prefinetune.run import Session
 from trunkline.prefinetune.sources import recipe_sources
 from trunkline.prefinetune.strategies import adapters_of
@@ -232,7 +231,7 @@ def test_sources_without_a_concept_among_others_are_handled_in_training_and_meas
     loss.backward()
     assert float(loss.detach()) == 0
     assert size(session.model) == 0
-    values = evaluate(session.model, {"ner": ner}, session.tokenizer, bf16=False)
+    values = session.evaluate()
     assert values["dev/ner/blank/loss"] >= 0 and values["dev/ner/open/loss"] >= 0
 
 
@@ -264,7 +263,7 @@ def test_a_batch_is_filled_up_to_its_budget(tiny_folder: Folders, data: Path, tm
         batch = batch_of(session, family)
         source, index = batch.drawn[-1]
         example = session.sources[family][source].train[index]
-        last = sum(text.size for text in get_objective(family).unit_texts([example], session.tokenizer))
+        last = sum(text.size for text in OBJECTIVES[family].unit_texts([example], session.tokenizer))
         assert 64 <= batch.n_tokens < 64 + last
 
 

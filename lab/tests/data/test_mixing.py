@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 import tiny_models
-from trunkline.config import MixtureRecipe, parse_recipe
+from trunkline.config import parse_recipe
 from trunkline.data.source_card import SourceCard, write_source_card
-from trunkline_lab.data.finder import describe_mixture
+from trunkline_lab.data.finder import MixtureRecipe, describe_mixture
 
 
 def test_a_mixture_is_cleaned_and_counted(tmp_path: Path) -> None:

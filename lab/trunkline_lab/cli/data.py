@@ -26,9 +26,9 @@ def mix(
     Example: trunkline-lab data mix lab/recipes/mixtures/open.yaml --out open.json
     """
     from trunkline.bundle.files import write_atomic
-    from trunkline.config import MixtureRecipe, load_recipe
+    from trunkline.config import load_recipe
     from trunkline.ui import say
-    from trunkline_lab.data.finder import CardFinder, describe_mixture
+    from trunkline_lab.data.finder import CardFinder, MixtureRecipe, describe_mixture
     from trunkline_lab.ui.data import mixture_table
 
     report = describe_mixture(load_recipe(recipe, MixtureRecipe), say, CardFinder())

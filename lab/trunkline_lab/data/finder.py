@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
-from trunkline.config import MixtureRecipe
+from trunkline.config import FamilyName, FamilySection, PrefinetuneRecipe
 from trunkline.data.source_card import SourceCard
 from trunkline.errors import TrunklineError
 from trunkline.prefinetune.sources import FileFinder, Found, HeldOutTexts, recipe_sources
@@ -21,6 +21,18 @@ TASKS = "tasks"
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9_]*(@\w+)?")
 _KINDS = {"ner": NerExample, "text": TextExample, "pair": PairExample, "qa": QaExample, "plain": PlainExample}
+
+
+class MixtureFamily(FamilySection):
+    """A family's sources, whole."""
+
+    held_out: int = 0
+
+
+class MixtureRecipe(PrefinetuneRecipe):
+    """The sources of pre-finetuning, which several recipes may extend (`extends: FILE`)."""
+
+    families: dict[FamilyName, MixtureFamily]  # type: ignore[assignment]
 
 
 class CardFinder(FileFinder):

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from trunkline.encoder.encoder import Encoder
 from trunkline.errors import EncoderError
-from trunkline.prefinetune.objectives import Objective
+from trunkline.prefinetune.model import Objective
 from trunkline.text.examples import PlainExample
 from trunkline.text.tokens import IntArray, TextTokenizer, Tokens, UnitText
 

@@ -42,7 +42,7 @@ class Source:
         concepts: Entity label -> text for the concept encoder; empty for pairs.
         closed: Whether an unlabelled word is known to belong to none of the source's concepts.
         weight: How often it is drawn, relative to the other sources of its family.
-        units: The tokenised texts of each example of `train`, if they are at hand.
+        units: Gives the tokenised texts of an example of `train`, if they are at hand.
         facts: What is reported of it: `title`, `home`, `licence`, `coverage`, hashes, and what decontamination did.
     """
 
@@ -52,7 +52,7 @@ class Source:
     concepts: Mapping[str, str] = field(default_factory=dict)
     closed: bool = True
     weight: float = 1.0
-    units: Sequence[list[UnitText]] | None = None
+    units: Callable[[int], list[UnitText]] | None = None
     facts: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -128,6 +128,24 @@ class StepBatch:
         return sum(chunk.n_tokens for chunk in self.chunks)
 
 
+class Objective(nn.Module):
+    """A family's loss: called with features [units, width] and targets it gives that of a step.
+
+    Its parameters are thrown away after the run. `kind` is the type of the family's examples, and
+    `unit_texts(examples, tokenizer)` gives their texts with their units, in order (one text each; two for a pair).
+    `measure(features, targets)` gives the name of a retrieval measure, and one value in [0, 1] for each query.
+    """
+
+    kind: type[Any]
+    unit_texts: Callable[[Sequence[Any], TextTokenizer], list[UnitText]]
+    targets: Callable[[Sequence[tuple[int, Any]], int], Any]
+    measure: Callable[[Tensor, Any], tuple[str, Tensor]]
+
+    def prepare(self, units: list[UnitText], drawn: Sequence[tuple[int, Any]], step: int) -> tuple[list[UnitText], Any]:
+        """The texts of a step as the encoder gets them, and what the loss needs of (number of the source, example)."""
+        return units, self.targets(drawn, step)
+
+
 class PrefinetuneModel(nn.Module):
     """Backbone, primary adapters and objectives; a family's batch goes through its own adapter and objective only.
 
@@ -191,7 +209,7 @@ def draw_batch(
         number, index = next(stream)
         source = mixture.sources[number]
         stored = source.units
-        texts = objective.unit_texts([source.train[index]], tokenizer) if stored is None else stored[index]
+        texts = objective.unit_texts([source.train[index]], tokenizer) if stored is None else stored(index)
         drawn.append((number, index))
         units.extend(texts)
         size += sum(text.size for text in texts)

@@ -1,11 +1,12 @@
-"""Objectives of pre-finetuning: words against concepts, pairs of texts, span pointers; `masked_text` has another."""
+"""Objectives of pre-finetuning: words against concepts, pairs of texts, span pointers."""
 
 from __future__ import annotations
 
 import math
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +18,8 @@ from trunkline.config import FamilySection
 from trunkline.encoder.bundle_files import Loaded
 from trunkline.encoder.encoder import embed_texts
 from trunkline.errors import TrunklineError
-from trunkline.prefinetune.model import Source
+from trunkline.prefinetune.masked_text import MaskedTextObjective
+from trunkline.prefinetune.model import Objective, Source
 from trunkline.tasks.qa import Qa, answer_units, best_span, span_scores
 from trunkline.text.examples import NerExample, PairExample, QaExample
 from trunkline.text.tokens import TextTokenizer, UnitText, text_unit, word_units
@@ -25,24 +27,6 @@ from trunkline.text.words import split_words
 
 Embed = Callable[[Sequence[str]], Tensor | npt.NDArray[np.float32]]
 """Gives [texts, width] embeddings."""
-
-
-class Objective(nn.Module):
-    """A family's loss: called with features [units, width] and targets it gives that of a step.
-
-    Its parameters are thrown away after the run. `kind` is the type of the family's examples, and
-    `unit_texts(examples, tokenizer)` gives their texts with their units, in order (one text each; two for a pair).
-    `measure(features, targets)` gives the name of a retrieval measure, and one value in [0, 1] for each query.
-    """
-
-    kind: type[Any]
-    unit_texts: Callable[[Sequence[Any], TextTokenizer], list[UnitText]]
-    targets: Callable[[Sequence[tuple[int, Any]], int], Any]
-    measure: Callable[[Tensor, Any], tuple[str, Tensor]]
-
-    def prepare(self, units: list[UnitText], drawn: Sequence[tuple[int, Any]], step: int) -> tuple[list[UnitText], Any]:
-        """The texts of a step as the encoder gets them, and what the loss needs of (number of the source, example)."""
-        return units, self.targets(drawn, step)
 
 
 def token_concept_loss(logits: Tensor, positive: Tensor, valid: Tensor) -> Tensor:
@@ -301,19 +285,13 @@ class SpanPointerObjective(Objective):
         return scores[..., 0], scores[..., 1]
 
 
-def get_objective(family: str) -> type[Objective]:
-    """The objective of a family; raises TrunklineError if there is none."""
-    from trunkline.prefinetune.masked_text import MaskedTextObjective
-
-    known: dict[str, type[Objective]] = {
-        "ner": TokenConceptObjective,
-        "classification": TextPairObjective,
-        "qa": SpanPointerObjective,
-        "text": MaskedTextObjective,
-    }
-    if family not in known:
-        raise TrunklineError(f"family {family!r}", expected="one of " + ", ".join(known))
-    return known[family]
+OBJECTIVES: dict[str, type[Objective]] = {
+    "ner": TokenConceptObjective,
+    "classification": TextPairObjective,
+    "qa": SpanPointerObjective,
+    "text": MaskedTextObjective,
+}
+"""By family."""
 
 
 def make_objective(
@@ -325,12 +303,12 @@ def make_objective(
         TrunklineError: Sources of NER without a concept.
         EncoderError: Plain text, and the tokenizer has no mask token.
     """
-    kind: Any = get_objective(family)
     encoder, tokenizer = start.encoder, start.tokenizer
-    made: dict[str, Callable[[], Objective]] = {
-        "ner": lambda: kind(sources, lambda texts: embed_texts(encoder, tokenizer, texts), section.negatives, seed),
-        "classification": lambda: kind(section.temperature),
-        "qa": lambda: kind(encoder.config.hidden_size),
-        "text": lambda: kind(encoder, tokenizer, seed),
-    }
-    return made[family]()
+    if family == "ner":
+        embed = partial(embed_texts, encoder, tokenizer)
+        return TokenConceptObjective(sources, embed, section.negatives, seed)
+    if family == "classification":
+        return TextPairObjective(section.temperature)
+    if family == "qa":
+        return SpanPointerObjective(encoder.config.hidden_size)
+    return MaskedTextObjective(encoder, tokenizer, seed)

@@ -1,4 +1,4 @@
-"""What a run records: `experiment.json` at its start, measures while it trains, and a model card at its end."""
+"""What a run records beside its measures: `experiment.json` at its start and a model card at its end."""
 
 from __future__ import annotations
 
@@ -7,20 +7,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
 import yaml
-from accelerate.utils import send_to_device
 
 from trunkline.bundle.files import write_atomic
 from trunkline.config import PrefinetuneRecipe, parse_recipe
 from trunkline.encoder.bundle_files import Loaded
-from trunkline.encoder.encoder import Branch, branch_features
 from trunkline.encoder.resolve import resolve
 from trunkline.encoder.storage import read_json, write_json
 from trunkline.errors import EncoderError, MismatchError
-from trunkline.prefinetune.model import PrefinetuneModel, Source
-from trunkline.text.tokens import TextTokenizer
+from trunkline.prefinetune.model import Source
 from trunkline.training import write_errors
 from trunkline.training.loop import resolve_precision
 from trunkline.versions import git_state, hardware, versions
@@ -126,42 +121,6 @@ def _licence(name: str) -> str:
     except (EncoderError, OSError, ValueError, yaml.YAMLError):
         return ""
     return licence if isinstance(licence, str) else ""
-
-
-def measure_held_out(
-    model: PrefinetuneModel, family: str, source: tuple[int, Source], tokenizer: TextTokenizer, *, bf16: bool
-) -> dict[str, float]:
-    """Loss and retrieval over a numbered source's held-out examples as one batch, on the last layer as in training."""
-    objective: Any = model.objectives[family]
-    examples = source[1].held_out
-    drawn = [(source[0], example) for example in examples]
-    units, targets = objective.prepare(objective.unit_texts(examples, tokenizer), drawn, 0)
-    parts = branch_features(model.encoder, [Branch(units, model.adapter(family))], bf16=bf16, last=True)[0]
-    device = next(model.parameters()).device
-    features, targets = torch.from_numpy(np.concatenate(parts)).to(device), send_to_device(targets, device)
-    with torch.inference_mode():
-        measure, values = objective.measure(features, targets)
-        return {"loss": float(objective(features, targets)), measure: float(values.mean()) if len(values) else 0.0}
-
-
-def evaluate(
-    model: PrefinetuneModel,
-    sources: Mapping[str, Sequence[Source]],
-    tokenizer: TextTokenizer,
-    *,
-    bf16: bool,
-) -> dict[str, float]:
-    """All measures by flat names: `dev/FAMILY/MEASURE` (mean over sources), `dev/FAMILY/SOURCE/...`."""
-    values: dict[str, float] = {}
-    totals: dict[str, list[float]] = {}
-    for family, group in sources.items():
-        for numbered in enumerate(group):
-            if not numbered[1].held_out:
-                continue
-            for measure, value in measure_held_out(model, family, numbered, tokenizer, bf16=bf16).items():
-                values[f"dev/{family}/{numbered[1].name}/{measure}"] = value
-                totals.setdefault(f"dev/{family}/{measure}", []).append(value)
-    return values | {name: sum(row) / len(row) for name, row in totals.items()}
 
 
 def write_model_card(folder: Path, bundle: Path, result: Loaded) -> None:

@@ -9,17 +9,21 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+from accelerate.utils import send_to_device
 from torch import nn
 
 from trunkline.bundle.manifest import MANIFEST, Licence
 from trunkline.config import PrefinetuneRecipe
 from trunkline.encoder.bundle_files import Loaded, load_any, save_bundle
+from trunkline.encoder.encoder import Branch, branch_features
 from trunkline.errors import MismatchError, TrunklineError
 from trunkline.prefinetune.model import Mixture, PrefinetuneModel, Source, StepBatch, draw_batch
 from trunkline.prefinetune.objectives import make_objective
-from trunkline.prefinetune.record import CARD, check_recipe, evaluate, write_experiment, write_model_card
+from trunkline.prefinetune.record import CARD, check_recipe, write_experiment, write_model_card
 from trunkline.prefinetune.sources import FileFinder, recipe_sources
 from trunkline.prefinetune.strategies import Losses, adapters_of, freeze, project_conflicts, trained
+from trunkline.text.examples import Example
 from trunkline.training import MetricsLog, Report, loop, write_errors
 from trunkline.training.checkpoint import checkpoints, load_checkpoint, random_state, save_checkpoint, seed_everything
 
@@ -207,11 +211,38 @@ class Session:
     def _measure(self, step: int) -> None:
         """The held-out measures, by the main process; the others wait."""
         if self.metrics is not None:
-            values = evaluate(self.model.eval(), self.sources, self.tokenizer, bf16=self.bf16)
+            values = self.evaluate()
             self.metrics.write(step, values)
             shown = ", ".join(f"{name} {value:.3f}" for name, value in values.items() if name.count("/") < 3)
             self.report.say(f"step {step}: {shown}")
         self.accelerator.wait_for_everyone()
+
+    def evaluate(self) -> dict[str, float]:
+        """All measures by flat names: `dev/FAMILY/MEASURE` (mean over sources), `dev/FAMILY/SOURCE/MEASURE`."""
+        self.model.eval()
+        values: dict[str, float] = {}
+        totals: dict[str, list[float]] = {}
+        for family, group in self.sources.items():
+            for number, source in enumerate(group):
+                for measure, value in self._held_out(family, number, source.held_out).items():
+                    values[f"dev/{family}/{source.name}/{measure}"] = value
+                    totals.setdefault(f"dev/{family}/{measure}", []).append(value)
+        return values | {name: sum(row) / len(row) for name, row in totals.items()}
+
+    def _held_out(self, family: str, source: int, examples: Sequence[Example]) -> dict[str, float]:
+        """Loss and retrieval over a source's held-out examples as one batch, on the last layer as in training."""
+        if not len(examples):
+            return {}
+        objective: Any = self.model.objectives[family]
+        units = objective.unit_texts(examples, self.tokenizer)
+        units, targets = objective.prepare(units, [(source, example) for example in examples], 0)
+        branch = Branch(units, self.model.adapter(family))
+        parts = branch_features(self.model.encoder, [branch], bf16=self.bf16, last=True)[0]
+        features = torch.from_numpy(np.concatenate(parts)).to(self.place.device)
+        targets = send_to_device(targets, self.place.device)
+        with torch.inference_mode():
+            measure, values = objective.measure(features, targets)
+            return {"loss": float(objective(features, targets)), measure: float(values.mean()) if len(values) else 0.0}
 
     def _save(self, step: int) -> None:
         # Of all processes, by rank.

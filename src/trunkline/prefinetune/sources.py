@@ -18,14 +18,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from torch.utils.data import Subset
 
-from trunkline.config import MixtureFamily, MixtureRecipe, PrefinetuneRecipe
+from trunkline.config import FamilySection, PrefinetuneRecipe
 from trunkline.data.overlap import OverlapIndex, decontaminate, example_texts
 from trunkline.data.source_card import SourceCard, label_words, load_source_card
 from trunkline.data.stream import stream_examples
 from trunkline.errors import RecipeError, TrunklineError, nearest
-from trunkline.prefinetune.model import Source, split_source
-from trunkline.prefinetune.objectives import Objective, get_objective
+from trunkline.prefinetune.model import Objective, Source, split_source
+from trunkline.prefinetune.objectives import OBJECTIVES
 from trunkline.text.examples import Example, NerExample, PairExample, PlainExample, QaExample, Span, TextExample
 from trunkline.text.tokens import IntArray, TextTokenizer, UnitText
 from trunkline.versions import CACHE_VARIABLE, cache_folder
@@ -104,7 +105,7 @@ class FileFinder:
 
 
 def recipe_sources(
-    recipe: PrefinetuneRecipe | MixtureRecipe,
+    recipe: PrefinetuneRecipe,
     tokenizer: TextTokenizer | None = None,
     *,
     finder: FileFinder | None = None,
@@ -141,35 +142,33 @@ def recipe_sources(
 class _Reader:
     """Reads a recipe's sources, without the examples that also stand in its held-out texts."""
 
-    def __init__(
-        self, recipe: PrefinetuneRecipe | MixtureRecipe, tokenizer: TextTokenizer | None, finder: FileFinder
-    ) -> None:
-        self.tokenizer, self.finder = tokenizer, finder
-        self.seed = recipe.seed if isinstance(recipe, PrefinetuneRecipe) else 0
-        self.held_out, self.threshold = None, 0.0
-        if recipe.decontaminate:
-            self.held_out = finder.held_out(recipe.decontaminate.against)
-            self.threshold = recipe.decontaminate.threshold
+    def __init__(self, recipe: PrefinetuneRecipe, tokenizer: TextTokenizer | None, finder: FileFinder) -> None:
+        self.tokenizer, self.finder, self.seed = tokenizer, finder, recipe.seed
+        asked = recipe.decontaminate
+        self.held_out = finder.held_out(asked.against) if asked else None
+        self.threshold = asked.threshold if asked else 0.0
         self._index: OverlapIndex | None = None
 
-    def source(self, name: str, family: str, section: MixtureFamily) -> Source:
+    def source(self, name: str, family: str, section: FamilySection) -> Source:
         """One of a family's sources."""
-        objective = get_objective(family)
+        objective = OBJECTIVES[family]
         found = self.finder.open(name, objective.kind)
         against = f"{self.threshold} {self.held_out.state}" if self.held_out else ""
         corpus = corpus_of(f"{found.state} {against}", lambda: self._left(found), objective, self.tokenizer)
         card, asked = found.card, section.sources[name]
         words = card.concept if section.descriptions else label_words
-        train, held_out = split_source(len(corpus), getattr(section, "held_out", 0), asked.cap, self.seed)
+        part: Any = Subset  # whose types know no arrays
+        indices = split_source(len(corpus), section.held_out, asked.cap, self.seed)
+        train, held_out = (part(corpus, own) for own in indices)
         by_size = len(train) ** (1 / section.source_temperature) if section.source_temperature else 1.0
         return Source(
             card.name,
-            View(corpus.example, train),
-            View(corpus.example, held_out),
+            train,
+            held_out,
             {label: words(label) for label in corpus.labels},
             card.coverage == "closed",
             asked.weight * by_size,
-            View(corpus.units, train) if corpus.has_units else None,
+            (lambda index: corpus.units(train.indices[index])) if corpus.has_units else None,
             {**card.model_dump(include={"title", "home", "licence", "coverage"}), **corpus.facts},
         )
 
@@ -206,19 +205,6 @@ def _state(path: Path) -> str:
     return " ".join(f"{file} {stat.st_size} {stat.st_mtime_ns}" for file, stat in found) or str(path)
 
 
-class View(Sequence[Any]):
-    """Some items of what is read one by one, by their indices."""
-
-    def __init__(self, get: Callable[[int], Any], indices: Sequence[int] | IntArray) -> None:
-        self._get, self._indices = get, indices
-
-    def __len__(self) -> int:
-        return len(self._indices)
-
-    def __getitem__(self, index: Any) -> Any:
-        return self._get(int(self._indices[index]))
-
-
 class Corpus:
     """The examples of one `kind`, read from a mapped file when they are asked for; `has_units` if they are tokenised.
 
@@ -240,9 +226,8 @@ class Corpus:
     def __len__(self) -> int:
         return len(self._examples)
 
-    def example(self, row: int) -> Example:
-        """One example."""
-        values = _tuples(json.loads(self._examples[row].as_py()))
+    def __getitem__(self, row: int) -> Example:
+        values = _tuples(json.loads(self._examples[int(row)].as_py()))
         found = dict(zip((part.name for part in fields(self.kind)), values, strict=True))
         if "spans" in found:
             found["spans"] = tuple(Span(*span) for span in found["spans"])
@@ -250,7 +235,7 @@ class Corpus:
 
     def units(self, row: int) -> list[UnitText]:
         """One example's tokenised texts; their arrays are views of the file and must not be written to."""
-        return [_unpack(text.values.to_numpy()) for text in self._units[row].values]
+        return [_unpack(text.values.to_numpy()) for text in self._units[int(row)].values]
 
 
 def corpus_of(
@@ -301,8 +286,6 @@ def _write(
     schema = pa.schema({"example": pa.string(), "units": pa.list_(pa.list_(pa.int32()))})
     with pa.ipc.new_stream(str(folder / _ROWS), schema) as writer:
         while chunk := list(islice(rest, _AT_ONCE)):
-            if others := [example for example in chunk if not isinstance(example, objective.kind)]:
-                raise TrunklineError(f"it yields {type(others[0]).__name__}", expected=objective.kind.__name__)
             rows = [json.dumps([getattr(e, part.name) for part in fields(e)], default=astuple) for e in chunk]
             digest.update("".join(f"{row}\n" for row in rows).encode())
             count += len(rows)

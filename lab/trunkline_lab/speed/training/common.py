@@ -16,7 +16,7 @@ from trunkline.bundle.manifest import LINEARS
 from trunkline.encoder.bundle_files import Loaded, load_any
 from trunkline.encoder.encoder import Encoder, TokenBatch
 from trunkline.encoder.lora import LoraAdapter, linear_shape
-from trunkline.prefinetune.objectives import get_objective
+from trunkline.prefinetune.objectives import OBJECTIVES
 from trunkline.tasks import FAMILIES
 from trunkline.text.words import split_words
 from trunkline.training.loop import Hooks, LoopSettings, make_accelerator, optimizer_for, resolve_precision, run
@@ -63,7 +63,7 @@ def pairs(options: Options, start: Loaded, count: int) -> tuple[list[Any], list[
     """So many pairs of texts of one window each, and their tokens; always in the same order."""
     examples = load_card(options.pairs).load("train")
     chosen = [examples[i] for i in _order(len(examples), options)[: count + count // 4 + 64]]
-    texts = get_objective("classification").unit_texts(chosen, start.tokenizer)
+    texts = OBJECTIVES["classification"].unit_texts(chosen, start.tokenizer)
     both = [texts[2 * i : 2 * i + 2] for i in range(len(chosen))]
     kept = [i for i, (left, right) in enumerate(both) if len(left.sizes) == len(right.sizes) == 1]
     kept = [kept[i % len(kept)] for i in range(count)]
