@@ -48,9 +48,7 @@ def hub_problem() -> str:
 def push(folder: Path, repository: str, *, private: bool = True, token: str | None = None) -> str:
     """Uploads a bundle as `Model.push_to_hub` says; files of the repository that its manifest does not name go.
 
-    Raises:
-        DataError: A file is not as the manifest says.
-        TrunklineError: The hub refuses or cannot be reached.
+    Raises TrunklineError if a file is not as the manifest says, or the hub refuses or cannot be reached.
     """
     with needs("hub", "push_to_hub"):
         from huggingface_hub import HfApi
@@ -75,8 +73,7 @@ def push(folder: Path, repository: str, *, private: bool = True, token: str | No
 def fetch(repository: str, revision: str | None = None) -> Path:
     """The folder of a repository's bundle in the hub's cache; only the files that its manifest names are fetched.
 
-    Raises:
-        TrunklineError: There is no such repository or no bundle in it, or the hub cannot be reached.
+    Raises TrunklineError if there is no such repository or no bundle in it, or the hub cannot be reached.
     """
     with needs("hub", f"{repository!r} is no folder here; fetching it from the hub"):
         from huggingface_hub import hf_hub_download, snapshot_download

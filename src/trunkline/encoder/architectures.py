@@ -117,8 +117,7 @@ ACTIVATIONS = ("gelu", "gelu_new", "gelu_pytorch_tanh", "relu", "silu")
 def read_config(raw: Mapping[str, Any], where: str) -> EncoderConfig:
     """Turns the content of a `config.json` into sizes.
 
-    Raises:
-        EncoderError: The architecture or one of its switches is not supported, or a size is missing or senseless.
+    Raises EncoderError if the architecture or one of its switches is not supported, or a size missing or senseless.
     """
     model_type = str(raw.get("model_type", ""))
     if model_type not in ARCHITECTURES:

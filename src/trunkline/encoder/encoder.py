@@ -33,13 +33,8 @@ _ACTIVATIONS = {
 class TokenBatch:
     """Rows of tokens. Several texts may share a row: a token attends only to tokens of its own segment.
 
-    Attributes:
-        input_ids: [rows, width] token ids.
-        positions: [rows, width] position inside the own segment, from 0.
-        segments: [rows, width] segment number, -1 for padding.
-        unit_tokens: [pairs] flat index (row * width + column) of a token that belongs to a unit.
-        unit_ids: [pairs] the unit it belongs to.
-        n_units: Number of units.
+    [rows, width] are the ids, the positions inside the own segment, from 0, and the segments' numbers, -1 for padding;
+    [pairs] the flat index (row * width + column) of a token that belongs to a unit, and the unit that it belongs to.
     """
 
     input_ids: Tensor
@@ -151,15 +146,10 @@ def eager_attention(query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor
 
 
 class Encoder(nn.Module):
-    """A BERT-like encoder with a fork.
+    """A BERT-like encoder with `fork` layers in the trunk, 0 to all; adapters sit only at or above it.
 
-    Args:
-        config: Its sizes.
-        fork: Number of layers in the trunk, 0 to `config.n_layers`; adapters sit only at or above it.
-
-    Attributes:
-        attention: `sdpa` or `eager`; `auto` takes eager for gradients where autocast runs in bf16 on a CPU.
-        dropout: Rate on the outputs of attention and feed-forward blocks in training.
+    `attention` is `sdpa` or `eager`; `auto` takes eager for gradients where autocast runs in bf16 on a CPU. `dropout`
+    is the rate on the outputs of attention and feed-forward blocks in training.
     """
 
     def __init__(self, config: EncoderConfig, fork: int = 0) -> None:
@@ -190,8 +180,7 @@ class Encoder(nn.Module):
     def branch(self, hidden: Tensor, batch: TokenBatch, deltas: Deltas | None = None) -> Tensor:
         """The states of the last layer from those at the fork, [rows, width, hidden].
 
-        Raises:
-            MismatchError: The adapter has updates for layers of the trunk, which would be left out.
+        Raises MismatchError for an adapter with updates for layers of the trunk, which would be left out.
         """
         return self._run(hidden, batch, deltas, self._above(deltas))
 
@@ -205,7 +194,7 @@ class Encoder(nn.Module):
 
     def _above(self, deltas: Deltas | None) -> range:
         """The layers of the branch, after a check that the adapter has updates for no others."""
-        below = [index for index in range(self.fork) if deltas is not None and deltas.layer(index)]
+        below = [index for index in range(self.fork) if deltas is not None and deltas(index)]
         if below:
             raise MismatchError(
                 f"an adapter with updates for layers {below}",
@@ -227,7 +216,7 @@ class Encoder(nn.Module):
             mask = torch.zeros(mask.shape, dtype=dtype, device=mask.device).masked_fill_(~mask, -1e4)
         total: Tensor | None = None
         for index in layers:
-            updates = {} if deltas is None else deltas.layer(index)
+            updates = {} if deltas is None else deltas(index)
             hidden = self.layers[index](hidden, mask, updates, eager, self.dropout)
             if mean:
                 total = hidden if total is None else total + hidden

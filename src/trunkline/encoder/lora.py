@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import product
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -28,12 +28,8 @@ Delta = Callable[[Tensor, Tensor], Tensor]
 """The output of a linear layer with its update added, from the layer's input and its output without it."""
 
 
-class Deltas(Protocol):
-    """Whatever adds low-rank updates: for a layer, the update of each of its adapted linear layers."""
-
-    def layer(self, index: int) -> Mapping[str, Delta]:
-        """The updates of one layer by the name of the linear layer; empty where there are none."""
-        ...
+Deltas = Callable[[int], Mapping[str, Delta]]
+"""Whatever adds low-rank updates: those of a layer by the names of its linear layers, none where there are none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +101,7 @@ class LoraAdapter(nn.Module):
         layers = {str(layer): nn.ModuleDict({t: update(t) for t in config.targets}) for layer in config.layers}
         self.parts = nn.ModuleDict(layers)
 
-    def layer(self, index: int) -> Mapping[str, Delta]:
+    def forward(self, index: int) -> Mapping[str, Delta]:
         """The updates of one layer by the name of the linear layer."""
         key = str(index)
         return dict(self.parts[key].items()) if key in self.parts else {}  # type: ignore[operator]

@@ -39,8 +39,7 @@ class Found:
 def resolve(name: str = DEFAULT_ENCODER) -> Found:
     """Finds an encoder by its folder, a bundle's folder, a hub id, or `default` for the embedded one.
 
-    Raises:
-        EncoderError: Found nowhere; the message lists what was tried.
+    Raises EncoderError for one that is nowhere; the message lists what was tried.
     """
     name = DEFAULT_ENCODER if name == "default" else name
     tried = []

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
 
 import torch
@@ -11,7 +11,7 @@ from torch import Tensor
 from trunkline.bundle.manifest import LORA_TARGETS, Inputs
 from trunkline.encoder.encoder import Branch as TorchBranch
 from trunkline.encoder.encoder import Encoder, branch_features
-from trunkline.encoder.lora import Delta
+from trunkline.encoder.lora import Delta, Deltas
 from trunkline.engine.base import Branch, Logits
 from trunkline.text.tokens import Tokens
 
@@ -39,18 +39,7 @@ class TorchEngine:
         return found
 
 
-class _Fused:
-    """An adapter's layers, see `trunkline.encoder.lora.Deltas`."""
-
-    def __init__(self, layers: Mapping[int, Mapping[str, Delta]]) -> None:
-        self._layers = layers
-
-    def layer(self, index: int) -> Mapping[str, Delta]:
-        """The updates of a layer by their targets."""
-        return self._layers.get(index, {})
-
-
-def _deltas(inputs: Inputs) -> _Fused | None:
+def _deltas(inputs: Inputs) -> Deltas | None:
     """An adapter from inputs, whose query, key and value share a pair: each takes its columns of `b`."""
     layers: dict[int, dict[str, Delta]] = {}
     for name in [name for name in inputs if name.endswith(".a")]:
@@ -58,7 +47,7 @@ def _deltas(inputs: Inputs) -> _Fused | None:
         a, b = torch.from_numpy(inputs[name]), torch.from_numpy(inputs[f"lora.{layer}.{place}.b"])
         for target, columns in zip(LORA_TARGETS[place], b.chunk(len(LORA_TARGETS[place]), 1), strict=True):
             layers.setdefault(int(layer), {})[target] = partial(_added, a, columns)
-    return _Fused(layers) if layers else None
+    return (lambda index: layers.get(index, {})) if layers else None
 
 
 def _added(a: Tensor, b: Tensor, x: Tensor, y: Tensor) -> Tensor:

@@ -189,10 +189,8 @@ def export_bundle(source: str | Path, out: str | Path, options: ExportOptions | 
 def load_source(source: str | Path, options: ExportOptions) -> Source:
     """Loads what is exported, and refuses at once what could not be finished.
 
-    Raises:
-        EncoderError: The encoder is damaged or cannot be found.
-        TrunklineError: The bundle has no weights for torch; a task that there is not; tasks, rounded weights and no
-            examples to judge them by.
+    That is a bundle without weights for torch, a task that there is not, and rounded weights for tasks without examples
+    to judge them by.
     """
     bundle = _opened(source, options)
     encoder = bundle_encoder(bundle)
@@ -281,7 +279,7 @@ def compare(source: Source, graphs: Mapping[str, bytes], options: ExportOptions)
     primaries: dict[str, Inputs] = {"(none)": {}}
     primaries |= {f"{family} adapter": primary.inputs for family, primary in bundle.primaries.items()}
     inputs = primaries | {name: bundle.inputs(name) for name in spread(sorted(bundle.tasks), COMPARED_TASKS)}
-    trunk, reports = open_session(graphs["trunk"]), {}
+    trunk, reports, tolerance = open_session(graphs["trunk"]), {}, QUANTISED_TOLERANCE[options.weights]
     for name in sorted(graphs.keys() - {"trunk"}):
         branch, mixed = open_session(graphs[name]), name == "branch-bank"
         given = primaries if mixed else inputs
@@ -292,13 +290,7 @@ def compare(source: Source, graphs: Mapping[str, bytes], options: ExportOptions)
         texts = spread(source.texts, COMPARED_TEXTS if name == "branch" else 1)
         adapters = {key: source.adapters.get(key, Adapter()) for key in given}
         reports[name] = check_parity(
-            source.encoder,
-            source.tokenizer,
-            run,
-            texts,
-            adapters,
-            mixed=mixed,
-            tolerance=QUANTISED_TOLERANCE[options.weights],
+            source.encoder, source.tokenizer, run, texts, adapters, mixed=mixed, tolerance=tolerance
         )
     return reports
 

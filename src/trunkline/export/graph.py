@@ -318,11 +318,8 @@ class EncoderGraph:
         constants = list(self._constants.values())
         size = sum(len(tensor.raw_data) for tensor in constants)
         if size > MAX_BYTES - 2**20:
-            raise TrunklineError(
-                f"the weights of {part} take {size / 2**30:.2f} GiB",
-                expected="less than 2 GiB, the most that one ONNX file can hold",
-                todo="Choose a smaller encoder, or quantise it",
-            )
+            most = "less than 2 GiB, the most that one ONNX file can hold"
+            raise TrunklineError(f"weights of {size / 2**30:.2f} GiB in {part}", expected=most, todo="Quantise them")
         graph = helper.make_graph(self._nodes, part, self._inputs, self._outputs, constants, doc_string=doc)
         opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid(CONTRIB, 1)]
         about = {"ir_version": IR_VERSION, "producer_name": "trunkline", "doc_string": doc}

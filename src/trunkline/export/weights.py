@@ -13,7 +13,6 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
-from types import MappingProxyType
 from typing import Any, Literal
 
 import numpy as np
@@ -154,10 +153,7 @@ class Plan:
         return found | ({"block": str(self.block)} if "int4" in found.values() else {})
 
 
-PLANS: Mapping[str, Plan] = MappingProxyType(
-    {"float32": Plan("float32", "float32"), "int8": Plan(), "int4": Plan("int4", "int4")}
-)
-"""The plans that have a name."""
+PLANS = {"float32": Plan("float32", "float32"), "int8": Plan(), "int4": Plan("int4", "int4")}
 
 
 def quantised(weights: BackboneWeights, plan: Plan, calibration: Calibration) -> BackboneWeights:
