@@ -117,7 +117,7 @@ def random_adapter(
 
 
 def token_batch(tokenizer: TextTokenizer, texts: Sequence[str], pad_id: int = 1, width: int = ROW_WIDTH) -> TokenBatch:
-    """The texts as units of a packed batch; width 0 gives every text a row of its own."""
+    """The texts as units of a packed batch."""
     return TokenBatch.from_packed(pack([text_unit(tokens) for tokens in tokenizer.encode(texts)], pad_id, width))
 
 

@@ -35,7 +35,7 @@ def change_json(path: Path, **changes: object) -> None:
     path.write_text(json.dumps({key: value for key, value in content.items() if value is not None}))
 
 
-@pytest.mark.parametrize("width", [0, 40, 128], ids=["one a row", "narrow rows", "packed"])
+@pytest.mark.parametrize("width", [1, 40, 128], ids=["narrowest rows", "narrow rows", "packed"])
 @pytest.mark.parametrize("kind", tiny_models.KINDS)
 def test_states_equal_those_of_transformers(kind: str, width: int, tiny_folder: Folders) -> None:
     from transformers import AutoModel

@@ -196,7 +196,6 @@ def test_a_bundle_that_is_there_needs_no_package_and_no_place_to_write(bundle, m
     monkeypatch.setattr(embedded, "EMBEDDED_PACKAGES", ("trunkline_test_default",))
     for name in ("_make", "_temporary", "write_bundle"):
         monkeypatch.setattr(default, name, refuse)
-    monkeypatch.setattr(os, "utime", refuse)
     assert default.default_bundle() == bundle
 
 
@@ -270,17 +269,6 @@ def test_a_damaged_bundle_is_made_anew(bundle, own_cache, caplog):
         assert default.default_bundle() == folder
     assert "damaged" in caplog.text
     open_bundle(folder, verify=True)
-
-
-@needs_package
-def test_of_other_versions_the_last_ones_used_are_kept(own_cache):
-    for number in range(default.KEPT + 2):
-        old = own_cache / "default" / f"{number:032x}"
-        old.mkdir(parents=True)
-        os.utime(old, (1000 - number, 1000 - number))
-    made = default.default_bundle()
-    left = {path.name for path in made.parent.iterdir() if path.is_dir()}
-    assert left == {f"{number:032x}" for number in range(default.KEPT)} | {made.name}
 
 
 @pytest.mark.parametrize(

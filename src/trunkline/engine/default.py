@@ -15,7 +15,6 @@ import logging
 import os
 import shutil
 import tempfile
-from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -42,8 +41,6 @@ FORMAT = 2
 TEMPLATE = Path(__file__).with_name("template")
 FACTS, CALIBRATION = "facts.json", "calibration.npz"
 GRAPHS = ("trunk", "branch", "branch-bank")
-KEPT = 4
-"""Bundles of other versions that the cache keeps, the last ones used."""
 
 _KINDS = {"float32": 1, "int8": 3}
 """`TensorProto.DataType`."""
@@ -61,8 +58,6 @@ def default_bundle() -> Path:
         folder = cache_folder() / "default" / _key()
         if not _whole(folder):
             _make(folder)
-        with suppress(OSError):
-            os.utime(folder)
         return folder
     except EncoderError:
         raise
@@ -98,11 +93,8 @@ def _make(folder: Path) -> None:
         if folder.exists():
             log.warning("%s is damaged and is made anew", folder)
             shutil.rmtree(folder)
-        others = {path for path in folder.parent.iterdir() if path.is_dir()}
         # Whoever holds the lock is the only one who writes, so what is half done was left behind.
-        left = {path for path in others if path.name.startswith(".")}
-        done = sorted(others - left, key=lambda path: path.stat().st_mtime, reverse=True)
-        for path in (*left, *done[KEPT:]):
+        for path in folder.parent.glob(".*/"):
             shutil.rmtree(path, ignore_errors=True)
         build(folder)
 

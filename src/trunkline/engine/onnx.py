@@ -251,8 +251,7 @@ def run_session(session: Any, output: str, inputs: Mapping[str, Any]) -> FloatAr
 
 def rows_of(text: int, units: UnitText) -> list[Row]:
     """The windows of a text."""
-    parts = np.split(units.ids, np.cumsum(units.sizes)[:-1]) if len(units.sizes) > 1 else [units.ids]
-    return [Row(text, window, ids) for window, ids in enumerate(parts)]
+    return [Row(text, window, ids) for window, ids in enumerate(np.split(units.ids, np.cumsum(units.sizes)[:-1]))]
 
 
 def batches(rows: Sequence[Row], budget: int = BUDGET) -> Iterator[list[Row]]:

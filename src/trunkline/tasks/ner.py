@@ -121,18 +121,16 @@ class Ner(Classification):
 
     def score(self, gold: Sequence[Any], predicted: Sequence[Any]) -> Scores:
         """Precision, recall and F1 of entities, right only with exact characters and type, and F1 mean over types."""
-        by_type: Counter[tuple[str, str]] = Counter()
+        hits, guesses, truths = Counter[str](), Counter[str](), Counter[str]()
         for truth, guess in starmap(self.compare, zip(gold, predicted, strict=True)):
-            for name, entities in (("right", truth & guess), ("predicted", guess), ("gold", truth)):
-                by_type.update((name, entity[-1]) for entity in entities)
-        types = sorted({label for _, label in by_type})
-        rows = [[by_type[name, label] for name in ("right", "predicted", "gold")] for label in types]
-        right, guessed, true = np.sum(rows, axis=0).tolist() if rows else (0, 0, 0)
+            for counter, entities in ((hits, truth & guess), (guesses, guess), (truths, truth)):
+                counter.update(entity[-1] for entity in entities)
+        by_type = [2 * hits[kind] / (guesses[kind] + truths[kind]) for kind in sorted(guesses | truths)]
         return {
-            "f1": 2 * right / max(guessed + true, 1),
-            "precision": right / max(guessed, 1),
-            "recall": right / max(true, 1),
-            "macro_f1": float(np.mean([2 * hit / (found + there) for hit, found, there in rows])) if rows else 0.0,
+            "f1": 2 * hits.total() / max(guesses.total() + truths.total(), 1),
+            "precision": hits.total() / max(guesses.total(), 1),
+            "recall": hits.total() / max(truths.total(), 1),
+            "macro_f1": float(np.mean(by_type)) if by_type else 0.0,
         }
 
     def compare(self, example: Any, prediction: Any) -> tuple[Answers, Answers]:

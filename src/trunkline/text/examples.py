@@ -126,7 +126,7 @@ def decode_with_repairs(tags: Sequence[str], scheme: Scheme = "BIO") -> tuple[li
     broken: list[int] = []
     start, label = 0, ""
     closing = scheme in ("BIOES", "BILOU")
-    for index, tag in enumerate(tags):
+    for index, tag in enumerate([*tags, "O"]):
         prefix, kind = _split(tag, scheme, index)
         continues = prefix in "IE" and kind == label != ""
         if label and not continues:
@@ -143,10 +143,6 @@ def decode_with_repairs(tags: Sequence[str], scheme: Scheme = "BIO") -> tuple[li
         if prefix in "ES":
             spans.append((start, index + 1, label))
             label = ""
-    if label:
-        spans.append((start, len(tags), label))
-        if closing:
-            broken.append(len(tags))
     return spans, broken
 
 

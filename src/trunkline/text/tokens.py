@@ -292,14 +292,10 @@ def pack(texts: Sequence[UnitText], pad_id: int, width: int = ROW_WIDTH) -> Pack
     Args:
         texts: The texts; units are numbered over all of them in their order.
         pad_id: Token id of padding.
-        width: Greatest width of a row; longer windows widen it. 0 gives every window a row of its own.
+        width: Greatest width of a row; longer windows widen it.
     """
     sizes = np.asarray([size for text in texts for size in text.sizes], dtype=np.int64)
-    longest = int(sizes.max(initial=0))
-    if width:
-        rows, room, starts = _narrowest(sizes.tolist(), max(width, longest))
-    else:
-        rows, room, starts = len(sizes), longest, [number * longest for number in range(len(sizes))]
+    rows, room, starts = _narrowest(sizes.tolist(), max(width, int(sizes.max(initial=0))))
     positions = np.concatenate([_NONE, *map(np.arange, sizes)])
     place = np.repeat(np.asarray(starts, dtype=np.int64), sizes) + positions
 
@@ -365,7 +361,7 @@ def by_budget(texts: Sequence[UnitText], budget: int) -> Iterator[list[int]]:
     """Indices of the texts in batches of at most `budget` tokens (at least one text), similar lengths together."""
     batch: list[int] = []
     size = 0
-    for index in sorted(range(len(texts)), key=lambda i: (texts[i].size, i)):
+    for index in sorted(range(len(texts)), key=lambda i: texts[i].size):
         if batch and size + texts[index].size > budget:
             yield batch
             batch, size = [], 0
