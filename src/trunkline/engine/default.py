@@ -92,9 +92,8 @@ def _make(folder: Path) -> None:
             return
         if folder.exists():
             log.warning("%s is damaged and is made anew", folder)
-            shutil.rmtree(folder)
         # Whoever holds the lock is the only one who writes, so what is half done was left behind.
-        for path in folder.parent.glob(".*/"):
+        for path in (folder, *folder.parent.glob(".*/")):
             shutil.rmtree(path, ignore_errors=True)
         build(folder)
 

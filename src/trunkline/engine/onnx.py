@@ -210,14 +210,13 @@ def open_session(model: bytes | Path, threads: int = 1) -> Any:
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
     # Every input that may be left out would be warned of.
     options.log_severity_level = 3
-    source = model if isinstance(model, bytes) else str(model)
+    where = "the model" if isinstance(model, bytes) else str(model)
     try:
         session = onnxruntime.InferenceSession(
-            source, options, providers=["CPUExecutionProvider"], disabled_optimizers=["SkipLayerNormFusion"]
+            model, options, providers=["CPUExecutionProvider"], disabled_optimizers=["SkipLayerNormFusion"]
         )
     # Its exceptions have no base class of their own.
     except Exception as error:
-        where = "the model" if isinstance(model, bytes) else str(model)
         raise TrunklineError(
             f"ONNX Runtime cannot load {where} ({' '.join(str(error).split())[:300]})",
             expected="a complete model made by this version of trunkline",

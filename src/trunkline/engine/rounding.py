@@ -29,9 +29,6 @@ must not become an outlier."""
 SMALLEST = 1e-6
 """Keeps a layer whose inputs are all zero from being divided by zero."""
 
-CHUNK = 2**19
-"""Numbers that are rounded at once: they stay in a core's own cache."""
-
 
 def graph_tensors(tensors: Mapping[str, FloatArray]) -> dict[str, FloatArray]:
     """A backbone's tensors by their names in graphs, from those by our names.
@@ -110,15 +107,9 @@ def round_table(name: str, table: FloatArray) -> Arrays:
 
 def round_int8(rows: FloatArray) -> tuple[Int8Array, FloatArray]:
     """Rounds each row of a matrix [rows, size] to whole numbers up to 127, times a scale of its own, [rows]."""
-    values, scale = np.empty(rows.shape, np.int8), np.empty(len(rows), np.float32)
-    height = max(1, CHUNK // max(1, rows.shape[1]))
-    for begin in range(0, len(rows), height):
-        part = np.s_[begin : begin + height]
-        largest = np.maximum(rows[part].max(axis=1), -rows[part].min(axis=1))
-        scale[part] = np.where(largest > 0, largest / 127, 1)
-        exact = rows[part] / scale[part, None]
-        values[part] = np.rint(exact, out=exact)
-    return values, scale
+    largest = np.maximum(rows.max(axis=1), -rows.min(axis=1))
+    scale = np.where(largest > 0, largest / 127, 1).astype(np.float32)
+    return np.rint(rows / scale[:, None]).astype(np.int8), scale
 
 
 def smoothing(weight: FloatArray, largest: FloatArray, alpha: float) -> FloatArray:

@@ -164,10 +164,9 @@ def _answer(probabilities: FloatArray, text: str, words: Words, labels: Labels) 
     odds = {label: logs[:, number] - logs[:, labels.index(OUTSIDE)] for number, label in enumerate(labels)}
     scores = span_scores(odds[START][1:], odds[END][1:])
     scores[:, 0] = odds[SINGLE][1:]
-    null = odds[NO_ANSWER][0] if NO_ANSWER in labels else -np.inf
+    # Without words there is nothing to answer with, whatever the head knows.
+    null = odds[NO_ANSWER][0] if NO_ANSWER in labels else -np.inf if inside else 0.0
     best = max(null, scores.max(initial=-np.inf))
-    if not np.isfinite(best):
-        return {"answer": "", "start": None, "end": None, "score": 1.0}
     share = round(float(1 / (np.exp(scores - best).sum() + np.exp(null - best))), 6)
     if null == best:
         return {"answer": "", "start": None, "end": None, "score": share}
@@ -178,10 +177,8 @@ def _answer(probabilities: FloatArray, text: str, words: Words, labels: Labels) 
 
 def span_scores(start: FloatArray, end: FloatArray) -> FloatArray:
     """[words, LONGEST] start plus end score of the span that begins at a word and has so many words less one."""
-    if not len(start):
-        return np.zeros((0, LONGEST))
-    ends = np.concatenate((end, np.full(LONGEST - 1, -np.inf)))
-    return np.array(start[:, None] + np.lib.stride_tricks.sliding_window_view(ends, LONGEST))
+    ends = np.concatenate((end, np.full(LONGEST, -np.inf)))
+    return np.array(start[:, None] + np.lib.stride_tricks.sliding_window_view(ends, LONGEST)[: len(start)])
 
 
 def best_span(scores: FloatArray) -> tuple[int, int]:
