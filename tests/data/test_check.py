@@ -24,7 +24,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_a_leak_is_exit_code_1(folder: Path) -> None:
-    report = check(folder / "train.csv", test=folder / "test.csv")
+    report = check({"train": folder / "train.csv", "test": folder / "test.csv"})
     assert exit_code([report]) == 1
     assert findings(report)["test_in_train"]["count"] == 1
     assert (report["name"], report["family"], report["counts"]) == (
@@ -33,7 +33,7 @@ def test_a_leak_is_exit_code_1(folder: Path) -> None:
         {"train": 5, "test": 2},
     )
     assert report["kinds"]["train"] == "a table with 2 columns parted by ',', texts with a label"
-    clean = check(folder / "train.csv", dev=folder / "clean.csv")
+    clean = check({"train": folder / "train.csv", "dev": folder / "clean.csv"})
     assert exit_code([clean]) == 0
     assert "dev_in_train" not in findings(clean)
     assert exit_code([clean, report]) == 1
@@ -42,7 +42,7 @@ def test_a_leak_is_exit_code_1(folder: Path) -> None:
 
 def test_labels_that_train_lacks_in_dev_and_test(folder: Path) -> None:
     (folder / "dev.csv").write_text("text,label\nsomething quite new,c\n")
-    found = check(folder / "train.csv", folder / "dev.csv", folder / "dev.csv")["findings"]
+    found = check({"train": folder / "train.csv", "dev": folder / "dev.csv", "test": folder / "dev.csv"})["findings"]
     unseen = {item["split"]: item["details"]["labels"] for item in found if item["check"] == "unseen_labels"}
     assert unseen == {"dev": ["c"], "test": ["c"]}
 
@@ -51,19 +51,19 @@ def test_what_readers_say_is_a_finding(folder: Path) -> None:
     (folder / "a.jsonl").write_text(
         '{"text": "In Romtown", "entities": [[3, 6, "city"]]}\n{"text": "In Rome", "entities": [[3, 7, "city"]]}\n'
     )
-    note = findings(check(folder / "a.jsonl"))["reading"]
+    note = findings(check({"train": folder / "a.jsonl"}))["reading"]
     assert note["severity"] == "warning"
     assert note["message"].startswith("1 of 2 entities do not begin and end where words do")
 
 
 def test_refusals(folder: Path) -> None:
     with pytest.raises(TrunklineError, match="no file is named"):
-        check()
+        check({"train": None})
     with pytest.raises(DataError, match="no such file"):
-        check(folder / "gone.csv")
+        check({"train": folder / "gone.csv"})
     (folder / "a.conll").write_text("Ann B-per\nruns O\n")
     with pytest.raises(DataError, match="Expected data for classification"):
-        check(folder / "train.csv", folder / "a.conll")
+        check({"train": folder / "train.csv", "dev": folder / "a.conll"})
 
 
 def test_the_command(folder: Path) -> None:
@@ -77,7 +77,7 @@ def test_the_command(folder: Path) -> None:
 
 def test_printed_reports_fit_and_colour_leaks(folder: Path) -> None:
     stream = io.StringIO()
-    leak = check(folder / "train.csv", test=folder / "test.csv")
+    leak = check({"train": folder / "train.csv", "test": folder / "test.csv"})
     accepted = {**leak, "findings": [{**item, "waived": "as published"} for item in leak["findings"]]}
     to = Console(file=stream, width=140, color_system="standard", force_terminal=True)
     print_checks(leak, full=True, to=to)

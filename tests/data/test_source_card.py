@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from trunkline.data.source_card import SourceCard, label_words, load_source_card, write_source_card
+from trunkline.config import load_recipe
+from trunkline.data.source_card import SourceCard, label_words, write_source_card
 from trunkline.errors import RecipeError
 
 
@@ -21,16 +22,16 @@ def test_a_card_comes_back_as_it_was_written(tmp_path: Path) -> None:
         counts={"train": 3},
     )
     write_source_card(card, tmp_path / "tickets.yaml")
-    assert load_source_card(tmp_path / "tickets.yaml") == card
+    assert load_recipe(tmp_path / "tickets.yaml", SourceCard) == card
     closed = card.model_copy(update={"coverage": "closed"})
     write_source_card(closed, tmp_path / "tickets.yaml")
-    assert load_source_card(tmp_path / "tickets.yaml") == closed
+    assert load_recipe(tmp_path / "tickets.yaml", SourceCard) == closed
 
 
 def test_a_small_card_has_defaults_and_is_written_small(tmp_path: Path) -> None:
     path = tmp_path / "s.yaml"
     path.write_text("name: s\nfamily: text\n", encoding="utf-8")
-    card = load_source_card(path)
+    card = load_recipe(path, SourceCard)
     assert (card.licence, card.coverage, card.home, card.counts) == ("unknown", "open", "", {})
     write_source_card(card, path)
     assert path.read_text(encoding="utf-8") == "name: s\nfamily: text\n"
@@ -46,7 +47,7 @@ def test_problems_are_listed_all_at_once_with_the_nearest_key(tmp_path: Path) ->
     path = tmp_path / "s.yaml"
     path.write_text("name: ''\nfamily: pairs\nlicense: mit\n", encoding="utf-8")
     with pytest.raises(RecipeError, match=r"s\.yaml: 3 problems") as caught:
-        load_source_card(path)
+        load_recipe(path, SourceCard)
     assert "license: unknown key; did you mean 'licence'?" in str(caught.value)
 
 
@@ -56,4 +57,4 @@ def test_what_is_no_card_is_refused_and_named(content: str | None, tmp_path: Pat
     if content is not None:
         path.write_text(content, encoding="utf-8")
     with pytest.raises(RecipeError, match=r"s\.yaml"):
-        load_source_card(path)
+        load_recipe(path, SourceCard)

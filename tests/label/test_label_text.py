@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from trunkline.data.source_card import load_source_card
+from trunkline.config import load_recipe
+from trunkline.data.source_card import SourceCard
 from trunkline.errors import DataError, TrunklineError
 from trunkline.label import label_text
 
@@ -33,7 +34,7 @@ def test_files_and_report(gazetteer: Path, tmp_path: Path) -> None:
         {"text": "The Nile is long.", "spans": [[4, 8, "river"]]},
         {"text": "She saw Jordan and the Nile.", "spans": [[8, 14, "country"], [8, 14, "river"], [23, 27, "river"]]},
     ]
-    card = load_source_card(out.with_suffix(".yaml"))
+    card = load_recipe(out.with_suffix(".yaml"), SourceCard)
     assert (card.name, card.family, card.coverage, card.licence) == ("my_labels_1", "ner", "open", "CC0")
     assert card.counts == {"train": 2}
     assert card.quirks[1] == "Method gazetteer: gazetteer g.tsv."

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from trunkline.data.source_card import load_source_card
+from trunkline.config import load_recipe
+from trunkline.data.source_card import SourceCard
 from trunkline.errors import DataError, TrunklineError
 from trunkline.label import mine_pairs
 
@@ -56,7 +57,7 @@ def test_output_is_a_source(texts: Path, tmp_path: Path) -> None:
     assert (report["candidates"], report["dropped"], report["kept"]) == (12, {"too short": 6}, 6)
     assert report["consistency"] is None
     assert rows_of(out) == [{"left": f"all about {word}", "right": f"{word} is a colour"} for word in sorted(WORDS)]
-    card = load_source_card(Path(report["card"]))
+    card = load_recipe(Path(report["card"]), SourceCard)
     assert (card.name, card.licence, card.family) == ("my_colours", "CC0", "classification")
     assert card.counts == {"train": 6}
     assert str(tmp_path) not in Path(report["card"]).read_text()
@@ -82,7 +83,8 @@ def test_consistency_filter(tickets: Path, tmp_path: Path) -> None:
     assert report["dropped"] == {"not consistent": 1}
     assert (report["kept"], report["consistency"]["kept"], report["consistency"]["pairs"]) == (5, 5, 6)
     assert [row["left"] for row in rows_of(out)] == [f"{w} shirts" for w in WORDS if w != "blue"]
-    assert "5 of 6 pairs passed the consistency filter" in load_source_card(Path(report["card"])).title
+    card = load_recipe(Path(report["card"]), SourceCard)
+    assert "5 of 6 pairs passed the consistency filter" in card.title
     grouped = {"method": "duplicates", "group_column": "intent", "top_k": 1}
     assert mine([tickets], out, embed=embed, **grouped)["kept"] == 24
     assert {row["group"] for row in rows_of(out)} == set(WORDS)

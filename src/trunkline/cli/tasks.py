@@ -264,7 +264,7 @@ def check(
     from trunkline.ui import print_checks
 
     columns = {"text_column": text_column, "label_column": label_column, "delimiter": delimiter}
-    report = checks.check(train, dev, test, family=family, **columns)
+    report = checks.check({"train": train, "dev": dev, "test": test}, family, **columns)
     print_json(report) if as_json else print_checks(report, full=full)
     raise typer.Exit(checks.exit_code([report]))
 

@@ -55,23 +55,16 @@ class Finding:
     details: Mapping[str, Any] = field(default_factory=dict)
 
 
-def check(
-    train: str | Path | None = None,
-    dev: str | Path | None = None,
-    test: str | Path | None = None,
-    *,
-    family: str | None = None,
-    **columns: str | None,
-) -> dict[str, Any]:
+def check(files: Mapping[str, str | Path | None], family: str | None = None, **columns: str | None) -> dict[str, Any]:
     """Checks files for leaks between them, repeated texts, conflicting, rare and unknown labels, and damage.
 
-    Files, `family` and `columns` are what `trunkline.data.load.read_examples` accepts.
+    `files` are by split, `train`, `dev` and `test`; they, `family` and `columns` are as for `read_examples`.
 
     Returns:
         `name`, `family`, `kinds` (split -> what its file was taken for), `counts` (split -> examples) and `findings`,
         see `Finding`.
     """
-    given = {split: spec for split, spec in (("train", train), ("dev", dev), ("test", test)) if spec is not None}
+    given = {split: spec for split, spec in files.items() if spec is not None}
     if not given:
         raise TrunklineError("no file is named", expected="--train, and --dev and --test where there are such files")
     loaded: dict[str, Loaded] = {}

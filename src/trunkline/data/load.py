@@ -120,8 +120,7 @@ def find_form(spec: str | Path, delimiter: str | None = None) -> str:
     """The form of data by its first lines and its ending: `hub`, `json`, `table`, `conll` or `text`."""
     if isinstance(spec, str) and spec.startswith("hub:"):
         return "hub"
-    endings = [ending.lower() for ending in Path(spec).suffixes if ending.lower() != ".gz"]
-    named = _ENDINGS.get(endings[-1] if endings else "", "")
+    named = _ENDINGS.get(Path(str(spec).lower().removesuffix(".gz")).suffix, "")
     lines = [line for _, line in islice(read_lines(spec), _HEAD)]
     full = [line.strip() for line in lines if line.strip() and not line.startswith(("#", "-DOCSTART-"))]
     if not full:

@@ -12,7 +12,7 @@ import yaml
 from pydantic import Field
 
 from trunkline.bundle.files import write_atomic
-from trunkline.config import Section, load_recipe
+from trunkline.config import Section
 
 
 class SourceCard(Section):
@@ -48,11 +48,6 @@ class SourceCard(Section):
 def label_words(label: str) -> str:
     """A label as words: `per_son` and `per-son` are `per son`, in lower case."""
     return " ".join(label.replace("_", " ").replace("-", " ").split()).lower()
-
-
-def load_source_card(path: str | Path) -> SourceCard:
-    """Reads a source card; a RecipeError lists all problems."""
-    return load_recipe(Path(path), SourceCard)
 
 
 def write_source_card(card: SourceCard, path: str | Path) -> None:

@@ -20,9 +20,9 @@ from typing import Any
 import numpy as np
 from torch.utils.data import Subset
 
-from trunkline.config import FamilySection, PrefinetuneRecipe
+from trunkline.config import FamilySection, PrefinetuneRecipe, load_recipe
 from trunkline.data.overlap import OverlapIndex, decontaminate, example_texts
-from trunkline.data.source_card import SourceCard, label_words, load_source_card
+from trunkline.data.source_card import SourceCard, label_words
 from trunkline.data.stream import stream_examples
 from trunkline.errors import RecipeError, TrunklineError, nearest
 from trunkline.prefinetune.model import Objective, Source, split_source
@@ -76,7 +76,7 @@ class FileFinder:
         family: Any = {"pairs": "classification", "plain": "text"}.get(_READ_AS[kind], _READ_AS[kind])
         card = SourceCard(name=path.stem, family=family, coverage="closed")
         if card_path.is_file():
-            card = load_source_card(card_path)
+            card = load_recipe(card_path, SourceCard)
             if family not in (card.family, "text"):  # all kinds of data have text
                 raise TrunklineError(f"{card_path} is of family {card.family}", expected=f"a source for {family}")
 
