@@ -9,6 +9,7 @@ import textwrap
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from secrets import token_hex
 
 import pytest
 
@@ -94,9 +95,9 @@ def test_another_upload_takes_away_what_is_gone(hub: Hub, folder: Path, tmp_path
 
 def test_a_signature_goes_along(hub: Hub, folder: Path, tmp_path: Path) -> None:
     pytest.importorskip("cryptography", reason="the package cryptography is not installed")
-    from trunkline.bundle.edit import new_private_key, public_half, sign_bundle
+    from trunkline.bundle.edit import public_half, sign_bundle
 
-    private = new_private_key()
+    private = token_hex(32)
     sign_bundle(folder, private)
     push(hub, folder, tmp_path / "mine")
     script = f"print(trunkline.load('me/bot', public_key={public_half(private)!r}).tasks)"

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from trunkline.bundle.edit import write_bundle
-from trunkline.bundle.files import Bundle, change_tasks, check_backbone, is_bundle, open_bundle, read_manifest
+from trunkline.bundle.files import Bundle, change_tasks, is_bundle, open_bundle, read_sibling
 from trunkline.bundle.manifest import check_name, name_of
 from trunkline.bundle.parts import Task, read_task, task_bytes
 from trunkline.data.inputs import EXAMPLES, check_learnable, examples_from, texts_from
@@ -221,8 +221,7 @@ class Model:
         contents = {name: self._predictor.tasks[name].content for name in chosen}
         bundle, manifest = self._bundle, self._bundle.manifest
         if is_bundle(path):
-            there = read_manifest(path)
-            check_backbone(path, there, manifest)
+            there = read_sibling(path, manifest)
             before = self._saved if path.resolve() == self.folder.resolve() else {}
             changed = {n: c for n, c in contents.items() if n not in before or before[n].content != c}
             gone = (before.keys() - self.tasks.keys()) & there.tasks.keys() if tasks is None else ()

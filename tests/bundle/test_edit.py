@@ -6,12 +6,13 @@ import dataclasses
 import os
 import shutil
 from pathlib import Path
+from secrets import token_hex
 
 import pytest
 
 import crashes
 import deployed
-from trunkline.bundle.edit import add_task, new_private_key, public_half, sign_bundle, write_bundle
+from trunkline.bundle.edit import add_task, public_half, sign_bundle, write_bundle
 from trunkline.bundle.files import change_tasks, check_target, open_bundle, read_manifest
 from trunkline.encoder.bundle_files import Loaded, save_bundle
 from trunkline.errors import DataError, MismatchError, TrunklineError
@@ -230,7 +231,7 @@ def test_files_have_the_mode_that_the_umask_leaves(folder: Path, tiny: Loaded, t
 
 def test_signatures(folder: Path, tmp_path: Path) -> None:
     pytest.importorskip("cryptography", reason="the package cryptography is not installed")
-    private, other = new_private_key(), new_private_key()
+    private, other = token_hex(32), token_hex(32)
     public = public_half(private)
     with pytest.raises(MismatchError, match="is not signed"):
         open_bundle(folder, public_key=public)
@@ -265,4 +266,4 @@ def test_a_damaged_bundle_is_not_signed(folder: Path) -> None:
     pytest.importorskip("cryptography", reason="the package cryptography is not installed")
     (folder / "graphs" / "trunk.onnx").write_bytes(b"x")
     with pytest.raises(DataError, match="not signed"):
-        sign_bundle(folder, new_private_key())
+        sign_bundle(folder, token_hex(32))

@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
-import secrets
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -177,11 +176,6 @@ def check_signature(folder: Path, content: bytes, public_key: str | bytes) -> No
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         reason = " ".join(str(error).split())[:200]
         raise DataError(f"this is no signature ({reason})", path=path, expected=ALGORITHM) from error
-
-
-def new_private_key() -> str:
-    """A new private key, as 64 hexadecimal digits: random bytes (RFC 8032, 5.1.5)."""
-    return secrets.token_hex(32)
 
 
 def public_half(private_key: str | bytes) -> str:

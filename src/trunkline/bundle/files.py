@@ -196,18 +196,19 @@ def check_target(folder: Path, manifest: Manifest, names: Collection[str], repla
     if not is_bundle(folder):
         check_free(folder)
         return
-    there = read_manifest(folder)
-    check_backbone(folder, there, manifest)
+    there = read_sibling(folder, manifest)
     _check_names(folder, there, dict.fromkeys(names, b""), (), names if replace else ())
     check_writable(folder / MANIFEST)
     check_writable(folder / "tasks" / "task.safetensors")
 
 
-def check_backbone(folder: Path, there: Manifest, manifest: Manifest) -> None:
-    """Raises MismatchError unless two bundles have one encoder; `there` is the manifest of `folder`."""
+def read_sibling(folder: Path, manifest: Manifest) -> Manifest:
+    """The manifest of a folder; raises MismatchError unless it is of the same encoder as `manifest`."""
+    there = read_manifest(folder)
     if there.backbone != manifest.backbone:
         given, wanted = f"{folder} is a bundle of backbone {there.backbone[:12]}", manifest.backbone[:12]
         raise MismatchError(given, expected=f"a new folder, or a bundle of {wanted}", todo="Choose another folder")
+    return there
 
 
 def _check_names(
@@ -299,7 +300,7 @@ def check_free(folder: Path) -> None:
     with writing(folder):
         if folder.exists() and not folder.is_dir():
             reason = "is a file"
-        elif folder.exists() and any(folder.iterdir()):
+        elif folder.is_dir() and any(folder.iterdir()):
             reason = "has files already"
         # A new folder takes the place of an empty one, which neither of these lets go.
         elif folder.is_mount():

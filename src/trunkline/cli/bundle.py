@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import secrets
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -77,7 +78,7 @@ def sign_command(
 
     Example: trunkline bundle sign support-bot --key private.key --new-key
     """
-    from trunkline.bundle.edit import new_private_key, public_half, sign_bundle
+    from trunkline.bundle.edit import public_half, sign_bundle
 
     if key.exists() == new_key:
         raise TrunklineError(
@@ -85,9 +86,9 @@ def sign_command(
             todo="Leave --new-key out to sign with it" if new_key else "Check the name, or make a key with --new-key",
         )
     if new_key:
-        made = new_private_key()
         key.touch(mode=0o600)
-        key.write_text(made + "\n", encoding="ascii")
+        # A private key is random bytes (RFC 8032, 5.1.5).
+        key.write_text(secrets.token_hex(32) + "\n", encoding="ascii")
     private = _key(key)
     sign_bundle(bundle, private)
     typer.echo(public_half(private))

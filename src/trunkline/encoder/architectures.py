@@ -172,7 +172,6 @@ def weights_hash(config: EncoderConfig, tensors: Mapping[str, npt.NDArray[np.flo
 
 def encoder_facts(config: EncoderConfig, fork: int, max_length: int, overlap: int) -> EncoderFacts:
     """What a bundle's manifest says of an encoder and its windows."""
-    names = ("model_type", "hidden_size", "intermediate_size", "n_layers", "n_heads", "pad_id", "activation")
-    same: dict[str, Any] = {name: getattr(config, name) for name in names}
-    same |= {"max_length": max_length, "overlap": overlap, "vocabulary_size": config.vocab_size}
-    return EncoderFacts(fork=fork, **same)
+    own: dict[str, Any] = {"fork": fork, "max_length": max_length, "overlap": overlap}
+    own["vocabulary_size"] = config.vocab_size
+    return EncoderFacts(**own, **{name: getattr(config, name) for name in EncoderFacts.__slots__ if name not in own})
