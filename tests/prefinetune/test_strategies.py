@@ -13,12 +13,12 @@ import torch
 
 import tiny_models
 from trunkline.config import PrefinetuneRecipe, parse_recipe
-from trunkline.encoder.bundle_files import load_any
+from trunkline.encoder.bundle_files import load_any, save_bundle
 from trunkline.errors import MismatchError, RecipeError, TrunklineError
 from trunkline.prefinetune import prefinetune
 from trunkline.prefinetune.run import Session
 from trunkline.prefinetune.sources import recipe_sources
-from trunkline.prefinetune.strategies import merge_bundles, merge_encoders, merge_vectors, project_conflicts
+from trunkline.prefinetune.strategies import merge_bundles, merge_vectors, project_conflicts
 from trunkline.text.tokens import TextTokenizer
 from trunkline.training import Report
 
@@ -174,12 +174,14 @@ def test_a_base_that_a_bundle_did_not_start_from_is_refused(tiny_folder, data, t
         with pytest.raises(MismatchError, match=r"bundle 1 started from [0-9a-f]{40}.*--base"):
             merge_bundles([bundle], tmp_path / "none", base=base)
     assert load_any(str(merge_bundles([second], tmp_path / "half", base=str(bundle), scale=0.5))).primaries
-    plain, loaded = load_any(recipe.encoder, fork=2), load_any(str(bundle))
+    loaded = load_any(str(bundle))
+    save_bundle(dataclasses.replace(loaded, info={}), tmp_path / "unnamed")
     with pytest.raises(MismatchError, match="an encoder that it does not name"):
-        merge_encoders(plain, [dataclasses.replace(loaded, info={})])
+        merge_bundles([tmp_path / "unnamed"], tmp_path / "none", base=recipe.encoder)
     longer = dataclasses.replace(loaded, tokenizer=TextTokenizer(loaded.tokenizer.tokenizer, 48))
+    save_bundle(longer, tmp_path / "longer")
     with pytest.raises(MismatchError, match=r"windows of \[32, 48\] tokens"):
-        merge_encoders(plain, [loaded, longer])
+        merge_bundles([bundle, tmp_path / "longer"], tmp_path / "none", base=recipe.encoder)
 
 
 def test_half_of_what_a_bundle_learnt_adapters_included(tiny_folder, data, tmp_path):

@@ -5,7 +5,6 @@ All strategies share one loop, one data order, the steps and the seeds; they dif
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -120,52 +119,6 @@ def merge_vectors(vectors: Sequence[Tensor], method: Method, *, density: float =
     return agreeing.sum(0) / agreeing.ne(0).sum(0).clamp(min=1)
 
 
-def merge_encoders(
-    base: Loaded, others: Sequence[Loaded], method: Method = "average", *, scale: float = 1.0, density: float = 0.2
-) -> Loaded:
-    """The base with the merged task vector of the others; tasks are left behind, and adapters where there are several.
-
-    All `others`, one or more, started from the base. `method` and `density`, in (0, 1], are those of `merge_vectors`;
-    `scale` is a factor on the merged vector, a negative one goes away from what was learnt. One that goes only a part
-    of the way is WiSE-FT (Wortsman et al. 2022, arXiv 2109.01903, equation 1); the updates of its primary adapters are
-    scaled with it.
-
-    Raises:
-        MismatchError: An encoder that did not start from the base, or windows of several lengths.
-        TrunklineError: None to merge, or a factor or share that there cannot be.
-    """
-    if not others:
-        raise TrunklineError("no encoder to merge", expected="one or more")
-    if not math.isfinite(scale):
-        raise TrunklineError(f"the scale is {scale}", expected="a finite number; 0.5 goes half of the way")
-    if not 0 < density <= 1:
-        raise TrunklineError(f"the density is {density}", expected="a share above 0 and up to 1")
-    for number, other in enumerate(others, 1):
-        if other.info.get(START) != base.backbone:
-            raise MismatchError(
-                f"bundle {number} started from {other.info.get(START) or 'an encoder that it does not name'}",
-                expected=f"the base, {base.backbone}",
-                todo="Name the encoder that it started from with --base",
-            )
-    lengths = sorted({other.tokenizer.max_length for other in others})
-    if len(lengths) > 1:
-        raise MismatchError(f"the bundles have windows of {lengths} tokens", expected="one length")
-    encoder = copy.deepcopy(base.encoder)
-    with torch.no_grad():
-        flat = parameters_to_vector(encoder.parameters())
-        vectors = [parameters_to_vector(other.encoder.parameters()) - flat for other in others]
-        vector_to_parameters(flat + scale * merge_vectors(vectors, method, density=density), encoder.parameters())
-    only = others[0].primaries if len(others) == 1 else {}
-    adapters = {family: copy.deepcopy(lora) for family, lora in only.items()}
-    with torch.no_grad():
-        for name, parameter in nn.ModuleDict(adapters).named_parameters():
-            if name.endswith(".b"):
-                parameter.mul_(scale)
-    info = {"merged": [other.backbone for other in others], "method": method, "scale": scale, "density": density}
-    licences = tuple(dict.fromkeys(part for loaded in (base, *others) for part in loaded.licences))
-    return trained(replace(base, tokenizer=others[0].tokenizer, licences=licences), encoder, adapters, info)
-
-
 def merge_bundles(
     bundles: Sequence[Path],
     out: Path,
@@ -175,8 +128,45 @@ def merge_bundles(
     scale: float = 1.0,
     density: float = 0.2,
 ) -> Path:
-    """Merges the encoders of bundles, as `merge_encoders` does, and saves the result as a bundle."""
-    loaded = [load_any(str(path)) for path in bundles]
-    start = load_any(base, fork=loaded[0].encoder.fork if loaded else None)
-    save_bundle(merge_encoders(start, loaded, method, scale=scale, density=density), out)
+    """Saves the base with the merged task vector of bundles that started from it, as a bundle without tasks.
+
+    `method` and `density`, in (0, 1], are those of `merge_vectors`; `scale` is a factor on the merged vector, negative
+    to go away from what was learnt. One that goes only a part of the way is WiSE-FT (Wortsman et al. 2022, arXiv
+    2109.01903, equation 1). The updates of a single bundle's primary adapters are scaled with it; of several bundles
+    adapters are left behind.
+
+    Raises:
+        MismatchError: A bundle that did not start from the base, or windows of several lengths.
+        TrunklineError: None to merge, or a factor or share that there cannot be.
+    """
+    if not bundles:
+        raise TrunklineError("no encoder to merge", expected="one or more")
+    if not math.isfinite(scale):
+        raise TrunklineError(f"the scale is {scale}", expected="a finite number; 0.5 goes half of the way")
+    if not 0 < density <= 1:
+        raise TrunklineError(f"the density is {density}", expected="a share above 0 and up to 1")
+    others = [load_any(str(path)) for path in bundles]
+    start = load_any(base, fork=others[0].encoder.fork)
+    for number, other in enumerate(others, 1):
+        if other.info.get(START) != start.backbone:
+            raise MismatchError(
+                f"bundle {number} started from {other.info.get(START) or 'an encoder that it does not name'}",
+                expected=f"the base, {start.backbone}",
+                todo="Name the encoder that it started from with --base",
+            )
+    lengths = sorted({other.tokenizer.max_length for other in others})
+    if len(lengths) > 1:
+        raise MismatchError(f"the bundles have windows of {lengths} tokens", expected="one length")
+    encoder, adapters = start.encoder, others[0].primaries if len(others) == 1 else {}
+    with torch.no_grad():
+        flat = parameters_to_vector(encoder.parameters())
+        vectors = [parameters_to_vector(other.encoder.parameters()) - flat for other in others]
+        vector_to_parameters(flat + scale * merge_vectors(vectors, method, density=density), encoder.parameters())
+        for name, parameter in nn.ModuleDict(dict(adapters)).named_parameters():
+            if name.endswith(".b"):
+                parameter.mul_(scale)
+    info = {"merged": [other.backbone for other in others], "method": method, "scale": scale, "density": density}
+    licences = tuple(dict.fromkeys(part for loaded in (start, *others) for part in loaded.licences))
+    start = replace(start, tokenizer=others[0].tokenizer, licences=licences)
+    save_bundle(trained(start, encoder, adapters, info), out)
     return out
