@@ -155,7 +155,8 @@ function roots(covariance: Float64Array | null, size: number): [Matrix, Matrix] 
 function meanLoss({ x, y, labels, axes }: Units, weights: Matrix, total: number, { weight, bias }: Solution) {
   const found = { value: 0, weight: new Float64Array(labels * axes), bias: new Float64Array(labels) };
   const logits = new Float64Array(labels);
-  for (const [unit, label] of y.entries()) {
+  for (let unit = 0; unit < y.length; unit++) {
+    const label = y[unit]!;
     const count = weights[unit]! / total;
     if (count === 0) continue;
     let top = -Infinity;
@@ -179,7 +180,10 @@ function meanLoss({ x, y, labels, axes }: Units, weights: Matrix, total: number,
 
 /** The product of two rows; four sums side by side are faster than one, as none waits for the one before. */
 function dotAt(a: Matrix, first: number, b: Matrix, second: number, length: number): number {
-  let [s, t, u, v] = [0, 0, 0, 0];
+  let s = 0;
+  let t = 0;
+  let u = 0;
+  let v = 0;
   let n = 0;
   for (; n + 3 < length; n += 4) {
     s += a[first + n]! * b[second + n]!;
