@@ -113,6 +113,12 @@ def test_labels_are_text(tmp_path: Path) -> None:
             load_examples(path)
 
 
+def test_an_error_names_all_keys(tmp_path: Path) -> None:
+    path = write(tmp_path, "a.jsonl", lines({"text": "Ann runs", "label": [[0, 3, "per"]]}))
+    with pytest.raises(DataError, match=r"a\.jsonl:1: there are 'text', 'label' .*Expected a text and a label"):
+        load_examples(path, "classification")
+
+
 def test_columns_by_option(tmp_path: Path) -> None:
     path = write(tmp_path, "a.csv", "Betreff,Kunde,Art\nAnn runs,7,x\n")
     with pytest.raises(DataError, match=r"there are 'Betreff', 'Kunde', 'Art' .*--label-column"):

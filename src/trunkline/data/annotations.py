@@ -65,7 +65,7 @@ def find_family(
         raise data_error(path, line, given, "one of both", "Choose with --family ner or --family classification")
     if entities and (family == "ner" or (family is None and (some or not label))):
         return "entities", entities
-    return "labels", find_label([name for name in names if name != entities], family, label_column, path, line)
+    return "labels", find_label(names, family, label_column, path, line, entities)
 
 
 def _entity_name(records: Sequence[Record]) -> str:

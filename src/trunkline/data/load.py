@@ -162,9 +162,11 @@ def read_labels(
     return Loaded("classification", [example for _, example in rows], "texts with a label")
 
 
-def find_label(names: Sequence[str], family: str | None, asked: str | None, path: str | Path, line: int) -> str:
-    """The column or key of the labels; a DataError where there is none, or they are those of another family."""
-    label = asked or find_name(names, values.LABEL_NAMES)
+def find_label(
+    names: Sequence[str], family: str | None, asked: str | None, path: str | Path, line: int, entities: str = ""
+) -> str:
+    """The column or key of the labels, not of `entities`; a DataError for none, and for those of another family."""
+    label = asked or find_name([name for name in names if name != entities], values.LABEL_NAMES)
     if not label or family not in (None, "classification"):
         wanted = {"ner": "tokens and tags, or a text and entities", "qa": "question, context and answers"}
         todo = "Name columns with --text-column and --label-column; by number, from 0, in a table without a header"
