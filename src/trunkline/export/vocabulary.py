@@ -40,10 +40,8 @@ def prune_vocabulary(tokenizer: TextTokenizer, texts: Sequence[str], size: int, 
     """Chooses the pieces that a corpus uses most often, then the first of the others, and makes a tokenizer of them.
 
     Of WordPiece, Unigram or BPE, `size` pieces remain, special tokens and single characters included. Ids to `keep`
-    stay in any case, such as that of padding, which not every tokenizer knows to be special.
-
-    Raises:
-        TrunklineError: No texts, a tokenizer of another kind, or a size below what must stay or above what there is.
+    stay in any case, such as that of padding, which not every tokenizer knows to be special. Raises TrunklineError for
+    no texts, a tokenizer of another kind, or a size below what must stay or above what there is.
     """
     from tokenizers import Tokenizer
 
