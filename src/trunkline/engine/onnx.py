@@ -120,10 +120,10 @@ class OnnxEngine:
     def run(self, texts: Sequence[Tokens], wanted: Sequence[Sequence[Branch]], *, mixed: bool = False) -> Logits:
         """See `trunkline.engine.base.Engine`; rows of several adapters, few of each, share runs of the bank graph."""
         found: Logits = {}
+        poolings: _Poolings = {}
         # Texts whose windows are arranged anew, as those of questions, cannot share a trunk with others.
         for layout in sorted({branch.layout for branches in wanted for branch in branches}):
             rows: list[Row] = []
-            poolings: _Poolings = {}
             chosen = [[branch for branch in branches if branch.layout == layout] for branches in wanted]
             for number, (text, branches) in enumerate(zip(texts, chosen, strict=True)):
                 units = None
@@ -134,10 +134,9 @@ class OnnxEngine:
                 rows += rows_of(number, units) if units is not None else []
             for batch in batches(rows):
                 self._run_batch(batch, chosen, poolings, mixed and self._bank_file is not None, found)
-            for (number, branch), part in found.items():
-                pooling = poolings.get((number, branch.pooling))
-                if pooling is not None and pooling.row_of is not None:
-                    found[number, branch] = part[pooling.row_of]
+        for (number, branch), part in found.items():
+            if (row_of := poolings[number, branch.pooling].row_of) is not None:
+                found[number, branch] = part[row_of]
         return found
 
     def _run_batch(
