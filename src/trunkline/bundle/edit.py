@@ -27,20 +27,11 @@ from trunkline.bundle.files import (
     write_atomic,
     writing,
 )
-from trunkline.bundle.manifest import (
-    MANIFEST,
-    MAX_ADAPTER_BYTES,
-    MAX_MANIFEST_BYTES,
-    SIGNATURE,
-    Manifest,
-    listed,
-    parse_manifest,
-    read_file,
-)
+from trunkline.bundle.manifest import MANIFEST, SIGNATURE, Manifest, listed, parse_manifest, read_file
 from trunkline.bundle.parts import read_primary
 from trunkline.errors import DataError, MismatchError, TrunklineError, needs
 
-ALGORITHM = "ed25519"
+ALGORITHM, MAX_SIGNATURE_BYTES = "ed25519", 2**16
 
 
 def write_bundle(
@@ -82,8 +73,7 @@ def write_bundle(
 def new_folder(final: Path) -> Iterator[Path]:
     """A temporary folder beside `final` that takes its place when the block ends without an error.
 
-    Raises:
-        TrunklineError: The place is taken by something else than an empty folder, or cannot be written to.
+    Raises TrunklineError if the place is taken by something else than an empty folder, or cannot be written to.
     """
     check_free(final)
     temporary = beside(final)
@@ -104,7 +94,7 @@ def new_folder(final: Path) -> Iterator[Path]:
 
 def add_task(folder: str | Path, name: str, source: str | Path | bytes, *, replace: bool = False) -> Manifest:
     """Adds a task, by its file or bytes, to a bundle, or replaces it; result and errors as for `change_tasks`."""
-    content = source if isinstance(source, bytes) else read_file(Path(source).expanduser(), MAX_ADAPTER_BYTES)
+    content = source if isinstance(source, bytes) else read_file(Path(source).expanduser())
     return change_tasks(folder, {name: content}, replace=(name,) if replace else ())
 
 
@@ -145,7 +135,7 @@ def sign_bundle(folder: str | Path, key: str | bytes) -> Path:
         problems = file_problems(folder, manifest)
         if problems:
             raise DataError(listed("a bundle that is not whole is not signed", problems), path=folder)
-        signature = private.sign(read_file(folder / MANIFEST, MAX_MANIFEST_BYTES)).hex()
+        signature = private.sign(read_file(folder / MANIFEST)).hex()
         record = {"algorithm": ALGORITHM, "public_key": public_half(key), "signature": signature}
         write_atomic(folder / SIGNATURE, json.dumps(record, indent=1, sort_keys=True) + "\n")
     return folder / SIGNATURE
@@ -164,7 +154,7 @@ def check_signature(folder: Path, content: bytes, public_key: str | bytes) -> No
     if not path.exists():
         raise MismatchError(f"{folder} is not signed", expected=f"{SIGNATURE} beside the manifest")
     try:
-        record = json.loads(read_file(path, MAX_MANIFEST_BYTES))
+        record = json.loads(read_file(path, MAX_SIGNATURE_BYTES))
         if record["algorithm"] != ALGORITHM:
             raise ValueError(f"the algorithm is {str(record['algorithm'])[:40]!r}")
         key.verify(bytes.fromhex(record["signature"]), content)

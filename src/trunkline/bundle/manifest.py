@@ -326,7 +326,7 @@ def _contradictions(raw: dict[str, Any]) -> Iterator[str]:
         yield f"files.{TOKENIZER} has {files[TOKENIZER]['bytes']} bytes, expected at most {MAX_TOKENIZER_BYTES}"
 
 
-def read_file(path: Path, limit: int) -> bytes:
+def read_file(path: Path, limit: int = MAX_ADAPTER_BYTES) -> bytes:
     """A plain file's bytes; raises DataError as `open_plain`, or if there are more than `limit`."""
     with open_plain(path) as stream:
         size = os.fstat(stream.fileno()).st_size
@@ -339,8 +339,7 @@ def read_file(path: Path, limit: int) -> bytes:
 def open_plain(path: Path) -> Iterator[FileIO]:
     """A plain file to read from, unbuffered.
 
-    Raises:
-        DataError: It is missing, cannot be read, or is no plain file (a pipe would be waited for).
+    Raises DataError if it is missing, cannot be read, or is no plain file (a pipe would be waited for).
     """
     try:
         # Without waiting, as opening a pipe would.

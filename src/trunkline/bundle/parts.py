@@ -25,7 +25,6 @@ from trunkline.bundle.manifest import (
     HEAD,
     LINEARS,
     LORA_TARGETS,
-    MAX_ADAPTER_BYTES,
     MAX_SHOWN,
     NAME,
     SHA256,
@@ -165,9 +164,8 @@ def task_bytes(
 
 def as_stored(head: Head) -> Head:
     """A head with the values that its file will hold, rounded to float16: what is scored is what is saved."""
-    weight, bias = (_half(part, "head").astype(np.float32) for part in (head.weight, head.bias))
-    moves = head.transitions
-    return Head(weight, bias, None if moves is None else _half(moves, "head").astype(np.float32))
+    parts = (head.weight, head.bias, head.transitions)
+    return Head(*(_half(part, "head").astype(np.float32) for part in parts if part is not None))
 
 
 def _file(description: Mapping[str, Any], tensors: Mapping[str, Array]) -> bytes:
@@ -229,7 +227,7 @@ def _opened(
 ) -> tuple[str, bytes, dict[str, FloatArray], Inputs, dict[str, Any]]:
     """What messages call a file, its bytes, its tensors, the inputs made of them, and what it says of itself."""
     where = str(source) if isinstance(source, Path) else f"{kind} {name}"
-    content = read_file(source, MAX_ADAPTER_BYTES) if isinstance(source, Path) else source
+    content = read_file(source) if isinstance(source, Path) else source
     tensors, metadata = tensors_of(content, where)
     text = metadata.get(_DESCRIPTION, "")
     try:

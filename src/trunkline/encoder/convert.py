@@ -15,17 +15,7 @@ from typing import Any
 import torch
 
 from trunkline.bundle.files import check_free, read_manifest
-from trunkline.bundle.manifest import (
-    ANYTHING,
-    MANIFEST,
-    MAX_ADAPTER_BYTES,
-    NAME,
-    SHA256,
-    listed,
-    name_of,
-    problems_of,
-    read_file,
-)
+from trunkline.bundle.manifest import ANYTHING, MANIFEST, NAME, SHA256, listed, name_of, problems_of, read_file
 from trunkline.bundle.parts import tensors_of
 from trunkline.encoder.bundle_files import Loaded, save_bundle
 from trunkline.encoder.encoder import Encoder
@@ -88,7 +78,7 @@ def _read_old(folder: Path) -> dict[str, Any]:
 
 def _primary(folder: Path, family: str, encoder: Encoder, manifest: dict[str, Any]) -> LoraAdapter:
     path = folder / "adapters" / f"{family}.safetensors"
-    tensors, metadata = tensors_of(read_file(path, MAX_ADAPTER_BYTES), path)
+    tensors, metadata = tensors_of(read_file(path), path)
     try:
         said = json.loads(metadata["trunkline"])
         rank, alpha, targets, layers = (said["lora"][key] for key in ("rank", "alpha", "targets", "layers"))
