@@ -19,16 +19,14 @@ from trunkline.errors import TrainingError
 from trunkline.prefinetune import Report, prefinetune
 from trunkline.prefinetune.objectives import TextPairObjective
 from trunkline.training.checkpoint import checkpoints
-from trunkline.training.loop import Hooks, Interrupted, LoopSettings, optimizer_for, rate_factor, run
+from trunkline.training.loop import Hooks, Interrupted, LoopSettings, make_accelerator, optimizer_for, rate_factor, run
 
 Folders = Callable[[str], Path]
 
 
 @pytest.fixture
 def accelerator() -> Any:
-    from accelerate import Accelerator
-
-    return Accelerator(cpu=True, mixed_precision="no")
+    return make_accelerator(bf16=False)
 
 
 class Line(nn.Module):
