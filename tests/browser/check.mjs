@@ -45,6 +45,18 @@ const ACTIONS = {
     return model.tasks;
   },
 
+  /** The tasks of a bundle that is given by its files: by name, and as a browser gives a folder that was chosen. */
+  async files({ bundle, files }, open, options) {
+    const contents = await Promise.all(files.map((file) => open(bundle)(file, 2 ** 30)));
+    const named = Object.fromEntries(files.map((file, n) => [file, contents[n]]));
+    const chosen = files.map((file, n) => {
+      const webkitRelativePath = { value: `models/${bundle}/${file}` };
+      return Object.defineProperties(new File([contents[n]], file.split("/").pop()), { webkitRelativePath });
+    });
+    const models = [await load(named, options), await load(chosen, options)];
+    return models.map((model) => model.tasks);
+  },
+
   /** Fits tasks, and gives reports, files, evaluations, and predictions before and after the files are added anew. */
   async fit({ bundle, fits }, open, options) {
     const model = await load(open(bundle), options);

@@ -62,6 +62,12 @@ def test_it_refuses_a_damaged_task_and_takes_a_whole_one(shown: dict[str, Any]) 
     assert shown["after"] == {"refused": "", "boxes": 7}
 
 
+def test_it_is_fast(shown: dict[str, Any]) -> None:
+    assert shown["ready"] < 3000
+    assert shown["keystroke"] < 60
+    assert int(re.search(r"12 examples in (\d+) ms", shown["learnt"])[1]) < 1000
+
+
 def test_it_is_quiet_asks_nobody_else_and_fits_a_phone(shown: dict[str, Any]) -> None:
     assert shown["console"] == []
     assert all(re.match(r"(http://127\.0\.0\.1:\d+/(web|bundles)/|blob:)", name) for name in shown["resources"])

@@ -102,6 +102,13 @@ def test_what_does_not_belong_is_refused(folder: Path, tmp_path: Path) -> None:
         assert re.search(said, found[name].get("error", "")), (name, found[name])
 
 
+def test_a_bundle_may_be_given_by_its_files(folder: Path) -> None:
+    whole = folder / "float32"
+    files = [path.relative_to(whole).as_posix() for path in whole.rglob("*") if path.is_file()]
+    found = run_node(folder, [{"name": "files", "does": "files", "bundle": "float32", "files": files}])
+    assert found["files"] == [load(whole).tasks] * 2
+
+
 def test_the_page_of_the_package_runs(bundles: Path, tmp_path: Path) -> None:
     text = (WEB / "README.md").read_text(encoding="utf-8")
     (script,) = re.findall(r"(?ms)^```js\n(.*?)^```$", text)

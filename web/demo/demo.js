@@ -125,7 +125,7 @@ async function learn() {
   }
   model.add(name, file, { replace: true });
   points.push({ count: texts.length, value: report.scores[score] });
-  $("learnt").append(curve(points, score));
+  $("learnt").append(curve(points, score), element("small", {}, `Held-out ${score} by the number of examples`));
 }
 
 function showLesson(report, texts, labels, score) {
