@@ -4,7 +4,7 @@ const $ = (selector) => frame.contentDocument.querySelector(selector);
 const all = (selector) => [...frame.contentDocument.querySelectorAll(selector)];
 
 async function until(holds, what) {
-  for (const end = performance.now() + 60_000; performance.now() < end; ) {
+  for (const end = performance.now() + 60_000; performance.now() < end;) {
     const found = holds();
     if (found) return found;
     await new Promise((resolve) => setTimeout(resolve, 4));
@@ -63,7 +63,10 @@ async function use({ text }) {
   const file = await (await fetch($("#learnt a").href)).arrayBuffer();
   found.file = btoa(String.fromCharCode(...new Uint8Array(file)));
 
-  type("#examples", "[place: Oslo] is cold\nwe met in [place: Rome]\nno town here\nfrom [place: Lima] with love\nnothing to see\nI saw [place: Cairo]");
+  type(
+    "#examples",
+    "[place: Oslo] is cold\nwe met in [place: Rome]\nno town here\nfrom [place: Lima] with love\nnothing to see\nI saw [place: Cairo]",
+  );
   $("#name").value = "towns";
   $("#lesson").requestSubmit();
   await until(() => $("#learnt h3")?.textContent.startsWith("towns") && $("#learnt svg"), "a second lesson");
@@ -77,7 +80,9 @@ async function use({ text }) {
   await until(() => all("#found h3").some((title) => title.textContent === "again"), "the task from its file");
   found.after = { refused: $("#refused").textContent, boxes: all("#tasks input").length };
 
-  found.labels = all("input, textarea, button").filter((part) => !part.labels?.length && !part.textContent && !part.ariaLabel).map((part) => part.id);
+  found.labels = all("input, textarea, button")
+    .filter((part) => !part.labels?.length && !part.textContent && !part.ariaLabel)
+    .map((part) => part.id);
   found.resources = frame.contentWindow.performance.getEntriesByType("resource").map(({ name }) => name);
   found.wide = frame.contentDocument.documentElement.scrollWidth;
   frame.width = 360;
@@ -86,5 +91,7 @@ async function use({ text }) {
   return found;
 }
 
-const answer = await use(await (await fetch("/work.json")).json()).catch((error) => ({ error: String(error.stack ?? error) }));
+const answer = await use(await (await fetch("/work.json")).json()).catch((error) => ({
+  error: String(error.stack ?? error),
+}));
 await fetch("/result", { method: "POST", body: JSON.stringify(answer) });

@@ -31,7 +31,8 @@ async function open(source, said) {
   off.clear();
   megabytes = said ?? megabytes;
   $("text").disabled = $("learn").disabled = false;
-  $("status").textContent = `${model.name}, ${model.precision}: ready after ${((performance.now() - began) / 1000).toFixed(1)} s`;
+  $("status").textContent =
+    `${model.name}, ${model.precision}: ready after ${((performance.now() - began) / 1000).toFixed(1)} s`;
   showTasks();
   await read();
 }
@@ -52,11 +53,26 @@ function counted(address) {
 }
 
 function showTasks() {
-  $("tasks").replaceChildren(...Object.keys(model.tasks).map((name) => {
-    const box = element("input", { type: "checkbox", checked: !off.has(name), onchange: () => toggle(name, box.checked) });
-    return element("label", {}, box, ` ${name} `, element("button", { type: "button", class: "quiet",
-      "aria-label": `Remove ${name}`, onclick: () => next(() => remove(name)) }, "×"));
-  }));
+  $("tasks").replaceChildren(
+    ...Object.keys(model.tasks).map((name) => {
+      const box = element("input", {
+        type: "checkbox",
+        checked: !off.has(name),
+        onchange: () => toggle(name, box.checked),
+      });
+      return element(
+        "label",
+        {},
+        box,
+        ` ${name} `,
+        element(
+          "button",
+          { type: "button", class: "quiet", "aria-label": `Remove ${name}`, onclick: () => next(() => remove(name)) },
+          "×",
+        ),
+      );
+    }),
+  );
 }
 
 function toggle(name, on) {
@@ -82,10 +98,12 @@ async function read() {
   const began = performance.now();
   const [found] = await model.predict([text], { tasks });
   const all = performance.now() - began;
-  $("found").replaceChildren(...tasks.flatMap((name) => [
-    element("h3", {}, name),
-    Array.isArray(found[name]) ? marked(text, found[name]) : bars(found[name].probabilities),
-  ]));
+  $("found").replaceChildren(
+    ...tasks.flatMap((name) => [
+      element("h3", {}, name),
+      Array.isArray(found[name]) ? marked(text, found[name]) : bars(found[name].probabilities),
+    ]),
+  );
   // What one task alone takes, for the comparison, after the answer is on the page.
   const between = performance.now();
   await model.predict([text], { tasks: tasks.slice(0, 1) });
@@ -117,7 +135,12 @@ async function learn() {
   for (const share of CURVE) {
     const part = texts.map((_, n) => n).filter((n) => (n * share) % 1 < share);
     try {
-      const smaller = await model.fit(name, part.map((n) => texts[n]), part.map((n) => labels[n]), { replace: true });
+      const smaller = await model.fit(
+        name,
+        part.map((n) => texts[n]),
+        part.map((n) => labels[n]),
+        { replace: true },
+      );
       points.push({ count: part.length, value: smaller.scores[score] });
     } catch {
       // Too few to learn anything from.
@@ -129,18 +152,48 @@ async function learn() {
 }
 
 function showLesson(report, texts, labels, score) {
-  const wrong = texts.map((text, n) => ({ text, gold: labels[n], said: report.heldOut[n] }))
-    .map((one) => ({ ...one, guess: Array.isArray(one.said) ? one.said.map(({ start, end, label }) => ({ start, end, label })) : one.said.label }))
+  const wrong = texts
+    .map((text, n) => ({ text, gold: labels[n], said: report.heldOut[n] }))
+    .map((one) => ({
+      ...one,
+      guess: Array.isArray(one.said)
+        ? one.said.map(({ start, end, label }) => ({ start, end, label }))
+        : one.said.label,
+    }))
     .filter(({ gold, guess }) => JSON.stringify(gold) !== JSON.stringify(guess));
   const address = URL.createObjectURL(new Blob([model.taskFile(report.task)]));
   $("learnt").replaceChildren(
     element("h3", {}, `${report.task}: ${percent(report.scores[score])} ${score} on held-out examples`),
-    element("p", {}, `Learnt from ${report.examples} examples in ${report.milliseconds.toFixed(0)} ms. `,
-      element("a", { href: address, download: `${report.task}.safetensors` }, `Save the task file (${(report.bytes / 1000).toFixed(0)} kB)`)),
+    element(
+      "p",
+      {},
+      `Learnt from ${report.examples} examples in ${report.milliseconds.toFixed(0)} ms. `,
+      element(
+        "a",
+        { href: address, download: `${report.task}.safetensors` },
+        `Save the task file (${(report.bytes / 1000).toFixed(0)} kB)`,
+      ),
+    ),
     ...(wrong.length ? [element("p", {}, "Wrong when held out; a click takes the prediction as the label:")] : []),
-    element("ul", {}, ...wrong.slice(0, 8).map(({ text, gold, guess }) => element("li", {},
-      element("span", { class: "wrong" }, writeLine(text, gold)), " → ",
-      element("button", { type: "button", class: "quiet", onclick: () => correct(text, gold, guess) }, writeLine(text, guess))))),
+    element(
+      "ul",
+      {},
+      ...wrong
+        .slice(0, 8)
+        .map(({ text, gold, guess }) =>
+          element(
+            "li",
+            {},
+            element("span", { class: "wrong" }, writeLine(text, gold)),
+            " → ",
+            element(
+              "button",
+              { type: "button", class: "quiet", onclick: () => correct(text, gold, guess) },
+              writeLine(text, guess),
+            ),
+          ),
+        ),
+    ),
   );
 }
 
@@ -197,7 +250,8 @@ $("put").addEventListener("click", () => {
   const label = $("mark").value.trim();
   if (start < end && label) area.setRangeText(`[${label}: ${value.slice(start, end)}]`);
 });
-for (const id of ["file", "folder"]) $(id).addEventListener("change", ({ target }) => next(() => take([...target.files])));
+for (const id of ["file", "folder"])
+  $(id).addEventListener("change", ({ target }) => next(() => take([...target.files])));
 addEventListener("dragover", (event) => event.preventDefault());
 addEventListener("drop", (event) => {
   event.preventDefault();

@@ -26,12 +26,22 @@ export function marked(text, entities) {
 
 /** The labels of a text with bars, the most probable first. */
 export function bars(probabilities) {
-  const rows = Object.entries(probabilities).sort(([, one], [, other]) => other - one).slice(0, 6);
-  return element("div", {}, ...rows.map(([label, probability]) =>
-    element("div", { class: "bar" },
-      element("span", {}, label),
-      element("meter", { value: probability, min: 0, max: 1, "aria-label": label }),
-      element("output", {}, percent(probability)))));
+  const rows = Object.entries(probabilities)
+    .sort(([, one], [, other]) => other - one)
+    .slice(0, 6);
+  return element(
+    "div",
+    {},
+    ...rows.map(([label, probability]) =>
+      element(
+        "div",
+        { class: "bar" },
+        element("span", {}, label),
+        element("meter", { value: probability, min: 0, max: 1, "aria-label": label }),
+        element("output", {}, percent(probability)),
+      ),
+    ),
+  );
 }
 
 /** Held-out quality by the number of examples, as a line. */
@@ -42,13 +52,20 @@ export function curve(points, score) {
   const y = (value) => height - side - (height - 2 * side) * value;
   const said = points.map(({ count, value }) => `${count} examples ${percent(value)}`).join(", ");
   const line = points.map(({ count, value }) => `${x(count)},${y(value)}`).join(" ");
-  const dots = points.map(({ count, value }) => `<circle cx="${x(count)}" cy="${y(value)}" r="3"/>` +
-    `<text x="${x(count)}" y="${height - 8}" text-anchor="middle">${count}</text>`).join("");
+  const dots = points
+    .map(
+      ({ count, value }) =>
+        `<circle cx="${x(count)}" cy="${y(value)}" r="3"/>` +
+        `<text x="${x(count)}" y="${height - 8}" text-anchor="middle">${count}</text>`,
+    )
+    .join("");
   const holder = element("div", { role: "img", "aria-label": `Learning curve of ${score}: ${said}` });
   // Numbers alone go into this markup.
   holder.innerHTML = `<svg viewBox="0 0 ${width} ${height}" aria-hidden="true">
-    <line x1="${side}" y1="${y(0)}" x2="${width - side}" y2="${y(0)}"/><line x1="${side}" y1="${y(1)}" x2="${width - side}" y2="${y(1)}"/>
-    <text x="0" y="${y(1) + 4}">100%</text><text x="0" y="${y(0) + 4}">0%</text><polyline points="${line}"/>${dots}</svg>`;
+    <line x1="${side}" y1="${y(0)}" x2="${width - side}" y2="${y(0)}"/>
+    <line x1="${side}" y1="${y(1)}" x2="${width - side}" y2="${y(1)}"/>
+    <text x="0" y="${y(1) + 4}">100%</text><text x="0" y="${y(0) + 4}">0%</text>
+    <polyline points="${line}"/>${dots}</svg>`;
   return holder;
 }
 

@@ -3,7 +3,10 @@ const MARK = /\[([^\][:]+): ?([^\]]+)\]/g;
 
 /** Texts and labels of the lines; entities where any line marks one. */
 export function readLesson(content) {
-  const lines = content.split("\n").map((line) => line.trim()).filter(Boolean);
+  const lines = content
+    .split("\n")
+    .map((line) => line.trim())
+    .filter(Boolean);
   if (lines.some((line) => line.match(MARK))) {
     const read = lines.map(readMarks);
     return { texts: read.map(({ text }) => text), labels: read.map(({ spans }) => spans) };

@@ -1,13 +1,6 @@
 /** A bundle's files, from an address or from memory, each checked against the manifest before it is used. */
 import { TrunklineError, said } from "./errors.js";
-import {
-  MANIFEST,
-  MOST_MANIFEST,
-  type Manifest,
-  TOKENIZER,
-  limitOf,
-  parseManifest,
-} from "./manifest.js";
+import { MANIFEST, MOST_MANIFEST, type Manifest, TOKENIZER, limitOf, parseManifest } from "./manifest.js";
 import { type Task, readPrimary, readTask } from "./task.js";
 import type { Tensors } from "./tensors.js";
 
@@ -41,7 +34,11 @@ export async function openBundle(source: Source, verify = true): Promise<Bundle>
     );
   }
   if (verify && !globalThis.crypto?.subtle) {
-    throw new TrunklineError("SHA-256 is not there", "a page served by https or from localhost", "Or pass verify: false");
+    throw new TrunklineError(
+      "SHA-256 is not there",
+      "a page served by https or from localhost",
+      "Or pass verify: false",
+    );
   }
   const file = (name: string): Promise<Uint8Array<ArrayBuffer>> => checked(read, name, manifest, verify);
   const adapters = Object.entries(manifest.adapters);
@@ -93,7 +90,8 @@ function readerOf(source: Source): Reader {
   const files = Symbol.iterator in source ? byPath(source) : new Map(Object.entries(source));
   return async (file, limit) => {
     const found = files.get(file);
-    if (found === undefined) throw new TrunklineError(`${file} is not among the files`, "all files of the bundle's folder");
+    if (found === undefined)
+      throw new TrunklineError(`${file} is not among the files`, "all files of the bundle's folder");
     const size = found instanceof Uint8Array ? found.length : found.size;
     if (size > limit) throw new TrunklineError(`${file} has ${size} bytes`, `at most ${limit}`);
     return new Uint8Array(found instanceof Uint8Array ? found : await found.arrayBuffer());
@@ -105,7 +103,9 @@ function byPath(files: Iterable<File>): Map<string, Blob> {
   const found = Array.from(files, (file) => [file.webkitRelativePath || file.name, file] as const);
   const manifest = found.map(([path]) => path).find((path) => path === MANIFEST || path.endsWith(`/${MANIFEST}`));
   const folder = (manifest ?? "").slice(0, -MANIFEST.length);
-  return new Map(found.filter(([path]) => path.startsWith(folder)).map(([path, file]) => [path.slice(folder.length), file]));
+  return new Map(
+    found.filter(([path]) => path.startsWith(folder)).map(([path, file]) => [path.slice(folder.length), file]),
+  );
 }
 
 async function fetched(url: URL, file: string, limit: number): Promise<Uint8Array<ArrayBuffer>> {

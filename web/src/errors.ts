@@ -20,13 +20,17 @@ function sentence(text: string): string {
 
 /** The message of whatever was thrown, on one line. */
 export function said(error: unknown): string {
-  return String(error instanceof Error ? error.message : error).split(/\s+/).join(" ").slice(0, 300);
+  return String(error instanceof Error ? error.message : error)
+    .split(/\s+/)
+    .join(" ")
+    .slice(0, 300);
 }
 
 /** A value as a message shows it. */
 export function short(value: unknown): string {
-  const text = Array.isArray(value) || (typeof value === "object" && value !== null)
-    ? `${Array.isArray(value) ? "a list" : "an object"} of ${Object.keys(value).length} entries`
-    : (JSON.stringify(value) ?? String(value));
+  const text =
+    Array.isArray(value) || (typeof value === "object" && value !== null)
+      ? `${Array.isArray(value) ? "a list" : "an object"} of ${Object.keys(value).length} entries`
+      : (JSON.stringify(value) ?? String(value));
   return text.length <= 60 ? text : `${text.slice(0, 57)}...`;
 }

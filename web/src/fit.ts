@@ -1,12 +1,11 @@
-/** Fitting a head that wastes no label: settings by cross-validation, then a fit on all. As in `trunkline.heads.fit`. */
-import { type Gold, type Learnable, type Prediction, type Scores, rounded, softmax } from "./families.js";
+/** Fitting a head that wastes no label: cross-validation, then a fit on all. As in `trunkline.heads.fit`. */
+import { type Learnable, type Prediction, type Scores, rounded, softmax } from "./families.js";
+import { type Example, type Split, crossValidate } from "./folds.js";
 import { type Solution, TOLERANCE, Units, discriminant, regression } from "./linear.js";
 import type { Matrix } from "./matrix.js";
 import { factors, logLoss, logLosses, weighted } from "./stack.js";
 import type { Head } from "./task.js";
 import { halved } from "./tensors.js";
-import type { ReadText } from "./units.js";
-import type { Border } from "./words.js";
 
 /** scikit-learn's C, from strong to weak; the one that others must beat is the fifth. */
 const PENALTIES = [0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3, 10];
@@ -18,19 +17,6 @@ const TRANSITION_WEIGHTS = [0, 0.5, 0.75, 1];
 const LEAST_BIAS = -1e4;
 /** Tolerance of the fits that are compared. */
 const LOOSE = 4 * TOLERANCE;
-/** Number of folds by the number of units times labels up to which it is taken. */
-const FOLDS = [[20_000, 10], [500_000, 5], [Infinity, 3]] as const;
-
-/** An example with what an engine made of it. */
-export interface Example {
-  read: ReadText;
-  borders: readonly Border[];
-  gold: Gold;
-  /** [units, width]. */
-  features: Float32Array;
-  targets: number[];
-}
-
 /** A head, how its settings were chosen, and what it says of held-out folds. */
 export interface Fitted {
   head: Head;
@@ -43,72 +29,111 @@ export interface Fitted {
   heldOut: Prediction[];
 }
 
-/** Fits a head on all examples; everything else about it is chosen by cross-validation among them. */
-export function fitHead(family: Learnable, examples: readonly Example[], labels: readonly string[], width: number, seed: number): Fitted {
-  const units = unitsOf(examples, labels.length, width);
-  const owner = examples.flatMap(({ targets }, n) => targets.filter((target) => target >= 0).map(() => n));
-  const size = examples.reduce((sum, { targets }) => sum + targets.length, 0) * labels.length;
-  const fold = stratifiedFolds(examples, family, FOLDS.find(([most]) => size <= most)![1], seed);
-  const numbers = [...new Set(fold)].sort((a, b) => a - b);
-  // Where all texts are one, there is nothing to train on but what is held out.
-  const masks = numbers.map((number) => Float64Array.from(owner, (n) => +(fold[n] !== number || numbers.length === 1)));
-  const whole = new Float64Array(owner.length).fill(1);
-  const order = numbers.flatMap((number) => [...examples.keys()].filter((n) => fold[n] === number));
-  const y = order.flatMap((n) => {
-    const seen = new Set(owner.flatMap((_, unit) => (masks[numbers.indexOf(fold[n]!)]![unit] ? [units.y[unit]!] : [])));
-    return examples[n]!.targets.map((target) => (seen.has(target) ? target : -1));
-  });
-  const covariance = family.covariance(labels);
-  const judged = y.filter((target) => target >= 0);
-  const known = (logits: Matrix): Matrix => logits.filter((_, n) => y[Math.floor(n / labels.length)]! >= 0);
+/** What a fit works on. */
+interface Problem {
+  family: Learnable;
+  examples: readonly Example[];
+  labels: readonly string[];
+  width: number;
+  units: Units;
+  split: Split;
+}
 
-  const heldOut = (solutions: readonly Solution[]): Matrix => {
-    const heads = solutions.map((solution) => units.head(solution));
-    return joined(order.map((n) => logitsOf(heads[numbers.indexOf(fold[n]!)]!, examples[n]!.features, width)));
+/** A head fitted on all examples, and held-out logits [units, labels] of its like. */
+interface Member {
+  head: Head;
+  logits: Matrix;
+}
+
+/** Fits a head on all examples; everything else about it is chosen by cross-validation among them. */
+export function fitHead(
+  family: Learnable,
+  examples: readonly Example[],
+  labels: readonly string[],
+  width: number,
+  seed: number,
+): Fitted {
+  const units = unitsOf(examples, labels.length, width);
+  const problem = {
+    family,
+    examples,
+    labels,
+    width,
+    units,
+    split: crossValidate(family, examples, labels.length, seed),
   };
+  const { masks } = problem.split;
+  const whole = new Float64Array(units.y.length).fill(1);
+  const { penalty, solutions } = chosenRegression(problem);
+  const last = regression(units, whole, penalty, family.covariance(labels), solutions[0]);
+  const others = masks.map((mask) => discriminant(units, mask));
+  return finish(problem, penalty, [
+    { head: units.head(last), logits: heldOut(problem, solutions) },
+    { head: units.head(discriminant(units, whole)), logits: heldOut(problem, others) },
+  ]);
+}
+
+/** The penalty of least held-out log loss, and what was fitted with it in each fold. */
+function chosenRegression(problem: Problem): { penalty: number; solutions: Solution[] } {
+  const { family, labels, units, split } = problem;
+  const covariance = family.covariance(labels);
+  const judged = split.targets.filter((target) => target >= 0);
   const path = new Map<number, Solution[]>();
   const losses = (penalty: number): number[] => {
-    const near = [...path.keys()].sort((a, b) => Math.abs(Math.log(a / penalty)) - Math.abs(Math.log(b / penalty)))[0];
+    const distance = (other: number): number => Math.abs(Math.log(other / penalty));
+    const near = [...path.keys()].sort((a, b) => distance(a) - distance(b))[0];
     const starts = near === undefined ? undefined : path.get(near);
-    const found: Solution[] = [];
-    // Folds have most of their units in common, so that each fit is a good start for the next.
-    masks.forEach((mask, n) => found.push(regression(units, mask, penalty, covariance, starts?.[n] ?? found[n - 1], LOOSE)));
+    // Another fold would be a better start, but it was trained on what this one holds out, and fits end early.
+    const found = split.masks.map((mask, n) => regression(units, mask, penalty, covariance, starts?.[n], LOOSE));
     path.set(penalty, found);
     if (!judged.length) return [];
-    const x = known(heldOut(found));
-    const factor = factors([x], judged, labels.length)[0]!;
-    return logLosses(x.map((value) => value * factor), judged, labels.length);
+    const logits = known(problem, heldOut(problem, found));
+    const factor = factors([logits], judged, labels.length)[0]!;
+    return logLosses(weighted([factor], [logits]), judged, labels.length);
   };
-
   const penalty = climb(losses);
-  const compared = path.get(penalty)!;
-  const last = regression(units, whole, penalty, covariance, compared[0]);
-  const members = [
-    { head: units.head(last), logits: heldOut(compared) },
-    { head: units.head(discriminant(units, whole)), logits: heldOut(masks.map((mask) => discriminant(units, mask))) },
-  ];
+  return { penalty, solutions: path.get(penalty)! };
+}
+
+/** Adds up heads with the factors and transitions that held-out logits ask for. */
+function finish(problem: Problem, penalty: number, members: readonly Member[]): Fitted {
+  const { family, examples, labels, width, split } = problem;
+  const judged = split.targets.filter((target) => target >= 0);
   const logits = members.map((member) => member.logits);
+  const heads = members.map((member) => member.head);
   const shown = judged.length
-    ? logits.map(known)
-    : members.map(({ head }) => joined(examples.map(({ features }) => logitsOf(head, features, width))));
+    ? logits.map((part) => known(problem, part))
+    : heads.map((head) => joined(examples.map(({ features }) => logitsOf(head, features, width))));
   const found = factors(shown, judged, labels.length);
-  const summed = weighted(found, logits);
-  const moves = bestTransitions(family, examples, labels, { fold, numbers, order }, summed);
-  const learnt = family.transitions(examples.map(({ targets }) => targets), labels);
-  const head = {
-    weight: halved(weighted(found, members.map((member) => member.head.weight))),
-    bias: halved(weighted(found, members.map((member) => member.head.bias)).map((value) => Math.max(value, LEAST_BIAS))),
-    transitions: learnt && moves.weight ? halved(learnt.map((value) => value * moves.weight)) : null,
-  };
+  const moves = bestTransitions(problem, weighted(found, logits));
+  const targets = examples.map((example) => example.targets);
+  const learnt = family.transitions(targets, labels);
+  const weights = heads.map((head) => head.weight);
+  const biases = heads.map((head) => head.bias);
   return {
-    head,
+    head: {
+      weight: halved(weighted(found, weights)),
+      bias: halved(weighted(found, biases).map((value) => Math.max(value, LEAST_BIAS))),
+      transitions: learnt && moves.weight ? halved(learnt.map((value) => value * moves.weight)) : null,
+    },
     penalty,
     temperature: rounded(1 / found[0]!),
     discriminant: rounded(found[1]!),
     logLoss: judged.length ? rounded(logLoss(weighted(found, shown), judged, labels.length)) : null,
     scores: moves.scores,
-    heldOut: examples.map((_, n) => moves.predictions[order.indexOf(n)]!),
+    heldOut: moves.predictions,
   };
+}
+
+/** Logits [units, labels] of the held-out examples, fold by fold. */
+function heldOut({ examples, width, units, split }: Problem, solutions: readonly Solution[]): Matrix {
+  const heads = solutions.map((solution) => units.head(solution));
+  return joined(split.order.map((n) => logitsOf(heads[split.fold[n]!]!, examples[n]!.features, width)));
+}
+
+/** The logits of units whose label was trained on. */
+function known({ labels, split }: Problem, logits: Matrix): Matrix {
+  return logits.filter((_, n) => split.targets[Math.floor(n / labels.length)]! >= 0);
 }
 
 function unitsOf(examples: readonly Example[], labels: number, width: number): Units {
@@ -163,95 +188,28 @@ function climb(losses: (penalty: number) => number[]): number {
   return PENALTIES[FIRST]!;
 }
 
-interface Split {
-  fold: readonly number[];
-  numbers: readonly number[];
-  order: readonly number[];
-}
-
 /** The weight of transitions with the best held-out main score, the lower one of equals. */
-function bestTransitions(family: Learnable, examples: readonly Example[], labels: readonly string[], { fold, numbers, order }: Split, logits: Matrix) {
+function bestTransitions({ family, examples, labels, split }: Problem, logits: Matrix) {
   const size = labels.length;
   const probabilities = softmax(Float32Array.from(logits), size);
-  const learnt = numbers.map((number) => {
-    const trained = examples.filter((_, n) => fold[n] !== number || numbers.length === 1);
-    return family.transitions(trained.map(({ targets }) => targets), labels);
+  const learnt = split.trained.map((numbers) => {
+    const targets = numbers.map((n) => examples[n]!.targets);
+    return family.transitions(targets, labels);
   });
   let best: { weight: number; scores: Scores; predictions: Prediction[] } | undefined;
   for (const weight of learnt.some(Boolean) ? TRANSITION_WEIGHTS : [0]) {
     const moves = learnt.map((part) => (part && weight ? part.map((value) => value * weight) : null));
+    const predictions = new Array<Prediction>(examples.length);
     let place = 0;
-    const predictions = order.map((n) => {
+    for (const n of split.order) {
       const { read, borders, targets } = examples[n]!;
       const own = probabilities.subarray(place, (place += targets.length * size));
-      return family.decode({ probabilities: own, read, borders, labels, transitions: moves[numbers.indexOf(fold[n]!)]! });
-    });
-    const scores = family.score(order.map((n) => examples[n]!.gold), predictions);
+      const transitions = moves[split.fold[n]!]!;
+      predictions[n] = family.decode({ probabilities: own, read, borders, labels, transitions });
+    }
+    const gold = examples.map((example) => example.gold);
+    const scores = family.score(gold, predictions);
     if (!best || scores[family.mainScore]! > best.scores[family.mainScore]!) best = { weight, scores, predictions };
   }
   return best!;
-}
-
-/**
- * The fold of each example (iterative stratification, Sechidis et al. 2011): rare classes first, each to the fold that
- * has fewest of its rarest class. Texts that differ only in case and blanks get one fold.
- */
-function stratifiedFolds(examples: readonly Example[], family: Learnable, count: number, seed: number): number[] {
-  const groups = new Map<string, number[]>();
-  examples.forEach(({ read }, n) => {
-    const key = read.text.text.toLowerCase().split(/\s+/).filter(Boolean).join(" ");
-    groups.set(key, [...(groups.get(key) ?? []), n]);
-  });
-  const members = [...groups.values()];
-  const classes = examples.map(({ gold }) => [...family.classes(gold)]);
-  const total = counted(classes.flat());
-  const held = members.map((group) => counted(group.flatMap((n) => classes[n]!)));
-  const rarest = held.map((own) => [...own.keys()].sort((a, b) => total.get(a)! - total.get(b)! || (a < b ? -1 : 1))[0]);
-  const size = (group: number): number => total.get(rarest[group] ?? "") ?? Infinity;
-  const order = shuffled(members.length, seed).sort((a, b) => {
-    const names = [rarest[a] ?? "", rarest[b] ?? ""] as const;
-    const bySize = size(a) === size(b) ? 0 : size(a) - size(b);
-    return bySize || (names[0] === names[1] ? 0 : names[0] < names[1] ? -1 : 1) || members[b]!.length - members[a]!.length;
-  });
-  const folds = Array.from({ length: Math.max(1, Math.min(count, members.length)) }, () => ({ seen: new Map<string, number>(), size: 0 }));
-  const found = new Array<number>(examples.length).fill(0);
-  for (const group of order) {
-    const own = [...held[group]!.keys()];
-    const costs = folds.map(({ seen, size: so_far }) => [
-      seen.get(rarest[group] ?? "") ?? 0,
-      own.reduce((sum, name) => sum + (seen.get(name) ?? 0), 0),
-      so_far,
-    ]);
-    const least = costs.reduce((best, cost, n) => (compare(cost, costs[best]!) < 0 ? n : best), 0);
-    const fold = folds[least]!;
-    for (const [name, more] of held[group]!) fold.seen.set(name, (fold.seen.get(name) ?? 0) + more);
-    fold.size += members[group]!.length;
-    for (const n of members[group]!) found[n] = least;
-  }
-  return found;
-}
-
-function compare(one: readonly number[], other: readonly number[]): number {
-  const place = one.findIndex((value, n) => value !== other[n]);
-  return place < 0 ? 0 : one[place]! - other[place]!;
-}
-
-function counted(names: readonly string[]): Map<string, number> {
-  const found = new Map<string, number>();
-  for (const name of names) found.set(name, (found.get(name) ?? 0) + 1);
-  return found;
-}
-
-/** 0 to `count` - 1 in an order that a seed says (Fisher and Yates, with the generator mulberry32). */
-function shuffled(count: number, seed: number): number[] {
-  const found = Array.from({ length: count }, (_, n) => n);
-  let state = seed >>> 0;
-  for (let n = count - 1; n > 0; n--) {
-    state = (state + 0x6d2b79f5) >>> 0;
-    let bits = Math.imul(state ^ (state >>> 15), state | 1);
-    bits ^= bits + Math.imul(bits ^ (bits >>> 7), bits | 61);
-    const other = Math.floor((((bits ^ (bits >>> 14)) >>> 0) / 2 ** 32) * (n + 1));
-    [found[n], found[other]] = [found[other]!, found[n]!];
-  }
-  return found;
 }

@@ -50,7 +50,10 @@ export class Units {
     const turned = transposed(x, count, width);
     const size = few ? count : width;
     const gram = few ? product(x, turned, count, width, count) : product(turned, x, width, count, width);
-    const { values, vectors } = eigen(gram.map((value) => value / count), size);
+    const { values, vectors } = eigen(
+      gram.map((value) => value / count),
+      size,
+    );
     const first = values.findIndex((value) => value > 1e-7 * Math.max(values.at(-1)!, 1e-7));
     const kept = first < 0 ? size : first;
     this.variances = values.slice(kept);
@@ -108,7 +111,10 @@ export function regression(
   const strength = (present === 2 ? 2 : 1) / (penalty * total);
   const spread = shares.reduce((sum, share) => sum + share * (1 - share), 0);
   const curvature = Math.max(spread / Math.max(present, 1), 1e-6);
-  const scale = Float64Array.from([...units.variances.map((variance) => curvature * variance + strength), curvature], (value) => 1 / Math.sqrt(value));
+  const scale = Float64Array.from(
+    [...units.variances.map((variance) => curvature * variance + strength), curvature],
+    (value) => 1 / Math.sqrt(value),
+  );
   const [root, inverse] = roots(covariance, labels);
   const own = labels * axes;
 
@@ -129,7 +135,8 @@ export function regression(
   };
 
   const first = new Float64Array(own + labels);
-  if (start) product(inverse, start.weight, labels, labels, axes).forEach((value, n) => (first[n] = value / scale[n % axes]!));
+  if (start)
+    product(inverse, start.weight, labels, labels, axes).forEach((value, n) => (first[n] = value / scale[n % axes]!));
   for (let n = 0; n < labels; n++) {
     // A start from other units may lack a label that is here.
     const known = start !== undefined && start.bias[n]! > ABSENT / 2;
@@ -172,7 +179,8 @@ function meanLoss({ x, y, labels, axes }: Units, weights: Matrix, total: number,
       if (Math.abs(wrong) < NEGLIGIBLE) continue;
       const slope = count * wrong;
       found.bias[k]! += slope;
-      for (let n = 0, to = k * axes, from = unit * axes; n < axes; n++, to++, from++) found.weight[to]! += slope * x[from]!;
+      for (let n = 0, to = k * axes, from = unit * axes; n < axes; n++, to++, from++)
+        found.weight[to]! += slope * x[from]!;
     }
   }
   return found;
@@ -201,7 +209,8 @@ function lbfgs(loss: (flat: Matrix) => { value: number; gradient: Matrix }, z: M
   let history: { moved: Matrix; turned: Matrix; inverse: number }[] = [];
   for (let step = 0; step < MOST && state.gradient.some((value) => Math.abs(value) >= tolerance); step++) {
     const direction = state.gradient.map((value) => -value);
-    const add = (other: Matrix, factor: number): void => direction.forEach((value, n) => (direction[n] = value + factor * other[n]!));
+    const add = (other: Matrix, factor: number): void =>
+      direction.forEach((value, n) => (direction[n] = value + factor * other[n]!));
     const factors = history.toReversed().map(({ moved, turned, inverse }) => {
       const factor = inverse * dot(moved, direction);
       add(turned, -factor);
@@ -212,7 +221,9 @@ function lbfgs(loss: (flat: Matrix) => { value: number; gradient: Matrix }, z: M
       const factor = dot(last.moved, last.turned) / Math.max(dot(last.turned, last.turned), 1e-30);
       direction.forEach((value, n) => (direction[n] = value * factor));
     }
-    history.forEach(({ moved, turned, inverse }, n) => add(moved, factors[history.length - 1 - n]! - inverse * dot(turned, direction)));
+    history.forEach(({ moved, turned, inverse }, n) =>
+      add(moved, factors[history.length - 1 - n]! - inverse * dot(turned, direction)),
+    );
     let slope = dot(direction, state.gradient);
     if (slope >= 0) {
       direction.set(state.gradient.map((value) => -value));

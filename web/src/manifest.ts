@@ -82,7 +82,8 @@ const ADAPTER = { ...COMMON, kind: { const: "adapter" } };
 /** Reads a manifest; lists every problem. */
 export function parseManifest(content: Uint8Array): Manifest {
   const raw = parseJson(content, MANIFEST);
-  if (raw?.format !== "trunkline-bundle") throw new TrunklineError(`${MANIFEST} is not the manifest of a bundle`, "a bundle");
+  if (raw?.format !== "trunkline-bundle")
+    throw new TrunklineError(`${MANIFEST} is not the manifest of a bundle`, "a bundle");
   if (Number.isInteger(raw.version) && raw.version !== 2) {
     throw new TrunklineError(`${MANIFEST} has version ${raw.version}`, "version 2", "Export the bundle again");
   }
@@ -142,7 +143,11 @@ function refuse(where: string, problems: string[]): void {
   if (!problems.length) return;
   const more = problems.length > MOST_SHOWN ? [`and ${problems.length - MOST_SHOWN} more`] : [];
   const listed = [...problems.slice(0, MOST_SHOWN), ...more].map((problem) => `\n  - ${problem}`).join("");
-  throw new TrunklineError(`${where} has ${problems.length} problem(s):${listed}\n`, "a file of format 2", "Make or fetch it again");
+  throw new TrunklineError(
+    `${where} has ${problems.length} problem(s):${listed}\n`,
+    "a file of format 2",
+    "Make or fetch it again",
+  );
 }
 
 /** Every way in which JSON differs from a schema; supports what the schemas here use. */
@@ -159,7 +164,8 @@ function* problemsOf(value: any, schema: Schema, where: string): Generator<strin
     for (const [number, item] of value.entries()) yield* problemsOf(item, schema.items, `${where}[${number}]`);
   } else if (schema.type === "string") {
     if (value.length > (schema.maxLength ?? Infinity)) yield `${where} has ${value.length} characters`;
-    if (schema.pattern && !new RegExp(schema.pattern).test(value)) yield `${where} is ${short(value)}, expected ${schema.pattern}`;
+    if (schema.pattern && !new RegExp(schema.pattern).test(value))
+      yield `${where} is ${short(value)}, expected ${schema.pattern}`;
   } else if (!(value >= (schema.minimum ?? -Infinity) && value <= (schema.maximum ?? Infinity))) {
     yield `${where} is ${value}, expected ${schema.minimum} to ${schema.maximum}`;
   }

@@ -3,13 +3,20 @@
 export type Matrix = Float64Array;
 
 /** [rows, inner] times [inner, columns]. */
-export function product(a: ArrayLike<number>, b: ArrayLike<number>, rows: number, inner: number, columns: number): Matrix {
+export function product(
+  a: ArrayLike<number>,
+  b: ArrayLike<number>,
+  rows: number,
+  inner: number,
+  columns: number,
+): Matrix {
   const found = new Float64Array(rows * columns);
   for (let row = 0; row < rows; row++) {
     for (let n = 0; n < inner; n++) {
       const factor = a[row * inner + n]!;
       if (factor === 0) continue;
-      for (let column = 0; column < columns; column++) found[row * columns + column]! += factor * b[n * columns + column]!;
+      for (let column = 0; column < columns; column++)
+        found[row * columns + column]! += factor * b[n * columns + column]!;
     }
   }
   return found;
@@ -37,7 +44,8 @@ export function solve(matrix: Matrix, right: Matrix, size: number): Matrix {
     for (let column = 0; column <= row; column++) {
       let sum = lower[row * size + column]!;
       for (let n = 0; n < column; n++) sum -= lower[row * size + n]! * lower[column * size + n]!;
-      lower[row * size + column] = row === column ? Math.sqrt(Math.max(sum, 1e-300)) : sum / lower[column * size + column]!;
+      lower[row * size + column] =
+        row === column ? Math.sqrt(Math.max(sum, 1e-300)) : sum / lower[column * size + column]!;
     }
   }
   const found = new Float64Array(right);
@@ -64,7 +72,11 @@ export function eigen(matrix: Matrix, size: number): { values: number[]; vectors
   for (let low = 0; low < size; low++) {
     for (let steps = 0; steps < 60; steps++) {
       let high = low;
-      while (high < size - 1 && Math.abs(beside[high]!) > 1e-15 * (Math.abs(diagonal[high]!) + Math.abs(diagonal[high + 1]!))) high++;
+      while (
+        high < size - 1 &&
+        Math.abs(beside[high]!) > 1e-15 * (Math.abs(diagonal[high]!) + Math.abs(diagonal[high + 1]!))
+      )
+        high++;
       if (high === low) break;
       step(diagonal, beside, vectors, low, high, size);
     }

@@ -4,7 +4,8 @@ import { type Branch, Engine } from "./engine.js";
 import { TrunklineError, short } from "./errors.js";
 import { type Evaluation, evaluation } from "./evaluate.js";
 import { type Gold, type Prediction, type Scored, type Scores, familyOf, learnable, softmax } from "./families.js";
-import { type Example, type Fitted, fitHead } from "./fit.js";
+import { type Fitted, fitHead } from "./fit.js";
+import type { Example } from "./folds.js";
 import { checkGold, familyOfGold } from "./gold.js";
 import { checkName } from "./manifest.js";
 import { Graph, type RuntimeOptions, runtime } from "./ort.js";
@@ -64,7 +65,10 @@ export async function load(source: Source, options: LoadOptions = {}): Promise<M
   const tokenizer = new WordPiece(bundle.tokenizer);
   const { encoder } = bundle.manifest;
   if (tokenizer.size > encoder.vocabulary_size) {
-    throw new TrunklineError(`tokenizer.json has ${tokenizer.size} tokens`, `at most ${encoder.vocabulary_size}, the encoder's`);
+    throw new TrunklineError(
+      `tokenizer.json has ${tokenizer.size} tokens`,
+      `at most ${encoder.vocabulary_size}, the encoder's`,
+    );
   }
   const ort = await runtime(options);
   const trunk = await Graph.open(ort, bundle.trunk, "trunk");
@@ -102,15 +106,21 @@ export class Model {
   /** The labels of a task as a user knows them: entity types for NER. */
   labels(name: string): string[] {
     const { family, labels } = this.task(name);
-    return family === "ner" ? [...new Set(labels.filter((label) => label !== "O").map((label) => label.slice(2)))] : [...labels];
+    return family === "ner"
+      ? [...new Set(labels.filter((label) => label !== "O").map((label) => label.slice(2)))]
+      : [...labels];
   }
 
   /** Runs tasks, all by default, on texts; gives for each text what each task says of it. */
-  async predict(texts: readonly string[], options: { tasks?: readonly string[] } = {}): Promise<Record<string, Prediction>[]> {
+  async predict(
+    texts: readonly string[],
+    options: { tasks?: readonly string[] } = {},
+  ): Promise<Record<string, Prediction>[]> {
     if (!Array.isArray(texts)) throw new TrunklineError(`texts are ${short(texts)}`, "a list of texts");
     const names = options.tasks ?? [...this.known.keys()];
     names.forEach((name) => this.task(name));
-    if (!this.known.size) throw new TrunklineError(`${this.name} has no tasks yet`, "", "Add one with fit(name, texts, labels)");
+    if (!this.known.size)
+      throw new TrunklineError(`${this.name} has no tasks yet`, "", "Add one with fit(name, texts, labels)");
     const found: Record<string, Prediction>[] = [];
     for (let begin = 0; begin < texts.length; begin += CHUNK) {
       const read = texts.slice(begin, begin + CHUNK).map((text) => this.read(text));
@@ -125,7 +135,12 @@ export class Model {
    *
    * Settings are chosen by cross-validation within the labels, and the task is then fitted on all of them.
    */
-  async fit(name: string, texts: readonly string[], labels: readonly Gold[], options: FitOptions = {}): Promise<FitReport> {
+  async fit(
+    name: string,
+    texts: readonly string[],
+    labels: readonly Gold[],
+    options: FitOptions = {},
+  ): Promise<FitReport> {
     const began = performance.now();
     this.checkNew(name, options.replace);
     const familyName = options.family ?? familyOfGold(labels);
@@ -146,8 +161,20 @@ export class Model {
       targets: family.targets(text, labels[n]!, outputs, borders[n]!),
     }));
     const fitted = fitHead(family, examples, outputs, width, options.seed ?? 0);
-    const info = { mode: "head", examples: texts.length, cross_validation: record(fitted), engine: "onnxruntime-web", precision: this.precision };
-    const content = taskBytes(this.bundle.manifest, { family: familyName, labels: outputs, units, head: fitted.head, info });
+    const info = {
+      mode: "head",
+      examples: texts.length,
+      cross_validation: record(fitted),
+      engine: "onnxruntime-web",
+      precision: this.precision,
+    };
+    const content = taskBytes(this.bundle.manifest, {
+      family: familyName,
+      labels: outputs,
+      units,
+      head: fitted.head,
+      info,
+    });
     this.put(readTask(content, this.unnamed, name));
     const { head: _head, ...chosen } = fitted;
     return {
@@ -200,7 +227,10 @@ export class Model {
   private task(name: string): Task {
     const found = this.known.get(name);
     if (found) return found;
-    throw new TrunklineError(`there is no task ${short(name)}`, `one of ${[...this.known.keys()].join(", ") || "(none)"}`);
+    throw new TrunklineError(
+      `there is no task ${short(name)}`,
+      `one of ${[...this.known.keys()].join(", ") || "(none)"}`,
+    );
   }
 
   private put(task: Task): void {
@@ -254,9 +284,18 @@ export class Model {
               logits[at] = data[Math.floor(at / labels.length) * width + column + label]! + head.bias[label]!;
             }
             const probabilities = softmax(logits, labels.length);
-            return { probabilities, read: read[n]!, borders: borders[group]![n]!, labels, transitions: head.transitions };
+            return {
+              probabilities,
+              read: read[n]!,
+              borders: borders[group]![n]!,
+              labels,
+              transitions: head.transitions,
+            };
           });
-          found.set(name, rows.map((row) => familyOf(family).decode(row)));
+          found.set(
+            name,
+            rows.map((row) => familyOf(family).decode(row)),
+          );
           column += labels.length;
         }
       });
@@ -283,7 +322,7 @@ export class Model {
     return groups;
   }
 
-  /** Inputs of the branch graph: an adapter, and the heads of tasks side by side. Each bias is added once, in the end. */
+  /** Inputs of the branch graph: an adapter, and the heads of tasks side by side; biases are added in the end. */
   private inputs(tasks: readonly Task[], lora: Tensors = new Map()): Tensors {
     const found = complete(lora, this.bundle.manifest);
     const hidden = this.bundle.manifest.encoder.hidden_size;

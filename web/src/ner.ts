@@ -72,7 +72,11 @@ export const ner: Learnable = {
       });
     });
     const rows = [...counts.values()];
-    const [right, guessed, all] = [0, 1, 2].map((n) => rows.reduce((sum, row) => sum + row[n]!, 0)) as [number, number, number];
+    const [right, guessed, all] = [0, 1, 2].map((n) => rows.reduce((sum, row) => sum + row[n]!, 0)) as [
+      number,
+      number,
+      number,
+    ];
     const f1 = rows.map((row) => (2 * row[0]) / (row[1] + row[2]));
     return {
       f1: (2 * right) / Math.max(guessed + all, 1),
@@ -83,8 +87,9 @@ export const ner: Learnable = {
   },
 
   compare(gold, prediction) {
-    const sets = [spansOf(gold), prediction as Entity[]].map((spans: readonly Span[]) =>
-      new Set(spans.map(({ start, end, label }) => JSON.stringify([start, end, label]))));
+    const sets = [spansOf(gold), prediction as Entity[]].map(
+      (spans: readonly Span[]) => new Set(spans.map(({ start, end, label }) => JSON.stringify([start, end, label]))),
+    );
     return sets as [Set<string>, Set<string>];
   },
 };
@@ -112,14 +117,20 @@ function wordSpans(read: ReadText, spans: readonly Span[], borders: readonly Bor
 function unheld(read: ReadText, spans: readonly Span[], borders: readonly Border[]): number {
   const { places } = read.text;
   const held = wordSpans(read, spans, borders).filter(([first, last, label]) =>
-    spans.some((span) => span.label === label && span.start === places[borders[first]![0]] && span.end === places[borders[last - 1]![1]]));
+    spans.some(
+      (span) =>
+        span.label === label && span.start === places[borders[first]![0]] && span.end === places[borders[last - 1]![1]],
+    ),
+  );
   return spans.length - held.length;
 }
 
 /** [labels + 1, labels] whether a tag (column) may follow another (row; the last: the start of the text). */
 function mayFollow(labels: readonly string[]): boolean[] {
   const rows = [...labels, null];
-  return rows.flatMap((before) => labels.map((tag) => !tag.startsWith("I-") || (before !== null && before.slice(2) === tag.slice(2))));
+  return rows.flatMap((before) =>
+    labels.map((tag) => !tag.startsWith("I-") || (before !== null && before.slice(2) === tag.slice(2))),
+  );
 }
 
 /** Log P(tag | tag before) - log P(tag), smoothed towards what all types together say. */
@@ -137,7 +148,9 @@ function learntTransitions(targets: readonly number[][], labels: readonly string
   const total = sum(columns);
   const share = columns.map((count) => (count + 1) / (total + size));
   const seen = [...labels, ""].map((_, row) => sum([...counts.subarray(row * size, (row + 1) * size)]));
-  const kinds = [...labels, ""].flatMap((a) => labels.map((b) => `${a.slice(0, 1)}${b[0]} ${a.slice(2) === b.slice(2)}`));
+  const kinds = [...labels, ""].flatMap((a) =>
+    labels.map((b) => `${a.slice(0, 1)}${b[0]} ${a.slice(2) === b.slice(2)}`),
+  );
   const found = new Map<string, number>();
   const expected = new Map<string, number>();
   kinds.forEach((kind, n) => {

@@ -29,7 +29,11 @@ function contextStart(read: ReadText): number {
   const end = read.text.codes.indexOf(LINE_FEED);
   if (end >= 0) return end + 1;
   const todo = "Write `${question}\\n${context}`, or leave tasks of the family qa out";
-  throw new TrunklineError(`the text ${short(read.text.text)} has one line`, "a question, a line feed and the context", todo);
+  throw new TrunklineError(
+    `the text ${short(read.text.text)} has one line`,
+    "a question, a line feed and the context",
+    todo,
+  );
 }
 
 /** Windows of a context, each with the question before it; unit 0, no answer, is the mean of their opening tokens. */
@@ -38,7 +42,10 @@ function questionUnits(read: ReadText, borders: readonly Border[]): UnitText {
   const words = borders.filter(([start]) => start >= begin);
   const told = [...read.starts.keys()].filter((n) => read.starts[n]! >= begin - 1 && read.ends[n]! > begin);
   const asked = [...read.starts.keys()].filter((n) => read.starts[n]! < begin - 1);
-  const [question, context] = [asked, told].map((tokens) => tokens.map((n) => read.ids[read.place[n]!]!)) as [number[], number[]];
+  const [question, context] = [asked, told].map((tokens) => tokens.map((n) => read.ids[read.place[n]!]!)) as [
+    number[],
+    number[],
+  ];
   const room = Math.max(...read.sizes) - 2;
   if (question.length + context.length > room) question.length = Math.min(question.length, Math.floor(room / 2));
   const space = room - question.length;
@@ -47,7 +54,11 @@ function questionUnits(read: ReadText, borders: readonly Border[]): UnitText {
   let end = 0;
   const firsts = windows.sizes.map((size) => (end += size) - size);
   const found: UnitText = { ...windows, token: firsts, unit: firsts.map(() => 0), count: 1 + words.length };
-  const pairs = overlaps(told.map((n) => read.starts[n]!), told.map((n) => read.ends[n]!), words);
+  const pairs = overlaps(
+    told.map((n) => read.starts[n]!),
+    told.map((n) => read.ends[n]!),
+    words,
+  );
   for (const [token, word] of pairs) {
     found.token.push(windows.place[token]!);
     found.unit.push(word + 1);
@@ -66,7 +77,8 @@ function answerOf({ probabilities, read, borders, labels }: Scored): Answer {
   const begin = contextStart(read);
   const words = borders.filter(([start]) => start >= begin);
   const odds = (unit: number, label: string): number => {
-    const at = (name: string): number => Math.log(Math.max(probabilities[unit * labels.length + labels.indexOf(name)]!, 1e-12));
+    const at = (name: string): number =>
+      Math.log(Math.max(probabilities[unit * labels.length + labels.indexOf(name)]!, 1e-12));
     return at(label) - at("O");
   };
   const none = labels.includes(NO_ANSWER) ? odds(0, NO_ANSWER) : -Infinity;
@@ -79,7 +91,11 @@ function answerOf({ probabilities, read, borders, labels }: Scored): Answer {
       value: more ? start + ends[first + more]! : odds(first + 1, "single"),
     }));
   });
-  const top = spans.reduce((one, other) => (other.value > one.value ? other : one), { first: 0, last: 0, value: -Infinity });
+  const top = spans.reduce((one, other) => (other.value > one.value ? other : one), {
+    first: 0,
+    last: 0,
+    value: -Infinity,
+  });
   const best = Math.max(none, top.value);
   const nothing = { answer: "", start: null, end: null };
   if (!Number.isFinite(best)) return { ...nothing, score: 1 };
@@ -88,5 +104,10 @@ function answerOf({ probabilities, read, borders, labels }: Scored): Answer {
   if (none === best) return { ...nothing, score };
   const [start, end] = [words[top.first]![0], words[top.last]![1]];
   const { places } = read.text;
-  return { answer: read.text.slice(start, end), start: places[start]! - places[begin]!, end: places[end]! - places[begin]!, score };
+  return {
+    answer: read.text.slice(start, end),
+    start: places[start]! - places[begin]!,
+    end: places[end]! - places[begin]!,
+    score,
+  };
 }

@@ -23,8 +23,14 @@ export function factors(members: readonly Matrix[], targets: readonly number[], 
     for (let round = 0; round < 50; round++) {
       const free = found.map((value, n) => value > LEAST * even || state.gradient[n]! < 0);
       const chosen = [...free.keys()].filter((n) => free[n]);
-      const curvature = Float64Array.from(chosen.flatMap((a) => chosen.map((b) => state.curvature[a * found.length + b]!)));
-      const solved = solve(curvature, Float64Array.from(chosen, (n) => -state.gradient[n]!), chosen.length);
+      const curvature = Float64Array.from(
+        chosen.flatMap((a) => chosen.map((b) => state.curvature[a * found.length + b]!)),
+      );
+      const solved = solve(
+        curvature,
+        Float64Array.from(chosen, (n) => -state.gradient[n]!),
+        chosen.length,
+      );
       let step = found.map((_, n) => (free[n] ? solved[chosen.indexOf(n)]! : 0));
       let next: number[];
       let tried: typeof state;
@@ -45,7 +51,9 @@ export function factors(members: readonly Matrix[], targets: readonly number[], 
 
 /** The sum of matrices times their factors. */
 export function weighted(factors: readonly number[], parts: readonly ArrayLike<number>[]): Matrix {
-  return Float64Array.from({ length: parts[0]!.length }, (_, n) => factors.reduce((sum, factor, part) => sum + factor * parts[part]![n]!, 0));
+  return Float64Array.from({ length: parts[0]!.length }, (_, n) =>
+    factors.reduce((sum, factor, part) => sum + factor * parts[part]![n]!, 0),
+  );
 }
 
 /** Mean log loss in nats of logits [units, labels]. */
@@ -91,7 +99,8 @@ function objective(scaled: readonly Matrix[], targets: readonly number[], found:
       for (let b = 0; b < size; b++) {
         for (let k = 0; k < labels; k++) {
           // Labels that cannot win have no chance, and their square would not fit.
-          if (chances[k]! > 0) state.curvature[a * size + b]! += chances[k]! * (own[a]![k]! - means[a]!) * (own[b]![k]! - means[b]!);
+          if (chances[k]! > 0)
+            state.curvature[a * size + b]! += chances[k]! * (own[a]![k]! - means[a]!) * (own[b]![k]! - means[b]!);
         }
       }
     }

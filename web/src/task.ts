@@ -87,7 +87,8 @@ export function taskBytes(
     ["head.weight", { dims: [manifest.encoder.hidden_size, labels.length], data: head.weight }],
     ["head.bias", { dims: [labels.length], data: head.bias }],
   ]);
-  if (head.transitions) tensors.set("head.transitions", { dims: [labels.length + 1, labels.length], data: head.transitions });
+  if (head.transitions)
+    tensors.set("head.transitions", { dims: [labels.length + 1, labels.length], data: head.transitions });
   return writeTensors(tensors, { trunkline: JSON.stringify(description) });
 }
 
@@ -142,8 +143,10 @@ function fused(tensors: Tensors, manifest: Manifest, where: string): Tensors {
     const parts = present.map((name) => pairs.get(`${layer}.${name}`)!);
     for (const [number, { a, b }] of parts.entries()) {
       if (a.dims.length === 2 && a.dims[0] === inputs && `${b.dims}` === `${[a.dims[1], width]}`) continue;
-      throw new TrunklineError(`${where}: lora.${layer}.${present[number]} has [${a.dims}] and [${b.dims}]`,
-        `[${inputs}, rank] and [rank, ${width}]`);
+      throw new TrunklineError(
+        `${where}: lora.${layer}.${present[number]} has [${a.dims}] and [${b.dims}]`,
+        `[${inputs}, rank] and [rank, ${width}]`,
+      );
     }
     const rank = parts.reduce((sum, { a }) => sum + a.dims[1]!, 0);
     const a = new Float32Array(inputs * rank);
@@ -153,7 +156,8 @@ function fused(tensors: Tensors, manifest: Manifest, where: string): Tensors {
       const own = part.a.dims[1]!;
       const column = targets.indexOf(present[number]!) * width;
       for (let n = 0; n < inputs; n++) a.set(part.a.data.subarray(n * own, (n + 1) * own), n * rank + begin);
-      for (let n = 0; n < own; n++) b.set(part.b.data.subarray(n * width, (n + 1) * width), (begin + n) * outputs + column);
+      for (let n = 0; n < own; n++)
+        b.set(part.b.data.subarray(n * width, (n + 1) * width), (begin + n) * outputs + column);
       begin += own;
     }
     present.forEach((name) => pairs.delete(`${layer}.${name}`));
@@ -163,7 +167,11 @@ function fused(tensors: Tensors, manifest: Manifest, where: string): Tensors {
   const left = [...pairs.keys()][0];
   if (left) {
     const todo = "Export the bundle with a lower fork or with this LoRA target";
-    throw new TrunklineError(`${where} has updates lora.${left}, for which the graph has no input`, "other layers", todo);
+    throw new TrunklineError(
+      `${where} has updates lora.${left}, for which the graph has no input`,
+      "other layers",
+      todo,
+    );
   }
   return found;
 }
@@ -175,7 +183,8 @@ function loraPairs(tensors: Tensors, where: string): Map<string, { a: Tensor; b:
     const place = /^lora\.((?:0|[1-9][0-9]{0,3})\.[a-z]+)\.[ab]$/.exec(name)?.[1];
     const a = tensors.get(`lora.${place}.a`);
     const b = tensors.get(`lora.${place}.b`);
-    if (!place || !a || !b) throw new TrunklineError(`${where} has the tensor ${name.slice(0, 60)}`, "pairs lora.LAYER.TARGET.a and .b");
+    if (!place || !a || !b)
+      throw new TrunklineError(`${where} has the tensor ${name.slice(0, 60)}`, "pairs lora.LAYER.TARGET.a and .b");
     found.set(place, { a, b });
   }
   return found;

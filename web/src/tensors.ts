@@ -25,8 +25,13 @@ export function readTensors(content: Uint8Array, where: string): { tensors: Tens
     const { __metadata__: metadata = {}, ...entries } = header;
     if (Object.keys(entries).length > MOST_TENSORS) throw new Error(`more than ${MOST_TENSORS} tensors`);
     const body = content.subarray(8 + size);
-    const tensors: Tensors = new Map(Object.entries(entries).map(([name, entry]) => [name, readTensor(name, entry, body)]));
-    const used = Object.values(entries).reduce((sum: number, entry: any) => sum + entry.data_offsets[1] - entry.data_offsets[0], 0);
+    const tensors: Tensors = new Map(
+      Object.entries(entries).map(([name, entry]) => [name, readTensor(name, entry, body)]),
+    );
+    const used = Object.values(entries).reduce(
+      (sum: number, entry: any) => sum + entry.data_offsets[1] - entry.data_offsets[0],
+      0,
+    );
     if (used !== body.length) throw new Error(`${body.length - used} bytes belong to no tensor`);
     return { tensors, metadata: new Map(Object.entries(metadata)) };
   } catch (error) {
@@ -45,7 +50,8 @@ function readTensor(name: string, entry: any, body: Uint8Array): Tensor {
   }
   const view = new DataView(body.buffer, body.byteOffset + start, end - start);
   const data = new Float32Array(count);
-  for (let n = 0; n < count; n++) data[n] = size === 2 ? fromHalf(view.getUint16(2 * n, true)) : view.getFloat32(4 * n, true);
+  for (let n = 0; n < count; n++)
+    data[n] = size === 2 ? fromHalf(view.getUint16(2 * n, true)) : view.getFloat32(4 * n, true);
   if (!data.every(Number.isFinite)) throw new Error(`${name.slice(0, 60)} has values that are not finite`);
   return { dims: entry.shape, data };
 }

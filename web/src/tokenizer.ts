@@ -61,7 +61,7 @@ export class WordPiece {
     const found: Encoded = { ids: [], starts: [], ends: [] };
     const whole = codes.map((code) => (code >= 0xd800 && code < 0xe000 ? REPLACEMENT : code));
     let begin = 0;
-    for (let place = 0; place < whole.length; ) {
+    for (let place = 0; place < whole.length;) {
       const token = this.added.find(({ codes: own }) => own.every((code, n) => whole[place + n] === code));
       if (token === undefined) {
         place++;
@@ -92,7 +92,7 @@ export class WordPiece {
     const whole: [number, number, number][] = [[this.unknown, 0, characters.length]];
     if (characters.length > this.most) return whole;
     const found: [number, number, number][] = [];
-    for (let start = 0; start < characters.length; ) {
+    for (let start = 0; start < characters.length;) {
       let end = Math.min(characters.length, start + this.longest);
       let id: number | undefined;
       for (; end > start; end--) {
@@ -121,7 +121,10 @@ export class WordPiece {
     );
     if (raw?.type === "BertProcessing") return [raw.cls[1], raw.sep[1]];
     if (raw?.type !== "TemplateProcessing" || names?.length !== 3 || names[1] !== "" || !names[0] || !names[2]) {
-      throw new TrunklineError(`${FILE} has the post_processor ${short(raw?.type)}`, "one token before a text, one behind");
+      throw new TrunklineError(
+        `${FILE} has the post_processor ${short(raw?.type)}`,
+        "one token before a text, one behind",
+      );
     }
     return [special[names[0]].ids[0], special[names[2]].ids[0]];
   }

@@ -1,4 +1,4 @@
-/** Windows of a tokenised text, and its units: what gets a feature vector and a label. As in `trunkline.text.tokens`. */
+/** Windows of a text, and its units: what gets a feature vector and a label. As in `trunkline.text.tokens`. */
 import { TrunklineError } from "./errors.js";
 import type { WordPiece } from "./tokenizer.js";
 import { type Border, Text, extending } from "./words.js";
@@ -45,7 +45,13 @@ export function readText(text: string, tokenizer: WordPiece, maxLength: number, 
  *
  * Where neighbours overlap, each answers for the half of the shared tokens that is nearer to its middle.
  */
-export function cover(ids: readonly number[], before: number[], behind: number[], room: number, overlap: number): Windows {
+export function cover(
+  ids: readonly number[],
+  before: number[],
+  behind: number[],
+  room: number,
+  overlap: number,
+): Windows {
   const starts = [0];
   const stride = room - overlap;
   for (let start = stride; ids.length > room && start < ids.length - overlap; start += stride) starts.push(start);
@@ -54,7 +60,9 @@ export function cover(ids: readonly number[], before: number[], behind: number[]
   let end = 0;
   const shifts = sizes.map((size, number) => (end += size) - size - starts[number]! + before.length);
   const half = Math.floor(overlap / 2);
-  const place = ids.map((_, token) => shifts[firstIndex(starts.length - 1, (n) => starts[n + 1]! + half > token)]! + token);
+  const place = ids.map(
+    (_, token) => shifts[firstIndex(starts.length - 1, (n) => starts[n + 1]! + half > token)]! + token,
+  );
   return { ids: windows.flat(), sizes, place };
 }
 
@@ -82,7 +90,7 @@ function pieceBorders(read: ReadText): Border[] {
   return found;
 }
 
-/** Words or pieces as units: a token belongs to every unit that it overlaps; one without a token gets the opening one. */
+/** Words or pieces as units: a token belongs to each that it overlaps; one without a token gets the opening one. */
 export function wordUnits(read: ReadText, borders: readonly Border[]): UnitText {
   const found = unitText(read, borders.length);
   for (const [token, unit] of overlaps(read.starts, read.ends, borders)) {
@@ -126,7 +134,7 @@ function unitText({ ids, sizes }: Windows, count: number): UnitText {
 /** The first index below `count` from which on `holds` is true. */
 export function firstIndex(count: number, holds: (index: number) => boolean): number {
   let low = 0;
-  for (let high = count; low < high; ) {
+  for (let high = count; low < high;) {
     const middle = (low + high) >> 1;
     if (holds(middle)) high = middle;
     else low = middle + 1;
