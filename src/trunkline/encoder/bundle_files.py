@@ -12,7 +12,7 @@ from typing import Any
 from trunkline import __version__
 from trunkline.bundle.edit import write_bundle
 from trunkline.bundle.files import LOCK, Bundle, check_writable, entry_of, is_bundle, locked, open_bundle
-from trunkline.bundle.manifest import LORA_TARGETS, TOKENIZER, Licence, Manifest, check_name, name_of
+from trunkline.bundle.manifest import LORA_TARGETS, TOKENIZER, VERSION, Licence, Manifest, check_name, name_of
 from trunkline.bundle.parts import PrimaryAdapter, Task, primary_bytes
 from trunkline.encoder.architectures import EncoderConfig, encoder_facts
 from trunkline.encoder.encoder import Encoder, Features, embed_texts
@@ -95,7 +95,7 @@ def cached_bundle(name: str) -> Path:
     One of several processes makes it while the others wait. Raises TrunklineError if the cache cannot be written to.
     """
     loaded = load_any(name)
-    key = hashlib.sha256(f"{loaded.backbone} {loaded.tokenizer.fingerprint}".encode()).hexdigest()[:32]
+    key = hashlib.sha256(f"{VERSION} {loaded.backbone} {loaded.tokenizer.fingerprint}".encode()).hexdigest()[:32]
     folder = cache_folder() / "encoders" / key
     if not is_bundle(folder):
         check_writable(folder.parent / LOCK)
