@@ -35,7 +35,7 @@ EXTRAS = TORCH | {"sklearn", "matplotlib", "cryptography", "openai", "pyarrow", 
 WITH_TORCH = {"adapt.py", "encoder", "export", "prefinetune", "training", "engine/torch.py"}
 """What needs the extra [train]; it is imported inside functions of other parts alone."""
 
-WITHOUT_TORCH = {"encoder/architectures.py", "encoder/embedded.py", "encoder/resolve.py"}
+WITHOUT_TORCH = {"encoder/architectures.py", "encoder/resolve.py"}
 """Modules of these parts that the base install uses."""
 
 
@@ -157,3 +157,10 @@ def test_recipes_of_the_product_parse():
     assert found
     for path in found:
         assert load_recipe(path, PrefinetuneRecipe).name == path.stem
+
+
+@pytest.mark.parametrize(("folder", "files", "lines"), [(PACKAGE, 140, 18_000), (LAB, 130, 15_000)], ids=["src", "lab"])
+def test_the_house_stays_small(folder: Path, files: int, lines: int) -> None:
+    counts = [len(path.read_text(encoding="utf-8").splitlines()) for path in modules(folder)]
+    assert len(counts) <= files
+    assert sum(counts) <= lines
