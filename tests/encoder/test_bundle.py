@@ -147,6 +147,19 @@ def test_a_plain_encoder_may_lie_in_a_folder_whose_name_is_none_of_a_bundle(tiny
     assert trunkline.load(place).name == "encoder"
 
 
+def test_encoders_of_other_weights_or_another_tokenizer_are_other_models_in_the_cache(
+    tiny_folder: Any, tmp_path: Path
+) -> None:
+    plain, weights = tiny_folder("bert"), tiny_models.save_model("bert", tmp_path / "weights", seed=1)
+    tokens = shutil.copytree(plain, tmp_path / "tokens")
+    file = tokens / "tokenizer.json"
+    file.write_text(file.read_text().replace('"lowercase": true', '"lowercase": false'))
+    copied = shutil.copytree(plain, tmp_path / "copied")
+    folders = [trunkline.load(source).folder for source in (plain, weights, tokens)]
+    assert len(set(folders)) == 3
+    assert trunkline.load(copied).folder == folders[0]
+
+
 def test_of_two_first_starts_at_once_one_makes_the_bundle_and_the_other_waits(
     tiny_folder: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import os
 import shutil
@@ -286,3 +287,27 @@ def test_the_cache_lies_where_the_platform_has_caches(platform, expected, monkey
     assert (cache_folder() == Path("/elsewhere/trunkline")) == (platform != "darwin")
     monkeypatch.setenv(CACHE_VARIABLE, "~/mine")
     assert cache_folder() == tmp_path / "mine"
+
+
+@pytest.mark.parametrize("name", ["FORMAT", "VERSION", "EMBEDDED_SHA256", "TOKENIZER_SHA256"])
+def test_a_bundle_of_other_formats_or_another_package_has_another_place(name, monkeypatch):
+    key = default._key.__wrapped__
+    before = key()
+    monkeypatch.setattr(default, name, "another")
+    assert key() != before
+
+
+def test_a_bundle_of_another_template_or_other_sizes_has_another_place(tmp_path, monkeypatch):
+    key, (facts, sizes) = default._key.__wrapped__, default.read_facts()
+    shutil.copytree(default.TEMPLATE, tmp_path / "template")
+    keys = [key()]
+    monkeypatch.setattr(default, "TEMPLATE", tmp_path / "template")
+    assert key() == keys[0]
+    for file in sorted(path for path in (tmp_path / "template").iterdir() if path.is_file()):
+        content = file.read_bytes()
+        file.write_bytes(content + b"\n")
+        keys.append(key())
+        file.write_bytes(content)
+    monkeypatch.setattr(default, "read_facts", lambda: (facts, dataclasses.replace(sizes, norm_eps=0.5)))
+    keys.append(key())
+    assert len(set(keys)) == len(keys) > len(default.GRAPHS) + 2

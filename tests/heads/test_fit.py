@@ -296,6 +296,21 @@ def test_transitions_are_those_of_the_best_held_out_score_and_left_out_where_the
     assert fit_head(NER, data, labels).head.transitions is None
 
 
+@pytest.mark.parametrize("n_dev", [0, 6])
+def test_transitions_are_learnt_from_what_is_trained_on_alone(n_dev: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    data, labels = sentences(20)
+    learnt, original = [], type(NER).transitions
+
+    def watched(self: Any, targets: Any, labels: Any) -> Any:
+        learnt.append(list(targets))
+        return original(self, targets, labels)
+
+    monkeypatch.setattr(type(NER), "transitions", watched)
+    fit_head(NER, data, labels, n_dev=n_dev, seed=1)
+    trained = cross_validate(NER, data, n_dev, seed=1).trained
+    assert learnt == [[data.targets[number] for number in rows] for rows in [*trained, range(20 - n_dev)]]
+
+
 def test_held_out_scores_of_entities_are_those_of_exact_characters() -> None:
     data, labels = sentences(30, noise=0.2)
     fitted = fit_head(NER, data, labels)

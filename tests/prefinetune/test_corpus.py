@@ -147,6 +147,24 @@ def test_other_windows_are_other_tokens(cache: Path, tiny) -> None:
     assert sizes[0] <= 16 < sizes[1] <= 32 and len(entries(cache)) == 2
 
 
+def test_another_format_tokenizer_or_objective_is_another_entry(
+    cache: Path, tiny, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tokenizers import Tokenizer, normalizers
+
+    other = Tokenizer.from_str(tiny.tokenizer.tokenizer.to_str())
+    other.normalizer = normalizers.BertNormalizer(lowercase=False)
+    tokenizers = tiny.tokenizer, TextTokenizer(other, tiny.tokenizer.max_length, tiny.tokenizer.overlap)
+    ids = [stored("k", lambda: [PlainExample("ANN")], PLAIN, one).units(0)[0].ids.tolist() for one in tokenizers]
+    assert ids[0] != ids[1]
+    renamed = type("Renamed", (PLAIN,), {})
+    stored("k", lambda: [PlainExample("ANN")], renamed, tiny.tokenizer)
+    assert len(entries(cache)) == 3
+    monkeypatch.setattr(module, "FORMAT", module.FORMAT + 1)
+    stored("k", lambda: [PlainExample("ANN")], PLAIN, tiny.tokenizer)
+    assert len(entries(cache)) == 4
+
+
 @settings(max_examples=60, deadline=None)
 @given(letters.map(sentence))
 def test_labelled_words_are_those_that_overlap_a_span(example: NerExample) -> None:

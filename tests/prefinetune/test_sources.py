@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -104,6 +106,37 @@ def test_a_changed_file_is_read_anew(files):
     rows = [{"left": f"left text {i}", "right": f"right text {i}"} for i in range(200)]
     write_lines(files["pairs"], rows)
     assert len(recipe_sources(recipe)["classification"][0].held_out) == 20 != before
+
+
+def test_a_file_is_another_by_its_place_its_size_or_its_time(files, tmp_path):
+    finder, path = FileFinder(), files["pairs"]
+
+    def state() -> str:
+        return finder.open(str(path), PairExample).state
+
+    before, content = state(), path.read_bytes()
+    os.utime(path, ns=(time := path.stat().st_mtime_ns, time + 1))
+    assert state() != before
+    os.utime(path, ns=(time, time))
+    assert state() == before
+    path.write_bytes(content + b"\n")
+    os.utime(path, ns=(time, time))
+    assert state() != before
+    path.write_bytes(content)
+    os.utime(path, ns=(time, time))
+    assert finder.open(str(shutil.copy2(path, tmp_path / "copied.jsonl")), PairExample).state != before
+
+
+def test_other_held_out_texts_or_another_threshold_clean_a_source_anew(files):
+    def left(**asked) -> int:
+        source = sources_of(mixture(files, decontaminate={"against": [str(files["task"])], **asked}))["ner"][0]
+        return len(source.train) + len(source.held_out)
+
+    assert left() == 40
+    write_lines(files["task"], [{"text": f"{LEAK} with all of us", "label": "a"}, {"text": "another", "label": "b"}])
+    assert (left(threshold=1.0), left(threshold=0.5)) == (41, 40)
+    write_lines(files["task"], [{"text": "nothing like it stands here", "label": "a"}])
+    assert left(threshold=0.5) == 41
 
 
 def test_a_recipe_takes_its_sources_from_a_mixture(files, tmp_path):

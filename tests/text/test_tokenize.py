@@ -212,3 +212,18 @@ def test_a_tokenizer_without_special_tokens_is_refused(tmp_path: Path) -> None:
     Tokenizer(models.WordPiece({"[UNK]": 0}, unk_token="[UNK]")).save(str(tmp_path / "tokenizer.json"))
     with pytest.raises(EncoderError, match="adds 0 special tokens"):
         TextTokenizer.from_folder(tmp_path, 64)
+
+
+def test_a_fingerprint_is_that_of_the_tokenizer_and_its_windows(folder: Path) -> None:
+    from tokenizers import Tokenizer, normalizers
+
+    one, other = (Tokenizer.from_file(str(folder / "tokenizer.json")) for _ in range(2))
+    other.normalizer = normalizers.BertNormalizer(lowercase=False)
+    made = [
+        TextTokenizer(one, 32, 8),
+        TextTokenizer(one, 64, 8),
+        TextTokenizer(one, 32, 4),
+        TextTokenizer(other, 32, 8),
+    ]
+    assert len({tokenizer.fingerprint for tokenizer in made}) == 4
+    assert TextTokenizer.from_file(folder / "tokenizer.json", 32, 8).fingerprint == made[0].fingerprint

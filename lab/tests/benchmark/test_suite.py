@@ -180,8 +180,9 @@ def test_cells_that_share_features_are_one_job(tasks: Tasks) -> None:
     ]
     assert kinds.count(("kinds", "b", ("head", "lora"))) == 1
     assert len(jobs) == 2 * (2 + 1)
-    other = recipe.adapt.model_copy(update={"lora": recipe.adapt.lora.model_copy(update={"max_length": 64})})
-    assert len(group_jobs(expanded(recipe.model_copy(update={"adapt": other})))) == 2 * (2 * 2 + 1)
+    for change in ({"max_length": 64}, {"precision": "bf16"}):
+        other = recipe.adapt.model_copy(update={"lora": recipe.adapt.lora.model_copy(update=change)})
+        assert len(group_jobs(expanded(recipe.model_copy(update={"adapt": other})))) == 2 * (2 * 2 + 1)
 
 
 def test_a_task_has_its_own_window_length_for_all_methods(tasks: Tasks) -> None:
@@ -225,6 +226,30 @@ def test_keys_depend_on_encoder_data_settings_and_format_and_on_nothing_else(
     assert changed(before, keys(recipe)) == people
     monkeypatch.setattr(cells_module, "RESULT_FORMAT", 0)
     assert changed(before, keys(recipe)) == set(before)
+
+
+def test_keys_depend_on_windows_precision_and_the_encoders_tokenizer(
+    tasks: Tasks, tiny_folder: Callable[[str], Path], tmp_path: Path
+) -> None:
+    encoder = tiny_folder("bert")
+    recipe = tiny_suites.suite(encoder, tasks)
+    before = keys(recipe)
+    for change in ({"max_length": 64}, {"precision": "bf16"}):
+        adapt = recipe.adapt.model_copy(update={"head": recipe.adapt.head.model_copy(update=change)})
+        assert changed(before, keys(recipe.model_copy(update={"adapt": adapt}))) == set(before)
+    tokens = shutil.copytree(encoder, tmp_path / "tokens") / "tokenizer.json"
+    tokens.write_text(tokens.read_text().replace('"lowercase": true', '"lowercase": false'))
+    assert changed(before, keys(tiny_suites.suite(tokens.parent, tasks))) == set(before)
+
+
+def test_keys_depend_on_the_fork_of_our_methods_alone(
+    tasks: Tasks, tiny_folder: Callable[[str], Path], tmp_path: Path
+) -> None:
+    found = []
+    for fork in (1, 2):
+        save_bundle(load_any(str(tiny_folder("bert")), fork=fork), tmp_path / str(fork))
+        found.append(keys(tiny_suites.suite(tmp_path / str(fork), tasks, methods=["head", "linear_probe"])))
+    assert changed(*found) == {place for place in found[0] if place[2] == "head"}
 
 
 def test_keys_depend_on_the_primary_adapter_of_the_tasks_family_alone(

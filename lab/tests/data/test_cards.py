@@ -196,6 +196,20 @@ def test_divide_hardly_changes_when_examples_are_added() -> None:
     assert len(set(before) & set(after)) >= 99
 
 
+def test_a_fingerprint_is_that_of_a_split_its_files_and_how_they_are_read(folder: Path) -> None:
+    def prints(**changes: Any) -> list[str]:
+        card = load_card(write_card(folder, **{"resplit": {"dev": {"from": "train", "fraction": 0.2}}, **changes}))
+        return [card.fingerprint(split, content=by) for by in (False, True) for split in ("train", "dev")]
+
+    before = prints()
+    assert len(set(before)) == 4
+    assert prints(title="Another title") == before
+    for changes in ({"resplit": {"dev": {"from": "train", "fraction": 0.3}}}, {"options": {"delimiter": ","}}):
+        assert not set(prints(**changes)) & set(before), changes
+    (folder / "train.csv").write_text(ROWS.replace("text 1,", "text z,"))
+    assert not set(prints()) & set(before)
+
+
 def test_cards_are_frozen(folder: Path) -> None:
     card = load_card(write_card(folder))
     with pytest.raises(ValueError, match="frozen"):

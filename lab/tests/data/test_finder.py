@@ -48,6 +48,13 @@ def test_files_are_found_beside_cards(tmp_path: Path) -> None:
     assert len(list(CardFinder().open(str(path), PairExample).examples())) == 5
 
 
+def test_a_source_is_another_one_as_another_kind_or_of_another_card() -> None:
+    finder = CardFinder()
+    pairs, plain = (finder.open("sample_pairs", kind).state for kind in (PairExample, PlainExample))
+    assert pairs.removesuffix("PairExample") == plain.removesuffix("PlainExample") != pairs
+    assert load_card("sample_pairs").fingerprint("train") in pairs
+
+
 def test_held_out_are_the_parts_that_nothing_may_be_learnt_from(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(finder_module, "tasks_here", lambda: ["sample_events"])
     found = CardFinder().held_out(["tasks"])

@@ -46,6 +46,12 @@ def test_every_file_that_a_card_reads_is_recorded(card: str) -> None:
     assert found["set/seq.in"].sha256 == hashlib.sha256(b"a b\n").hexdigest() and found["set/seq.in"].bytes == 4
 
 
+def test_a_fingerprint_is_that_of_every_file_that_a_card_reads(card: str, tmp_path: Path) -> None:
+    before = load_card(card).fingerprint("train", content=True)
+    (tmp_path / "data/set/seq.out").write_text("O B-y\n")  # as long as it was
+    assert load_card(card).fingerprint("train", content=True) != before
+
+
 def test_states_of_files(card: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def states() -> list[str]:
         return [file["state"] for file in where([card])[0]["files"]]

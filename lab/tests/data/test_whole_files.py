@@ -1,14 +1,16 @@
-"""Files that are read as a whole: their bytes within a limit, their text whatever its marks."""
+"""Files that are read as a whole: their bytes within a limit, their text whatever its marks; those of archives."""
 
 from __future__ import annotations
 
 import gzip
+import os
+import zipfile
 from pathlib import Path
 
 import pytest
 
 from trunkline.errors import DataError
-from trunkline_lab.data.archives import decode_text, read_bytes
+from trunkline_lab.data.archives import decode_text, read_bytes, unpacked
 
 TEXT = "eins\nzwei\u2028drei\n\nüber\n"
 
@@ -36,3 +38,25 @@ def test_refusals(tmp_path: Path) -> None:
         read_bytes(path, limit=1000)
     with pytest.raises(DataError, match=r"a\.txt:2: the byte 0xe9"):
         decode_text("ok\nbad é\n".encode("latin-1"), "utf-8", "a.txt")
+
+
+def test_a_file_of_an_archive_is_unpacked_once_and_anew_when_the_archive_changes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TRUNKLINE_CACHE", str(tmp_path / "cache"))
+    path = tmp_path / "a.zip"
+
+    def pack(content: str, time: int) -> None:
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("x/rows.txt", content)
+            archive.writestr("y/rows.txt", "others")
+        os.utime(path, ns=(time, time))
+
+    pack("one", 1)
+    first = unpacked(path, "x/rows.txt")
+    assert (first.read_text(), unpacked(path, "y/rows.txt").read_text()) == ("one", "others")
+    first.write_text("kept")
+    assert unpacked(path, "x/rows.txt").read_text() == "kept"
+    for content, time in (("two", 2), ("three", 2)):
+        pack(content, time)
+        assert unpacked(path, "x/rows.txt").read_text() == content
