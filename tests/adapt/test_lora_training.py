@@ -53,14 +53,53 @@ def test_a_head_that_auto_keeps_is_that_of_the_seed(model: Model) -> None:
     assert found[0] != found[7]
 
 
+def test_heads_of_a_fold_are_fitted_on_what_the_updates_of_this_fold_make(
+    model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[Any] = []
+    fitted: list[tuple[Any, list[int]]] = []
+    features, heads = adapt._features, adapt.convex_heads
+
+    def makes(*parts: Any) -> Any:
+        made.append(features(*parts))
+        return made[-1]
+
+    def fits(family: Any, data: Any, numbers: Any, *more: Any) -> Any:
+        fitted.append((data.features, list(numbers)))
+        return heads(family, data, numbers, *more)
+
+    monkeypatch.setattr(adapt, "_features", makes)
+    monkeypatch.setattr(adapt, "convex_heads", fits)
+    model.fit("a", *noise(20), mode="lora", steps=1)
+    frozen = fitted[0][0]
+    assert len(made) == adapt.FOLDS + 1
+    for number, own in enumerate(made):
+        (before, start), (after, end) = fitted[2 * number : 2 * number + 2]
+        assert before is frozen
+        assert after is own
+        assert start == end
+    assert fitted[-1][1] == list(range(20))
+
+
+def test_contrast_counts_by_its_weight(model: Model) -> None:
+    texts = [*tiny_models.NAMES[:6], *tiny_models.PLACES[:6]], ["name"] * 6 + ["place"] * 6
+    for name, weight in (("a", 1.0), ("b", 1.0), ("c", 3.0)):
+        model.fit(name, *texts, mode="lora", steps=2, contrast=weight)
+    a, b, c = (model._predictor.tasks[name].lora_arrays() for name in "abc")
+    assert all((a[name] == b[name]).all() for name in a)
+    assert any((a[name] != c[name]).any() for name in a)
+
+
 def test_updates_and_head_learn_at_one_rate_that_rises_over_a_tenth_of_the_steps(
     model: Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rates: list[dict[str, float]] = []
+    decays = set()
 
     def watched(module: Any, optimizer: Any, losses: Any, settings: Any, hooks: Any, **more: Any) -> int:
         def stepped(step: int) -> None:
             rates.append({group["name"]: group["lr"] for group in optimizer.param_groups})
+            decays.update((group["name"], group["weight_decay"]) for group in optimizer.param_groups)
 
         return original(module, optimizer, losses, settings, dataclasses.replace(hooks, stepped=stepped), **more)
 
@@ -70,3 +109,4 @@ def test_updates_and_head_learn_at_one_rate_that_rises_over_a_tenth_of_the_steps
     factors = [0.5, 1.0, *((18 - step) / 18 for step in range(18))]
     assert rates[-20:] == [pytest.approx({"lora": 0.01 * factor, "head": 0.01 * factor}) for factor in factors]
     assert len(rates) == 20 * (adapt.FOLDS + 1)
+    assert decays == {("lora", 0.01), ("head", 0.01), ("head", 0.0)}

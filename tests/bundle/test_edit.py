@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import os
 import shutil
 from pathlib import Path
@@ -12,8 +13,10 @@ import pytest
 
 import crashes
 import deployed
+from trunkline.bundle import files
 from trunkline.bundle.edit import add_task, public_half, sign_bundle, write_bundle
 from trunkline.bundle.files import change_tasks, check_target, open_bundle, read_manifest
+from trunkline.bundle.manifest import MANIFEST
 from trunkline.encoder.bundle_files import Loaded, save_bundle
 from trunkline.errors import DataError, MismatchError, TrunklineError
 
@@ -176,6 +179,30 @@ def test_a_task_of_another_backbone_or_adapter_is_refused(folder: Path, tiny: Lo
         add_task(folder, "new", deployed.task_file(other, "ner", deployed.NER_LABELS, head))
     with pytest.raises(MismatchError, match="sits on the adapter none"):
         add_task(folder, "names", deployed.task_file(bare, "ner", deployed.NER_LABELS, head), replace=True)
+    assert contents(folder) == before
+
+
+def test_a_bundle_with_an_adapter_of_another_backbone_is_not_written(folder: Path, tmp_path: Path) -> None:
+    manifest = read_manifest(folder)
+    parts = {file: folder / file for file in manifest.files if not file.startswith("tasks/")}
+    with pytest.raises(MismatchError, match=manifest.backbone[:12]):
+        write_bundle(tmp_path / "new", dataclasses.replace(manifest, backbone="0" * 64), parts)
+    assert [path.name for path in tmp_path.iterdir()] == [folder.name]
+
+
+def test_where_the_disk_is_full_a_change_leaves_everything_as_it_was(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before, write = contents(folder), files.write_atomic
+
+    def full(path: Path, content: bytes) -> None:
+        if path.name == MANIFEST:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        write(path, content)
+
+    monkeypatch.setattr(files, "write_atomic", full)
+    with pytest.raises(TrunklineError, match="No space left on device"):
+        add_task(folder, "new", new_task(folder))
     assert contents(folder) == before
 
 

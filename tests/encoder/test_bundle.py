@@ -10,6 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from safetensors.torch import load_file, save_file
 
@@ -82,6 +83,16 @@ def test_entities_are_stretches_of_their_text(folder: Path) -> None:
     for text, row in zip(TEXTS, trunkline.load(folder).predict(TEXTS), strict=True):
         for task in ("names", "more.names-2", "tuned"):
             assert all(text[e["start"] : e["end"]] == e["text"] and e["text"] for e in row[task])
+
+
+def test_transitions_of_a_task_count_in_what_it_predicts(tiny: Loaded) -> None:
+    predictor = in_memory(deployed.whole(tiny))
+    task = next(task for task in predictor.tasks.values() if task.transitions is not None)
+    assert any(row[task.name] for row in predictor.predict(TEXTS, [task.name]))
+    never = np.full_like(task.transitions, -1000)
+    never[:, task.labels.index("O")] = 0
+    predictor.add(dataclasses.replace(task, transitions=never))
+    assert not any(row[task.name] for row in predictor.predict(TEXTS, [task.name]))
 
 
 def test_a_changed_backbone_is_refused(folder: Path) -> None:

@@ -326,3 +326,11 @@ def test_the_hash_depends_on_sizes_that_no_tensor_shows(tiny: Loaded) -> None:
     other = Encoder(dataclasses.replace(tiny.encoder.config, n_heads=2))
     other.load_state_dict(tiny.encoder.state_dict())
     assert backbone_hash(other) != tiny.backbone
+
+
+def test_features_are_made_without_dropout_and_training_goes_on_afterwards(tiny: Loaded) -> None:
+    expected = embed_texts(tiny.encoder, tiny.tokenizer, SENTENCES)
+    tiny.encoder.dropout = 0.5
+    tiny.encoder.train()
+    assert (embed_texts(tiny.encoder, tiny.tokenizer, SENTENCES) == expected).all()
+    assert tiny.encoder.training

@@ -19,7 +19,7 @@ from trunkline.bundle.parts import Head
 from trunkline.encoder.resolve import find_embedded
 from trunkline.errors import TrunklineError
 from trunkline.heads import fit
-from trunkline.heads.fit import FIRST, NOISE, PENALTIES, LabelledFeatures, cross_validate, fit_head
+from trunkline.heads.fit import FIRST, NOISE, PENALTIES, LabelledFeatures, convex_heads, cross_validate, fit_head
 from trunkline.heads.linear import LEAST, STRENGTH
 from trunkline.tasks import FAMILIES
 from trunkline.tasks.classification import softmax
@@ -152,6 +152,13 @@ def test_a_penalty_is_left_where_another_is_surely_better() -> None:
     )
     weaker, stronger = (fit_head(CLASSIFICATION, data, tuple("abcd")).penalty for data in (clear, noise))
     assert stronger < FIRST < weaker
+
+
+@pytest.mark.parametrize("count", [0, 5])
+def test_the_first_penalty_stays_where_others_lose_as_much(count: int) -> None:
+    asked: list[float] = []
+    assert fit._climb(PENALTIES, lambda penalty: asked.append(penalty) or np.zeros(count)) == FIRST
+    assert len(asked) == 3, "one on either side is tried"
 
 
 def test_labels_count_alike_where_they_are_balanced() -> None:
@@ -309,6 +316,26 @@ def test_transitions_are_learnt_from_what_is_trained_on_alone(n_dev: int, monkey
     fit_head(NER, data, labels, n_dev=n_dev, seed=1)
     trained = cross_validate(NER, data, n_dev, seed=1).trained
     assert learnt == [[data.targets[number] for number in rows] for rows in [*trained, range(20 - n_dev)]]
+
+
+def test_of_transitions_that_score_alike_the_weakest_are_taken() -> None:
+    fitted = fit_head(NER, *sentences(30, noise=0.2))
+    assert fitted.scores["f1"] == 1.0
+    assert fitted.head.transitions is None
+
+
+def test_tags_of_one_type_learn_from_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    data, labels = sentences(20)
+
+    def likeness() -> list[float]:
+        """Of the weights of B and I of a type, for both ways of fitting."""
+        heads = fit_head(NER, data, labels).head, convex_heads(NER, data, range(20), labels, FIRST)[0]
+        columns = [part.weight / np.maximum(np.linalg.norm(part.weight, axis=0), 1e-9) for part in heads]
+        return [float((part[:, 1::2] * part[:, 2::2]).sum(axis=0).mean()) for part in columns]
+
+    before = likeness()
+    monkeypatch.setattr(type(NER), "label_covariance", lambda self, labels: None)
+    assert all(one > other + 0.05 for one, other in zip(before, likeness(), strict=True))
 
 
 def test_held_out_scores_of_entities_are_those_of_exact_characters() -> None:

@@ -14,7 +14,7 @@ from trunkline.config import PrefinetuneRecipe, load_recipe, parse_recipe
 from trunkline.data.source_card import SourceCard, write_source_card
 from trunkline.errors import RecipeError
 from trunkline.prefinetune.sources import FileFinder, Found, HeldOutTexts, recipe_sources
-from trunkline.text.examples import NerExample, PairExample, Span, TextExample
+from trunkline.text.examples import NerExample, PairExample, PlainExample, Span, TextExample
 from trunkline.text.words import split_words
 
 LEAK = "the meeting with Ana moved to the big room on Monday morning"
@@ -108,7 +108,7 @@ def test_a_changed_file_is_read_anew(files):
     assert len(recipe_sources(recipe)["classification"][0].held_out) == 20 != before
 
 
-def test_a_file_is_another_by_its_place_its_size_or_its_time(files, tmp_path):
+def test_a_file_is_another_by_its_place_size_time_or_kind(files, tmp_path):
     finder, path = FileFinder(), files["pairs"]
 
     def state() -> str:
@@ -119,6 +119,7 @@ def test_a_file_is_another_by_its_place_its_size_or_its_time(files, tmp_path):
     assert state() != before
     os.utime(path, ns=(time, time))
     assert state() == before
+    assert finder.open(str(path), PlainExample).state != before
     path.write_bytes(content + b"\n")
     os.utime(path, ns=(time, time))
     assert state() != before
