@@ -1,4 +1,4 @@
-"""Warnings of a fit that only some texts bring about."""
+"""Warnings of a fit or an evaluation that only some texts bring about."""
 
 from __future__ import annotations
 
@@ -32,3 +32,10 @@ def test_a_span_that_ends_inside_a_word_is_named(end: int, count: int, model: Mo
     said = [w for w in model.fit("a", KNOWN, spans).warnings if w.startswith("1 labelled spans do not begin and end")]
     assert len(said) == count
     assert all("'bo' in 'bob works in rome'" in warning for warning in said)
+
+
+def test_an_evaluation_warns_of_labels_alone_that_the_task_does_not_know(model: Model) -> None:
+    model.fit("a", KNOWN, ["x", "y"] * 10)
+    assert list(model.evaluate("a", KNOWN, ["x", "y"] * 10).warnings) == []
+    (warning,) = model.evaluate("a", ["ann lives", "bob works"], ["x", "zebra"]).warnings
+    assert "zebra" in warning

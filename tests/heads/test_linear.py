@@ -7,9 +7,10 @@ import pytest
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from trunkline.bundle.parts import Head
-from trunkline.heads.linear import Solution, Units, discriminant, mean_loss, regression
+from trunkline.heads.linear import Solution, Units, discriminant, mean_loss, one_thread, regression
 from trunkline.tasks.classification import softmax
 
 
@@ -175,3 +176,14 @@ def test_features_that_were_trained_on_these_units_make_no_certainty_without_bou
     logits = features @ head.weight + head.bias
     assert (logits.argmax(1) == targets).all()
     assert np.abs(np.diff(logits, axis=1)).max() < 1e5
+
+
+def test_products_run_on_one_thread_and_then_on_as_many_as_before() -> None:
+    def threads() -> list[int]:
+        return [part["num_threads"] for part in threadpool_info() if "numpy" in part["filepath"]]
+
+    with threadpool_limits(2):
+        before = threads()
+        with one_thread():
+            assert set(threads()) <= {1}
+        assert threads() == before
