@@ -13,9 +13,9 @@ from safetensors.torch import load_file, save_file
 
 import tiny_models
 from trunkline.bundle.manifest import LINEARS
-from trunkline.encoder.bundle_files import Loaded, load_any
+from trunkline.encoder.bundle_files import Loaded, load_any, save_bundle
 from trunkline.encoder.lora import LoraAdapter, LoraConfig
-from trunkline.encoder.peft_format import export_peft, import_peft
+from trunkline.encoder.peft_format import export_peft, import_peft, with_peft
 from trunkline.errors import EncoderError, MismatchError
 
 Folders = Callable[[str], Path]
@@ -177,6 +177,16 @@ def test_other_tensors_are_refused_not_dropped(tiny: Loaded, tmp_path: Path) -> 
     save_file({**load_file(path), "base_model.model.pooler.dense.weight": torch.zeros(2, 2)}, path)
     with pytest.raises(MismatchError, match=r"1 tensors are no LoRA.*pooler.*without modules_to_save"):
         import_peft(tmp_path, tiny.encoder.config)
+
+
+def test_a_family_that_there_is_not_is_refused_with_those_that_there_are(tiny: Loaded, tmp_path: Path) -> None:
+    base = tmp_path / "base"
+    save_bundle(tiny, base)
+    export_peft(tiny_models.random_adapter(tiny.encoder.config, (2, 3)), tiny.encoder.config, tmp_path / "peft")
+    with pytest.raises(MismatchError, match=r"'foo'.*ner, classification, qa"):
+        with_peft(base, "foo", tmp_path / "peft", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    assert list(load_any(str(with_peft(base, "ner", tmp_path / "peft", tmp_path / "out"))).primaries) == ["ner"]
 
 
 def test_an_activated_lora_is_refused_by_name(tiny: Loaded, tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from trunkline.encoder.bundle_files import load_any, load_bundle, save_bundle
 from trunkline.encoder.lora import LoraAdapter, lora_from_arrays
 from trunkline.encoder.storage import read_json, read_tensors, write_json
 from trunkline.errors import MismatchError
+from trunkline.tasks import FAMILIES
 
 log = logging.getLogger(__name__)
 
@@ -141,7 +142,12 @@ def _alpha(raw: Mapping[str, Any], path: str, rank: int, folder: Path) -> float:
 
 
 def with_peft(bundle: Path, family: str, folder: Path, out: Path) -> Path:
-    """Copies a bundle with a PEFT adapter as a family's primary adapter; tasks that sat on another one are left out."""
+    """Copies a bundle with a PEFT adapter as a family's primary adapter; tasks that sat on another one are left out.
+
+    Raises MismatchError for an unknown family; other errors are those of `import_peft`.
+    """
+    if family not in FAMILIES:
+        raise MismatchError(f"the family {family!r}", expected=f"one of {', '.join(FAMILIES)}")
     loaded = load_any(str(bundle))
     adapter = import_peft(folder, loaded.encoder.config)
     tasks = {name: task for name, task in loaded.tasks.items() if task.family != family or task.own_lora}
