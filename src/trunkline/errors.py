@@ -23,7 +23,9 @@ class TrunklineError(Exception):
 
     def __str__(self) -> str:
         parts = (self.given, self.expected and f"Expected {self.expected}", self.todo)
-        return " ".join(part.rstrip(".") + "." for part in parts if part)
+        # A list of problems ends its last line itself.
+        ended = (part if part.endswith("\n") else part.rstrip(".") + ". " for part in parts if part)
+        return "".join(ended).rstrip()
 
 
 class DataError(TrunklineError):

@@ -154,6 +154,10 @@ def test_all_files_are_named_at_once_and_sizes_are_checked_without_verifying(fol
         open_bundle(folder, verify=False)
     assert "trunk.onnx" in str(caught.value)
     assert "branch.onnx" in str(caught.value)
+    first, *problems, last = str(caught.value).splitlines()
+    assert first.endswith("2 of 12 files of the bundle cannot be used:")
+    assert all(problem.startswith("  - graphs/") for problem in problems)
+    assert last == "Expected the files that its manifest names. Fetch or export the bundle again."
 
 
 def test_links_out_of_the_folder_and_pipes_are_refused(folder: Path, tmp_path: Path) -> None:
