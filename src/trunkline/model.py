@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from trunkline.bundle.edit import write_bundle
+from trunkline.bundle.edit import write_if_none
 from trunkline.bundle.files import Bundle, change_tasks, is_bundle, open_bundle, read_sibling
 from trunkline.bundle.manifest import check_name, name_of
 from trunkline.bundle.parts import Task, read_task, task_bytes
@@ -220,17 +220,15 @@ class Model:
         path, chosen = Path(folder).expanduser(), chosen_tasks(tasks, self.tasks)
         contents = {name: self._predictor.tasks[name].content for name in chosen}
         bundle, manifest = self._bundle, self._bundle.manifest
-        if is_bundle(path):
+        of_tasks = {task.file for task in manifest.tasks.values()}
+        files = {file: bundle.folder / file for file in manifest.files if file not in of_tasks}
+        named = dataclasses.replace(manifest, name=name_of(path, manifest.name))
+        if is_bundle(path) or not write_if_none(path, named, files, contents):
             there = read_sibling(path, manifest)
             before = self._saved if path.resolve() == self.folder.resolve() else {}
             changed = {n: c for n, c in contents.items() if n not in before or before[n].content != c}
             gone = (before.keys() - self.tasks.keys()) & there.tasks.keys() if tasks is None else ()
             change_tasks(path, changed, gone, replace=contents if replace_tasks else before)
-        else:
-            of_tasks = {task.file for task in manifest.tasks.values()}
-            files = {file: bundle.folder / file for file in manifest.files if file not in of_tasks}
-            named = dataclasses.replace(manifest, name=name_of(path, manifest.name))
-            write_bundle(path, named, files, contents)
         if tasks is None:
             self._bundle, self._saved = open_bundle(path, verify=False), dict(self._predictor.tasks)
         return path

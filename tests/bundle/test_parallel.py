@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import random
 import signal
@@ -15,11 +16,11 @@ import pytest
 import deployed
 import tiny_models
 import trunkline
-from trunkline.bundle import files
+from trunkline.bundle import edit, files
 from trunkline.bundle.edit import add_task
 from trunkline.bundle.files import file_problems, open_bundle, read_manifest
 from trunkline.encoder.bundle_files import Loaded
-from trunkline.errors import TrunklineError
+from trunkline.errors import MismatchError, TrunklineError
 
 WRITERS = 6
 ROUNDS = 3
@@ -127,3 +128,70 @@ def test_a_file_that_was_gone_for_a_moment_is_looked_for_again(
     monkeypatch.setattr(files, "file_problems", lambda *given: ["tasks/x is gone"])
     with pytest.raises(TrunklineError, match="tasks/x is gone"):
         open_bundle(folder)
+
+
+START = """
+import os, sys, time
+import trunkline
+from pathlib import Path
+from trunkline.bundle.files import check_target
+
+base, folder, number, gate, writers = sys.argv[1], Path(sys.argv[2]), sys.argv[3], sys.argv[4], int(sys.argv[5])
+model = trunkline.load(base)
+model.fit(f"task-{number}", ["ann", "bob", "berlin", "rome"] * 4, ["name", "name", "place", "place"] * 4)
+open(os.path.join(gate, number), "w").close()
+while len(os.listdir(gate)) < writers:
+    time.sleep(0.002)
+check_target(folder, model.bundle.manifest, [f"task-{number}"])
+model.save(folder)
+assert f"task-{number}" in trunkline.load(folder).tasks
+"""
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_of_several_processes_that_make_one_bundle_at_once_none_fails(
+    tiny: Loaded, tmp_path: Path, there: bool
+) -> None:
+    base = deployed.deploy(tiny, tmp_path / "base")
+    for turn in range(ROUNDS):
+        folder, gate = tmp_path / f"deep-{turn}" / "new", tmp_path / f"gate-{turn}"
+        gate.mkdir()
+        if there:
+            folder.mkdir(parents=True)
+        writers = [processes(START, base, folder, number, gate, WRITERS) for number in range(WRITERS)]
+        for writer in writers:
+            _, said = writer.communicate(timeout=120)
+            assert writer.returncode == 0, said
+        assert set(trunkline.load(folder).tasks) == {f"task-{number}" for number in range(WRITERS)}
+        assert file_problems(folder, read_manifest(folder)) == []
+        assert [path.name for path in folder.parent.iterdir()] == ["new"], "nothing half done is left"
+
+
+@pytest.mark.parametrize("moment", ["is_bundle", "check_free"])
+def test_a_bundle_that_appears_meanwhile_gets_the_tasks_if_it_is_of_the_same_encoder(
+    tiny: Loaded, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    base = deployed.deploy(tiny, tmp_path / "base")
+    examples = ["ann", "bob", "berlin", "rome"] * 4, ["name", "name", "place", "place"] * 4
+    first, second = trunkline.load(base), trunkline.load(base)
+    first.fit("first", *examples)
+    second.fit("second", *examples)
+    owner = edit if moment == "check_free" else files
+    original, place = getattr(owner, moment), tmp_path / "new"
+
+    def meanwhile(folder: Path) -> object:
+        found = original(folder)
+        if folder == place and not place.exists():
+            monkeypatch.undo()
+            first.save(place)
+        return found
+
+    monkeypatch.setattr(owner, moment, meanwhile)
+    files.check_target(place, second.bundle.manifest, ["second"])
+    second.save(place)
+    assert set(trunkline.load(place).tasks) == {"first", "second"}
+
+    other = dataclasses.replace(second.bundle.manifest, backbone="1" * 64)
+    monkeypatch.setattr(files, "is_bundle", lambda folder: monkeypatch.undo())
+    with pytest.raises(MismatchError, match="is a bundle of backbone"):
+        files.check_target(place, other, ["third"])

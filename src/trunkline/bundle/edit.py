@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import re
 import shutil
 from collections.abc import Iterator, Mapping
@@ -23,6 +24,7 @@ from trunkline.bundle.files import (
     check_free,
     entry_of,
     file_problems,
+    is_bundle,
     open_bundle,
     write_atomic,
     writing,
@@ -69,6 +71,19 @@ def write_bundle(
     return written
 
 
+def write_if_none(
+    folder: Path, manifest: Manifest, files: Mapping[str, bytes | Path], tasks: Mapping[str, bytes]
+) -> bool:
+    """As `write_bundle`, but False, and nothing written, if another process has made a bundle here meanwhile."""
+    try:
+        write_bundle(folder, manifest, files, tasks)
+    except TrunklineError:
+        if not is_bundle(folder):
+            raise
+        return False
+    return True
+
+
 @contextmanager
 def new_folder(final: Path) -> Iterator[Path]:
     """A temporary folder beside `final` that takes its place when the block ends without an error.
@@ -84,7 +99,8 @@ def new_folder(final: Path) -> Iterator[Path]:
         # Another process may have come first.
         check_free(final)
         with writing(final):
-            if final.is_dir():
+            # Elsewhere a folder takes the place of an empty one in one step, so that others never see it missing.
+            if os.name == "nt" and final.is_dir():
                 final.rmdir()
             temporary.rename(final)
     except BaseException:

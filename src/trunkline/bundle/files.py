@@ -194,8 +194,12 @@ def check_target(folder: Path, manifest: Manifest, names: Collection[str], repla
     `folder` is a bundle, or where a new one is to be.
     """
     if not is_bundle(folder):
-        check_free(folder)
-        return
+        try:
+            return check_free(folder)
+        except TrunklineError:
+            # Another process may have come first.
+            if not is_bundle(folder):
+                raise
     there = read_sibling(folder, manifest)
     _check_names(folder, there, dict.fromkeys(names, b""), (), names if replace else ())
     check_writable(folder / MANIFEST)
