@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -179,3 +180,31 @@ def test_what_predict_reads_comes_from_one_place(bundle: Path, tmp_path: Path) -
     done = run("predict", bundle, "a", "--file", tmp_path / "x.txt")
     assert done.returncode == 2
     assert "one of both" in done.stderr
+
+
+def test_a_signature_is_checked_told_of_and_its_end_is_said(bundle: Path, tmp_path: Path) -> None:
+    pytest.importorskip("cryptography", reason="the package cryptography is not installed")
+    folder, task = Path(shutil.copytree(bundle, tmp_path / "renamed")), bundle / "tasks" / "topic.safetensors"
+
+    def verified(*options: object) -> str:
+        return run("bundle", "verify", folder, *options).stdout.strip().removeprefix(f"{folder}: ")
+
+    assert verified() == "12 files good, not signed"
+    assert run("bundle", "add", folder, "a", task).stderr == ""
+    public = run("bundle", "sign", folder, "--key", tmp_path / "key", "--new-key").stdout
+    (tmp_path / "public").write_text(public)
+    assert verified() == "13 files good, signed, check by whom with --public-key"
+    for key in (public.strip(), tmp_path / "public"):
+        assert verified("--public-key", key) == "13 files good, signature good"
+    for key in ("00ff", "f" * 300):
+        wrong = run("bundle", "verify", folder, "--public-key", key)
+        assert wrong.returncode == 2
+        assert wrong.stderr.strip().endswith("). Expected 64 hexadecimal digits or a file with them.")
+    said = f"the signature of {folder} is gone, sign it again with `trunkline bundle sign`"
+    assert said in run("bundle", "remove", folder, "a").stderr
+    assert said not in run("bundle", "add", folder, "a", task).stderr
+    run("bundle", "sign", folder, "--key", tmp_path / "key")
+    train = tmp_path / "train.csv"
+    train.write_text("text,label\n" + "ann,name\nbob,name\nberlin,place\nrome,place\n" * 4)
+    fitted = run("fit", "kinds", "--train", train, "--out", folder)
+    assert (fitted.returncode, said in fitted.stderr) == (0, True), fitted.stderr

@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import itertools
+import logging
 import os
 import secrets
 import tempfile
@@ -37,6 +38,8 @@ from trunkline.bundle.manifest import (
 )
 from trunkline.bundle.parts import PrimaryAdapter, Task, read_primary, read_task
 from trunkline.errors import DataError, MismatchError, TrunklineError
+
+log = logging.getLogger(__name__)
 
 LOCK = ".trunkline.lock"
 
@@ -148,7 +151,9 @@ def file_problems(folder: Path, manifest: Manifest, verify: bool = True) -> list
 def change_tasks(
     folder: str | Path, added: Mapping[str, bytes], removed: Collection[str] = (), *, replace: Collection[str] = ()
 ) -> Manifest:
-    """Adds and removes tasks in one step, all of them or none; returns the bundle's manifest. A signature goes.
+    """Adds and removes tasks in one step, all of them or none; returns the bundle's manifest.
+
+    A signature goes, with a warning.
 
     Args:
         folder: The bundle.
@@ -252,7 +257,9 @@ def _replace_manifest(folder: Path, manifest: Manifest, new: Mapping[str, bytes]
         try:
             for file, tensors in new.items():
                 write_atomic(folder / file, tensors)
-            (folder / SIGNATURE).unlink(missing_ok=True)
+            if (folder / SIGNATURE).exists():
+                (folder / SIGNATURE).unlink()
+                log.warning("the signature of %s is gone, sign it again with `trunkline bundle sign`", folder)
             write_atomic(folder / MANIFEST, content)
         except OSError:
             for file in new:

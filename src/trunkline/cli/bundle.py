@@ -13,7 +13,7 @@ import typer
 from typer import Argument, Option
 
 from trunkline.cli.tasks import Delimiter, JsonFlag, LabelColumn, SetOption, TextColumn, app, print_json, settings_of
-from trunkline.errors import TrunklineError, needs
+from trunkline.errors import DataError, TrunklineError, needs
 
 bundle_app = typer.Typer(
     no_args_is_help=True,
@@ -99,21 +99,28 @@ def verify(
     bundle: BundleArgument,
     public_key: Annotated[str | None, Option(help="Ed25519 public key in hexadecimal digits, or its file.")] = None,
 ) -> None:
-    """Check every file of a bundle, and its signature if a key is given.
+    """Check every file of a bundle, and its signature if a key is given; else say whether there is one.
 
     Example: trunkline bundle verify support-bot
     """
     from trunkline.bundle.files import open_bundle
+    from trunkline.bundle.manifest import SIGNATURE
     from trunkline.engine.onnx import open_session
 
     key: Any = public_key
     if public_key is not None and not re.fullmatch("[0-9a-fA-F]{64}", public_key):
-        key = _key(Path(public_key))
+        try:
+            key = _key(Path(public_key).expanduser())
+        except DataError as error:
+            expected = "64 hexadecimal digits or a file with them"
+            raise TrunklineError(f"--public-key {error.given}", expected=expected) from error
     opened = open_bundle(bundle, public_key=key)
     for graph in opened.graphs.values():
         open_session(graph)
-    signed = ", signature good" if key is not None else ""
-    typer.echo(f"{opened.manifest.name}: {len(opened.manifest.files)} files good{signed}")
+    signed = "not signed"
+    if (opened.folder / SIGNATURE).exists():
+        signed = "signature good" if key is not None else "signed, check by whom with --public-key"
+    typer.echo(f"{bundle}: {len(opened.manifest.files)} files good, {signed}")
 
 
 @bundle_app.command("convert")
