@@ -65,6 +65,7 @@ def test_predictions_of_arguments_stdin_and_files_are_those_of_python(bundle: Pa
     assert [json.loads(line) for line in given.stdout.splitlines()] == rows, given.stderr
     piped = run("predict", bundle, *asked, stdin="\n".join(texts) + "\n\n")
     assert piped.stdout == given.stdout
+    assert "stdin: blank lines left out: 1" in piped.stderr
     records = [{"id": 7, "text": texts[0], "nested": {"a": [1]}}, {"id": 8, "text": texts[1]}]
     file = tiny_models.write_jsonl(tmp_path / "in.jsonl", records)
     read = run("predict", bundle, "--file", file, *asked)
@@ -74,8 +75,10 @@ def test_predictions_of_arguments_stdin_and_files_are_those_of_python(bundle: Pa
     packed.write_bytes(gzip.compress(file.read_bytes()))
     assert run("predict", bundle, "--file", packed, *asked).stdout == read.stdout
     plain = tmp_path / "in.txt"
-    plain.write_text("\n".join(texts) + "\n", encoding="utf-8")
-    assert run("predict", bundle, "--file", plain, *asked).stdout == given.stdout
+    plain.write_text("\n\n \n".join(texts) + "\n", encoding="utf-8")
+    listed = run("predict", bundle, "--file", plain, *asked)
+    assert listed.stdout == given.stdout
+    assert f"{plain}: blank lines left out: 2" in listed.stderr
 
 
 def test_tables_for_predictions_have_their_header_left_out(bundle: Path, tmp_path: Path) -> None:
@@ -96,7 +99,7 @@ def test_predictions_go_to_a_file_that_is_whole_or_not_there(bundle: Path, tmp_p
     assert [json.loads(line)["text"] for line in out.read_text(encoding="utf-8").splitlines()] == ["buy milk", "ring"]
     before = out.read_bytes()
     file.write_text('{"text": "buy milk"}\n{"words": "ring"}\n', encoding="utf-8")
-    for options in ((), ("--out", out)):
+    for options in ((), ("--out", out, "--replace")):
         refused = run("predict", bundle, "--file", file, *options)
         assert refused.returncode == 2
         assert f"{file}:2" in refused.stderr
@@ -112,6 +115,29 @@ def test_predictions_go_to_a_file_that_is_whole_or_not_there(bundle: Path, tmp_p
         refused = run("predict", bundle, "--file", file, "--out", place)
         assert refused.returncode == 2
         assert said in refused.stderr
+
+
+def test_predictions_replace_no_file_unasked(bundle: Path, tmp_path: Path) -> None:
+    file, out = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
+    file.write_text('{"text": "buy milk"}\n', encoding="utf-8")
+    out.write_text("mine\n", encoding="utf-8")
+    link = tmp_path / "link.jsonl"
+    link.symlink_to(file)
+    for place, options, said in (
+        (file, ["--replace"], "is the file that is read"),
+        (link, ["--replace"], "is the file that is read"),
+        (out, [], "--replace"),
+    ):
+        # Before any work: the bundle is not even looked for.
+        refused = runner.invoke(app, ["predict", "nowhere", "--file", str(file), "--out", str(place), *options])
+        assert said in str(refused.exception)
+    assert (file.read_text(encoding="utf-8"), out.read_text(encoding="utf-8")) == ('{"text": "buy milk"}\n', "mine\n")
+    assert run("predict", bundle, "--file", file, "--out", out, "--replace").returncode == 0
+    assert json.loads(out.read_text(encoding="utf-8"))["text"] == "buy milk"
+    packed = tmp_path / "empty.jsonl.gz"
+    packed.touch()
+    assert run("predict", bundle, "--file", file, "--out", packed).returncode == 0
+    assert gzip.decompress(packed.read_bytes()) == out.read_bytes()
 
 
 def test_files_of_any_length_are_predicted_on_in_bounded_memory(bundle: Path, tmp_path: Path) -> None:

@@ -1,6 +1,8 @@
 """From a folder of plain text to pre-finetuning on it, by the commands."""
 
 import json
+import subprocess
+import sys
 
 import click
 import pytest
@@ -42,6 +44,16 @@ def gazetteer(tmp_path):
     rows.insert(0, ("surface", "concept"))
     path.write_text("".join(f"{surface}\t{concept}\n" for surface, concept in rows), encoding="utf-8")
     return path
+
+
+def test_an_encoder_for_pairs_needs_an_extra(notes, tmp_path):
+    command = ["label", "pairs", str(notes), "--method", "title-body", "--encoder", "default", "--out"]
+    code = "import sys; sys.modules['torch'] = None; from trunkline.cli import main; main()"
+    done = subprocess.run([sys.executable, "-c", code, *command, tmp_path / "p.jsonl"], capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "trunkline[train]" in done.stderr and "Traceback" not in done.stderr
+    shown = " ".join(invoke("label", "pairs", "--help").stdout.replace("│", " ").split())
+    assert "needs [train]" in shown
 
 
 def test_a_folder_of_text_becomes_sources_of_pre_finetuning(notes, gazetteer, tmp_path, tiny_folder):

@@ -277,10 +277,12 @@ def test_records_without_entities_are_counted(tmp_path: Path) -> None:
 
 TEXT_FORMS = [
     ("a.csv", "text,label\n\"Book a table, please\",x\n", [("Book a table, please", {"label": "x"})]),
-    ("a.csv", "Anfrage\nBook a table\n\"two, please\"\n", [("Book a table", {}), ("two, please", {})]),
+    ("a.csv", "Text\nBook a table\n\"two, please\"\n", [("Book a table", {}), ("two, please", {})]),
     ("a.tsv", "id\tsentence\n1\ta\n2\t\n", [("a", {"id": "1"}), ("", {"id": "2"})]),
     ("a.ndjson", lines({"text": "a", "id": 1}, {"text": "b", "id": None}), [("a", {"id": 1}), ("b", {"id": None})]),
     ("a.json", json.dumps([{"text": "a"}, {"text": "b"}]), [("a", {}), ("b", {})]),
+    ("a.ndjson", lines({"satz": "a"}, {"satz": "b"}), [("a", {}), ("b", {})]),
+    ("a.ndjson", lines({"id": 1, "question": " a\n b ", "context": " c\nd"}), [("a b\n c\nd", {"id": 1})]),
     ("a.txt", "a\n\nb c\n", [("a", {}), ("b c", {})]),
     ("a.conll", "a O\nb B-x\n\nc O\n", [("a b", {}), ("c", {})]),
 ]  # fmt: skip
@@ -299,12 +301,35 @@ def test_texts_by_option_and_refused(tmp_path: Path) -> None:
     assert list(load_texts(path, text_column="a+b")) == [("x 1,5", {})]
     with pytest.raises(DataError, match=r"no column of texts; there are 'a', 'b'.*--text-column"):
         list(load_texts(path))
+    alone = write(tmp_path, "a.csv", 'Where is it?\n"Wait, please"\n')
+    with pytest.raises(DataError, match=r"a\.csv:2: no column of texts; there are 'Where is it\?'.*--text-column 0"):
+        list(load_texts(alone))
+    assert [text for text, _ in load_texts(alone, text_column="0")] == ["Where is it?", "Wait, please"]
+    assert [text for text, _ in load_texts(alone, text_column="Where is it?")] == ["Wait, please"]
+    for record, said in (
+        ({"question": "a", "context": 1}, "the context is 1"),
+        ({"question": "", "context": "b"}, "empty"),
+    ):
+        with pytest.raises(DataError, match=rf"a\.ndjson:1: .*{said}"):
+            list(load_texts(write(tmp_path, "a.ndjson", lines(record))))
     stream = load_texts(write(tmp_path, "a.ndjson", lines({"text": "a"}, {"text": None})))
     assert next(stream) == ("a", {})
     with pytest.raises(DataError, match=r"a\.ndjson:2: the text is null"):
         next(stream)
     with pytest.raises(DataError, match=r"a\.ndjson:2: no key 'text'"):
         list(load_texts(write(tmp_path, "a.ndjson", lines({"text": "a"}, {"body": "b"}))))
+
+
+def test_questions_are_predicted_on_as_they_are_fitted(tmp_path: Path) -> None:
+    asked = [{"id": n, "question": f"who  {n}?", "answers": []} for n in range(2)]
+    squad = {"data": [{"title": "t", "paragraphs": [{"context": " Ann runs", "qas": asked}]}]}
+    flat = lines(*({**one, "context": " Ann runs"} for one in asked))
+    for name, content in (("a.json", json.dumps(squad)), ("a.jsonl", flat)):
+        path = write(tmp_path, name, content)
+        found = list(load_texts(path))
+        assert [text for text, _ in found] == [example.text for example in load_examples(path)[1]]  # type: ignore[union-attr]
+        assert [other["id"] for _, other in found] == [0, 1]
+        assert all(other["answers"] == [] and "context" not in other for _, other in found)
 
 
 def test_texts_are_streamed(tmp_path: Path) -> None:

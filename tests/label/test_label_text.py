@@ -108,5 +108,7 @@ def test_outputs_that_would_do_harm(gazetteer: Path, tmp_path: Path) -> None:
         label(TEXTS, own, own)
     with pytest.raises(DataError, match="would overwrite an input"):
         label(own, own, gazetteer)
+    with pytest.raises(DataError, match="would overwrite an input"):
+        label(tmp_path, own, gazetteer, text_column="text")
     with pytest.raises(TrunklineError, match=r"below\.jsonl cannot be written"):
         label(TEXTS, gazetteer / "below.jsonl", gazetteer)

@@ -72,7 +72,9 @@ def label_pairs(
     max_words: Annotated[int | None, Option(help="The longest side.")] = None,
     max_pairs: Annotated[int | None, Option(help="The most pairs of a document or group.")] = None,
     group_documents: Annotated[bool | None, Option("--group-documents", help="No negatives within a document.")] = None,
-    encoder: Annotated[str | None, Option(help="Keep pairs that it finds again: default, a folder, a bundle.")] = None,
+    encoder: Annotated[
+        str | None, Option(help="Keep pairs that it finds again: default, a folder, a bundle; needs [train].")
+    ] = None,
     top_k: Annotated[int | None, Option(help="The lowest rank that is kept, with --encoder.")] = None,
     seed: Annotated[int | None, Option(help="Draws what is drawn.")] = None,
     licence: LicenceOption = None,

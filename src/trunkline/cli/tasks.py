@@ -8,7 +8,9 @@ import json
 import logging
 import sys
 from collections.abc import Collection, Iterator, Sequence
+from contextlib import nullcontext
 from functools import partial
+from gzip import GzipFile
 from itertools import tee
 from pathlib import Path
 from typing import Annotated, Any
@@ -142,7 +144,8 @@ def predict(
     task: Annotated[list[str] | None, Option(help="A task; repeatable; all by default.")] = None,
     text_column: TextColumn = None,
     delimiter: Delimiter = None,
-    out: Annotated[Path | None, Option(help="Write JSON lines here, as they come.")] = None,
+    out: Annotated[Path | None, Option(help="Write JSON lines here, gzipped if it ends in .gz.")] = None,
+    replace: Annotated[bool, Option("--replace", help="Replace the file of --out.")] = False,
     as_json: JsonFlag = False,
 ) -> None:
     """Run a bundle's tasks on texts.
@@ -152,6 +155,11 @@ def predict(
     from trunkline.model import load
     from trunkline.ui import counted, print_predictions
 
+    if out is not None:
+        if file is not None and out.exists() and file.expanduser().exists() and out.samefile(file.expanduser()):
+            raise TrunklineError(f"--out {out} is the file that is read", expected="another file")
+        if out.is_file() and out.stat().st_size and not replace:
+            raise TrunklineError(f"--out {out} is there and not empty", todo="Name another file, or add --replace")
     asked, kept = tee(_rows(texts or [], file, text_column, delimiter))
     predictions = load(bundle).predict_iter((text for text, _ in asked), task or None)
     pairs = zip(kept, predictions, strict=True)
@@ -167,8 +175,8 @@ def predict(
     from trunkline.bundle.files import check_writable, open_atomic
 
     check_writable(out)
-    number = 0
-    with open_atomic(out) as stream:
+    number, gz = 0, out.suffix.lower() == ".gz"
+    with open_atomic(out) as plain, GzipFile("", "wb", 9, plain, 0) if gz else nullcontext(plain) as stream:
         for number, line in enumerate(counted(lines, "predicting"), start=1):  # noqa: B007
             stream.write(f"{line}\n".encode())
     typer.echo(f"{number} predictions in {out}")
@@ -178,7 +186,7 @@ def _rows(
     texts: list[str], file: Path | None, text_column: str | None, delimiter: str | None
 ) -> Iterator[tuple[str, dict[str, Any]]]:
     """Texts with the other keys of their records: arguments, the records of a file, or lines of stdin."""
-    from trunkline.data.stream import load_texts
+    from trunkline.data.stream import full_lines, load_texts
 
     if texts and file:
         raise TrunklineError("texts were given as arguments and by --file", expected="one of both")
@@ -186,7 +194,7 @@ def _rows(
         return load_texts(file, text_column=text_column, delimiter=delimiter)
     if not texts and (sys.stdin is None or sys.stdin.isatty()):
         raise TrunklineError("there is no text to predict on", expected="texts as arguments, --file or lines on stdin")
-    given = texts or (line.rstrip("\n") for line in sys.stdin if line.strip())
+    given = texts or full_lines((line.rstrip("\n") for line in sys.stdin), "stdin")
     # `?` for halves of surrogate pairs, which stand for bytes that are no UTF-8, and which nothing can print.
     return ((text.encode("utf-8", "replace").decode("utf-8"), {}) for text in given)
 

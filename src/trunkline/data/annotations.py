@@ -7,7 +7,6 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from trunkline.data import values
 from trunkline.data.load import choose_text, find_label, find_name, join_texts, read_labels
@@ -184,26 +183,29 @@ _TOOLS: tuple[tuple[str, set[str], Callable[[Record], Record | str]], ...] = (
 
 
 def read_questions(records: Records, path: str | Path) -> Iterator[QaExample]:
-    """Yields the questions of records in their order; `plausible_answers` of unanswerable ones are not read.
+    """The questions of records, in their order, lazily; `plausible_answers` of unanswerable ones are not read.
 
     `answers` are objects with `text` and `answer_start`, or two lists under these keys, none where there is no answer.
     One that does not stand where it should raises a DataError with the line and the question's id.
     """
-    for line, record in records:
-        items = [(record, record.get("context"))]
-        if "paragraphs" in record:
-            try:
-                items = [({**item}, part["context"]) for part in record["paragraphs"] for item in part["qas"]]
-            except (KeyError, TypeError):
-                given = f"the paragraphs are {shorten(record['paragraphs'])}"
-                raise data_error(path, line, given, "a list of objects with context and qas, as in SQuAD") from None
-        for item, context in items:
-            yield _question(item, context, path, line)
+    return (_question(item, path, line) for line, record in records for item in flat_questions(record, path, line))
 
 
-def _question(item: Record, context: Any, path: str | Path, line: int) -> QaExample:
-    where = f"question {shorten(item['id'])}: " if item.get("id") is not None else ""
-    question, answers, spans = item.get("question"), get_key(item, "answers", path, line), []
+def flat_questions(record: Record, path: str | Path, line: int) -> list[Record]:
+    """The questions of a record, each with its `context`: itself, or those of its `paragraphs`, as SQuAD has them."""
+    if "paragraphs" not in record:
+        return [record]
+    kept = {key: value for key, value in record.items() if key != "paragraphs"}
+    try:
+        return [{**kept, **item, "context": part["context"]} for part in record["paragraphs"] for item in part["qas"]]
+    except (KeyError, TypeError):
+        given = f"the paragraphs are {shorten(record['paragraphs'])}"
+        raise data_error(path, line, given, "a list of objects with context and qas, as in SQuAD") from None
+
+
+def _question(item: Record, path: str | Path, line: int) -> QaExample:
+    where, spans = f"question {shorten(item['id'])}: " if item.get("id") is not None else "", []
+    question, context, answers = item.get("question"), item.get("context", ""), get_key(item, "answers", path, line)
     for what, text in (("context", context), ("question", question)):
         if not isinstance(text, str) or not text.strip():
             raise data_error(path, line, f"{where}the {what} is {shorten(text)}", f"a {what} as a string")

@@ -207,7 +207,7 @@ def choose_text(
         return parts
     if not (found := find_name(names, values.TEXT_NAMES)):
         given = f"no column of texts; there are {list_names(names)}"
-        todo = "Name the column of the texts with --text-column; by number, from 0, in a table without a header"
+        todo = "Name the column of the texts with --text-column, or, if there is no header, --text-column 0"
         raise data_error(path, line, given, f"one of {', '.join(values.TEXT_NAMES)}", todo)
     for name in dict.fromkeys(name for record in rows for name in record if name not in (found, label)):
         texts = [value for record in rows if isinstance(value := record.get(name), str) and value.strip()]

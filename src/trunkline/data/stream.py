@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import logging
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from trunkline.data import load
-from trunkline.data.annotations import entity_row, find_family, read_questions, read_tokens
+from trunkline.data.annotations import entity_row, find_family, flat_questions, read_questions, read_tokens
 from trunkline.data.load import choose_text, find_form, join_texts, load_examples, open_records, read_lines
 from trunkline.data.records import read_json_records
 from trunkline.data.spans import build_example, read_conll
-from trunkline.data.values import Records, data_error, require_some
-from trunkline.text.examples import Example, PairExample, PlainExample, join_tokens
+from trunkline.data.values import Records, data_error, require_some, require_text
+from trunkline.text.examples import Example, PairExample, PlainExample, QaExample, join_tokens
 from trunkline.text.words import split_sentences
+
+_log = logging.getLogger("trunkline.data")
 
 MAX_WORDS, _MOST_LINES = 200, 10_000
 """Words of a passage, beyond which a text is cut, at sentence ends if it has any; lines of a text held at once."""
@@ -26,28 +29,46 @@ def load_texts(
     """Yields the texts to predict on with the other keys of their records, one at a time.
 
     `spec` is what `read_examples` takes, with or without labels, or a text file with a text a line. `text_column` is
-    needed where no column has a usual name, unless there is only one.
+    needed where no column has a usual name, unless JSON has only one key. A question and its context are one text, with
+    a line feed between them. Blank lines of a text file are left out, and counted in a warning.
 
     Raises:
         DataError: A file that is missing or malformed, or a text that is null or no string; names file and line.
     """
     form = find_form(spec, delimiter)
     if form == "text":
-        return ((line, {}) for _, line in read_lines(spec) if line.strip())
+        return ((line, {}) for line in full_lines((line for _, line in read_lines(spec)), spec))
     if form == "conll":
         return ((join_tokens(list(sentence.tokens))[0], {}) for sentence in read_conll(spec, tags=False))
-    return _texts(open_records(spec, form, delimiter, text_column)[1], spec, text_column)
+    return _texts(open_records(spec, form, delimiter, text_column)[1], spec, text_column, form == "table")
 
 
-def _texts(records: Records, path: str | Path, asked: str | None) -> Iterator[tuple[str, dict[str, Any]]]:
+def full_lines(lines: Iterable[str], source: str | Path) -> Iterator[str]:
+    """The lines that are not blank; how many are is logged as a warning."""
+    blank = 0
+    for line in lines:
+        blank += not line.strip()
+        if line.strip():
+            yield line
+    if blank:
+        _log.warning("%s: blank lines left out: %d", source, blank)
+
+
+def _texts(records: Records, path: str | Path, asked: str | None, table: bool) -> Iterator[tuple[str, dict[str, Any]]]:
     columns: tuple[str, ...] = ()
     for line, record in require_some(records, path, what="text"):
         tokens = next((name for name in ("tokens", "tokenized_text") if isinstance(record.get(name), list)), "")
         if tokens and asked is None and not columns and all(isinstance(token, str) for token in record[tokens]):
             yield join_tokens(record.pop(tokens))[0], record
             continue
+        if not (asked or columns or table) and ("paragraphs" in record or {"question", "context"} <= record.keys()):
+            for item in flat_questions(record, path, line):
+                require_text(item.get("question"), "question", path, line)
+                require_text(item.get("context"), "context", path, line)
+                yield QaExample(item.pop("question"), item.pop("context")).text, item
+            continue
         if not columns:
-            only = asked is None and len(record) == 1
+            only = asked is None and len(record) == 1 and not table  # a table may have no header
             columns = tuple(record) if only else choose_text([(line, record)], "", asked, path)
         text = join_texts(record, columns, path, line)
         yield text, {key: value for key, value in record.items() if key not in columns}

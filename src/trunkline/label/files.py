@@ -119,7 +119,9 @@ def check_output(out: Path, inputs: Iterable[Path]) -> None:
     card = out.with_suffix(".yaml")
     if out.suffix != ".jsonl" or out.is_dir() or not _card_name(out):
         raise data_error(out, None, "no output of this name can be written", "a file such as my_notes.jsonl")
-    clash = next((path for path in inputs if path.resolve() in (out.resolve(), card.resolve())), None)
+    # What is in a folder of inputs and has no card is no former output.
+    places = [out.resolve(), card.resolve(), *(out.resolve().parents if out.exists() and not card.exists() else ())]
+    clash = next((path for path in inputs if path.resolve() in places), None)
     if clash is not None:
         raise DataError("the output would overwrite an input", path=clash, todo="Name another output")
     if card.exists() and MADE_BY not in card.read_text(encoding="utf-8", errors="replace"):

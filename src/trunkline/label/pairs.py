@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from trunkline.data.overlap import normalise
 from trunkline.data.values import list_names
-from trunkline.errors import TrunklineError
+from trunkline.errors import TrunklineError, needs
 from trunkline.label import files
 from trunkline.label.options import PAIR_METHODS, PairOptions, check_options
 from trunkline.text.examples import PairExample
@@ -84,16 +84,16 @@ def mine_pairs(
     if not paths:
         raise TrunklineError("no file to mine", expected="at least one file or folder")
     files.check_output(out, paths)
+    if isinstance(encoder, str):
+        with needs("train", "--encoder"):
+            from trunkline.encoder.bundle_files import embedder
+        encoder = embedder(encoder)
     dropped: Counter[str] = Counter()
     pairs: Iterable[PairExample] = clean(find_candidates(paths, method, given), given, dropped)
     title = f"Pairs mined from {list_names(path.name for path in paths)}"
     consistency = None
     if encoder is not None and (found := list(pairs)):
         say(f"{len(found)} pairs of {len(found) + dropped.total()} candidates go to the consistency filter")
-        if isinstance(encoder, str):
-            from trunkline.encoder.bundle_files import embedder
-
-            encoder = embedder(encoder)
         keep, consistency = filter_consistent(found, encoder, top_k=given.top_k, pool=given.pool, seed=given.seed)
         pairs = [pair for pair, is_kept in zip(found, keep, strict=True) if is_kept]
         dropped["not consistent"] = len(found) - len(pairs)
