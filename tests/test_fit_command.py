@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import random
+import re
 import shutil
 import subprocess
 import sys
@@ -161,7 +162,7 @@ def test_the_seed_counts_and_equal_seeds_give_equal_bytes(mode: str, model: Path
     "options",
     [
         ("--rank", 2), ("--steps", 1), ("--set", "dropout=0.5"), ("--set", "dropout=0.0"), ("--set", "rate=0.002"),
-        ("--set", "batch=4"),
+        ("--set", "batch=4"), ("--set", "targets=query,value"),
     ],
     ids=str,
 )  # fmt: skip
@@ -175,6 +176,8 @@ def test_each_setting_of_lora_counts(options: Sequence[object], bare: Path, tmp_
     assert numbers(plain) != numbers(other)
     if "--rank" in options:
         assert {a.shape[1] for name, a in other.lora_arrays().items() if name.endswith(".a")} == {2}
+    if "targets=query,value" in options:
+        assert {name.split(".")[2] for name in other.lora_arrays()} == {"query", "value"}
     if "--steps" in options:
         assert record["cross_validation"]["steps"] == 1
 
@@ -338,6 +341,17 @@ def test_a_bundle_that_cannot_take_the_task_is_refused_before_the_work(
     assert worked == []
 
 
+def test_what_auto_chose_is_printed_with_the_scores_of_both(bare: Path, tmp_path: Path) -> None:
+    train = table(tmp_path / "train.csv", pairs(16))
+    for mode, rate in (("auto", 0), ("lora", 0.001)):
+        asked = ("--mode", mode, "--steps", 1, "--set", f"rate={rate}")
+        shown = run("fit", "kinds", "--train", train, "--model", bare, *asked, "--out", tmp_path / mode)
+        taken = "head" if mode == "auto" else mode
+        scores = r"log loss 0\.\d+, accuracy [\d.]+ %, macro_f1 [\d.]+ %"
+        assert re.search(rf"^mode {taken} was taken; held out: head {scores}; lora {scores}$", shown.output, flags=re.M)
+    assert "was taken" not in run("fit", "kinds", "--train", train, "--model", bare, "--out", tmp_path / "head").output
+
+
 def test_mistakes_end_in_one_message_and_exit_code_two(model: Path, tmp_path: Path) -> None:
     train = table(tmp_path / "train.csv", pairs(30))
     (tmp_path / "file").write_text("important")
@@ -346,7 +360,9 @@ def test_mistakes_end_in_one_message_and_exit_code_two(model: Path, tmp_path: Pa
         (["--train", tmp_path / "missing.csv", "--model", model], ["missing.csv"]),
         (["--train", train, "--model", tmp_path / "nowhere"], ["nowhere"]),
         (["--train", train, "--model", model, "--mode", "heads"], ["heads", "head, lora"]),
-        (["--train", train, "--model", model, "--rank", "4"], ["rank", "mode='lora'"]),
+        (["--train", train, "--model", model, "--rank", "4"], ["rank", "mode='lora'", "--mode lora"]),
+        (["--train", train, "--model", model, "--set", "rate=0.1"], ["rate", "--mode lora"]),
+        (["--train", train, "--model", model, "--mode", "lora", "--set", "targets=qery"], ["targets.0", "'qery'"]),
         (["--train", train, "--model", model, "--mode", "lora", "--set", "dropuot=0.1"], ["did you mean 'dropout'"]),
         (["--train", train, "--model", model, "--mode", "lora", "--set", "dropout=x"], ["dropout", "a valid number"]),
         (["--train", train, "--model", model, "--seed", "-1"], ["--seed"]),

@@ -156,6 +156,12 @@ def test_all_containers_give_the_same_task(model: Model) -> None:
         ((["a b", None], ["x", "y"]), {}, r"texts\[1\] is None"),
         ((["a b", "c d"], ["x", "y"]), {"mode": "full"}, "mode 'full'.*head, lora"),
         ((["a b", "c d"], ["x", "y"]), {"rank": 4}, "mode head has no setting 'rank'.*mode='lora'"),
+        ((["a b", "c d"], ["x", "y"]), {"rank": 4}, "--mode lora on the command line"),
+        *(
+            ((["a b", "c d"], ["x", "y"]), {"seed": seed, "mode": mode}, rf"seed={seed!r}.*from 0 to 2\*\*32 - 1")
+            for mode in ("head", "lora", "auto")
+            for seed in ("a", 1.5, -1, 2**32, None)
+        ),
         ((["a b", "c d"], ["x", "y"]), {"family": "verbs"}, "verbs"),
         ((["a b", "c d"], ["x", "y"]), {"dev": (["a"], ["x", "y"])}, "dev: 1 texts and 2 labels"),
         ((["a b", "c d"], ["x", "y"]), {"test": "file.csv"}, "test: "),
@@ -167,6 +173,23 @@ def test_what_cannot_be_learnt_is_refused_and_changes_nothing(
     with pytest.raises(TrunklineError, match=message):
         model.fit("task", *arguments, **options)
     assert model.tasks == {}
+
+
+@pytest.mark.parametrize("mode", ["head", "lora", "auto"])
+@pytest.mark.parametrize("settings", [{"class_weight": "even"}, {"seed": -1}])
+def test_wrong_settings_are_refused_before_anything_is_computed(
+    settings: Any, mode: str, model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(type(model.tokenizer), "encode", lambda *_: pytest.fail("a text is read"))
+    with pytest.raises(TrunklineError, match=next(iter(settings))):
+        model.fit("task", ["a b", "c d"], ["x", "y"], mode=mode, **settings)
+
+
+def test_scores_of_no_example_are_refused(model: Model) -> None:
+    model.fit("kinds", *labelled(12))
+    for nothing in (([], []), ({},), ([],)):
+        with pytest.raises(TrunklineError, match="there are no examples"):
+            model.evaluate("kinds", *nothing)
 
 
 @pytest.mark.parametrize("name", ["", "a/b", "../a", "a b", "x" * 101, "é"])
@@ -240,7 +263,6 @@ def test_results_are_json_without_nan(family: str, model: Model) -> None:
         evaluation = model.evaluate("task", texts[:1], labels[:1]).to_dict()
         for record in (report, evaluation):
             assert json.loads(json.dumps(record, allow_nan=False)).keys() == record.keys()
-    assert model.evaluate("task", [], []).examples == 0
 
 
 def test_an_evaluation_has_a_row_a_label_what_is_confused_and_what_is_wrong(model: Model) -> None:

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 import yaml
@@ -29,7 +30,8 @@ def small(tmp_path, tiny_folder, monkeypatch):
 def test_quickstart_makes_bundles_that_predict_and_skips_what_is_done(small, tmp_path, capsys):
     folder = tmp_path / "out"
     quickstart(folder)
-    shown = capsys.readouterr().out
+    shown, said = capsys.readouterr()
+    assert said.index("about 4 minutes on two cores") < said.index("3 of 3")
     assert "default encoder" in shown and "pre-finetuned" in shown
     assert shown.count(" predict ") == shown.count(" evaluate ") == shown.count(" fit ") == 1
     for name in ("few-labels", "pre-finetuned"):
@@ -42,6 +44,26 @@ def test_quickstart_makes_bundles_that_predict_and_skips_what_is_done(small, tmp
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("*.safetensors")}
     quickstart(folder)
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("*.safetensors")} == before
+
+
+def test_no_bundle_is_recommended_for_what_pre_finetuning_lost(small, tmp_path, capsys, monkeypatch):
+    def fitted(bundle, source):
+        score = 0.5 if source is None else 0.6
+        scores = {"accuracy": score, "other": 0.0}
+        return {name: {"accuracy": 1 - score} if name in worse else scores for name in TASKS}
+
+    monkeypatch.setattr(module, "_fitted", fitted)
+    monkeypatch.setattr(module, "load", lambda source: SimpleNamespace(predict=lambda texts: [{}] * len(texts)))
+    for worse, line in (
+        (["events", "triage"], f"pre-finetuning lost on events, triage: use {tmp_path / 'few-labels'} for these"),
+        ([], "pre-finetuning lost on no task"),
+    ):
+        quickstart(tmp_path)
+        shown = capsys.readouterr().out
+        assert line in shown.splitlines()
+        advice = shown[shown.index("Three commands") :]
+        assert advice.count("few-labels" if worse else "pre-finetuned") == 3
+        assert ("pre-finetuned" if worse else "few-labels") not in advice
 
 
 def test_the_commands_at_the_end_work_in_the_users_shell(tmp_path, monkeypatch):

@@ -113,11 +113,12 @@ def fit_lora(
     data, texts = model.labelled([*train, *dev], family, units, labels)
     tuned = tune_lora(encoder, lora, kind, data, texts, labels, n_dev=len(dev), settings=asked)
     before, after = tuned.before.log_loss, tuned.fitted.log_loss
-    frozen, found = tuned.before.record(), tuned.fitted.record()
+    found = {"head": tuned.before.record(), "lora": tuned.fitted.record()}
+    compared = {mode: {key: one[key] for key in ("log_loss", "scores")} for mode, one in found.items()}
     if only_if_better and (before is None or after is None or before <= after):
         task, chosen = model._fit_head(name, family, parts, asked.seed, class_weight=asked.class_weight)
-        return task, {**chosen, "lora": {key: found[key] for key in ("log_loss", "scores")}}
-    chosen = {**found, "head": {key: frozen[key] for key in ("log_loss", "scores")}, **settings}
+        return task, {**chosen, **compared}
+    chosen = {**found["lora"], **compared, **settings}
     info = {"mode": "lora", "examples": len(train), "cross_validation": chosen, "engine": "torch"}
     arrays, alpha = adapter_arrays(tuned.lora), tuned.lora.config.alpha
     task = model._task(name, family, labels, tuned.fitted.head, units=units, info=info, lora=arrays, alpha=alpha)

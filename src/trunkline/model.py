@@ -18,7 +18,7 @@ from trunkline.bundle.parts import Task, read_task, task_bytes
 from trunkline.data.inputs import EXAMPLES, check_learnable, examples_from, texts_from
 from trunkline.engine.base import Predictor, chosen_tasks, open_engine, open_source, open_tokenizer
 from trunkline.errors import TrunklineError, needs
-from trunkline.heads.fit import LabelledFeatures, fit_head
+from trunkline.heads.fit import LabelledFeatures, check_settings, fit_head
 from trunkline.results import Evaluation, FitReport
 from trunkline.tasks import FAMILIES, Labels
 from trunkline.text.tokens import TextTokenizer, UnitText
@@ -181,11 +181,13 @@ class Model:
         Texts and labels are given as for `fit`.
 
         Raises:
-            TrunklineError: There is no such task, or the labels are of another family.
+            TrunklineError: There is no such task, no example, or the labels are of another family.
         """
         chosen_tasks([name], self.tasks)
         kind = self.tasks[name]
         _, examples = _examples(texts, labels, kind)
+        if not examples:
+            raise TrunklineError("there are no examples", expected="at least one labelled text")
         task = self._predictor.tasks[name]
         return Evaluation.of(name, FAMILIES[kind], examples, self._predictions(name, examples), task.types)
 
@@ -283,14 +285,14 @@ class Model:
     ) -> tuple[Task, dict[str, Any]]:
         if mode not in ("head", "lora", "auto"):
             raise TrunklineError(f"mode {mode!r}", expected="one of head, lora, auto")
+        check_settings(FAMILIES[family], settings.get("class_weight"), settings.get("seed", 0))
         if mode != "head":
             with needs("train", f"mode {mode}"):
                 from trunkline.adapt import fit_lora
             return fit_lora(self, name, family, parts, only_if_better=mode == "auto", **settings)
         for other in settings.keys() - {"seed", "class_weight"}:
-            raise TrunklineError(
-                f"mode head has no setting {other!r}", expected="seed or class_weight", todo="Use mode='lora'"
-            )
+            todo = "Others go with mode lora or auto: mode='lora' in Python, --mode lora on the command line"
+            raise TrunklineError(f"mode head has no setting {other!r}", expected="seed or class_weight", todo=todo)
         return self._fit_head(name, family, parts, **settings)
 
     def _warnings(self, task: Task, parts: dict[str, list[Any]], never_predicted: Sequence[str]) -> list[str]:

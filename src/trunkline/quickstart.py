@@ -45,12 +45,15 @@ def quickstart(folder: Path) -> None:
         from trunkline.config import PrefinetuneRecipe, load_recipe
         from trunkline.prefinetune import FileFinder, prefinetune
 
-        ui.say("2 of 3: pre-finetuning on the sample, both families at once, each with its primary adapter")
-        recipe, bundle = load_recipe(RECIPE, PrefinetuneRecipe), folder / "pre-finetuned"
+        ui.say("2 of 3: pre-finetuning on the sample, about 4 minutes on two cores; once stopped, it goes on later")
+        recipe, tuned = load_recipe(RECIPE, PrefinetuneRecipe), folder / "pre-finetuned"
         with ui.training_bar(recipe.name) as report:
             base = prefinetune(recipe, folder / "run", report, finder=FileFinder(SAMPLES))
-        ui.say("3 of 3: the same tasks on the pre-finetuned encoder")
-        ui.print_gains(before, _fitted(bundle, base))
+        ui.say(f"3 of 3: the same tasks on the pre-finetuned encoder, in {tuned}")
+        lost = ui.print_gains(before, _fitted(tuned, base))
+        where = f"{', '.join(lost)}: use {bundle} for these" if lost else "no task"
+        ui.console.print(f"pre-finetuning lost on {where}", soft_wrap=True)
+        bundle = bundle if lost else tuned
     ui.console.print("\nThree commands to try next:", style="bold")
     for command in (
         f'predict {bundle} "Table for two at Osteria Lume on Sunday?"',

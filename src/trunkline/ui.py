@@ -61,11 +61,15 @@ def encoder_table(rows: Sequence[Mapping[str, str]]) -> None:
 
 def print_fit(record: Mapping[str, Any]) -> None:
     """Prints what `fit` made, in the form of `FitReport.to_dict` with the bundle's folder."""
-    counts, held_out = record["examples"], record["cross_validation"]["scores"]
+    counts, tried = record["examples"], record["cross_validation"]
     judged = ("dev", counts["dev"]) if counts["dev"] else ("held-out folds", counts["train"])
-    rows = [(*judged, measure, _percent(value)) for measure, value in held_out.items()]
+    rows = [(*judged, measure, _percent(value)) for measure, value in tried["scores"].items()]
     rows += [("test", counts["test"], measure, _percent(value)) for measure, value in record["test"].items()]
     _print_table(("scored on", "examples", "measure", "value"), rows)
+    if "lora" in tried:
+        both = ((mode, tried[mode]) for mode in ("head", "lora"))
+        scores = "; ".join(f"{mode} log loss {one['log_loss']}, {_scores(one['scores'])}" for mode, one in both)
+        console.print(f"mode {record['mode']} was taken; held out: {scores}", soft_wrap=True)
     _warn(record)
     if record["replaced"]:
         console.print(f"the task that it replaces had {_scores(record['replaced'])}")
@@ -113,15 +117,18 @@ def print_bundle(record: Mapping[str, Any]) -> None:
         console.print(f"licence of {item['part']}: {item['licence'] or 'unknown'}", soft_wrap=True)
 
 
-def print_gains(before: Mapping[str, Mapping[str, float]], after: Mapping[str, Mapping[str, float]]) -> None:
-    """Prints the main score of tasks on test, without and with pre-finetuning."""
-    rows: list[Sequence[object]] = []
+def print_gains(before: Mapping[str, Mapping[str, float]], after: Mapping[str, Mapping[str, float]]) -> list[str]:
+    """Prints the main score of tasks on test, without and with pre-finetuning; returns the tasks that lost."""
+    rows, lost = list[Sequence[object]](), list[str]()
     for name, scores in before.items():
         measure, old = next(iter(scores.items()))
         gain = after[name][measure] - old
         shown = Text(f"{100 * gain:+.2f}", style="green" if gain > 0 else "red")
+        if gain < 0:
+            lost.append(name)
         rows.append((name, measure, _percent(old), _percent(after[name][measure]), shown))
     _print_table(("task", "measure", "default encoder", "pre-finetuned", "gain"), rows)
+    return lost
 
 
 def print_predictions(rows: Iterable[Mapping[str, Any]]) -> None:

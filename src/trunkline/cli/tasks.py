@@ -128,7 +128,9 @@ def fit(
     parts, found = _parts({"train": train, "dev": dev, "test": test}, family, columns)
     named = {"seed": seed, "class_weight": class_weight, "rank": rank, "steps": steps}
     lora = {key: value for key, value in named.items() if value is not None}
-    lora |= settings_of(settings, ("rate", "batch", "dropout", "contrast") if mode != "head" else ())
+    lora |= settings_of(settings, ("targets", "rate", "batch", "dropout", "contrast"))
+    if "targets" in lora:
+        lora["targets"] = str(lora["targets"]).replace(" ", "").split(",")
     report = opened.fit(name, parts.pop("train"), family=found, mode=mode, replace=replace, **parts, **lora)
     # Of a bundle that is there, only this task changes, wherever the model is from.
     folder = opened.save(target, tasks=[name] if is_bundle(target) else None, replace_tasks=replace)

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import islice
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -112,6 +113,15 @@ class FittedHead:
         }
 
 
+def check_settings(family: Family, class_weight: str | None = None, seed: int = 0) -> None:
+    """Raises TrunklineError for an unknown class weight, one for another family, or what is no seed."""
+    if class_weight not in (None, "balanced") or (class_weight and family.name != "classification"):
+        given = f"class_weight={class_weight!r} for {family.name}"
+        raise TrunklineError(given, expected="'balanced', for classification")
+    if not isinstance(seed, Integral) or not 0 <= seed < 2**32:
+        raise TrunklineError(f"seed={seed!r}", expected="a whole number from 0 to 2**32 - 1")
+
+
 def fit_head(
     family: Family,
     data: LabelledFeatures,
@@ -140,12 +150,13 @@ def fit_head(
         seed: Of the folds.
 
     Raises:
-        TrunklineError: An unknown class weight, or one for another family.
+        TrunklineError: See `check_settings`.
     """
+    check_settings(family, class_weight, seed)
     count = len(data.examples)
     folds = cross_validate(family, data, n_dev, seed=seed)
     units, example = _units(data, range(count), len(labels))
-    whole = _weights(family, units, example < count - n_dev, class_weight)[None]
+    whole = _weights(units, example < count - n_dev, class_weight)[None]
     masks = np.concatenate([whole * np.isin(example, numbers) for numbers in folds.trained])
     known, covariance, path = folds.targets >= 0, family.label_covariance(labels), dict[float, Solution]()
 
@@ -178,7 +189,7 @@ def convex_heads(
 ) -> list[Head]:
     """Regression and discriminant, fitted on some of the examples; `finish` adds them up."""
     units, _ = _units(data, numbers, len(labels))
-    weights = _weights(family, units, np.ones(len(units.y), dtype=bool), class_weight)[None]
+    weights = _weights(units, np.ones(len(units.y), dtype=bool), class_weight)[None]
     first = regression(units, weights, penalty, family.label_covariance(labels))
     return [units.head(found) for found in (first, discriminant(units, weights))]
 
@@ -288,11 +299,8 @@ def _units(data: LabelledFeatures, numbers: Sequence[int], n_labels: int) -> tup
     return Units.of(x[y >= 0], y[y >= 0], n_labels), example[y >= 0]
 
 
-def _weights(family: Family, units: Units, trained: npt.NDArray[np.bool_], class_weight: str | None) -> FloatArray:
+def _weights(units: Units, trained: npt.NDArray[np.bool_], class_weight: str | None) -> FloatArray:
     """What each unit counts: nothing where it is not trained on."""
-    if class_weight not in (None, "balanced") or (class_weight and family.name != "classification"):
-        given = f"class_weight={class_weight!r} for {family.name}"
-        raise TrunklineError(given, expected="'balanced', for classification")
     weights = trained.astype(np.float32)
     if class_weight:
         count = np.bincount(units.y, weights, minlength=units.n_labels)
