@@ -127,7 +127,7 @@ def fit(
     columns = {"text_column": text_column, "label_column": label_column, "delimiter": delimiter}
     parts, found = _parts({"train": train, "dev": dev, "test": test}, family, columns)
     named = {"seed": seed, "class_weight": class_weight, "rank": rank, "steps": steps}
-    lora = {key: value for key, value in named.items() if value is not None}
+    lora: dict[str, Any] = {key: value for key, value in named.items() if value is not None}
     lora |= settings_of(settings, ("targets", "rate", "batch", "dropout", "contrast"))
     if "targets" in lora:
         lora["targets"] = str(lora["targets"]).replace(" ", "").split(",")
