@@ -187,7 +187,7 @@ def print_checks(report: Mapping[str, Any], *, full: bool = False, to: Console =
     if shown:
         to.print(_findings(shown, full), width=width)
     if hidden := len(report["findings"]) - len(shown):
-        to.print(f"  and {hidden} note{'s' if hidden != 1 else ''}", style="dim", highlight=False)
+        to.print(f"  and {hidden} note{'s' if hidden != 1 else ''}, shown by --full", style="dim", highlight=False)
 
 
 def _findings(findings: Sequence[Mapping[str, Any]], samples: bool) -> Table:

@@ -56,6 +56,34 @@ def test_what_readers_say_is_a_finding(folder: Path) -> None:
     assert note["message"].startswith("1 of 2 entities do not begin and end where words do")
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("same.csv", "text,label\nAnn runs,x\nBob sits,x\n", "all 2 texts have the label 'x'"),
+        ("none.jsonl", '{"text": "Ann runs", "entities": []}\n', "none of the 1 sentences has an entity"),
+    ],
+)
+def test_what_fit_refuses_is_an_error(folder: Path, name: str, content: str, message: str) -> None:
+    (folder / name).write_text(content)
+    report = check({"train": folder / name})
+    finding = findings(report)["not_learnable"]
+    assert (finding["severity"], exit_code([report])) == ("error", 1)
+    assert finding["message"].startswith(message)
+    assert CliRunner().invoke(app, ["check", "--train", str(folder / name)]).exit_code == 1
+    held_out = check({"train": folder / "train.csv", "dev": folder / "same.csv"}) if name == "same.csv" else {}
+    assert "not_learnable" not in (findings(held_out) if held_out else {})
+
+
+def test_labels_that_differ_only_in_case_or_blanks(folder: Path) -> None:
+    rows = "I paid twice,PAYMENT\nwhere is it,late order\nmy money is gone,payment\nno parcel came,Lateorder\n"
+    (folder / "a.csv").write_text(f"text,label\n{rows}that was all,other\n")
+    report = check({"train": folder / "a.csv"})
+    finding = findings(report)["similar_labels"]
+    assert (finding["severity"], finding["count"], exit_code([report])) == ("warning", 4, 0)
+    assert "'PAYMENT', 'payment'" in finding["message"] and "'other'" not in finding["message"]
+    assert "similar_labels" not in findings(check({"train": folder / "train.csv"}))
+
+
 def test_refusals(folder: Path) -> None:
     with pytest.raises(TrunklineError, match="no file is named"):
         check({"train": None})
@@ -80,6 +108,8 @@ def test_printed_reports_fit_and_colour_leaks(folder: Path) -> None:
     leak = check({"train": folder / "train.csv", "test": folder / "test.csv"})
     accepted = {**leak, "findings": [{**item, "waived": "as published"} for item in leak["findings"]]}
     to = Console(file=stream, width=140, color_system="standard", force_terminal=True)
+    print_checks({**leak, "findings": [{**leak["findings"][0], "severity": "info"}]}, to=to)
+    assert "and 1 note, shown by --full" in stream.getvalue()
     print_checks(leak, full=True, to=to)
     print_checks({**accepted, "name": "accepted", "about": ["a quirk"]}, full=True, to=to)
     plain = re.sub(r"\x1b\[[0-9;]*m", "", stream.getvalue())

@@ -137,6 +137,7 @@ def test_the_family_is_asked_for_where_labels_do_not_tell() -> None:
         (["a"], [True], r"labels\[0\] is True, of the type bool.*Map numbers"),
         (["a"], np.array([1.5]), r"labels\[0\] is .*1\.5.*Map numbers"),
         (["a", "b"], [["x", "y"], ["x"]], r"labels\[0\] has several labels: \['x', 'y'\].*not supported yet"),
+        (["a b"], [["O", "B-per"]], r"labels\[0\] has tags of tokens: .*Expected spans \(start, end, label\)"),
         (["ab"], [[(0, 5, "x")]], "0..5"),
         (["ab"], [[(0, 1)]], r"labels\[0\]: the entity is \(0, 1\)"),
         (["ab"], [[(0, 1.0, "x")]], r"labels\[0\]: the entity is \(0, 1\.0, 'x'\)"),

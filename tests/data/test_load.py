@@ -155,6 +155,79 @@ def test_a_second_text_is_refused_or_joined(tmp_path: Path) -> None:
     assert load_examples(empty)[1] == [TEXT]
 
 
+@pytest.mark.parametrize(
+    "table",
+    [
+        "text,comment,label\nnot here,arrived broken,a\nall fine,,b\n",
+        "message,review,label\nAnn runs,good,a\nBob sits,bad,b\n",
+        "text,Body_2,label\nAnn runs,谢谢,a\nBob sits,好,b\n",
+    ],
+)
+def test_a_second_text_by_its_name_may_be_short(tmp_path: Path, table: str) -> None:
+    path = write(tmp_path, "a.csv", table)
+    first, second = table.split(",")[:2]
+    with pytest.raises(DataError, match=rf"the column '{second}' has texts, too.*--text-column '{first}\+{second}'"):
+        load_examples(path)
+    assert len(load_examples(path, text_column=first)[1]) == 2
+
+
+def test_ids_numbers_and_dates_are_no_second_text(tmp_path: Path) -> None:
+    header = "text,message_id,review,comment,by,date,label\n"
+    rows = "Ann runs,m-17,5,2026-01-01,ann,1 May 2026,a\nBob sits,m-18,4.5,,bob,2 May 2026,b\n"
+    assert len(load_examples(write(tmp_path, "a.csv", header + rows))[1]) == 2
+
+
+def test_two_columns_of_labels_are_asked_about(tmp_path: Path) -> None:
+    for names in ("intent,sentiment", "label,category"):
+        path = write(tmp_path, "a.csv", f"text,{names}\nAnn runs,x,y\n")
+        first, second = names.split(",")
+        with pytest.raises(DataError, match=rf"several labels: '{first}', '{second}'.*--label-column {first}"):
+            load_examples(path)
+        assert load_examples(path, label_column=first)[1] == [TEXT]
+    path = write(tmp_path, "a.jsonl", lines({"text": "Ann runs", "label": "x", "topic": "y"}))
+    with pytest.raises(DataError, match="several labels: 'label', 'topic'"):
+        load_examples(path)
+    path = write(tmp_path, "b.csv", "topic,label\nAnn runs,x\n")
+    assert load_examples(path, text_column="topic")[1] == [TEXT]
+
+
+def test_measurements_are_no_labels(tmp_path: Path) -> None:
+    path = write(tmp_path, "a.csv", "text,label\na,0.0\nb,0.14\nc,-1.5\nd,0.14\n")
+    with pytest.raises(DataError, match=r"a\.csv:2: all labels are numbers with decimals, such as '0\.0'.*regression"):
+        load_examples(path)
+    grades = write(tmp_path, "b.csv", "text,label\na,0.0\nb,1.0\nc,1.0\nd,0.0\n")
+    assert len(load_examples(grades)[1]) == 4
+
+
+def test_data_of_another_family_is_named(tmp_path: Path) -> None:
+    table = write(tmp_path, "shop.csv", "text,label\nAnn runs,x\n")
+    with pytest.raises(
+        DataError, match=r"'label' with labels of texts, but the task, or --family, is ner.*Take other"
+    ) as caught:
+        load_examples(table, "ner")
+    assert "column" not in caught.value.todo
+    entities = write(tmp_path, "ner.jsonl", lines({"text": "Ann runs", "entities": [[0, 3, "per"]]}))
+    with pytest.raises(DataError, match=r"with entities, but the task, or --family, is classification"):
+        load_examples(entities, "classification")
+    tokens = write(tmp_path, "tokens.jsonl", lines({"tokens": ["Ann", "runs"], "tags": ["B-per", "O"]}))
+    with pytest.raises(DataError, match=r"with tags of tokens, but the task, or --family, is classification"):
+        load_examples(tokens, "classification")
+    with pytest.raises(DataError, match=r"with questions, but the task, or --family, is ner"):
+        load_examples(write(tmp_path, "qa.jsonl", lines(QUESTION)), "ner")
+
+
+def test_labels_that_recur_in_combinations_are_refused(tmp_path: Path) -> None:
+    for separator in ("|", ", ", ";"):
+        labels = [
+            separator.join(pair) for pair in (("pay", "fast"), ("pay", "slow"), ("send", "fast"), ("send", "slow"))
+        ]
+        path = write(tmp_path, "a.csv", "text,label\n" + "".join(f't{n},"{label}"\n' for n, label in enumerate(labels)))
+        with pytest.raises(DataError, match=r"a\.csv:2: .* 2 labels, which also occur in other combinations"):
+            load_examples(path)
+    topics = write(tmp_path, "b.csv", "text,label\na,food/drink\nb,food/meal\nc,home/garden\nd,home/kitchen\n")
+    assert len(load_examples(topics)[1]) == 4
+
+
 def test_several_labels_are_refused(tmp_path: Path) -> None:
     joined = write(tmp_path, "a.csv", "text,label\nboth,food|price\nsoup,food\ndear,price\n")
     with pytest.raises(DataError, match=r"a\.csv:2: the label 'food\|price' seems to be 2 labels"):
@@ -216,6 +289,12 @@ def test_entities_that_miss_words(tmp_path: Path, caplog: pytest.LogCaptureFixtu
         load_examples(write(tmp_path, "a.jsonl", lines(*good, *in_bytes)))
     with pytest.raises(DataError, match=r"b\.jsonl:1: 3 of 3 entities.*seem to count words"):
         load_examples(write(tmp_path, "b.jsonl", lines(*in_words)))
+    inclusive = [
+        {"text": f"In Rome with {name}", "entities": [[3, 6, "x"], [13, 12 + len(name), "y"]]} for name in wanted
+    ]
+    with pytest.raises(DataError, match=r"e\.jsonl:1: 6 of 6 entities.*ends seem to be inclusive: add 1"):
+        load_examples(write(tmp_path, "e.jsonl", lines(*inclusive)))
+    assert len(load_examples(write(tmp_path, "f.jsonl", lines(*good, *inclusive[:2])))[1]) == 11
     part = {"text": "In Romtown", "entities": [[3, 6, "x"]]}
     with caplog.at_level(logging.WARNING, logger="trunkline.data"):
         family, examples = load_examples(write(tmp_path, "c.jsonl", lines(*good, part)))

@@ -266,7 +266,7 @@ def check(
 ) -> None:
     """Check data for leaks, duplicates, conflicting and rare labels, and damage.
 
-    The exit code is 1 if a text of dev or test is in train, or a file has no example.
+    The exit code is 1 if a text of dev or test is in train, a file has no example, or train teaches nothing.
 
     Example: trunkline check --train train.csv --test test.csv
     """

@@ -10,6 +10,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
+from trunkline.data.inputs import check_learnable
 from trunkline.data.load import read_examples
 from trunkline.data.overlap import CONTROL, OverlapIndex, example_texts, normalise, show_text, text_key
 from trunkline.data.values import Loaded, list_names
@@ -72,6 +73,11 @@ def check(files: Mapping[str, str | Path | None], family: str | None = None, **c
         loaded[split] = read_examples(spec, family, **columns)
         family = loaded[split].family
     notes = [Finding("reading", "warning", s, 1, None, note) for s, part in loaded.items() for note in part.notes]
+    for part in (loaded[split] for split in loaded if split == TRAIN):
+        try:
+            check_learnable(part.family, part.examples)
+        except TrunklineError as error:
+            notes.append(Finding("not_learnable", "error", TRAIN, len(part.examples), None, str(error)))
     findings = check_splits({split: part.examples for split, part in loaded.items()}, extra=notes)
     return {
         "name": Path(str(next(iter(given.values())))).name,
@@ -197,8 +203,14 @@ def _annotation(example: TextExample | NerExample) -> str:
 
 
 def _check_label_sets(splits: Mapping[str, Sequence[Example]]) -> Iterator[Finding]:
-    """Labels of other splits that the training split does not have, rare ones, and how unbalanced they are."""
+    """Labels that are nearly the same, those that the training split lacks, rare ones, and how unbalanced they are."""
     counts = {split: _count_labels(examples) for split, examples in splits.items()}
+    alike: defaultdict[str, set[str]] = defaultdict(set)
+    for label in chain.from_iterable(counts.values()):
+        alike["".join(label.casefold().split())].add(label)
+    if same := [sorted(labels) for labels in alike.values() if len(labels) > 1]:
+        message = f"labels differ from another one only in case or blanks: {'; '.join(map(list_names, same))}"
+        yield Finding("similar_labels", "warning", "all", sum(map(len, same)), None, message)
     if not (known := counts.get(TRAIN)):
         return
     for split, labels in counts.items():

@@ -13,7 +13,7 @@ import io
 import logging
 import re
 import zlib
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import chain, islice
@@ -54,6 +54,8 @@ LIMIT, LINE_LIMIT = 4 * 1024**3, 64 * 1024**2
 Row = tuple[int, list[str]]
 _QUOTED = re.compile(r'(?<![^,;\t|])"(?:[^"]|"")*"')
 _SEPARATORS = re.compile(r"[|;,/]")
+_DECIMAL = re.compile(r"[-+]?\d+[.,]\d+")
+_WORD = re.compile(r"(?<!\S)(?=\S*[^\W\d_])[^\s\d]+(?!\S)")  # none are numbers, dates and most ids
 
 
 def load_examples(spec: str | Path, family: str | None = None, **columns: str | None) -> tuple[str, list[Example]]:
@@ -141,10 +143,11 @@ def find_form(spec: str | Path, delimiter: str | None = None) -> str:
 def read_labels(
     records: Sequence[tuple[int, Record]], path: str | Path, family: str | None, text: str | None, label: str | None
 ) -> Loaded:
-    """Texts with a label; a DataError for what is blank or has several labels."""
+    """Texts with a label; a DataError for what is blank, measured or several labels."""
     if not records:
         raise data_error(path, None, "there is no example", "some examples")
-    label = find_label(list(records[0][1]), family, label, path, records[0][0])
+    names = [name for name in records[0][1] if name not in (text or "").split("+")]
+    label = find_label(names, family, label, path, records[0][0])
     columns = choose_text(records, label, text, path)
     rows = []
     for line, record in records:
@@ -152,11 +155,20 @@ def read_labels(
         if not isinstance(value, str) or not value.strip():
             value = require_text(get_key(record, label, path, line), "label", path, line)
         rows.append((line, TextExample(own or require_text(own, "text", path, line), value.strip())))
-    known = {example.label for _, example in rows}
-    for line, example in rows:
-        parts = [part.strip() for part in _SEPARATORS.split(example.label)]
-        if len(parts) > 1 and known.issuperset(parts):
-            given = f"the label {shorten(example.label)} seems to be {len(parts)} labels, which also occur alone"
+    known = Counter(example.label for _, example in rows)
+    if all(map(_DECIMAL.fullmatch, known)) and 2 * list(known.values()).count(1) > len(known):
+        given = f"all labels are numbers with decimals, such as {shorten(rows[0][1].label)}, and most occur once"
+        todo = "There is no regression: make classes of the numbers, such as low and high"
+        raise data_error(path, rows[0][0], given, "names of classes", todo)
+    parts = {name: {part.strip() for part in _SEPARATORS.split(name)} for name in known}
+    joined = [name for name, own in parts.items() if len(own) > 1]
+    times = Counter(part for own in parts.values() for part in own)
+    recur = 2 * len(joined) > len(parts) and all(times[part] > 1 for name in joined for part in parts[name])
+    for line, example in rows if joined else ():
+        single = parts[example.label]
+        if len(single) > 1 and (recur or known.keys() >= single):
+            where = "alone" if known.keys() >= single else "in other combinations"
+            given = f"the label {shorten(example.label)} seems to be {len(single)} labels, which also occur {where}"
             todo = "Fit one task a label, or, if it is one label, give it a name without the separator"
             raise data_error(path, line, given, "one label a text; several are not supported yet", todo)
     return Loaded("classification", [example for _, example in rows], "texts with a label")
@@ -165,13 +177,16 @@ def read_labels(
 def find_label(
     names: Sequence[str], family: str | None, asked: str | None, path: str | Path, line: int, entities: str = ""
 ) -> str:
-    """The column or key of the labels, not of `entities`; a DataError for none, and for those of another family."""
-    label = asked or find_name([name for name in names if name != entities], values.LABEL_NAMES)
+    """The column or key of the labels, not of `entities`; a DataError for none, several, and another family's."""
+    others = [name for name in names if name != entities]
+    label = asked or find_name(others, values.LABEL_NAMES)
     if not label or family not in (None, "classification"):
-        wanted = {"ner": "tokens and tags, or a text and entities", "qa": "question, context and answers"}
-        todo = "Name columns with --text-column and --label-column; by number, from 0, in a table without a header"
-        expected = wanted.get(family or "", "a text and a label")
-        raise data_error(path, line, f"there are {list_names(names)}", expected, todo)
+        raise values.wrong_family(path, line, names, family, entities, label)
+    named = [name for name in others if name.strip().lower() in values.LABEL_NAMES]
+    # One may have the names, `label_text`, of another one's numbers.
+    if not asked and len({name.strip().lower().split("_")[0].rstrip("s") for name in named}) > 1:
+        todo = f"Name one with --label-column {label}"
+        raise data_error(path, line, f"there are several labels: {list_names(named)}", "one column of labels", todo)
     require_column(names, label, "--label-column", path, line)
     return label
 
@@ -212,7 +227,7 @@ def choose_text(
     for name in dict.fromkeys(name for record in rows for name in record if name not in (found, label)):
         texts = [value for record in rows if isinstance(value := record.get(name), str) and value.strip()]
         lower = name.strip().lower()
-        named = {lower, lower.rstrip("_-0123456789ab ")} & values.SECOND_NAMES
+        named = {lower, lower.rstrip("_-0123456789ab ")} & values.SECOND_NAMES and any(map(_WORD.search, texts))
         words = sum(sum(map(str.isalpha, word)) > 1 for value in texts for word in value.split())
         if texts and (named or (words >= _WORDY * len(texts) and 2 * len(set(texts)) > len(rows) > 1)):
             given = f"the column {name!r} has texts, too, such as {shorten(texts[0])}"

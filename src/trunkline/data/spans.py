@@ -111,7 +111,7 @@ def check_borders(rows: Sequence[Row], path: str | Path) -> str:
     """What to tell the user of entities that do not begin and end where words do; empty if there are none.
 
     Raises:
-        DataError: Offsets in another unit, which is named, explain most of those that miss.
+        DataError: Offsets in another unit, which is named, explain most of those that miss; or inclusive ends do.
     """
     total = sum(len(row.entities) for row in rows)
     missed = [(row, entity) for row in rows for entity in _missed(row)]
@@ -124,11 +124,15 @@ def check_borders(rows: Sequence[Row], path: str | Path) -> str:
     ]
     listed = ", ".join(shown) + (f" and {len(missed) - _NAMED} more" if len(missed) > _NAMED else "")
     what = f"{len(missed)} of {total} entities do not begin and end where words do: {listed}"
+    expected = "offsets that count characters, `end` exclusive"
+    ends = [row._replace(entities=tuple(one._replace(end=one.end + 1) for one in row.entities)) for row in rows]
+    if 10 * len(missed) > 8 * total and 10 * sum(len(_missed(row)) for row in ends) < total:
+        raise data_error(path, missed[0][0].line, what, expected, "The ends seem to be inclusive: add 1 to each")
     others = {unit: sum(count(row) for row in rows) for unit, count in _UNITS.items()}
     unit = min(others, key=lambda name: others[name])
     if 2 * others[unit] < len(missed) and (2 * len(missed) > total or len(missed) >= _NAMED):
         todo = f"The offsets seem to count {unit}: convert them"
-        raise data_error(path, missed[0][0].line, what, "offsets that count characters, `end` exclusive", todo)
+        raise data_error(path, missed[0][0].line, what, expected, todo)
     return what
 
 

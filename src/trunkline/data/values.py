@@ -24,7 +24,7 @@ LABEL_NAMES = (
     "label_text", "label_name", "label", "labels", "intent", "category", "class", "sentiment", "topic", "target",
 )  # fmt: skip
 SECOND_NAMES = {
-    "text", "sentence", "question", "premise", "hypothesis", "context", "passage", "title", "subject", "reply",
+    *TEXT_NAMES, "question", "premise", "hypothesis", "context", "passage", "title", "subject", "reply",
     "response", "headline", "description", "paragraph", "document", "summary",
 }  # fmt: skip
 
@@ -102,6 +102,22 @@ def wrong_bytes(error: UnicodeDecodeError, path: str | Path, line: int) -> DataE
     byte = error.object[error.start] if error.start < len(error.object) else 0
     todo = "Save the file as UTF-8 (latin-1 and cp1252 are common), or mend the line"
     return data_error(path, line, f"the byte 0x{byte:02x} is not {error.encoding} here", "one encoding", todo)
+
+
+def wrong_family(
+    path: str | Path, line: int, names: Iterable[str], family: str | None, entities: str, label: str
+) -> DataError:
+    """The error for data without labels of texts, or with them where another family is wanted."""
+    wanted = {"ner": "tokens and tags, or a text and entities", "qa": "question, context and answers"}
+    has = {"questions": "answers" in names and family != "qa", "labels of texts": bool(label)}
+    if family != "ner":
+        has = {"entities": bool(entities), "tags of tokens": "tokens" in names, **has}
+    given, todo = f"there are {list_names(names)}", "Take other data, or a task of its family"
+    if family and (found := [what for what, there in has.items() if there]):
+        given += f" with {found[0]}, but the task, or --family, is {family}"
+    elif family not in wanted:
+        todo = "Name columns with --text-column and --label-column; by number, from 0, in a table without a header"
+    return data_error(path, line, given, wanted.get(family or "", "a text and a label"), todo)
 
 
 def open_quote(path: str | Path, begin: int, end: int, error: object = "") -> DataError:
