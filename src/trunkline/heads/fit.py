@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -118,7 +117,7 @@ def check_settings(family: Family, class_weight: str | None = None, seed: int = 
     if class_weight not in (None, "balanced") or (class_weight and family.name != "classification"):
         given = f"class_weight={class_weight!r} for {family.name}"
         raise TrunklineError(given, expected="'balanced', for classification")
-    if not isinstance(seed, Integral) or not 0 <= seed < 2**32:
+    if not isinstance(seed, int | np.integer) or not 0 <= seed < 2**32:
         raise TrunklineError(f"seed={seed!r}", expected="a whole number from 0 to 2**32 - 1")
 
 
