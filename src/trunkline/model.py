@@ -11,8 +11,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from trunkline.bundle.edit import write_if_none
-from trunkline.bundle.files import Bundle, change_tasks, is_bundle, open_bundle, read_sibling
+from trunkline.bundle.edit import write_bundle
+from trunkline.bundle.files import Bundle, change_tasks, is_bundle, open_bundle, read_sibling, unless_bundle
 from trunkline.bundle.manifest import check_name, name_of
 from trunkline.bundle.parts import Task, read_task, task_bytes
 from trunkline.data.inputs import EXAMPLES, check_learnable, examples_from, texts_from
@@ -221,11 +221,14 @@ class Model:
         """
         path, chosen = Path(folder).expanduser(), chosen_tasks(tasks, self.tasks)
         contents = {name: self._predictor.tasks[name].content for name in chosen}
-        bundle, manifest = self._bundle, self._bundle.manifest
-        of_tasks = {task.file for task in manifest.tasks.values()}
-        files = {file: bundle.folder / file for file in manifest.files if file not in of_tasks}
-        named = dataclasses.replace(manifest, name=name_of(path, manifest.name))
-        if is_bundle(path) or not write_if_none(path, named, files, contents):
+        manifest, written = self._bundle.manifest, None
+        if not is_bundle(path):
+            of_tasks = {task.file for task in manifest.tasks.values()}
+            files = {file: self.folder / file for file in manifest.files if file not in of_tasks}
+            named = dataclasses.replace(manifest, name=name_of(path, manifest.name))
+            with unless_bundle(path):
+                written = write_bundle(path, named, files, contents)
+        if not written:
             there = read_sibling(path, manifest)
             before = self._saved if path.resolve() == self.folder.resolve() else {}
             changed = {n: c for n, c in contents.items() if n not in before or before[n].content != c}

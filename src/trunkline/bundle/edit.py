@@ -24,7 +24,6 @@ from trunkline.bundle.files import (
     check_free,
     entry_of,
     file_problems,
-    is_bundle,
     open_bundle,
     write_atomic,
     writing,
@@ -69,19 +68,6 @@ def write_bundle(
         written = change_tasks(temporary, tasks or {})
         (temporary / LOCK).unlink()
     return written
-
-
-def write_if_none(
-    folder: Path, manifest: Manifest, files: Mapping[str, bytes | Path], tasks: Mapping[str, bytes]
-) -> bool:
-    """As `write_bundle`, but False, and nothing written, if another process has made a bundle here meanwhile."""
-    try:
-        write_bundle(folder, manifest, files, tasks)
-    except TrunklineError:
-        if not is_bundle(folder):
-            raise
-        return False
-    return True
 
 
 @contextmanager

@@ -111,6 +111,16 @@ def is_bundle(folder: Path) -> bool:
         return False
 
 
+@contextmanager
+def unless_bundle(folder: Path) -> Iterator[None]:
+    """Passes over an error of writing a new bundle if one is here: another process came first."""
+    try:
+        yield
+    except TrunklineError:
+        if not is_bundle(folder):
+            raise
+
+
 def read_manifest(folder: Path, public_key: str | bytes | None = None) -> Manifest:
     """The manifest of a bundle's folder; with a key, only if it is signed. Errors as for `open_bundle`."""
     path = folder / MANIFEST
@@ -151,9 +161,7 @@ def file_problems(folder: Path, manifest: Manifest, verify: bool = True) -> list
 def change_tasks(
     folder: str | Path, added: Mapping[str, bytes], removed: Collection[str] = (), *, replace: Collection[str] = ()
 ) -> Manifest:
-    """Adds and removes tasks in one step, all of them or none; returns the bundle's manifest.
-
-    A signature goes, with a warning.
+    """Adds and removes tasks in one step, all or none; returns the bundle's manifest. A signature goes, with a warning.
 
     Args:
         folder: The bundle.
@@ -199,12 +207,8 @@ def check_target(folder: Path, manifest: Manifest, names: Collection[str], repla
     `folder` is a bundle, or where a new one is to be.
     """
     if not is_bundle(folder):
-        try:
+        with unless_bundle(folder):
             return check_free(folder)
-        except TrunklineError:
-            # Another process may have come first.
-            if not is_bundle(folder):
-                raise
     there = read_sibling(folder, manifest)
     _check_names(folder, there, dict.fromkeys(names, b""), (), names if replace else ())
     check_writable(folder / MANIFEST)

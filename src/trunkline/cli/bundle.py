@@ -112,8 +112,9 @@ def verify(
         try:
             key = _key(Path(public_key).expanduser())
         except DataError as error:
-            expected = "64 hexadecimal digits or a file with them"
-            raise TrunklineError(f"--public-key {error.given}", expected=expected) from error
+            raise TrunklineError(
+                f"--public-key {error.given}", expected="64 hexadecimal digits or a file with them"
+            ) from error
     opened = open_bundle(bundle, public_key=key)
     for graph in opened.graphs.values():
         open_session(graph)
