@@ -72,8 +72,8 @@ def check(files: Mapping[str, str | Path | None], family: str | None = None, **c
     for split, spec in given.items():
         loaded[split] = read_examples(spec, family, **columns)
         family = loaded[split].family
-    notes = [Finding("reading", "warning", s, 1, None, note) for s, part in loaded.items() for note in part.notes]
-    for part in (loaded[split] for split in loaded if split == TRAIN):
+    notes = [Finding("reading", "warning", s, 1, None, note) for s, own in loaded.items() for note in own.notes]
+    if part := loaded.get(TRAIN):
         try:
             check_learnable(part.family, part.examples)
         except TrunklineError as error:

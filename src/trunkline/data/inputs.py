@@ -173,11 +173,9 @@ def _label(value: Any, where: str) -> str:
         return _text(value, where).strip()
     if isinstance(value, list | tuple | set | frozenset) and value and all(isinstance(one, str) for one in value):
         if all(one == "O" or one[1:2] == "-" for one in value):
-            given, todo = (
-                f"{where} has tags of tokens: {shorten(value)}",
-                "Or fit a file of tokens and tags, see data.md",
-            )
-            raise TrunklineError(given, expected="spans (start, end, label) in characters, end exclusive", todo=todo)
+            expected = "spans (start, end, label) in characters, end exclusive"
+            todo = "Or read a file of tokens and tags with trunkline.data.load.load_examples"
+            raise TrunklineError(f"{where} has tags of tokens: {shorten(value)}", expected=expected, todo=todo)
         raise TrunklineError(
             f"{where} has several labels: {shorten(value)}",
             expected="one label a text; several are not supported yet",
