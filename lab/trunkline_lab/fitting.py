@@ -13,7 +13,7 @@ from trunkline.adapt import LoraSettings, tune_lora
 from trunkline.bundle.manifest import Manifest
 from trunkline.bundle.parts import Head, task_bytes
 from trunkline.encoder.bundle_files import Loaded
-from trunkline.encoder.encoder import Branch, Encoder, Features, branch_features
+from trunkline.encoder.encoder import Encoder, FeatureRequest, Features, branch_features
 from trunkline.encoder.lora import Deltas, LoraAdapter, adapter_arrays
 from trunkline.errors import TrunklineError
 from trunkline.heads.fit import LabelledFeatures, fit_head
@@ -80,7 +80,7 @@ def example_features(
 ) -> list[Features]:
     """[units, width] features of each example through one branch."""
     units = example_units(family, examples, tokenizer)
-    return branch_features(encoder, [Branch(units, deltas)], bf16=bf16)[0]
+    return branch_features(encoder, [FeatureRequest(units, deltas)], bf16=bf16)[0]
 
 
 def labelled(family: Family, examples: Sequence[Any], features: Sequence[Features], labels: Labels) -> LabelledFeatures:

@@ -23,7 +23,7 @@ from trunkline.bundle.manifest import LORA_TARGETS
 from trunkline.bundle.parts import Head, Task
 from trunkline.config import Fraction, PositiveInt, Section, Seed, Target, parse_recipe
 from trunkline.encoder.bundle_files import bundle_encoder, load_any, lora_of
-from trunkline.encoder.encoder import Branch, Encoder, Features, TokenBatch, TrunkStates, branch_features
+from trunkline.encoder.encoder import Encoder, FeatureRequest, Features, TokenBatch, TrunkStates, branch_features
 from trunkline.encoder.lora import LoraAdapter, LoraConfig, adapter_arrays
 from trunkline.errors import TrunklineError
 from trunkline.heads.fit import FittedHead, LabelledFeatures, convex_heads, cross_validate, finish, fit_head, logits_of
@@ -145,7 +145,7 @@ def tune_lora(
     encoder.requires_grad_(False).eval()
     bf16 = resolve_precision("auto") == "bf16"
     states = TrunkStates.of(encoder, units, bf16=bf16)
-    frozen = branch_features(encoder, [Branch(units, primary)], bf16=bf16, states=states)[0]
+    frozen = branch_features(encoder, [FeatureRequest(units, primary)], bf16=bf16, states=states)[0]
     known = replace(data, features=frozen)
     weight = settings.class_weight
     penalty = fit_head(family, known, labels, n_dev=n_dev, class_weight=weight, seed=settings.seed).penalty
@@ -240,7 +240,7 @@ def _batch(task: _Task, chosen: Sequence[int], step: int) -> list[int]:
 
 
 def _features(task: _Task, lora: LoraAdapter) -> list[npt.NDArray[np.float32]]:
-    return branch_features(task.encoder, [Branch(task.units, lora)], bf16=task.bf16, states=task.states)[0]
+    return branch_features(task.encoder, [FeatureRequest(task.units, lora)], bf16=task.bf16, states=task.states)[0]
 
 
 def _settings(model: Model, given: dict[str, Any]) -> LoraSettings:

@@ -18,7 +18,7 @@ from trunkline import adapt as few_labels
 from trunkline.adapt import LoraSettings, TunedLora, tune_lora
 from trunkline.encoder import encoder as encoder_module
 from trunkline.encoder.bundle_files import Loaded, load_any, save_bundle
-from trunkline.encoder.encoder import Branch, TokenBatch, TrunkStates, branch_features
+from trunkline.encoder.encoder import FeatureRequest, TokenBatch, TrunkStates, branch_features
 from trunkline.encoder.lora import LoraAdapter
 from trunkline.errors import TrunklineError
 from trunkline.tasks import FAMILIES
@@ -152,7 +152,7 @@ def test_it_starts_at_the_head_and_ends_on_all_labels(tiny: Loaded, trainings: l
     save_bundle(tiny, folder := Path(_scratch()) / "bundle")
     labels = ("name", "org", "place")
     data, units = trunkline.load(folder).labelled(examples, "classification", "text", labels)
-    frozen, after = (branch_features(tiny.encoder, [Branch(units, lora)])[0] for lora in (None, found.lora))
+    frozen, after = (branch_features(tiny.encoder, [FeatureRequest(units, lora)])[0] for lora in (None, found.lora))
     known = LabelledFeatures(data.examples, data.texts, frozen, data.targets)
     family = FAMILIES["classification"]
     penalty = fit_head(family, known, labels).penalty
@@ -381,8 +381,8 @@ def test_features_by_kept_states_are_the_features(short: Loaded) -> None:
     units = _units(short)
     lora = tiny_models.random_adapter(short.encoder.config, (2, 3), seed=5)
     states = TrunkStates.of(short.encoder, units, bf16=False)
-    (kept,) = branch_features(short.encoder, [Branch(units, lora)], states=states)
-    (computed,) = branch_features(short.encoder, [Branch(units, lora)])
+    (kept,) = branch_features(short.encoder, [FeatureRequest(units, lora)], states=states)
+    (computed,) = branch_features(short.encoder, [FeatureRequest(units, lora)])
     assert np.concatenate(kept) == pytest.approx(np.concatenate(computed), abs=1e-5)
 
 

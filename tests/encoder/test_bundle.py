@@ -62,7 +62,7 @@ def test_predictions_after_save_and_load_are_the_same_to_the_last_bit(tiny: Load
 
 
 def test_each_task_runs_through_the_adapter_it_was_made_with(tiny: Loaded, folder: Path) -> None:
-    from trunkline.encoder.encoder import Branch, branch_features
+    from trunkline.encoder.encoder import FeatureRequest, branch_features
     from trunkline.tasks.classification import softmax
     from trunkline.text.tokens import text_unit
 
@@ -72,7 +72,7 @@ def test_each_task_runs_through_the_adapter_it_was_made_with(tiny: Loaded, folde
         ("topic", loaded.primaries.get("classification")),
         ("topic.tuned", lora_of(loaded.tasks["topic.tuned"], tiny.encoder.config)),
     ):
-        features = branch_features(tiny.encoder, [Branch(units, lora)])[0]
+        features = branch_features(tiny.encoder, [FeatureRequest(units, lora)])[0]
         head, labels = loaded.tasks[name].head, loaded.tasks[name].labels
         for row, part in zip(trunkline.load(folder).predict(TEXTS, [name]), features, strict=True):
             expected = dict(zip(labels, softmax(part @ head.weight + head.bias)[0].tolist(), strict=True))

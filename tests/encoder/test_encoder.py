@@ -16,7 +16,7 @@ import tiny_models
 from trunkline.bundle.manifest import LINEARS
 from trunkline.encoder.architectures import ARCHITECTURES
 from trunkline.encoder.bundle_files import Loaded
-from trunkline.encoder.encoder import Branch, Encoder, branch_features, embed_texts
+from trunkline.encoder.encoder import Encoder, FeatureRequest, branch_features, embed_texts
 from trunkline.encoder.lora import LoraAdapter, LoraConfig
 from trunkline.encoder.storage import backbone_hash, load_encoder, load_tokenizer, read_json
 from trunkline.errors import EncoderError, MismatchError
@@ -117,7 +117,7 @@ def test_features_are_what_heads_read_and_embeddings_are_of_the_last_layer(tiny:
     with torch.no_grad():
         hidden = tiny.encoder.trunk(batch)
         read, last = (batch.pool(call(hidden, batch, adapter)) for call in (tiny.encoder.read, tiny.encoder.branch))
-    features = branch_features(tiny.encoder, [Branch(units(tiny), adapter)])[0]
+    features = branch_features(tiny.encoder, [FeatureRequest(units(tiny), adapter)])[0]
     assert tiny_models.difference([torch.from_numpy(part[0]) for part in features], list(read)) < 1e-5
     embeddings = embed_texts(tiny.encoder, tiny.tokenizer, SENTENCES, adapter)
     assert tiny_models.difference(list(torch.from_numpy(embeddings)), list(last)) < 1e-5
@@ -127,9 +127,12 @@ def test_features_are_what_heads_read_and_embeddings_are_of_the_last_layer(tiny:
 def test_the_trunk_is_the_same_for_every_adapter_and_the_branches_differ(tiny: Loaded) -> None:
     adapters = [tiny_models.random_adapter(tiny.encoder.config, (2, 3), seed=seed) for seed in (1, 2)]
     features = branch_features(
-        tiny.encoder, [Branch(units(tiny), deltas) for deltas in (None, *adapters, adapters[0])], budget=40
+        tiny.encoder, [FeatureRequest(units(tiny), deltas) for deltas in (None, *adapters, adapters[0])], budget=40
     )
-    alone = [branch_features(tiny.encoder, [Branch(units(tiny), deltas)], budget=40)[0] for deltas in (None, *adapters)]
+    alone = [
+        branch_features(tiny.encoder, [FeatureRequest(units(tiny), deltas)], budget=40)[0]
+        for deltas in (None, *adapters)
+    ]
     for together, single in zip(features, [*alone, alone[1]], strict=True):
         assert all((x == y).all() for x, y in zip(together, single, strict=True))
     assert abs(features[1][0] - features[2][0]).max() > 1e-2

@@ -234,7 +234,7 @@ Features = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)
-class Branch:
+class FeatureRequest:
     """A request: features of these units through these low-rank updates (or none)."""
 
     units: Sequence[UnitText]
@@ -283,7 +283,7 @@ def _places(batch: TokenBatch) -> Tensor:
 @torch.inference_mode()
 def branch_features(
     encoder: Encoder,
-    branches: Sequence[Branch],
+    branches: Sequence[FeatureRequest],
     *,
     budget: int = 4096,
     bf16: bool = False,
@@ -321,5 +321,5 @@ def embed_texts(
 ) -> Features:
     """Mean-pooled, unnormalised embeddings of texts, [texts, width] float32."""
     units = [text_unit(tokens) for tokens in tokenizer.encode(texts)]
-    parts = branch_features(encoder, [Branch(units, deltas)], last=True)[0]
+    parts = branch_features(encoder, [FeatureRequest(units, deltas)], last=True)[0]
     return np.stack([part[0] for part in parts]) if parts else np.zeros((0, encoder.config.hidden_size), np.float32)

@@ -147,7 +147,7 @@ class Branch:
     @property
     def layout(self) -> str:
         """Branches of equal value read the same windows, so that they share a trunk."""
-        return self.family if FAMILIES[self.family].own_windows else ""
+        return "" if FAMILIES[self.family].shares_trunk else self.family
 
     def units_of(self, text: Tokens) -> UnitText:
         """The units of a text."""

@@ -9,8 +9,7 @@ import torch
 from torch import Tensor
 
 from trunkline.bundle.manifest import LORA_TARGETS, Inputs
-from trunkline.encoder.encoder import Branch as TorchBranch
-from trunkline.encoder.encoder import Encoder, branch_features
+from trunkline.encoder.encoder import Encoder, FeatureRequest, branch_features
 from trunkline.encoder.lora import Delta, Deltas
 from trunkline.engine.base import Branch, Logits
 from trunkline.text.tokens import Tokens
@@ -32,7 +31,7 @@ class TorchEngine:
             groups.setdefault((branch.layout, numbers), []).append(branch)
         found: Logits = {}
         for (_, numbers), branches in groups.items():
-            passes = [TorchBranch([b.units_of(texts[n]) for n in numbers], _deltas(b.lora)) for b in branches]
+            passes = [FeatureRequest([b.units_of(texts[n]) for n in numbers], _deltas(b.lora)) for b in branches]
             for branch, features in zip(branches, branch_features(self.encoder, passes), strict=True):
                 for number, part in zip(numbers, features, strict=True):
                     found[number, branch] = part @ branch.heads["head.weight"] if branch.tasks else part

@@ -14,7 +14,7 @@ import numpy as np
 
 from trunkline.bundle.manifest import FloatArray, Inputs, Shapes
 from trunkline.bundle.parts import Head, bank, complete
-from trunkline.encoder.encoder import Branch, Encoder, branch_features
+from trunkline.encoder.encoder import Encoder, FeatureRequest, branch_features
 from trunkline.encoder.lora import LoraAdapter
 from trunkline.engine.base import Predictor
 from trunkline.engine.onnx import Pooling, Row, padded, pool_of
@@ -110,7 +110,7 @@ def _runs(
 ) -> Iterator[tuple[str, dict[str, float]]]:
     """Every row alone and among others, through each adapter: what was run, and how it differs from torch."""
     names, units = list(adapters), [_units(ids) for ids in tokens]
-    wanted = branch_features(encoder, [Branch(units, adapter.lora) for adapter in adapters.values()])
+    wanted = branch_features(encoder, [FeatureRequest(units, adapter.lora) for adapter in adapters.values()])
     features = dict(zip(names, wanted, strict=True))
     everyone, step = list(range(len(tokens))), -(-len(tokens) // BATCH)
     for chosen in [[row] for row in everyone] + [everyone[first::step] for first in range(step)]:

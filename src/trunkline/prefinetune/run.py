@@ -16,7 +16,7 @@ from torch import nn
 from trunkline.bundle.manifest import MANIFEST, Licence
 from trunkline.config import PrefinetuneRecipe
 from trunkline.encoder.bundle_files import Loaded, load_any, save_bundle
-from trunkline.encoder.encoder import Branch, branch_features
+from trunkline.encoder.encoder import FeatureRequest, branch_features
 from trunkline.errors import MismatchError, TrunklineError
 from trunkline.prefinetune.model import Mixture, PrefinetuneModel, Source, StepBatch, draw_batch
 from trunkline.prefinetune.objectives import make_objective
@@ -236,7 +236,7 @@ class Session:
         objective: Any = self.model.objectives[family]
         units = objective.unit_texts(examples, self.tokenizer)
         units, targets = objective.prepare(units, [(source, example) for example in examples], 0)
-        branch = Branch(units, self.model.adapter(family))
+        branch = FeatureRequest(units, self.model.adapter(family))
         parts = branch_features(self.model.encoder, [branch], bf16=self.bf16, last=True)[0]
         features = torch.from_numpy(np.concatenate(parts)).to(self.place.device)
         targets = send_to_device(targets, self.place.device)

@@ -45,13 +45,13 @@ class Classification:
     Attributes:
         name: In task files and commands.
         main_score: The score by which settings are chosen.
-        own_windows: Whether `units` puts the tokens into windows anew, so that such texts share no trunk with others.
+        shares_trunk: Whether texts run through the trunk once for all families; not where `units` cuts windows anew.
         readable: The labels that `decode` can read.
     """
 
     name = "classification"
     main_score = "accuracy"
-    own_windows = False
+    shares_trunk = True
     readable = "at least one"
 
     def choose_units(self, examples: Sequence[Any], tokenizer: TextTokenizer) -> str:

@@ -43,7 +43,7 @@ class Qa(Classification):
 
     name = "qa"
     main_score = "token_f1"
-    own_windows = True
+    shares_trunk = False
     readable = ", ".join((OUTSIDE, START, END, SINGLE))
 
     def choose_units(self, examples: Sequence[Any], tokenizer: TextTokenizer) -> str:
