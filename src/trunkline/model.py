@@ -92,7 +92,8 @@ class Model:
     ) -> FitReport:
         """Learns a task from labelled texts and adds it to the model.
 
-        Settings are chosen by cross-validation within the labels, and the task is then fitted on all of them.
+        Settings are chosen by cross-validation within the labels, and the task is then fitted on all of them. Returns
+        the numbers of examples, the cross-validated scores, those on test, and what was chosen.
 
         Args:
             name: The task's name: letters, digits, '.', '_' and '-'.
@@ -116,9 +117,7 @@ class Model:
         task, chosen = self._learnt(name, family, (parts["train"], parts["dev"]), mode, settings)
         before = self._predictor.tasks.get(name)
         self._predictor.add(task)
-        test_scores = (
-            FAMILIES[family].score(parts["test"], self._predictions(name, parts["test"])) if parts["test"] else {}
-        )
+        tested = parts["test"]
         return FitReport(
             task=name,
             family=family,
@@ -126,7 +125,7 @@ class Model:
             labels=list(task.types),
             examples={part: len(examples) for part, examples in parts.items()},
             cross_validation=chosen,
-            test=test_scores,
+            test=FAMILIES[family].score(tested, self._predictions(name, tested)) if tested else {},
             engine=self.engine,
             precision=self.precision,
             bytes=len(task.content),
