@@ -75,7 +75,7 @@ def test_importing_the_peers_loads_none_of_their_packages() -> None:
     code = "import sys, trunkline_lab.benchmark.peers as p; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     assert "trunkline_lab.benchmark.peers" in loaded
-    assert not {"torch", "transformers", "peft", "setfit", "spacy", "flair"} & set(loaded)
+    assert not {"torch", "transformers", "peft", "setfit", "spacy"} & set(loaded)
 
 
 @pytest.mark.parametrize("name", PEERS)
@@ -253,7 +253,6 @@ def test_fine_tuning_learns_and_the_seed_decides(
     [
         ("setfit", "classification", {"rate": 1e-3, "max_steps": 60}),
         *(("spacy", family, {"patience": 120, "max_steps": 120, "eval_frequency": 40}) for family in BOTH),
-        *(("flair", family, {"rate": 1e-2, "epochs": 6, "min_steps": 60}) for family in BOTH),
     ],
 )
 def test_other_libraries_learn(name: str, family: str, settings: dict[str, Any], tiny_folder: Folder) -> None:

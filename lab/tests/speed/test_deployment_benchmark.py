@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from trunkline_lab.size.worker import best_round
+import tiny_deployed
+from trunkline.bundle.files import read_manifest
+from trunkline.encoder.bundle_files import Loaded
+from trunkline.errors import TrunklineError
 from trunkline_lab.speed.deployment import torch_workers, workers
 from trunkline_lab.speed.deployment.cases import Options, _ratio, cut, parts
+from trunkline_lab.speed.deployment.memory import measured, part_sizes
 from trunkline_lab.speed.deployment.report import page, summarise
+from trunkline_lab.speed.deployment.timing import best_round
 from trunkline_lab.speed.side_by_side import Case, Part
 
 
@@ -96,3 +102,18 @@ def test_rows_have_exactly_the_length() -> None:
     words = ["lengthy", "of", "extraordinary", "and"] * 10
     for length in range(8, 20):
         assert len(Words().encode(cut(Words(), words, length)).ids) == length
+
+
+def test_memory_is_that_of_a_process_of_its_own(tiny: Loaded, tmp_path: Path) -> None:
+    tiny_deployed.exported(tiny, tmp_path)
+    folder = tmp_path / "deployed"
+    manifest = read_manifest(folder)
+    sizes = part_sizes(manifest)
+    on_disk = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    assert sizes.pop("total") == on_disk == sum(sizes.values())
+    graphs = [str(folder / manifest.graphs[name]) for name in ("trunk", "branch")]
+    for request in ({"folder": str(folder)}, {"paths": [graphs] * 3, "length": 8}):
+        found = measured(request)
+        assert 0 < found["resident"] <= found["peak"]
+    with pytest.raises(TrunklineError, match="ended with code"):
+        measured({})

@@ -12,10 +12,8 @@ from trunkline_lab.cli.measure import (
     conflict,
     few_labels,
     litert,
-    plot,
     prefinetune,
     quantisation,
-    size,
     speed_app,
     strategies,
 )
@@ -30,13 +28,11 @@ app = typer.Typer(
 )
 app.add_typer(data_app, name="data")
 app.command()(prefinetune)
-app.command()(plot)
 app.command("few-labels")(few_labels)
 app.command(context_settings=ARGUMENTS)(strategies)
 app.command()(conflict)
 app.add_typer(benchmark_app, name="benchmark")
 app.add_typer(speed_app, name="speed")
-app.command()(size)
 app.command(context_settings=ARGUMENTS)(quantisation)
 app.command()(litert)
 

@@ -42,17 +42,6 @@ def prefinetune(
     typer.echo(f"{bundle}")
 
 
-def plot(run: Annotated[Path, typer.Argument(help="A run's folder, with its metrics.jsonl.")]) -> None:
-    """Draw the losses, dev scores, probes and course of a run of pre-finetuning, finished or not.
-
-    Example: trunkline-lab plot runs/real-cpu
-    """
-    from trunkline_lab.ui.training_plots import plot_run
-
-    for path in plot_run(run):
-        typer.echo(f"{path}")
-
-
 def few_labels(
     out: Annotated[Path | None, typer.Option(help="Write a row a task, draw and method here, as JSON.")] = None,
     only: Annotated[list[str] | None, typer.Option(help="Only this spare task; repeatable.")] = None,
@@ -106,24 +95,6 @@ def deployment(context: typer.Context) -> None:
     _pass_on("speed.deployment.__main__", context)
 
 
-@speed_app.command("data", context_settings=ARGUMENTS)
-def data(context: typer.Context) -> None:
-    """How fast batches of pre-finetuning are made.
-
-    Example: trunkline-lab speed data --rounds 3
-    """
-    _pass_on("speed.data", context)
-
-
-@speed_app.command("near-duplicates", context_settings=ARGUMENTS)
-def near_duplicates(context: typer.Context) -> None:
-    """How long the search for near-duplicates takes, and how many planted ones it finds.
-
-    Example: trunkline-lab speed near-duplicates --sentences 100000
-    """
-    _pass_on("speed.near_duplicates", context)
-
-
 def conflict(
     runs: Annotated[list[Path], typer.Argument(help="Folders of runs, with their conflict.jsonl.")],
     out: Annotated[Path, typer.Option(help="Folder of the report: conflict.json and plots.")],
@@ -137,37 +108,6 @@ def conflict(
 
     found = conflict_report({path.name: path for path in runs}, out)
     typer.echo(json.dumps(found, indent=2)) if as_json else print_conflict(found)
-
-
-def size(
-    bundles: Annotated[list[Path], typer.Argument(help="Folders of bundles with graphs.")],
-    task: Annotated[list[str] | None, typer.Option(help="Only this task; repeatable.")] = None,
-    length: Annotated[
-        list[int] | None, typer.Option(help="Tokens of a text; repeatable. 16, 32, 64 and 128 by default.")
-    ] = None,
-    separate: Annotated[
-        bool, typer.Option("--separate/--no-separate", help="Open as many models as there are tasks, to compare.")
-    ] = True,
-    report: Annotated[Path | None, typer.Option(help="Write the records as JSON here.")] = None,
-    as_json: JsonFlag = False,
-) -> None:
-    """Measure bytes, memory and milliseconds of bundles, beside separate models.
-
-    Example: trunkline-lab size deployed
-    """
-    from trunkline.bundle.files import write_atomic
-    from trunkline_lab.size.report import LENGTHS, SizeOptions, report_size
-    from trunkline_lab.size.show import print_sizes
-
-    options = SizeOptions(tuple(task) if task else None, tuple(length or LENGTHS), separate=separate)
-    records = [report_size(bundle, options) for bundle in bundles]
-    if report is not None:
-        write_atomic(report, json.dumps(records, indent=2) + "\n")
-    if as_json:
-        typer.echo(json.dumps(records, indent=2))
-        return
-    for record in records:
-        print_sizes(record)
 
 
 def litert(

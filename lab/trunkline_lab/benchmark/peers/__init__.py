@@ -81,7 +81,6 @@ PEERS: Mapping[str, PeerEntry] = types.MappingProxyType(
         "linear_probe": PeerEntry("linear_probe"),
         "setfit": PeerEntry("setfit", ("classification",), "setfit", "setfit"),
         "spacy": PeerEntry("spacy", package="spacy", distribution="spacy"),
-        "flair": PeerEntry("flair", package="flair", distribution="flair"),
     }
 )
 

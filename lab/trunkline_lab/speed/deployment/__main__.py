@@ -5,7 +5,7 @@
 Sections: `one` task with its adapter, `eight` tasks on one text, a `mixed` batch of eight rows, `twenty` tasks on disk
 and in memory. All bundles and models are made out of the backbone of --bundle, in --work, and used again by the next
 run; another backbone needs another folder. Peers are in the extra `peers`; LiteRT is in an environment of its own
-(lab/docs/litert.md). `trunkline-lab size` breaks a bundle down, `trunkline-lab quantisation` says what rounding costs.
+(lab/docs/litert.md). `trunkline-lab quantisation` says what rounding costs.
 """
 
 from __future__ import annotations

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from trunkline.bundle.files import read_manifest
-from trunkline_lab.size.report import part_sizes, run_worker
 from trunkline_lab.speed.deployment.cases import TWENTY, Options
+from trunkline_lab.speed.deployment.memory import measured, part_sizes
 from trunkline_lab.speed.side_by_side import QUIET, Ratio, judged, summary
 
 MB = 1e6
@@ -30,8 +30,7 @@ def measure_twenty(options: Options, say: Callable[[str], None]) -> dict[str, An
     for name, place in BUNDLES.items():
         manifest = read_manifest(options.place(place))
         sizes = part_sizes(manifest)
-        request = {"kind": "bundle", "folder": str(options.place(place)), "tasks": sorted(manifest.tasks)}
-        found = [run_worker({**request, "lengths": [], "repeats": 1}) for _ in range(repeats)]
+        found = [measured({"folder": str(options.place(place))}) for _ in range(repeats)]
         rows[name] = {
             "tasks": len(manifest.tasks),
             "disk": sizes["total"] / MB,
@@ -64,12 +63,12 @@ def _asked(what: str, found: dict[str, float], most: float | None = None) -> dic
 
 
 def _sessions(path: Path, options: Options) -> dict[str, Any]:
-    request = {"kind": "separate", "paths": [[str(path)]] * TWENTY, "length": options.length}
-    return _memory([run_worker(request) for _ in range(max(1, options.repeats))])
+    request = {"paths": [[str(path)]] * TWENTY, "length": options.length}
+    return _memory([measured(request) for _ in range(max(1, options.repeats))])
 
 
-def _memory(found: list[dict[str, Any]]) -> dict[str, Any]:
-    return {key: summary([answer["memory"][key] / MB for answer in found]) for key in ("resident", "peak", "bare")}
+def _memory(found: list[dict[str, int]]) -> dict[str, Any]:
+    return {key: summary([answer[key] / MB for answer in found]) for key in ("resident", "peak", "bare")}
 
 
 def _tokenizer(options: Options) -> int:
