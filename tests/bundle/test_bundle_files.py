@@ -21,7 +21,7 @@ from safetensors.numpy import load_file, save
 import deployed
 from trunkline.bundle.files import file_problems, open_bundle, read_manifest
 from trunkline.bundle.manifest import FileEntry, Manifest
-from trunkline.bundle.parts import fuse, read_primary, read_task, write_tensors
+from trunkline.bundle.parts import as_stored, fuse, read_primary, read_task, task_bytes, write_tensors
 from trunkline.encoder.bundle_files import Loaded, load_bundle, save_bundle
 from trunkline.engine.onnx import open_session
 from trunkline.errors import DataError, MismatchError, TrunklineError
@@ -230,6 +230,33 @@ def test_foreign_tasks_are_refused(folder: Path, changes: dict[str, Any], said: 
     rewritten(folder, "tasks/names.safetensors", described(folder, "names", **changes))
     with pytest.raises(TrunklineError, match=said):
         open_bundle(folder)
+
+
+def test_decisions_are_kept_and_a_file_without_any_is_read(folder: Path) -> None:
+    task = open_bundle(folder).tasks["topic"]
+    assert task.decisions == {}
+    held = {"a": {"right": [0.9, 1], "wrong": [], "true": [0.25], "count": 3}}
+    said = {"min_score": 0.5, "thresholds": {"a": 0.25}, "scaling": [1.0, 0.5], "held_out": held, "chosen": {"x": None}}
+    content = described(folder, "topic", decisions=said)
+    found = read_task(content, read_manifest(folder), "topic")
+    assert found.decisions == found.head.decisions == said
+    parts = found.family, found.labels, as_stored(found.head)
+    again = task_bytes(read_manifest(folder), *parts, units=found.units, info=found.info)
+    assert read_task(again, read_manifest(folder), "topic").decisions == said
+
+
+@pytest.mark.parametrize(
+    ("decisions", "said"),
+    [
+        ([], "expected an object"),
+        ({"minimum": 0.5}, "decisions.minimum is an unknown key"),
+        ({"min_score": -0.5}, "expected a number from 0"),
+        ({"held_out": {"a": {"right": ["0.5"]}}}, r"decisions.held_out.a.right\[0\] is '0.5'"),
+    ],
+)
+def test_decisions_of_another_form_are_refused(folder: Path, decisions: Any, said: str) -> None:
+    with pytest.raises(DataError, match=said):
+        read_task(described(folder, "topic", decisions=decisions), read_manifest(folder), "topic")
 
 
 def test_a_task_must_fit_the_graphs(folder: Path) -> None:

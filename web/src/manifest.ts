@@ -34,6 +34,26 @@ export interface Manifest {
   info: Record<string, unknown>;
 }
 
+/** What cross-validation said of a label's examples when they were held out. */
+export interface HeldOut {
+  /** Scores of predictions that were right, and wrong. */
+  right?: number[];
+  wrong?: number[];
+  /** The label's chance where it was true. */
+  true?: number[];
+  /** How many are true. */
+  count?: number;
+}
+
+/** What a task's file says of decisions; as in `trunkline.bundle.manifest`. */
+export interface Decisions {
+  min_score?: number;
+  thresholds?: Record<string, number>;
+  scaling?: number[];
+  held_out?: Record<string, HeldOut>;
+  chosen?: Record<string, unknown>;
+}
+
 /** What a task's file says of itself. */
 export interface Description {
   format: 2;
@@ -46,6 +66,7 @@ export interface Description {
   alpha: number;
   units: UnitKind;
   info: Record<string, unknown>;
+  decisions?: Decisions;
 }
 
 type Schema = Record<string, any>;
@@ -62,12 +83,31 @@ const properties = (SCHEMA as Schema).properties as Schema;
 const NAME: Schema = properties.tasks.propertyNames;
 const HASH: Schema = properties.backbone;
 const WHOLE = { type: "integer", minimum: 0, maximum: 1000 };
+const NUMBER = { type: "number", minimum: 0, maximum: 1e6 };
 const COMMON = {
   format: { const: 2 },
   family: { type: "string", ...NAME },
   backbone: HASH,
   fork: WHOLE,
-  alpha: { type: "number", minimum: 0, maximum: 1e6 },
+  alpha: NUMBER,
+};
+const NUMBERS = { type: "array", maxItems: 10_000, items: NUMBER };
+const BY_LABEL = { type: "object", maxProperties: 10_000, propertyNames: { maxLength: 1000 } };
+const HELD_OUT = {
+  type: "object",
+  properties: { right: NUMBERS, wrong: NUMBERS, true: NUMBERS, count: { type: "integer", minimum: 0 } },
+  additionalProperties: false,
+};
+const DECISIONS = {
+  type: "object",
+  properties: {
+    min_score: NUMBER,
+    thresholds: { ...BY_LABEL, additionalProperties: NUMBER },
+    scaling: NUMBERS,
+    held_out: { ...BY_LABEL, additionalProperties: HELD_OUT },
+    chosen: { type: "object" },
+  },
+  additionalProperties: false,
 };
 const TASK = {
   ...COMMON,
@@ -96,7 +136,8 @@ export function parseManifest(content: Uint8Array): Manifest {
 export function parseDescription(text: string, kind: "task" | "adapter", where: string): Description {
   const raw = parseJson(new TextEncoder().encode(text), where);
   const known = kind === "task" ? TASK : ADAPTER;
-  const schema = { type: "object", required: Object.keys(known), properties: known, additionalProperties: false };
+  const properties = kind === "task" ? { ...known, decisions: DECISIONS } : known;
+  const schema = { type: "object", required: Object.keys(known), properties, additionalProperties: false };
   refuse(where, [...problemsOf(raw, schema, "its description")]);
   if (kind === "task" && new Set(raw.labels).size < raw.labels.length) refuse(where, ["a label stands there twice"]);
   return raw;

@@ -1,6 +1,6 @@
 /** Task files and primary adapters, read for a bundle and checked; and their LoRA as inputs of the branch graph. */
 import { TrunklineError } from "./errors.js";
-import { type Description, type Manifest, loraShapes, parseDescription } from "./manifest.js";
+import { type Decisions, type Description, type Manifest, loraShapes, parseDescription } from "./manifest.js";
 import { type Tensor, type Tensors, readTensors, writeTensors } from "./tensors.js";
 import type { UnitKind } from "./units.js";
 
@@ -20,6 +20,7 @@ export interface Task {
   /** Its own LoRA as inputs of the branch graph, or null where it sits on its family's primary adapter. */
   lora: Tensors | null;
   content: Uint8Array<ArrayBuffer>;
+  decisions: Decisions;
   info: Record<string, unknown>;
 }
 
@@ -44,7 +45,7 @@ export function readTask(content: Uint8Array<ArrayBuffer>, manifest: Manifest, n
       "Fit the task again on this bundle",
     );
   }
-  const { labels, units, info, family } = said;
+  const { labels, units, info, family, decisions = {} } = said;
   const hidden = manifest.encoder.hidden_size;
   const transitions = tensors.get("head.transitions");
   const head = {
@@ -52,7 +53,7 @@ export function readTask(content: Uint8Array<ArrayBuffer>, manifest: Manifest, n
     bias: shaped(tensors, "head.bias", [labels.length], where),
     transitions: transitions ? shaped(tensors, "head.transitions", [labels.length + 1, labels.length], where) : null,
   };
-  return { name, family, labels, units, head, lora: own ? lora : null, content, info };
+  return { name, family, labels, units, head, lora: own ? lora : null, content, decisions, info };
 }
 
 /** Reads a primary adapter's file: the inputs of the branch graph. */

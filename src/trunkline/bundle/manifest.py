@@ -172,6 +172,25 @@ _GRAPHS = Optional(dict.fromkeys(("trunk", "branch", "branch-required", "branch-
 _CHECKPOINT = Optional({"config": FILE, "weights": FILE})
 _WEIGHTS = {"kind": ("float32", "int8", "int4"), ANYTHING: None}
 
+DECISIONS = Optional(
+    {
+        "min_score": float,
+        "thresholds": {TEXT: float},
+        "scaling": [float],
+        "held_out": {TEXT: Optional({"right": [float], "wrong": [float], "true": [float], "count": range(2**31)})},
+        "chosen": {ANYTHING: None},
+    }
+)
+"""What a task's file may say of decisions.
+
+- `min_score`: the least score of what is said; of a text below it no label, of an entity below it nothing is said.
+- `thresholds`: the same by label, where labels differ; in multi-label tasks a label is said from its threshold on.
+- `scaling`: of entities' scores: the odds to the power of the first, times the second, are those of being right.
+- `held_out`: by label, what cross-validation said of examples that were held out: scores of predictions that were
+  `right` and `wrong`, the chance of the label where it was `true`, and the `count` of true ones.
+- `chosen`: how, for people; nothing depends on it.
+"""
+
 
 @dataclass(frozen=True, slots=True)
 class Manifest:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ import safetensors.numpy
 
 from trunkline.bundle.manifest import (
     ANYTHING,
+    DECISIONS,
     HEAD,
     LINEARS,
     LORA_TARGETS,
@@ -51,6 +52,7 @@ _OF_TASKS: dict[Any, Any] = {
     "labels": [TEXT],
     "primary": re.compile(f"({NAME.pattern}@{SHA256.pattern})?"),
     "units": ("words", "pieces", "text", "question"),
+    "decisions": DECISIONS,
     "info": {ANYTHING: None},
 }
 _FORMS = {"adapter": {"kind": ("adapter",), **_COMMON}, "task": {"kind": ("task",), **_COMMON, **_OF_TASKS}}
@@ -70,11 +72,13 @@ class Head:
         bias: [labels].
         transitions: [labels + 1, labels], added to the log-probability of a unit's label (column) by the label of the
             unit before it (row; the last row: it is the first unit); None for all zero.
+        decisions: What is made of its outputs, see `trunkline.bundle.manifest.DECISIONS`.
     """
 
     weight: FloatArray
     bias: FloatArray
     transitions: FloatArray | None = None
+    decisions: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +111,7 @@ class Task(PrimaryAdapter):
         name: In the bundle.
         labels: The head's outputs.
         units: What gets a label: `words`, `pieces` of the tokenizer, the `text`, or words of a `question`'s context.
-        transitions: As in `Head`.
+        transitions, decisions: As in `Head`.
         own_lora: Whether it has LoRA of its own; otherwise it sits on its family's primary adapter.
         info: How it was made; nothing depends on it.
     """
@@ -117,6 +121,7 @@ class Task(PrimaryAdapter):
     units: str
     transitions: FloatArray | None
     own_lora: bool
+    decisions: Mapping[str, Any] = field(default_factory=dict)
     info: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -127,7 +132,7 @@ class Task(PrimaryAdapter):
     @property
     def head(self) -> Head:
         """Its head."""
-        return Head(self.inputs["head.weight"], self.inputs["head.bias"], self.transitions)
+        return Head(self.inputs["head.weight"], self.inputs["head.bias"], self.transitions, self.decisions)
 
 
 def primary_bytes(family: str, backbone: str, fork: int, lora: Mapping[str, Array], alpha: float) -> bytes:
@@ -159,13 +164,17 @@ def task_bytes(
         tensors[TRANSITIONS] = head.transitions
     common = {"kind": "task", "family": family, "backbone": manifest.backbone, "fork": manifest.encoder.fork}
     own = {"labels": list(labels), "units": units, "alpha": alpha, "info": dict(info or {})}
+    own |= {"decisions": dict(head.decisions)} if head.decisions else {}
     return _file({**common, **own, "primary": "" if lora else _primary_of(family, manifest)}, tensors)
 
 
 def as_stored(head: Head) -> Head:
     """A head with the values that its file will hold, rounded to float16: what is scored is what is saved."""
-    parts = (head.weight, head.bias, head.transitions)
-    return Head(*(_half(part, "head").astype(np.float32) for part in parts if part is not None))
+    parts = {name: getattr(head, name) for name in ("weight", "bias", "transitions")}
+    halves: dict[str, Any] = {
+        name: _half(part, "head").astype(np.float32) for name, part in parts.items() if part is not None
+    }
+    return replace(head, **halves)
 
 
 def _file(description: Mapping[str, Any], tensors: Mapping[str, Array]) -> bytes:
@@ -204,8 +213,8 @@ def read_task(source: Path | bytes, manifest: Manifest, name: str) -> Task:
         wanted[TRANSITIONS] = (len(labels) + 1, len(labels))
     if found != wanted:
         raise MismatchError(f"{where} has a head of {found}", expected=f"{wanted}, for its {len(labels)} labels")
-    alpha = float(raw["alpha"])
-    return Task(family, inputs, alpha, content, name, labels, raw["units"], transitions, own_lora, raw["info"])
+    own = (raw["units"], transitions, own_lora, raw["decisions"], raw["info"])
+    return Task(family, inputs, float(raw["alpha"]), content, name, labels, *own)
 
 
 def read_primary(source: Path | bytes, manifest: Manifest, family: str) -> PrimaryAdapter:
@@ -232,6 +241,8 @@ def _opened(
     text = metadata.get(_DESCRIPTION, "")
     try:
         raw = json.loads(text)
+        if kind == "task" and isinstance(raw, dict):
+            raw.setdefault("decisions", {})
         problems = list(problems_of(raw, _FORMS[kind], "its description"))
         if problems:
             raise ValueError("; ".join(problems[:MAX_SHOWN]))
