@@ -31,8 +31,8 @@ const ACTIONS = {
     });
   },
 
-  async predict({ bundle, texts, tasks }, open, options) {
-    const model = await load(open(bundle), options);
+  async predict({ bundle, texts, tasks, publicKey }, open, options) {
+    const model = await load(open(bundle), publicKey ? { ...options, publicKey } : options);
     const found = await model.predict(texts, tasks ? { tasks } : {});
     const names = model.tasks;
     await model.close();

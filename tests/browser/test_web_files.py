@@ -7,8 +7,10 @@ import dataclasses
 import importlib.util
 import json
 import re
+import shlex
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +19,15 @@ from chromium import ROOT, WEB, missing
 from web_bundles import tiny_bundle
 
 import tiny_models
-from trunkline.bundle.edit import add_task, write_bundle
+from trunkline.bundle.edit import add_task, public_half, sign_bundle, write_bundle
 from trunkline.bundle.files import open_bundle
 from trunkline.bundle.manifest import TOKENIZER
 from trunkline.encoder.bundle_files import load_any
 from trunkline.model import load
 
 pytestmark = [pytest.mark.browser, pytest.mark.skipif(bool(missing()), reason=missing())]
+PRIVATE = "07" * 32
+"""A key for signatures."""
 
 
 def generated(name: str) -> Any:
@@ -48,8 +52,7 @@ def folder(bundles: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A whole bundle `float32`, and others that must be refused."""
     place = tmp_path_factory.mktemp("damaged")
     whole = shutil.copytree(bundles / "float32", place / "float32")
-    shutil.copytree(bundles / "float32-plain", place / "float32-plain")
-    for name in ("changed", "cut", "gone", "later"):
+    for name in ("changed", "cut", "gone", "later", "bare", "signed"):
         shutil.copytree(whole, place / name)
     task = Path("tasks") / "topic.safetensors"
     content = (whole / task).read_bytes()
@@ -58,6 +61,8 @@ def folder(bundles: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     (place / "gone" / task).unlink()
     manifest = json.loads((whole / "manifest.json").read_text())
     (place / "later" / "manifest.json").write_text(json.dumps(manifest | {"version": 3}))
+    (place / "bare" / "manifest.json").write_text(json.dumps(manifest | {"graphs": {}}))
+    sign_bundle(place / "signed", PRIVATE)
 
     opened = open_bundle(whole)
     tokenizer = json.loads(opened.tokenizer.read_text())
@@ -80,7 +85,7 @@ def test_what_does_not_belong_is_refused(folder: Path, tmp_path: Path) -> None:
     tiny_models.save_model("bert", tmp_path / "foreign")
     foreign = tiny_bundle(load_any(str(tmp_path / "foreign"), fork=2, max_length=64), tmp_path, "float32")
     file = base64.b64encode((foreign / "tasks" / "topic.safetensors").read_bytes()).decode()
-    names = ("changed", "cut", "gone", "later", "other", "float32-plain")
+    names = ("changed", "cut", "gone", "later", "other", "bare")
     orders = [{"name": name, "does": "predict", "bundle": name, "texts": ["a"]} for name in names]
     orders.append({"name": "foreign", "does": "add", "bundle": "float32", "file": file})
     orders.append({"name": "unknown", "does": "predict", "bundle": "float32", "texts": ["a"], "tasks": ["nothing"]})
@@ -93,13 +98,32 @@ def test_what_does_not_belong_is_refused(folder: Path, tmp_path: Path) -> None:
         "gone": r"topic\.safetensors cannot be read",
         "later": r"has version 3\. Expected version 2",
         "other": r'tokenizer\.json has the model "BPE"\. Expected WordPiece',
-        "float32-plain": r"no graph branch-required.*--variant required",
+        "bare": r"the bundle tiny has no graphs\. Expected one with the graphs trunk and branch\. `trunkline export",
         "foreign": r"was trained on backbone [0-9a-f]{12}\. Expected [0-9a-f]{12}, the bundle's",
         "unknown": r'there is no task "nothing"\. Expected one of .*topic',
         "one line": r"has one line\. Expected a question, a line feed and the context",
         "no text": r"a text is of type number",
     }.items():
         assert re.search(said, found[name].get("error", "")), (name, found[name])
+
+
+def test_a_signature_is_checked_where_a_key_is_given(folder: Path) -> None:
+    key, other = public_half(PRIVATE), public_half("01" * 32)
+    manifest = (folder / "signed" / "manifest.json").read_bytes()
+    shutil.copytree(folder / "signed", folder / "edited", dirs_exist_ok=True)
+    (folder / "edited" / "manifest.json").write_bytes(manifest.replace(b'"name"', b' "name"', 1))
+    cases = {"good": ("signed", key), "other": ("signed", other), "edited": ("edited", key)}
+    cases |= {"unsigned": ("float32", key), "no key": ("signed", "ab")}
+    order = {"does": "predict", "texts": ["a"], "tasks": ["topic"]}
+    found = run_node(folder, [{"name": n, "bundle": b, "publicKey": k, **order} for n, (b, k) in cases.items()])
+    assert "topic" in found["good"]["found"][0]
+    assert {name: one.get("error", "").partition(".")[0] for name, one in found.items()} == {
+        "good": "",
+        "other": "the signature is not that of this manifest under the key given",
+        "edited": "the signature is not that of this manifest under the key given",
+        "unsigned": "the bundle is not signed",
+        "no key": "the public key cannot be used",
+    }
 
 
 def test_a_bundle_may_be_given_by_its_files(folder: Path) -> None:
@@ -109,13 +133,11 @@ def test_a_bundle_may_be_given_by_its_files(folder: Path) -> None:
     assert found["files"] == [load(whole).tasks] * 2
 
 
-def test_the_page_of_the_package_runs(bundles: Path, tmp_path: Path) -> None:
+def test_the_page_of_the_package_runs(tmp_path: Path) -> None:
     text = (WEB / "README.md").read_text(encoding="utf-8")
     (script,) = re.findall(r"(?ms)^```js\n(.*?)^```$", text)
-    export, add = re.findall(r"(?m)^trunkline .*$", text)
-    # This is how the bundle was made.
-    assert export == "trunkline export default --out encoder --weights int8 --variant required"
-    shutil.copytree(bundles / "default", tmp_path / "encoder")
+    (made,), (add,) = (re.findall(rf"(?m)^{name} .*$", text) for name in ("python -c", "trunkline"))
+    subprocess.run([sys.executable, *shlex.split(made)[1:]], cwd=tmp_path, check=True)
     (tmp_path / "node_modules").mkdir()
     (tmp_path / "node_modules" / "trunkline").symlink_to(WEB)
     (tmp_path / "page.mjs").write_text(script)

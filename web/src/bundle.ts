@@ -1,6 +1,8 @@
 /** A bundle's files, from an address or from memory, each checked against the manifest before it is used. */
 import { TrunklineError, said } from "./errors.js";
 import { MANIFEST, MOST_MANIFEST, type Manifest, TOKENIZER, limitOf, parseManifest } from "./manifest.js";
+import { required } from "./onnx.js";
+import { MOST_SIGNATURE, SIGNATURE, checkSignature } from "./signature.js";
 import { type Task, readPrimary, readTask } from "./task.js";
 import type { Tensors } from "./tensors.js";
 
@@ -21,16 +23,26 @@ export interface Bundle {
 
 const REQUIRED = "branch-required";
 
-/** Reads a bundle; with `verify`, the SHA-256 of every file is compared with the manifest's, sizes always are. */
-export async function openBundle(source: Source, verify = true): Promise<Bundle> {
+/**
+ * Reads a bundle; with `verify`, the SHA-256 of every file is compared with the manifest's, sizes always are.
+ *
+ * With `publicKey`, the manifest must be signed by the owner of that key.
+ */
+export async function openBundle(source: Source, verify = true, publicKey?: string): Promise<Bundle> {
   const read = readerOf(source);
-  const manifest = parseManifest(await read(MANIFEST, MOST_MANIFEST));
-  const { trunk, [REQUIRED]: branch } = manifest.graphs;
+  const content = await read(MANIFEST, MOST_MANIFEST);
+  if (publicKey !== undefined) {
+    const signature = await read(SIGNATURE, MOST_SIGNATURE).catch(() => null);
+    await checkSignature(content, signature, publicKey);
+  }
+  const manifest = parseManifest(content);
+  const { trunk, [REQUIRED]: own } = manifest.graphs;
+  const branch = own ?? manifest.graphs.branch;
   if (!trunk || !branch) {
     throw new TrunklineError(
-      `the bundle ${manifest.name} has no graph ${REQUIRED}`,
-      "one that was exported for browsers",
-      "`trunkline export BUNDLE --out DIR --variant required` makes one",
+      `the bundle ${manifest.name} has no graphs`,
+      "one with the graphs trunk and branch",
+      "`trunkline export BUNDLE --out DIR` makes one",
     );
   }
   if (verify && !globalThis.crypto?.subtle) {
@@ -54,7 +66,7 @@ export async function openBundle(source: Source, verify = true): Promise<Bundle>
     manifest,
     tokenizer: tokens,
     trunk: below,
-    branch: above,
+    branch: own ? above : required(above),
     primaries: new Map(adapters.map(([family], n) => [family, readPrimary(families[n]!, manifest, family)])),
     tasks: tasks.map(([name], n) => readTask(files[n]!, manifest, name)),
   };

@@ -18,6 +18,13 @@ export interface Branch {
   units: UnitText[];
 }
 
+/** Milliseconds in the trunk and in branches, and runs of branches. */
+export interface Spent {
+  trunk: number;
+  branches: number;
+  runs: number;
+}
+
 /** Most tokens of a batch, padding counted. */
 const BUDGET = 1024;
 /** The longest row of a batch is longer than the shortest by at most an eighth, and two tokens. */
@@ -30,6 +37,7 @@ interface Row {
 }
 
 export class Engine {
+  readonly spent: Spent = { trunk: 0, branches: 0, runs: 0 };
   private readonly fed = new WeakMap<Tensors, Feeds>();
 
   constructor(
@@ -48,14 +56,19 @@ export class Engine {
       const { ids, mask } = padded(batch, width, this.padId);
       const shape = [batch.length, width];
       const feeds = { ids: this.trunk.int64(ids, shape), mask: this.trunk.float32({ dims: shape, data: mask }) };
+      const began = performance.now();
       const hidden = await this.trunk.run(feeds, "hidden");
+      const forked = performance.now();
+      this.spent.trunk += forked - began;
       for (const [number, branch] of branches.entries()) {
         const chosen = batch.map((row) => ({ row, pool: pools[number]![row.text]! }));
         const most = Math.max(...chosen.map(({ row, pool }) => pool.rows[row.window]!.length));
         if (most === 0) continue;
         const said = await this.through(branch, hidden, mask, poolOf(chosen, most, width));
         chosen.forEach(({ row, pool }, place) => add(found[number]!, row, pool, said, place, most));
+        this.spent.runs++;
       }
+      this.spent.branches += performance.now() - forked;
     }
     return found.map((own, number) => pools[number]!.map((pool, text) => pool.spread(own[text])));
   }

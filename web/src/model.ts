@@ -1,6 +1,6 @@
 /** The one door: load a bundle, predict, learn tasks from few labels, evaluate, add, remove and export them. */
 import { type Bundle, type Source, openBundle } from "./bundle.js";
-import { type Branch, Engine } from "./engine.js";
+import { type Branch, Engine, type Spent } from "./engine.js";
 import { TrunklineError, short } from "./errors.js";
 import { type Evaluation, evaluation } from "./evaluate.js";
 import { type Gold, type Prediction, type Scored, type Scores, familyOf, learnable, softmax } from "./families.js";
@@ -17,6 +17,18 @@ import { type ReadText, type UnitKind, bordersOf, readText } from "./units.js";
 export interface LoadOptions extends RuntimeOptions {
   /** Whether the SHA-256 of every file is compared with the manifest's; by default it is, and sizes always are. */
   verify?: boolean;
+  /** An Ed25519 key, 64 hexadecimal digits, by whose owner the bundle must be signed. */
+  publicKey?: string;
+}
+
+/** What was fetched, in bytes. */
+export interface Sizes {
+  trunk: number;
+  branch: number;
+  /** Tokenizer and primary adapters. */
+  others: number;
+  /** Task -> its file. */
+  tasks: Record<string, number>;
 }
 
 export interface FitOptions {
@@ -59,9 +71,9 @@ interface Group {
 /** Texts that go through the graphs in one call; bounds the memory. */
 const CHUNK = 256;
 
-/** Opens a bundle that was exported with the graph `branch-required`. */
+/** Opens a bundle with graphs. */
 export async function load(source: Source, options: LoadOptions = {}): Promise<Model> {
-  const bundle = await openBundle(source, options.verify ?? true);
+  const bundle = await openBundle(source, options.verify ?? true, options.publicKey);
   const tokenizer = new WordPiece(bundle.tokenizer);
   const { encoder } = bundle.manifest;
   if (tokenizer.size > encoder.vocabulary_size) {
@@ -96,6 +108,23 @@ export class Model {
   /** Of the weights that compute: `float32`, `int8` or `int4`. */
   get precision(): string {
     return this.bundle.manifest.weights.kind;
+  }
+
+  /** What was fetched, in bytes. */
+  get sizes(): Sizes {
+    const { manifest, trunk, branch, tokenizer } = this.bundle;
+    const adapters = Object.values(manifest.adapters).map((file) => manifest.files[file]!.bytes);
+    return {
+      trunk: trunk.length,
+      branch: branch.length,
+      others: adapters.reduce((sum, bytes) => sum + bytes, tokenizer.length),
+      tasks: Object.fromEntries(Array.from(this.known, ([name, task]) => [name, task.content.length])),
+    };
+  }
+
+  /** What the graphs took since the model was loaded, in milliseconds, and how often a branch ran. */
+  get spent(): Spent {
+    return { ...this.engine.spent };
   }
 
   /** The tasks, name -> family. */
