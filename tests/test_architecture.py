@@ -25,13 +25,18 @@ LEVELS = [
     {"prefinetune", "export"},
     {"model"},
     {"ui"},
-    {"quickstart"},
+    {"quickstart", "integrations"},
     {"cli"},
 ]
 LEVEL = {part: number for number, parts in enumerate(LEVELS) for part in parts}
 
 TORCH = {"torch", "transformers", "accelerate", "datasets", "onnx"}
-EXTRAS = TORCH | {"sklearn", "matplotlib", "cryptography", "openai", "pyarrow", "huggingface_hub", "scipy"}
+INTEGRATIONS = {"integrations/sklearn.py": {"sklearn"}, "integrations/spacy.py": {"spacy"}}
+INTEGRATIONS["integrations/presidio.py"] = {"presidio_analyzer"}
+"""Modules whose classes are those of another library, which nothing else of ours imports."""
+
+OTHERS = {"sklearn", "spacy", "presidio_analyzer", "matplotlib", "cryptography", "openai", "pyarrow", "huggingface_hub"}
+EXTRAS = TORCH | OTHERS | {"scipy"}
 WITH_TORCH = {"adapt.py", "encoder", "export", "prefinetune", "training", "engine/torch.py"}
 """What needs the extra [train]; it is imported inside functions of other parts alone."""
 
@@ -97,6 +102,13 @@ def test_what_is_behind_an_extra_is_imported_inside_functions(path):
     found = {name.split(".")[0] for name in top_level_imports(ast.parse(path.read_text(encoding="utf-8")))}
     with_torch = {part_of(path), name_of(path)} & WITH_TORCH and name_of(path) not in WITHOUT_TORCH
     assert not found & (EXTRAS - TORCH if with_torch else EXTRAS)
+
+
+def test_other_libraries_are_subclassed_in_their_own_module_alone():
+    for path in modules():
+        found = {name.split(".")[0] for name in imports(ast.parse(path.read_text(encoding="utf-8")))}
+        allowed = INTEGRATIONS.get(name_of(path), set())
+        assert found & {"sklearn", "presidio_analyzer"} <= allowed, path
 
 
 def loaded_by(*arguments):
