@@ -283,14 +283,18 @@ def test_an_evaluation_has_a_row_a_label_what_is_confused_and_what_is_wrong(mode
     assert sorted(pairs) == sorted(zip(labels, said, strict=True))
     wrong = [(text, gold, guess) for text, gold, guess in zip(texts, labels, said, strict=True) if gold != guess]
     assert result.n_wrong == len(wrong)
-    assert [(row["text"], row["gold"], row["predicted"]) for row in result.wrong] == [
-        (text, [[gold]], [[guess]]) for text, gold, guess in wrong
+    assert sorted((texts.index(row["text"]), row["gold"], row["predicted"]) for row in result.wrong) == [
+        (texts.index(text), [[gold]], [[guess]]) for text, gold, guess in wrong
     ]
+    assert [row["text"] for row in result.wrong] == [texts[row["index"]] for row in result.wrong]
+    assert sorted((row["scores"] for row in result.wrong), reverse=True) == [row["scores"] for row in result.wrong]
     assert "thing" in result.warnings[0]
     model.fit("entities", *entities(30, 1))
     found = model.evaluate("entities", *entities(20, 5))
     assert found.labels.keys() == {"company", "person", "place"}
-    assert found.confusion == {}
+    assert sum(row["support"] for row in found.labels.values()) == sum(
+        n for gold, row in found.confusion.items() for n in row.values() if gold
+    )
     assert found.scores == FAMILIES["ner"].score(
         [NerExample(t, (), tuple(Span(*e) for e in own)) for t, own in zip(*entities(20, 5), strict=True)],
         [row["entities"] for row in model.predict(entities(20, 5)[0], ["entities"])],

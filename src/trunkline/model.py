@@ -188,7 +188,7 @@ class Model:
         if not examples:
             raise TrunklineError("there are no examples", expected="at least one labelled text")
         task = self._predictor.tasks[name]
-        return Evaluation.of(name, FAMILIES[kind], examples, self._predictions(name, examples), task.types)
+        return Evaluation.of(name, FAMILIES[kind], examples, self._predictions(name, examples), task.types, self.name)
 
     def add(self, name: str, source: str | Path | bytes, *, replace: bool = False) -> None:
         """Adds a task from its file.

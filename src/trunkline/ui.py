@@ -88,13 +88,15 @@ def print_evaluation(record: Mapping[str, Any], most: int = 10) -> None:
         _print_table(("label", "precision", "recall", "F1", "support"), rows)
     mixed = [(n, gold, guess) for gold, row in record["confusion"].items() for guess, n in row.items() if gold != guess]
     for count, gold, guess in sorted(mixed, key=lambda item: -item[0])[:most]:
-        console.print(f"{count} x {gold!r} taken for {guess!r}")
+        taken = f"{gold!r} taken for {guess!r}" if guess else f"{gold!r} missed"
+        console.print(f"{count} x {taken if gold else f'{guess!r} where there is none'}", markup=False)
     _warn(record)
     if record["n_wrong"]:
         console.print(f"\n{record['n_wrong']} wrong, for example:", style="bold")
     for example in record["wrong"][:most]:
         console.print(Text(example["text"], style="bold"), soft_wrap=True)
-        console.print(f"  gold {_answers(example['gold'])}, predicted {_answers(example['predicted'])}")
+        said = f"gold {_answers(example['gold'])}, predicted {_answers(example['predicted'])}"
+        console.print(f"  {said}", markup=False, soft_wrap=True)
 
 
 def print_bundle(record: Mapping[str, Any]) -> None:

@@ -20,8 +20,11 @@ Transitions = npt.NDArray[np.float32] | None
 Words = Sequence[tuple[int, int]]
 """Character offsets of the words of a text, or of finer units, end exclusive, in order and without overlap."""
 
-Answers = frozenset[tuple[Any, ...]]
-"""What an example or a prediction says, one tuple an answer, its last item the label."""
+Answer = tuple[Any, ...]
+"""Of an example or a prediction; its last item is the label."""
+
+Answers = frozenset[Answer]
+"""What an example or a prediction says."""
 
 WordedText = tuple[str, Words]
 
@@ -37,6 +40,71 @@ class Scored:
     texts: Sequence[WordedText]
     labels: Labels
     transitions: Transitions = None
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """What scores are computed from, of several draws of examples.
+
+    [draws, labels] answers that are right, predicted and gold; [draws] examples, and those that are wholly right.
+    """
+
+    right: FloatArray
+    predicted: FloatArray
+    gold: FloatArray
+    exact: FloatArray
+    examples: FloatArray
+
+    def f1(self) -> FloatArray:
+        """[draws, labels]; 0 for a label without an answer."""
+        return np.asarray(2 * self.right / np.maximum(self.predicted + self.gold, 1))
+
+    def macro_f1(self, counted: npt.NDArray[np.bool_]) -> FloatArray:
+        """[draws] the mean F1 of the labels that count, [draws, labels]."""
+        return np.asarray((self.f1() * counted).sum(axis=1) / np.maximum(counted.sum(axis=1), 1))
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """The answers of examples and predictions, kept so that those of any draw of the examples are counted fast.
+
+    Of each answer its example, what it adds, and where: `columns` are the distinct ones of [right, predicted, gold
+    (a column a label each), exact], and answers lie in their order, from `starts` on.
+    """
+
+    labels: Labels
+    example: npt.NDArray[np.int64]
+    amount: FloatArray
+    columns: npt.NDArray[np.int64]
+    starts: npt.NDArray[np.int64]
+
+    @staticmethod
+    def of(pairs: Sequence[tuple[Answers, Answers]], labels: Labels = ()) -> Tally:
+        """The tally of true and predicted answers; `labels` are counted even where no answer has them."""
+        labels = tuple(sorted({answer[-1] for pair in pairs for answers in pair for answer in answers} | {*labels}))
+        index = {label: number for number, label in enumerate(labels)}
+        rows = []
+        for number, (truth, guess) in enumerate(pairs):
+            for column, answers in enumerate((truth & guess, guess, truth)):
+                rows += [(column * len(labels) + index[answer[-1]], number, 1.0) for answer in answers]
+            rows += [(3 * len(labels), number, 1.0)] if truth == guess else []
+        return Tally.from_rows(labels, rows)
+
+    @staticmethod
+    def from_rows(labels: Labels, rows: list[tuple[int, int, float]]) -> Tally:
+        """Of (column, example, amount) of each answer."""
+        table = np.array(sorted(rows), dtype=np.float64).reshape(-1, 3)
+        columns, starts = np.unique(table[:, 0].astype(np.int64), return_index=True)
+        return Tally(labels, table[:, 1].astype(np.int64), table[:, 2], columns, starts)
+
+    def counts(self, draws: FloatArray) -> Counts:
+        """Of [draws, examples], how often each example is in a draw."""
+        count = len(self.labels)
+        total = np.zeros((len(draws), 3 * count + 1))
+        if len(self.columns):
+            total[:, self.columns] = np.add.reduceat(draws[:, self.example] * self.amount, self.starts, axis=1)
+        right, predicted, gold = (total[:, part * count : (part + 1) * count] for part in range(3))
+        return Counts(right, predicted, gold, total[:, -1], draws.sum(axis=1))
 
 
 class Classification:
@@ -102,14 +170,31 @@ class Classification:
         return [[_ranked(part[0], task.labels) for part in task.probabilities] for task in tasks]
 
     def score(self, gold: Sequence[Any], predicted: Sequence[Any]) -> Scores:
-        """Measures of predictions against examples: accuracy, and F1 averaged over the classes of the gold labels."""
-        pairs = [(example.label, prediction["label"]) for example, prediction in zip(gold, predicted, strict=True)]
-        found = []
-        for label in sorted({truth for truth, _ in pairs}):
-            right = sum(truth == guess == label for truth, guess in pairs)
-            found.append(2 * right / sum((truth == label) + (guess == label) for truth, guess in pairs))
-        accuracy = sum(truth == guess for truth, guess in pairs) / max(len(pairs), 1)
-        return {"accuracy": accuracy, "macro_f1": float(np.mean(found)) if found else 0.0}
+        """Measures of predictions against examples, the main one first."""
+        found = self.measures(self.tally(gold, predicted).counts(np.ones((1, len(gold)))))
+        return {name: float(values[0]) for name, values in found.items()}
+
+    def measures(self, counts: Counts) -> dict[str, FloatArray]:
+        """Scores [draws] of counts: accuracy, and F1 averaged over the classes of the gold labels."""
+        return {"accuracy": counts.exact / np.maximum(counts.examples, 1), "macro_f1": counts.macro_f1(counts.gold > 0)}
+
+    def tally(self, gold: Sequence[Any], predicted: Sequence[Any], labels: Labels = ()) -> Tally:
+        """What there is to count: labels are those that are seen, and those that are given."""
+        return Tally.of([self.compare(*pair) for pair in zip(gold, predicted, strict=True)], labels)
+
+    def align(self, example: Any, prediction: Any) -> list[tuple[Answer | None, Answer | None]]:
+        """True answers beside the predicted ones that stand for them; None where there is no such answer."""
+        truth, guess = self.compare(example, prediction)
+        return [(min(truth, default=None), min(guess, default=None))]
+
+    def confidences(self, example: Any, prediction: Any) -> dict[Answer, float]:
+        """The answers that were predicted, with the probability that they are right."""
+        return dict.fromkeys(self.compare(example, prediction)[1], prediction["score"])
+
+    def likelihood(self, example: Any, prediction: Any) -> float | None:
+        """The probability that was given to what is true; None for a label that the task does not know."""
+        found: float | None = prediction["probabilities"].get(example.label)
+        return found
 
     def compare(self, example: Any, prediction: Any) -> tuple[Answers, Answers]:
         """What is true and what was predicted of an example; equal where the prediction is right."""

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections import Counter
 from collections.abc import Sequence
-from itertools import starmap
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from trunkline.tasks.classification import Answers, Classification, FloatArray, Labels, Scored, Scores, Words
+from trunkline.tasks.classification import Answer, Answers, Classification, Counts, FloatArray, Labels, Scored, Words
 from trunkline.text.examples import NerExample, Span
 from trunkline.text.tokens import IntArray, TextTokenizer, Tokens, UnitText, word_units
 
@@ -119,19 +117,35 @@ class Ner(Classification):
             results.append([_entities(part, *text, task.labels, path) for part, text, path in rows])
         return results
 
-    def score(self, gold: Sequence[Any], predicted: Sequence[Any]) -> Scores:
-        """Precision, recall and F1 of entities, right only with exact characters and type, and F1 mean over types."""
-        hits, guesses, truths = Counter[str](), Counter[str](), Counter[str]()
-        for truth, guess in starmap(self.compare, zip(gold, predicted, strict=True)):
-            for counter, entities in ((hits, truth & guess), (guesses, guess), (truths, truth)):
-                counter.update(entity[-1] for entity in entities)
-        by_type = [2 * hits[kind] / (guesses[kind] + truths[kind]) for kind in sorted(guesses | truths)]
+    def measures(self, counts: Counts) -> dict[str, FloatArray]:
+        """F1, precision and recall of entities, right only with exact characters and type, and F1 mean over types."""
+        right, predicted, gold = (part.sum(axis=1) for part in (counts.right, counts.predicted, counts.gold))
         return {
-            "f1": 2 * hits.total() / max(guesses.total() + truths.total(), 1),
-            "precision": hits.total() / max(guesses.total(), 1),
-            "recall": hits.total() / max(truths.total(), 1),
-            "macro_f1": float(np.mean(by_type)) if by_type else 0.0,
+            "f1": 2 * right / np.maximum(predicted + gold, 1),
+            "precision": right / np.maximum(predicted, 1),
+            "recall": right / np.maximum(gold, 1),
+            "macro_f1": counts.macro_f1(counts.predicted + counts.gold > 0),
         }
+
+    def align(self, example: Any, prediction: Any) -> list[tuple[Answer | None, Answer | None]]:
+        """Entities that overlap stand for each other, one for one: equal ones first, then those of most characters."""
+        truth, guess = (sorted(answers) for answers in self.compare(example, prediction))
+        shared = [(min(t[1], g[1]) - max(t[0], g[0]), t, g) for t in truth for g in guess]
+        shared.sort(key=lambda one: (one[1] != one[2], one[1][:2] != one[2][:2], -one[0], one[1][-1] != one[2][-1]))
+        pairs: list[tuple[Answer | None, Answer | None]] = []
+        for overlap, t, g in shared:
+            if overlap > 0 and t in truth and g in guess:
+                pairs.append((t, g))
+                truth.remove(t)
+                guess.remove(g)
+        return [*pairs, *((t, None) for t in truth), *((None, g) for g in guess)]
+
+    def confidences(self, example: Any, prediction: Any) -> dict[Answer, float]:
+        """The entities with their scores."""
+        return {(one["start"], one["end"], one["text"], one["label"]): one["score"] for one in prediction}
+
+    def likelihood(self, example: Any, prediction: Any) -> None:
+        """Not known: a prediction has no probability of other entities."""
 
     def compare(self, example: Any, prediction: Any) -> tuple[Answers, Answers]:
         """The entities as (start, end, text, label)."""

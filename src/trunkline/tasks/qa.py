@@ -15,12 +15,14 @@ import numpy as np
 
 from trunkline.errors import TrunklineError
 from trunkline.tasks.classification import (
+    Answer,
     Answers,
     Classification,
+    Counts,
     FloatArray,
     Labels,
     Scored,
-    Scores,
+    Tally,
     Words,
 )
 from trunkline.text.examples import QaExample
@@ -124,13 +126,26 @@ class Qa(Classification):
             for task in tasks
         ]
 
-    def score(self, gold: Sequence[Any], predicted: Sequence[Any]) -> Scores:
+    def measures(self, counts: Counts) -> dict[str, FloatArray]:
         """Token F1 and exact match as SQuAD computes them: the best over the answers, averaged over the questions."""
-        pairs = [(_gold(example), answer["answer"]) for example, answer in zip(gold, predicted, strict=True)]
-        return {
-            "token_f1": float(np.mean([best_f1(truth, guess) for truth, guess in pairs])),
-            "exact_match": float(np.mean([normalise(guess) in map(normalise, truth) for truth, guess in pairs])),
-        }
+        examples = np.maximum(counts.examples, 1)
+        return {"token_f1": counts.right.sum(axis=1) / examples, "exact_match": counts.exact / examples}
+
+    def tally(self, gold: Sequence[Any], predicted: Sequence[Any], labels: Labels = ()) -> Tally:
+        """The token F1 of each answer counts as what is right of it; answers have no labels."""
+        rows = list[tuple[int, int, float]]()
+        for number, (example, prediction) in enumerate(zip(gold, predicted, strict=True)):
+            truths, guess = _gold(example), prediction["answer"]
+            rows.append((0, number, best_f1(truths, guess)))
+            rows.append((3, number, float(normalise(guess) in map(normalise, truths))))
+        return Tally.from_rows(("",), rows)
+
+    def align(self, example: Any, prediction: Any) -> list[tuple[Answer | None, Answer | None]]:
+        """Nothing, as answers have no labels that could be confused."""
+        return []
+
+    def likelihood(self, example: Any, prediction: Any) -> None:
+        """Not known: a prediction has no probability of other answers."""
 
     def compare(self, example: Any, prediction: Any) -> tuple[Answers, Answers]:
         """The answers; of several true ones the one that was predicted, if it is among them."""

@@ -1,0 +1,178 @@
+"""What `evaluate` says: scores, a row a label, what is confused, how far scores can be trusted, what is wrong."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from trunkline.tasks import Family, Scores
+from trunkline.tasks.classification import Answer
+
+MAX_WRONG = 500
+"""Wrong examples that an evaluation keeps."""
+
+BINS, HISTOGRAM = 15, 20
+"""Bins of the calibration error, of equal numbers of answers; and of the histogram, of equal widths."""
+
+LEAST = 5e-7
+"""Probability that 0 stands for, as predictions have six digits."""
+
+KINDS = ("right", "label", "borders", "both", "missed", "spurious")
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """A task's predictions against labelled examples.
+
+    Attributes:
+        task: Its name.
+        family: Its family.
+        bundle: Name of the bundle.
+        examples: Number of examples.
+        scores: The family's scores, the main one first.
+        labels: For each label `precision`, `recall`, `f1` and `support` (gold), and `predicted` (their number).
+        confusion: Gold label -> predicted label -> number, where the label "" stands for no answer: one was missed, or
+            is spurious. Entities that overlap stand for each other, also where borders differ.
+        errors: Number of answers that are `right`, have another `label`, other `borders` or `both`, are `missed` or
+            `spurious`.
+        reliability: How far scores can be trusted: number of predicted `answers`; `ece`, the expected calibration error
+            over `bins` of equal numbers of answers, each with its mean `score`, the share that is `right` and its
+            `count`; a `histogram` of `right` and `wrong` answers over equal parts of the scores from 0 to 1; and
+            `log_loss` in nats of the gold labels that the task knows, None where there are no probabilities of them.
+        wrong: Up to `MAX_WRONG` wrong examples, the surest first, with `index`, `text`, `gold`, `predicted` and
+            the `scores` of what was predicted.
+        n_wrong: How many there are.
+        warnings: What a user should know.
+        judged: The family, the examples and the predictions; not in `to_dict`.
+    """
+
+    task: str
+    family: str
+    bundle: str = field(compare=False)
+    examples: int
+    scores: Scores
+    labels: Mapping[str, Mapping[str, float]]
+    confusion: Mapping[str, Mapping[str, int]]
+    errors: Mapping[str, int]
+    reliability: Mapping[str, Any]
+    wrong: Sequence[Mapping[str, Any]]
+    n_wrong: int
+    warnings: Sequence[str] = ()
+    judged: tuple[Family, Sequence[Any], Sequence[Any]] | None = field(default=None, repr=False, compare=False)
+
+    @staticmethod
+    def of(
+        name: str,
+        family: Family,
+        examples: Sequence[Any],
+        predicted: Sequence[Any],
+        labels: Sequence[str],
+        bundle: str = "",
+    ) -> Evaluation:
+        """Compares predictions with examples; `labels` are those that the task knows."""
+        rows = _rows(family, examples, predicted, labels)
+        confusion, errors = _confusion(family, examples, predicted)
+        unknown = [label for label, row in rows.items() if row["support"] and label not in labels]
+        wrong = _wrong(family, examples, predicted)
+        return Evaluation(
+            task=name,
+            family=family.name,
+            bundle=bundle,
+            examples=len(examples),
+            scores=family.score(examples, predicted),
+            labels=rows,
+            confusion=confusion,
+            errors=errors,
+            reliability=_reliability(family, examples, predicted),
+            wrong=wrong[:MAX_WRONG],
+            n_wrong=len(wrong),
+            warnings=[f"labels that the task does not know count as misses: {', '.join(unknown)}"] if unknown else [],
+            judged=(family, examples, predicted),
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON, where every number is finite."""
+        found = dataclasses.asdict(dataclasses.replace(self, judged=None))
+        del found["judged"]
+        return found
+
+
+def _rows(
+    family: Family, examples: Sequence[Any], predicted: Sequence[Any], labels: Sequence[str]
+) -> dict[str, dict[str, float]]:
+    """A row a label; answers of question answering are no labels."""
+    if family.name == "qa":
+        return {}
+    tally = family.tally(examples, predicted, tuple(labels))
+    counts = tally.counts(np.ones((1, len(examples))))
+    columns = zip(tally.labels, counts.f1()[0], counts.right[0], counts.predicted[0], counts.gold[0], strict=True)
+    return {
+        label: {
+            "precision": float(right / max(guesses, 1)),
+            "recall": float(right / max(truths, 1)),
+            "f1": float(f1),
+            "support": int(truths),
+            "predicted": int(guesses),
+        }
+        for label, f1, right, guesses, truths in columns
+    }
+
+
+def _confusion(
+    family: Family, examples: Sequence[Any], predicted: Sequence[Any]
+) -> tuple[dict[str, dict[str, int]], dict[str, int]]:
+    pairs = [pair for e, p in zip(examples, predicted, strict=True) for pair in family.align(e, p)]
+    table = Counter(tuple(answer[-1] if answer else "" for answer in pair) for pair in pairs)
+    confusion: dict[str, dict[str, int]] = {}
+    for (gold, guess), count in sorted(table.items()):
+        confusion.setdefault(gold, {})[guess] = count
+    kinds = Counter(_kind(*pair) for pair in pairs)
+    return confusion, {kind: kinds[kind] for kind in KINDS} if pairs else {}
+
+
+def _kind(truth: Answer | None, guess: Answer | None) -> str:
+    if truth is None or guess is None:
+        return "missed" if guess is None else "spurious"
+    same_place, same_label = truth[:-1] == guess[:-1], truth[-1] == guess[-1]
+    return {(True, True): "right", (True, False): "label", (False, True): "borders"}.get(
+        (same_place, same_label), "both"
+    )
+
+
+def _reliability(family: Family, examples: Sequence[Any], predicted: Sequence[Any]) -> dict[str, Any]:
+    pairs = list(zip(examples, predicted, strict=True))
+    known = [p for p in (family.likelihood(*pair) for pair in pairs) if p is not None]
+    found = list[tuple[float, bool]]()
+    for pair in pairs:
+        truth = family.compare(*pair)[0]
+        found += [(score, answer in truth) for answer, score in family.confidences(*pair).items()]
+    table = np.array(sorted(found, key=lambda one: one[0]), dtype=np.float64).reshape(-1, 2)
+    parts = np.array_split(table, min(BINS, len(table))) if found else []
+    edges = np.linspace(0, 1, HISTOGRAM + 1)
+    counts = [np.histogram(table[table[:, 1] == right, 0], edges)[0].tolist() for right in (1, 0)]
+    return {
+        "answers": len(table),
+        "ece": float(sum(abs((part[:, 0] - part[:, 1]).sum()) for part in parts) / max(len(table), 1)),
+        "bins": [{"score": float(p[:, 0].mean()), "right": float(p[:, 1].mean()), "count": len(p)} for p in parts],
+        "histogram": dict(zip(("right", "wrong"), counts, strict=True)),
+        "log_loss": float(-np.log(np.maximum(known, LEAST)).mean()) if known else None,
+    }
+
+
+def _wrong(family: Family, examples: Sequence[Any], predicted: Sequence[Any]) -> list[dict[str, Any]]:
+    """The wrong examples; first those with the highest score of a wrong answer, as gold is often wrong there."""
+    found = []
+    for index, (example, prediction) in enumerate(zip(examples, predicted, strict=True)):
+        truth, guess = family.compare(example, prediction)
+        if truth != guess:
+            scores = family.confidences(example, prediction)
+            gold, said = ([list(answer) for answer in sorted(answers)] for answers in (truth, guess))
+            row = {"index": index, "text": example.text, "gold": gold, "predicted": said}
+            row["scores"] = [scores[answer] for answer in sorted(guess)]
+            found.append((max((scores[answer] for answer in guess - truth), default=0.0), row))
+    return [row for _, row in sorted(found, key=lambda item: -item[0])]
