@@ -7,10 +7,10 @@ import typer
 from trunkline.cli import main as run
 from trunkline_lab.cli.benchmark import benchmark_app
 from trunkline_lab.cli.data import data_app
+from trunkline_lab.cli.few_labels import few_labels_app
 from trunkline_lab.cli.measure import (
     ARGUMENTS,
     conflict,
-    few_labels,
     litert,
     prefinetune,
     quantisation,
@@ -28,7 +28,7 @@ app = typer.Typer(
 )
 app.add_typer(data_app, name="data")
 app.command()(prefinetune)
-app.command("few-labels")(few_labels)
+app.add_typer(few_labels_app, name="few-labels")
 app.command(context_settings=ARGUMENTS)(strategies)
 app.command()(conflict)
 app.add_typer(benchmark_app, name="benchmark")

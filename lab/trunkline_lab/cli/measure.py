@@ -42,25 +42,6 @@ def prefinetune(
     typer.echo(f"{bundle}")
 
 
-def few_labels(
-    out: Annotated[Path | None, typer.Option(help="Write a row a task, draw and method here, as JSON.")] = None,
-    only: Annotated[list[str] | None, typer.Option(help="Only this spare task; repeatable.")] = None,
-    seeds: Annotated[int, typer.Option(min=1, help="Draws of each size and kind.")] = 3,
-) -> None:
-    """Fit heads from 8 and 16 labels a class on spare tasks, beside scikit-learn: scores and probabilities.
-
-    Example: trunkline-lab few-labels --out few-labels.json
-    """
-    from trunkline.bundle.files import write_atomic
-    from trunkline.versions import versions
-    from trunkline_lab.few_labels import CLASSIFICATION, NER, study, table
-
-    rows = study(tuple(only or (*CLASSIFICATION, *NER)), seeds=seeds, say=lambda name: typer.echo(name, err=True))
-    if out is not None:
-        write_atomic(out, json.dumps({"versions": versions(), "seeds": seeds, "rows": rows}, indent=1) + "\n")
-    typer.echo(table(rows))
-
-
 def strategies(context: typer.Context) -> None:
     """Compare the strategies of pre-finetuning on the same data, order, steps and seeds.
 
