@@ -55,7 +55,7 @@ def test_wrong_bytes_name_the_line(tmp_path: Path) -> None:
         ("a.gz", b"not gzip", "the archive is damaged"),
         ("a.gz", gzip.compress(b"x" * 5000)[:-12], "the archive is damaged"),
         ("a.csv", gzip.compress(b"x" * 5000)[:-12], "the archive is damaged"),
-        ("a.xlsx", b"PK\x03\x04 ...", r"this is a \.zip file, as those of Excel"),
+        ("a.xlsx", b"PK\x03\x04 ...", r"this is a \.zip file, and not one of Excel"),
         ("a.txt", b"\xff\xfea", "is not utf-16"),
     ],
 )

@@ -69,7 +69,7 @@ def test_names_of_classes(offline: Path) -> None:
     features = datasets.Features({"text": datasets.Value("string"), "label": datasets.ClassLabel(names=["no", "yes"])})
     table = datasets.Dataset.from_dict({"text": ["a", "b"], "label": [1, -1]}, features=features)
     table.to_parquet(offline / "labels" / "data" / "test-00000-of-00001.parquet")
-    assert [record["label"] for _, record in hub_records(f"hub:{offline / 'labels'}@test")] == ["yes", -1]
+    assert [record["label"] for _, record in hub_records(f"hub:{offline / 'labels'}@test")] == ["yes", None]
 
 
 def test_rows_with_problems(offline: Path) -> None:

@@ -307,7 +307,7 @@ def test_entities_that_miss_words(tmp_path: Path, caplog: pytest.LogCaptureFixtu
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("a.parquet", "PAR1", "no form of labelled data that is known. Expected a table"),
+        ("a.parquet", "PAR1", "was taken for Parquet and cannot be read"),
         ("a.txt", "just a text\n", "no form of labelled data"),
         ("a.csv", "", r"a\.csv: the file is empty"),
         ("a.csv", "text,label\n", "there is no example"),
@@ -326,7 +326,7 @@ def test_entities_that_miss_words(tmp_path: Path, caplog: pytest.LogCaptureFixtu
         ("a.jsonl", lines({"tokens": ["a"], "tags": []}), r"a\.jsonl:1: tokens and tags are not two lists"),
         ("a.jsonl", lines({"data": {"text": "a"}, "annotations": [3]}), "Expected the form of Label Studio"),
         ("a.jsonl", lines({**QUESTION, "answers": [{"text": "Bob", "answer_start": 0}]}), "'Bob' does not stand at 0"),
-        ("a.zip", b"PK\x03\x04...", "this is a .zip file, as those of Excel are"),
+        ("a.zip", b"PK\x03\x04...", "this is a .zip file, and not one of Excel"),
     ],
 )
 def test_refusals(tmp_path: Path, name: str, content: str | bytes, message: str) -> None:

@@ -7,39 +7,52 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from trunkline.data import values
 from trunkline.data.load import choose_text, find_label, find_name, join_texts, read_labels
+from trunkline.data.records import parse_cells
 from trunkline.data.spans import Row, Sentence, build_example, check_borders, decode_sentences, parse_entities
 from trunkline.data.values import Loaded, Record, Records, data_error, get_key, require_text, shorten
 from trunkline.text.examples import QaExample, join_tokens
 
 _ENTITY_NAMES = ("entities", "spans", "label", "labels", "annotations")
 _REJECTED = "rejected by the annotator"
+_STUDIO = {"annotation_id", "annotator", "created_at", "updated_at", "lead_time"}
+"""What Label Studio adds to each record of its short form and of its tables."""
+
+_MORE = "other annotations of Label Studio"
 
 
 def read_records(
-    records: Records, path: str | Path, family: str | None, text_column: str | None, label_column: str | None
+    records: Sequence[tuple[int, Record]],
+    path: str | Path,
+    family: str | None,
+    text: str | None,
+    label: str | None,
 ) -> Loaded:
     """Records as examples of a family; of the one that the keys say where it is None.
 
     Raises:
         DataError: Records that fit no family or two, a second text, several labels, or values that are no text.
     """
-    flat = [(line, *_flatten(record, path, line)) for line, record in records]
+    flat = [(line, *_flatten(record, path, line)) for line, record in parse_cells(records)]
     rows = [(line, record) for line, _, record in flat if not isinstance(record, str)]
     reasons = Counter(reason for _, _, reason in flat if isinstance(reason, str))
     left_out = [f"{count} {reason}" for reason, count in reasons.items()]
     if not rows:
         reason = f" ({'; '.join(left_out)})" if left_out else ""
         raise data_error(path, None, f"there is no example{reason}", "some examples")
-    what, key = find_family(rows, path, family, label_column)
+    for name in (_MORE, "relations"):
+        found = [record.pop(name) for _, record in rows if isinstance(record.get(name), list)]
+        left_out += [f"{count} {name}"] if (count := sum(map(len, found))) else []
+    what, key = find_family(rows, path, family, label)
     if what == "questions":
         loaded = Loaded("qa", list(read_questions(rows, path)), "questions about contexts")
     elif what == "tokens":
         loaded = read_tokens(rows, key, path)
     else:
-        loaded = (_entities if what == "entities" else _labels)(rows, key, text_column, path)
+        loaded = (_entities if what == "entities" else _labels)(rows, key, text, path)
     tools = " and ".join(dict.fromkeys(tool for _, tool, _ in flat if tool))
     notes = [*loaded.notes, *(f"left out: {what}" for what in left_out)]
     return replace(loaded, kind=f"{loaded.kind} of {tools}" if tools else loaded.kind, notes=notes)
@@ -155,11 +168,21 @@ def _label_studio(record: Record) -> Record | str:
     done = [one["result"] for one in record["annotations"] if not one.get("was_cancelled")]
     if not done:
         return "without annotation"
-    strings = [key for key, value in record["data"].items() if isinstance(value, str)]
+    strings = {key: value for key, value in record["data"].items() if isinstance(value, str)}
     marks = [item["value"] for item in done[0]]
     choices = [choice for value in marks for choice in value.get("choices", ())]
     found: Record = {"label": choices} if choices else {"entities": [value for value in marks if "labels" in value]}
-    return {"text": record["data"][find_name(strings, values.TEXT_NAMES) or strings[0]], **found}
+    texts = {"text": next(iter(strings.values()))} if len(strings) == 1 else strings
+    return {**texts, **found, _MORE: done[1:]}
+
+
+def _label_studio_min(record: Record) -> Record:
+    kept = {key: value for key, value in record.items() if key not in _STUDIO}
+    return {key: value["choices"] if _has_choices(value) else value for key, value in kept.items()}
+
+
+def _has_choices(value: Any) -> bool:
+    return isinstance(value, dict) and value.keys() == {"choices"}
 
 
 def _prodigy(record: Record) -> Record | str:
@@ -171,15 +194,37 @@ def _prodigy(record: Record) -> Record | str:
 
 
 def _cats(record: Record) -> Record:
-    return {"text": record["text"], "label": [name for name, value in record["cats"].items() if float(value) >= 0.5]}
+    cats, entities = record["cats"], record.get("entities")
+    label = [name for name, value in cats.items() if float(value) >= 0.5] if isinstance(cats, dict) else list(cats)
+    return {"text": record["text"], "label": label, **({"entities": entities} if entities else {})}
+
+
+def _snips(record: Record) -> Record:
+    text, entities = "", []
+    for part in record["data"]:
+        label = part.get("slot_name") or part.get("entity")
+        entities += [[len(text), len(text) + len(part["text"]), label]] if label else []
+        text += part["text"]
+    return {"text": text, "intent": record["intent"], "entities": entities}
 
 
 _TOOLS: tuple[tuple[str, set[str], Callable[[Record], Record | str]], ...] = (
     ("GLiNER", {"tokenized_text", "ner"}, _gliner),
     ("Label Studio", {"data", "annotations"}, _label_studio),
+    ("Label Studio", _STUDIO, _label_studio_min),
     ("Prodigy", {"text", "answer"}, _prodigy),
-    ("spaCy", {"text", "cats"}, _cats),
+    ("spaCy or doccano", {"text", "cats"}, _cats),
+    ("Snips", {"data", "intent"}, _snips),
 )
+"""The tool, the keys of its records, and how they become flat."""
+
+
+def unfold(record: Record) -> Record:
+    """A record of which the text is to be read alone, with what is in `data` beside its other keys."""
+    if "data" not in record or "text" in record or not isinstance(data := record["data"], dict | list):
+        return record
+    other = {key: value for key, value in record.items() if key != "data"}
+    return {**_snips({"intent": None, **record}), **other} if isinstance(data, list) else {**other, **data}
 
 
 def read_questions(records: Records, path: str | Path) -> Iterator[QaExample]:

@@ -1,7 +1,6 @@
 """What the commands accept as data: the form of a file found by content, its lines, tables, and texts with a label.
 
-A table of texts and labels needs nothing else of this folder. JSON and the hub are in `records` and `annotations`,
-entities in `spans`, what is read one at a time in `stream`.
+JSON and the hub are in `records` and `annotations`, entities in `spans`, streams in `stream`, other forms in `formats`.
 """
 
 from __future__ import annotations
@@ -14,13 +13,15 @@ import logging
 import re
 import zlib
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
+from zipfile import is_zipfile
 
 from trunkline.data import values
+from trunkline.data.formats import ENDINGS, FORMATS, TAGGED, names_inside, read_format
 from trunkline.data.values import Loaded, Record, Records, data_error, get_key, list_names, require_text, shorten
 from trunkline.errors import DataError, TrunklineError
 from trunkline.text.examples import Example, TextExample
@@ -28,22 +29,7 @@ from trunkline.text.examples import Example, TextExample
 _log = logging.getLogger("trunkline.data")
 
 TASK_FAMILIES = ("classification", "ner", "qa")
-TEXT_FILES = (".txt", ".md")
-_ENDINGS = {
-    **dict.fromkeys((".json", ".jsonl", ".ndjson"), "json"),
-    **dict.fromkeys((".csv", ".tsv", ".tab"), "table"),
-    **dict.fromkeys((".conll", ".conllu", ".bio", ".iob", ".iob2", ".bioes", ".bilou"), "conll"),
-    **dict.fromkeys(TEXT_FILES, "text"),
-}
-_TAGGED = re.compile(r"\S+[ \t](?:.*[ \t])?(?:O|[BIESLU]-\S+)")
-_HEAD = 50
-
-ACCEPTED = (
-    "a table (.csv, .tsv) with a column of texts and one of labels; JSON (.json, .jsonl, .ndjson) with text and label, "
-    "text and entities, tokens and tags, or question, context and answers, also as Prodigy, doccano, Label Studio, "
-    "Rasa, GLiNER and spaCy write it; CoNLL with a token and its tag a line; each also gzipped; or hub:NAME@SPLIT"
-)
-
+_HEAD, _START = 50, 2000  # first lines, and bytes, that are looked at
 _WORDY = 3  # mean words of a column's values from which it is taken for a text
 _MOST_VALUES = 1_000  # distinct values of a column that are remembered, so as to know a swallowed row by its label
 DELIMITERS = (",", ";", "\t", "|")
@@ -78,17 +64,16 @@ def read_examples(
     """Reads labelled examples into memory.
 
     Args:
-        spec: A file, see `ACCEPTED`, or `hub:NAME[:CONFIG]@SPLIT`.
+        spec: A file, see `trunkline.data.formats.ACCEPTED`, or `hub:NAME[:CONFIG]@SPLIT`.
         family: `classification`, `ner` or `qa`; found by content where it is not given.
         text_column: Column or key of the text, or several that are joined with blanks, as `title+body`. A number,
             counted from 0, says that a table has no header.
         label_column: Column or key of the label; a number as for `text_column`.
-        delimiter: What parts the columns of a table, `tab` for a tab; found by content where it is not given.
+        delimiter: What parts the columns of a table, or `tab`; found by content where it is not given.
 
     Raises:
         TrunklineError: A family or spec that is not known.
-        DataError: A file that is missing, malformed or of another family; names file, line, and what the file was taken
-            for.
+        DataError: A file that is missing, malformed or of another family; names file, line, and what it was taken for.
     """
     if family not in (None, *TASK_FAMILIES):
         raise TrunklineError(f"the family {family!r}", expected=f"one of {', '.join(TASK_FAMILIES)}")
@@ -97,20 +82,26 @@ def read_examples(
         from trunkline.data.spans import read_tagged
 
         return read_tagged(spec, form, family)
-    kind, rows = open_records(spec, form, delimiter, text_column, label_column)
-    read: Callable[..., Loaded] = read_labels
-    if form != "table":
+    notes: list[str] = []
+    kind, rows = open_records(spec, form, delimiter, text_column, label_column, notes=notes)
+    records, read = list(rows), read_labels
+    if form not in values.TABLES or any(cell.startswith(values.CELLS) for _, own in records for cell in own.values()):
         from trunkline.data.annotations import read_records as read
+    label_column = None if form in FORMATS and FORMATS[form].layers else label_column
     try:
-        loaded = read(list(rows), spec, family, text_column, label_column)
+        loaded = read(records, spec, family, text_column, label_column)
     except DataError as error:
         error.given += f" (the file was taken for {kind})"
         raise
-    return Loaded(loaded.family, loaded.examples, f"{kind}, {loaded.kind}", loaded.notes)
+    return Loaded(loaded.family, loaded.examples, f"{kind}, {loaded.kind}", [*notes, *loaded.notes])
 
 
-def open_records(spec: str | Path, form: str, delimiter: str | None, *asked: str | None) -> tuple[str, Records]:
-    """What a source was taken for, and its records; one that is neither JSON nor of the hub is read as a table."""
+def open_records(
+    spec: str | Path, form: str, delimiter: str | None, *asked: str | None, notes: list[str] | None = None
+) -> tuple[str, Records]:
+    """What a source was taken for, and its records; `notes` get what is left out."""
+    if form in FORMATS:
+        return FORMATS[form].kind, read_format(FORMATS[form], spec, asked, [] if notes is None else notes)
     if form not in ("json", "hub"):
         return read_table(spec, delimiter=delimiter, asked=asked)
     from trunkline.data.records import hub_records, read_json_records
@@ -119,10 +110,17 @@ def open_records(spec: str | Path, form: str, delimiter: str | None, *asked: str
 
 
 def find_form(spec: str | Path, delimiter: str | None = None) -> str:
-    """The form of data by its first lines and its ending: `hub`, `json`, `table`, `conll` or `text`."""
+    """The form of data by its first lines and its ending: `hub`, `json`, `table`, `conll`, `text` or of `FORMATS`."""
     if isinstance(spec, str) and spec.startswith("hub:"):
         return "hub"
-    named = _ENDINGS.get(Path(str(spec).lower().removesuffix(".gz")).suffix, "")
+    if (place := Path(spec).expanduser()).is_dir() or is_zipfile(place):
+        head = names_inside(place)
+    else:
+        with open_stream(spec) as stream:
+            head = stream.read(_START)
+    if special := next((name for name, form in FORMATS.items() if form.start.match(head)), ""):
+        return special
+    named = ENDINGS.get(Path(str(spec).lower().removesuffix(".gz")).suffix, "")
     lines = [line for _, line in islice(read_lines(spec), _HEAD)]
     full = [line.strip() for line in lines if line.strip() and not line.startswith(("#", "-DOCSTART-"))]
     if not full:
@@ -134,7 +132,7 @@ def find_form(spec: str | Path, delimiter: str | None = None) -> str:
         named = "json" if is_json(full[0]) else named or ("json" if full[0] in ("{", "[") else "")
     if named in ("json", "table", "conll") or delimiter is not None:
         return named or "table"
-    if len(full) > 1 and all(map(_TAGGED.fullmatch, full)):
+    if len(full) > 1 and all(map(TAGGED.fullmatch, full)):
         return "conll"
     header = full[0].split(find_delimiter(full))
     return "table" if named != "text" and find_name(header, values.TEXT_NAMES[:3]) else "text"
@@ -157,9 +155,7 @@ def read_labels(
         rows.append((line, TextExample(own or require_text(own, "text", path, line), value.strip())))
     known = Counter(example.label for _, example in rows)
     if all(map(_DECIMAL.fullmatch, known)) and 2 * list(known.values()).count(1) > len(known):
-        given = f"all labels are numbers with decimals, such as {shorten(rows[0][1].label)}, and most occur once"
-        todo = "There is no regression: make classes of the numbers, such as low and high"
-        raise data_error(path, rows[0][0], given, "names of classes", todo)
+        raise values.measured(path, rows[0][0], rows[0][1].label)
     parts = {name: {part.strip() for part in _SEPARATORS.split(name)} for name in known}
     joined = [name for name, own in parts.items() if len(own) > 1]
     times = Counter(part for own in parts.values() for part in own)
@@ -261,18 +257,25 @@ def read_table(
     found = find_delimiter([line for _, line in head]) if delimiter is None else _TAB.get(delimiter, delimiter)
     if len(found) != 1:
         raise data_error(path, None, f"the delimiter {delimiter!r}", "one character, or tab")
-    rows = read_rows(chain(head, lines), found, path)
+    names, records = name_columns(read_rows(chain(head, lines), found, path), asked, path)
+    kind = f"a table with {len(names)} columns parted by {repr(found) if found != chr(9) else 'tabs'}"
+    return kind + (", without a header" if names[0] == "0" else ""), records
+
+
+def name_columns(
+    rows: Iterator[Row], asked: Sequence[str | None], path: str | Path
+) -> tuple[list[str], Iterator[tuple[int, Record]]]:
+    """The names of columns by the first row, or numbers where all that are asked for are, and the rows as records."""
     first = next(rows, None)
     if first is None:
         raise data_error(path, None, "the file is empty", "a header and rows")
     names = [cell.strip() or f"column {number}" for number, cell in enumerate(first[1], start=1)]
-    kind = f"a table with {len(names)} columns parted by {repr(found) if found != chr(9) else 'tabs'}"
     parts = [part for column in asked if column for part in column.split("+")]
     if parts and all(part.isdecimal() and part not in names for part in parts):
-        kind, names, rows = f"{kind}, without a header", [str(n) for n in range(len(names))], chain([first], rows)
+        names, rows = [str(number) for number in range(len(names))], chain([first], rows)
     if len(set(names)) < len(names):
         raise data_error(path, first[0], f"the header is {list_names(names)}", "each column named once")
-    return kind, ((line, dict(zip(names, row, strict=True))) for line, row in rows)
+    return names, ((line, dict(zip(names, row, strict=True))) for line, row in rows)
 
 
 def find_delimiter(lines: Sequence[str]) -> str:
@@ -363,8 +366,7 @@ def read_lines(path: str | Path, *, encoding: str = "utf-8", limit: int = LIMIT)
             if left < 0 or len(raw) > LINE_LIMIT:
                 raise values.too_large(path, number, *((limit, "") if left < 0 else (LINE_LIMIT, "a line of ")))
             if b"\0" in raw:
-                given = "a NUL byte, so this is a binary file or UTF-16 without its mark"
-                raise data_error(path, number, given, "text", "Convert the file to UTF-8 or name another one")
+                raise values.wrong_bytes(None, path, number)
             if number == 1 and codec.name == "utf-8":
                 raw = raw.removeprefix(codecs.BOM_UTF8)
             try:
@@ -379,17 +381,13 @@ def open_stream(path: str | Path) -> Iterator[Any]:
     """Opens the unpacked bytes of a file; what goes wrong while they are read is a DataError."""
     file: Any = Path(path).expanduser() if isinstance(path, str | Path) else path
     try:
-        if not file.exists():
-            where = "its folder exists" if file.parent.exists() else "its folder does not exist either"
-            raise data_error(path, None, f"no such file ({where})", "a file that exists", "Check the path")
-        if file.is_dir():
-            raise data_error(path, None, "this is a folder", "a file", "Name the file in it that you mean")
+        if not file.exists() or file.is_dir():
+            raise values.no_file(path, file)
         with file.open("rb") as raw:
             stream = raw if hasattr(raw, "peek") else io.BufferedReader(raw)
             start = stream.peek(4)
             if start.startswith(b"PK\x03\x04"):
-                todo = "Unpack it, or save the sheet as CSV in UTF-8"
-                raise data_error(path, None, "this is a .zip file, as those of Excel are, too", "a text file", todo)
+                raise values.no_file(path, None)
             packed = start.startswith(b"\x1f\x8b") or str(path).lower().endswith(".gz")
             yield gzip.GzipFile(fileobj=stream) if packed else stream
     except (gzip.BadGzipFile, zlib.error, EOFError) as error:

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from trunkline.data.formats import DOCUMENT_LIMIT
 from trunkline.data.load import read_lines
-from trunkline.data.values import Record, data_error, shorten
+from trunkline.data.values import CELLS, Record, data_error, shorten
 from trunkline.errors import TrunklineError, needs
-
-DOCUMENT_LIMIT = 256 * 1024**2
-"""Bytes of a JSON document, which is parsed as a whole; larger data belongs into JSON lines."""
 
 _LISTS = ("common_examples", "data", "examples", "records", "rows")
 """Keys of the list of records in a JSON document that is an object, or in its `rasa_nlu_data`."""
@@ -78,6 +76,10 @@ def read_json_records(path: str | Path) -> tuple[str, Iterator[tuple[int, Record
 def _document(path: str | Path) -> Iterator[tuple[int, Record]]:
     text, value = read_json(path)
     key, found = _find_list(value)
+    if found is None and (said := _snips(value)):
+        starts = [0, *(match.start() for match in re.finditer(r'"data"\s*:\s*\[\s*\{\s*"text"', text))][-len(said) :]
+        yield from ((text.count("\n", 0, start) + 1, one) for start, one in zip(starts, said, strict=False))
+        return
     if found is None:
         raise data_error(path, None, f"the document is {shorten(value)}", f"a list, or one at {', '.join(_LISTS)}")
     for line, item in zip(item_lines(text, key, len(found)), found, strict=True):
@@ -86,6 +88,25 @@ def _document(path: str | Path) -> Iterator[tuple[int, Record]]:
         if not isinstance(item, dict):
             raise data_error(path, line, f"the item is {shorten(item)}", "a list of JSON objects")
         yield line, item
+
+
+def _snips(value: Any) -> list[Record]:
+    """The utterances of a JSON document of Snips, by intent; none if it is no such document."""
+    intents = value.get("intents", value) if isinstance(value, dict) else {}
+    named = {name: own.get("utterances") if isinstance(own, dict) else own for name, own in intents.items()}
+    said = [(name, one) for name, own in named.items() for one in (own if isinstance(own, list) else [None])]
+    dicts = [{"intent": name, "data": one.get("data")} for name, one in said if isinstance(one, dict)]
+    return dicts if len(dicts) == len(said) else []
+
+
+def parse_cells(records: Sequence[tuple[int, Record]]) -> Sequence[tuple[int, Record]]:
+    """Records with the values that begin as `CELLS` parsed; an empty one beside them is an empty list."""
+    columns = {key for _, one in records for key, cell in one.items() if str(cell).startswith(CELLS)}
+    return [(line, {**one, **{key: _cell(one.get(key)) for key in columns}}) for line, one in records]
+
+
+def _cell(cell: Any) -> Any:
+    return parse_json(cell) if isinstance(cell, str) and cell.startswith(CELLS) else cell or []
 
 
 def _find_list(value: Any) -> tuple[str, list[Any] | None]:
@@ -133,18 +154,27 @@ def hub_records(spec: str) -> Iterator[tuple[int, Record]]:
     if not at or not name or not split:
         raise TrunklineError(f"{spec!r} does not say which split", expected="hub:NAME@SPLIT or hub:NAME:CONFIG@SPLIT")
     data = _load(name, split)
-    # Of a ClassLabel, and of lists of them, whose feature older versions of datasets have as a list of one.
-    inner = {key: part[0] if isinstance(part, list) else part for key, part in data.features.items()}
-    names = {key: getattr(getattr(part, "feature", part), "names", None) or () for key, part in inner.items()}
-    for row, record in enumerate(data, start=1):
-        yield row, {key: _named(value, names[key]) for key, value in record.items()}
+    yield from named_rows(data, class_names(data.features))
+
+
+def class_names(features: Any) -> dict[str, Sequence[str]]:
+    """The names of the classes of each ClassLabel, or list of them, of a data set; empty for other columns."""
+    # The feature of a list is a list of one in older versions of datasets.
+    inner = {key: part[0] if isinstance(part, list) else part for key, part in features.items()}
+    return {key: getattr(getattr(part, "feature", part), "names", None) or () for key, part in inner.items()}
+
+
+def named_rows(rows: Iterable[Record], names: Mapping[str, Sequence[str] | None]) -> Iterator[tuple[int, Record]]:
+    """Rows with their numbers, counted from 1, in which numbers of classes that have names are these."""
+    for row, record in enumerate(rows, start=1):
+        yield row, {key: _named(value, names.get(key) or ()) for key, value in record.items()}
 
 
 def _named(value: Any, names: Sequence[str]) -> Any:
-    """A number, or a list of them, as the names of its classes, if these have names."""
+    """A number, or a list of them, as the names of its classes if these have names; None for an unknown class."""
     if isinstance(value, list) and names:
         return [_named(one, names) for one in value]
-    return names[value] if isinstance(value, int) and 0 <= value < len(names) else value
+    return (names[value] if 0 <= value < len(names) else None) if isinstance(value, int) and names else value
 
 
 def _load(spec: str, split: str) -> Any:

@@ -9,7 +9,8 @@ from itertools import accumulate, chain, pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from trunkline.data.load import ACCEPTED, read_lines
+from trunkline.data.formats import ACCEPTED
+from trunkline.data.load import read_lines
 from trunkline.data.values import Loaded, data_error, require_text, shorten
 from trunkline.tasks.ner import unheld_spans
 from trunkline.text.examples import NerExample, Scheme, Span, TagError, decode_with_repairs, join_tokens
@@ -22,7 +23,7 @@ _NAMED = 3
 """Misses that a message lists; as many that another unit explains are taken for offsets in that unit."""
 
 _BLANKS = re.compile(r"[ \t]+")
-_TAG = re.compile(r"O|[BIESLU]-.+")
+TAG = re.compile(r"O|[BIESLU]-.+")
 
 _Rows = Sequence[tuple[int, list[str]]]
 
@@ -227,7 +228,7 @@ def _tag_column(sentences: Sequence[_Rows], path: str | Path) -> int:
         raise data_error(path, None, "the file is empty", "a token and its tag a line")
     columns = range(len(sentences[0][0][1]) - 1, 0, -1)
     tags = {column: {row[column] for rows in sentences for _, row in rows} for column in columns}
-    tagged = [column for column in columns if len(tags[column]) > 1 and all(map(_TAG.fullmatch, tags[column]))]
+    tagged = [column for column in columns if len(tags[column]) > 1 and all(map(TAG.fullmatch, tags[column]))]
     if found := tagged or [column for column in columns if "O" in tags[column]]:
         return found[0]
     given = f"no column has tags; the last one has {', '.join(sorted(tags[columns[0]])[:5])}"
@@ -238,7 +239,7 @@ def _tag_column(sentences: Sequence[_Rows], path: str | Path) -> int:
 def find_scheme(sentences: Iterable[Sequence[str]]) -> Scheme:
     """The scheme of tag sequences: by their prefixes, and IOB1 where no entity after another label begins with B."""
     pairs = [pair for tags in sentences for pair in pairwise(["O", *tags]) if pair[1] != "O"]
-    if not all(_TAG.fullmatch(tag) for _, tag in pairs):
+    if not all(TAG.fullmatch(tag) for _, tag in pairs):
         return "IO"
     prefixes = {tag[0] for _, tag in pairs}
     begun = {tag[0] for before, tag in pairs if before[2:] != tag[2:]}

@@ -8,12 +8,12 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from trunkline.data import load
-from trunkline.data.annotations import entity_row, find_family, flat_questions, read_questions, read_tokens
+from trunkline.data.annotations import entity_row, find_family, flat_questions, read_questions, read_tokens, unfold
+from trunkline.data.formats import TEXT_FILES
 from trunkline.data.load import choose_text, find_form, join_texts, load_examples, open_records, read_lines
 from trunkline.data.records import read_json_records
 from trunkline.data.spans import build_example, read_conll
-from trunkline.data.values import Records, data_error, require_some, require_text
+from trunkline.data.values import TABLES, Records, data_error, require_some, require_text
 from trunkline.text.examples import Example, PairExample, PlainExample, QaExample, join_tokens
 from trunkline.text.words import split_sentences
 
@@ -40,7 +40,16 @@ def load_texts(
         return ((line, {}) for line in full_lines((line for _, line in read_lines(spec)), spec))
     if form == "conll":
         return ((join_tokens(list(sentence.tokens))[0], {}) for sentence in read_conll(spec, tags=False))
-    return _texts(open_records(spec, form, delimiter, text_column)[1], spec, text_column, form == "table")
+    notes: list[str] = []
+    records = open_records(spec, form, delimiter, text_column, notes=notes)[1]
+    return chain(_texts(records, spec, text_column, form in TABLES), _warned(notes, spec))
+
+
+def _warned(notes: Sequence[str], source: str | Path) -> Iterator[Any]:
+    """Nothing; what readers left out is logged when it is known."""
+    for note in notes:
+        _log.warning("%s: %s", source, note)
+    yield from ()
 
 
 def full_lines(lines: Iterable[str], source: str | Path) -> Iterator[str]:
@@ -57,6 +66,7 @@ def full_lines(lines: Iterable[str], source: str | Path) -> Iterator[str]:
 def _texts(records: Records, path: str | Path, asked: str | None, table: bool) -> Iterator[tuple[str, dict[str, Any]]]:
     columns: tuple[str, ...] = ()
     for line, record in require_some(records, path, what="text"):
+        record = unfold(record)
         tokens = next((name for name in ("tokens", "tokenized_text") if isinstance(record.get(name), list)), "")
         if tokens and asked is None and not columns and all(isinstance(token, str) for token in record[tokens]):
             yield join_tokens(record.pop(tokens))[0], record
@@ -116,7 +126,7 @@ def _plain(spec: str | Path) -> Iterator[Example]:
         for text, _ in load_texts(spec):
             yield from cut_text(text)
         return
-    for file in find_files(path, load.TEXT_FILES) if path.is_dir() else [path]:
+    for file in find_files(path, TEXT_FILES) if path.is_dir() else [path]:
         held: list[str] = []
         for line in chain((line for _, line in read_lines(file)), [""]):
             if held and (not line.strip() or len(held) == _MOST_LINES):

@@ -28,6 +28,12 @@ SECOND_NAMES = {
     "response", "headline", "description", "paragraph", "document", "summary",
 }  # fmt: skip
 
+TABLES = ("table", "xlsx")
+"""Forms whose values are text."""
+
+CELLS = ('[{"start"', '{"choices"')
+"""How values of tables begin that are JSON, as Label Studio writes them."""
+
 T = TypeVar("T")
 
 
@@ -97,11 +103,32 @@ def too_large(path: str | Path, line: int | None, most: int, what: str = "") -> 
     return data_error(path, line, f"{what}more than {most} bytes when unpacked", expected, "Split the file")
 
 
-def wrong_bytes(error: UnicodeDecodeError, path: str | Path, line: int) -> DataError:
-    """The error for bytes that are no text."""
+def wrong_bytes(error: UnicodeDecodeError | None, path: str | Path, line: int) -> DataError:
+    """The error for bytes that are no text; without `error` for a NUL byte."""
+    if error is None:
+        given = "a NUL byte, so this is a binary file or UTF-16 without its mark"
+        return data_error(path, line, given, "text", "Convert the file to UTF-8 or name another one")
     byte = error.object[error.start] if error.start < len(error.object) else 0
     todo = "Save the file as UTF-8 (latin-1 and cp1252 are common), or mend the line"
     return data_error(path, line, f"the byte 0x{byte:02x} is not {error.encoding} here", "one encoding", todo)
+
+
+def no_file(path: str | Path, file: Any) -> DataError:
+    """The error for a path where there is no file, or a folder; without `file` for an archive."""
+    if file is None:
+        todo = "Unpack it and name a file or folder of it"
+        return data_error(path, None, "this is a .zip file, and not one of Excel", "a file of data", todo)
+    if file.is_dir():
+        return data_error(path, None, "this is a folder", "a file", "Name the file in it that you mean")
+    where = "its folder exists" if file.parent.exists() else "its folder does not exist either"
+    return data_error(path, None, f"no such file ({where})", "a file that exists", "Check the path")
+
+
+def measured(path: str | Path, line: int, label: str) -> DataError:
+    """The error for labels that are measurements."""
+    given = f"all labels are numbers with decimals, such as {shorten(label)}, and most occur once"
+    todo = "There is no regression: make classes of the numbers, such as low and high"
+    return data_error(path, line, given, "names of classes", todo)
 
 
 def wrong_family(

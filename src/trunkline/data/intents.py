@@ -1,0 +1,94 @@
+"""Utterances with an intent and marked entities: Rasa and Snips in YAML; texts behind labels, as fastText has them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+from trunkline.data.formats import read_text
+from trunkline.data.load import read_lines, read_rows
+from trunkline.data.values import Record, data_error, shorten
+
+Found = Iterator[tuple[int, Record]]
+
+_RASA = re.compile(r"\[(?P<text>[^\]]+?)\](?:\((?P<label>[^:)]+?)(?::[^)]+)?\)|\{(?P<keys>[^}]+)\})")
+_RASA_KEY = re.compile(r"[\"']?entity[\"']?\s*:\s*[\"']?([^\"',}]+)")
+_SNIPS = re.compile(r"\[(?P<label>[^\]:]+)(?::[^\]]+)?\]\((?P<text>[^)]+)\)")
+_LABELS = re.compile(r"((?:__label__\S+\s+)+)(.*)", re.DOTALL)
+_COMMENTS = re.compile(r"(?:\s+__comment__.*)?\s*\Z", re.DOTALL)
+
+
+def read_rasa(path: str | Path, asked: Sequence[str | None], notes: list[str]) -> Found:
+    """The examples of the intents of Rasa's YAML, with their entities; synonyms, lookups and patterns are left out."""
+    source, position, other = read_text(path), 0, 0
+    for block in chain.from_iterable(part.get("nlu") or () for part in _documents(source, path)):
+        if "intent" not in block:
+            other += 1
+            continue
+        given = block.get("examples") or ""
+        items = given.split("\n") if isinstance(given, str) else [one["text"] for one in given]
+        for item in items:
+            if marked := item.strip().removeprefix("- ").strip():
+                position = max(source.find(marked, position), position)
+                yield source.count("\n", 0, position) + 1, _record(marked, _RASA, str(block["intent"]))
+    if other:
+        notes.append(f"left out: {other} blocks without an intent, such as synonyms")
+
+
+def read_snips(path: str | Path, asked: Sequence[str | None], notes: list[str]) -> Found:
+    """The utterances of the intents of Snips' YAML, with their slots; entities by themselves are left out."""
+    source, position, other = read_text(path), 0, 0
+    for part in _documents(source, path):
+        if part.get("type") != "intent":
+            other += 1
+            continue
+        for marked in part.get("utterances") or ():
+            position = max(source.find(marked, position), position)
+            yield source.count("\n", 0, position) + 1, _record(marked, _SNIPS, str(part["name"]))
+    if other:
+        notes.append(f"left out: {other} entities that have no utterances")
+
+
+def _documents(source: str, path: str | Path) -> list[dict[str, Any]]:
+    import yaml
+
+    try:
+        return [part for part in yaml.safe_load_all(source) if isinstance(part, dict)]
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        given = f"the file is not YAML ({getattr(error, 'problem', error)})"
+        raise data_error(path, mark.line + 1 if mark else None, given, "YAML as the tool writes it") from None
+
+
+def _record(marked: str, pattern: re.Pattern[str], intent: str) -> Record:
+    """An utterance without the marks of its entities, and these."""
+    text, marks, end = "", [], 0
+    for match in pattern.finditer(marked):
+        text += marked[end : match.start()]
+        keys = match.groupdict().get("keys")
+        inner = _RASA_KEY.search(keys) if keys else None
+        label = match["label"] or (inner[1] if inner else "")
+        marks.append([len(text), len(text) + len(match["text"]), label.strip()])
+        text, end = text + match["text"], match.end()
+    return {"text": text + marked[end:], "intent": intent, "entities": marks}
+
+
+def read_fasttext(path: str | Path, asked: Sequence[str | None], notes: list[str]) -> Found:
+    """The lines of fastText: labels, each after `__label__`, and the text; quoted where doccano wrote it."""
+    lines = list(read_lines(path))
+    quoted = any(line.startswith('"__label__') for _, line in lines)
+    rows = read_rows(lines, ",", path) if quoted else ((number, [line]) for number, line in lines if line.strip())
+    comments = 0
+    for number, (line, *_) in rows:
+        match = _LABELS.fullmatch(line)
+        if not match:
+            raise data_error(path, number, f"the line is {shorten(line)}", "__label__NAME and a text", "Mend the line")
+        text = _COMMENTS.sub("", match[2])
+        comments += "__comment__" in match[2]
+        labels = [label.removeprefix("__label__") for label in match[1].split()]
+        yield number, {"text": text, "label": labels}
+    if comments:
+        notes.append(f"left out: the comments of {comments} texts")
