@@ -48,10 +48,10 @@ def read_docbin(path: str | Path, asked: Sequence[str | None], notes: list[str])
     if unpacking.unconsumed_tail:
         raise too_large(path, None, DOCUMENT_LIMIT)
     with needs("spacy", "a DocBin of spaCy"):
-        import spacy
         from spacy.tokens import DocBin
+        from spacy.vocab import Vocab
     left: Counter[str] = Counter()
-    for number, doc in enumerate(DocBin().from_disk(path).get_docs(spacy.blank("xx").vocab), start=1):
+    for number, doc in enumerate(DocBin().from_disk(path).get_docs(Vocab()), start=1):
         marks = [{"start": one.start_char, "end": one.end_char, "label": one.label_} for one in doc.ents]
         left.update({f"spans of the group {key!r}": len(group) for key, group in doc.spans.items()})
         yield number, {"text": doc.text, **({"cats": dict(doc.cats)} if doc.cats else {}), "entities": marks}
@@ -101,7 +101,7 @@ def read_cas(path: str | Path, asked: Sequence[str | None], notes: list[str]) ->
         cas = cassis.load_cas_from_xmi(content.decode("utf-8-sig"), typesystem=types_of, lenient=True)
     text = cas.sofa_string or ""
     found: dict[str, list[Any]] = {}
-    for one in cas.select_all():
+    for one in cas.select_all_annotations():
         if getattr(one, "begin", None) is not None and one.end > one.begin:
             found.setdefault(one.type.name, []).append(one)
     sentences = next((own for name, own in found.items() if name.endswith("segmentation.type.Sentence")), [])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Iterator, Sequence
 from datetime import date
@@ -30,7 +31,7 @@ def read_xlsx(path: str | Path, asked: Sequence[str | None], notes: list[str]) -
                 check_xml(archive.read(part), f"{path}!{part}")
     with needs("formats", "an Excel sheet"):
         import openpyxl
-    book = openpyxl.load_workbook(file, read_only=True, data_only=True, keep_links=False)
+    book = openpyxl.load_workbook(io.BytesIO(file.read_bytes()), read_only=True, data_only=True, keep_links=False)
     try:
         sheets = {sheet.title: _cells(sheet) for sheet in book.worksheets}
         first = {title: next(rows, None) for title, rows in sheets.items()}
