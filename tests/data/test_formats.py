@@ -239,7 +239,7 @@ def test_excel(tmp_path: Path) -> None:
     assert read_examples(path, **columns).kind == "an Excel sheet, texts with a label"
     assert next(load_texts(path, text_column="Nachricht")) == ("Wo ist es?", {"Abteilung": "001", "am": "2026-01-02"})
     assert read(path, text_column="0", label_column="1")[0][0] == ("Nachricht", "Abteilung")
-    with pytest.raises(DataError, match=r"a\.data:2: there are 'Nachricht', 'Abteilung', 'am'"):
+    with pytest.raises(DataError, match=r"a\.data:3: there are 'Abteilung', 'am'"):
         read(path, text_column="Nachricht")
     book.active["D3"] = "more"
     book.save(path)

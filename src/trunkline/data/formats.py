@@ -103,7 +103,7 @@ def _told(records: Iterator[tuple[int, Record]], form: Format, path: str | Path)
     except Exception as error:  # what the libraries of other people raise for damaged files
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         given = f"the file was taken for {form.kind} and cannot be read: {type(error).__name__}: {reason[:200]}"
-        raise data_error(path, None, given, f"a complete file of {form.kind}", "Write the file again") from error
+        raise data_error(path, None, given, "a complete file", "Write the file again") from error
 
 
 def read_content(path: str | Path, most: int = DOCUMENT_LIMIT) -> bytes:
