@@ -236,7 +236,7 @@ def test_decisions_are_kept_and_a_file_without_any_is_read(folder: Path) -> None
     task = open_bundle(folder).tasks["topic"]
     assert task.decisions == {}
     held = {"a": {"right": [0.9, 1], "wrong": [], "true": [0.25], "count": 3}}
-    said = {"min_score": 0.5, "thresholds": {"a": 0.25}, "scaling": [1.0, 0.5], "held_out": held, "chosen": {"x": None}}
+    said = {"min_score": 0.5, "thresholds": {"a": 0.25}, "other": "b", "held_out": held, "chosen": {"x": None}}
     content = described(folder, "topic", decisions=said)
     found = read_task(content, read_manifest(folder), "topic")
     assert found.decisions == found.head.decisions == said

@@ -123,7 +123,12 @@ def naive_fit(train: Any, fold: np.ndarray, fresh: np.ndarray) -> tuple[float, n
     found = naive_factors(members, y)
     models = [regression(PENALTIES[place]).fit(x, y), spread.fit(x, y)]
     parts = [logits(model, fresh) for model in models]
-    return PENALTIES[place], *(log_softmax(np.tensordot(found, part, 1), axis=1) for part in (members, parts))
+    judged = np.zeros(members[0].shape)
+    for out in (fold == number for number in np.unique(fold)):
+        # What is held out has no say in its own factors.
+        own = naive_factors([part[~out] for part in members], y[~out])
+        judged[out] = np.tensordot(own, [part[out] for part in members], 1)
+    return PENALTIES[place], log_softmax(judged, axis=1), log_softmax(np.tensordot(found, parts, 1), axis=1)
 
 
 @pytest.mark.parametrize(("noise", "n_classes"), [(0.7, 2), (1.5, 2), (3.0, 2), (1.0, 4), (2.0, 4), (6.0, 3)])

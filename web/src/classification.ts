@@ -1,6 +1,6 @@
 /** Text classification: a text is one unit with one label. */
 import { TrunklineError } from "./errors.js";
-import { type Classified, type Gold, type Learnable, rounded } from "./families.js";
+import { type Classified, type Gold, type Learnable, type Prediction, rounded } from "./families.js";
 import { textUnit } from "./units.js";
 
 export const classification: Learnable = {
@@ -41,11 +41,16 @@ export const classification: Learnable = {
     };
   },
 
-  compare: (gold, prediction) => [
-    new Set([JSON.stringify([labelOf(gold)])]),
-    new Set([JSON.stringify([(prediction as Classified).label])]),
-  ],
+  compare: (gold, prediction) => [new Set([JSON.stringify([labelOf(gold)])]), new Set(said(prediction))],
+  confidences: (prediction) => said(prediction).map((answer) => [answer, (prediction as Classified).score]),
+  likelihood: (gold, prediction) => (prediction as Classified).probabilities[labelOf(gold)],
 };
+
+/** The label, as `compare` writes it, if there is one. */
+function said(prediction: Prediction): string[] {
+  const { label } = prediction as Classified;
+  return label === null ? [] : [JSON.stringify([label])];
+}
 
 function labelOf(gold: Gold): string {
   return gold as string;

@@ -49,7 +49,7 @@ export function evaluation(
     });
     if (task.family === "classification") {
       const row = (confusion[truth as string] ??= {});
-      const label = (guess as Classified).label;
+      const label = (guess as Classified).label ?? "";
       row[label] = (row[label] ?? 0) + 1;
     }
     if (both.size < right.size || both.size < said.size) wrong.push({ text: texts[n]!, gold: truth, predicted: guess });

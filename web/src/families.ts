@@ -8,10 +8,13 @@ import type { Border } from "./words.js";
 
 /** A text as one of a class. */
 export interface Classified {
-  label: string;
+  /** Null where no label is likely enough, or none of these is likelier. */
+  label: string | null;
   score: number;
   /** Of every label, most probable first; JavaScript puts labels that are whole numbers first. */
   probabilities: Record<string, number>;
+  /** With `coverage`: the labels that may be true. */
+  set?: string[];
 }
 
 /** An entity; `text.slice(start, end)` is its text. */
@@ -77,6 +80,10 @@ export interface Learnable extends Family {
   score(gold: readonly Gold[], predicted: readonly Prediction[]): Scores;
   /** What is true and what was predicted, one text an answer, `[..., label]` in JSON. */
   compare(gold: Gold, prediction: Prediction): [Set<string>, Set<string>];
+  /** The answers that were predicted, as `compare` writes them, with their scores. */
+  confidences(prediction: Prediction): [string, number][];
+  /** The probability that was given to what is true, where it is known. */
+  likelihood(gold: Gold, prediction: Prediction): number | undefined;
 }
 
 const FAMILIES: Record<string, Family> = { classification, ner, qa };

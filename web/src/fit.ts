@@ -1,7 +1,9 @@
 /** Fitting a head that wastes no label: cross-validation, then a fit on all. As in `trunkline.heads.fit`. */
+import { byCodePoint } from "./classification.js";
 import { type Learnable, type Prediction, type Scores, rounded, softmax } from "./families.js";
 import { type Example, type Split, crossValidate } from "./folds.js";
 import { type Solution, TOLERANCE, Units, discriminant, regression } from "./linear.js";
+import type { HeldOut } from "./manifest.js";
 import type { Matrix } from "./matrix.js";
 import { factors, logLoss, logLosses, weighted } from "./stack.js";
 import type { Head } from "./task.js";
@@ -15,6 +17,10 @@ const NOISE = 2;
 const TRANSITION_WEIGHTS = [0, 0.5, 0.75, 1];
 /** Of a label without a unit; float16 holds it. */
 const LEAST_BIAS = -1e4;
+/** Held-out units above which the factors are those of all. */
+const MANY = 500;
+/** Most held-out examples whose scores a task file keeps. */
+const KEPT = 500;
 /** Tolerance of the fits that are compared. */
 const LOOSE = 4 * TOLERANCE;
 /** A head, how its settings were chosen, and what it says of held-out folds. */
@@ -27,6 +33,7 @@ export interface Fitted {
   scores: Scores;
   /** The held-out prediction for each example. */
   heldOut: Prediction[];
+  evidence: Record<string, HeldOut>;
 }
 
 /** What a fit works on. */
@@ -105,7 +112,8 @@ function finish(problem: Problem, penalty: number, members: readonly Member[]): 
     ? logits.map((part) => known(problem, part))
     : heads.map((head) => joined(examples.map(({ features }) => logitsOf(head, features, width))));
   const found = factors(shown, judged, labels.length);
-  const moves = bestTransitions(problem, weighted(found, logits));
+  const fresh = asOfNewTexts(problem, logits, found);
+  const moves = bestTransitions(problem, fresh);
   const targets = examples.map((example) => example.targets);
   const learnt = family.transitions(targets, labels);
   const weights = heads.map((head) => head.weight);
@@ -119,10 +127,52 @@ function finish(problem: Problem, penalty: number, members: readonly Member[]): 
     penalty,
     temperature: rounded(1 / found[0]!),
     discriminant: rounded(found[1]!),
-    logLoss: judged.length ? rounded(logLoss(weighted(found, shown), judged, labels.length)) : null,
+    logLoss: judged.length ? rounded(logLoss(known(problem, fresh), judged, labels.length)) : null,
     scores: moves.scores,
     heldOut: moves.predictions,
+    evidence: evidence(problem, moves.predictions),
   };
+}
+
+/** Sums of held-out logits; where units are few, each fold by the factors that the others ask for. */
+function asOfNewTexts({ examples, labels, split }: Problem, logits: readonly Matrix[], found: number[]): Matrix {
+  const size = labels.length;
+  const fold = split.order.flatMap((n) => examples[n]!.targets.map(() => split.fold[n]!));
+  const folds = [...new Set(fold)];
+  if (folds.length < 2 || fold.length > MANY) return weighted(found, logits);
+  const rows = (part: Matrix, wanted: (unit: number) => boolean): Matrix =>
+    part.filter((_, at) => wanted(Math.floor(at / size)));
+  const sums = folds.map((number) => {
+    const other = (unit: number): boolean => fold[unit] !== number && split.targets[unit]! >= 0;
+    const targets = split.targets.filter((_, unit) => other(unit));
+    const judged = logits.map((part) => rows(part, other));
+    const own = targets.length ? factors(judged, targets, size) : found;
+    return weighted(
+      own,
+      logits.map((part) => rows(part, (unit) => fold[unit] === number)),
+    );
+  });
+  return joined(sums);
+}
+
+/** What a task file keeps of held-out predictions, fold by fold. */
+function evidence({ family, examples, split }: Problem, predictions: readonly Prediction[]): Record<string, HeldOut> {
+  const found = new Map<string, Required<HeldOut>>();
+  const of = (label: string): Required<HeldOut> => {
+    if (!found.has(label)) found.set(label, { right: [], wrong: [], true: [], count: 0 });
+    return found.get(label)!;
+  };
+  const step = Math.ceil(split.order.length / KEPT);
+  for (const n of split.order.filter((_, place) => place % step === 0)) {
+    const [truth] = family.compare(examples[n]!.gold, predictions[n]!);
+    for (const answer of truth) of((JSON.parse(answer) as string[]).at(-1)!).count++;
+    for (const [answer, score] of family.confidences(predictions[n]!)) {
+      of((JSON.parse(answer) as string[]).at(-1)!)[truth.has(answer) ? "right" : "wrong"].push(score);
+    }
+    const chance = family.likelihood(examples[n]!.gold, predictions[n]!);
+    if (chance !== undefined) of(examples[n]!.gold as string).true.push(chance);
+  }
+  return Object.fromEntries([...found].sort(([a], [b]) => byCodePoint(a, b)));
 }
 
 /** Logits [units, labels] of the held-out examples, fold by fold. */

@@ -49,7 +49,8 @@ export interface HeldOut {
 export interface Decisions {
   min_score?: number;
   thresholds?: Record<string, number>;
-  scaling?: number[];
+  /** The label that stands for none of the others, and is said as null. */
+  other?: string;
   held_out?: Record<string, HeldOut>;
   chosen?: Record<string, unknown>;
 }
@@ -103,7 +104,7 @@ const DECISIONS = {
   properties: {
     min_score: NUMBER,
     thresholds: { ...BY_LABEL, additionalProperties: NUMBER },
-    scaling: NUMBERS,
+    other: { type: "string", maxLength: 1000 },
     held_out: { ...BY_LABEL, additionalProperties: HELD_OUT },
     chosen: { type: "object" },
   },

@@ -202,10 +202,11 @@ export class Model {
       labels: outputs,
       units,
       head: fitted.head,
+      decisions: { held_out: fitted.evidence },
       info,
     });
     this.put(readTask(content, this.unnamed, name));
-    const { head: _head, ...chosen } = fitted;
+    const { head: _head, evidence: _evidence, ...chosen } = fitted;
     return {
       task: name,
       family: familyName,

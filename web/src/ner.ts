@@ -92,6 +92,10 @@ export const ner: Learnable = {
     );
     return sets as [Set<string>, Set<string>];
   },
+
+  confidences: (prediction) =>
+    (prediction as Entity[]).map(({ start, end, label, score }) => [JSON.stringify([start, end, label]), score]),
+  likelihood: () => undefined,
 };
 
 function spansOf(gold: Gold): readonly Span[] {

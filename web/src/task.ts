@@ -69,9 +69,9 @@ export function readPrimary(content: Uint8Array, manifest: Manifest, family: str
 /** The file of a task without LoRA, as `trunkline bundle add` takes it. */
 export function taskBytes(
   manifest: Manifest,
-  task: Pick<Task, "family" | "labels" | "units" | "head" | "info">,
+  task: Pick<Task, "family" | "labels" | "units" | "head" | "decisions" | "info">,
 ): Uint8Array<ArrayBuffer> {
-  const { family, labels, units, head, info } = task;
+  const { family, labels, units, head, decisions, info } = task;
   const description: Description = {
     format: 2,
     kind: "task",
@@ -83,6 +83,7 @@ export function taskBytes(
     alpha: 0,
     units,
     info,
+    decisions,
   };
   const tensors: Tensors = new Map([
     ["head.weight", { dims: [manifest.encoder.hidden_size, labels.length], data: head.weight }],

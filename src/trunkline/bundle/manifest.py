@@ -176,7 +176,7 @@ DECISIONS = Optional(
     {
         "min_score": float,
         "thresholds": {TEXT: float},
-        "scaling": [float],
+        "other": TEXT,
         "held_out": {TEXT: Optional({"right": [float], "wrong": [float], "true": [float], "count": range(2**31)})},
         "chosen": {ANYTHING: None},
     }
@@ -185,7 +185,7 @@ DECISIONS = Optional(
 
 - `min_score`: the least score of what is said; of a text below it no label, of an entity below it nothing is said.
 - `thresholds`: the same by label, where labels differ; in multi-label tasks a label is said from its threshold on.
-- `scaling`: of entities' scores: the odds to the power of the first, times the second, are those of being right.
+- `other`: the label that stands for none of the others, and is said as None.
 - `held_out`: by label, what cross-validation said of examples that were held out: scores of predictions that were
   `right` and `wrong`, the chance of the label where it was `true`, and the `count` of true ones.
 - `chosen`: how, for people; nothing depends on it.

@@ -35,6 +35,12 @@ LEAST_BIAS = -1e4
 LOOSE = 4e-3
 """Tolerance of the fits that are compared; the loss of a held-out unit does not tell finer ones apart."""
 
+MANY = 500
+"""Held-out units above which the factors are those of all, as they hardly fit the single unit."""
+
+KEPT = 500
+"""Most held-out examples whose scores a task file keeps."""
+
 FOLDS = ((20_000, 10), (500_000, 5), (np.inf, 3))
 """Number of folds by the number of units times labels up to which it is taken: few labels are held out singly."""
 
@@ -215,24 +221,57 @@ def finish(
     heads, known = [head for head, _ in members], folds.targets >= 0
     judged, y = [logits[known] for _, logits in members], folds.targets[known]
     found = factors(judged if len(y) else [logits_of(head, data.features) for head in heads], y)
-    chances = softmax(_sum(found, [logits for _, logits in members]))
-    weight, scores, guessed = _best_transitions(family, data, labels, folds, chances)
+    said = _held_out(data, folds, [logits for _, logits in members], found)
+    weight, scores, guessed = _best_transitions(family, data, labels, folds, softmax(said))
     learned = family.transitions(data.targets[: len(data.examples) - n_dev], labels)
     bias = np.maximum(_sum(found, [head.bias for head in heads]), LEAST_BIAS)
-    whole = Head(_sum(found, [head.weight for head in heads]), bias, _weighted(learned, weight))
     predictions = dict(zip(folds.order, guessed, strict=True))
-    pairs = [] if family.name == "qa" else [family.compare(data.examples[n], g) for n, g in predictions.items()]
-    true, said = ({answer[-1] for pair in pairs for answer in pair[side]} for side in (0, 1))
+    pairs = [] if family.name == "qa" else [(data.examples[n], guess) for n, guess in predictions.items()]
+    decisions = {"held_out": evidence(family, pairs)} if pairs else {}
+    whole = Head(_sum(found, [head.weight for head in heads]), bias, _weighted(learned, weight), decisions)
+    answers = [family.compare(*pair) for pair in pairs]
+    true, given = ({answer[-1] for pair in answers for answer in pair[side]} for side in (0, 1))
     return FittedHead(
         head=as_stored(whole),
         penalty=penalty,
         temperature=1 / found[0],
         discriminant=found[1] if len(found) > 1 else 0.0,
-        log_loss=float(log_losses(_sum(found, judged), y).mean()) if len(y) else None,
+        log_loss=float(log_losses(said[known], y).mean()) if len(y) else None,
         scores=scores,
         predictions=[predictions.get(number) for number in range(len(data.examples))],
-        never_predicted=sorted(true - said),
+        never_predicted=sorted(true - given),
     )
+
+
+def evidence(family: Family, pairs: Sequence[tuple[Any, Any]]) -> dict[str, dict[str, Any]]:
+    """What a task file keeps of examples and their held-out predictions, of at most `KEPT` of them; see `DECISIONS`."""
+    found: dict[str, dict[str, Any]] = {}
+    for example, prediction in pairs[:: -(-len(pairs) // KEPT) or 1]:
+        truth, scores = family.compare(example, prediction)[0], family.confidences(example, prediction)
+        for answer in truth | scores.keys():
+            own = found.setdefault(answer[-1], {"right": [], "wrong": [], "true": [], "count": 0})
+            own["count"] += answer in truth
+            if answer in scores:
+                own["right" if answer in truth else "wrong"].append(scores[answer])
+        if (chance := family.likelihood(example, prediction)) is not None:
+            found[min(truth)[-1]]["true"].append(chance)
+    return dict(sorted(found.items()))
+
+
+def _held_out(data: LabelledFeatures, folds: Folds, logits: Sequence[FloatArray], found: Sequence[float]) -> FloatArray:
+    """Sums of held-out logits, as of new texts: where units are few, each fold by the factors that the others ask for.
+
+    The factors that are `found` on all units fit them a little too well, and scores of few would look too good.
+    """
+    sizes = [sum(len(data.targets[n]) for n in rows) for rows in folds.held_out]
+    if len(sizes) < 2 or len(folds.targets) > MANY:
+        return _sum(found, logits)
+    fold, parts = np.repeat(np.arange(len(sizes)), sizes), list[FloatArray]()
+    for number in range(len(sizes)):
+        others = (fold != number) & (folds.targets >= 0)
+        own = factors([part[others] for part in logits], folds.targets[others]) if others.any() else found
+        parts.append(_sum(own, [part[fold == number] for part in logits]))
+    return np.concatenate(parts)
 
 
 def cross_validate(

@@ -198,7 +198,8 @@ class Classification:
 
     def compare(self, example: Any, prediction: Any) -> tuple[Answers, Answers]:
         """What is true and what was predicted of an example; equal where the prediction is right."""
-        return frozenset({(example.label,)}), frozenset({(prediction["label"],)})
+        label = prediction["label"]
+        return frozenset({(example.label,)}), frozenset() if label is None else frozenset({(label,)})
 
 
 def softmax(logits: FloatArray) -> FloatArray:
