@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 LITERT ?= .venv-litert
 BASE ?= .venv-base
 
-.PHONY: setup quickstart test lint test-base test-slow test-gpu test-browser clean
+.PHONY: setup quickstart test lint test-base test-slow test-gpu test-browser test-kotlin clean
 
 setup: $(READY)
 
@@ -50,6 +50,10 @@ test-browser: setup
 	@if command -v npm > /dev/null; then cd web && npm ci --ignore-scripts --no-audit --no-fund --loglevel=error && npm run build; \
 	else echo "npm is not installed: the browser tests will be skipped"; fi
 	$(BIN)/python -m pytest -m browser tests/browser
+
+# Without kotlinc the tests are skipped and say so.
+test-kotlin: setup
+	$(BIN)/python -m pytest -m 'kotlin and not slow' tests/kotlin
 
 # The wheel in an environment without torch: what `pip install` gives.
 test-base: setup

@@ -92,7 +92,7 @@ def test_there_are_few_pages_and_the_readme_links_all() -> None:
     assert [page.name for page in DOCS if f"(docs/{page.name})" not in readme] == []
 
 
-@pytest.mark.parametrize("page", [*TEXTS, ROOT / "web" / "README.md"], ids=lambda page: page.name)
+@pytest.mark.parametrize("page", [*TEXTS, *(ROOT / part / "README.md" for part in ("web", "kotlin"))], ids=str)
 def test_a_sentence_is_short(page: Path) -> None:
     assert [s for s in sentences(prose(page)) if len(re.findall(r"\w[\w'.,/-]*", s)) > MOST_WORDS] == []
 

@@ -1,0 +1,142 @@
+package trunkline
+
+/** What a task says of a text. */
+sealed class Prediction
+
+/** The most probable label of a text, and the probability of each, highest first. */
+data class Classified(val label: String, val score: Double, val probabilities: Map<String, Double>) : Prediction()
+
+/** The entities of a text, in order. */
+data class Entities(val entities: List<Entity>) : Prediction()
+
+/** An entity; `text.substring(start, end)` is its text. */
+data class Entity(val start: Int, val end: Int, val text: String, val label: String, val score: Double)
+
+/** What a head says of a text: [units, labels] probabilities, and the borders of the units. */
+internal class Scored(
+    val probabilities: FloatArray,
+    val text: Text,
+    val borders: List<Border>,
+    val labels: List<String>,
+    val transitions: FloatArray?
+)
+
+internal interface Family {
+    fun checkLabels(labels: List<String>, where: String)
+    fun units(read: ReadText, borders: List<Border>): UnitTokens
+    fun decode(scored: Scored): Prediction
+}
+
+internal object Families {
+    private val known = mapOf("classification" to Classification, "ner" to Ner)
+
+    fun of(name: String): Family =
+        known[name] ?: throw TrunklineError("family $name", known.keys.joinToString(" or "), "Other families are for Python")
+
+    /** A number with at most six decimals. */
+    fun rounded(value: Double): Double = Math.rint(value * 1e6) / 1e6
+
+    /** [units, labels] logits -> probabilities, each unit for itself. */
+    fun softmax(logits: FloatArray, labels: Int): FloatArray {
+        val found = FloatArray(logits.size)
+        for (begin in logits.indices step labels) {
+            val top = (begin until begin + labels).map { logits[it] }.max()!!
+            var sum = 0f
+            for (n in begin until begin + labels) {
+                found[n] = Math.exp((logits[n] - top).toDouble()).toFloat()
+                sum += found[n]
+            }
+            for (n in begin until begin + labels) found[n] /= sum
+        }
+        return found
+    }
+}
+
+internal object Classification : Family {
+    override fun checkLabels(labels: List<String>, where: String) {
+        if (labels.isEmpty()) throw TrunklineError("$where has no labels", "at least one", "Fit the task again")
+    }
+
+    override fun units(read: ReadText, borders: List<Border>): UnitTokens = Units.ofText(read)
+
+    override fun decode(scored: Scored): Prediction {
+        val order = scored.labels.indices.sortedByDescending { scored.probabilities[it] }
+        val ranked = order.associate { scored.labels[it] to Families.rounded(scored.probabilities[it].toDouble()) }
+        val label = scored.labels[order[0]]
+        return Classified(label, ranked.getValue(label), ranked)
+    }
+}
+
+/** Words or pieces are units, entities are spans of them, decoded from BIO tags. */
+internal object Ner : Family {
+    private val TAG = Regex("O|[BI]-.+", RegexOption.DOT_MATCHES_ALL)
+
+    override fun checkLabels(labels: List<String>, where: String) {
+        val wrong = labels.find { !TAG.matches(it) }
+        if (labels.isEmpty() || wrong != null) throw TrunklineError("$where has the label $wrong", "O, or B- or I- and a type")
+    }
+
+    override fun units(read: ReadText, borders: List<Border>): UnitTokens = Units.ofWords(read, borders)
+
+    /** The score is the mean probability that an entity's units are of its type. */
+    override fun decode(scored: Scored): Prediction {
+        val labels = scored.labels
+        val path = bestPath(scored)
+        val found = ArrayList<Entity>()
+        for (first in path.indices) {
+            if (!labels[path[first]].startsWith("B-")) continue
+            var last = first + 1
+            while (last < path.size && labels[path[last]].startsWith("I-")) last++
+            val type = labels[path[first]].substring(2)
+            var total = 0.0
+            for (unit in first until last) {
+                labels.forEachIndexed { n, other ->
+                    if (other.drop(2) == type) total += scored.probabilities[unit * labels.size + n]
+                }
+            }
+            val begin = scored.borders[first].start
+            val end = scored.borders[last - 1].end
+            val text = scored.text
+            found.add(Entity(text.places[begin], text.places[end], text.slice(begin, end), type, Families.rounded(total / (last - first))))
+        }
+        return Entities(found)
+    }
+
+    /** Whether a tag may follow another; null: the start of the text. */
+    private fun mayFollow(before: String?, tag: String): Boolean =
+        !tag.startsWith("I-") || (before != null && before.drop(2) == tag.drop(2))
+
+    /** The tags with the highest sum of log probabilities and transitions (Viterbi); of equal ones the lower tag. */
+    private fun bestPath(scored: Scored): IntArray {
+        val units = scored.borders.size
+        val labels = scored.labels
+        val size = labels.size
+        val rules = DoubleArray((size + 1) * size) { n ->
+            val may = mayFollow(labels.getOrNull(n / size), labels[n % size])
+            if (may) (scored.transitions?.get(n) ?: 0f).toDouble() else Double.NEGATIVE_INFINITY
+        }
+        val best = DoubleArray(units * size) { n ->
+            Math.log(maxOf(scored.probabilities[n], 1e-12f).toDouble()).toFloat().toDouble()
+        }
+        for (tag in 0 until if (units > 0) size else 0) best[tag] += rules[size * size + tag]
+        for (unit in 1 until units) {
+            for (tag in 0 until size) {
+                var top = Double.NEGATIVE_INFINITY
+                for (before in 0 until size) top = maxOf(top, best[(unit - 1) * size + before] + rules[before * size + tag])
+                best[unit * size + tag] += top
+            }
+        }
+        val path = IntArray(units)
+        for (unit in units - 1 downTo 0) {
+            var top = Double.NEGATIVE_INFINITY
+            for (tag in 0 until size) {
+                val value = best[unit * size + tag] + if (unit + 1 < units) rules[tag * size + path[unit + 1]] else 0.0
+                if (value > top) {
+                    top = value
+                    path[unit] = tag
+                }
+            }
+        }
+        return path
+    }
+}
