@@ -12,6 +12,7 @@ import pytest
 from trunkline_lab.few_labels import methods
 from trunkline_lab.few_labels.draws import Draw, Pool, calibration_error
 from trunkline_lab.few_labels.methods import Answer, Options
+from trunkline_lab.few_labels.report import cells_of, compare, report, write_page
 from trunkline_lab.few_labels.run import Plan, read_all, run
 
 CARD = "sample_triage"
@@ -64,3 +65,41 @@ def test_a_saved_bundle_says_what_is_scored() -> None:
     assert [draw.seed for draw, _ in found] == [0, 1]
     assert {len(answer.predictions) for _, answer in found} == {5}
     assert found[0][1].predictions != found[1][1].predictions
+
+
+def cell(task: str, method: str, seed: int, accuracy: float, **more: Any) -> dict[str, Any]:
+    place = {"task": task, "family": "classification", "kind": "natural", "size": 8, "seed": seed, "method": method}
+    rest = {"macro_f1": accuracy, "log_loss": 1.0, "calibration_error": 0.05, "seconds": 2.0, "bytes": 2000}
+    return place | rest | {"accuracy": accuracy} | more
+
+
+def test_methods_are_compared_draw_by_draw() -> None:
+    steady = [cell("cr", "head", n, 0.6 + 0.01 * n) for n in range(5)] + [cell("sst5", "head", 0, 0.4)]
+    other = [cell("cr", "tf_idf", n, 0.7 + 0.011 * n) for n in range(5)] + [cell("sst2", "tf_idf", 0, 0.1)]
+    cells = cells_of(steady + other, "classification")
+    found = compare(cells["head"], cells["tf_idf"], "accuracy")
+    assert found and list(found.differences) == ["cr"]
+    assert found.mean == pytest.approx(-10.2)
+    assert found.bounds[0] <= found.mean <= found.bounds[1]
+    assert found.worst == (pytest.approx(-10.2), "cr")
+    assert found.below == ["cr (natural, 8)"]
+    assert compare(cells["head"], {}, "accuracy") is None
+
+
+def test_the_report_says_what_is_met(tmp_path: Path) -> None:
+    rows = [cell("cr", "auto", n, 0.8, seconds=1.0) for n in range(3)]
+    rows += [cell("cr", "setfit", n, 0.7, seconds=25.0) for n in range(3)]
+    text = report(rows)
+    assert "`auto` in a twentieth of `setfit`'s time, median over tasks | 1/25 | yes |" in text
+    assert "`auto` 2 above `setfit` at 8 | +10.0 on 3 draws | yes |" in text
+    page = tmp_path / "page.md"
+    page.write_text("before\n<!-- the report -->\nold\n<!-- the report ends -->\nafter\n", encoding="utf-8")
+    write_page(page, text)
+    assert page.read_text(encoding="utf-8").startswith("before")
+    assert "old" not in page.read_text(encoding="utf-8") and text in page.read_text(encoding="utf-8")
+
+
+def test_the_page_has_the_report_of_the_committed_cells() -> None:
+    lab = Path(__file__).parents[1]
+    text = report(read_all(lab / "results" / "few-labels"))
+    assert text in (lab / "docs" / "few-labels.md").read_text(encoding="utf-8")

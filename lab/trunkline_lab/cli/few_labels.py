@@ -42,3 +42,20 @@ def run(
     tasks, methods = task or [*JUDGES, *SPARE, *NER], method or list(METHODS)
     plan = Plan(tasks, methods, kind or KINDS, size or SIZES, seeds, again)
     run_cells(out, plan, Options(name, source or None, build, pythons), typer.echo)
+
+
+@few_labels_app.command("report")
+def report(
+    cells: Annotated[Path, typer.Argument(help="Folder of the cells.")],
+    page: Annotated[Path | None, typer.Option(help="A page whose report is replaced.")] = None,
+) -> None:
+    """Make the tables of cells: targets, means, differences draw by draw.
+
+    Example: trunkline-lab few-labels report lab/results/few-labels --page lab/docs/few-labels.md
+    """
+    from trunkline_lab.few_labels.report import report as make
+    from trunkline_lab.few_labels.report import write_page
+    from trunkline_lab.few_labels.run import read_all
+
+    text = make(read_all(cells))
+    typer.echo(text) if page is None else write_page(page, text)
