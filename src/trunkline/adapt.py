@@ -19,7 +19,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from trunkline.bundle.manifest import LORA_TARGETS
+from trunkline.bundle.manifest import LORA_TARGETS, branch_of
 from trunkline.bundle.parts import Head, Task
 from trunkline.config import Fraction, PositiveInt, Section, Seed, Target, parse_recipe
 from trunkline.encoder.bundle_files import bundle_encoder, load_any, lora_of
@@ -53,6 +53,7 @@ class LoraSettings(Section):
         batch: Examples a step.
         dropout: On the features before the head.
         contrast: Weight of the supervised contrastive loss beside cross-entropy, in tasks where a text has one label.
+            Where it has any number there is only cross-entropy, of yes and no for each label.
         class_weight: Of the convex heads, as for `fit_head`; batches bring labels alike in any case.
         seed: Of the folds, the start and the order of batches.
     """
@@ -81,6 +82,7 @@ class TunedLora:
 class _Task:
     """What all trainings of a task share; features of `data` are those of the frozen branch."""
 
+    family: Family
     encoder: Encoder
     primary: LoraAdapter | None
     data: LabelledFeatures
@@ -108,7 +110,7 @@ def fit_lora(
     asked = _settings(model, settings)
     (train, dev), kind, encoder = parts, FAMILIES[family], _encoder(model)
     units, labels = kind.choose_units(train, model.tokenizer), kind.labels(train)
-    primary = model.bundle.primaries.get(family)
+    primary = model.bundle.primaries.get(branch_of(family))
     lora = None if primary is None else lora_of(primary, encoder.config)
     data, texts = model.labelled([*train, *dev], family, units, labels)
     tuned = tune_lora(encoder, lora, kind, data, texts, labels, n_dev=len(dev), settings=asked)
@@ -150,13 +152,13 @@ def tune_lora(
     weight = settings.class_weight
     penalty = fit_head(family, known, labels, n_dev=n_dev, class_weight=weight, seed=settings.seed).penalty
     folds = cross_validate(family, known, n_dev, folds=FOLDS, seed=settings.seed)
-    task = _Task(encoder, primary, known, units, states, settings, bf16)
+    task = _Task(family, encoder, primary, known, units, states, settings, bf16)
 
     def heads(features: Sequence[Features], numbers: Sequence[int]) -> list[Head]:
         return convex_heads(family, replace(known, features=features), numbers, labels, penalty, weight)
 
     def said(found: Sequence[Head], features: Sequence[Features], numbers: Sequence[int]) -> list[Features]:
-        return [logits_of(head, [features[number] for number in numbers]) for head in found]
+        return [logits_of(head, [features[number] for number in numbers], family) for head in found]
 
     before, after = [], []
     for train, held_out in zip(folds.trained, folds.held_out, strict=True):
@@ -207,7 +209,8 @@ def _train(task: _Task, chosen: Sequence[int], start: Head) -> LoraAdapter:
     encoder.to(accelerator.device)
     module = nn.ModuleDict({"lora": lora, "head": head}).to(accelerator.device)
     prepared, optimizer = accelerator.prepare(module, optimizer_for(groups, weight_decay=0.01))
-    single = all(unit.n_units == 1 for unit in task.units)
+    several = task.family.several
+    single = not several and all(unit.n_units == 1 for unit in task.units)
 
     def losses(step: int) -> Iterator[tuple[str, float, Tensor]]:
         rows = _batch(task, chosen, step)
@@ -216,7 +219,11 @@ def _train(task: _Task, chosen: Sequence[int], start: Head) -> LoraAdapter:
         with accelerator.autocast():
             states = task.states.rows(batch, rows) if task.states is not None else encoder.trunk(batch)
             features = batch.pool(encoder.read(states, batch, lora)).float()
-        loss = F.cross_entropy(head(F.dropout(features, settings.dropout)), wanted, ignore_index=-1)
+        said = head(F.dropout(features, settings.dropout))
+        if several:
+            loss = F.binary_cross_entropy_with_logits(said, wanted.view_as(said).float())
+        else:
+            loss = F.cross_entropy(said, wanted, ignore_index=-1)
         if single and settings.contrast:
             loss = loss + settings.contrast * supervised_contrast(features, wanted)
         yield "task", 1.0, loss
@@ -229,7 +236,7 @@ def _batch(task: _Task, chosen: Sequence[int], step: int) -> list[int]:
     """The examples of a step: of tasks with a label a text two or more of each label, otherwise by turns."""
     rng, settings, rows = np.random.default_rng([task.settings.seed, step]), task.settings, np.asarray(chosen)
     size, targets = min(settings.batch, max(2, len(rows))), [task.data.targets[i] for i in chosen]
-    if any(len(own) != 1 for own in targets):
+    if task.family.several or any(len(own) != 1 for own in targets):
         return rng.choice(rows, min(size, len(rows)), replace=False).tolist()
     label = np.concatenate(targets)
     labels = np.unique(label)

@@ -139,7 +139,11 @@ def print_predictions(rows: Iterable[Mapping[str, Any]]) -> None:
         console.print(Text(row["text"], style="bold"))
         for name, prediction in sorted(row["tasks"].items()):
             line = Text(f"  {name}: ", style="dim")
-            if isinstance(prediction, dict):
+            if isinstance(prediction, dict) and "labels" in prediction:
+                chances = ((label, prediction["probabilities"][label]) for label in prediction["labels"])
+                shown = ", ".join(f"{label} ({chance:.0%})" for label, chance in chances)
+                line.append(shown or "no label", style="not dim")
+            elif isinstance(prediction, dict):
                 found = prediction.get("label") or prediction.get("answer") or "no answer"
                 line.append(f"{found} ({prediction['score']:.0%})", style="not dim")
             for number, entity in enumerate(prediction if isinstance(prediction, list) else ()):

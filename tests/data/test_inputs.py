@@ -103,7 +103,7 @@ def test_the_family_is_asked_for_where_labels_do_not_tell() -> None:
     with pytest.raises(TrunklineError, match=r"all labels are empty.*Pass family="):
         examples_from(["a", "b"], [[], []])
     assert examples_from(["a"], [[]], "ner") == ("ner", [NerExample("a", ((0, 1),), ())])
-    with pytest.raises(TrunklineError, match=r"labels\[0\] is \[\] and labels\[1\] is 'x'\. Expected strings"):
+    with pytest.raises(TrunklineError, match=r"labels\[0\] is \[\] and labels\[1\] is 'x'\. Expected for all texts"):
         examples_from(["a", "b"], [[], "x"])
     with pytest.raises(TrunklineError, match=r"labels\[1\] is 'x', of the type str\. Expected a list"):
         examples_from(["a", "b"], [[], "x"], "ner")
@@ -136,7 +136,11 @@ def test_the_family_is_asked_for_where_labels_do_not_tell() -> None:
         (["a", "b"], [0, 1], r"labels\[0\] is 0, of the type int.*names\[label\]"),
         (["a"], [True], r"labels\[0\] is True, of the type bool.*Map numbers"),
         (["a"], np.array([1.5]), r"labels\[0\] is .*1\.5.*Map numbers"),
-        (["a", "b"], [["x", "y"], ["x"]], r"labels\[0\] has several labels: \['x', 'y'\].*not supported yet"),
+        (["a", "b"], [["x", "y"], "x"], r"labels\[0\] is \['x', 'y'\] and labels\[1\] is 'x'\. Expected for all texts"),
+        (["a", "b"], [["x", 3], ["x"]], r"labels\[0\]\[1\] is 3, of the type int.*Map numbers"),
+        (["a", "b"], [["x", " "], ["x"]], r"labels\[0\]\[1\] is ' ', of the type str\. Expected a label"),
+        (["a", "b"], [["x", "y", "x "], []], r"labels\[0\] has a label twice: \['x', 'y', 'x '\]"),
+        (["a", "b"], [["x"], [(0, 1, "x")]], r"labels\[0\] is \['x'\] and labels\[1\] is \[\(0, 1, 'x'\)\]"),
         (["a b"], [["O", "B-per"]], r"labels\[0\] has tags of tokens: .*Expected spans \(start, end, label\)"),
         (["ab"], [[(0, 5, "x")]], "0..5"),
         (["ab"], [[(0, 1)]], r"labels\[0\]: the entity is \(0, 1\)"),

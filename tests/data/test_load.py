@@ -230,15 +230,12 @@ def test_labels_that_recur_in_combinations_are_refused(tmp_path: Path) -> None:
 
 def test_several_labels_are_refused(tmp_path: Path) -> None:
     joined = write(tmp_path, "a.csv", "text,label\nboth,food|price\nsoup,food\ndear,price\n")
-    with pytest.raises(DataError, match=r"a\.csv:2: the label 'food\|price' seems to be 2 labels"):
+    with pytest.raises(DataError, match=r"a\.csv:2: the label 'food\|price' seems to be 2 .*--label-separator '\|'"):
         load_examples(joined)
     alone = write(tmp_path, "b.csv", "text,label\na,food/drink\nb,price\n")
     assert len(load_examples(alone)[1]) == 2
-    listed = write(tmp_path, "a.jsonl", lines({"text": "a", "label": ["x"]}, {"text": "b", "label": ["x", "y"]}))
-    with pytest.raises(DataError, match=r"a\.jsonl:2: the text has 2 labels, \['x', 'y'\]"):
-        load_examples(listed)
     none = write(tmp_path, "a.jsonl", lines({"text": "a", "label": ["x"]}, {"text": "b", "label": []}))
-    with pytest.raises(DataError, match=r"a\.jsonl:2: the text has no label"):
+    with pytest.raises(DataError, match=r"a\.jsonl:2: the text has no label.*--family multilabel"):
         load_examples(none)
 
 

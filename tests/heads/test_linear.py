@@ -141,7 +141,7 @@ def test_the_loss_of_heads_has_the_gradient_that_differences_give() -> None:
     value, by_weight, by_bias = mean_loss(units, masks, Solution(weight, bias))
     for fold in range(2):
         logits = units.x.astype(np.float64) @ weight[fold].T + bias[fold]
-        losses = np.log(np.exp(logits).sum(1)) - logits[np.arange(count), units.y]
+        losses = np.log(np.exp(logits).sum(1)) - logits[np.arange(count), units.y[:, 0]]
         assert value[fold] == pytest.approx(np.average(losses, weights=masks[fold]), rel=1e-5)
     for place in np.ndindex(2, 4):
         up, down = bias.copy(), bias.copy()

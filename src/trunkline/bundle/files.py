@@ -30,6 +30,7 @@ from trunkline.bundle.manifest import (
     Inputs,
     Manifest,
     TaskEntry,
+    branch_of,
     check_name,
     listed,
     open_plain,
@@ -66,7 +67,7 @@ class Bundle:
     def inputs(self, name: str) -> Inputs:
         """The inputs of the branch graph for a task: its head, and LoRA of its own or of its family."""
         task = self.tasks[name]
-        primary = self.primaries.get(task.family)
+        primary = self.primaries.get(branch_of(task.family))
         return {**({} if task.own_lora or primary is None else primary.inputs), **task.inputs}
 
 

@@ -37,6 +37,9 @@ LINEARS = tuple(target for targets in LORA_TARGETS.values() for target in target
 HEAD = ("head.weight", "head.bias")
 """Inputs of the head. What else a file says of a head is for decoding, and no graph has an input for it."""
 
+BRANCHES = {"multilabel": "classification"}
+"""Families without a primary adapter of their own -> the one whose branch they share."""
+
 FORMAT, VERSION = "trunkline-bundle", 2
 MANIFEST, SIGNATURE, TOKENIZER = "manifest.json", "signature.json", "tokenizer.json"
 MAX_MANIFEST_BYTES = 8 * 2**20
@@ -287,6 +290,11 @@ def parse_manifest(content: bytes, path: str | Path = MANIFEST) -> Manifest:
         "licences": tuple(Licence(**item) for item in raw["licences"]),
     }
     return Manifest(**{name: raw[name] for name in Manifest.__slots__} | made)
+
+
+def branch_of(family: str) -> str:
+    """The family whose branch a family's tasks sit on: mostly its own."""
+    return BRANCHES.get(family, family)
 
 
 def check_name(name: object) -> str:

@@ -35,6 +35,7 @@ from trunkline.bundle.manifest import (
     Inputs,
     Manifest,
     Shapes,
+    branch_of,
     problems_of,
     read_file,
 )
@@ -226,7 +227,8 @@ def read_primary(source: Path | bytes, manifest: Manifest, family: str) -> Prima
 
 
 def _primary_of(family: str, manifest: Manifest) -> str:
-    """What a task without LoRA of its own must sit on: FAMILY@SHA256 of the family's adapter, or nothing."""
+    """What a task without LoRA of its own must sit on: FAMILY@SHA256 of its branch's adapter, or nothing."""
+    family = branch_of(family)
     file = manifest.adapters.get(family)
     return "" if file is None else f"{family}@{manifest.files[file].sha256}"
 

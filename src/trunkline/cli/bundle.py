@@ -12,7 +12,17 @@ from typing import Annotated, Any, Literal
 import typer
 from typer import Argument, Option
 
-from trunkline.cli.tasks import Delimiter, JsonFlag, LabelColumn, SetOption, TextColumn, app, print_json, settings_of
+from trunkline.cli.tasks import (
+    Delimiter,
+    JsonFlag,
+    LabelColumn,
+    Separator,
+    SetOption,
+    TextColumn,
+    app,
+    print_json,
+    settings_of,
+)
 from trunkline.errors import DataError, TrunklineError, needs
 
 bundle_app = typer.Typer(
@@ -195,6 +205,7 @@ def export(
     dev: Dev = None,
     text_column: TextColumn = None,
     label_column: LabelColumn = None,
+    label_separator: Separator = None,
     delimiter: Delimiter = None,
     gate: Gate = True,
     max_drop: Drop = 0.5,
@@ -216,6 +227,7 @@ def export(
         from trunkline.export.bundle import ExportOptions, export_bundle
     targets = str(settings_of(settings, ("lora_targets",)).get("lora_targets", ""))
     columns = {"text_column": text_column, "label_column": label_column, "delimiter": delimiter}
+    columns["label_separator"] = label_separator
     read = load_texts(texts, text_column=text_column, delimiter=delimiter) if texts is not None else ()
     options = ExportOptions(
         name=name,

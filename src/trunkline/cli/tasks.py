@@ -86,9 +86,10 @@ def settings_of(given: list[str] | None, known: Collection[str]) -> dict[str, An
 
 _data, _learning = (partial(Option, rich_help_panel=panel) for panel in ("Data", "Learning"))
 TextColumn = Annotated[str | None, _data(help="Column or key of the text.")]
-LabelColumn = Annotated[str | None, _data(help="Column or key of the label.")]
+LabelColumn = Annotated[str | None, _data(help="Column or key of the label; several as food+price.")]
+Separator = Annotated[str | None, _data(help="Between labels of a text, which has any number of them.")]
 Delimiter = Annotated[str | None, _data(help="Between columns: , ; or tab.")]
-FamilyOption = Annotated[str | None, _data(help="ner, classification or qa, where the data does not tell.")]
+FamilyOption = Annotated[str | None, _data(help="ner, classification, multilabel or qa, where the data does not tell.")]
 BundleName = Annotated[str, Argument(help="A bundle's folder, or OWNER/NAME of the hub.")]
 
 
@@ -104,6 +105,7 @@ def fit(
     family: FamilyOption = None,
     text_column: TextColumn = None,
     label_column: LabelColumn = None,
+    label_separator: Separator = None,
     delimiter: Delimiter = None,
     mode: Annotated[str, _learning(help="head (no torch), or with [train] lora or auto.")] = "head",
     seed: Annotated[int, _learning(min=0, max=2**32 - 1, help="Of the folds.")] = 0,
@@ -125,6 +127,7 @@ def fit(
     opened = load(source)
     check_target(target, opened.bundle.manifest, [name], replace)
     columns = {"text_column": text_column, "label_column": label_column, "delimiter": delimiter}
+    columns["label_separator"] = label_separator
     parts, found = _parts({"train": train, "dev": dev, "test": test}, family, columns)
     named = {"seed": seed, "class_weight": class_weight, "rank": rank, "steps": steps}
     lora: dict[str, Any] = {key: value for key, value in named.items() if value is not None}
@@ -208,6 +211,7 @@ def evaluate(
     data: Annotated[str, Option(help="Labelled examples, as for `fit --train`.")],
     text_column: TextColumn = None,
     label_column: LabelColumn = None,
+    label_separator: Separator = None,
     delimiter: Delimiter = None,
     as_json: JsonFlag = False,
 ) -> None:
@@ -222,6 +226,7 @@ def evaluate(
     opened = load(bundle)
     chosen_tasks([task], opened.tasks)
     columns = {"text_column": text_column, "label_column": label_column, "delimiter": delimiter}
+    columns["label_separator"] = label_separator
     parts, _ = _parts({"data": data}, opened.tasks[task], columns)
     record = opened.evaluate(task, parts["data"]).to_dict()
     print_json(record) if as_json else print_evaluation(record)
@@ -260,6 +265,7 @@ def check(
     family: FamilyOption = None,
     text_column: TextColumn = None,
     label_column: LabelColumn = None,
+    label_separator: Separator = None,
     delimiter: Delimiter = None,
     full: Annotated[bool, Option("--full", help="Show notes, and some of the texts.")] = False,
     as_json: JsonFlag = False,
@@ -274,6 +280,7 @@ def check(
     from trunkline.ui import print_checks
 
     columns = {"text_column": text_column, "label_column": label_column, "delimiter": delimiter}
+    columns["label_separator"] = label_separator
     report = checks.check({"train": train, "dev": dev, "test": test}, family, **columns)
     print_json(report) if as_json else print_checks(report, full=full)
     raise typer.Exit(checks.exit_code([report]))

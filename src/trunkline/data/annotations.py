@@ -30,6 +30,7 @@ def read_records(
     family: str | None,
     text: str | None,
     label: str | None,
+    separator: str | None = None,
 ) -> Loaded:
     """Records as examples of a family; of the one that the keys say where it is None.
 
@@ -51,8 +52,14 @@ def read_records(
         loaded = Loaded("qa", list(read_questions(rows, path)), "questions about contexts")
     elif what == "tokens":
         loaded = read_tokens(rows, key, path)
+    elif what == "entities":
+        loaded = _entities(rows, key, text, path)
+    elif family is None and any(isinstance(own := record.get(key), list) and len(own) > 1 for _, record in rows):
+        loaded = read_labels(rows, path, "multilabel", text, key, separator)
+    elif separator or family == "multilabel" or ("+" in key and key not in rows[0][1]):
+        loaded = read_labels(rows, path, family, text, key, separator)
     else:
-        loaded = (_entities if what == "entities" else _labels)(rows, key, text, path)
+        loaded = _labels(rows, key, text, path)
     tools = " and ".join(dict.fromkeys(tool for _, tool, _ in flat if tool))
     notes = [*loaded.notes, *(f"left out: {what}" for what in left_out)]
     return replace(loaded, kind=f"{loaded.kind} of {tools}" if tools else loaded.kind, notes=notes)
@@ -128,7 +135,8 @@ def _labels(records: Sequence[tuple[int, Record]], key: str, asked: str | None, 
         value = get_key(record, key, path, line)
         if isinstance(value, list) and len(value) != 1:
             given = f"the text has {f'{len(value)} labels, {shorten(value)}' if value else 'no label'}"
-            raise data_error(path, line, given, "one label a text; several are not supported yet")
+            todo = "Say --family multilabel where a text may have any number of labels"
+            raise data_error(path, line, given, "one label a text", todo)
         rows.append((line, {**record, key: value[0] if isinstance(value, list) else value}))
     notes = []
     rejected = [record for _, record in rows if record.get("answer") == "reject"]

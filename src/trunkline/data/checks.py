@@ -15,7 +15,7 @@ from trunkline.data.load import read_examples
 from trunkline.data.overlap import CONTROL, OverlapIndex, example_texts, normalise, show_text, text_key
 from trunkline.data.values import Loaded, list_names
 from trunkline.errors import TrunklineError
-from trunkline.text.examples import Example, NerExample, TextExample
+from trunkline.text.examples import Example, MultiLabelExample, NerExample, TextExample
 
 Severity = Literal["leak", "error", "warning", "info"]
 
@@ -184,7 +184,7 @@ def _check_conflicts(splits: Mapping[str, Sequence[Example]]) -> Iterator[Findin
     seen: defaultdict[str, dict[tuple[str, str], str]] = defaultdict(dict)  # key -> annotation, split -> text
     for split, examples in splits.items():
         for example in examples:
-            if isinstance(example, TextExample | NerExample):
+            if isinstance(example, TextExample | MultiLabelExample | NerExample):
                 seen[text_key(example.text)].setdefault((_annotation(example), split), example.text)
     conflicts = [(texts, list(dict.fromkeys(label for label, _ in texts))) for texts in seen.values()]
     if conflicts := [(texts, labels) for texts, labels in conflicts if len(labels) > 1]:
@@ -195,9 +195,11 @@ def _check_conflicts(splits: Mapping[str, Sequence[Example]]) -> Iterator[Findin
         yield Finding("conflicting_labels", "warning", "all", count, count / len(seen), message, samples, details=more)
 
 
-def _annotation(example: TextExample | NerExample) -> str:
+def _annotation(example: TextExample | MultiLabelExample | NerExample) -> str:
     if isinstance(example, TextExample):
         return example.label
+    if isinstance(example, MultiLabelExample):
+        return " + ".join(sorted(example.labels)) or "no label"
     spans = sorted(example.spans, key=lambda span: (span.start, span.end, span.label))
     return ", ".join(f"{normalise(example.text[s.start : s.end])}={s.label}" for s in spans) or "no entity"
 
@@ -232,4 +234,5 @@ def _check_label_sets(splits: Mapping[str, Sequence[Example]]) -> Iterator[Findi
 def _count_labels(examples: Sequence[Example]) -> Counter[str]:
     """How often each label occurs, counting entities for NER."""
     spans = (span.label for example in examples if isinstance(example, NerExample) for span in example.spans)
-    return Counter(chain(spans, (example.label for example in examples if isinstance(example, TextExample))))
+    several = (label for example in examples if isinstance(example, MultiLabelExample) for label in example.labels)
+    return Counter(chain(spans, several, (one.label for one in examples if isinstance(one, TextExample))))

@@ -10,15 +10,20 @@ from math import inf, isnan
 from typing import Any
 
 from trunkline.data.spans import Row, build_example, check_borders, parse_entities
-from trunkline.data.values import shorten
+from trunkline.data.values import list_names, shorten
 from trunkline.errors import TrunklineError
-from trunkline.text.examples import NerExample, QaExample, TextExample
+from trunkline.text.examples import MultiLabelExample, NerExample, QaExample, TextExample
 
 MAX_CHARACTERS = 1_000_000
 """The longest text to predict on."""
 
 TEXTS = "a list, tuple, generator, numpy array, pandas or polars Series, or column of datasets, of strings"
-EXAMPLES: dict[str, type] = {"classification": TextExample, "ner": NerExample, "qa": QaExample}
+EXAMPLES: dict[str, type] = {
+    "classification": TextExample,
+    "multilabel": MultiLabelExample,
+    "ner": NerExample,
+    "qa": QaExample,
+}
 """Family -> the class of its examples."""
 
 
@@ -35,6 +40,9 @@ def check_learnable(family: str, train: Sequence[Any]) -> None:
     if family == "classification" and len({example.label for example in train}) < 2:
         given = f"all {len(train)} texts have the label {train[0].label!r}"
         raise TrunklineError(given, expected="at least two labels", todo="Add texts of another label")
+    if family == "multilabel" and len({frozenset(example.labels) for example in train}) < 2:
+        given = f"all {len(train)} texts have the labels {list_names(train[0].labels)}"
+        raise TrunklineError(given, expected="texts with a label and texts without it", todo="Add other texts")
     if len({" ".join(example.text.split()) for example in train}) < 2:
         raise TrunklineError("all examples have one text", expected="different texts", todo="Add more texts")
 
@@ -45,10 +53,11 @@ def examples_from(texts: Any, labels: Any = None, family: str | None = None, par
     Args:
         texts: A container of strings (see `TEXTS`); without `labels` one dict {label: [texts]}, or examples as the
             readers give them.
-        labels: As many as texts: strings for classification, or lists of entities for ner, each `(start, end, label)`
-            or a dict with these keys, in characters, `end` exclusive. A ClassLabel column of `datasets` gives its
-            names. Other numbers are refused, because a prediction would not be the number that was given.
-        family: `classification` or `ner` (`qa` only for examples); needed where no label says which.
+        labels: As many as texts: strings for classification; lists of strings, where a text has any number of labels;
+            or lists of entities for ner, each `(start, end, label)` or a dict with these keys, in characters, `end`
+            exclusive. A ClassLabel column of `datasets`, or one of lists of them, gives its names. Other numbers are
+            refused, because a prediction would not be the number that was given.
+        family: `classification`, `multilabel` or `ner` (`qa` only for examples); needed where no label says which.
         part: What errors name, such as `dev`.
 
     Returns:
@@ -95,6 +104,9 @@ def _examples_from(texts: Any, labels: Any, family: str | None) -> tuple[str, li
     if found == "classification":
         names = [_label(mark, f"labels[{number}]") for number, mark in enumerate(marks)]
         return found, [TextExample(text, name) for text, name in zip(whole, names, strict=True)]
+    if found == "multilabel":
+        several = [_labels(mark, f"labels[{number}]") for number, mark in enumerate(marks)]
+        return found, [MultiLabelExample(text, own) for text, own in zip(whole, several, strict=True)]
     rows = []
     for number, (text, mark) in enumerate(zip(whole, marks, strict=True)):
         where = f"labels[{number}]"
@@ -129,8 +141,15 @@ def _items(values: Any, what: str) -> Iterator[Any]:
     if problem:
         todo = "Put a single text into a list: [text]" if isinstance(values, str) else ""
         raise TrunklineError(problem, expected=expected, todo=todo)
-    names = getattr(getattr(values, "features", None), "names", None) or ()
-    return (names[v] if isinstance(v, int) and 0 <= v < len(names) else _plain(v) for v in values)
+    feature = getattr(values, "features", None)
+    names = getattr(getattr(feature, "feature", feature), "names", None) or ()  # of a ClassLabel, or of lists of them
+    return (_named(_plain(value), names) for value in values)
+
+
+def _named(value: Any, names: Sequence[str]) -> Any:
+    if names and isinstance(value, list):
+        return [_named(one, names) for one in value]
+    return names[value] if isinstance(value, int) and 0 <= value < len(names) else value
 
 
 def _plain(value: Any) -> Any:
@@ -171,34 +190,48 @@ def _described(value: Any) -> str:
 def _label(value: Any, where: str) -> str:
     if isinstance(value, str) and value.strip():
         return _text(value, where).strip()
-    if isinstance(value, list | tuple | set | frozenset) and value and all(isinstance(one, str) for one in value):
-        if all(one == "O" or one[1:2] == "-" for one in value):
-            expected = "spans (start, end, label) in characters, end exclusive"
-            todo = "Or read a file of tokens and tags with trunkline.data.load.load_examples"
-            raise TrunklineError(f"{where} has tags of tokens: {shorten(value)}", expected=expected, todo=todo)
-        raise TrunklineError(
-            f"{where} has several labels: {shorten(value)}",
-            expected="one label a text; several are not supported yet",
-            todo="Fit one task a label, each with the labels yes and no",
-        )
     number = (hasattr(value, "__index__") or isinstance(value, float)) and not _is_missing(value)
     todo = "Map numbers to names, for instance by [names[label] for label in labels]" if number else ""
     raise TrunklineError(f"{where} is {_described(value)}", expected="a label as a string that is not blank", todo=todo)
 
 
+def _labels(value: Any, where: str) -> tuple[str, ...]:
+    """The labels of a text; raises TrunklineError for what is no list of strings, blank or twice there."""
+    if not isinstance(value, list | tuple | set | frozenset):
+        todo = "Put a single label into a list" if isinstance(value, str) else ""
+        raise TrunklineError(f"{where} is {_described(value)}", expected="a list of labels, empty for none", todo=todo)
+    items = sorted(value, key=str) if isinstance(value, set | frozenset) else value
+    names = [_label(one, f"{where}[{number}]") for number, one in enumerate(items)]
+    if len(set(names)) < len(names):
+        raise TrunklineError(f"{where} has a label twice: {shorten(value)}", expected="each label once")
+    return tuple(names)
+
+
+def _check_tags(marks: Sequence[Any]) -> None:
+    """Raises TrunklineError where all labels are tags of tokens, as O and B-person."""
+    every = [one for mark in marks for one in mark]
+    if every and all(isinstance(one, str) and (one == "O" or one[1:2] == "-") for one in every):
+        expected = "spans (start, end, label) in characters, end exclusive"
+        todo = "Or read a file of tokens and tags with trunkline.data.load.load_examples"
+        raise TrunklineError(f"labels[0] has tags of tokens: {shorten(marks[0])}", expected=expected, todo=todo)
+
+
 def _family_of(marks: Sequence[Any]) -> str:
-    """`classification` where labels are strings, `ner` where they are lists of entities."""
+    """`classification` where labels are strings, `multilabel` of lists of these, `ner` of lists of entities."""
     kinds: dict[str, int] = {}
     for number, mark in enumerate(marks):
-        kind = ("ner" if mark else "empty") if isinstance(mark, list | tuple) else "classification"
-        if kind == "ner" and all(isinstance(one, str) for one in mark):
-            _label(mark, f"labels[{number}]")
+        kind = "classification"
+        if isinstance(mark, list | tuple | set | frozenset):
+            kind = ("multilabel" if all(isinstance(one, str | int) for one in mark) else "ner") if mark else "empty"
         kinds.setdefault(kind, number)
-    if kinds.keys() in ({"ner"}, {"ner", "empty"}, {"classification"}):
+    if "multilabel" in kinds and kinds.keys() <= {"multilabel", "empty"}:
+        _check_tags(marks)
+    if len(kinds.keys() - {"empty"}) == 1 and kinds.keys() != {"classification", "empty"}:
         return max(kinds.keys() - {"empty"})
     given = "all labels are empty" if marks else "there are no texts"
     if len(kinds) > 1:
         first, second = sorted(kinds.values())[:2]
         given = f"labels[{first}] is {shorten(marks[first])} and labels[{second}] is {shorten(marks[second])}"
-    todo = "Pass family='classification' or family='ner' if these are its labels" if len(kinds) == 1 else ""
-    raise TrunklineError(given, expected="strings for classification, lists of (start, end, label) for ner", todo=todo)
+    todo = "Pass family='multilabel' or family='ner' if these are its labels" if len(kinds) == 1 else ""
+    expected = "for all texts a label, or for all a list of labels, or for all a list of (start, end, label)"
+    raise TrunklineError(given, expected=expected, todo=todo)

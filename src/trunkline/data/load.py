@@ -28,7 +28,7 @@ from trunkline.text.examples import Example, TextExample
 
 _log = logging.getLogger("trunkline.data")
 
-TASK_FAMILIES = ("classification", "ner", "qa")
+TASK_FAMILIES = ("classification", "multilabel", "ner", "qa")
 _HEAD, _START = 50, 2000  # first lines, and bytes, that are looked at
 _WORDY = 3  # mean words of a column's values from which it is taken for a text
 _MOST_VALUES = 1_000  # distinct values of a column that are remembered, so as to know a swallowed row by its label
@@ -39,7 +39,7 @@ LIMIT, LINE_LIMIT = 4 * 1024**3, 64 * 1024**2
 
 Row = tuple[int, list[str]]
 _QUOTED = re.compile(r'(?<![^,;\t|])"(?:[^"]|"")*"')
-_SEPARATORS = re.compile(r"[|;,/]")
+_SEPARATORS = re.compile(f"[{values.SEPARATORS}]")
 _DECIMAL = re.compile(r"[-+]?\d+[.,]\d+")
 _WORD = re.compile(r"(?<!\S)(?=\S*[^\W\d_])[^\s\d]+(?!\S)")  # none are numbers, dates and most ids
 
@@ -60,15 +60,16 @@ def read_examples(
     text_column: str | None = None,
     label_column: str | None = None,
     delimiter: str | None = None,
+    label_separator: str | None = None,
 ) -> Loaded:
     """Reads labelled examples into memory.
 
     Args:
         spec: A file, see `trunkline.data.formats.ACCEPTED`, or `hub:NAME[:CONFIG]@SPLIT`.
-        family: `classification`, `ner` or `qa`; found by content where it is not given.
+        family: `classification`, `multilabel`, `ner` or `qa`; found by content where it is not given.
         text_column: Column or key of the text, or several that are joined with blanks, as `title+body`. A number,
             counted from 0, says that a table has no header.
-        label_column: Column or key of the label; a number as for `text_column`.
+        label_column: Column or key of the label; of several labels a text, and their `label_separator`, see `several`.
         delimiter: What parts the columns of a table, or `tab`; found by content where it is not given.
 
     Raises:
@@ -89,7 +90,7 @@ def read_examples(
         from trunkline.data.annotations import read_records as read
     label_column = None if form in FORMATS and FORMATS[form].layers else label_column
     try:
-        loaded = read(records, spec, family, text_column, label_column)
+        loaded = read(records, spec, family, text_column, label_column, label_separator)
     except DataError as error:
         error.given += f" (the file was taken for {kind})"
         raise
@@ -139,17 +140,22 @@ def find_form(spec: str | Path, delimiter: str | None = None) -> str:
 
 
 def read_labels(
-    records: Sequence[tuple[int, Record]], path: str | Path, family: str | None, text: str | None, label: str | None
+    records: Sequence[tuple[int, Record]], path: str | Path, family: str | None, *columns: str | None
 ) -> Loaded:
-    """Texts with a label; a DataError for what is blank, measured or several labels."""
+    """Texts with labels, by columns of both and what parts labels, if any; a DataError for blank or measured ones."""
+    text, label, separator = (*columns, None)[:3]
     if not records:
         raise data_error(path, None, "there is no example", "some examples")
+    if separator or family == "multilabel" or ("+" in (label or "") and label not in records[0][1]):
+        from trunkline.data.several import read_several
+
+        return read_several(records, path, text, label, separator)
     names = [name for name in records[0][1] if name not in (text or "").split("+")]
     label = find_label(names, family, label, path, records[0][0])
-    columns = choose_text(records, label, text, path)
+    texts = choose_text(records, label, text, path)
     rows = []
     for line, record in records:
-        value, own = record.get(label), join_texts(record, columns, path, line).strip()
+        value, own = record.get(label), join_texts(record, texts, path, line).strip()
         if not isinstance(value, str) or not value.strip():
             value = require_text(get_key(record, label, path, line), "label", path, line)
         rows.append((line, TextExample(own or require_text(own, "text", path, line), value.strip())))
@@ -157,16 +163,12 @@ def read_labels(
     if all(map(_DECIMAL.fullmatch, known)) and 2 * list(known.values()).count(1) > len(known):
         raise values.measured(path, rows[0][0], rows[0][1].label)
     parts = {name: {part.strip() for part in _SEPARATORS.split(name)} for name in known}
-    joined = [name for name, own in parts.items() if len(own) > 1]
-    times = Counter(part for own in parts.values() for part in own)
+    joined, times = [name for name, own in parts.items() if len(own) > 1], Counter(chain(*parts.values()))
     recur = 2 * len(joined) > len(parts) and all(times[part] > 1 for name in joined for part in parts[name])
     for line, example in rows if joined else ():
         single = parts[example.label]
         if len(single) > 1 and (recur or known.keys() >= single):
-            where = "alone" if known.keys() >= single else "in other combinations"
-            given = f"the label {shorten(example.label)} seems to be {len(single)} labels, which also occur {where}"
-            todo = "Fit one task a label, or, if it is one label, give it a name without the separator"
-            raise data_error(path, line, given, "one label a text; several are not supported yet", todo)
+            raise values.joined_labels(path, line, example.label, len(single), known.keys() >= single)
     return Loaded("classification", [example for _, example in rows], "texts with a label")
 
 
@@ -176,14 +178,15 @@ def find_label(
     """The column or key of the labels, not of `entities`; a DataError for none, several, and another family's."""
     others = [name for name in names if name != entities]
     label = asked or find_name(others, values.LABEL_NAMES)
-    if not label or family not in (None, "classification"):
+    if not label or family not in (None, "classification", "multilabel"):
         raise values.wrong_family(path, line, names, family, entities, label)
     named = [name for name in others if name.strip().lower() in values.LABEL_NAMES]
     # One may have the names, `label_text`, of another one's numbers.
     if not asked and len({name.strip().lower().split("_")[0].rstrip("s") for name in named}) > 1:
         todo = f"Name one with --label-column {label}"
         raise data_error(path, line, f"there are several labels: {list_names(named)}", "one column of labels", todo)
-    require_column(names, label, "--label-column", path, line)
+    for part in [label] if label in names else label.split("+"):
+        require_column(names, part, "--label-column", path, line)
     return label
 
 

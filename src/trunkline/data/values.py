@@ -23,6 +23,8 @@ TEXT_NAMES = ("text", "sentence", "utterance", "message", "query", "comment", "r
 LABEL_NAMES = (
     "label_text", "label_name", "label", "labels", "intent", "category", "class", "sentiment", "topic", "target",
 )  # fmt: skip
+SEPARATORS = "|;,/"
+"""What people write between labels."""
 SECOND_NAMES = {
     *TEXT_NAMES, "question", "premise", "hypothesis", "context", "passage", "title", "subject", "reply",
     "response", "headline", "description", "paragraph", "document", "summary",
@@ -135,7 +137,11 @@ def wrong_family(
     path: str | Path, line: int, names: Iterable[str], family: str | None, entities: str, label: str
 ) -> DataError:
     """The error for data without labels of texts, or with them where another family is wanted."""
-    wanted = {"ner": "tokens and tags, or a text and entities", "qa": "question, context and answers"}
+    wanted = {
+        "multilabel": "a text and a list of labels",
+        "ner": "tokens and tags, or a text and entities",
+        "qa": "question, context and answers",
+    }
     has = {"questions": "answers" in names and family != "qa", "labels of texts": bool(label)}
     if family != "ner":
         has = {"entities": bool(entities), "tags of tokens": "tokens" in names, **has}
@@ -145,6 +151,15 @@ def wrong_family(
     elif family not in wanted:
         todo = "Name columns with --text-column and --label-column; by number, from 0, in a table without a header"
     return data_error(path, line, given, wanted.get(family or "", "a text and a label"), todo)
+
+
+def joined_labels(path: str | Path, line: int, label: str, count: int, alone: bool) -> DataError:
+    """The error for a label that is several ones, which also occur `alone`, or in other combinations."""
+    where = "alone" if alone else "in other combinations"
+    sign = next((one for one in label if one in SEPARATORS), "")
+    todo = f"Say --label-separator {sign!r}, or, if it is one label, give it a name without that"
+    given = f"the label {shorten(label)} seems to be {count} labels, which also occur {where}"
+    return data_error(path, line, given, "one label a text", todo)
 
 
 def open_quote(path: str | Path, begin: int, end: int, error: object = "") -> DataError:

@@ -15,7 +15,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from trunkline.bundle.files import write_atomic
-from trunkline.bundle.manifest import LINEARS
+from trunkline.bundle.manifest import BRANCHES, LINEARS, branch_of
 from trunkline.encoder.architectures import ARCHITECTURES, EncoderConfig
 from trunkline.encoder.bundle_files import load_any, load_bundle, save_bundle
 from trunkline.encoder.lora import LoraAdapter, lora_from_arrays
@@ -146,11 +146,12 @@ def with_peft(bundle: Path, family: str, folder: Path, out: Path) -> Path:
 
     Raises MismatchError for an unknown family; other errors are those of `import_peft`.
     """
-    if family not in FAMILIES:
-        raise MismatchError(f"the family {family!r}", expected=f"one of {', '.join(FAMILIES)}")
+    if family not in FAMILIES or family in BRANCHES:
+        known = ", ".join(name for name in FAMILIES if name not in BRANCHES)
+        raise MismatchError(f"the family {family!r}", expected=f"one of {known}")
     loaded = load_any(str(bundle))
     adapter = import_peft(folder, loaded.encoder.config)
-    tasks = {name: task for name, task in loaded.tasks.items() if task.family != family or task.own_lora}
+    tasks = {name: task for name, task in loaded.tasks.items() if branch_of(task.family) != family or task.own_lora}
     save_bundle(replace(loaded, primaries={**loaded.primaries, family: adapter}, tasks=tasks), out)
     return out
 

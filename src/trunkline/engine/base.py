@@ -15,12 +15,11 @@ from typing import Any, Protocol
 import numpy as np
 
 from trunkline.bundle.files import Bundle, is_bundle, open_bundle
-from trunkline.bundle.manifest import MANIFEST, EncoderFacts, FloatArray, Inputs
+from trunkline.bundle.manifest import BRANCHES, MANIFEST, EncoderFacts, FloatArray, Inputs
 from trunkline.bundle.parts import Task
 from trunkline.data.inputs import texts_from
 from trunkline.errors import MismatchError, TrunklineError, needs
 from trunkline.tasks import FAMILIES, Scored
-from trunkline.tasks.classification import softmax
 from trunkline.text.tokens import TextTokenizer, Tokens, UnitText
 
 _REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(@[\w./-]+)?")
@@ -204,6 +203,7 @@ class Predictor:
 
     def features(self, read: Sequence[Tokens], family: str, units: str) -> list[FloatArray]:
         """Features [units, hidden] of texts by a family's adapter: means of the branch's layers over units' tokens."""
+        family = BRANCHES.get(family, family)
         branch = Branch(family, family, units, self._primaries.get(family, {}))
         found = self.engine.run(read, [(branch,)] * len(read))
         return [found[number, branch] for number in range(len(read))]
@@ -238,11 +238,11 @@ class Predictor:
         for name in sorted(names):
             task = self.tasks[name]
             # No family's name has a slash, and no other content this hash.
-            adapter = f"task/{name}/{hash(task.content):x}" if task.own_lora else task.family
-            groups.setdefault((adapter, task.family, task.units), []).append(task)
+            adapter = f"task/{name}/{hash(task.content):x}" if task.own_lora else BRANCHES.get(task.family, task.family)
+            groups.setdefault((adapter, BRANCHES.get(task.family, task.family), task.units), []).append(task)
         found = []
         for key, tasks in groups.items():
-            inputs = tasks[0].inputs if tasks[0].own_lora else self._primaries.get(tasks[0].family, {})
+            inputs = tasks[0].inputs if tasks[0].own_lora else self._primaries.get(key[1], {})
             lora = {part: value for part, value in inputs.items() if part.startswith("lora.")}
             found.append(Branch(*key, lora, tuple(tasks)))
         return found
@@ -260,10 +260,13 @@ class Predictor:
             begin = 0
             for task in branch.tasks:
                 end, numbers, bias = begin + len(task.labels), asked[task.name], task.inputs["head.bias"]
-                probabilities = [softmax(logits[number, branch][:, begin:end] + bias) for number in numbers]
+                probabilities = [
+                    FAMILIES[task.family].probabilities(logits[number, branch][:, begin:end] + bias)
+                    for number in numbers
+                ]
                 worded = [(read[number].text, read[number].borders(task.units)) for number in numbers]
-                found = Scored(probabilities, worded, task.labels, task.transitions)
-                scored.setdefault(branch.family, {})[task.name] = found
+                found = Scored(probabilities, worded, task.labels, task.transitions, task.decisions)
+                scored.setdefault(task.family, {})[task.name] = found
                 begin = end
         return {
             name: predictions

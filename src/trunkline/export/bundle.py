@@ -13,7 +13,7 @@ from typing import Any, Literal, get_args
 from trunkline import __version__, samples
 from trunkline.bundle.edit import write_bundle
 from trunkline.bundle.files import Bundle, check_free, open_bundle
-from trunkline.bundle.manifest import LORA_TARGETS, MANIFEST, TOKENIZER, Inputs, Licence, Manifest, name_of
+from trunkline.bundle.manifest import LORA_TARGETS, MANIFEST, TOKENIZER, Inputs, Licence, Manifest, branch_of, name_of
 from trunkline.bundle.parts import complete
 from trunkline.data.stream import load_texts
 from trunkline.encoder.bundle_files import bundle_encoder, cached_bundle, lora_of
@@ -122,7 +122,8 @@ class Source:
         loras = {family: lora_of(primary, config) for family, primary in bundle.primaries.items()}
         found = {f"{family} adapter": Adapter(lora) for family, lora in loras.items()}
         for name, task in sorted(bundle.tasks.items()):
-            found[name] = Adapter(lora_of(task, config) if task.own_lora else loras.get(task.family), task.head)
+            lora = lora_of(task, config) if task.own_lora else loras.get(branch_of(task.family))
+            found[name] = Adapter(lora, task.head, task.family)
         return found
 
     def predictor(self, engine: Engine | None = None) -> Predictor:

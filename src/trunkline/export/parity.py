@@ -20,7 +20,6 @@ from trunkline.engine.base import Predictor
 from trunkline.engine.onnx import Pooling, Row, padded, pool_of
 from trunkline.errors import TrunklineError
 from trunkline.tasks import FAMILIES
-from trunkline.tasks.classification import softmax
 from trunkline.text.tokens import IntArray, TextTokenizer, UnitText
 
 LENGTHS = (2, 3, 8, 17, 64)
@@ -36,10 +35,11 @@ each row, and gives `features` [rows, units, hidden], `logits` [rows, units, lab
 
 @dataclass(frozen=True, slots=True)
 class Adapter:
-    """What a comparison puts on the backbone: low-rank updates, a head, both or nothing."""
+    """What a comparison puts on the backbone: low-rank updates, a head of a family, both or nothing."""
 
     lora: LoraAdapter | None = None
     head: Head | None = None
+    family: str = "classification"
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +119,7 @@ def _runs(
         for first, name in enumerate(names):
             own = [names[(first + row) % len(names)] if mixed else name for row in range(len(chosen))]
             expected = [features[name][i] for name, i in zip(own, chosen, strict=True)]
-            found = _compare(expected, [adapters[name].head for name in own], run(rows, own))
+            found = _compare(expected, [adapters[name] for name in own], run(rows, own))
             said = ", ".join(f"{measure} {value:.6g}" for measure, value in found.items())
             yield f"adapter {', '.join(dict.fromkeys(own))}, {len(own)} rows of {ids.shape[1]} tokens: {said}", found
 
@@ -170,19 +170,19 @@ def _units(ids: IntArray) -> UnitText:
     return UnitText(ids, (n,), token, unit, n + 1)
 
 
-def _compare(expected: Sequence[FloatArray], heads: Sequence[Head | None], outputs: Outputs) -> dict[str, float]:
+def _compare(expected: Sequence[FloatArray], adapters: Sequence[Adapter], outputs: Outputs) -> dict[str, float]:
     """The largest differences of a run's rows, and the mean cosine of their features."""
     found: dict[str, list[Any]] = {}
-    for row, (wanted, head) in enumerate(zip(expected, heads, strict=True)):
+    for row, (wanted, adapter) in enumerate(zip(expected, adapters, strict=True)):
         if "features" in outputs:
             own = outputs["features"][row, : len(wanted)]
             found.setdefault("features", []).append(_largest(own, wanted) / max(1.0, float(np.abs(wanted).max())))
             norms = np.linalg.norm(own, axis=-1) * np.linalg.norm(wanted, axis=-1)
             found.setdefault("cosine", []).append((own * wanted).sum(-1) / np.maximum(norms, 1e-30))
-        if "logits" in outputs and head is not None:
-            own = outputs["logits"][row, : len(wanted)]
-            own = softmax(own) if own.size else own
-            found.setdefault("probabilities", []).append(_largest(own, softmax(wanted @ head.weight + head.bias)))
+        if "logits" in outputs and (head := adapter.head) is not None:
+            own, chances = outputs["logits"][row, : len(wanted)], FAMILIES[adapter.family].probabilities
+            own = chances(own) if own.size else own
+            found.setdefault("probabilities", []).append(_largest(own, chances(wanted @ head.weight + head.bias)))
     return {n: float(np.mean(np.concatenate(v)) if n == "cosine" else np.max(v)) for n, v in found.items()}
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from typing import Any
 
@@ -14,6 +15,7 @@ import numpy.typing as npt
 from trunkline.bundle.parts import Head, as_stored
 from trunkline.errors import TrunklineError
 from trunkline.heads.linear import FloatArray, IntArray, Solution, Units, discriminant, factors, log_losses, regression
+from trunkline.heads.several import check_varied, choices, difference, known_targets, per_text, with_thresholds
 from trunkline.tasks import Family
 from trunkline.tasks.classification import Labels, Scored, Scores, Transitions, WordedText, softmax
 
@@ -50,7 +52,7 @@ class LabelledFeatures:
     """The examples of a task with what an engine made of them.
 
     Of each: its text with the borders of its units, [units, hidden] features, and the index into the labels of each
-    unit; one with -1 is left out.
+    unit; one with -1 is left out. Where a unit has several labels, its targets are 1 or 0 for each label.
     """
 
     examples: Sequence[Any]
@@ -61,7 +63,7 @@ class LabelledFeatures:
 
 @dataclass(frozen=True, slots=True)
 class Folds:
-    """Which examples are held out when; "held-out units" are those of all folds, fold by fold.
+    """Which examples are held out when; "held-out units" are those of all folds, fold by fold, or yes and no of these.
 
     For each fold the examples that are held out, in their order, and the others, which are trained on. `targets` are
     [held-out units], -1 for a label that is not trained on: what was never seen cannot be asked for.
@@ -120,9 +122,9 @@ class FittedHead:
 
 def check_settings(family: Family, class_weight: str | None = None, seed: int = 0) -> None:
     """Raises TrunklineError for an unknown class weight, one for another family, or what is no seed."""
-    if class_weight not in (None, "balanced") or (class_weight and family.name != "classification"):
+    if class_weight not in (None, "balanced") or (class_weight and family.name not in ("classification", "multilabel")):
         given = f"class_weight={class_weight!r} for {family.name}"
-        raise TrunklineError(given, expected="'balanced', for classification")
+        raise TrunklineError(given, expected="'balanced', for classification and multilabel")
     if not isinstance(seed, int | np.integer) or not 0 <= seed < 2**32:
         raise TrunklineError(f"seed={seed!r}", expected="a whole number from 0 to 2**32 - 1")
 
@@ -143,7 +145,7 @@ def fit_head(
     how much each counts is what held-out log loss asks for, see `factors`. The penalty of the regression leaves `FIRST`
     only where held-out log losses fall by more than their noise; the weight of the transitions has the best
     main score. Where there is a dev part, all this is chosen on it instead, and it is not trained on, so that its
-    scores are honest. Deterministic.
+    scores are honest. Deterministic. With any number of labels a text, see `trunkline.heads.several`.
 
     Args:
         family: Of the task.
@@ -151,36 +153,40 @@ def fit_head(
         labels: The head's outputs.
         n_dev: Examples of dev.
         penalties: Candidates.
-        class_weight: For classification; `balanced` lets every label count alike, whatever its number of texts.
+        class_weight: For classification; `balanced` lets every label count alike, whatever its number of texts. In
+            tasks of several labels a text, yes and no of a label count alike.
         seed: Of the folds.
 
     Raises:
-        TrunklineError: See `check_settings`.
+        TrunklineError: See `check_settings`; or all texts have the same of several labels.
     """
     check_settings(family, class_weight, seed)
     count = len(data.examples)
     folds = cross_validate(family, data, n_dev, seed=seed)
-    units, example = _units(data, range(count), len(labels))
-    whole = _weights(units, example < count - n_dev, class_weight)[None]
+    units, example = _units(data, range(count), len(labels), family)
+    head = partial(difference, units) if family.several else units.head
+    whole = units.weights(example < count - n_dev, class_weight)
     masks = np.concatenate([whole * np.isin(example, numbers) for numbers in folds.trained])
     known, covariance, path = folds.targets >= 0, family.label_covariance(labels), dict[float, Solution]()
 
     def held_out(solution: Solution) -> FloatArray:
-        parts = [([data.features[n] for n in rows], units.head(solution, f)) for f, rows in enumerate(folds.held_out)]
-        return np.concatenate([logits_of(head, features) for features, head in parts])
+        parts = [([data.features[n] for n in rows], head(solution, f)) for f, rows in enumerate(folds.held_out)]
+        return np.concatenate([logits_of(one, features, family) for features, one in parts])
 
     def losses(penalty: float) -> npt.NDArray[np.float64]:
         start = path[min(path, key=lambda other: abs(np.log(other / penalty)))] if path else None
         path[penalty] = regression(units, masks, penalty, covariance, start=start, tolerance=LOOSE)
         x, y = held_out(path[penalty])[known], folds.targets[known]
-        return log_losses(x * np.float32(factors([x], y)[0]), y) if len(y) else np.zeros(0)
+        found = log_losses(x * np.float32(factors([x], y)[0]), y) if len(y) else np.zeros(0)
+        return per_text(found, known, len(labels)) if family.several else found
 
     penalty = _climb(sorted(penalties), losses)
     found = path[penalty]
-    start = Solution(found.weight.mean(axis=0, keepdims=True), found.bias.max(axis=0, keepdims=True))
+    weight, bias = (part.reshape(-1, len(whole), *part.shape[1:]) for part in (found.weight, found.bias))
+    start = Solution(weight.mean(axis=0), bias.max(axis=0))
     last = regression(units, whole, penalty, covariance, start=start)
     pairs = [(last, found), (discriminant(units, whole), discriminant(units, masks))]
-    members = [(units.head(one), held_out(others)) for one, others in pairs]
+    members = [(head(one, 0), held_out(others)) for one, others in pairs]
     return finish(family, data, labels, folds, members, penalty, n_dev)
 
 
@@ -193,15 +199,17 @@ def convex_heads(
     class_weight: str | None = None,
 ) -> list[Head]:
     """Regression and discriminant, fitted on some of the examples; `finish` adds them up."""
-    units, _ = _units(data, numbers, len(labels))
-    weights = _weights(units, np.ones(len(units.y), dtype=bool), class_weight)[None]
+    units, _ = _units(data, numbers, len(labels), family)
+    head = partial(difference, units) if family.several else units.head
+    weights = units.weights(np.ones(len(units.y), dtype=bool), class_weight)
     first = regression(units, weights, penalty, family.label_covariance(labels))
-    return [units.head(found) for found in (first, discriminant(units, weights))]
+    return [head(found, 0) for found in (first, discriminant(units, weights))]
 
 
-def logits_of(head: Head, features: Sequence[FloatArray]) -> FloatArray:
-    """[units, labels] of all units of some examples."""
-    return np.concatenate([part @ head.weight + head.bias for part in features])
+def logits_of(head: Head, features: Sequence[FloatArray], family: Family) -> FloatArray:
+    """[units, labels] of all units of some examples; of a family of `several` labels [units * labels, no and yes]."""
+    found = np.concatenate([part @ head.weight + head.bias for part in features])
+    return choices(found) if family.several else found
 
 
 def finish(
@@ -220,14 +228,14 @@ def finish(
     """
     heads, known = [head for head, _ in members], folds.targets >= 0
     judged, y = [logits[known] for _, logits in members], folds.targets[known]
-    found = factors(judged if len(y) else [logits_of(head, data.features) for head in heads], y)
+    found = factors(judged if len(y) else [logits_of(head, data.features, family) for head in heads], y)
     said = _held_out(data, folds, [logits for _, logits in members], found)
-    weight, scores, guessed = _best_transitions(family, data, labels, folds, softmax(said))
+    weight, scores, guessed, decisions = _decided(family, data, labels, folds, softmax(said))
     learned = family.transitions(data.targets[: len(data.examples) - n_dev], labels)
-    bias = np.maximum(_sum(found, [head.bias for head in heads]), LEAST_BIAS)
+    bias = np.clip(_sum(found, [head.bias for head in heads]), LEAST_BIAS, -LEAST_BIAS)
     predictions = dict(zip(folds.order, guessed, strict=True))
     pairs = [] if family.name == "qa" else [(data.examples[n], guess) for n, guess in predictions.items()]
-    decisions = {"held_out": evidence(family, pairs)} if pairs else {}
+    decisions |= {"held_out": evidence(family, pairs)} if pairs else {}
     whole = Head(_sum(found, [head.weight for head in heads]), bias, _weighted(learned, weight), decisions)
     answers = [family.compare(*pair) for pair in pairs]
     true, given = ({answer[-1] for pair in answers for answer in pair[side]} for side in (0, 1))
@@ -253,8 +261,9 @@ def evidence(family: Family, pairs: Sequence[tuple[Any, Any]]) -> dict[str, dict
             own["count"] += answer in truth
             if answer in scores:
                 own["right" if answer in truth else "wrong"].append(scores[answer])
-        if (chance := family.likelihood(example, prediction)) is not None:
-            found[min(truth)[-1]]["true"].append(chance)
+        chances = prediction.get("probabilities", {}) if isinstance(prediction, dict) else {}
+        for label in family.classes(example) & chances.keys():
+            found[label]["true"].append(chances[label])
     return dict(sorted(found.items()))
 
 
@@ -279,6 +288,8 @@ def cross_validate(
 ) -> Folds:
     """Stratified folds of all examples, or the one that holds out the dev part, which comes last."""
     everything = range(len(data.examples))
+    if family.several:
+        check_varied(np.asarray(data.targets), sorted(family.classes(data.examples[0])))
     fold = np.full(len(everything), -1)
     if n_dev:
         fold[-n_dev:] = 0
@@ -291,6 +302,9 @@ def cross_validate(
     trained = [sorted(set(everything) - set(numbers)) for numbers in held_out]
     targets = [np.zeros(0, np.int64)]
     for out, numbers in zip(held_out, trained, strict=True):
+        if family.several:
+            targets.append(known_targets(*(np.asarray([data.targets[n] for n in part]) for part in (numbers, out))))
+            continue
         seen = {label for number in numbers for label in data.targets[number]}
         targets.append(np.asarray([y if y in seen else -1 for number in out for y in data.targets[number]], np.int64))
     # Where all texts are one, there is nothing to train on but what is held out.
@@ -329,21 +343,15 @@ def stratified_folds(texts: Sequence[str], classes: Sequence[set[str]], count: i
     return fold
 
 
-def _units(data: LabelledFeatures, numbers: Sequence[int], n_labels: int) -> tuple[Units, IntArray]:
+def _units(data: LabelledFeatures, numbers: Sequence[int], n_labels: int, family: Family) -> tuple[Units, IntArray]:
     """The units of some examples, those without a known label left out, and the example of each."""
+    if family.several:
+        x = np.concatenate([data.features[number] for number in numbers])
+        return Units.of(x, np.asarray([data.targets[number] for number in numbers]), 2), np.asarray(numbers, np.int64)
     targets = [np.asarray(data.targets[number], np.int64) for number in numbers]
     example = np.repeat(np.asarray(numbers, np.int64), [len(row) for row in targets])
     x, y = np.concatenate([data.features[number] for number in numbers]), np.concatenate(targets)
     return Units.of(x[y >= 0], y[y >= 0], n_labels), example[y >= 0]
-
-
-def _weights(units: Units, trained: npt.NDArray[np.bool_], class_weight: str | None) -> FloatArray:
-    """What each unit counts: nothing where it is not trained on."""
-    weights = trained.astype(np.float32)
-    if class_weight:
-        count = np.bincount(units.y, weights, minlength=units.n_labels)
-        weights *= (weights.sum() / (np.count_nonzero(count) * np.maximum(count, 1))).astype(np.float32)[units.y]
-    return weights
 
 
 def _climb(penalties: Sequence[float], losses: Callable[[float], npt.NDArray[np.float64]]) -> float:
@@ -367,10 +375,14 @@ def _sum(found: Sequence[float], parts: Sequence[FloatArray]) -> FloatArray:
     return np.add.reduce([part * np.float32(factor) for factor, part in zip(found, parts, strict=True)])
 
 
-def _best_transitions(
+def _decided(
     family: Family, data: LabelledFeatures, labels: Labels, folds: Folds, probabilities: FloatArray
-) -> tuple[float, Scores, list[Any]]:
-    """The weight of transitions with the best held-out main score, the lower one of equals; scores and predictions."""
+) -> tuple[float, Scores, list[Any], dict[str, Any]]:
+    """The weight of transitions with the best held-out main score, the lower of equals; or thresholds, as decisions."""
+    if family.several:
+        own = [(data.examples[number], data.texts[number], data.targets[number]) for number in folds.order]
+        yes = probabilities[:, 1].reshape(-1, len(labels))
+        return 0.0, *with_thresholds(family, own, labels, yes, list(map(len, folds.held_out)))
     rows = iter(np.split(probabilities, np.cumsum([len(data.targets[number]) for number in folds.order])[:-1]))
     parts = [(list(islice(rows, len(numbers))), [data.texts[n] for n in numbers]) for numbers in folds.held_out]
     learned = [family.transitions([data.targets[n] for n in numbers], labels) for numbers in folds.trained]
@@ -380,7 +392,7 @@ def _best_transitions(
         decoded = family.decode([Scored(*part, labels, _weighted(moves, weight)) for part, moves in pairs])
         predictions = [prediction for part in decoded for prediction in part]
         found.append((weight, family.score([data.examples[n] for n in folds.order], predictions), predictions))
-    return max(found, key=lambda item: (item[1][family.main_score], -item[0]))
+    return *max(found, key=lambda item: (item[1][family.main_score], -item[0])), {}
 
 
 def _weighted(transitions: Transitions, weight: float) -> Transitions:

@@ -57,8 +57,9 @@ class Units:
     """Labelled units in coordinates that all folds share: standardised features along their principal axes.
 
     No more axes are kept than tell the units apart, so that few units make a small problem, whatever the width.
-    `x` is [units, axes] and `y` [units] indices of labels; `variances` are [axes]. `axes` [axes, width] take weights
-    back to raw features, whose `mean` is [width].
+    `x` is [units, axes] and `y` [units, problems] indices of labels. There is one problem, or one for each of several
+    yes or no; then each fold has all of them, one after the other, where functions here say "folds". `variances` are
+    [axes]; `axes` [axes, width] take weights back to raw features, whose `mean` is [width].
     """
 
     x: FloatArray
@@ -70,7 +71,7 @@ class Units:
 
     @staticmethod
     def of(features: FloatArray, targets: IntArray, n_labels: int) -> Units:
-        """Of [units, width] features and [units] targets, none of them -1."""
+        """Of [units, width] features and [units] or [units, problems] targets, none of them -1."""
         with one_thread():
             mean = features.mean(axis=0, dtype=np.float64)
             x = features - mean.astype(np.float32)
@@ -83,7 +84,7 @@ class Units:
             if few:
                 axes = x.T.astype(np.float64) @ axes / np.sqrt(variances * len(x))
             x = x @ axes.astype(np.float32)
-        return Units(x, targets, n_labels, variances, (axes / spread[:, None]).T, mean)
+        return Units(x, targets.reshape(len(x), -1), n_labels, variances, (axes / spread[:, None]).T, mean)
 
     def head(self, solution: Solution, fold: int = 0) -> Head:
         """A fold's head for raw features."""
@@ -91,10 +92,18 @@ class Units:
         bias = np.maximum(solution.bias[fold] - self.mean @ weight, ABSENT)
         return Head(np.ascontiguousarray(weight, np.float32), bias.astype(np.float32))
 
+    def weights(self, trained: npt.NDArray[np.bool_], class_weight: str | None = None) -> FloatArray:
+        """[problems, units] what each unit counts: nothing where it is not trained on."""
+        found = np.tile(trained.astype(np.float32), (self.y.shape[1], 1))
+        for own, y in zip(found if class_weight else (), self.y.T, strict=False):
+            count = np.bincount(y, own, minlength=self.n_labels)
+            own *= (own.sum() / (np.count_nonzero(count) * np.maximum(count, 1))).astype(np.float32)[y]
+        return found
+
     def shares(self, masks: FloatArray) -> DoubleArray:
         """[folds, labels] share of each label among the units of each fold, by their weights."""
-        labels = np.eye(self.n_labels, dtype=np.float32)[self.y]
-        found = (masks @ labels).astype(np.float64)
+        own = (self.y.T[..., None] == np.arange(self.n_labels)).astype(np.float32)
+        found = np.matmul(masks.reshape(-1, len(own), 1, len(self.x)), own).reshape(len(masks), -1).astype(np.float64)
         return np.asarray(found / found.sum(axis=1, keepdims=True))
 
 
@@ -157,16 +166,17 @@ def mean_loss(units: Units, masks: FloatArray, heads: Solution) -> tuple[DoubleA
     weight = np.ascontiguousarray(heads.weight.reshape(folds * labels, -1).T)
     block = max(64, _BLOCK // (folds * labels))
     for begin in range(0, len(units.x), block):
-        part, right = units.x[begin : begin + block], units.y[begin : begin + block]
-        weights, rows = masks[:, begin : begin + block].T, np.arange(len(part))
+        part, weights = units.x[begin : begin + block], masks[:, begin : begin + block].T
+        right = np.tile(units.y[begin : begin + block], folds // units.y.shape[1])
+        where = np.arange(len(part))[:, None], np.arange(folds), right
         logits = (part @ weight + heads.bias.ravel()).reshape(len(part), folds, labels)
         logits -= logits.max(axis=2, keepdims=True)
-        true = logits[rows, :, right]
+        true = logits[where]
         np.exp(logits, out=logits)
         sums = logits.sum(axis=2)
         total += ((np.log(sums) - true) * weights).sum(axis=0, dtype=np.float64)
         logits *= (weights / sums)[..., None]
-        logits[rows, :, right] -= weights
+        logits[where] -= weights
         flat = logits.reshape(len(part), -1)
         by_weight += flat.T @ part
         by_bias += flat.sum(axis=0)
@@ -227,12 +237,13 @@ def discriminant(units: Units, masks: FloatArray, shrinkage: float = SHRINKAGE) 
     """
     shares = units.shares(masks)
     weights, biases = [], []
-    labels = np.eye(units.n_labels, dtype=np.float32)[units.y]
+    targets = np.tile(units.y.T, (len(masks) // units.y.shape[1], 1))
     with one_thread():
-        for mask, share in zip(masks, shares, strict=True):
+        for mask, share, y in zip(masks, shares, targets, strict=True):
             count = share * mask.sum(dtype=np.float64)
+            labels = np.eye(units.n_labels, dtype=np.float32)[y]
             means = (labels * mask[:, None]).T @ units.x / np.maximum(count, 1e-9)[:, None]
-            rest = (units.x - means.astype(np.float32)[units.y]) * np.sqrt(mask)[:, None]
+            rest = (units.x - means.astype(np.float32)[y]) * np.sqrt(mask)[:, None]
             within = (rest.T @ rest).astype(np.float64) / count.sum()
             # One unit a label, or features that were trained on these units, say nothing of the spread within labels.
             level = max(shrinkage * np.trace(within) / len(units.mean), NARROWEST)

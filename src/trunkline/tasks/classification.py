@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -33,13 +33,14 @@ WordedText = tuple[str, Words]
 class Scored:
     """What a task's head says of texts: [units, labels] of each text, and the texts with their words.
 
-    `transitions` is [labels + 1, labels], as in `trunkline.bundle.parts.Head`; None for all zero.
+    `transitions` is [labels + 1, labels], as in `trunkline.bundle.parts.Head`, None for all zero; `decisions` too.
     """
 
     probabilities: Sequence[FloatArray]
     texts: Sequence[WordedText]
     labels: Labels
     transitions: Transitions = None
+    decisions: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,12 +114,14 @@ class Classification:
     Attributes:
         name: In task files and commands.
         main_score: The score by which settings are chosen.
+        several: Whether a unit has any number of labels, each a yes or no; then `unit_targets` has one for each label.
         shares_trunk: Whether texts run through the trunk once for all families; not where `units` cuts windows anew.
         readable: The labels that `decode` can read.
     """
 
     name = "classification"
     main_score = "accuracy"
+    several = False
     shares_trunk = True
     readable = "at least one"
 
@@ -165,6 +168,10 @@ class Classification:
         """[labels, labels], positive definite, mean variance 1: what labels' weights share unlearnt; here nothing."""
         return None
 
+    def probabilities(self, logits: FloatArray) -> FloatArray:
+        """[units, labels] outputs of a head -> probabilities in float32, each unit for itself."""
+        return softmax(logits)
+
     def decode(self, tasks: Sequence[Scored]) -> list[list[Any]]:
         """For each task one a text, as plain data: label, score, and all labels' probabilities, highest first."""
         return [[_ranked(part[0], task.labels) for part in task.probabilities] for task in tasks]
@@ -203,7 +210,7 @@ class Classification:
 
 
 def softmax(logits: FloatArray) -> FloatArray:
-    """[units, labels] outputs of a head of any family -> probabilities in float32, each unit for itself."""
+    """[units, labels] outputs of a head -> probabilities in float32, each unit for itself."""
     exponents = np.exp(logits - logits.max(axis=1, keepdims=True))
     return np.asarray(exponents / exponents.sum(axis=1, keepdims=True), dtype=np.float32)
 

@@ -54,6 +54,14 @@ class TextExample:
 
 
 @dataclass(frozen=True, slots=True)
+class MultiLabelExample:
+    """A text with any number of labels, none included."""
+
+    text: str
+    labels: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class PairExample:
     """Two texts that belong together, such as a title and its body.
 
@@ -86,7 +94,7 @@ class QaExample:
         return f"{' '.join(self.question.split())}\n{self.context}"
 
 
-Example = NerExample | TextExample | PairExample | PlainExample | QaExample
+Example = NerExample | TextExample | MultiLabelExample | PairExample | PlainExample | QaExample
 
 
 def join_tokens(tokens: list[str]) -> tuple[str, tuple[tuple[int, int], ...]]:
