@@ -25,18 +25,14 @@ _MORE = "other annotations of Label Studio"
 
 
 def read_records(
-    records: Sequence[tuple[int, Record]],
-    path: str | Path,
-    family: str | None,
-    text: str | None,
-    label: str | None,
-    separator: str | None = None,
+    records: Sequence[tuple[int, Record]], path: str | Path, family: str | None, *columns: str | None
 ) -> Loaded:
-    """Records as examples of a family; of the one that the keys say where it is None.
+    """Records as examples of a family; of the one that the keys say where it is None. Columns as for `read_labels`.
 
     Raises:
         DataError: Records that fit no family or two, a second text, several labels, or values that are no text.
     """
+    text, label, separator = (*columns, None)[:3]
     flat = [(line, *_flatten(record, path, line)) for line, record in parse_cells(records)]
     rows = [(line, record) for line, _, record in flat if not isinstance(record, str)]
     reasons = Counter(reason for _, _, reason in flat if isinstance(reason, str))

@@ -69,8 +69,9 @@ def read_examples(
         family: `classification`, `multilabel`, `ner` or `qa`; found by content where it is not given.
         text_column: Column or key of the text, or several that are joined with blanks, as `title+body`. A number,
             counted from 0, says that a table has no header.
-        label_column: Column or key of the label; of several labels a text, and their `label_separator`, see `several`.
+        label_column: Column or key of the label, or several as above: see `trunkline.data.several`.
         delimiter: What parts the columns of a table, or `tab`; found by content where it is not given.
+        label_separator: What parts the labels of a text, if it may have several.
 
     Raises:
         TrunklineError: A family or spec that is not known.
@@ -185,16 +186,17 @@ def find_label(
     if not asked and len({name.strip().lower().split("_")[0].rstrip("s") for name in named}) > 1:
         todo = f"Name one with --label-column {label}"
         raise data_error(path, line, f"there are several labels: {list_names(named)}", "one column of labels", todo)
-    for part in [label] if label in names else label.split("+"):
-        require_column(names, part, "--label-column", path, line)
+    find_columns(names, label, "--label-column", path, line)
     return label
 
 
-def require_column(names: Sequence[str], asked: str, option: str, path: str | Path, line: int | None) -> None:
-    """Raises a DataError for a column that was asked for by an option and is not there."""
-    if asked not in names:
-        given = f"no column {asked!r}; there are {list_names(names)}"
+def find_columns(names: Sequence[str], asked: str, option: str, path: str | Path, line: int | None) -> tuple[str, ...]:
+    """The column of a name, or those of several joined by `+`; a DataError for one that is not there."""
+    found = (asked,) if asked in names else tuple(asked.split("+"))
+    if missing := [part for part in found if part not in names]:
+        given = f"no column {missing[0]!r}; there are {list_names(names)}"
         raise data_error(path, line, given, "a column that is there", f"Name another one with {option}")
+    return found
 
 
 def find_name(names: Sequence[str], wanted: Sequence[str]) -> str:
@@ -215,10 +217,7 @@ def choose_text(
     (line, first), rows = records[0], [record for _, record in records] if label else []
     names = [name for name in first if name != label]
     if asked is not None:
-        parts = (asked,) if asked in names else tuple(asked.split("+"))
-        for part in parts:
-            require_column(names, part, "--text-column", path, line)
-        return parts
+        return find_columns(names, asked, "--text-column", path, line)
     if not (found := find_name(names, values.TEXT_NAMES)):
         given = f"no column of texts; there are {list_names(names)}"
         todo = "Name the column of the texts with --text-column, or, if there is no header, --text-column 0"

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from trunkline.data.load import choose_text, find_label, join_texts
+from trunkline.data.load import choose_text, find_columns, find_label, join_texts
 from trunkline.data.values import Loaded, Record, data_error, get_key, require_text, shorten
 from trunkline.text.examples import MultiLabelExample
 
@@ -29,7 +29,7 @@ def read_several(
     line, first = records[0]
     names = [name for name in first if name not in (text or "").split("+")]
     label = find_label(names, None, label, path, line)
-    columns = (label,) if label in names else tuple(label.split("+"))
+    columns = find_columns(names, label, "--label-column", path, line)
     kept = [(at, {k: v for k, v in record.items() if k not in columns or k == columns[0]}) for at, record in records]
     texts = choose_text(kept, columns[0], text, path)
     cells = [str(record.get(name)).strip().lower() for _, record in records for name in columns]
