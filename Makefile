@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 LITERT ?= .venv-litert
 BASE ?= .venv-base
 
-.PHONY: setup quickstart test lint test-base test-slow test-gpu test-browser test-kotlin clean
+.PHONY: setup quickstart test lint test-base test-slow test-gpu test-browser test-kotlin docs clean
 
 setup: $(READY)
 
@@ -54,6 +54,10 @@ test-browser: setup
 # Without kotlinc the tests are skipped and say so.
 test-kotlin: setup
 	$(BIN)/python -m pytest -m 'kotlin and not slow' tests/kotlin
+
+# The documentation as a site, into build/site.
+docs: setup
+	$(BIN)/python -m mkdocs build --strict
 
 # The wheel in an environment without torch: what `pip install` gives.
 test-base: setup
