@@ -237,6 +237,26 @@ def test_columns_and_delimiters_are_those_that_are_named(model: Path, tmp_path: 
         run("fit", "x", "--train", train, "--model", model, *columns[:2], "--label-column", "kategorie")
 
 
+def test_each_file_may_have_columns_of_its_own_and_warnings_of_readers_are_in_json(model: Path, tmp_path: Path) -> None:
+    train = table(tmp_path / "train.csv", pairs(24), "text,label")
+    dev = table(tmp_path / "dev.csv", pairs(9, seed=1), "satz,art")
+    lines = [{"text": t, "label": label, "answer": "ignore" if n == 0 else "accept"} for n, (t, label) in
+             enumerate(pairs(10, seed=2))]  # fmt: skip
+    test = tmp_path / "test.jsonl"
+    test.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    own = ["--text-column", "dev=satz", "--label-column", "dev=art"]
+    files = ["--train", train, "--dev", dev, "--test", test]
+    record = json.loads(run("fit", "kinds", *files, *own, "--model", model, "--json").stdout)
+    assert record["examples"] == {"train": 24, "dev": 9, "test": 9}
+    assert f"{test}: left out: 1 ignored by the annotator" in record["warnings"]
+    report = json.loads(run("check", *files, *own, "--json").stdout)
+    assert report["counts"] == record["examples"]
+    with pytest.raises(TrunklineError, match=r"--text-column text and --text-column satz.*PART=NAME.*'text\+satz'"):
+        run("fit", "other", *files, "--text-column", "text", "--text-column", "satz", "--model", model)
+    scored = run("evaluate", model, "--task", "kinds", "--data", test, "--json")
+    assert f"{test}: left out: 1 ignored by the annotator" in json.loads(scored.stdout)["warnings"]
+
+
 def test_entities_and_the_family_that_is_asked_for(model: Path, tmp_path: Path) -> None:
     train = tiny_models.write_jsonl(tmp_path / "train.jsonl", tiny_models.ner_rows(30))
     record = fit("entities", train, "--model", model, "--test", train)

@@ -38,7 +38,7 @@ def test_valid(method: str, given: dict[str, Any]) -> None:
 def test_every_problem_at_once() -> None:
     with pytest.raises(RecipeError) as caught:
         pairs("columns", left_colum="a", min_words=0, max_pairs=3)
-    for part in ("did you mean 'left_column'", "right_column: is missing", "min_words", "max_pairs: unknown key"):
+    for part in ("did you mean 'left_column'", "--right-column is missing", "min_words", "max_pairs: unknown key"):
         assert part in str(caught.value)
     assert len(caught.value.problems) == 5
     with pytest.raises(RecipeError) as caught:
@@ -52,7 +52,7 @@ def test_every_problem_at_once() -> None:
     ("method", "given", "message"),
     [
         ("duplicate", {}, "no method 'duplicate'; did you mean 'duplicates'"),
-        ("duplicates", {}, "group_column: is missing"),
+        ("duplicates", {}, "--group-column is missing"),
         ("title-body", {"conversation_column": "c"}, "conversation_column: unknown key"),
         ("title-body", {"min_words": 9, "max_words": 8}, "min_words 9 is more than max_words 8"),
         ("title-body", {"top_k": 0}, "top_k"),

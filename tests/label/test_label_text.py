@@ -65,7 +65,7 @@ def test_what_is_read(gazetteer: Path, tmp_path: Path) -> None:
     ]  # fmt: skip
     assert label(folder, out, gazetteer, text_column="said")["sentences"] == 1
     assert label(str(folder / "c.csv"), out, gazetteer, text_column="said")["labelled"] == 1
-    with pytest.raises(DataError, match=r"c\.csv:2: no key 'text'"):
+    with pytest.raises(DataError, match=r"c\.csv:2: no column 'text'.*--text-column"):
         label(folder / "c.csv", out, gazetteer)
     with pytest.raises(DataError, match="no such file"):
         label(tmp_path / "none.txt", out, gazetteer)

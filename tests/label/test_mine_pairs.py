@@ -117,7 +117,7 @@ def test_a_failure_leaves_the_old_files(tickets: Path, tmp_path: Path, with_filt
 def test_nothing_left(texts: Path, tmp_path: Path, with_filter: bool) -> None:
     out = tmp_path / "out" / "pairs.jsonl"
     chosen = embed if with_filter else None
-    with pytest.raises(TrunklineError, match=r"no pair is left of 12 candidates \(12 too short\).*min_words"):
+    with pytest.raises(TrunklineError, match=r"no pair is left of 12 candidates \(12 too short\).*--min-words"):
         mine([texts], out, embed=chosen, method="adjacent", min_words=50)
     with pytest.raises(TrunklineError, match=r"no pair is left of 0 candidates\. .*blank lines"):
         mine([texts], out, embed=chosen, method="question-answer")

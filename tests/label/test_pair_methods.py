@@ -194,9 +194,9 @@ def test_duplicates_share_their_group(
     ("name", "content", "options", "message"),
     [
         ("a.csv", "t,b\nx,y\nz\n", {}, r"a\.csv:3: 1 column"),
-        ("a.csv", "t,c\nx,y\n", {}, r"a\.csv:2: no key 'b'"),
+        ("a.csv", "t,c\nx,y\n", {}, r"a\.csv:2: no column 'b'.*--right-column"),
         ("a.jsonl", '{"t": "x", "b": "y"}\n{"t": "x"\n', {}, r"a\.jsonl:2: the line is not JSON"),
-        ("a.jsonl", '{"t": "x", "b": "y"}\n{"t": "x"}\n', {}, r"a\.jsonl:2: no key 'b'"),
+        ("a.jsonl", '{"t": "x", "b": "y"}\n{"t": "x"}\n', {}, r"a\.jsonl:2: no column 'b'.*--right-column"),
         ("a.jsonl", '{"t": "x", "b": ["y"]}\n', {}, r"a\.jsonl:1: the value of 'b' is \['y'\]"),
         ("a.jsonl", '{"t": "x", "b": true}\n', {}, r"a\.jsonl:1: the value of 'b' is True"),
         ("a.csv", "t,b\nx,\0\n", {}, r"a\.csv:2: a NUL byte"),

@@ -7,7 +7,7 @@ from __future__ import annotations
 import json
 import logging
 import sys
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from functools import partial
 from gzip import GzipFile
@@ -87,6 +87,9 @@ def settings_of(given: list[str] | None, known: Collection[str]) -> dict[str, An
 _data, _learning = (partial(Option, rich_help_panel=panel) for panel in ("Data", "Learning"))
 TextColumn = Annotated[str | None, _data(help="Column or key of the text.")]
 LabelColumn = Annotated[str | None, _data(help="Column or key of the label; several as food+price.")]
+_OF_ONE = "; PART=NAME, as dev=body, for one file."
+TextColumns = Annotated[list[str] | None, _data(help=f"Column or key of the text{_OF_ONE}")]
+LabelColumns = Annotated[list[str] | None, _data(help=f"Column or key of the label, several as food+price{_OF_ONE}")]
 Separator = Annotated[str | None, _data(help="Between labels of a text, which has any number of them.")]
 Delimiter = Annotated[str | None, _data(help="Between columns: , ; or tab.")]
 FamilyOption = Annotated[str | None, _data(help="ner, classification, multilabel or qa, where the data does not tell.")]
@@ -103,8 +106,8 @@ def fit(
     out: Annotated[Path | None, Option(help="The task's bundle; else --model if it is one, or bundles/NAME.")] = None,
     replace: Annotated[bool, Option("--replace", help="Replace a task of this name.")] = False,
     family: FamilyOption = None,
-    text_column: TextColumn = None,
-    label_column: LabelColumn = None,
+    text_column: TextColumns = None,
+    label_column: LabelColumns = None,
     label_separator: Separator = None,
     delimiter: Delimiter = None,
     mode: Annotated[str, _learning(help="head (no torch), or with [train] lora or auto.")] = "head",
@@ -126,9 +129,10 @@ def fit(
     source, target = _places(name, model, out)
     opened = load(source)
     check_target(target, opened.bundle.manifest, [name], replace)
-    columns = {"text_column": text_column, "label_column": label_column, "delimiter": delimiter}
-    columns["label_separator"] = label_separator
-    parts, found = _parts({"train": train, "dev": dev, "test": test}, family, columns)
+    files = {"train": train, "dev": dev, "test": test}
+    given = {"text_column": text_column, "label_column": label_column}
+    columns = _columns(files, **given, label_separator=label_separator, delimiter=delimiter)
+    parts, found, notes = _parts(files, family, columns)
     named = {"seed": seed, "class_weight": class_weight, "rank": rank, "steps": steps}
     lora: dict[str, Any] = {key: value for key, value in named.items() if value is not None}
     lora |= settings_of(settings, ("targets", "rate", "batch", "dropout", "contrast"))
@@ -138,6 +142,7 @@ def fit(
     # Of a bundle that is there, only this task changes, wherever the model is from.
     folder = opened.save(target, tasks=[name] if is_bundle(target) else None, replace_tasks=replace)
     record = {**report.to_dict(), "bundle": str(folder)}
+    record["warnings"] = [*notes, *record["warnings"]]
     print_json(record) if as_json else print_fit(record)
 
 
@@ -227,8 +232,9 @@ def evaluate(
     chosen_tasks([task], opened.tasks)
     columns = {"text_column": text_column, "label_column": label_column, "delimiter": delimiter}
     columns["label_separator"] = label_separator
-    parts, _ = _parts({"data": data}, opened.tasks[task], columns)
+    parts, _, notes = _parts({"data": data}, opened.tasks[task], {"data": columns})
     record = opened.evaluate(task, parts["data"]).to_dict()
+    record["warnings"] = [*notes, *record["warnings"]]
     print_json(record) if as_json else print_evaluation(record)
 
 
@@ -245,16 +251,38 @@ def _places(name: str, model: str | None, out: Path | None) -> tuple[str | None,
     return model or (str(out) if is_bundle(out) else None), out
 
 
+def _columns(parts: Collection[str], **given: list[str] | str | None) -> dict[str, dict[str, str | None]]:
+    """The columns of each part: PART=NAME is for one alone, a name by itself for the others."""
+    found: dict[str, dict[str, str | None]] = {part: {} for part in parts}
+    for option, values in given.items():
+        named: dict[str, str] = {}
+        for value in [values] if isinstance(values, str) else values or ():
+            own, sign, name = value.partition("=")
+            own, name = (own, name) if sign and own in parts else ("", value)
+            if (first := named.setdefault(own, name)) != name:
+                flag = f"--{option.replace('_', '-')}"
+                todo = f"Join columns of texts with --text-column {f'{first}+{name}'!r}"
+                expected = f"one name, or PART=NAME for one of {', '.join(parts)}"
+                raise TrunklineError(f"{flag} {first} and {flag} {name}", expected=expected, todo=todo)
+        for part, columns in found.items():
+            columns[option] = named.get(part, named.get(""))
+    return found
+
+
 def _parts(
-    given: dict[str, str | None], family: str | None, columns: dict[str, str | None]
-) -> tuple[dict[str, Sequence[object]], str]:
-    from trunkline.data.load import load_examples
+    given: Mapping[str, str | None], family: str | None, columns: Mapping[str, Mapping[str, str | None]]
+) -> tuple[dict[str, Sequence[object]], str, list[str]]:
+    """The examples of files, their family, and what their readers left out or repaired."""
+    from trunkline.data.load import read_examples
 
     parts: dict[str, Sequence[object]] = {}
+    notes: list[str] = []
     for part, spec in given.items():
         if spec is not None:
-            family, parts[part] = load_examples(spec, family, **columns)
-    return parts, family or ""
+            loaded = read_examples(spec, family, **columns[part])
+            family, parts[part] = loaded.family, loaded.examples
+            notes += [f"{spec}: {note}" for note in loaded.notes]
+    return parts, family or "", notes
 
 
 @app.command()
@@ -263,8 +291,8 @@ def check(
     dev: Annotated[str | None, Option(help="As --train.")] = None,
     test: Annotated[str | None, Option(help="As --train.")] = None,
     family: FamilyOption = None,
-    text_column: TextColumn = None,
-    label_column: LabelColumn = None,
+    text_column: TextColumns = None,
+    label_column: LabelColumns = None,
     label_separator: Separator = None,
     delimiter: Delimiter = None,
     full: Annotated[bool, Option("--full", help="Show notes, and some of the texts.")] = False,
@@ -279,9 +307,10 @@ def check(
     from trunkline.data import checks
     from trunkline.ui import print_checks
 
-    columns = {"text_column": text_column, "label_column": label_column, "delimiter": delimiter}
-    columns["label_separator"] = label_separator
-    report = checks.check({"train": train, "dev": dev, "test": test}, family, **columns)
+    files = {"train": train, "dev": dev, "test": test}
+    given = {"text_column": text_column, "label_column": label_column}
+    columns = _columns(files, **given, label_separator=label_separator, delimiter=delimiter)
+    report = checks.check(files, family, columns=columns)
     print_json(report) if as_json else print_checks(report, full=full)
     raise typer.Exit(checks.exit_code([report]))
 

@@ -56,10 +56,17 @@ class Finding:
     details: Mapping[str, Any] = field(default_factory=dict)
 
 
-def check(files: Mapping[str, str | Path | None], family: str | None = None, **columns: str | None) -> dict[str, Any]:
+def check(
+    files: Mapping[str, str | Path | None],
+    family: str | None = None,
+    *,
+    columns: Mapping[str, Mapping[str, str | None]] | None = None,
+    **shared: str | None,
+) -> dict[str, Any]:
     """Checks files for leaks between them, repeated texts, conflicting, rare and unknown labels, and damage.
 
-    `files` are by split, `train`, `dev` and `test`; they, `family` and `columns` are as for `read_examples`.
+    `files` are by split, `train`, `dev` and `test`; they, `family` and `shared` columns are as for `read_examples`, and
+    `columns` are those of each split.
 
     Returns:
         `name`, `family`, `kinds` (split -> what its file was taken for), `counts` (split -> examples) and `findings`,
@@ -70,7 +77,7 @@ def check(files: Mapping[str, str | Path | None], family: str | None = None, **c
         raise TrunklineError("no file is named", expected="--train, and --dev and --test where there are such files")
     loaded: dict[str, Loaded] = {}
     for split, spec in given.items():
-        loaded[split] = read_examples(spec, family, **columns)
+        loaded[split] = read_examples(spec, family, **(shared | dict((columns or {}).get(split, {}))))
         family = loaded[split].family
     notes = [Finding("reading", "warning", s, 1, None, note) for s, own in loaded.items() for note in own.notes]
     if part := loaded.get(TRAIN):

@@ -47,7 +47,6 @@ _WORD = re.compile(r"(?<!\S)(?=\S*[^\W\d_])[^\s\d]+(?!\S)")  # none are numbers,
 def load_examples(spec: str | Path, family: str | None = None, **columns: str | None) -> tuple[str, list[Example]]:
     """Family and examples of `read_examples`; what was left out or repaired is logged as a warning."""
     loaded = read_examples(spec, family, **columns)
-    _log.info("%s: taken for %s, %d examples of %s", spec, loaded.kind, len(loaded.examples), loaded.family)
     for note in loaded.notes:
         _log.warning("%s: %s", spec, note)
     return loaded.family, loaded.examples
@@ -95,6 +94,7 @@ def read_examples(
     except DataError as error:
         error.given += f" (the file was taken for {kind})"
         raise
+    _log.info("%s: taken for %s, %s, %d examples", spec, kind, loaded.kind, len(loaded.examples))
     return Loaded(loaded.family, loaded.examples, f"{kind}, {loaded.kind}", [*notes, *loaded.notes])
 
 

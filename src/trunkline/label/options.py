@@ -10,7 +10,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, Field, model_validator
 
 from trunkline.config import Section, parse_recipe
-from trunkline.errors import TrunklineError, nearest
+from trunkline.errors import RecipeError, TrunklineError, nearest
 
 # A key or a text must not go readable over a network, nor stand in a URL.
 _URL = re.compile(r"(?:https://[\w.-]+|http://(?:localhost|127\.[\d.]+|\[::1\]))(?::\d{1,5})?(?:/[^\s@?#]*)?")
@@ -128,4 +128,13 @@ def check_options(method: str, given: Mapping[str, Any], methods: Mapping[str, t
     if method not in methods:
         raise TrunklineError(f"no method {method!r}{nearest(method, methods)}", expected=f"one of {', '.join(methods)}")
     named = {key: value for key, value in given.items() if value is not None}
-    return parse_recipe(named, methods[method], f"options of the method {method}")
+    try:
+        return parse_recipe(named, methods[method], f"options of the method {method}")
+    except RecipeError as error:
+        told = [p if not p.endswith(": is missing") else f"{option_name(p[:-12])} is missing" for p in error.problems]
+        raise RecipeError(f"options of the method {method}", told) from error
+
+
+def option_name(key: str) -> str:
+    """The option of the command that sets an option of a method."""
+    return f"--{key.replace('_', '-')}"

@@ -21,13 +21,14 @@ from trunkline.data.overlap import normalise
 from trunkline.data.values import list_names
 from trunkline.errors import TrunklineError, needs
 from trunkline.label import files
-from trunkline.label.options import PAIR_METHODS, PairOptions, check_options
+from trunkline.label.options import PAIR_METHODS, PairOptions, check_options, option_name
 from trunkline.text.examples import PairExample
 from trunkline.text.words import split_words
 
 Embed = Callable[[Sequence[str]], npt.NDArray[Any]]
 """Turns n texts into [n, width] vectors; they are normalised here."""
 
+_GROUP = ("group_column",)
 _EARLIER = 32
 """Rows of a group that are remembered, so that memory grows with the groups and not with the rows."""
 
@@ -114,7 +115,8 @@ def _rows(pairs: Iterable[PairExample], dropped: Counter[str]) -> Iterator[dict[
         raise TrunklineError(
             f"no pair is left of {dropped.total()} candidates" + (f" ({reasons})" if reasons else ""),
             expected="at least one pair",
-            todo="Check columns, method (passages need blank lines or line ends), min_words, max_words, top_k",
+            todo="Check the columns, --min-words, --max-words and --top-k; passages need blank lines or line ends, and "
+            "rows of a table as turns of a talk --conversation-column",
         )
 
 
@@ -123,13 +125,19 @@ def find_candidates(sources: Iterable[Path], method: str, options: Any) -> Itera
 
     Errors are those of `read_columns`.
     """
+
+    def read(*keys: str) -> Iterator[tuple[Path, int, list[str]]]:
+        given = {option_name(key): getattr(options, key) or "text" for key in keys}
+        return files.read_columns(sources, list(given.values()), list(given))
+
     if method == "columns":
-        names = [name for name in (options.left_column, options.right_column, options.group_column) if name is not None]
-        for number, (*_, values) in enumerate(files.read_columns(sources, names)):
+        for number, (*_, values) in enumerate(
+            read("left_column", "right_column", *_GROUP[: bool(options.group_column)])
+        ):
             yield Candidate(number, *values)
     elif method == "duplicates":
         draw, remembered = random.Random(options.seed), defaultdict[str, deque[str]](lambda: deque(maxlen=_EARLIER))
-        for *_, (group, text) in files.read_columns(sources, (options.group_column, options.text_column)):
+        for *_, (group, text) in read(*_GROUP, "text_column"):
             if group and text:
                 earlier = remembered[group]
                 for left in draw.sample(earlier, min(options.per_row, len(earlier))):
@@ -138,9 +146,8 @@ def find_candidates(sources: Iterable[Path], method: str, options: Any) -> Itera
     else:
         find: Callable[[Iterable[str]], Iterable[tuple[str, str]]]
         documents: Iterable[Iterable[str]]
-        if column := getattr(options, "conversation_column", None):
-            rows = files.read_columns(sources, (column, options.text_column or "text"))
-            chats = groupby(rows, key=lambda row: (row[0], row[2][0]))
+        if getattr(options, "conversation_column", None):
+            chats = groupby(read("conversation_column", "text_column"), key=lambda row: (row[0], row[2][0]))
             documents = ((text for *_, (_, text) in turns) for (_, name), turns in chats if name)
             find = pairwise
         else:

@@ -98,7 +98,7 @@ def _labelled(rows: Iterable[tuple[str, list[Span]]], dropped: set[str], report:
         raise TrunklineError(
             f"none of {number} sentences got a label" if number else "there is no sentence to label",
             expected="at least one with a label",
-            todo="Check that the text is in the language of the gazetteer or model, and the options",
+            todo="Check that the text is in the language of --gazetteer or --model, and --drop and --text-column",
         )
     top = sorted(concepts.items(), key=lambda item: (-item[1], item[0]))[:TOP]
     report |= {"spans": concepts.total(), "concepts": len(concepts), "top": top}
