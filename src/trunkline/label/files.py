@@ -11,7 +11,7 @@ from statistics import median
 from typing import Any
 
 from trunkline.bundle.files import check_writable, open_atomic
-from trunkline.data.load import read_lines, read_table, require_column
+from trunkline.data.load import find_columns, read_lines, read_table
 from trunkline.data.records import read_json_lines
 from trunkline.data.source_card import SourceCard, write_source_card
 from trunkline.data.stream import ends_in, find_files
@@ -59,7 +59,7 @@ def read_columns(
     for path in chain.from_iterable(find_files(path, ROWS) for path in sources):
         for line, record in read_table(path)[1] if ends_in(path, (".csv", ".tsv")) else read_json_lines(path):
             for column, option in zip(columns, options, strict=False):
-                require_column(list(record), column, option, path, line)
+                find_columns(list(record), column, option, path, line)
             values = [get_key(record, column, path, line) for column in columns]
             for column, value in zip(columns, values, strict=True):
                 if isinstance(value, bool) or not isinstance(value, str | int | None):
