@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 LITERT ?= .venv-litert
 BASE ?= .venv-base
 
-.PHONY: setup quickstart test lint test-base test-slow test-gpu test-browser test-kotlin docs clean
+.PHONY: setup quickstart test lint test-base test-slow test-gpu test-browser test-kotlin docs page demo wheel page-results clean
 
 setup: $(READY)
 
@@ -47,7 +47,7 @@ test-gpu: setup
 
 # Without npm or a browser the tests are skipped and say what is missing.
 test-browser: setup
-	@if command -v npm > /dev/null; then cd web && npm ci --ignore-scripts --no-audit --no-fund --loglevel=error && npm run build; \
+	@if command -v npm > /dev/null; then $(MAKE) page; \
 	else echo "npm is not installed: the browser tests will be skipped"; fi
 	$(BIN)/python -m pytest -m browser tests/browser
 
@@ -58,6 +58,21 @@ test-kotlin: setup
 # The documentation as a site, into build/site.
 docs: setup
 	$(BIN)/python -m mkdocs build --strict
+
+# The page of `trunkline demo`, with its runtime: into the package, where a wheel that is made afterwards takes it along.
+page:
+	cd web && npm ci --ignore-scripts --no-audit --no-fund --loglevel=error && npm run --silent page
+
+demo: setup page
+	$(BIN)/trunkline demo
+
+wheel: setup page
+	rm -rf build dist
+	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .
+
+# Times and pictures of the demo page for the documentation; on two quiet cores.
+page-results: setup page
+	TRUNKLINE_PAGE_RESULTS=1 $(BIN)/python -m pytest -m browser tests/browser/test_demo_page.py
 
 # The wheel in an environment without torch: what `pip install` gives.
 test-base: setup

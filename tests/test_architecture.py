@@ -26,6 +26,7 @@ LEVELS = [
     {"model"},
     {"ui"},
     {"quickstart", "integrations"},
+    {"demo"},
     {"cli"},
 ]
 LEVEL = {part: number for number, parts in enumerate(LEVELS) for part in parts}

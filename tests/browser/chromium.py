@@ -21,7 +21,7 @@ import numpy.typing as npt
 
 ROOT = Path(__file__).parents[2]
 WEB = ROOT / "web"
-SERVED = ("tests/browser/", "web/dist/", "web/demo/", "web/node_modules/onnxruntime-web/dist/")
+SERVED = ("tests/browser/", "web/dist/", "web/node_modules/onnxruntime-web/dist/")
 """Folders whose files pages may read, by the same paths."""
 
 TYPES = {

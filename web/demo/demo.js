@@ -1,269 +1,220 @@
-// The demo page: reads a message with all tasks as it is typed, and learns new ones.
-import { load } from "../dist/index.js";
-import { bars, curve, element, marked, percent } from "./draw.js";
-import { readLesson, writeLine } from "./lesson.js";
+// The page: reads a message with all tasks as it is typed; teach.js learns new ones.
+import { answered, bars, costs, element, marked, percent } from "./draw.js";
+import { teach } from "./teach.js";
 
 const $ = (id) => document.getElementById(id);
-const BUNDLE = new URLSearchParams(location.search).get("bundle") ?? "bundle";
-const CURVE = [0.5, 0.75];
+const MESSAGES = [
+  "Ann moved the dentist appointment to Friday at 9:40, 27 Chandler Street.",
+  "We're out of dishwasher salt and paper towels, 2 packs please, Krämer & Sohn has them for €4.90.",
+  "Your account will be erased tonight. Confirm your card number at the link to keep your photos.",
+  "The bus is stuck in snow again, start the rehearsal in the Old Mill without me.",
+  "i owe lena for the pizza, send her 14 bucks before friday",
+];
+const READINGS = 9;
 
-let model;
-let megabytes = 0;
-let working = Promise.resolve();
-let waiting = false;
+const worker = new Worker("worker.js", { type: "module" });
+const asked = new Map();
 const off = new Set();
+let facts = { name: "", tasks: {}, sizes: {} };
+let readings = [];
+let warm = false;
+let pending = false;
 
-/** Runs one thing after the other: the runtime computes one thing at a time. */
-function next(action) {
-  working = working.then(action).catch(refuse);
-  return working;
+worker.onmessage = ({ data: { number, found, error } }) => {
+  const { resolve, reject } = asked.get(number);
+  asked.delete(number);
+  if (error === undefined) resolve(found);
+  else reject(new Error(error));
+};
+worker.onerror = () => refuse(new Error("The model could not be started. The browser must be able to run WebAssembly."));
+
+/** Asks the worker, which does one thing after the other. */
+function ask(does, given = {}) {
+  return new Promise((resolve, reject) => {
+    const number = performance.now() + Math.random();
+    asked.set(number, { resolve, reject });
+    worker.postMessage({ number, does, given });
+  });
 }
 
 function refuse(error) {
-  $("refused").textContent = String(error.message ?? error);
+  $("refused").firstElementChild.textContent = error ? String(error.message ?? error) : "";
+  $("refused").hidden = !error;
 }
 
-async function open(source, said) {
-  const began = performance.now();
-  const opened = await load(source);
-  await model?.close();
-  model = opened;
+async function open(source, publicKey) {
+  const found = await ask("open", { source, publicKey });
   off.clear();
-  megabytes = said ?? megabytes;
+  know(found);
   $("text").disabled = $("learn").disabled = false;
+  const seconds = (found.milliseconds / 1000).toFixed(1);
   $("status").textContent =
-    `${model.name}, ${model.precision}: ready after ${((performance.now() - began) / 1000).toFixed(1)} s`;
-  showTasks();
+    `Ready: ${found.name}, ${found.precision}, after ${seconds} s.` + (publicKey ? " Its signature is good." : "");
+  warm = false;
+  await read();
+  // The first pass prepares the runtime; what it took says nothing of the next.
+  readings = [];
+  warm = true;
   await read();
 }
 
-/** The files of a bundle by address; counts what they weigh. */
-function counted(address) {
-  const base = new URL(`${address.replace(/\/$/, "")}/`, location.href);
-  let bytes = 0;
-  return async (file, limit) => {
-    const response = await fetch(new URL(file, base));
-    if (!response.ok) throw new Error(`${file}: the server answers ${response.status}`);
-    const content = new Uint8Array(await response.arrayBuffer());
-    if (content.length > limit) throw new Error(`${file} has ${content.length} bytes, expected at most ${limit}`);
-    bytes += content.length;
-    megabytes = bytes / 1e6;
-    return content;
-  };
-}
-
-function showTasks() {
+/** Takes in what the model is now. */
+function know(found) {
+  facts = { name: found.name, tasks: found.tasks, sizes: found.sizes };
+  readings = [];
   $("tasks").replaceChildren(
-    ...Object.keys(model.tasks).map((name) => {
-      const box = element("input", {
-        type: "checkbox",
-        checked: !off.has(name),
-        onchange: () => toggle(name, box.checked),
-      });
-      return element(
-        "label",
-        {},
-        box,
-        ` ${name} `,
-        element(
-          "button",
-          { type: "button", class: "quiet", "aria-label": `Remove ${name}`, onclick: () => next(() => remove(name)) },
-          "×",
-        ),
-      );
+    ...Object.entries(facts.tasks).map(([name, family]) => {
+      const box = element("input", { type: "checkbox", checked: !off.has(name), onchange: () => toggle(name, box.checked) });
+      const gone = { type: "button", class: "quiet", "aria-label": `Remove ${name}`, onclick: () => remove(name) };
+      return element("span", { class: "chip", title: family }, element("label", {}, box, ` ${name}`), element("button", gone, "×"));
     }),
   );
+  $("asking").hidden = !Object.values(facts.tasks).includes("qa");
 }
 
 function toggle(name, on) {
   if (on) off.delete(name);
   else off.add(name);
-  next(read);
+  readings = [];
+  read();
 }
 
 async function remove(name) {
-  model.remove(name);
-  showTasks();
+  know(await ask("remove", { name }));
   await read();
 }
 
+/** Reads the message; what is typed meanwhile is read once, afterwards. */
 async function read() {
-  const text = $("text").value;
-  const tasks = Object.keys(model.tasks).filter((name) => !off.has(name) && model.tasks[name] !== "qa");
-  if (!tasks.length) {
-    $("found").replaceChildren(element("p", {}, "No task is on. Teach one, or drop a task's file."));
-    costs(0, 0, 0);
+  if (pending) {
+    pending = "again";
     return;
   }
-  const began = performance.now();
-  const [found] = await model.predict([text], { tasks });
-  const all = performance.now() - began;
-  $("found").replaceChildren(
-    ...tasks.flatMap((name) => [
-      element("h3", {}, name),
-      Array.isArray(found[name]) ? marked(text, found[name]) : bars(found[name].probabilities),
-    ]),
-  );
-  // What one task alone takes, for the comparison, after the answer is on the page.
-  const between = performance.now();
-  await model.predict([text], { tasks: tasks.slice(0, 1) });
-  costs(tasks.length, all, performance.now() - between);
-}
-
-function costs(count, all, one) {
-  const rows = [
-    ["Fetched once", `${megabytes.toFixed(1)} MB`],
-    [`${count} tasks, one text`, `${all.toFixed(0)} ms`],
-    ["of which the first task", `${one.toFixed(0)} ms`],
-    [`${count} separate models`, `${(count * megabytes).toFixed(0)} MB, ${(count * one).toFixed(0)} ms`],
-  ];
-  $("costs").replaceChildren(...rows.flatMap(([name, value]) => [element("dt", {}, name), element("dd", {}, value)]));
-}
-
-async function learn() {
-  const name = $("name").value.trim();
-  const { texts, labels } = readLesson($("examples").value);
-  $("refused").textContent = "";
-  const report = await model.fit(name, texts, labels, { replace: true });
-  const score = report.family === "ner" ? "f1" : "accuracy";
-  const file = model.taskFile(name);
-  showTasks();
-  await read();
-  showLesson(report, texts, labels, score);
-  // The curve comes after the answer, on a part of the examples of each label.
-  const points = [];
-  for (const share of CURVE) {
-    const part = texts.map((_, n) => n).filter((n) => (n * share) % 1 < share);
-    try {
-      const smaller = await model.fit(
-        name,
-        part.map((n) => texts[n]),
-        part.map((n) => labels[n]),
-        { replace: true },
-      );
-      points.push({ count: part.length, value: smaller.scores[score] });
-    } catch {
-      // Too few to learn anything from.
+  pending = true;
+  try {
+    const text = $("text").value;
+    const tasks = Object.keys(facts.tasks).filter((name) => !off.has(name));
+    if (tasks.length) {
+      const { found, spent } = await ask("predict", { text, question: $("question").value.trim(), tasks });
+      show(text, found, spent, tasks.length);
+    } else {
+      const todo = Object.keys(facts.tasks).length ? "Every task is off." : "There is no task yet. Teach one below, or drop a task's file.";
+      $("found").replaceChildren(element("p", { class: "soft" }, todo));
+      $("costs").replaceChildren();
     }
+  } catch (error) {
+    refuse(error);
   }
-  model.add(name, file, { replace: true });
-  points.push({ count: texts.length, value: report.scores[score] });
-  $("learnt").append(curve(points, score), element("small", {}, `Held-out ${score} by the number of examples`));
+  const again = pending === "again";
+  pending = false;
+  if (again) await read();
 }
 
-function showLesson(report, texts, labels, score) {
-  const wrong = texts
-    .map((text, n) => ({ text, gold: labels[n], said: report.heldOut[n] }))
-    .map((one) => ({
-      ...one,
-      guess: Array.isArray(one.said)
-        ? one.said.map(({ start, end, label }) => ({ start, end, label }))
-        : one.said.label,
-    }))
-    .filter(({ gold, guess }) => JSON.stringify(gold) !== JSON.stringify(guess));
-  const address = URL.createObjectURL(new Blob([model.taskFile(report.task)]));
-  $("learnt").replaceChildren(
-    element("h3", {}, `${report.task}: ${percent(report.scores[score])} ${score} on held-out examples`),
-    element(
-      "p",
-      {},
-      `Learnt from ${report.examples} examples in ${report.milliseconds.toFixed(0)} ms. `,
-      element(
-        "a",
-        { href: address, download: `${report.task}.safetensors` },
-        `Save the task file (${(report.bytes / 1000).toFixed(0)} kB)`,
-      ),
-    ),
-    ...(wrong.length ? [element("p", {}, "Wrong when held out; a click takes the prediction as the label:")] : []),
-    element(
-      "ul",
-      {},
-      ...wrong
-        .slice(0, 8)
-        .map(({ text, gold, guess }) =>
-          element(
-            "li",
-            {},
-            element("span", { class: "wrong" }, writeLine(text, gold)),
-            " → ",
-            element(
-              "button",
-              { type: "button", class: "quiet", onclick: () => correct(text, gold, guess) },
-              writeLine(text, guess),
-            ),
-          ),
-        ),
-    ),
+function show(text, found, spent, count) {
+  $("found").replaceChildren(
+    ...Object.entries(found).flatMap(([name, said]) => [element("h3", {}, name), drawn(text, said)]),
   );
+  readings = [...readings, spent].slice(-READINGS);
+  const middle = (key) => readings.map((one) => one[key]).sort((a, b) => a - b)[readings.length >> 1];
+  const times = Object.fromEntries(["trunk", "branches", "rest"].map((key) => [key, middle(key)]));
+  $("costs").replaceChildren(costs({ count, sizes: facts.sizes, spent: { ...times, runs: spent.runs, warm } }));
+  clearTimeout(show.later);
+  // Read out when nothing was typed for a while.
+  show.later = setTimeout(() => ($("summary").textContent = Object.entries(found).map(spoken).join(". ")), 1000);
 }
 
-function correct(text, gold, guess) {
-  const lines = $("examples").value.split("\n");
-  const place = lines.findIndex((line) => line.trim() === writeLine(text, gold));
-  if (place >= 0) lines[place] = writeLine(text, guess);
-  $("examples").value = lines.join("\n");
-  next(learn);
+function drawn(text, said) {
+  if (Array.isArray(said)) return marked(text, said);
+  return "answer" in said ? answered(text, said) : bars(said.probabilities);
 }
 
+function spoken([name, said]) {
+  if (Array.isArray(said)) return `${name}: ${said.map(({ text, label }) => `${text}, ${label}`).join("; ") || "nothing"}`;
+  if ("answer" in said) return `${name}: ${said.answer || "no answer"}`;
+  return `${name}: ${said.label ?? "nothing"}, ${percent(said.score ?? 0)}`;
+}
+
+/** Files that were dropped or chosen: tasks, or the folder of a bundle. */
 async function take(files) {
-  $("refused").textContent = "";
-  const task = files.find((file) => file.name.endsWith(".safetensors"));
-  if (files.some((file) => file.name === "manifest.json")) {
-    await open(files, files.reduce((sum, file) => sum + file.size, 0) / 1e6);
-  } else if (task) {
-    model.add(task.name.replace(/\.safetensors$/, ""), new Uint8Array(await task.arrayBuffer()), { replace: true });
-    showTasks();
-    await read();
-  } else throw new Error("That is neither a task's file (.safetensors) nor the folder of a bundle.");
+  refuse();
+  const manifest = [...files.keys()].find((path) => /(^|\/)manifest\.json$/.test(path));
+  if (manifest !== undefined) {
+    const folder = manifest.slice(0, -"manifest.json".length);
+    const own = [...files].filter(([path]) => path.startsWith(folder)).map(([path, file]) => [path.slice(folder.length), file]);
+    await open(Object.fromEntries(own), $("key").value.trim());
+    return;
+  }
+  const tasks = [...files.values()].filter(({ name }) => name.endsWith(".safetensors"));
+  if (!tasks.length) throw new Error("That is neither a task's file (.safetensors) nor the folder of a bundle (with manifest.json).");
+  for (const file of tasks) {
+    const name = file.name.replace(/\.safetensors$/, "");
+    know(await ask("add", { name, content: new Uint8Array(await file.arrayBuffer()) }));
+  }
+  await read();
 }
 
-/** The files of what was dropped, folders included. */
+/** The files of what was dropped by their paths, folders included. */
 async function dropped(items) {
+  const found = new Map();
+  const entries = [];
+  for (const item of items) {
+    const entry = item.webkitGetAsEntry?.();
+    const file = entry ? null : item.getAsFile();
+    if (entry) entries.push(entry);
+    else if (file) found.set(file.name, file);
+  }
   const walk = async (entry) => {
-    if (entry.isFile) {
-      const file = await new Promise((resolve, reject) => entry.file(resolve, reject));
-      Object.defineProperty(file, "webkitRelativePath", { value: entry.fullPath.slice(1) });
-      return [file];
+    if (entry.isFile) found.set(entry.fullPath.slice(1), await new Promise((resolve, reject) => entry.file(resolve, reject)));
+    else {
+      const reader = entry.createReader();
+      // A reader gives a hundred entries at a time.
+      for (let own = [null]; own.length; await Promise.all(own.filter(Boolean).map(walk)))
+        own = await new Promise((resolve, reject) => reader.readEntries(resolve, reject));
     }
-    const reader = entry.createReader();
-    const entries = await new Promise((resolve, reject) => reader.readEntries(resolve, reject));
-    return (await Promise.all(entries.map(walk))).flat();
   };
-  return (await Promise.all(Array.from(items, (item) => walk(item.webkitGetAsEntry())))).flat();
+  await Promise.all(entries.map(walk));
+  return found;
 }
 
-$("text").addEventListener("input", () => {
-  if (waiting) return;
-  waiting = true;
-  next(() => {
-    waiting = false;
-    return read();
+for (const id of ["text", "question"]) $(id).addEventListener("input", read);
+$("another").addEventListener("click", () => {
+  $("text").value = MESSAGES[(MESSAGES.indexOf($("text").value) + 1) % MESSAGES.length];
+  read();
+});
+$("refused").querySelector("button").addEventListener("click", () => refuse());
+for (const id of ["file", "folder"]) {
+  $(id).addEventListener("change", ({ target }) => {
+    const files = Array.from(target.files, (file) => [file.webkitRelativePath || file.name, file]);
+    target.value = "";
+    take(new Map(files)).catch(refuse);
   });
-});
-$("lesson").addEventListener("submit", (event) => {
+}
+addEventListener("dragover", (event) => {
   event.preventDefault();
-  next(learn);
+  $("drop").hidden = false;
 });
-$("put").addEventListener("click", () => {
-  const area = $("examples");
-  const { selectionStart: start, selectionEnd: end, value } = area;
-  const label = $("mark").value.trim();
-  if (start < end && label) area.setRangeText(`[${label}: ${value.slice(start, end)}]`);
+addEventListener("dragleave", (event) => {
+  if (!event.relatedTarget) $("drop").hidden = true;
 });
-for (const id of ["file", "folder"])
-  $(id).addEventListener("change", ({ target }) => next(() => take([...target.files])));
-addEventListener("dragover", (event) => event.preventDefault());
 addEventListener("drop", (event) => {
   event.preventDefault();
-  const files = dropped(event.dataTransfer.items);
-  next(async () => take(await files));
+  $("drop").hidden = true;
+  dropped(event.dataTransfer.items).then(take).catch(refuse);
 });
 
-next(async () => {
-  try {
-    await open(counted(BUNDLE));
-  } catch (error) {
-    $("status").textContent = "There is no encoder yet: drop the folder of a bundle here.";
-    throw error;
-  }
+teach({
+  ask,
+  refuse,
+  message: () => $("text").value,
+  bundle: () => facts.name,
+  learnt: async (found) => {
+    know(found);
+    await read();
+  },
+});
+
+const wanted = new URLSearchParams(location.search);
+open(new URL(wanted.get("bundle") ?? "bundle", location.href).href, wanted.get("key") ?? "").catch((error) => {
+  $("status").textContent = "There is no encoder yet: drop the folder of a bundle here.";
+  refuse(error);
 });

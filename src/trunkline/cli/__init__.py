@@ -7,7 +7,7 @@ from typing import Any
 
 import typer
 
-from trunkline.cli import bundle, domain, tasks  # noqa: F401 (join the application)
+from trunkline.cli import bundle, demo, domain, tasks  # noqa: F401 (join the application)
 from trunkline.cli.tasks import app
 from trunkline.errors import TrunklineError
 

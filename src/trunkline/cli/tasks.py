@@ -22,7 +22,8 @@ from typer.core import TyperGroup
 from trunkline import __version__
 from trunkline.errors import TrunklineError, nearest
 
-ORDER = ("fit", "predict", "evaluate", "check", "label", "prefinetune", "export", "bundle", "encoders", "quickstart")
+ORDER = ("fit", "predict", "evaluate", "check", "demo", "label", "prefinetune", "export", "bundle", "encoders")
+ORDER += ("quickstart",)
 """Commands in the order in which a user meets them."""
 
 
