@@ -1,4 +1,4 @@
-"""The server of the demo page gives its files and the bundle's, to this computer alone; tests/browser tests the page."""
+"""The server of the demo page gives its files and the bundle, to this computer alone; tests/browser tests the page."""
 
 from __future__ import annotations
 

@@ -22,8 +22,8 @@ from typer.core import TyperGroup
 from trunkline import __version__
 from trunkline.errors import TrunklineError, nearest
 
-ORDER = ("fit", "predict", "evaluate", "check", "demo", "label", "prefinetune", "export", "bundle", "encoders")
-ORDER += ("quickstart",)
+_LEARNING = ("fit", "predict", "evaluate", "check", "demo")
+ORDER = (*_LEARNING, "label", "prefinetune", "export", "bundle", "encoders", "quickstart")
 """Commands in the order in which a user meets them."""
 
 
