@@ -13,6 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
+from trunkline.results.show import taken_for
 from trunkline.training import Report
 
 _Row = TypeVar("_Row")
@@ -86,10 +87,8 @@ def print_evaluation(record: Mapping[str, Any], most: int = 10) -> None:
         measures = ("precision", "recall", "f1")
         rows = ((label, *(_percent(r[m]) for m in measures), r["support"]) for label, r in record["labels"].items())
         _print_table(("label", "precision", "recall", "F1", "support"), rows)
-    mixed = [(n, gold, guess) for gold, row in record["confusion"].items() for guess, n in row.items() if gold != guess]
-    for count, gold, guess in sorted(mixed, key=lambda item: -item[0])[:most]:
-        taken = f"{gold!r} taken for {guess!r}" if guess else f"{gold!r} missed"
-        console.print(f"{count} x {taken if gold else f'{guess!r} where there is none'}", markup=False)
+    for count, said in taken_for(record["confusion"])[:most]:
+        console.print(f"{count} x {said}", markup=False)
     _warn(record)
     if record["n_wrong"]:
         console.print(f"\n{record['n_wrong']} wrong, for example:", style="bold")

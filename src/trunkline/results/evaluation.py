@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from trunkline.results.comparison import Comparison
 from trunkline.tasks import Family, Scores
 from trunkline.tasks.classification import Answer
 
@@ -94,6 +95,16 @@ class Evaluation:
             warnings=[f"labels that the task does not know count as misses: {', '.join(unknown)}"] if unknown else [],
             judged=(family, examples, predicted),
         )
+
+    def against(self, other: Evaluation) -> Comparison:
+        """Compares with another task, or with the task of another bundle, on the same examples."""
+        return Comparison.of(self, other)
+
+    def to_html(self, comparison: Comparison | None = None) -> str:
+        """One page that needs nothing else: plots, tables and wrong examples, and a comparison on request."""
+        from trunkline.results.page import page
+
+        return page(self.to_dict(), None if comparison is None else comparison.to_dict())
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON, where every number is finite."""

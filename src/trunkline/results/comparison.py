@@ -1,0 +1,119 @@
+"""Two evaluations of the same examples side by side: is one better, or is it chance?"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from trunkline.errors import TrunklineError
+from trunkline.tasks.classification import FloatArray
+
+if TYPE_CHECKING:
+    from trunkline.results.evaluation import Evaluation
+
+RESAMPLES, SEED = 2000, 0
+"""Draws of each kind, and where their random numbers start."""
+
+MAX_CHANGED = 200
+"""Examples that a comparison keeps."""
+
+BLOCK = 2**22
+"""Values that are drawn at once, 32 MB."""
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Two tasks, or a task of two bundles, on the same examples.
+
+    Attributes:
+        first: `bundle` and `task`; a difference is the score of the first less that of the second.
+        second: The same of the other.
+        examples: Their number.
+        measures: For each score that of the `first` and `second`, their `difference`, its `interval` and `p`. The
+            interval is for 95 % of other examples of the same kind: percentiles of the paired bootstrap (Efron &
+            Tibshirani 1993). `p` is the share of swaps of both predictions of examples, each by a coin, that make as
+            large a difference, what was measured counted in (approximate randomization, Noreen 1989).
+        right: How many examples are wholly right in `both`, the `first` or the `second` alone, and `neither`.
+        changed: Up to `MAX_CHANGED` that are right in one alone, with `index`, `text`, `gold`, `first` and `second`.
+        resamples: Draws of each kind.
+        seed: Where their random numbers start.
+    """
+
+    first: Mapping[str, str]
+    second: Mapping[str, str]
+    examples: int
+    measures: Mapping[str, Mapping[str, Any]]
+    right: Mapping[str, int]
+    changed: Sequence[Mapping[str, Any]]
+    resamples: int = RESAMPLES
+    seed: int = SEED
+
+    @staticmethod
+    def of(first: Evaluation, second: Evaluation) -> Comparison:
+        """Compares evaluations; raises TrunklineError unless they are of the same examples."""
+        if first.judged is None or second.judged is None or first.judged[:2] != second.judged[:2]:
+            given = f"evaluations of {first.examples} {first.family} and {second.examples} {second.family} examples"
+            raise TrunklineError(given, expected="the same examples in the same order")
+        (family, examples, guess), other = first.judged, second.judged[2]
+        # Examples come twice: with the predictions of the first, then with those of the second.
+        tally = family.tally([*examples, *examples], [*guess, *other], tuple({**first.labels, **second.labels}))
+        gains: list[dict[str, FloatArray]] = []
+        for drawn in (_bootstrap, _swaps):
+            parts = [
+                [family.measures(tally.counts(draws)) for draws in pair]
+                for pair in drawn(len(examples), max(1, BLOCK // max(1, len(tally.example))))
+            ]
+            gains.append({name: np.concatenate([a[name] - b[name] for a, b in parts]) for name in first.scores})
+        measures = {}
+        for name, score in first.scores.items():
+            gain = score - second.scores[name]
+            low, high = np.quantile(gains[0][name], (0.025, 0.975))
+            found = {"first": score, "second": second.scores[name], "difference": gain}
+            as_far = int((np.abs(gains[1][name]) >= abs(gain) - 1e-12).sum())
+            measures[name] = {**found, "interval": [float(low), float(high)], "p": (1 + as_far) / (1 + RESAMPLES)}
+        one, two = ({"bundle": it.bundle, "task": it.task} for it in (first, second))
+        return Comparison(one, two, len(examples), measures, *_changed(first.judged, other))
+
+    to_dict = dataclasses.asdict
+    """Plain data for JSON, where every number is finite."""
+
+
+def _blocks(rows: int) -> Iterator[int]:
+    yield from (min(rows, RESAMPLES - begin) for begin in range(0, RESAMPLES, rows))
+
+
+def _bootstrap(count: int, rows: int) -> Iterator[tuple[FloatArray, FloatArray]]:
+    """[rows, 2 examples] draws with replacement, the same ones for the first and the second."""
+    rng = np.random.default_rng(SEED)
+    for block in _blocks(rows):
+        drawn = np.stack([np.bincount(rng.integers(count, size=count), minlength=count) for _ in range(block)])
+        both = np.concatenate([drawn, np.zeros_like(drawn)], axis=1).astype(np.float64)
+        yield both, np.roll(both, count, axis=1)
+
+
+def _swaps(count: int, rows: int) -> Iterator[tuple[FloatArray, FloatArray]]:
+    """[rows, 2 examples] all examples, each with the predictions of one or the other."""
+    rng = np.random.default_rng(SEED)
+    for block in _blocks(rows):
+        swapped = rng.integers(2, size=(block, count))
+        both = np.concatenate([1 - swapped, swapped], axis=1).astype(np.float64)
+        yield both, 1 - both
+
+
+def _changed(judged: tuple[Any, ...], other: Sequence[Any]) -> tuple[dict[str, int], list[dict[str, Any]]]:
+    family, examples, guess = judged
+    right, changed = Counter[str](), list[dict[str, Any]]()
+    for index, (example, *said) in enumerate(zip(examples, guess, other, strict=True)):
+        (gold, first), (truth, second) = (family.compare(example, prediction) for prediction in said)
+        name = (("neither", "second"), ("first", "both"))[gold == first][truth == second]
+        right[name] += 1
+        if name in ("first", "second") and len(changed) < MAX_CHANGED:
+            answers = {"gold": gold, "first": first, "second": second}
+            listed = {key: [list(answer) for answer in sorted(own)] for key, own in answers.items()}
+            changed.append({"index": index, "text": example.text, **listed})
+    return {name: right[name] for name in ("both", "first", "second", "neither")}, changed
