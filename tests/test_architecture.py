@@ -21,7 +21,7 @@ LEVELS = [
     {"data", "heads", "hub"},
     {"encoder"},
     {"engine", "training", "results"},
-    {"adapt", "label"},
+    {"adapt", "curve", "label"},
     {"prefinetune", "export"},
     {"model"},
     {"ui"},

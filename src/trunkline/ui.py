@@ -13,7 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
-from trunkline.results.show import taken_for
+from trunkline.results.show import pieces, shortened, taken_for, verdict, visible
 from trunkline.training import Report
 
 _Row = TypeVar("_Row")
@@ -80,22 +80,55 @@ def print_fit(record: Mapping[str, Any]) -> None:
 
 
 def print_evaluation(record: Mapping[str, Any], most: int = 10) -> None:
-    """Prints an evaluation, in the form of `Evaluation.to_dict`, with up to `most` wrong examples."""
+    """Prints an evaluation, in the form of `Evaluation.to_dict`, with up to `most` wrong examples.
+
+    Under `comparison` it may have what `Comparison.to_dict` returns.
+    """
     counted_on = f"{record['task']} on {record['examples']} examples"
-    console.print(f"{counted_on}: {_scores(record['scores'])}", soft_wrap=True)
+    console.print(f"{counted_on}: {_scores(record['scores'])}", soft_wrap=True, markup=False)
     if record["labels"]:
         measures = ("precision", "recall", "f1")
         rows = ((label, *(_percent(r[m]) for m in measures), r["support"]) for label, r in record["labels"].items())
         _print_table(("label", "precision", "recall", "F1", "support"), rows)
     for count, said in taken_for(record["confusion"])[:most]:
         console.print(f"{count} x {said}", markup=False)
+    if record["family"] == "ner":
+        console.print("entities: " + ", ".join(f"{kind} {count}" for kind, count in record["errors"].items()))
+    found = record["reliability"]
+    if found["answers"]:
+        loss = "" if found["log_loss"] is None else f", log loss {found['log_loss']:.3f}"
+        console.print(f"scores: expected calibration error {_percent(found['ece'])}{loss}")
     _warn(record)
     if record["n_wrong"]:
-        console.print(f"\n{record['n_wrong']} wrong, for example:", style="bold")
+        console.print(f"\n{record['n_wrong']} wrong, the surest first:", style="bold")
     for example in record["wrong"][:most]:
-        console.print(Text(example["text"], style="bold"), soft_wrap=True)
+        sides = [("gold", "predicted"), ("predicted", "gold")]
+        if any(len(answer) == 4 for side, _ in sides for answer in example[side]):
+            for side, other in sides:
+                console.print(_marked(f"  {side:10}", example["text"], example[side], example[other]), soft_wrap=True)
+            continue
+        console.print(Text(visible(shortened(example["text"])), style="bold"), soft_wrap=True)
         said = f"gold {_answers(example['gold'])}, predicted {_answers(example['predicted'])}"
         console.print(f"  {said}", markup=False, soft_wrap=True)
+    if comparison := record.get("comparison"):
+        rows = (
+            (measure, *(_percent(row[side]) for side in ("first", "second")), f"{100 * row['difference']:+.2f}")
+            for measure, row in comparison["measures"].items()
+        )
+        console.print()
+        _print_table(("measure", *(comparison[side]["task"] for side in ("first", "second")), "difference"), rows)
+        console.print(verdict(comparison), markup=False, soft_wrap=True)
+
+
+def _marked(head: str, text: str, own: Sequence[Sequence[Any]], other: Sequence[Sequence[Any]]) -> Text:
+    """A text with its entities as `[label: words]`, in colour where the other side has them not."""
+    line = Text(head, style="dim")
+    for words, label, right in pieces(text, own, other):
+        shown = visible(words).replace("\n", " ")
+        line.append(
+            f"[{visible(label)}: {shown}]" if label else shown, style="not dim " + ("" if right else "bold yellow")
+        )
+    return line
 
 
 def print_bundle(record: Mapping[str, Any]) -> None:
@@ -235,4 +268,4 @@ def _scores(scores: Mapping[str, float]) -> str:
 
 
 def _answers(answers: Sequence[Sequence[Any]]) -> str:
-    return "; ".join(" ".join(map(str, answer)) for answer in answers) or "nothing"
+    return visible("; ".join(" ".join(map(str, answer)) for answer in answers)) or "nothing"

@@ -117,6 +117,7 @@ def fit(
     rank: Annotated[int | None, _learning(min=1, help="Of LoRA.")] = None,
     steps: Annotated[int | None, _learning(min=1, help="Of training LoRA.")] = None,
     settings: SetOption = None,
+    html: Annotated[Path | None, Option(help="Write a page on heads from ever more of the labels here.")] = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Learn a task from labelled examples and put it into a bundle.
@@ -139,12 +140,19 @@ def fit(
     lora |= settings_of(settings, ("targets", "rate", "batch", "dropout", "contrast"))
     if "targets" in lora:
         lora["targets"] = str(lora["targets"]).replace(" ", "").split(",")
-    report = opened.fit(name, parts.pop("train"), family=found, mode=mode, replace=replace, **parts, **lora)
+    _check_page(html, replace)
+    train_rows = parts.pop("train")
+    report = opened.fit(name, train_rows, family=found, mode=mode, replace=replace, **parts, **lora)
     # Of a bundle that is there, only this task changes, wherever the model is from.
     folder = opened.save(target, tasks=[name] if is_bundle(target) else None, replace_tasks=replace)
     record = {**report.to_dict(), "bundle": str(folder)}
     record["warnings"] = [*notes, *record["warnings"]]
     print_json(record) if as_json else print_fit(record)
+    if html is not None:
+        from trunkline import curve
+
+        found_curve = curve.learning_curve(opened, train_rows, family=found, seed=seed, class_weight=class_weight)
+        _write_page(html, found_curve.held_out.to_dict(), curve=found_curve.to_dict(), title=f"{name} of {folder.name}")
 
 
 @app.command()
@@ -219,11 +227,15 @@ def evaluate(
     label_column: LabelColumn = None,
     label_separator: Separator = None,
     delimiter: Delimiter = None,
+    against: Annotated[str | None, Option(help="Compare with the task of another bundle.")] = None,
+    against_task: Annotated[str | None, Option(help="Compare with a task of another name.")] = None,
+    html: Annotated[Path | None, Option(help="Write a page with plots and wrong examples here.")] = None,
+    replace: Annotated[bool, Option("--replace", help="Replace the file of --html.")] = False,
     as_json: JsonFlag = False,
 ) -> None:
-    """Score a task on labelled examples: overall, a row a label, what is confused, what is wrong.
+    """Score a task on labelled examples: a row a label, what is confused, how far scores can be trusted, what is wrong.
 
-    Example: trunkline evaluate support-bot --task intents --data test.csv
+    Example: trunkline evaluate support-bot --task intents --data test.csv --html report.html
     """
     from trunkline.engine.base import chosen_tasks
     from trunkline.model import load
@@ -233,10 +245,39 @@ def evaluate(
     chosen_tasks([task], opened.tasks)
     columns = {"text_column": text_column, "label_column": label_column, "delimiter": delimiter}
     columns["label_separator"] = label_separator
+    _check_page(html, replace)
+    other, name = load(against) if against else opened, against_task or task
+    chosen_tasks([name], other.tasks)
+    if other.tasks[name] != opened.tasks[task]:
+        raise TrunklineError(f"{name} is a task of {other.tasks[name]}", expected=opened.tasks[task])
     parts, _, notes = _parts({"data": data}, opened.tasks[task], {"data": columns})
-    record = opened.evaluate(task, parts["data"]).to_dict()
+    result = opened.evaluate(task, parts["data"])
+    record, comparison = result.to_dict(), None
     record["warnings"] = [*notes, *record["warnings"]]
+    if against or against_task:
+        record["comparison"] = comparison = result.against(other.evaluate(name, parts["data"])).to_dict()
     print_json(record) if as_json else print_evaluation(record)
+    if html is not None:
+        _write_page(html, record, comparison)
+
+
+def _check_page(html: Path | None, replace: bool) -> None:
+    """Refuses a page that cannot be written, before anything is computed."""
+    if html is not None:
+        from trunkline.bundle.files import check_writable
+
+        if html.is_dir() or (html.is_file() and html.stat().st_size and not replace):
+            raise TrunklineError(f"--html {html} is there", todo="Name another file, or add --replace")
+        check_writable(html)
+
+
+def _write_page(html: Path, *records: Any, **more: Any) -> None:
+    from trunkline.bundle.files import open_atomic
+    from trunkline.results.page import page
+
+    with open_atomic(html) as stream:
+        stream.write(page(*records, **more).encode())
+    typer.echo(f"page {html}", err=True)
 
 
 def _places(name: str, model: str | None, out: Path | None) -> tuple[str | None, Path]:

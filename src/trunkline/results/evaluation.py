@@ -17,8 +17,8 @@ from trunkline.tasks.classification import Answer
 MAX_WRONG = 500
 """Wrong examples that an evaluation keeps."""
 
-BINS, HISTOGRAM = 15, 20
-"""Bins of the calibration error, of equal numbers of answers; and of the histogram, of equal widths."""
+BINS, LEAST_IN_BIN, HISTOGRAM = 15, 10, 20
+"""Bins of the calibration error, fewer where they would have fewer answers; and those of the histogram."""
 
 LEAST = 5e-7
 """Probability that 0 stands for, as predictions have six digits."""
@@ -108,9 +108,7 @@ class Evaluation:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON, where every number is finite."""
-        found = dataclasses.asdict(dataclasses.replace(self, judged=None))
-        del found["judged"]
-        return found
+        return {one.name: getattr(self, one.name) for one in dataclasses.fields(self) if one.name != "judged"}
 
 
 def _rows(
@@ -163,7 +161,7 @@ def _reliability(family: Family, examples: Sequence[Any], predicted: Sequence[An
         truth = family.compare(*pair)[0]
         found += [(score, answer in truth) for answer, score in family.confidences(*pair).items()]
     table = np.array(sorted(found, key=lambda one: one[0]), dtype=np.float64).reshape(-1, 2)
-    parts = np.array_split(table, min(BINS, len(table))) if found else []
+    parts = np.array_split(table, min(BINS, max(1, len(table) // LEAST_IN_BIN))) if found else []
     edges = np.linspace(0, 1, HISTOGRAM + 1)
     counts = [np.histogram(table[table[:, 1] == right, 0], edges)[0].tolist() for right in (1, 0)]
     return {

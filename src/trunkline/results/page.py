@@ -19,15 +19,12 @@ def page(
     evaluation: Mapping[str, Any],
     comparison: Mapping[str, Any] | None = None,
     curve: Mapping[str, Any] | None = None,
-    held_out: bool = False,
+    title: str = "",
 ) -> str:
-    """The page of what `Evaluation.to_dict`, `Comparison.to_dict` and `LearningCurve.to_dict` return.
-
-    `held_out` says that the predictions come from cross-validation and not from a test set.
-    """
+    """The page of what `Evaluation.to_dict`, `Comparison.to_dict` and `LearningCurve.to_dict` return."""
     sections = dict(_sections(evaluation, comparison, curve))
-    name = f"{evaluation['task']} of {evaluation['bundle']}"
-    what = "held-out predictions for" if held_out else "predictions for"
+    name = title or f"{evaluation['task']} of {evaluation['bundle']}"
+    what = f"held-out folds of {curve['folds']}," if curve else "predictions for"
     links = "".join(f'<a href="#{_anchor(title)}">{title}</a>' for title in sections)
     tiles = [(measure, f"{value:.2%}") for measure, value in evaluation["scores"].items()]
     tiles += [("wrong", f"{evaluation['n_wrong']:,}")]
@@ -68,7 +65,7 @@ def _sections(
         yield "Reliability", f'<p>{error}</p><div class="plots">{shown}</div>'
     if curve:
         shown = plots.curve(curve["points"], curve["measure"])
-        note = f"Held-out folds of {curve['folds']}; bars are one standard deviation over folds."
+        note = "Of heads that learnt from so many of the labels; bars are one standard deviation over folds."
         yield "Learning curve", f"<figure>{shown}<figcaption>{note}</figcaption></figure>"
     if evaluation["wrong"]:
         yield "Wrong examples", _wrong(evaluation)
