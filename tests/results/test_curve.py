@@ -42,7 +42,7 @@ def test_no_head_learns_from_what_judges_it(model: trunkline.Model, monkeypatch:
 
     def look(kind, data, train, held, settings):
         seen.append((set(train), set(held)))
-        return [{"label": "name"} for _ in held]
+        return [{"label": "name", "score": 1.0, "probabilities": {"name": 1.0}} for _ in held]
 
     monkeypatch.setattr(curve, "_predictions", look)
     learning_curve(model, texts, labels, folds=4)
