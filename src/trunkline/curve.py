@@ -11,10 +11,9 @@ import numpy as np
 
 from trunkline.data.inputs import examples_from
 from trunkline.errors import TrunklineError
-from trunkline.heads.fit import LabelledFeatures, fit_head, logits_of, stratified_folds
+from trunkline.heads.fit import LabelledFeatures, fit_head, stratified_folds
 from trunkline.results import Evaluation
 from trunkline.tasks import FAMILIES, Family, Scored
-from trunkline.tasks.classification import softmax
 
 if TYPE_CHECKING:
     from trunkline.model import Model
@@ -111,5 +110,5 @@ def _predictions(
     targets = [kind.unit_targets(e, labels, borders) for e, (_, borders) in zip(examples, texts, strict=True)]
     part = LabelledFeatures(examples, texts, [data.features[n] for n in train], targets)
     head = fit_head(kind, part, labels, **settings).head
-    chances = [softmax(logits_of(head, [data.features[n]])) for n in held]
-    return kind.decode([Scored(chances, [data.texts[n] for n in held], labels, head.transitions)])[0]
+    chances = [kind.probabilities(data.features[n] @ head.weight + head.bias) for n in held]
+    return kind.decode([Scored(chances, [data.texts[n] for n in held], labels, head.transitions, head.decisions)])[0]

@@ -12,7 +12,7 @@ import pytest
 from trunkline.errors import TrunklineError
 from trunkline.results import Comparison, Evaluation, comparison
 from trunkline.tasks import FAMILIES
-from trunkline.text.examples import NerExample, Span, TextExample
+from trunkline.text.examples import MultiLabelExample, NerExample, Span, TextExample
 
 
 def evaluated(right: Any, task: str = "a") -> Evaluation:
@@ -110,6 +110,20 @@ def test_entities_are_drawn_by_their_texts() -> None:
         a, b = (FAMILIES["ner"].score([gold[n] for n in chosen], [part[n] for n in chosen])["f1"] for part in rows)
         gains.append(a - b)
     assert result.measures["f1"]["interval"] == pytest.approx(np.quantile(gains, (0.025, 0.975)), abs=0.02)
+
+
+def test_of_several_labels_a_text_what_is_counted_is_compared() -> None:
+    gold = [MultiLabelExample(f"text {n}", ("x", "y") if n % 2 else ()) for n in range(40)]
+    chances = {"x": 0.9, "y": 0.9}
+    found = [[{"labels": own, "probabilities": chances} for _ in gold] for own in (["x", "y"], ["x"])]
+    first, second = (Evaluation.of("t", FAMILIES["multilabel"], gold, rows, ["x", "y"]) for rows in found)
+    result = first.against(second)
+    assert result.measures.keys() == {"micro_f1", "macro_f1", "exact_match"}
+    assert result.measures["exact_match"]["difference"] == 0.5
+    assert result.measures["exact_match"]["p"] < 0.01
+    page = first.to_html(result)
+    assert "&#x27;y&#x27; where there is none" in page
+    assert "Confusion matrix" not in page
 
 
 def test_other_examples_are_refused() -> None:

@@ -21,19 +21,21 @@ def model(tiny: Loaded, tmp_path: Path) -> trunkline.Model:
     return trunkline.load(deploy(tiny, tmp_path / "bundle"))
 
 
-@pytest.mark.parametrize("family", ["classification", "ner"])
+@pytest.mark.parametrize("family", ["classification", "ner", "multilabel"])
 def test_more_labels_are_better(family: str, model: trunkline.Model) -> None:
-    make = labelled if family == "classification" else entities
-    found = learning_curve(model, *make(60, 1), folds=3)
+    texts, labels = entities(60, 1) if family == "ner" else labelled(60, 1)
+    if family == "multilabel":
+        labels = [[label] for label in labels]
+    found = learning_curve(model, texts, labels, folds=3)
     sizes = [point["examples"] for point in found.points]
     assert (sizes[0], len(sizes)) == (8, 6)
     assert sizes[-1] in (39, 40)
     assert found.held_out.examples == 60
     assert found.held_out.scores[found.measure] == found.points[-1]["score"]
-    assert found.measure == ("accuracy" if family == "classification" else "f1")
+    assert found.measure == {"classification": "accuracy", "ner": "f1", "multilabel": "micro_f1"}[family]
     assert found.points[-1]["score"] > found.points[0]["score"]
     assert all(point["spread"] >= 0 for point in found.points)
-    assert learning_curve(model, *make(60, 1), folds=3) == found
+    assert learning_curve(model, texts, labels, folds=3) == found
 
 
 def test_no_head_learns_from_what_judges_it(model: trunkline.Model, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -68,9 +68,10 @@ class Comparison:
                 [family.measures(tally.counts(draws)) for draws in pair]
                 for pair in drawn(len(examples), max(1, BLOCK // max(1, len(tally.example))))
             ]
-            gains.append({name: np.concatenate([a[name] - b[name] for a, b in parts]) for name in first.scores})
+            gains.append({name: np.concatenate([a[name] - b[name] for a, b in parts]) for name in parts[0][0]})
         measures = {}
-        for name, score in first.scores.items():
+        for name in gains[0]:
+            score = first.scores[name]
             gain = score - second.scores[name]
             low, high = np.quantile(gains[0][name], (0.025, 0.975))
             found = {"first": score, "second": second.scores[name], "difference": gain}

@@ -51,8 +51,8 @@ def _sections(
         yield "Comparison", _comparison(comparison)
     if evaluation["labels"]:
         yield "Labels", _labels(evaluation["labels"])
-    if evaluation["confusion"]:
-        yield "Confusion", _confusion(evaluation)
+    if evaluation["confusion"] and (content := _confusion(evaluation)):
+        yield "Confusion", content
     found = evaluation["reliability"]
     if found["answers"]:
         loss = "" if found["log_loss"] is None else f" Log loss {found['log_loss']:.3f} nats."
@@ -84,15 +84,18 @@ def _labels(labels: Mapping[str, Mapping[str, float]]) -> str:
 def _confusion(evaluation: Mapping[str, Any]) -> str:
     confusion = evaluation["confusion"]
     labels = {label for gold, row in confusion.items() for label in (gold, *row)}
+    rows = [(said, count) for count, said in taken_for(confusion)[:15]]
+    table = _table("The largest", ("", "number"), rows) if rows else ""
+    if evaluation["family"] == "multilabel":
+        return table
     note = "Gold labels down, predicted ones across. A cell is the darker, the larger its share of the gold label."
     if len(labels) > plots.MOST_LABELS:
         note += f" Of {len(labels)} labels the {plots.MOST_LABELS} that are confused most."
     if "" in labels:
-        note += " None: no answer stands there. Entities that overlap count as one, also where borders differ."
+        note += " None: no answer stands there."
     if evaluation["family"] == "ner":
-        note += f" Entities: {', '.join(f'{kind} {count:,}' for kind, count in evaluation['errors'].items())}."
-    rows = [(said, count) for count, said in taken_for(confusion)[:15]]
-    table = _table("The largest", ("", "number"), rows) if rows else ""
+        note += " Entities that overlap stand for each other, also where borders differ."
+        note += f" Of all entities: {', '.join(f'{kind} {count:,}' for kind, count in evaluation['errors'].items())}."
     plot = _wide(plots.heat_map(confusion), "Confusion matrix")
     return f'<p class="soft">{note}</p><div class="plots">{plot}<div>{table}</div></div>'
 
