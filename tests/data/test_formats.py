@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import zipfile
 import zlib
-from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -16,204 +14,30 @@ from trunkline.data.formats import FORMATS
 from trunkline.data.load import find_form, read_examples
 from trunkline.data.stream import load_texts
 from trunkline.errors import DataError
+from written_forms import WRITERS, Text
 
-Entities = list[tuple[int, int, str]]
-
-TEXTS: list[tuple[str, Entities]] = [
+TEXTS: list[Text] = [
     ("Ann lives in Berlin 😀 now.", [(0, 3, "per"), (13, 19, "loc")]),
     ("No one here.", []),
     ("Bob Smith met Ann in 😀 Oslo.", [(0, 9, "per"), (14, 17, "per"), (23, 27, "loc")]),
 ]
-NAMED_ENTITY = "de.tudarmstadt.ukp.dkpro.core.api.ner.type.NamedEntity"
-
-
-def docbin(folder: Path, texts: Iterable[tuple[str, Entities]] = TEXTS) -> Path:
-    import spacy
-    from spacy.tokens import DocBin
-
-    nlp, held = spacy.blank("xx"), DocBin()
-    for text, entities in texts:
-        doc = nlp(text)
-        doc.ents = [doc.char_span(*one) for one in entities]
-        held.add(doc)
-    held.to_disk(folder / "a.spacy")
-    return folder / "a.spacy"
-
-
-def cas(folder: Path, texts: Iterable[tuple[str, Entities]] = TEXTS, *, xmi: bool = True) -> Path:
-    import cassis
-
-    system = cassis.TypeSystem()
-    named = system.create_type(NAMED_ENTITY)
-    system.create_feature(named, "value", "uima.cas.String")
-    sentence = system.create_type("de.tudarmstadt.ukp.dkpro.core.api.segmentation.type.Sentence")
-    other = system.create_type("webanno.custom.Other")
-    made, start = cassis.Cas(typesystem=system), 0
-    made.sofa_string, made.sofa_mime = " ".join(text for text, _ in texts), "text/plain"
-    for text, entities in texts:
-        made.add(sentence(begin=start, end=start + len(text)))
-        made.add(other(begin=start, end=start + text.index(" ")))
-        for first, last, label in entities:
-            made.add(named(begin=start + first, end=start + last, value=label))
-        start += len(text) + 1
-    system.to_xml(folder / "TypeSystem.xml")
-    path = folder / ("a.xmi" if xmi else "a.json")
-    (made.to_xmi if xmi else made.to_json)(path)
-    return path
-
-
-def brat(folder: Path, texts: Iterable[tuple[str, Entities]] = TEXTS) -> Path:
-    lines, start, text = [], 0, ""
-    for own, entities in texts:
-        lines += [f"{label} {start + a} {start + b}\t{own[a:b]}" for a, b, label in entities]
-        text += own + "\r\n"
-        start = len(text)
-    (folder / "brat").mkdir()
-    (folder / "brat" / "a.txt").write_bytes(text.encode())
-    marks = "".join(f"T{number}\t{line}\n" for number, line in enumerate(lines, start=1))
-    (folder / "brat" / "a.ann").write_text(marks, encoding="utf-8")
-    return folder / "brat"
-
-
-def webanno(folder: Path, texts: Iterable[tuple[str, Entities]] = TEXTS) -> Path:
-    out, start, group = (
-        f"#FORMAT=WebAnno TSV 3.3\n#T_SP=webanno.custom.Pos|tag\n#T_SP={NAMED_ENTITY}|identifier|value\n\n",
-        0,
-        0,
-    )
-    for number, (text, entities) in enumerate(texts, start=1):
-        out += f"\n#Text={text}\n"
-        marked = []
-        for first, last, label in entities:
-            group += 1
-            escaped = label.replace("_", "\\_")
-            marked.append((first, last, f"{escaped}[{group}]" if " " in text[first:last] else escaped))
-        for count, (first, last) in enumerate(tokens_of(text), start=1):
-            value = next((label for a, b, label in marked if a <= first and last <= b), "_")
-            offsets = "-".join(str(start + units(text[:at])) for at in (first, last))
-            out += f"{number}-{count}\t{offsets}\t{text[first:last]}\tX\t*\t{value}\t\n"
-        start += units(text) + 1
-    (folder / "a.tsv").write_text(out, encoding="utf-8")
-    return folder / "a.tsv"
-
-
-def units(text: str) -> int:
-    return len(text.encode("utf-16-le")) // 2
-
-
-def tokens_of(text: str) -> list[tuple[int, int]]:
-    from trunkline.text.words import split_words
-
-    return list(split_words(text))
-
-
-def conllu(folder: Path, texts: Iterable[tuple[str, Entities]] = TEXTS, *, said: bool = False) -> Path:
-    """As stanza writes it."""
-    out = ""
-    for number, (text, entities) in enumerate(texts, start=1):
-        out += f"# sent_id = {number}\n" + f"# text = {text}\n" * said
-        for count, (first, last) in enumerate(tokens_of(text), start=1):
-            found = next(((a, label) for a, b, label in entities if a <= first and last <= b), None)
-            tag = f"{'B' if found[0] == first else 'I'}-{found[1]}" if found else "O"
-            glued = "" if said or text[last : last + 1] == " " else "SpaceAfter=No|"
-            out += f"{count}\t{text[first:last]}\t_\tX\t_\t_\t0\tdep\t_\t{glued}ner={tag}\n"
-        out += "\n"
-    (folder / "a.conllu").write_text(out, encoding="utf-8")
-    return folder / "a.conllu"
-
-
-def parquet(folder: Path, texts: Iterable[tuple[str, Entities]] = TEXTS) -> Path:
-    import pyarrow
-    import pyarrow.parquet
-
-    records = [{"text": text, "entities": [dict(zip(("start", "end", "label"), one, strict=True)) for one in own]}
-               for text, own in texts]  # fmt: skip
-    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(records), folder / "a.parquet")
-    return folder / "a.parquet"
-
-
-def saved(folder: Path, texts: Iterable[tuple[str, Entities]] = TEXTS) -> Path:
-    import datasets
-
-    datasets.disable_progress_bars()
-    records = [{"text": text, "entities": [dict(zip(("start", "end", "label"), one, strict=True)) for one in own]}
-               for text, own in texts]  # fmt: skip
-    datasets.Dataset.from_list(records).save_to_disk(folder / "saved")
-    return folder / "saved"
-
-
-def label_studio_table(folder: Path, texts: Iterable[tuple[str, Entities]] = TEXTS) -> Path:
-    from csv import DictWriter
-
-    meta = dict.fromkeys(("annotation_id", "annotator", "created_at", "id", "lead_time", "updated_at"), "1")
-    with (folder / "a.csv").open("w", encoding="utf-8", newline="") as stream:
-        writer = DictWriter(stream, ["text", "label", *meta])
-        writer.writeheader()
-        for text, own in texts:
-            cells = [{"start": a, "end": b, "text": text[a:b], "labels": [label]} for a, b, label in own]
-            cell = json.dumps(cells, separators=(",", ":")) if cells else ""
-            writer.writerow({"text": text, "label": cell, **meta})
-    return folder / "a.csv"
-
-
-def snips(folder: Path, texts: Iterable[tuple[str, Entities]] = TEXTS) -> Path:
-    said = []
-    for text, entities in texts:
-        data, end = [], 0
-        for first, last, label in entities:
-            data += [{"text": text[end:first]}, {"text": text[first:last], "entity": "x", "slot_name": label}]
-            end = last
-        said.append({"data": [*data, {"text": text[end:]}]})
-    document = {"intents": {"a": {"utterances": said}}, "entities": {"x": {"data": []}}, "language": "en"}
-    (folder / "a.json").write_text(json.dumps(document, indent=1), encoding="utf-8")
-    return folder / "a.json"
-
-
-def in_yaml(folder: Path, texts: Iterable[tuple[str, Entities]], tool: str) -> Path:
-    lines = []
-    for text, entities in texts:
-        for first, last, label in reversed(entities):
-            piece = text[first:last]
-            marked = f"[{piece}]({label})" if tool == "rasa" else f"[{label}:x]({piece})"
-            text = text[:first] + marked + text[last:]
-        lines.append(f"    - {text}\n" if tool == "rasa" else f"  - {json.dumps(text, ensure_ascii=False)}\n")
-    head = "version: '3.1'\nnlu:\n- synonym: x\n  examples: |\n    - y\n- intent: a\n  examples: |\n"
-    head = head if tool == "rasa" else "# all\n---\ntype: intent\nname: a\nutterances:\n"
-    (folder / "a.yml").write_text(head + "".join(lines), encoding="utf-8")
-    return folder / "a.yml"
-
-
-WRITERS: dict[str, Callable[[Path, Iterable[tuple[str, Entities]]], Path]] = {
-    "docbin": docbin,
-    "xmi": cas,
-    "cas": lambda folder, texts: cas(folder, texts, xmi=False),
-    "brat": brat,
-    "webanno": webanno,
-    "conllu": conllu,
-    "conllu with text": lambda folder, texts: conllu(folder, texts, said=True),
-    "parquet": parquet,
-    "saved": saved,
-    "table": label_studio_table,
-    "json": snips,
-    "rasa": lambda folder, texts: in_yaml(folder, texts, "rasa"),
-    "snips": lambda folder, texts: in_yaml(folder, texts, "snips"),
-}
-"""Form -> what writes texts with entities in it and gives the path."""
 
 
 @pytest.mark.parametrize("form", WRITERS)
 def test_texts_with_entities_come_back(tmp_path: Path, form: str) -> None:
     path = WRITERS[form](tmp_path, TEXTS)
-    assert find_form(path) == form.partition(" ")[0]
+    assert find_form(path) == form.partition(" ")[0].rstrip(",")
     loaded = read_examples(path, "ner")
-    found = [(e.text, [(span.start, span.end, span.label) for span in e.spans]) for e in loaded.examples]  # type: ignore[union-attr]
-    assert found == TEXTS
-    assert [text.strip() for text, _ in load_texts(path)] == [text for text, _ in TEXTS]
+    found = [(e.text, [(e.text[s.start : s.end], s.label) for s in e.spans]) for e in loaded.examples]  # type: ignore[union-attr]
+    blanks = " " if "tokens" in form else ""
+    texts = [(text.replace(".", f"{blanks}."), [(text[a:b], label) for a, b, label in own]) for text, own in TEXTS]
+    assert found == texts
+    assert [text.strip() for text, _ in load_texts(path)] == [text for text, _ in texts]
 
 
 def test_each_form_is_written_here() -> None:
     others = {"xlsx", "fasttext"}  # which have no entities
-    assert set(FORMATS) - {name.partition(" ")[0] for name in WRITERS} == others
+    assert set(FORMATS) - {name.partition(" ")[0].rstrip(",") for name in WRITERS} == others
 
 
 def read(path: Path, **columns: Any) -> tuple[list[tuple[str, str]], list[str]]:
@@ -337,7 +161,7 @@ def test_words_of_one_token_and_words_that_are_not_in_the_text(tmp_path: Path) -
 
 
 def test_what_brat_has_besides_is_counted_and_checked(tmp_path: Path) -> None:
-    folder = brat(tmp_path)
+    folder = WRITERS["brat"](tmp_path, TEXTS)
     (folder / "b.txt").write_text("unlabelled")
     with (folder / "a.ann").open("a", encoding="utf-8") as stream:
         stream.write("T9\tx 0 3;13 19\tAnn Berlin\nR1\tr Arg1:T1 Arg2:T2\n#1\tAnnotatorNotes T1\thm\n")
@@ -351,11 +175,11 @@ def test_what_brat_has_besides_is_counted_and_checked(tmp_path: Path) -> None:
 
 
 def test_a_layer_is_named(tmp_path: Path) -> None:
-    path = webanno(tmp_path)
+    path = WRITERS["webanno"](tmp_path, TEXTS)
     assert "'webanno.custom.Pos'; 'de.tudarmstadt" in read_examples(path).notes[0]
     with pytest.raises(DataError, match=r"the layers are 'webanno\.custom\.Pos', .*one layer x\. .*--label-column"):
         read_examples(path, label_column="x")
-    assert len(read_examples(cas(tmp_path), label_column="webanno.custom.Other").examples) == 3
+    assert len(read_examples(WRITERS["xmi"](tmp_path, TEXTS), label_column="webanno.custom.Other").examples) == 3
 
 
 def test_nothing_is_unpacked_without_limits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -367,7 +191,7 @@ def test_nothing_is_unpacked_without_limits(tmp_path: Path, monkeypatch: pytest.
     assert find_form(bomb) == "docbin"
     with zipfile.ZipFile(tmp_path / "a.xlsx", "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("xl/workbook.xml", "<a>" + "0" * 100_000)
-    for path in (bomb, tmp_path / "a.xlsx", parquet(tmp_path)):
+    for path in (bomb, tmp_path / "a.xlsx", WRITERS["parquet"](tmp_path, TEXTS)):
         with pytest.raises(DataError, match=r"more than 10+ bytes when unpacked"):
             read_examples(path)
 
@@ -381,7 +205,7 @@ def test_nothing_is_unpacked_without_limits(tmp_path: Path, monkeypatch: pytest.
     ],
 )
 def test_xml_declares_no_entities(tmp_path: Path, start: bytes) -> None:
-    path = cas(tmp_path)
+    path = WRITERS["xmi"](tmp_path, TEXTS)
     content = path.read_bytes().partition(b"?>")[2]
     path.write_bytes(start + content)
     with pytest.raises(DataError, match="declares a document type or entities, or is not UTF-8"):
@@ -392,12 +216,12 @@ def test_xml_declares_no_entities(tmp_path: Path, start: bytes) -> None:
         read_examples(tmp_path / "a.xlsx")
 
 
-@pytest.mark.parametrize("form", ["docbin", "xmi", "cas", "parquet", "saved"])
+@pytest.mark.parametrize("form", ["docbin", "xmi", "cas", "parquet", "saved of tokens"])
 def test_damaged_files_name_the_form(tmp_path: Path, form: str) -> None:
     path = WRITERS[form](tmp_path, TEXTS)
     file = next(path.glob("*.arrow")) if path.is_dir() else path
     file.write_bytes(file.read_bytes()[:-40])
-    with pytest.raises(DataError, match=rf"was taken for {FORMATS[form].kind} and cannot be read"):
+    with pytest.raises(DataError, match=rf"was taken for {FORMATS[form.split()[0]].kind} and cannot be read"):
         read_examples(path)
 
 

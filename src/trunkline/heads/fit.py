@@ -182,7 +182,8 @@ def fit_head(
 
     penalty = _climb(sorted(penalties), losses)
     found = path[penalty]
-    weight, bias = (part.reshape(-1, len(whole), *part.shape[1:]) for part in (found.weight, found.bias))
+    shape = len(found.bias) // len(whole), len(whole)  # features that are all alike have no width
+    weight, bias = (part.reshape(*shape, *part.shape[1:]) for part in (found.weight, found.bias))
     start = Solution(weight.mean(axis=0), bias.max(axis=0))
     last = regression(units, whole, penalty, covariance, start=start)
     pairs = [(last, found), (discriminant(units, whole), discriminant(units, masks))]
