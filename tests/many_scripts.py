@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Sequence
+from itertools import product
 
 from written_forms import Text
 
@@ -38,16 +39,14 @@ SCRIPTS = ("Latin", "Latin, decomposed", *list(_SCRIPTS)[1:])
 
 
 def sentences(script: str) -> tuple[list[Text], list[Text]]:
-    """Texts to learn from, and others with the same names in other combinations."""
+    """Texts to learn from, and others, half of them with a name that is new."""
     people, places, patterns = _SCRIPTS[script.partition(",")[0]]
-    made = [
-        _filled(pattern, person, place, "decomposed" in script)
-        for a, person in enumerate(people)
-        for b, place in enumerate(places)
-        for c, pattern in enumerate(patterns)
-        if (a + b + c) % 2 == 0
-    ]
-    return made[::2] + made[1:4:2], made[5::2]
+    parts: tuple[list[Text], list[Text]] = ([], [])
+    for a, b, c in product(range(3), range(3), range(3)):
+        number = 1 if 2 in (a, b) or a + b + c == 3 else 0
+        if c < 2 or a == b:  # the last pattern has no person
+            parts[number].append(_filled(patterns[c], people[a], places[b], "decomposed" in script))
+    return parts[0], parts[1][::2]
 
 
 def _filled(pattern: str, person: str, place: str, decomposed: bool) -> Text:

@@ -8,15 +8,17 @@ from typing import Any
 
 import pytest
 
+import deployed
 import trunkline
 from many_scripts import SCRIPTS, sentences
 from trunkline.data.load import read_examples
 from trunkline.data.stream import load_texts
+from trunkline.encoder.bundle_files import Loaded
 from trunkline.encoder.resolve import find_embedded
 from trunkline.model import Model
 from written_forms import WRITERS, Texts
 
-pytestmark = pytest.mark.skipif(find_embedded()[0] is None, reason="the default encoder is not installed")
+needs_package = pytest.mark.skipif(find_embedded()[0] is None, reason="the default encoder is not installed")
 
 DIAGONAL = {(form, SCRIPTS[number % len(SCRIPTS)]) for number, form in enumerate(WRITERS)}
 CELLS = [pytest.param(*cell, marks=() if cell in DIAGONAL else pytest.mark.slow) for cell in product(WRITERS, SCRIPTS)]
@@ -49,6 +51,7 @@ def exact_f1(gold: Texts, texts: list[str], predicted: list[list[dict[str, Any]]
     return 2 * len(true & found) / max(len(true) + len(found), 1)
 
 
+@needs_package
 @pytest.mark.parametrize(("form", "script"), CELLS)
 def test_the_printed_f1_is_the_exact_one(model: Model, tmp_path: Path, form: str, script: str) -> None:
     parts = []
@@ -62,3 +65,15 @@ def test_the_printed_f1_is_the_exact_one(model: Model, tmp_path: Path, form: str
     exact = exact_f1(gold, texts, [found["x"] for found in model.predict(texts)])
     assert report.test["f1"] == pytest.approx(exact)
     assert model.evaluate("x", examples).scores["f1"] == pytest.approx(exact)
+
+
+@pytest.mark.parametrize("engine", ["onnx", "torch"])
+def test_so_it_is_with_every_engine(engine: str, tiny: Loaded, tmp_path: Path) -> None:
+    train, gold = sentences("Latin")
+    model = trunkline.load(deployed.with_both(tiny, tmp_path / "both"), engine=engine)
+    texts, entities = zip(*gold, strict=True)
+    report = model.fit("x", *zip(*train, strict=True), family="ner", test=(texts, entities))
+    exact = exact_f1(gold, list(texts), [found["x"] for found in model.predict(texts, ["x"])])
+    assert 0 < exact < 1
+    assert report.test["f1"] == pytest.approx(exact)
+    assert model.evaluate("x", texts, entities).scores["f1"] == pytest.approx(exact)
