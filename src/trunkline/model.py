@@ -5,8 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import time
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,9 +21,6 @@ from trunkline.heads.fit import LabelledFeatures, check_settings, fit_head
 from trunkline.results import Evaluation, FitReport
 from trunkline.tasks import FAMILIES, Labels
 from trunkline.text.tokens import TextTokenizer, UnitText
-
-FEW = 4
-"""Examples of a class below which its quality is hardly known."""
 
 UNKNOWN = 0.05
 """Share of unknown tokens above which a task is likely to be in another language than the encoder."""
@@ -106,7 +102,8 @@ class Model:
             dev: `(texts, labels)` on which settings are chosen, instead of by cross-validation; not trained on.
             test: `(texts, labels)` that are only scored.
             replace: Whether a task of this name may be there already.
-            settings: `seed` of the folds, `class_weight`; mode `lora` has those of `trunkline.adapt.LoraSettings`.
+            settings: `seed` of the folds, `class_weight`; those of `trunkline.heads.decisions.learn`; mode `lora` has
+                those of `trunkline.adapt.LoraSettings`.
 
         Raises:
             TrunklineError: Labels that cannot be learnt, with what to do; a task that is there already.
@@ -131,15 +128,28 @@ class Model:
             bytes=len(task.content),
             seconds=round(time.perf_counter() - began, 3),
             replaced=before.info.get("cross_validation", {}).get("scores") if before else None,
-            warnings=self._warnings(task, parts, chosen["never_predicted"]),
+            warnings=[*self._warnings(task, parts, chosen["never_predicted"]), *chosen.pop("notes", ())],
         )
 
-    def predict(self, texts: Any, tasks: Sequence[str] | None = None) -> list[dict[str, Any]]:
+    def predict(
+        self,
+        texts: Any,
+        tasks: Sequence[str] | None = None,
+        *,
+        top_k: int | None = None,
+        min_score: float | Mapping[str, float] | None = None,
+        coverage: float | None = None,
+    ) -> list[dict[str, Any]]:
         """Runs tasks on texts; longer ones than the window are read in overlapping windows.
 
         Args:
             texts: Any iterable of texts; see `predict_iter` for many.
             tasks: Names of tasks; all by default.
+            top_k: How many labels have their probability shown, the best ones.
+            min_score: Least score of what is said, for all tasks or by task: below it the label of a text is None, and
+                an entity is left out. By default what a task's file says, see `fit`.
+            coverage: Share of texts whose right label is to be in `set`, a list of labels, likely ones first; it is
+                empty where none is likely enough.
 
         Returns:
             For each text a dict from task to prediction: for NER a list of entities with `start`, `end` (character
@@ -151,10 +161,10 @@ class Model:
             TrunklineError: An unknown task, something that is no text, a text of more than a million characters, or one
                 without a context for question answering.
         """
-        return list(self.predict_iter(texts, tasks))
+        return list(self.predict_iter(texts, tasks, top_k=top_k, min_score=min_score, coverage=coverage))
 
     def predict_iter(
-        self, texts: Any, tasks: Sequence[str] | None = None, *, batch: int = 256
+        self, texts: Any, tasks: Sequence[str] | None = None, *, batch: int = 256, **options: Any
     ) -> Iterator[dict[str, Any]]:
         """Like `predict`, but yields predictions as texts come, in bounded memory: at most `batch` texts are held."""
         chosen = chosen_tasks(tasks, self.tasks)
@@ -164,7 +174,7 @@ class Model:
             raise TrunklineError(f"batch={batch!r}", expected="a whole number from 1")
         stream = texts_from(texts)
         parts = iter(lambda: list(itertools.islice(stream, batch)), [])
-        return (row for part in parts for row in self._predictor.predict(part, chosen))
+        return (row for part in parts for row in self._predictor.predict(part, chosen, **options))
 
     def predict_mixed(self, requests: Sequence[tuple[str, str]]) -> list[Any]:
         """One prediction for each `(text, task)`; requests of several tasks share batches.
@@ -285,6 +295,10 @@ class Model:
     def _learnt(
         self, name: str, family: str, parts: tuple[Sequence[Any], Sequence[Any]], mode: str, settings: dict[str, Any]
     ) -> tuple[Task, dict[str, Any]]:
+        if settings.keys() & {"precision", "other", "unlabelled"}:
+            from trunkline.heads.decisions import learn
+
+            return learn(self, name, family, parts, mode, **settings)
         if mode not in ("head", "lora", "auto"):
             raise TrunklineError(f"mode {mode!r}", expected="one of head, lora, auto")
         check_settings(FAMILIES[family], settings.get("class_weight"), settings.get("seed", 0))
@@ -298,20 +312,9 @@ class Model:
         return self._fit_head(name, family, parts, **settings)
 
     def _warnings(self, task: Task, parts: dict[str, list[Any]], never_predicted: Sequence[str]) -> list[str]:
-        """What a user should know of a fit; `never_predicted` are labels that no held-out prediction has."""
-        kind, train, found = FAMILIES[task.family], parts["train"], []
-        seen = Counter(label for example in train for label in kind.classes(example))
-        if rare := _listed(sorted(label for label, count in seen.items() if count < FEW)):
-            found.append(f"fewer than {FEW} examples of {rare}: scores of these say little; 8 or more would do")
-        for part, examples in parts.items():
-            if unknown := sorted({label for example in examples for label in kind.classes(example)} - seen.keys()):
-                found.append(f"{part} has labels that train lacks, which count as misses: {_listed(unknown)}")
-        if names := _listed([f"{name} ({seen[name]} examples)" for name in never_predicted]):
-            found.append(f"never predicted on held-out examples: {names}; 16 or more examples of each would do")
-        read = self.tokenizer.encode([example.text for example in train])
-        if missed := kind.unheld(train, [part.borders(task.units) for part in read]):
-            what = f"{len(missed)} labelled spans do not begin and end where words do, and count as misses"
-            found.append(f"{what}: {_listed(missed)}")
+        """What a user should know of a fit; `never_predicted` as for `Classification.doubts`."""
+        read = self.tokenizer.encode([example.text for example in parts["train"]])
+        found = FAMILIES[task.family].doubts(parts, [part.borders(task.units) for part in read], never_predicted)
         if (share := self.tokenizer.unknown_share(read)) > UNKNOWN:
             found.append(f"the encoder does not know {share:.0%} of the tokens: take one for this language")
         return found
@@ -393,7 +396,3 @@ def _examples(texts: Any, labels: Any, family: str | None, part: str = "") -> tu
     if family and kind and labels is None and isinstance(texts, list) and all(isinstance(one, kind) for one in texts):
         return family, texts
     return examples_from(texts, labels, family, part)
-
-
-def _listed(labels: Sequence[str]) -> str:
-    return ", ".join(labels[:10]) + (f" and {len(labels) - 10} more" if len(labels) > 10 else "")

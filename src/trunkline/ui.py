@@ -71,6 +71,8 @@ def print_fit(record: Mapping[str, Any]) -> None:
         both = ((mode, tried[mode]) for mode in ("head", "lora"))
         scores = "; ".join(f"{mode} log loss {one['log_loss']}, {_scores(one['scores'])}" for mode, one in both)
         console.print(f"mode {record['mode']} was taken; held out: {scores}", soft_wrap=True)
+    if decided := tried.get("decisions"):
+        console.print("decisions: " + ", ".join(f"{name} {value}" for name, value in decided.items()), soft_wrap=True)
     _warn(record)
     if record["replaced"]:
         console.print(f"the task that it replaces had {_scores(record['replaced'])}")
@@ -176,8 +178,10 @@ def print_predictions(rows: Iterable[Mapping[str, Any]]) -> None:
                 shown = ", ".join(f"{label} ({chance:.0%})" for label, chance in chances)
                 line.append(shown or "no label", style="not dim")
             elif isinstance(prediction, dict):
-                found = prediction.get("label") or prediction.get("answer") or "no answer"
+                none = "none of these" if "label" in prediction else "no answer"
+                found = prediction.get("label") or prediction.get("answer") or none
                 line.append(f"{found} ({prediction['score']:.0%})", style="not dim")
+                line.append(f" of {', '.join(prediction['set']) or 'no label'}" if "set" in prediction else "")
             for number, entity in enumerate(prediction if isinstance(prediction, list) else ()):
                 colour = _COLOURS[sum(map(ord, entity["label"])) % len(_COLOURS)]
                 line.append(", " if number else "")

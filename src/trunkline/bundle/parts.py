@@ -128,7 +128,8 @@ class Task(PrimaryAdapter):
     @property
     def types(self) -> list[str]:
         """The labels as a user knows them: entity types for NER."""
-        return sorted({label[2:] for label in self.labels if label != "O"}) if self.family == "ner" else [*self.labels]
+        types = {label[2:]: None for label in self.labels if label != "O"} if self.family == "ner" else self.labels
+        return [label for label in types if label != self.decisions.get("other")]
 
     @property
     def head(self) -> Head:
@@ -243,8 +244,7 @@ def _opened(
     text = metadata.get(_DESCRIPTION, "")
     try:
         raw = json.loads(text)
-        if kind == "task" and isinstance(raw, dict):
-            raw.setdefault("decisions", {})
+        raw = {"decisions": {}, **raw} if kind == "task" and isinstance(raw, dict) else raw
         problems = list(problems_of(raw, _FORMS[kind], "its description"))
         if problems:
             raise ValueError("; ".join(problems[:MAX_SHOWN]))

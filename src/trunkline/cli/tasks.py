@@ -6,8 +6,7 @@ from __future__ import annotations
 
 import json
 import logging
-import sys
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import nullcontext
 from functools import partial
 from gzip import GzipFile
@@ -85,7 +84,7 @@ def settings_of(given: list[str] | None, known: Collection[str]) -> dict[str, An
     return found
 
 
-_data, _learning = (partial(Option, rich_help_panel=panel) for panel in ("Data", "Learning"))
+_data, _learning, _deciding = (partial(Option, rich_help_panel=panel) for panel in ("Data", "Learning", "Deciding"))
 TextColumn = Annotated[str | None, _data(help="Column or key of the text.")]
 LabelColumn = Annotated[str | None, _data(help="Column or key of the label; several as food+price.")]
 _OF_ONE = "; PART=NAME, as dev=body, for one file."
@@ -114,6 +113,9 @@ def fit(
     mode: Annotated[str, _learning(help="head (no torch), or with [train] lora or auto.")] = "head",
     seed: Annotated[int, _learning(min=0, max=2**32 - 1, help="Of the folds.")] = 0,
     class_weight: Annotated[str | None, _learning(help="balanced: every label counts alike.")] = None,
+    precision: Annotated[float | None, _deciding(help="Share of right ones among what is said, 0 to 1.")] = None,
+    other: Annotated[float | None, _deciding(help="Share of texts that may be none of the labels, as 0.05.")] = None,
+    unlabelled: Annotated[Path | None, _deciding(help="Texts, some with none of the labels, as --train.")] = None,
     rank: Annotated[int | None, _learning(min=1, help="Of LoRA.")] = None,
     steps: Annotated[int | None, _learning(min=1, help="Of training LoRA.")] = None,
     settings: SetOption = None,
@@ -133,10 +135,12 @@ def fit(
     check_target(target, opened.bundle.manifest, [name], replace)
     files = {"train": train, "dev": dev, "test": test}
     given = {"text_column": text_column, "label_column": label_column}
-    columns = _columns(files, **given, label_separator=label_separator, delimiter=delimiter)
+    columns = _columns((*files, "unlabelled"), **given, label_separator=label_separator, delimiter=delimiter)
     parts, found, notes = _parts(files, family, columns)
-    named = {"seed": seed, "class_weight": class_weight, "rank": rank, "steps": steps}
-    lora: dict[str, Any] = {key: value for key, value in named.items() if value is not None}
+    named: dict[str, Any] = {"seed": seed, "class_weight": class_weight, "rank": rank, "steps": steps}
+    named |= {"precision": precision, "other": other}
+    named["unlabelled"] = unlabelled and _texts(unlabelled, columns["unlabelled"])
+    lora = {key: value for key, value in named.items() if value is not None}
     lora |= settings_of(settings, ("targets", "rate", "batch", "dropout", "contrast"))
     if "targets" in lora:
         lora["targets"] = str(lora["targets"]).replace(" ", "").split(",")
@@ -161,6 +165,11 @@ def predict(
     texts: Annotated[list[str] | None, Argument(help="Texts; without any, lines of stdin or --file.")] = None,
     file: Annotated[Path | None, Option(help="What `fit` reads, or .txt with a text a line.")] = None,
     task: Annotated[list[str] | None, Option(help="A task; repeatable; all by default.")] = None,
+    top_k: Annotated[int | None, _deciding(min=1, help="Show the probabilities of so many labels.")] = None,
+    min_score: Annotated[
+        list[str] | None, _deciding(metavar="[TASK=]NUMBER", help="Say nothing that scores lower; repeatable.")
+    ] = None,
+    coverage: Annotated[float | None, _deciding(help="Give sets that hold the right label in this share.")] = None,
     text_column: TextColumn = None,
     delimiter: Delimiter = None,
     out: Annotated[Path | None, Option(help="Write JSON lines here, gzipped if it ends in .gz.")] = None,
@@ -171,6 +180,7 @@ def predict(
 
     Example: trunkline predict support-bot "Where is my parcel?"
     """
+    from trunkline.cli.given import least_scores, texts_of
     from trunkline.model import load
     from trunkline.ui import counted, print_predictions
 
@@ -179,8 +189,9 @@ def predict(
             raise TrunklineError(f"--out {out} is the file that is read", expected="another file")
         if out.is_file() and out.stat().st_size and not replace:
             raise TrunklineError(f"--out {out} is there and not empty", todo="Name another file, or add --replace")
-    asked, kept = tee(_rows(texts or [], file, text_column, delimiter))
-    predictions = load(bundle).predict_iter((text for text, _ in asked), task or None)
+    asked, kept = tee(texts_of(texts or [], file, text_column, delimiter))
+    decisions: dict[str, Any] = {"top_k": top_k, "min_score": least_scores(min_score), "coverage": coverage}
+    predictions = load(bundle).predict_iter((text for text, _ in asked), task or None, **decisions)
     pairs = zip(kept, predictions, strict=True)
     found = ({**other, "text": text, "tasks": prediction} for (text, other), prediction in pairs)
     if out is None and not as_json:
@@ -201,21 +212,10 @@ def predict(
     typer.echo(f"{number} predictions in {out}")
 
 
-def _rows(
-    texts: list[str], file: Path | None, text_column: str | None, delimiter: str | None
-) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Texts with the other keys of their records: arguments, the records of a file, or lines of stdin."""
-    from trunkline.data.stream import full_lines, load_texts
+def _texts(file: Path, columns: Mapping[str, str | None]) -> list[str]:
+    from trunkline.data.stream import load_texts
 
-    if texts and file:
-        raise TrunklineError("texts were given as arguments and by --file", expected="one of both")
-    if file is not None:
-        return load_texts(file, text_column=text_column, delimiter=delimiter)
-    if not texts and (sys.stdin is None or sys.stdin.isatty()):
-        raise TrunklineError("there is no text to predict on", expected="texts as arguments, --file or lines on stdin")
-    given = texts or full_lines((line.rstrip("\n") for line in sys.stdin), "stdin")
-    # `?` for halves of surrogate pairs, which stand for bytes that are no UTF-8, and which nothing can print.
-    return ((text.encode("utf-8", "replace").decode("utf-8"), {}) for text in given)
+    return [text for text, _ in load_texts(file, **{name: columns[name] for name in ("text_column", "delimiter")})]
 
 
 @app.command()

@@ -208,7 +208,7 @@ class Predictor:
         found = self.engine.run(read, [(branch,)] * len(read))
         return [found[number, branch] for number in range(len(read))]
 
-    def predict(self, texts: Sequence[str], tasks: Sequence[str] | None = None) -> list[dict[str, Any]]:
+    def predict(self, texts: Sequence[str], tasks: Sequence[str] | None = None, **options: Any) -> list[dict[str, Any]]:
         """Runs tasks, all by default, on texts; gives a dict from task to prediction for each, see `Model.predict`.
 
         The trunk runs once for a text. Tasks that are only a head share one branch for their family; a task with its
@@ -216,7 +216,20 @@ class Predictor:
         """
         chosen = chosen_tasks(tasks, self.tasks)
         found = self._run(texts, {name: range(len(texts)) for name in chosen}, mixed=False)
-        return [{name: found[name][number] for name in chosen} for number in range(len(texts))]
+        rows = ({name: found[name][number] for name in chosen} for number in range(len(texts)))
+        return list(self._decided(rows, chosen, **options))
+
+    def _decided(
+        self, rows: Iterable[dict[str, Any]], names: Iterable[str], **options: Any
+    ) -> Iterable[dict[str, Any]]:
+        """What is made of predictions, where something is asked for here or by the tasks' files."""
+        tasks = {name: self.tasks[name] for name in names}
+        asked = any(value is not None for value in options.values())
+        if not asked and not any({"min_score", "other"} & task.decisions.keys() for task in tasks.values()):
+            return iter(rows)
+        from trunkline.heads.decisions import decider
+
+        return map(decider(tasks, **options), rows)
 
     def predict_mixed(self, requests: Sequence[tuple[str, str]]) -> list[Any]:
         """Runs one task on each text, see `Model.predict_mixed`; tasks on the same adapter share their branch, too."""
@@ -230,7 +243,8 @@ class Predictor:
         for text, name in requests:
             asked.setdefault(name, []).append(numbers[text])
         found = {name: iter(part) for name, part in self._run(list(numbers), asked, mixed=True).items()}
-        return [next(found[name]) for _, name in requests]
+        rows = ({name: next(found[name])} for _, name in requests)
+        return [prediction for row in self._decided(rows, asked) for prediction in row.values()]
 
     def _branches(self, names: Iterable[str]) -> list[Branch]:
         """The branches of tasks, each with all of the tasks that share it."""

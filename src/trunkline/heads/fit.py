@@ -97,6 +97,7 @@ class FittedHead:
         scores: The family's scores of held-out predictions.
         predictions: The held-out prediction for each example; None for what is always trained on.
         never_predicted: Labels of examples that no held-out prediction has.
+        logits: [held-out units, labels], fold by fold, as of new texts.
     """
 
     head: Head
@@ -107,6 +108,7 @@ class FittedHead:
     scores: Scores
     predictions: Sequence[Any]
     never_predicted: Sequence[str]
+    logits: FloatArray
 
     def record(self) -> dict[str, Any]:
         """Plain data for a task file and for people."""
@@ -236,7 +238,7 @@ def finish(
     bias = np.clip(_sum(found, [head.bias for head in heads]), LEAST_BIAS, -LEAST_BIAS)
     predictions = dict(zip(folds.order, guessed, strict=True))
     pairs = [] if family.name == "qa" else [(data.examples[n], guess) for n, guess in predictions.items()]
-    decisions |= {"held_out": evidence(family, pairs)} if pairs else {}
+    decisions |= {"held_out": family.evidence(pairs[:: -(-len(pairs) // KEPT)])} if pairs else {}
     whole = Head(_sum(found, [head.weight for head in heads]), bias, _weighted(learned, weight), decisions)
     answers = [family.compare(*pair) for pair in pairs]
     true, given = ({answer[-1] for pair in answers for answer in pair[side]} for side in (0, 1))
@@ -249,23 +251,8 @@ def finish(
         scores=scores,
         predictions=[predictions.get(number) for number in range(len(data.examples))],
         never_predicted=sorted(true - given),
+        logits=said,
     )
-
-
-def evidence(family: Family, pairs: Sequence[tuple[Any, Any]]) -> dict[str, dict[str, Any]]:
-    """What a task file keeps of examples and their held-out predictions, of at most `KEPT` of them; see `DECISIONS`."""
-    found: dict[str, dict[str, Any]] = {}
-    for example, prediction in pairs[:: -(-len(pairs) // KEPT) or 1]:
-        truth, scores = family.compare(example, prediction)[0], family.confidences(example, prediction)
-        for answer in truth | scores.keys():
-            own = found.setdefault(answer[-1], {"right": [], "wrong": [], "true": [], "count": 0})
-            own["count"] += answer in truth
-            if answer in scores:
-                own["right" if answer in truth else "wrong"].append(scores[answer])
-        chances = prediction.get("probabilities", {}) if isinstance(prediction, dict) else {}
-        for label in family.classes(example) & chances.keys():
-            found[label]["true"].append(chances[label])
-    return dict(sorted(found.items()))
 
 
 def _held_out(data: LabelledFeatures, folds: Folds, logits: Sequence[FloatArray], found: Sequence[float]) -> FloatArray:

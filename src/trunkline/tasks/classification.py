@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,6 +12,9 @@ import numpy.typing as npt
 
 from trunkline.errors import MismatchError
 from trunkline.text.tokens import TextTokenizer, Tokens, UnitText, text_unit
+
+FEW = 4
+"""Examples of a class below which its quality is hardly known."""
 
 Labels = tuple[str, ...]
 Scores = dict[str, float]
@@ -164,6 +168,27 @@ class Classification:
         """What labels of neighbouring units are worth to each other, by training targets; here nothing."""
         return None
 
+    def doubts(
+        self, parts: Mapping[str, Sequence[Any]], borders: Sequence[Words], never_predicted: Sequence[str]
+    ) -> list[str]:
+        """What a user should know of a fit: of rare and unknown labels, and spans that are out of reach.
+
+        `parts` are train and others, `borders` of train's units, `never_predicted` labels that no held-out one has.
+        """
+        train, found = parts["train"], []
+        seen = Counter(label for example in train for label in self.classes(example))
+        if rare := _listed(sorted(label for label, count in seen.items() if count < FEW)):
+            found.append(f"fewer than {FEW} examples of {rare}: scores of these say little; 8 or more would do")
+        for part, examples in parts.items():
+            if unknown := sorted({label for example in examples for label in self.classes(example)} - seen.keys()):
+                found.append(f"{part} has labels that train lacks, which count as misses: {_listed(unknown)}")
+        if names := _listed([f"{name} ({seen[name]} examples)" for name in never_predicted]):
+            found.append(f"never predicted on held-out examples: {names}; 16 or more examples of each would do")
+        if missed := self.unheld(train, borders):
+            what = f"{len(missed)} labelled spans do not begin and end where words do, and count as misses"
+            found.append(f"{what}: {_listed(missed)}")
+        return found
+
     def label_covariance(self, labels: Labels) -> Transitions:
         """[labels, labels], positive definite, mean variance 1: what labels' weights share unlearnt; here nothing."""
         return None
@@ -203,6 +228,21 @@ class Classification:
         found: float | None = prediction["probabilities"].get(example.label)
         return found
 
+    def evidence(self, pairs: Sequence[tuple[Any, Any]]) -> dict[str, dict[str, Any]]:
+        """What a task file keeps of examples and held-out predictions, see `trunkline.bundle.manifest.DECISIONS`."""
+        found: dict[str, dict[str, Any]] = {}
+        for example, prediction in pairs:
+            truth, scores = self.compare(example, prediction)[0], self.confidences(example, prediction)
+            for answer in truth | scores.keys():
+                own = found.setdefault(answer[-1], {"right": [], "wrong": [], "true": [], "count": 0})
+                own["count"] += answer in truth
+                if answer in scores:
+                    own["right" if answer in truth else "wrong"].append(scores[answer])
+            chances = prediction.get("probabilities", {}) if isinstance(prediction, dict) else {}
+            for label in self.classes(example) & chances.keys():
+                found[label]["true"].append(chances[label])
+        return dict(sorted(found.items()))
+
     def compare(self, example: Any, prediction: Any) -> tuple[Answers, Answers]:
         """What is true and what was predicted of an example; equal where the prediction is right."""
         label = prediction["label"]
@@ -213,6 +253,10 @@ def softmax(logits: FloatArray) -> FloatArray:
     """[units, labels] outputs of a head -> probabilities in float32, each unit for itself."""
     exponents = np.exp(logits - logits.max(axis=1, keepdims=True))
     return np.asarray(exponents / exponents.sum(axis=1, keepdims=True), dtype=np.float32)
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(names[:10]) + (f" and {len(names) - 10} more" if len(names) > 10 else "")
 
 
 def _ranked(probabilities: FloatArray, labels: Labels) -> dict[str, Any]:
