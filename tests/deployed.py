@@ -97,7 +97,7 @@ def task_file(
     manifest: Manifest, family: str, labels: Sequence[str], own: Head, lora: Any = None, **more: Any
 ) -> bytes:
     """The file of a task with a head and, if any, LoRA in torch."""
-    units = more.pop("units", {"ner": "words", "classification": "text", "qa": "question"}[family])
+    units = more.pop("units", {"ner": "words", "qa": "question"}.get(family, "text"))
     arrays, alpha = (None, 0.0) if lora is None else (adapter_arrays(lora), lora.config.alpha)
     return task_bytes(manifest, family, tuple(labels), own, units=units, lora=arrays, alpha=alpha, **more)
 

@@ -61,6 +61,8 @@ def tiny_bundle(loaded: Loaded, folder: Path, kind: Literal["float32", "int8"]) 
     files |= {places[name]: graph for name, graph in graphs.items()}
     tasks = {name: task.content for name, task in opened.tasks.items()}
     tasks["parts"] = task_file(manifest, "ner", NER_LABELS, head(5, 11, transitions=True), units="pieces")
+    said = dataclasses.replace(head(3, 12), decisions={"thresholds": {"a": 0.25, "ü": 0.75}})
+    tasks["kinds"] = task_file(manifest, "multilabel", ("a", "b", "ü"), said, units="text")
     changed = dataclasses.replace(manifest, weights={"kind": kind}, graphs=places)
     write_bundle(folder / kind, changed, files, tasks)
     return folder / kind

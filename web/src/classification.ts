@@ -1,10 +1,11 @@
 /** Text classification: a text is one unit with one label. */
 import { TrunklineError } from "./errors.js";
-import { type Classified, type Gold, type Learnable, type Prediction, rounded } from "./families.js";
+import { type Classified, type Gold, type Learnable, type Prediction, rounded, softmax } from "./families.js";
 import { textUnit } from "./units.js";
 
 export const classification: Learnable = {
   mainScore: "accuracy",
+  several: false,
   ownWindows: false,
 
   checkLabels(labels, where) {
@@ -12,6 +13,8 @@ export const classification: Learnable = {
   },
 
   units: textUnit,
+
+  probabilities: softmax,
 
   decode({ probabilities, labels }): Classified {
     const order = labels.map((_, n) => n).sort((a, b) => probabilities[b]! - probabilities[a]!);

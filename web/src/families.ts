@@ -1,6 +1,8 @@
 /** Task families: labels, units, decoding and scores. As in `trunkline.tasks`. */
 import { classification } from "./classification.js";
 import { TrunklineError } from "./errors.js";
+import type { Decisions } from "./manifest.js";
+import { multilabel } from "./multilabel.js";
 import { ner } from "./ner.js";
 import { qa } from "./qa.js";
 import type { ReadText, UnitKind, UnitText } from "./units.js";
@@ -15,6 +17,14 @@ export interface Classified {
   probabilities: Record<string, number>;
   /** With `coverage`: the labels that may be true. */
   set?: string[];
+}
+
+/** A text with any number of labels. */
+export interface Several {
+  /** From their thresholds on, most probable first. */
+  labels: string[];
+  /** Of every label, each for itself, most probable first. */
+  probabilities: Record<string, number>;
 }
 
 /** An entity; `text.slice(start, end)` is its text. */
@@ -41,9 +51,9 @@ export interface Span {
   label: string;
 }
 
-/** What is true of a text: its label, or its entities. */
-export type Gold = string | readonly Span[];
-export type Prediction = Classified | Entity[] | Answer;
+/** What is true of a text: its label, its labels, or its entities. */
+export type Gold = string | readonly string[] | readonly Span[];
+export type Prediction = Classified | Several | Entity[] | Answer;
 export type Scores = Record<string, number>;
 
 /** What a head says of a text: [units, labels] probabilities, and the borders of the units. */
@@ -53,13 +63,18 @@ export interface Scored {
   borders: readonly Border[];
   labels: readonly string[];
   transitions: Float32Array | null;
+  decisions?: Decisions;
 }
 
 export interface Family {
+  /** Whether a unit has any number of labels, each a yes or no; then `targets` has one for each label. */
+  several: boolean;
   /** Whether units are in windows of their own, so that such texts share no trunk with others. */
   ownWindows: boolean;
   checkLabels(labels: readonly string[], where: string): void;
   units(read: ReadText, borders: readonly Border[]): UnitText;
+  /** [units, labels] logits -> probabilities in float32, each unit for itself. */
+  probabilities(logits: Float32Array, labels: number): Float32Array;
   decode(scored: Scored): Prediction;
 }
 
@@ -86,8 +101,8 @@ export interface Learnable extends Family {
   likelihood(gold: Gold, prediction: Prediction): number | undefined;
 }
 
-const FAMILIES: Record<string, Family> = { classification, ner, qa };
-const LEARNABLE: Record<string, Learnable> = { classification, ner };
+const FAMILIES: Record<string, Family> = { classification, multilabel, ner, qa };
+const LEARNABLE: Record<string, Learnable> = { classification, multilabel, ner };
 
 export function familyOf(name: string): Family {
   return known(FAMILIES, name);

@@ -5,6 +5,7 @@ import { type Example, type Split, crossValidate } from "./folds.js";
 import { type Solution, TOLERANCE, Units, discriminant, regression } from "./linear.js";
 import type { HeldOut } from "./manifest.js";
 import type { Matrix } from "./matrix.js";
+import { bestThresholds, choices, difference } from "./several.js";
 import { factors, logLoss, logLosses, weighted } from "./stack.js";
 import type { Head } from "./task.js";
 import { halved } from "./tensors.js";
@@ -34,6 +35,8 @@ export interface Fitted {
   /** The held-out prediction for each example. */
   heldOut: Prediction[];
   evidence: Record<string, HeldOut>;
+  /** Of labels, where a text has any number of them. */
+  thresholds?: Record<string, number>;
 }
 
 /** What a fit works on. */
@@ -42,7 +45,10 @@ interface Problem {
   examples: readonly Example[];
   labels: readonly string[];
   width: number;
-  units: Units;
+  /** One, or for families of several labels one for each label. */
+  problems: readonly Units[];
+  /** Outputs of a row of logits: labels, or no and yes. */
+  size: number;
   split: Split;
 }
 
@@ -50,6 +56,14 @@ interface Problem {
 interface Member {
   head: Head;
   logits: Matrix;
+}
+
+/** Weight of transitions or thresholds, and held-out predictions with their scores. */
+interface Decided {
+  weight: number;
+  scores: Scores;
+  predictions: Prediction[];
+  thresholds?: Record<string, number>;
 }
 
 /** Fits a head on all examples; everything else about it is chosen by cross-validation among them. */
@@ -60,43 +74,42 @@ export function fitHead(
   width: number,
   seed: number,
 ): Fitted {
-  const units = unitsOf(examples, labels.length, width);
-  const problem = {
-    family,
-    examples,
-    labels,
-    width,
-    units,
-    split: crossValidate(family, examples, labels.length, seed),
-  };
-  const { masks } = problem.split;
-  const whole = new Float64Array(units.y.length).fill(1);
+  const problems = problemsOf(family, examples, labels.length, width);
+  const size = family.several ? 2 : labels.length;
+  const split = crossValidate(family, examples, size, seed);
+  const problem: Problem = { family, examples, labels, width, problems, size, split };
+  const whole = new Float64Array(problems[0]!.y.length).fill(1);
   const { penalty, solutions } = chosenRegression(problem);
-  const last = regression(units, whole, penalty, family.covariance(labels), solutions[0]);
-  const others = masks.map((mask) => discriminant(units, mask));
+  const covariance = family.covariance(labels);
+  const last = problems.map((units, n) => regression(units, whole, penalty, covariance, solutions[0]![n]));
+  const others = split.masks.map((mask) => problems.map((units) => discriminant(units, mask)));
+  const all = problems.map((units) => discriminant(units, whole));
   return finish(problem, penalty, [
-    { head: units.head(last), logits: heldOut(problem, solutions) },
-    { head: units.head(discriminant(units, whole)), logits: heldOut(problem, others) },
+    { head: headOf(problem, last), logits: heldOut(problem, solutions) },
+    { head: headOf(problem, all), logits: heldOut(problem, others) },
   ]);
 }
 
 /** The penalty of least held-out log loss, and what was fitted with it in each fold. */
-function chosenRegression(problem: Problem): { penalty: number; solutions: Solution[] } {
-  const { family, labels, units, split } = problem;
+function chosenRegression(problem: Problem): { penalty: number; solutions: Solution[][] } {
+  const { family, labels, problems, size, split } = problem;
   const covariance = family.covariance(labels);
   const judged = split.targets.filter((target) => target >= 0);
-  const path = new Map<number, Solution[]>();
+  const path = new Map<number, Solution[][]>();
   const losses = (penalty: number): number[] => {
     const distance = (other: number): number => Math.abs(Math.log(other / penalty));
     const near = [...path.keys()].sort((a, b) => distance(a) - distance(b))[0];
     const starts = near === undefined ? undefined : path.get(near);
     // Another fold would be a better start, but it was trained on what this one holds out, and fits end early.
-    const found = split.masks.map((mask, n) => regression(units, mask, penalty, covariance, starts?.[n], LOOSE));
+    const found = split.masks.map((mask, fold) =>
+      problems.map((units, n) => regression(units, mask, penalty, covariance, starts?.[fold]?.[n], LOOSE)),
+    );
     path.set(penalty, found);
     if (!judged.length) return [];
     const logits = known(problem, heldOut(problem, found));
-    const factor = factors([logits], judged, labels.length)[0]!;
-    return logLosses(weighted([factor], [logits]), judged, labels.length);
+    const factor = factors([logits], judged, size)[0]!;
+    const each = logLosses(weighted([factor], [logits]), judged, size);
+    return family.several ? byText(each, split.targets, labels.length) : each;
   };
   const penalty = climb(losses);
   return { penalty, solutions: path.get(penalty)! };
@@ -104,16 +117,16 @@ function chosenRegression(problem: Problem): { penalty: number; solutions: Solut
 
 /** Adds up heads with the factors and transitions that held-out logits ask for. */
 function finish(problem: Problem, penalty: number, members: readonly Member[]): Fitted {
-  const { family, examples, labels, width, split } = problem;
+  const { family, examples, labels, size, split } = problem;
   const judged = split.targets.filter((target) => target >= 0);
   const logits = members.map((member) => member.logits);
   const heads = members.map((member) => member.head);
   const shown = judged.length
     ? logits.map((part) => known(problem, part))
-    : heads.map((head) => joined(examples.map(({ features }) => logitsOf(head, features, width))));
-  const found = factors(shown, judged, labels.length);
+    : heads.map((head) => joined(examples.map(({ features }) => rowsOf(problem, head, features))));
+  const found = factors(shown, judged, size);
   const fresh = asOfNewTexts(problem, logits, found);
-  const moves = bestTransitions(problem, fresh);
+  const moves = family.several ? withThresholds(problem, fresh) : bestTransitions(problem, fresh);
   const targets = examples.map((example) => example.targets);
   const learnt = family.transitions(targets, labels);
   const weights = heads.map((head) => head.weight);
@@ -121,22 +134,22 @@ function finish(problem: Problem, penalty: number, members: readonly Member[]): 
   return {
     head: {
       weight: halved(weighted(found, weights)),
-      bias: halved(weighted(found, biases).map((value) => Math.max(value, LEAST_BIAS))),
+      bias: halved(weighted(found, biases).map((value) => Math.min(Math.max(value, LEAST_BIAS), -LEAST_BIAS))),
       transitions: learnt && moves.weight ? halved(learnt.map((value) => value * moves.weight)) : null,
     },
     penalty,
     temperature: rounded(1 / found[0]!),
     discriminant: rounded(found[1]!),
-    logLoss: judged.length ? rounded(logLoss(known(problem, fresh), judged, labels.length)) : null,
+    logLoss: judged.length ? rounded(logLoss(known(problem, fresh), judged, size)) : null,
     scores: moves.scores,
     heldOut: moves.predictions,
     evidence: evidence(problem, moves.predictions),
+    ...(moves.thresholds && { thresholds: moves.thresholds }),
   };
 }
 
 /** Sums of held-out logits; where units are few, each fold by the factors that the others ask for. */
-function asOfNewTexts({ examples, labels, split }: Problem, logits: readonly Matrix[], found: number[]): Matrix {
-  const size = labels.length;
+function asOfNewTexts({ examples, size, split }: Problem, logits: readonly Matrix[], found: number[]): Matrix {
   const fold = split.order.flatMap((n) => examples[n]!.targets.map(() => split.fold[n]!));
   const folds = [...new Set(fold)];
   if (folds.length < 2 || fold.length > MANY) return weighted(found, logits);
@@ -169,21 +182,56 @@ function evidence({ family, examples, split }: Problem, predictions: readonly Pr
     for (const [answer, score] of family.confidences(predictions[n]!)) {
       of((JSON.parse(answer) as string[]).at(-1)!)[truth.has(answer) ? "right" : "wrong"].push(score);
     }
-    const chance = family.likelihood(examples[n]!.gold, predictions[n]!);
-    if (chance !== undefined) of(examples[n]!.gold as string).true.push(chance);
+    const said = predictions[n]!;
+    const chances: Record<string, number> = "probabilities" in said ? said.probabilities : {};
+    for (const label of family.classes(examples[n]!.gold)) {
+      if (Object.hasOwn(chances, label)) of(label).true.push(chances[label]!);
+    }
   }
   return Object.fromEntries([...found].sort(([a], [b]) => byCodePoint(a, b)));
 }
 
-/** Logits [units, labels] of the held-out examples, fold by fold. */
-function heldOut({ examples, width, units, split }: Problem, solutions: readonly Solution[]): Matrix {
-  const heads = solutions.map((solution) => units.head(solution));
-  return joined(split.order.map((n) => logitsOf(heads[split.fold[n]!]!, examples[n]!.features, width)));
+/** Logits, a row a target, of the held-out examples, fold by fold. */
+function heldOut(problem: Problem, solutions: readonly Solution[][]): Matrix {
+  const { examples, split } = problem;
+  const heads = solutions.map((own) => headOf(problem, own));
+  return joined(split.order.map((n) => rowsOf(problem, heads[split.fold[n]!]!, examples[n]!.features)));
+}
+
+function headOf({ family, problems }: Problem, solutions: readonly Solution[]): Head {
+  return family.several ? difference(problems, solutions) : problems[0]!.head(solutions[0]!);
+}
+
+/** [units, labels] logits, or [units * labels, no and yes]. */
+function rowsOf({ family, width }: Problem, head: Head, features: Float32Array): Matrix {
+  const logits = logitsOf(head, features, width);
+  return family.several ? choices(logits) : logits;
+}
+
+/** Sums over the labels of a text, which hang together, of the losses of known targets. */
+function byText(losses: readonly number[], targets: readonly number[], labels: number): number[] {
+  const found = new Array<number>(targets.length / labels).fill(0);
+  let place = 0;
+  targets.forEach((target, n) => {
+    if (target >= 0) found[Math.floor(n / labels)]! += losses[place++]!;
+  });
+  return found;
 }
 
 /** The logits of units whose label was trained on. */
-function known({ labels, split }: Problem, logits: Matrix): Matrix {
-  return logits.filter((_, n) => split.targets[Math.floor(n / labels.length)]! >= 0);
+function known({ size, split }: Problem, logits: Matrix): Matrix {
+  return logits.filter((_, n) => split.targets[Math.floor(n / size)]! >= 0);
+}
+
+/** The units of all examples, once, or for each label with a yes or no. */
+function problemsOf(family: Learnable, examples: readonly Example[], labels: number, width: number): Units[] {
+  if (!family.several) return [unitsOf(examples, labels, width)];
+  const plain = examples.map((example) => ({ ...example, targets: [0] }));
+  const units = unitsOf(plain, 2, width);
+  return Array.from({ length: labels }, (_, label) => {
+    const y = examples.map(({ targets }) => targets[label]!);
+    return units.withTargets(y, 2);
+  });
 }
 
 function unitsOf(examples: readonly Example[], labels: number, width: number): Units {
@@ -238,15 +286,45 @@ function climb(losses: (penalty: number) => number[]): number {
   return PENALTIES[FIRST]!;
 }
 
+/** Thresholds by held-out probabilities; each fold is predicted with those that the other folds ask for. */
+function withThresholds({ family, examples, labels, split }: Problem, logits: Matrix): Decided {
+  const chances = softmax(Float32Array.from(logits), 2).filter((_, n) => n % 2 === 1);
+  const targets = split.order.flatMap((n) => examples[n]!.targets);
+  const fold = split.order.flatMap((n) => labels.map(() => split.fold[n]!));
+  const several = new Set(fold).size > 1;
+  const asked = (wanted: (at: number) => boolean): Record<string, number> => {
+    const own = targets.filter((_, at) => wanted(at));
+    const found = bestThresholds(
+      chances.filter((_, at) => wanted(at)),
+      own,
+      labels.length,
+    );
+    return Object.fromEntries(labels.map((label, n) => [label, found[n]!]));
+  };
+  const others = [...new Set(fold)].map((number) => asked((at) => !several || fold[at] !== number));
+  const predictions = new Array<Prediction>(examples.length);
+  split.order.forEach((n, place) => {
+    const { read, borders } = examples[n]!;
+    const probabilities = chances.subarray(place * labels.length, (place + 1) * labels.length);
+    const decisions = { thresholds: others[split.fold[n]!]! };
+    predictions[n] = family.decode({ probabilities, read, borders, labels, transitions: null, decisions });
+  });
+  const scores = family.score(
+    examples.map((example) => example.gold),
+    predictions,
+  );
+  return { weight: 0, scores, predictions, thresholds: asked(() => true) };
+}
+
 /** The weight of transitions with the best held-out main score, the lower one of equals. */
-function bestTransitions({ family, examples, labels, split }: Problem, logits: Matrix) {
+function bestTransitions({ family, examples, labels, split }: Problem, logits: Matrix): Decided {
   const size = labels.length;
   const probabilities = softmax(Float32Array.from(logits), size);
   const learnt = split.trained.map((numbers) => {
     const targets = numbers.map((n) => examples[n]!.targets);
     return family.transitions(targets, labels);
   });
-  let best: { weight: number; scores: Scores; predictions: Prediction[] } | undefined;
+  let best: Decided | undefined;
   for (const weight of learnt.some(Boolean) ? TRANSITION_WEIGHTS : [0]) {
     const moves = learnt.map((part) => (part && weight ? part.map((value) => value * weight) : null));
     const predictions = new Array<Prediction>(examples.length);

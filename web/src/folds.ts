@@ -31,7 +31,7 @@ export interface Split {
   masks: readonly Matrix[];
   /** All examples, fold by fold. */
   order: readonly number[];
-  /** The label of each held-out unit, -1 for one that is not trained on: what was never seen cannot be asked for. */
+  /** The label of each held-out unit, or yes or no for each of its labels, -1 for one that is not trained on: what was never seen cannot be asked for. */
   targets: readonly number[];
 }
 
@@ -40,20 +40,29 @@ export function crossValidate(family: Learnable, examples: readonly Example[], l
   const size = examples.reduce((sum, { targets }) => sum + targets.length, 0) * labels;
   const fold = stratifiedFolds(examples, family, FOLDS.find(([most]) => size <= most)![1], seed);
   const count = new Set(fold).size;
-  const owner = examples.flatMap(({ targets }, n) => targets.filter((target) => target >= 0).map(() => n));
+  const owner = family.several
+    ? [...examples.keys()]
+    : examples.flatMap(({ targets }, n) => targets.filter((target) => target >= 0).map(() => n));
   const everything = [...examples.keys()];
   const numbers = Array.from({ length: count }, (_, number) => number);
   const held = numbers.map((number) => everything.filter((n) => fold[n] === number));
   // Where all texts are one, there is nothing to train on but what is held out.
   const trained = numbers.map((number) => everything.filter((n) => fold[n] !== number || count === 1));
   const seen = trained.map((own) => new Set(own.flatMap((n) => examples[n]!.targets)));
+  const varied = trained.map((own) =>
+    examples[0]!.targets.map((_, label) => new Set(own.map((n) => examples[n]!.targets[label])).size > 1),
+  );
+  const known = (target: number, label: number, fold: number): boolean =>
+    family.several ? varied[fold]![label]! : seen[fold]!.has(target);
   const order = held.flat();
   return {
     fold,
     trained,
     masks: numbers.map((number) => Float64Array.from(owner, (n) => +(fold[n] !== number || count === 1))),
     order,
-    targets: order.flatMap((n) => examples[n]!.targets.map((target) => (seen[fold[n]!]!.has(target) ? target : -1))),
+    targets: order.flatMap((n) =>
+      examples[n]!.targets.map((target, place) => (known(target, place, fold[n]!) ? target : -1)),
+    ),
   };
 }
 

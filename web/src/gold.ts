@@ -5,11 +5,12 @@ import type { Gold, Span } from "./families.js";
 /** The family that labels are of. */
 export function familyOfGold(labels: readonly Gold[]): string {
   if (labels.every((label) => typeof label === "string")) return "classification";
-  if (labels.every(Array.isArray)) return "ner";
-  throw new TrunklineError(
-    "some labels are texts and others lists",
-    "for each text a label, or for each a list of spans",
-  );
+  if (labels.every(Array.isArray)) {
+    const items: unknown[] = labels.flat();
+    if (items.length && items.every((item) => typeof item === "string")) return "multilabel";
+    if (items.every((item) => typeof item !== "string")) return "ner";
+  }
+  throw new TrunklineError("labels of several kinds", "for each text a label, or a list of labels, or a list of spans");
 }
 
 /** Raises an error unless there is a good label for each text and, with `learn`, something to learn. */
@@ -23,6 +24,7 @@ export function checkGold(family: string, texts: readonly string[], labels: read
   texts.forEach((text, n) => {
     const label: unknown = labels[n];
     if (family === "ner" && Array.isArray(label)) for (const span of label) checkSpan(span, text);
+    else if (family === "multilabel") checkLabels(label, n);
     else if (family === "ner" || typeof label !== "string" || !label) {
       throw new TrunklineError(
         `text ${n} has the label ${short(label)}`,
@@ -32,9 +34,13 @@ export function checkGold(family: string, texts: readonly string[], labels: read
   });
   if (!learn) return;
   const classes = new Set(
-    labels.flatMap((label) => (typeof label === "string" ? [label] : label.map((span) => span.label))),
+    labels.flatMap((label) =>
+      typeof label === "string" ? [label] : label.map((one) => (typeof one === "string" ? one : one.label)),
+    ),
   );
-  const least = family === "ner" ? 1 : 2;
+  const least = family === "classification" ? 2 : 1;
+  if (family === "multilabel" && new Set((labels as string[][]).map((own) => JSON.stringify([...own].sort()))).size < 2)
+    throw new TrunklineError("all texts have the same labels", "texts with a label and without it", "Label more texts");
   if (classes.size < least)
     throw new TrunklineError(`${classes.size} different labels`, `at least ${least}`, "Label more texts");
   if (new Set(texts.map((text) => text.split(/\s+/).join(" "))).size < 2) {
@@ -44,6 +50,12 @@ export function checkGold(family: string, texts: readonly string[], labels: read
       "Label more texts",
     );
   }
+}
+
+function checkLabels(labels: unknown, n: number): void {
+  const good = Array.isArray(labels) && labels.every((label) => typeof label === "string" && label.trim());
+  if (good && new Set(labels).size === labels.length) return;
+  throw new TrunklineError(`text ${n} has the labels ${short(labels)}`, "a list of different labels, empty for none");
 }
 
 function checkSpan(span: Span, text: string): void {

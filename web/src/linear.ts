@@ -67,6 +67,11 @@ export class Units {
     this.back = axes.map((value, n) => value / spread[n % width]!);
   }
 
+  /** The same units with other labels. */
+  withTargets(y: readonly number[], labels: number): Units {
+    return Object.assign(Object.create(Units.prototype) as Units, this, { y, labels });
+  }
+
   /** A head for raw features. */
   head({ weight, bias }: Solution): Head {
     const raw = product(weight, this.back, this.labels, this.axes, this.width);

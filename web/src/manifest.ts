@@ -144,6 +144,11 @@ export function parseDescription(text: string, kind: "task" | "adapter", where: 
   return raw;
 }
 
+/** The family whose branch a family's tasks sit on: mostly its own. */
+export function branchOf(family: string): string {
+  return family === "multilabel" ? "classification" : family;
+}
+
 /** Raises an error unless this is a name of a task. */
 export function checkName(name: string): void {
   for (const problem of problemsOf(name, { type: "string", ...NAME }, "the name")) {

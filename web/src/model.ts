@@ -3,11 +3,11 @@ import { type Bundle, type Source, openBundle } from "./bundle.js";
 import { type Branch, Engine, type Spent } from "./engine.js";
 import { TrunklineError, short } from "./errors.js";
 import { type Evaluation, evaluation } from "./evaluate.js";
-import { type Gold, type Prediction, type Scored, type Scores, familyOf, learnable, softmax } from "./families.js";
+import { type Gold, type Prediction, type Scored, type Scores, familyOf, learnable } from "./families.js";
 import { type Fitted, fitHead } from "./fit.js";
 import type { Example } from "./folds.js";
 import { checkGold, familyOfGold } from "./gold.js";
-import { checkName } from "./manifest.js";
+import { branchOf, checkName } from "./manifest.js";
 import { Graph, type RuntimeOptions, runtime } from "./ort.js";
 import { type Task, complete, readTask, taskBytes } from "./task.js";
 import type { Tensors } from "./tensors.js";
@@ -32,7 +32,7 @@ export interface Sizes {
 }
 
 export interface FitOptions {
-  /** `ner` or `classification`, where the labels do not tell, as where all are empty. */
+  /** `ner`, `classification` or `multilabel`, where the labels do not tell, as where all are empty. */
   family?: string;
   /** Whether a task of this name may be there already. */
   replace?: boolean;
@@ -160,7 +160,7 @@ export class Model {
   }
 
   /**
-   * Learns a task from labelled texts and adds it: for each text a label, or a list of spans `{start, end, label}`.
+   * Learns a task from labelled texts and adds it: for each text a label, a list of labels, or a list of spans.
    *
    * Settings are chosen by cross-validation within the labels, and the task is then fitted on all of them.
    */
@@ -180,7 +180,7 @@ export class Model {
     const units = family.chooseUnits(read, labels);
     const borders = read.map((text) => bordersOf(text, units));
     const width = this.bundle.manifest.encoder.hidden_size;
-    const inputs = this.inputs([], this.bundle.primaries.get(familyName));
+    const inputs = this.inputs([], this.bundle.primaries.get(branchOf(familyName)));
     const features = await this.features(read, familyName, units, inputs);
     const examples: Example[] = read.map((text, n) => ({
       read: text,
@@ -202,11 +202,11 @@ export class Model {
       labels: outputs,
       units,
       head: fitted.head,
-      decisions: { held_out: fitted.evidence },
+      decisions: { held_out: fitted.evidence, ...(fitted.thresholds && { thresholds: fitted.thresholds }) },
       info,
     });
     this.put(readTask(content, this.unnamed, name));
-    const { head: _head, evidence: _evidence, ...chosen } = fitted;
+    const { head: _head, evidence: _evidence, thresholds: _thresholds, ...chosen } = fitted;
     return {
       task: name,
       family: familyName,
@@ -304,27 +304,28 @@ export class Model {
         units: read.map((text, n) => familyOf(family).units(text, borders[group]![n]!)),
       }));
       const said = await this.engine.run(branches);
-      chosen.forEach(({ family, tasks }, group) => {
+      chosen.forEach(({ tasks }, group) => {
         let column = 0;
-        for (const { name, labels, head } of tasks) {
+        for (const { name, family: kind, labels, head, decisions } of tasks) {
           const rows = said[group]!.map(({ data, count, width }, n): Scored => {
             const logits = new Float32Array(count * labels.length);
             for (let at = 0; at < logits.length; at++) {
               const label = at % labels.length;
               logits[at] = data[Math.floor(at / labels.length) * width + column + label]! + head.bias[label]!;
             }
-            const probabilities = softmax(logits, labels.length);
+            const probabilities = familyOf(kind).probabilities(logits, labels.length);
             return {
               probabilities,
               read: read[n]!,
               borders: borders[group]![n]!,
               labels,
               transitions: head.transitions,
+              decisions,
             };
           });
           found.set(
             name,
-            rows.map((row) => familyOf(family).decode(row)),
+            rows.map((row) => familyOf(kind).decode(row)),
           );
           column += labels.length;
         }
@@ -341,11 +342,12 @@ export class Model {
     const found = new Map<string, Task[]>();
     for (const name of [...new Set(names)].sort()) {
       const task = this.task(name);
-      const adapter = JSON.stringify([task.lora ? name : null, task.family, task.units]);
+      const adapter = JSON.stringify([task.lora ? name : null, branchOf(task.family), task.units]);
       found.set(adapter, [...(found.get(adapter) ?? []), task]);
     }
     const groups = Array.from(found.values(), (tasks): Group => {
-      const { family, units, lora } = tasks[0]!;
+      const { units, lora } = tasks[0]!;
+      const family = branchOf(tasks[0]!.family);
       return { family, units, tasks, inputs: this.inputs(tasks, lora ?? this.bundle.primaries.get(family)) };
     });
     this.groups.set(key, groups);

@@ -1,7 +1,7 @@
 /** Named entity recognition: words or pieces are units, entities are spans of them, decoded from BIO tags. */
 import { byCodePoint } from "./classification.js";
 import { TrunklineError, short } from "./errors.js";
-import { type Entity, type Gold, type Learnable, type Scored, type Span, rounded } from "./families.js";
+import { type Entity, type Gold, type Learnable, type Scored, type Span, rounded, softmax } from "./families.js";
 import { type ReadText, bordersOf, firstIndex, wordUnits } from "./units.js";
 import type { Border } from "./words.js";
 
@@ -12,6 +12,7 @@ const RARE = 0.1;
 
 export const ner: Learnable = {
   mainScore: "f1",
+  several: false,
   ownWindows: false,
 
   checkLabels(labels, where) {
@@ -21,6 +22,7 @@ export const ner: Learnable = {
   },
 
   units: wordUnits,
+  probabilities: softmax,
   decode: entities,
 
   labels(gold) {

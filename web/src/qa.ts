@@ -1,6 +1,6 @@
 /** Extractive question answering: the first line of a text is the question, the rest the context; no fitting here. */
 import { TrunklineError, short } from "./errors.js";
-import { type Answer, type Family, type Scored, rounded } from "./families.js";
+import { type Answer, type Family, type Scored, rounded, softmax } from "./families.js";
 import { type ReadText, type UnitText, cover, overlaps } from "./units.js";
 import type { Border } from "./words.js";
 
@@ -13,6 +13,7 @@ const LABELS = ["O", "start", "end", "single"];
 const NO_ANSWER = "no answer";
 
 export const qa: Family = {
+  several: false,
   ownWindows: true,
 
   checkLabels(labels, where) {
@@ -21,6 +22,7 @@ export const qa: Family = {
   },
 
   units: questionUnits,
+  probabilities: softmax,
   decode: answerOf,
 };
 

@@ -1,6 +1,6 @@
 /** Task files and primary adapters, read for a bundle and checked; and their LoRA as inputs of the branch graph. */
 import { TrunklineError } from "./errors.js";
-import { type Decisions, type Description, type Manifest, loraShapes, parseDescription } from "./manifest.js";
+import { type Decisions, type Description, type Manifest, branchOf, loraShapes, parseDescription } from "./manifest.js";
 import { type Tensor, type Tensors, readTensors, writeTensors } from "./tensors.js";
 import type { UnitKind } from "./units.js";
 
@@ -105,10 +105,11 @@ export function complete(lora: Tensors, manifest: Manifest): Tensors {
   return found;
 }
 
-/** What a task without LoRA sits on: FAMILY@SHA256 of the family's adapter, or nothing. */
+/** What a task without LoRA sits on: FAMILY@SHA256 of its branch's adapter, or nothing. */
 function primaryOf(family: string, manifest: Manifest): string {
-  if (!Object.hasOwn(manifest.adapters, family)) return "";
-  return `${family}@${manifest.files[manifest.adapters[family]!]!.sha256}`;
+  const branch = branchOf(family);
+  if (!Object.hasOwn(manifest.adapters, branch)) return "";
+  return `${branch}@${manifest.files[manifest.adapters[branch]!]!.sha256}`;
 }
 
 function opened(content: Uint8Array, kind: "task" | "adapter", where: string, manifest: Manifest) {
