@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from trunkline.model import Model
 
 POINTS, SMALLEST = 6, 8
-"""Numbers of examples that are tried, in equal ratios; the smallest one."""
+"""Numbers of examples that are tried, in equal ratios; the smallest one, where there are as many beside a fold."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +59,7 @@ def learning_curve(
     Parts grow within each other, and have labels in the proportions of the whole. `settings` are those of mode `head`.
 
     Raises:
-        TrunklineError: There are fewer than `SMALLEST` examples beside a fold.
+        TrunklineError: There are fewer than two examples beside a fold.
     """
     family, examples = examples_from(texts, labels, family)
     kind = FAMILIES[family]
@@ -68,12 +68,11 @@ def learning_curve(
     data, _ = model.labelled(examples, family, kind.choose_units(examples, model.tokenizer), known, features=True)
     fold = stratified_folds([text for text, _ in data.texts], [kind.classes(e) for e in examples], folds, seed)
     least = min(len(examples) - np.bincount(fold))
-    if least < SMALLEST:
-        given = f"{len(examples)} examples, of which {least} are left beside a fold of {folds}"
-        raise TrunklineError(f"a learning curve of {given}", expected=f"at least {SMALLEST}", todo="Label more")
+    if least < 2:
+        raise TrunklineError(f"a learning curve of {len(examples)} examples", expected="at least two beside a fold")
     orders = [_order(kind, examples, np.flatnonzero(fold != n).tolist(), seed) for n in np.unique(fold)]
     points = []
-    for size in sorted(set(np.geomspace(SMALLEST, least, POINTS).round().astype(int).tolist())):
+    for size in sorted(set(np.geomspace(min(SMALLEST, least), least, POINTS).round().astype(int).tolist())):
         gold, found, scores = list[Any](), list[Any](), list[float]()
         for n, order in zip(np.unique(fold), orders, strict=True):
             held = np.flatnonzero(fold == n).tolist()

@@ -57,6 +57,13 @@ def test_no_head_learns_from_what_judges_it(model: trunkline.Model, monkeypatch:
         assert {labels[n] for n in train} == set(labels)
 
 
-def test_few_labels_have_no_curve(model: trunkline.Model) -> None:
-    with pytest.raises(TrunklineError, match=r"a learning curve of 6 examples.*at least 8"):
-        learning_curve(model, ["a b", "c d", "e f", "g h", "i j", "k l"], ["x", "y"] * 3, folds=3)
+def test_few_and_rare_labels_have_a_curve_and_two_examples_have_none(model: trunkline.Model) -> None:
+    few = learning_curve(model, ["a b", "c d", "e f", "g h", "i j", "k l"], ["x", "y"] * 3, folds=3)
+    assert [point["examples"] for point in few.points] == [4]
+    texts = [f"{text} {number}" for number, text in enumerate(labelled(30, 1)[0])]
+    rare = learning_curve(model, texts, ["x"] * 28 + ["y"] * 2, folds=3)
+    assert rare.points[0]["examples"] == 8
+    spans = learning_curve(model, texts, [[]] * 28 + [[(0, text.index(" "), "z")] for text in texts[28:]], folds=3)
+    assert spans.measure == "f1"
+    with pytest.raises(TrunklineError, match=r"a learning curve of 2 examples.*at least two"):
+        learning_curve(model, ["a b", "c d"], ["x", "y"])

@@ -11,6 +11,7 @@ import pytest
 from trunkline.results import Evaluation
 from trunkline.results.evaluation import LEAST
 from trunkline.tasks import FAMILIES
+from trunkline.tasks.classification import Counts
 from trunkline.text.examples import NerExample, QaExample, Span, TextExample
 
 LABELS = ["a", "b", "c", "d"]
@@ -176,7 +177,7 @@ def test_counts_of_a_draw_are_the_scores_of_the_drawn_examples(family: str) -> N
     kind, rng = FAMILIES[family], np.random.default_rng(1)
     drawn = rng.integers(40, size=(5, 40))
     weights = np.stack([np.bincount(row, minlength=40) for row in drawn]).astype(float)
-    values = kind.measures(kind.tally(gold, found).counts(weights))
+    values = kind.measures(Counts.of(kind.tally(gold, found).totals(weights)))
     for number, row in enumerate(drawn):
         # The answers of equal texts are told apart by their place in the list alone.
         scores = kind.score([gold[n] for n in row], [found[n] for n in row])

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from trunkline.errors import TrunklineError
-from trunkline.tasks.classification import FloatArray
+from trunkline.tasks.classification import Counts, FloatArray, Tally
 
 if TYPE_CHECKING:
     from trunkline.results.evaluation import Evaluation
@@ -60,13 +60,13 @@ class Comparison:
             given = f"evaluations of {first.examples} {first.family} and {second.examples} {second.family} examples"
             raise TrunklineError(given, expected="the same examples in the same order")
         (family, examples, guess), other = first.judged, second.judged[2]
-        # Examples come twice: with the predictions of the first, then with those of the second.
-        tally = family.tally([*examples, *examples], [*guess, *other], tuple({**first.labels, **second.labels}))
+        labels = tuple({**first.labels, **second.labels})
+        tallies = [family.tally(examples, said, labels) for said in (guess, other)]
         gains: list[dict[str, FloatArray]] = []
-        for drawn in (_bootstrap, _swaps):
+        for drawn in (_drawn, _swapped):
             parts = [
-                [family.measures(tally.counts(draws)) for draws in pair]
-                for pair in drawn(len(examples), max(1, BLOCK // max(1, len(tally.example))))
+                [family.measures(Counts.of(totals)) for totals in pair]
+                for pair in drawn(tallies, len(examples), max(1, BLOCK // max(1, *(len(t.example) for t in tallies))))
             ]
             gains.append({name: np.concatenate([a[name] - b[name] for a, b in parts]) for name in parts[0][0]})
         measures = {}
@@ -88,22 +88,22 @@ def _blocks(rows: int) -> Iterator[int]:
     yield from (min(rows, RESAMPLES - begin) for begin in range(0, RESAMPLES, rows))
 
 
-def _bootstrap(count: int, rows: int) -> Iterator[tuple[FloatArray, FloatArray]]:
-    """[rows, 2 examples] draws with replacement, the same ones for the first and the second."""
+def _drawn(tallies: Sequence[Tally], count: int, rows: int) -> Iterator[list[FloatArray]]:
+    """Totals of both in the same draws of examples with replacement."""
     rng = np.random.default_rng(SEED)
     for block in _blocks(rows):
-        drawn = np.stack([np.bincount(rng.integers(count, size=count), minlength=count) for _ in range(block)])
-        both = np.concatenate([drawn, np.zeros_like(drawn)], axis=1).astype(np.float64)
-        yield both, np.roll(both, count, axis=1)
+        draws = [np.bincount(rng.integers(count, size=count), minlength=count) for _ in range(block)]
+        yield [tally.totals(np.stack(draws).astype(np.float64)) for tally in tallies]
 
 
-def _swaps(count: int, rows: int) -> Iterator[tuple[FloatArray, FloatArray]]:
-    """[rows, 2 examples] all examples, each with the predictions of one or the other."""
+def _swapped(tallies: Sequence[Tally], count: int, rows: int) -> Iterator[list[FloatArray]]:
+    """Totals of all examples, those of each example counted for the other by a coin."""
     rng = np.random.default_rng(SEED)
+    first, second = (tally.totals(np.ones((1, count))) for tally in tallies)
     for block in _blocks(rows):
-        swapped = rng.integers(2, size=(block, count))
-        both = np.concatenate([1 - swapped, swapped], axis=1).astype(np.float64)
-        yield both, 1 - both
+        swaps = rng.integers(2, size=(block, count)).astype(np.float64)
+        given, taken = (tally.totals(swaps) for tally in tallies)
+        yield [first - given + taken, second - taken + given]
 
 
 def _changed(judged: tuple[Any, ...], other: Sequence[Any]) -> tuple[dict[str, int], list[dict[str, Any]]]:

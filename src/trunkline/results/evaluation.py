@@ -12,7 +12,7 @@ import numpy as np
 
 from trunkline.results.comparison import Comparison
 from trunkline.tasks import Family, Scores
-from trunkline.tasks.classification import Answer
+from trunkline.tasks.classification import Answer, Counts
 
 MAX_WRONG = 500
 """Wrong examples that an evaluation keeps."""
@@ -118,7 +118,7 @@ def _rows(
     if family.name == "qa":
         return {}
     tally = family.tally(examples, predicted, tuple(labels))
-    counts = tally.counts(np.ones((1, len(examples))))
+    counts = Counts.of(tally.totals(np.ones((1, len(examples)))))
     columns = zip(tally.labels, counts.f1()[0], counts.right[0], counts.predicted[0], counts.gold[0], strict=True)
     return {
         label: {

@@ -97,7 +97,7 @@ def _confusion(evaluation: Mapping[str, Any]) -> str:
         note += " Entities that overlap stand for each other, also where borders differ."
         note += f" Of all entities: {', '.join(f'{kind} {count:,}' for kind, count in evaluation['errors'].items())}."
     plot = _wide(plots.heat_map(confusion), "Confusion matrix")
-    return f'<p class="soft">{note}</p><div class="plots">{plot}<div>{table}</div></div>'
+    return f'<p class="soft">{note}</p><div class="side">{plot}<div>{table}</div></div>'
 
 
 def _comparison(found: Mapping[str, Any]) -> str:

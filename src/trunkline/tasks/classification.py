@@ -60,6 +60,12 @@ class Counts:
     exact: FloatArray
     examples: FloatArray
 
+    @staticmethod
+    def of(totals: FloatArray) -> Counts:
+        """Of what `Tally.totals` returns."""
+        right, predicted, gold = np.split(totals[:, :-2], 3, axis=1)
+        return Counts(right, predicted, gold, totals[:, -2], totals[:, -1])
+
     def f1(self) -> FloatArray:
         """[draws, labels]; 0 for a label without an answer."""
         return np.asarray(2 * self.right / np.maximum(self.predicted + self.gold, 1))
@@ -102,14 +108,14 @@ class Tally:
         columns, starts = np.unique(table[:, 0].astype(np.int64), return_index=True)
         return Tally(labels, table[:, 1].astype(np.int64), table[:, 2], columns, starts)
 
-    def counts(self, draws: FloatArray) -> Counts:
-        """Of [draws, examples], how often each example is in a draw."""
-        count = len(self.labels)
-        total = np.zeros((len(draws), 3 * count + 1))
+    def totals(self, draws: FloatArray) -> FloatArray:
+        """[draws, columns and examples] of [draws, examples], how often each example is in a draw."""
+        found = np.zeros((3 * len(self.labels) + 2, len(draws)))
         if len(self.columns):
-            total[:, self.columns] = np.add.reduceat(draws[:, self.example] * self.amount, self.starts, axis=1)
-        right, predicted, gold = (total[:, part * count : (part + 1) * count] for part in range(3))
-        return Counts(right, predicted, gold, total[:, -1], draws.sum(axis=1))
+            answers = np.ascontiguousarray(draws.T)[self.example] * self.amount[:, None]
+            found[self.columns] = np.add.reduceat(answers, self.starts, axis=0)
+        found[-1] = draws.sum(axis=1)
+        return found.T
 
 
 class Classification:
@@ -203,7 +209,7 @@ class Classification:
 
     def score(self, gold: Sequence[Any], predicted: Sequence[Any]) -> Scores:
         """Measures of predictions against examples, the main one first."""
-        found = self.measures(self.tally(gold, predicted).counts(np.ones((1, len(gold)))))
+        found = self.measures(Counts.of(self.tally(gold, predicted).totals(np.ones((1, len(gold))))))
         return {name: float(values[0]) for name, values in found.items()}
 
     def measures(self, counts: Counts) -> dict[str, FloatArray]:
