@@ -8,7 +8,7 @@ head (LP-FT, Kumar et al. 2022, arXiv 2202.10054). Cross-validation among the la
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -24,9 +24,10 @@ from trunkline.bundle.parts import Head, Task
 from trunkline.config import Fraction, PositiveInt, Section, Seed, Target, parse_recipe
 from trunkline.encoder.bundle_files import bundle_encoder, load_any, lora_of
 from trunkline.encoder.encoder import Encoder, FeatureRequest, Features, TokenBatch, TrunkStates, branch_features
-from trunkline.encoder.lora import LoraAdapter, LoraConfig, adapter_arrays
+from trunkline.encoder.lora import LoraAdapter, LoraConfig, adapter_arrays, linear_shape
 from trunkline.errors import TrunklineError
 from trunkline.heads.fit import FittedHead, LabelledFeatures, convex_heads, cross_validate, finish, fit_head, logits_of
+from trunkline.heads.linear import factors, log_losses
 from trunkline.tasks import FAMILIES, Family, Labels
 from trunkline.text.tokens import UnitText, pack
 from trunkline.training.checkpoint import seed_everything
@@ -38,6 +39,9 @@ if TYPE_CHECKING:
 FOLDS = 3
 """Of cross-validation: each costs a training."""
 
+LEAST = 32
+"""Texts of one label each below which `auto` tries no LoRA: held-out folds of fewer cannot tell it from the head."""
+
 TEMPERATURE = 0.1
 """Divides the cosines of the contrastive loss."""
 
@@ -46,9 +50,10 @@ class LoraSettings(Section):
     """How LoRA is trained.
 
     Attributes:
-        rank: Of new updates; those that start at a primary adapter keep its rank.
+        rank: Of new updates; those that start at a primary adapter keep its rank. `fit` takes less where the head is
+            large, so that a task stays small.
         targets: Linear layers that get updates, of new ones.
-        steps: Optimizer steps.
+        steps: Optimizer steps. These, `rate` and `batch` are others where each text has one label, see `defaults`.
         rate: Learning rate of updates and head.
         batch: Examples a step.
         dropout: On the features before the head.
@@ -71,11 +76,27 @@ class LoraSettings(Section):
 
 @dataclass(frozen=True, slots=True)
 class TunedLora:
-    """Trained updates with their head, beside the head on frozen features, both judged on the same held-out folds."""
+    """Trained updates with their head, beside the head on frozen features, both judged on the same held-out folds.
+
+    `noise` is the standard error of the difference of their held-out log losses.
+    """
 
     lora: LoraAdapter
     fitted: FittedHead
     before: FittedHead
+    noise: float = 0.0
+
+
+class AutoSettings(LoraSettings):
+    """Of LoRA that is only wanted if it is better: `tune_lora` raises NotBetter where the first fold says otherwise."""
+
+
+class NotBetter(Exception):
+    """LoRA has no less log loss than the head on the first held-out fold; `compared` is for a task's record."""
+
+    def __init__(self, before: float, after: float) -> None:
+        super().__init__(before, after)
+        self.compared = {"head": {"log_loss": round(before, 6)}, "lora": {"log_loss": round(after, 6), "folds": 1}}
 
 
 @dataclass(frozen=True)
@@ -104,22 +125,40 @@ def fit_lora(
     """Trains LoRA and a head for a task of a model, from train and dev examples; see `Model.fit`.
 
     The model needs weights for torch: in its bundle, or as the default encoder's package. With `only_if_better` the
-    LoRA is kept only if it has less held-out log loss than the head alone. Settings are those of `LoraSettings`.
-    Returns the task, and how it was chosen.
+    LoRA is kept only if its held-out log loss is below that of the head alone by more than noise; where it is not below
+    on the first fold, the others are not tried. Settings are those of `LoraSettings`. Returns the task, and how it was
+    chosen.
     """
-    asked = _settings(model, settings)
-    (train, dev), kind, encoder = parts, FAMILIES[family], _encoder(model)
+    asked, (train, dev), kind = _settings(model, settings), parts, FAMILIES[family]
     units, labels = kind.choose_units(train, model.tokenizer), kind.labels(train)
+
+    def head_alone(compared: Mapping[str, Any]) -> tuple[Task, dict[str, Any]]:
+        task, chosen = model._fit_head(name, family, parts, asked.seed, class_weight=asked.class_weight)
+        return task, {**chosen, **compared}
+
+    single = 0 if kind.several or units != "text" else len(train)
+    if only_if_better and single and not dev and len(train) < LEAST:
+        return head_alone({"lora": {"not_tried": f"it takes {LEAST} texts to tell whether it is better"}})
+    try:
+        encoder = _encoder(model)
+    except TrunklineError as error:
+        if not only_if_better:
+            raise
+        return head_alone({"lora": {"not_tried": error.given}})
+    asked = asked.model_copy(update={**defaults(encoder, labels, single), **settings})
     primary = model.bundle.primaries.get(branch_of(family))
     lora = None if primary is None else lora_of(primary, encoder.config)
     data, texts = model.labelled([*train, *dev], family, units, labels)
-    tuned = tune_lora(encoder, lora, kind, data, texts, labels, n_dev=len(dev), settings=asked)
+    wanted = AutoSettings(**asked.model_dump()) if only_if_better else asked
+    try:
+        tuned = tune_lora(encoder, lora, kind, data, texts, labels, n_dev=len(dev), settings=wanted)
+    except NotBetter as worse:
+        return head_alone(worse.compared)
     before, after = tuned.before.log_loss, tuned.fitted.log_loss
     found = {"head": tuned.before.record(), "lora": tuned.fitted.record()}
     compared = {mode: {key: one[key] for key in ("log_loss", "scores")} for mode, one in found.items()}
-    if only_if_better and (before is None or after is None or before <= after):
-        task, chosen = model._fit_head(name, family, parts, asked.seed, class_weight=asked.class_weight)
-        return task, {**chosen, **compared}
+    if only_if_better and (before is None or after is None or before - after <= tuned.noise):
+        return head_alone(compared)
     chosen = {**found["lora"], **compared, **settings}
     info = {"mode": "lora", "examples": len(train), "cross_validation": chosen, "engine": "torch"}
     arrays, alpha = adapter_arrays(tuned.lora), tuned.lora.config.alpha
@@ -142,6 +181,7 @@ def tune_lora(
 
     The updates start at the `primary` adapter, or at zero without one. Of `data` and its tokenised `units` the last
     `n_dev` are of dev, which judges instead of cross-validation and is not trained on; features are those of torch.
+    With AutoSettings, raises NotBetter after the first of several folds where LoRA is not better than the head.
     """
     settings = settings or LoraSettings()
     encoder.requires_grad_(False).eval()
@@ -160,12 +200,16 @@ def tune_lora(
     def said(found: Sequence[Head], features: Sequence[Features], numbers: Sequence[int]) -> list[Features]:
         return [logits_of(head, [features[number] for number in numbers], family) for head in found]
 
-    before, after = [], []
+    before, after = list[list[Features]](), list[list[Features]]()
     for train, held_out in zip(folds.trained, folds.held_out, strict=True):
         start = heads(frozen, train)
         before.append(said(start, frozen, held_out))
         features = _features(task, _train(task, train, start[0]))
         after.append(said(heads(features, train), features, held_out))
+        if isinstance(settings, AutoSettings) and len(folds.held_out) > len(before) == 1:
+            first = [float(_losses(one, folds.targets).mean()) for one in (before, after)]
+            if not first[1] < first[0]:
+                raise NotBetter(*first)
     everything = range(len(units) - n_dev)
     start = heads(frozen, everything)
     lora = _train(task, everything, start[0])
@@ -174,7 +218,27 @@ def tune_lora(
     for at, found, logits in ((tuned, heads(tuned.features, everything), after), (known, start, before)):
         members = list(zip(found, map(np.concatenate, zip(*logits, strict=True)), strict=True))
         fitted.append(finish(family, at, labels, folds, members, penalty, n_dev))
-    return TunedLora(lora, *fitted)
+    gains = _losses(before, folds.targets) - _losses(after, folds.targets)
+    return TunedLora(lora, fitted[0], fitted[1], float(gains.std() / max(len(gains), 1) ** 0.5) if len(gains) else 0.0)
+
+
+def _losses(judged: Sequence[Sequence[Features]], targets: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+    """Log losses of the held-out units of the first folds, as far as they are judged: [folds][heads] logits."""
+    members = [np.concatenate(one) for one in zip(*judged, strict=True)]
+    there = targets[: len(members[0])] >= 0
+    members, targets = [one[there] for one in members], targets[: len(there)][there]
+    return log_losses(np.tensordot(factors(members, targets), np.stack(members), 1), targets)
+
+
+def defaults(encoder: Encoder, labels: Labels, texts: int) -> dict[str, Any]:
+    """What `fit` trains LoRA with where nothing else is asked for; `texts` of one label each, 0 in other tasks."""
+    updates = LoraConfig(1, 1.0, LoraSettings().targets, tuple(range(encoder.fork, encoder.config.n_layers)))
+    one = sum(sum(linear_shape(encoder.config, target)) for target in updates.targets) * len(updates.layers)
+    head = len(labels) * (encoder.config.hidden_size + 1)
+    found: dict[str, Any] = {"rank": max(4, LoraSettings().rank - -(-head // max(one, 1)))}
+    if texts:
+        found |= {"steps": min(100, max(20, texts // 16)), "rate": 2e-3, "batch": 32}
+    return found
 
 
 def supervised_contrast(features: Tensor, labels: Tensor) -> Tensor:

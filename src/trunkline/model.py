@@ -7,6 +7,7 @@ import itertools
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -88,8 +89,7 @@ class Model:
     ) -> FitReport:
         """Learns a task from labelled texts and adds it to the model.
 
-        Settings are chosen by cross-validation within the labels, and the task is then fitted on all of them. Returns
-        the numbers of examples, the cross-validated scores, those on test, and what was chosen.
+        Settings are chosen by cross-validation within the labels, and the task is then fitted on all of them.
 
         Args:
             name: The task's name: letters, digits, '.', '_' and '-'.
@@ -97,8 +97,8 @@ class Model:
                 `labels` left out one dict {label: [texts]}, or a list of examples from `trunkline.data`.
             labels: For each text a label, or (NER) a list of spans (start, end, label) in characters, end exclusive.
             family: `ner` or `classification`; only needed where the labels do not tell, as where all are empty.
-            mode: `head` fits a linear head on frozen features; `lora` trains low-rank updates besides; `auto` takes the
-                one of less cross-validated log loss. The last two need the extra `[train]`.
+            mode: `head` fits a linear head on frozen features; `lora` trains low-rank updates besides, with the extra
+                `[train]`; `auto` tries these where it is there, and keeps them only if they are better held out.
             dev: `(texts, labels)` on which settings are chosen, instead of by cross-validation; not trained on.
             test: `(texts, labels)` that are only scored.
             replace: Whether a task of this name may be there already.
@@ -302,14 +302,15 @@ class Model:
         if mode not in ("head", "lora", "auto"):
             raise TrunklineError(f"mode {mode!r}", expected="one of head, lora, auto")
         check_settings(FAMILIES[family], settings.get("class_weight"), settings.get("seed", 0))
-        if mode != "head":
+        if mode == "lora" or (mode == "auto" and find_spec("torch")):
             with needs("train", f"mode {mode}"):
                 from trunkline.adapt import fit_lora
             return fit_lora(self, name, family, parts, only_if_better=mode == "auto", **settings)
         for other in settings.keys() - {"seed", "class_weight"}:
             todo = "Others go with mode lora or auto: mode='lora' in Python, --mode lora on the command line"
             raise TrunklineError(f"mode head has no setting {other!r}", expected="seed or class_weight", todo=todo)
-        return self._fit_head(name, family, parts, **settings)
+        task, chosen = self._fit_head(name, family, parts, **settings)
+        return task, {**chosen, "lora": {"not_tried": "no extra [train]"}} if mode == "auto" else chosen
 
     def _warnings(self, task: Task, parts: dict[str, list[Any]], never_predicted: Sequence[str]) -> list[str]:
         """What a user should know of a fit; `never_predicted` as for `Classification.doubts`."""

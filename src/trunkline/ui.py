@@ -67,10 +67,16 @@ def print_fit(record: Mapping[str, Any]) -> None:
     rows = [(*judged, measure, _percent(value)) for measure, value in tried["scores"].items()]
     rows += [("test", counts["test"], measure, _percent(value)) for measure, value in record["test"].items()]
     _print_table(("scored on", "examples", "measure", "value"), rows)
-    if "lora" in tried:
+    if reason := tried.get("lora", {}).get("not_tried"):
+        console.print(f"LoRA was not tried: {reason}", markup=False)
+    elif "lora" in tried:
         both = ((mode, tried[mode]) for mode in ("head", "lora"))
-        scores = "; ".join(f"{mode} log loss {one['log_loss']}, {_scores(one['scores'])}" for mode, one in both)
-        console.print(f"mode {record['mode']} was taken; held out: {scores}", soft_wrap=True)
+        scores = "; ".join(
+            ", ".join(filter(None, (f"{mode} log loss {one['log_loss']}", _scores(one.get("scores", {})))))
+            for mode, one in both
+        )
+        folds = "on the first fold" if "folds" in tried["lora"] else "held out"
+        console.print(f"mode {record['mode']} was taken; {folds}: {scores}", soft_wrap=True)
     if decided := tried.get("decisions"):
         console.print("decisions: " + ", ".join(f"{name} {value}" for name, value in decided.items()), soft_wrap=True)
     _warn(record)

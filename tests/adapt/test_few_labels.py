@@ -187,27 +187,58 @@ def test_a_dev_part_is_judged_on_and_not_trained_on(tiny: Loaded, trainings: lis
     assert found.fitted.scores["accuracy"] == pytest.approx(right / 10)
 
 
-@pytest.mark.parametrize(("before", "after", "mode"), [(0.5, 0.4, "lora"), (0.4, 0.5, "head"), (0.4, 0.4, "head")])
+@pytest.mark.parametrize(("before", "after", "mode"), [(0.5, 0.4, "lora"), (0.4, 0.5, "head"), (0.44, 0.4, "head")])
 def test_auto_keeps_the_one_of_less_held_out_log_loss(
     before: float, after: float, mode: str, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from dataclasses import replace
 
     def judged(*arguments: Any, **options: Any) -> TunedLora:
-        found = tune_lora(*arguments, **options)
-        return replace(
-            found, before=replace(found.before, log_loss=before), fitted=replace(found.fitted, log_loss=after)
-        )
+        found = tune_lora(*arguments, **{**options, "settings": LoraSettings(**options["settings"].model_dump())})
+        judged = replace(found.before, log_loss=before), replace(found.fitted, log_loss=after)
+        return replace(found, before=judged[0], fitted=judged[1], noise=0.05)
 
     monkeypatch.setattr(few_labels, "tune_lora", judged)
     model = trunkline.load(folder)
-    report = model.fit("kinds", text_examples(24, 1), mode="auto", steps=3)
+    report = model.fit("kinds", text_examples(36, 1), mode="auto", steps=3)
     assert report.mode == mode
     alone = trunkline.load(folder)
-    alone.fit("kinds", text_examples(24, 1))
+    alone.fit("kinds", text_examples(36, 1))
     same = model._predictor.tasks["kinds"].head.weight == alone._predictor.tasks["kinds"].head.weight
     assert same.all() == (mode == "head")
     assert report.cross_validation["lora" if mode == "head" else "head"].keys() == {"log_loss", "scores"}
+
+
+def test_auto_ends_after_a_fold_that_says_no(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    trained, original = [], few_labels._train
+
+    def counted(task: Any, chosen: Any, start: Any) -> Any:
+        trained.append(len(chosen))
+        return original(task, chosen, start)
+
+    monkeypatch.setattr(few_labels, "_train", counted)
+    report = trunkline.load(folder).fit("kinds", text_examples(36, 1), mode="auto", steps=1, rate=0.0)
+    assert (report.mode, trained) == ("head", [24])
+    tried = report.cross_validation
+    assert tried["lora"]["folds"] == 1 and tried["lora"]["log_loss"] >= tried["head"]["log_loss"]
+
+
+def test_auto_without_torch_says_that_lora_was_not_tried(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("trunkline.model.find_spec", lambda name: None)
+    report = trunkline.load(folder).fit("kinds", text_examples(36, 1), mode="auto")
+    assert (report.mode, report.cross_validation["lora"]) == ("head", {"not_tried": "no extra [train]"})
+
+
+def test_a_task_stays_small_however_many_labels_it_has() -> None:
+    from trunkline.encoder.bundle_files import load_any
+
+    encoder = load_any("default").encoder
+    for labels, rank in ((2, 7), (50, 7), (77, 6), (150, 5)):
+        found = few_labels.defaults(encoder, tuple(map(str, range(labels))), 16 * labels)
+        assert found["rank"] == rank
+        assert 2 * (rank * 20_736 + labels * 385) < 335_000
+        assert found["steps"] == min(100, max(20, labels))
+    assert few_labels.defaults(encoder, ("O", "B-a", "I-a"), 0) == {"rank": 7}
 
 
 def test_auto_of_one_example_of_each_class_is_a_head(folder: Path) -> None:
@@ -264,7 +295,9 @@ def test_batches_have_two_of_a_label_where_there_are_and_bring_all_in_turn(
 ) -> None:
     targets = [[label] for label, count in enumerate(counts) for _ in range(count)]
     data = few_labels.LabelledFeatures([], [], [], targets)
-    task = few_labels._Task(tiny.encoder, None, data, [], None, LoraSettings(batch=batch), False)
+    task = few_labels._Task(
+        FAMILIES["classification"], tiny.encoder, None, data, [], None, LoraSettings(batch=batch), False
+    )
     chosen = set()
     for step in range(300):
         rows = few_labels._batch(task, range(len(targets)), step)
@@ -309,7 +342,7 @@ def test_the_seed_is_that_of_the_start_and_of_the_batches(tiny: Loaded) -> None:
     data = few_labels.LabelledFeatures([], [], [], [[0], [1]] * 20)
     drawn = []
     for settings in still:
-        task = few_labels._Task(tiny.encoder, None, data, [], None, settings, False)
+        task = few_labels._Task(FAMILIES["classification"], tiny.encoder, None, data, [], None, settings, False)
         drawn.append([few_labels._batch(task, range(40), step) for step in range(5)])
     assert drawn[0] == drawn[1] != drawn[2]
     assert drawn[0][0] != drawn[0][1]

@@ -87,7 +87,7 @@ def measures(found: Draw, test: Sequence[Any], answer: Answer) -> Row:
         labels = {example.label for example in found.train}
         rows = [(e, p) for e, p in zip(test, predicted, strict=True) if e.label in labels]
         right = [example.label == p["label"] for example, p in rows]
-        losses = [-np.log(max(p["probabilities"][example.label], 1e-9)) for example, p in rows]
+        losses = [-np.log(max(p["probabilities"].get(example.label, 0.0), 1e-9)) for example, p in rows]
         said = [max(p["probabilities"].values()) for _, p in rows]
         row |= {"log_loss": round(float(np.mean(losses)), 5)}
         row |= {"calibration_error": round(calibration_error(said, right), 5)}
