@@ -57,6 +57,20 @@ def test_class_labels_become_names() -> None:
         examples_from(["a"], column([-1], datasets.ClassLabel(names=["refund"])))
 
 
+def test_a_whole_data_set() -> None:
+    datasets = pytest.importorskip("datasets")
+    data = datasets.Dataset.from_dict({"text": TEXTS, "n": [1.5, 2.5]}).add_column(
+        "label", [1, 0], feature=datasets.ClassLabel(names=["refund", "delivery"])
+    )
+    assert examples_from(data) == ("classification", EXAMPLES)
+    assert examples_from(data.to_iterable_dataset()) == ("classification", EXAMPLES)
+    words = datasets.Dataset.from_list([{"tokens": ["Ann", "runs"], "tags": ["B-x", "O"]}])
+    [example] = examples_from(words)[1]
+    assert (example.text, example.spans[0].label) == ("Ann runs", "x")
+    with pytest.raises(TrunklineError, match=r"dev: the Dataset:1: there are 'body'.*data\['text'\]"):
+        examples_from(data.rename_column("text", "body").remove_columns("label").select_columns(["body"]), part="dev")
+
+
 def test_one_dict_of_examples_by_label() -> None:
     found = examples_from({"delivery": TEXTS[:1], "refund": iter(TEXTS[1:])})
     assert found == ("classification", EXAMPLES)

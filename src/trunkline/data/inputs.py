@@ -5,14 +5,17 @@ Duck typing throughout, so that neither pandas nor polars nor datasets is import
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from math import inf, isnan
 from typing import Any
 
 from trunkline.data.spans import Row, build_example, check_borders, parse_entities
 from trunkline.data.values import list_names, shorten
-from trunkline.errors import TrunklineError
+from trunkline.errors import DataError, TrunklineError
 from trunkline.text.examples import MultiLabelExample, NerExample, QaExample, TextExample
+
+_log = logging.getLogger("trunkline.data")
 
 MAX_CHARACTERS = 1_000_000
 """The longest text to predict on."""
@@ -51,8 +54,8 @@ def examples_from(texts: Any, labels: Any = None, family: str | None = None, par
     """Texts and labels as examples.
 
     Args:
-        texts: A container of strings (see `TEXTS`); without `labels` one dict {label: [texts]}, or examples as the
-            readers give them.
+        texts: A container of strings (see `TEXTS`); without `labels` one dict {label: [texts]}, a Dataset of
+            `datasets` with columns that the readers know, or examples as the readers give them.
         labels: As many as texts: strings for classification; lists of strings, where a text has any number of labels;
             or lists of entities for ner, each `(start, end, label)` or a dict with these keys, in characters, `end`
             exclusive. A ClassLabel column of `datasets`, or one of lists of them, gives its names. Other numbers are
@@ -86,6 +89,8 @@ def _examples_from(texts: Any, labels: Any, family: str | None) -> tuple[str, li
             for label, own in texts.items()
             for number, text in enumerate(_items(own, f"texts[{label!r}]"))
         ]
+    if labels is None and hasattr(texts, "column_names"):
+        return _dataset(texts, family)
     if labels is None:
         items = list(_items(texts, "texts"))
         found = next((name for name, kind in EXAMPLES.items() if items and isinstance(items[0], kind)), family)
@@ -115,6 +120,21 @@ def _examples_from(texts: Any, labels: Any, family: str | None) -> tuple[str, li
         rows.append(Row(None, text, parse_entities(mark, where, None)))
     check_borders(rows, "labels")
     return found, [build_example(row, f"labels[{n}]") for n, row in enumerate(rows)]
+
+
+def _dataset(data: Any, family: str | None) -> tuple[str, list[Any]]:
+    from trunkline.data.annotations import read_records
+    from trunkline.data.records import class_names, named_rows
+
+    try:
+        rows = list(named_rows(data, class_names(getattr(data, "features", None) or {})))
+        loaded = read_records(rows, "the Dataset", family, None, None)
+    except DataError as error:
+        todo = "Or pass two columns, as fit(name, data['text'], data['label'])"
+        raise TrunklineError(error.given, expected=error.expected, todo=todo) from error
+    for note in loaded.notes:
+        _log.warning("the Dataset: %s", note)
+    return loaded.family, loaded.examples
 
 
 def texts_from(texts: Any) -> Iterator[str]:
