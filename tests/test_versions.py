@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from trunkline.versions import git_state, hardware, versions
+from trunkline.versions import git_state, hardware, used, versions
 
 
 def git(folder: Path, *arguments: str) -> str:
@@ -63,3 +63,15 @@ def test_the_machine_is_described() -> None:
     assert found["memory_bytes"] is None or found["memory_bytes"] > 2**27
     assert all(isinstance(name, str) for name in found["accelerators"])
     assert versions()["python"] == platform.python_version()
+
+
+def test_what_nobody_used_for_long_leaves_the_cache(tmp_path: Path) -> None:
+    old, new, mine = (tmp_path / name for name in ("old", "new", "mine"))
+    for folder in (old, new, mine):
+        folder.mkdir()
+        (folder / "file").write_text("x")
+    for folder in (old, mine):
+        os.utime(folder, (0, 0))
+    assert used(mine) == mine
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["mine", "new"]
+    assert used(tmp_path / "missing") == tmp_path / "missing"

@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import platform
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
 PACKAGES = ("trunkline", "torch", "accelerate", "tokenizers", "safetensors", "numpy", "scikit-learn", "seqeval")
 _GIT_TIMEOUT_S = 5.0
 CACHE_VARIABLE = "TRUNKLINE_CACHE"
+UNUSED_DAYS = 60
 _PLACES = {"win32": ("LOCALAPPDATA", "AppData/Local"), "darwin": ("", "Library/Caches")}
 
 
@@ -80,3 +82,16 @@ def cache_folder() -> Path:
         return Path(chosen).expanduser()
     variable, place = _PLACES.get(sys.platform, ("XDG_CACHE_HOME", ".cache"))
     return Path(os.environ.get(variable) or Path.home() / place) / "trunkline"
+
+
+def used(folder: Path) -> Path:
+    """A folder in the cache, from now on used; those beside it that nobody used for `UNUSED_DAYS` are removed."""
+    import shutil
+    from contextlib import suppress
+
+    with suppress(OSError):  # a cache that cannot be written to
+        os.utime(folder)
+        for other in folder.parent.iterdir():
+            if other.is_dir() and time.time() - other.stat().st_mtime > UNUSED_DAYS * 86400:
+                shutil.rmtree(other, ignore_errors=True)
+    return folder

@@ -89,6 +89,19 @@ def test_all_at_once_equals_one_by_one_and_mixed(name: str, engine: str, made: d
             assert same(found, mixed[text, task], 1e-5)
 
 
+def test_a_process_that_has_predicted_may_fork(made: dict[str, Path]) -> None:
+    code = (
+        "import os, signal, sys, trunkline\n"
+        "model = trunkline.load(sys.argv[1])\n"
+        "expected = model.predict(['ann lives in berlin'])\n"
+        "if not os.fork():\n"
+        "    signal.alarm(60)\n"
+        "    os._exit(model.predict(['ann lives in berlin']) != expected)\n"
+        "sys.exit(os.waitstatus_to_exitcode(os.wait()[1]))\n"
+    )
+    subprocess.run([sys.executable, "-c", code, str(made["bert"])], check=True, timeout=120)
+
+
 def test_mixed_requests_without_the_bank_graph_are_the_same(
     made: dict[str, Path], tiny: Loaded, tmp_path: Path
 ) -> None:

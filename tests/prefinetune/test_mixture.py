@@ -53,3 +53,11 @@ def test_split_source_sets_aside_and_caps():
     train, held = split_source(100, held_out=20, cap=30, seed=0)
     assert (len(train), len(held)) == (30, 10), "at most a tenth is held out"
     assert not set(train) & set(held)
+
+
+def test_examples_that_are_drawn_very_often_are_told_of():
+    mixture = Mixture(sources(), 0)
+    list(islice(mixture.draw(0), 400))
+    assert list(mixture.repeats(1.0)) == []
+    [told] = mixture.repeats(0.1)
+    assert told.startswith("the 7 examples of a will be drawn about 4") and "times each: add data" in told

@@ -236,8 +236,9 @@ def test_sources_without_a_concept_among_others_are_handled_in_training_and_meas
 
 
 def test_two_sources_with_the_same_file_name_are_told_apart_and_the_run_resumes(
-    tiny_folder: Folders, tmp_path: Path
+    tiny_folder: Folders, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("trunkline.prefinetune.model.OFTEN", 0)
     for number, part in enumerate("ab"):
         tiny_models.write_jsonl(tmp_path / part / "train.jsonl", tiny_models.ner_rows(30, seed=number))
     sources = {str(tmp_path / part / "train.jsonl"): {} for part in "ab"}
@@ -250,7 +251,9 @@ def test_two_sources_with_the_same_file_name_are_told_apart_and_the_run_resumes(
 
     with pytest.raises(KeyboardInterrupt):
         prefinetune(recipe, tmp_path / "run", Report(progress=progress))
-    prefinetune(recipe, tmp_path / "run")
+    said: list[str] = []
+    prefinetune(recipe, tmp_path / "run", Report(said.append))
+    assert [f" of {name} will be drawn" in line for name in ("train", "train-2") for line in said].count(True) == 2
     names = {
         key.split("/")[2] for row in read_rows(tmp_path / "run" / "metrics.jsonl") for key in row if key.count("/") == 3
     }

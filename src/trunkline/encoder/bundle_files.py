@@ -21,7 +21,7 @@ from trunkline.encoder.resolve import resolve
 from trunkline.encoder.storage import backbone_hash, checkpoint_files, load_encoder, load_tokenizer, read_json
 from trunkline.errors import TrunklineError
 from trunkline.text.tokens import TextTokenizer
-from trunkline.versions import cache_folder
+from trunkline.versions import cache_folder, used
 
 _CHECKPOINT = {"config": "encoder/config.json", "weights": "encoder/model.safetensors"}
 
@@ -102,7 +102,7 @@ def cached_bundle(name: str) -> Path:
         with locked(folder.parent):
             if not is_bundle(folder):
                 save_bundle(loaded, folder, name_of(Path(name).absolute(), "encoder"))
-    return folder
+    return used(folder)
 
 
 def save_bundle(loaded: Loaded, folder: Path, name: str = "bundle") -> Manifest:

@@ -31,7 +31,7 @@ from trunkline.encoder.resolve import DEFAULT_ENCODER, EMBEDDED_SHA256, INSTALL,
 from trunkline.engine.rounding import Arrays, graph_tensors, round_linear_layers, round_table
 from trunkline.errors import EncoderError, TrunklineError
 from trunkline.text.tokens import TextTokenizer
-from trunkline.versions import cache_folder
+from trunkline.versions import cache_folder, used
 
 log = logging.getLogger(__name__)
 
@@ -58,7 +58,7 @@ def default_bundle() -> Path:
         folder = cache_folder() / "default" / _key()
         if not _whole(folder):
             _make(folder)
-        return folder
+        return used(folder)
     except EncoderError:
         raise
     except (OSError, RuntimeError, TrunklineError) as error:

@@ -31,6 +31,10 @@ SHARED = "shared"
 """Key of the one adapter of the strategy single-adapter."""
 
 
+OFTEN = 100
+"""Times that each example of a source is drawn above which it is told of."""
+
+
 @dataclass(frozen=True)
 class Source:
     """One pre-finetuning data set, loaded.
@@ -103,6 +107,14 @@ class Mixture:
     def state(self) -> dict[str, int]:
         """Examples drawn so far, by source."""
         return {source.name: drawn for source, drawn in zip(self.sources, self.drawn, strict=True)}
+
+    def repeats(self, share: float) -> Iterator[str]:
+        """What to tell of sources whose examples will be drawn very often; `share` of the run is done."""
+        for source, drawn in zip(self.sources, self.drawn, strict=True):
+            times, count = drawn / share / len(source.train), len(source.train)
+            if times > OFTEN:
+                todo = "add data, or lower its weight or the steps"
+                yield f"the {count} examples of {source.name} will be drawn about {times:,.0f} times each: {todo}"
 
     def restore(self, state: Mapping[str, int]) -> None:
         """Goes on from a `state` of the same sources."""

@@ -27,6 +27,9 @@ from trunkline.text.examples import Example
 from trunkline.training import MetricsLog, Report, loop, write_errors
 from trunkline.training.checkpoint import checkpoints, load_checkpoint, random_state, save_checkpoint, seed_everything
 
+_LOOK = 20
+"""Steps after which it is told which examples will be drawn very often."""
+
 
 def prefinetune(
     recipe: PrefinetuneRecipe,
@@ -155,6 +158,10 @@ class Session:
         def stepped(step: int) -> None:
             if watch is not None and main:
                 watch(step, self)
+            if step == min(_LOOK, rates.steps) > done:
+                for mixture in self.mixtures.values():
+                    for told in mixture.repeats(step / rates.steps):
+                        self.report.say(f"warning: {told}")
             if step > done:
                 self.report.progress(step, rates.steps, self.last)
 

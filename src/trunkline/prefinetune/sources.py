@@ -29,7 +29,7 @@ from trunkline.prefinetune.model import Objective, Source, split_source
 from trunkline.prefinetune.objectives import OBJECTIVES
 from trunkline.text.examples import Example, NerExample, PairExample, PlainExample, QaExample, Span, TextExample
 from trunkline.text.tokens import IntArray, TextTokenizer, UnitText
-from trunkline.versions import CACHE_VARIABLE, cache_folder
+from trunkline.versions import CACHE_VARIABLE, cache_folder, used
 
 FORMAT = 2
 """Of the cache; goes up with every change of what is stored, or of how text becomes units."""
@@ -253,7 +253,7 @@ def corpus_of(
     folder = cache_folder() / "prefinetune" / hashlib.sha256(key.encode()).hexdigest()[:32]
     try:
         if folder.is_dir():
-            return Corpus(folder, objective.kind)
+            return Corpus(used(folder), objective.kind)
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".") as scratch:
             made = Path(scratch) / "made"
@@ -270,7 +270,7 @@ def corpus_of(
             expected="a folder for the cache with room for the corpus",
             todo=f"Set {CACHE_VARIABLE} to another folder, or make room",
         ) from error
-    return Corpus(folder, objective.kind)
+    return Corpus(used(folder), objective.kind)
 
 
 def _write(
