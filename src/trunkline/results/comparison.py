@@ -62,13 +62,12 @@ class Comparison:
         (family, examples, guess), other = first.judged, second.judged[2]
         labels = tuple({**first.labels, **second.labels})
         tallies = [family.tally(examples, said, labels) for said in (guess, other)]
-        gains: list[dict[str, FloatArray]] = []
-        for drawn in (_drawn, _swapped):
-            parts = [
-                [family.measures(Counts.of(totals)) for totals in pair]
-                for pair in drawn(tallies, len(examples), max(1, BLOCK // max(1, *(len(t.example) for t in tallies))))
-            ]
-            gains.append({name: np.concatenate([a[name] - b[name] for a, b in parts]) for name in parts[0][0]})
+        parts: list[list[dict[str, FloatArray]]] = [[], []]
+        for pairs in _resampled(tallies, len(examples)):
+            for own, pair in zip(parts, pairs, strict=True):
+                one, two = (family.measures(Counts.of(totals)) for totals in pair)
+                own.append({name: one[name] - two[name] for name in one})
+        gains = [{name: np.concatenate([block[name] for block in own]) for name in own[0]} for own in parts]
         measures = {}
         for name in gains[0]:
             score = first.scores[name]
@@ -77,33 +76,24 @@ class Comparison:
             found = {"first": score, "second": second.scores[name], "difference": gain}
             as_far = int((np.abs(gains[1][name]) >= abs(gain) - 1e-12).sum())
             measures[name] = {**found, "interval": [float(low), float(high)], "p": (1 + as_far) / (1 + RESAMPLES)}
-        one, two = ({"bundle": it.bundle, "task": it.task} for it in (first, second))
-        return Comparison(one, two, len(examples), measures, *_changed(first.judged, other))
+        names = [{"bundle": it.bundle, "task": it.task} for it in (first, second)]
+        return Comparison(names[0], names[1], len(examples), measures, *_changed(first.judged, other))
 
     to_dict = dataclasses.asdict
     """Plain data for JSON, where every number is finite."""
 
 
-def _blocks(rows: int) -> Iterator[int]:
-    yield from (min(rows, RESAMPLES - begin) for begin in range(0, RESAMPLES, rows))
-
-
-def _drawn(tallies: Sequence[Tally], count: int, rows: int) -> Iterator[list[FloatArray]]:
-    """Totals of both in the same draws of examples with replacement."""
-    rng = np.random.default_rng(SEED)
-    for block in _blocks(rows):
-        draws = [np.bincount(rng.integers(count, size=count), minlength=count) for _ in range(block)]
-        yield [tally.totals(np.stack(draws).astype(np.float64)) for tally in tallies]
-
-
-def _swapped(tallies: Sequence[Tally], count: int, rows: int) -> Iterator[list[FloatArray]]:
-    """Totals of all examples, those of each example counted for the other by a coin."""
-    rng = np.random.default_rng(SEED)
+def _resampled(tallies: Sequence[Tally], count: int) -> Iterator[tuple[list[FloatArray], list[FloatArray]]]:
+    """Block by block the totals of both: in the same examples drawn with replacement, and with examples swapped."""
+    rng, coin = np.random.default_rng(SEED), np.random.default_rng(SEED)
     first, second = (tally.totals(np.ones((1, count))) for tally in tallies)
-    for block in _blocks(rows):
-        swaps = rng.integers(2, size=(block, count)).astype(np.float64)
+    rows = max(1, BLOCK // max(1, *(len(tally.example) for tally in tallies)))
+    for begin in range(0, RESAMPLES, rows):
+        block = min(rows, RESAMPLES - begin)
+        drawn = [np.bincount(rng.integers(count, size=count), minlength=count) for _ in range(block)]
+        draws, swaps = np.stack(drawn).astype(np.float64), coin.integers(2, size=(block, count)).astype(np.float64)
         given, taken = (tally.totals(swaps) for tally in tallies)
-        yield [first - given + taken, second - taken + given]
+        yield [tally.totals(draws) for tally in tallies], [first - given + taken, second - taken + given]
 
 
 def _changed(judged: tuple[Any, ...], other: Sequence[Any]) -> tuple[dict[str, int], list[dict[str, Any]]]:

@@ -77,24 +77,13 @@ class Evaluation:
     ) -> Evaluation:
         """Compares predictions with examples; `labels` are those that the task knows."""
         rows = _rows(family, examples, predicted, labels)
-        confusion, errors = _confusion(family, examples, predicted)
         unknown = [label for label, row in rows.items() if row["support"] and label not in labels]
         wrong = _wrong(family, examples, predicted)
-        return Evaluation(
-            task=name,
-            family=family.name,
-            bundle=bundle,
-            examples=len(examples),
-            scores=family.score(examples, predicted),
-            labels=rows,
-            confusion=confusion,
-            errors=errors,
-            reliability=_reliability(family, examples, predicted),
-            wrong=wrong[:MAX_WRONG],
-            n_wrong=len(wrong),
-            warnings=[f"labels that the task does not know count as misses: {', '.join(unknown)}"] if unknown else [],
-            judged=(family, examples, predicted),
-        )
+        known = [f"labels that the task does not know count as misses: {', '.join(unknown)}"] if unknown else []
+        parts = (family.score(examples, predicted), rows, *_confusion(family, examples, predicted))
+        trust, judged = _reliability(family, examples, predicted), (family, examples, predicted)
+        head = (name, family.name, bundle, len(examples))
+        return Evaluation(*head, *parts, trust, wrong[:MAX_WRONG], len(wrong), known, judged)
 
     def against(self, other: Evaluation) -> Comparison:
         """Compares with another task, or with the task of another bundle, on the same examples."""
@@ -119,17 +108,12 @@ def _rows(
         return {}
     tally = family.tally(examples, predicted, tuple(labels))
     counts = Counts.of(tally.totals(np.ones((1, len(examples)))))
-    columns = zip(tally.labels, counts.f1()[0], counts.right[0], counts.predicted[0], counts.gold[0], strict=True)
-    return {
-        label: {
-            "precision": float(right / max(guesses, 1)),
-            "recall": float(right / max(truths, 1)),
-            "f1": float(f1),
-            "support": int(truths),
-            "predicted": int(guesses),
-        }
-        for label, f1, right, guesses, truths in columns
-    }
+    names = ("precision", "recall", "f1", "support", "predicted")
+    right, said, gold = counts.right[0], counts.predicted[0], counts.gold[0]
+    shares = (right / np.maximum(said, 1), right / np.maximum(gold, 1), counts.f1()[0])
+    columns = (*shares, gold.astype(int), said.astype(int))
+    rows = zip(*(column.tolist() for column in columns), strict=True)
+    return {label: dict(zip(names, row, strict=True)) for label, row in zip(tally.labels, rows, strict=True)}
 
 
 def _confusion(
@@ -147,10 +131,9 @@ def _confusion(
 def _kind(truth: Answer | None, guess: Answer | None) -> str:
     if truth is None or guess is None:
         return "missed" if guess is None else "spurious"
-    same_place, same_label = truth[:-1] == guess[:-1], truth[-1] == guess[-1]
-    return {(True, True): "right", (True, False): "label", (False, True): "borders"}.get(
-        (same_place, same_label), "both"
-    )
+    if truth[:-1] == guess[:-1]:
+        return "right" if truth == guess else "label"
+    return "borders" if truth[-1] == guess[-1] else "both"
 
 
 def _reliability(family: Family, examples: Sequence[Any], predicted: Sequence[Any]) -> dict[str, Any]:

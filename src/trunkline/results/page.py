@@ -139,20 +139,16 @@ def _example(row: Mapping[str, Any], sides: Mapping[str, str]) -> str:
         scores = [f" {score:.0%}" for score in row["scores"]] if side == "predicted" else [""] * len(answers)
         if spans:
             other = [answer for own in sides if (own == "gold") != (side == "gold") for answer in row[own]]
-            shown = "".join(_piece(piece, side) for piece in pieces(row["text"], answers, other))
+            fault = "missed" if side == "gold" else "wrong"
+            marked = pieces(row["text"], answers, other)
+            notes = [label if right or not label else f"{label}, {fault}" for _, label, right in marked]
+            shown = "".join(_mark(p[0], n, p[2]) if n else _text(p[0]) for p, n in zip(marked, notes, strict=True))
         else:
             other = row["gold"] if side != "gold" else row.get("predicted", row["gold"])
             chips = [_mark(str(a[-1]) or "no answer", s, a in other) for a, s in zip(answers, scores, strict=True)]
             shown = " ".join(chips) or "<small>nothing</small>"
         parts.append(f"<dt>{_text(name)}</dt><dd>{shown}</dd>")
     return f"<li>{''.join(parts)}</dl></li>"
-
-
-def _piece(piece: tuple[str, str, bool], side: str) -> str:
-    text, label, right = piece
-    if not label:
-        return _text(text)
-    return _mark(text, label if right else f"{label}, {'missed' if side == 'gold' else 'wrong'}", right)
 
 
 def _mark(text: str, note: str, right: bool) -> str:

@@ -31,18 +31,14 @@ def bar(share: float) -> Svg:
 def reliability(bins: Sequence[Mapping[str, float]]) -> Svg:
     """The share of right answers over their scores; on the dashed line scores are what they say."""
     across, up = _across(0, 1), _up(0, 1)
-    points = [(across(b["score"]), up(b["right"]), b) for b in bins]
-    line = " ".join(f"{x:.1f},{y:.1f}" for x, y, _ in points)
-    dots = [
-        f'<circle class="good" cx="{x:.1f}" cy="{y:.1f}" r="4">'
-        f"<title>{b['count']} answers of score {b['score']:.2f}: {b['right']:.0%} right</title></circle>"
-        for x, y, b in points
+    points = [
+        (across(b["score"]), up(b["right"]), f"{b['count']} answers of score {b['score']:.2f}: {b['right']:.0%} right")
+        for b in bins
     ]
     ideal = f'<path class="ideal" d="M{across(0)} {up(0)} L{across(1)} {up(1)}"/>'
-    shown = ", ".join(f"{b['score']:.2f}: {b['right']:.0%}" for b in bins)
-    title = f"Share of right answers by mean score: {shown}"
+    title = f"Share of right answers by mean score: {', '.join(text for *_, text in points)}"
     axes = _axes([(n / 4, f"{n / 4:g}") for n in range(5)], [(n / 4, f"{25 * n} %") for n in range(5)], across, up)
-    return _svg(title, [axes, _names("score", "right"), ideal, f'<polyline class="line" points="{line}"/>', *dots])
+    return _svg(title, [axes, _names("score", "right"), ideal, _line(points)])
 
 
 def histogram(counts: Mapping[str, Sequence[int]]) -> Svg:
@@ -71,19 +67,17 @@ def curve(points: Sequence[Mapping[str, float]], measure: str) -> Svg:
     low = min(0.9, *(p["score"] - p["spread"] for p in points)) // 0.1 / 10
     most = max(p["examples"] for p in points)
     across, up = _across(0, most), _up(max(0.0, low), 1)
-    parts = [
+    spread = [
         f'<path class="line" d="M{across(p["examples"]):.1f} {up(min(1, p["score"] + p["spread"])):.1f} '
-        f'V{up(max(0, p["score"] - p["spread"])):.1f}"/><circle class="good" cx="{across(p["examples"]):.1f}" '
-        f'cy="{up(p["score"]):.1f}" r="4"><title>{p["examples"]:.0f} examples: {p["score"]:.1%}</title></circle>'
+        f'V{up(max(0, p["score"] - p["spread"])):.1f}"/>'
         for p in points
     ]
-    path = " ".join(f"{across(p['examples']):.1f},{up(p['score']):.1f}" for p in points)
-    line = f'<polyline class="line" points="{path}"/>'
+    shown = [f"{p['examples']:.0f} examples: {p['score']:.1%}" for p in points]
+    line = _line([(across(p["examples"]), up(p["score"]), text) for p, text in zip(points, shown, strict=True)])
     rows = [(tick / 10, f"{10 * tick} %") for tick in range(round(10 * max(0.0, low)), 11)]
     axes = _axes([(p["examples"], f"{p['examples']:.0f}") for p in points[::-2]], rows, across, up)
-    title = ", ".join(f"{p['examples']:.0f} examples: {p['score']:.1%}" for p in points)
-    whole = [axes, _names("labelled examples", measure), line, *parts]
-    return _svg(f"{measure} by number of examples: {title}", whole)
+    title = f"{measure} by number of examples: {', '.join(shown)}"
+    return _svg(title, [axes, _names("labelled examples", measure), *spread, line])
 
 
 def heat_map(confusion: Mapping[str, Mapping[str, int]]) -> Svg:
@@ -112,6 +106,14 @@ def heat_map(confusion: Mapping[str, Mapping[str, int]]) -> Svg:
                 parts.append(_tick(x + CELL / 2, y + 17, number).replace("<text", f'<text class="{shade}"'))
     size = margin + CELL * len(chosen) + 2
     return _svg("Confusion matrix, gold labels down, predicted labels across", parts, size, size, fixed=True)
+
+
+def _line(points: Sequence[tuple[float, float, str]]) -> str:
+    """Points, each with what it says, and the line through them."""
+    dot = '<circle class="good" cx="{:.1f}" cy="{:.1f}" r="4"><title>{}</title></circle>'
+    dots = [dot.format(*point) for point in points]
+    path = " ".join(f"{x:.1f},{y:.1f}" for x, y, _ in points)
+    return f'<polyline class="line" points="{path}"/>{"".join(dots)}'
 
 
 def _label(text: object, most: int = 60) -> str:
