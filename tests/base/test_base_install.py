@@ -10,6 +10,7 @@ import os
 import subprocess
 import sys
 import time
+import urllib.request
 from pathlib import Path
 
 import pytest
@@ -104,3 +105,21 @@ def test_importing_takes_less_than_a_fifth_of_a_second() -> None:
     # The best of several, because other work on the machine only ever adds.
     bare = min(seconds("pass") for _ in range(5))
     assert min(seconds("import trunkline") for _ in range(5)) - bare < 0.2
+
+
+def test_the_demo_page_is_in_the_wheel_where_it_was_built() -> None:
+    from trunkline.demo import PAGE
+
+    if not PAGE.is_dir():
+        assert "`make page` builds it" in refused("demo")
+        return
+    trunkline.load().save("bot")
+    with subprocess.Popen([PROGRAM, "demo", "bot", "--port", "0"], stdout=subprocess.PIPE, text=True) as server:
+        try:
+            assert server.stdout is not None
+            address = server.stdout.readline().split()[0]
+            for place in ("", "demo.js", "lib/index.js", "runtime/ort-wasm-simd-threaded.wasm", "bundle/manifest.json"):
+                with urllib.request.urlopen(address + place) as answer:
+                    assert answer.read()
+        finally:
+            server.terminate()

@@ -125,13 +125,14 @@ function show(text, found, spent, count) {
 
 function drawn(text, said) {
   if (Array.isArray(said)) return marked(text, said);
-  return "answer" in said ? answered(text, said) : bars(said.probabilities);
+  return "answer" in said ? answered(text, said) : bars(said);
 }
 
 function spoken([name, said]) {
   if (Array.isArray(said)) return `${name}: ${said.map(({ text, label }) => `${text}, ${label}`).join("; ") || "nothing"}`;
   if ("answer" in said) return `${name}: ${said.answer || "no answer"}`;
-  return `${name}: ${said.label ?? "nothing"}, ${percent(said.score ?? 0)}`;
+  if (said.labels) return `${name}: ${said.labels.join(", ") || "nothing"}`;
+  return said.label === null ? `${name}: nothing` : `${name}: ${said.label}, ${percent(said.score)}`;
 }
 
 /** Files that were dropped or chosen: tasks, or the folder of a bundle. */

@@ -32,16 +32,24 @@ export function marked(text, entities) {
   return element("p", { class: "marked" }, ...parts, text.slice(end));
 }
 
-/** The labels of a text with bars, the most probable first. */
-export function bars(probabilities) {
+/** The labels of a text with bars, the most probable first; those that are said stand out. */
+export function bars({ label, labels, probabilities }) {
+  const said = labels ?? (label === null ? [] : [label]);
   const rows = Object.entries(probabilities)
     .sort(([, one], [, other]) => other - one)
-    .slice(0, 5);
+    .slice(0, Math.max(5, said.length));
   return element(
     "div",
     {},
-    ...rows.map(([label, probability]) =>
-      element("div", { class: "bar" }, element("span", {}, ...breakable(label)), track(probability), output(probability)),
+    said.length ? "" : element("p", { class: "soft" }, "None of them: no label is sure enough."),
+    ...rows.map(([name, probability]) =>
+      element(
+        "div",
+        { class: said.includes(name) ? "bar said" : "bar" },
+        element("span", {}, ...breakable(name)),
+        track(probability),
+        output(probability),
+      ),
     ),
   );
 }
