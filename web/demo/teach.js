@@ -1,6 +1,6 @@
 // The lesson on the page: labels, examples, and what was learnt of them.
 import { curve, element, hued, percent } from "./draw.js";
-import { PRESETS, addLabel, goldOf, lessonOf, linesOf, missing, removeLabel, toggle, wordsOf } from "./lesson.js";
+import * as lessons from "./lesson.js";
 
 const $ = (id) => document.getElementById(id);
 /** Shares of every label's examples of which the curve has points beside all of them. */
@@ -24,7 +24,7 @@ let later;
 export function teach(given) {
   page = given;
   $("presets").replaceChildren(
-    ...Object.keys(PRESETS).map((name) => element("button", { type: "button", class: "quiet", onclick: () => start(name) }, name)),
+    ...Object.keys(lessons.PRESETS).map((name) => element("button", { type: "button", class: "quiet", onclick: () => start(name) }, name)),
   );
   $("lesson").addEventListener("submit", (event) => {
     event.preventDefault();
@@ -33,12 +33,12 @@ export function teach(given) {
   $("name").addEventListener("input", () => (lesson.name = $("name").value.trim()));
   for (const radio of document.querySelectorAll("[name=kind]")) {
     radio.addEventListener("change", () => {
-      lesson.kind = radio.value;
+      lessons.changeKind(lesson, radio.value);
       changed();
     });
   }
   entered("new-label", "add-label", (label) => {
-    addLabel(lesson, label);
+    lessons.addLabel(lesson, label);
     lesson.active = label;
   });
   $("add-text").addEventListener("click", () => {
@@ -46,7 +46,7 @@ export function teach(given) {
     $("new-text").value = "";
   });
   $("add-message").addEventListener("click", () => add(page.message()));
-  start(Object.keys(PRESETS)[0]);
+  start(Object.keys(lessons.PRESETS)[0]);
 }
 
 function entered(field, button, action) {
@@ -66,7 +66,7 @@ function entered(field, button, action) {
 }
 
 function start(preset) {
-  lesson = lessonOf(PRESETS[preset]);
+  lesson = lessons.lessonOf(lessons.PRESETS[preset]);
   live = false;
   $("name").value = lesson.name;
   for (const radio of document.querySelectorAll("[name=kind]")) radio.checked = radio.value === lesson.kind;
@@ -80,7 +80,7 @@ function add(text) {
   text = text.trim();
   if (!text || lesson.examples.some((example) => example.text === text)) return;
   if (lesson.kind === "classification" && !lesson.active) return page.refuse(new Error("Name a label first."));
-  lesson.examples.push({ text, label: lesson.active, spans: [] });
+  lesson.examples.push(lessons.exampleOf(text, lesson.active, lesson.active ? [lesson.active] : []));
   changed();
   $("examples").lastElementChild.scrollIntoView({ block: "nearest" });
 }
@@ -91,9 +91,10 @@ function changed() {
   heldOut = [];
   drawLabels();
   drawExamples();
-  const lack = missing(lesson);
+  const lack = lessons.missing(lesson);
   const ner = lesson.kind === "ner";
-  $("hint").textContent = lack || (ner ? "Choose a label, then click words, or move with the arrow keys and press space." : "");
+  $("hint").textContent =
+    lack || (ner ? "Choose a label, then click words, or move with the arrow keys and press space." : "");
   clearTimeout(later);
   if (live && !lack) later = setTimeout(learn, WAIT);
 }
@@ -108,7 +109,7 @@ function drawLabels() {
         class: "quiet",
         "aria-label": `Remove the label ${label}`,
         onclick: () => {
-          removeLabel(lesson, label);
+          lessons.removeLabel(lesson, label);
           changed();
         },
       };
@@ -143,19 +144,31 @@ function exampleRow(example, n) {
       ),
     );
   }
+  if (lesson.kind === "multilabel") tools.append(...lesson.labels.map((label) => switchOf(example, label, n)));
   tools.append(element("button", { type: "button", class: "quiet", "aria-label": `Remove: ${example.text}`, onclick: gone }, "×"));
   const shown = lesson.kind === "ner" ? wordRow(example, n) : element("p", {}, example.text);
-  const row = element("li", { id: `example-${n}` }, shown, tools);
+  const row = element("li", { id: `example-${n}`, class: lesson.kind === "multilabel" && "several" }, shown, tools);
   const said = heldOut[n];
-  if (said !== undefined && !agrees(example, said)) row.append(correction(example, said));
+  if (said !== undefined && !lessons.agrees(lesson.kind, example, said)) row.append(correction(example, said));
   return row;
+}
+
+/** A button that gives an example a label, or takes it away. */
+function switchOf(example, label, n) {
+  const on = example.labels.includes(label);
+  const change = () => {
+    example.labels = on ? example.labels.filter((one) => one !== label) : [...example.labels, label];
+    changed();
+  };
+  const button = { type: "button", class: on ? "switch hued" : "switch", "aria-pressed": String(on), onclick: change };
+  return hued(element("button", { ...button, "data-place": `${n} ${label}` }, label), label);
 }
 
 /** The words of an example as buttons, of which the arrow keys choose one. */
 function wordRow(example, n) {
   const row = element("div", { class: "words", role: "group", "aria-label": `Words of: ${example.text}` });
   const marks = new Map();
-  for (const word of wordsOf(example.text)) {
+  for (const word of lessons.wordsOf(example.text)) {
     const span = example.spans.find(({ start, end }) => start < word.end && word.start < end);
     const label = span?.label;
     if (span && !marks.has(span)) {
@@ -169,7 +182,7 @@ function wordRow(example, n) {
     }
     const mark = () => {
       if (!lesson.active) return page.refuse(new Error("Name a label first."));
-      toggle(example, word, lesson.active);
+      lessons.toggle(example, word, lesson.active);
       changed();
     };
     const button = element(
@@ -194,37 +207,23 @@ function wordRow(example, n) {
   return row;
 }
 
-function agrees({ label, spans }, said) {
-  if (lesson.kind === "classification") return said.label === label;
-  const written = (own) => JSON.stringify(own.map(({ start, end, label: own }) => [start, end, own]).sort());
-  return written(spans) === written(said);
-}
-
 /** What was said of an example when it was held out, with a button that takes it for the truth. */
 function correction(example, said) {
-  const spans = Array.isArray(said) ? said.map(({ start, end, label }) => ({ start, end, label })) : [];
-  const words = spans.map(({ start, end, label }) => `${example.text.slice(start, end)} (${label})`).join(", ") || "no words";
-  const guess = lesson.kind === "ner" ? words : said.label;
+  const guess = lessons.inWords(lesson.kind, said);
   const take = () => {
-    Object.assign(example, lesson.kind === "ner" ? { spans } : { label: said.label });
+    lessons.takeOver(lesson.kind, example, said);
     changed();
   };
-  return element(
-    "p",
-    { class: "wrong" },
-    "Held out, it was taken for: ",
-    element("strong", {}, guess),
-    " ",
-    element("button", { type: "button", class: "quiet", onclick: take, "aria-label": `That is right: ${guess}, for: ${example.text}` }, "That is right"),
-  );
+  const button = { type: "button", class: "quiet", onclick: take, "aria-label": `That is right: ${guess}, for: ${example.text}` };
+  return element("p", { class: "wrong" }, "Held out, it was taken for: ", element("strong", {}, guess), " ", element("button", button, "That is right"));
 }
 
 async function learn() {
-  const lack = missing(lesson);
+  const lack = lessons.missing(lesson);
   if (lack) return page.refuse(new Error(lack));
   if (!$("lesson").reportValidity()) return;
   const now = change;
-  const gold = goldOf(lesson);
+  const gold = lessons.goldOf(lesson);
   const { name, kind } = lesson;
   page.refuse();
   try {
@@ -242,12 +241,18 @@ async function learn() {
   }
 }
 
-const SCORES = { classification: ["accuracy", "right"], ner: ["f1", "F1 of entities"] };
+const SCORES = {
+  classification: ["accuracy", "right"],
+  multilabel: ["micro_f1", "F1 of labels"],
+  ner: ["f1", "F1 of entities"],
+};
 
 function showLearnt({ report, file }, kind) {
   const [score, called] = SCORES[kind];
-  const wrong = lesson.examples.map((example, n) => ({ example, said: heldOut[n] })).filter(({ example, said }) => !agrees(example, said));
-  const lines = new Blob([`${linesOf(lesson)}\n`], { type: "application/jsonl" });
+  const wrong = lesson.examples
+    .map((example, n) => ({ example, said: heldOut[n] }))
+    .filter(({ example, said }) => !lessons.agrees(kind, example, said));
+  const lines = new Blob([`${lessons.linesOf(lesson)}\n`], { type: "application/jsonl" });
   const saved = (name, blob, text) => element("a", { class: "button", href: URL.createObjectURL(blob), download: name }, text);
   $("learnt").querySelectorAll("a[download]").forEach((link) => URL.revokeObjectURL(link.href));
   $("learnt").replaceChildren(
@@ -272,7 +277,7 @@ function showLearnt({ report, file }, kind) {
 }
 
 function wrongLine({ example, said }) {
-  const guess = Array.isArray(said) ? said.map(({ text, label }) => `${text} (${label})`).join(", ") || "no words" : said.label;
+  const guess = lessons.inWords(lesson.kind, said);
   return element("li", {}, element("a", { href: `#example-${lesson.examples.indexOf(example)}` }, example.text), ` → ${guess}`);
 }
 
@@ -280,7 +285,7 @@ function wrongLine({ example, said }) {
 function partOf(labels, share, turn) {
   const groups = new Map();
   labels.forEach((label, n) => {
-    const key = Array.isArray(label) ? (label[0]?.label ?? "") : label;
+    const key = Array.isArray(label) ? (label[0]?.label ?? label[0] ?? "") : label;
     groups.set(key, [...(groups.get(key) ?? []), n]);
   });
   const taken = (own) => own.map((_, n) => own[(n + turn) % own.length]).slice(0, Math.ceil(share * own.length));
