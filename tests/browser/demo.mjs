@@ -123,8 +123,16 @@ await first.locator(".wrong button").click();
 found.corrected = await first.locator("select").inputValue();
 await first.locator(".wrong").waitFor({ state: "detached", ...SEEN });
 
+// Any number of labels: one more by a click.
+await page.locator("#presets button", { hasText: "reviews" }).click();
+await page.locator("#examples li").first().locator("button", { hasText: "price" }).click();
+await page.click("#learn");
+found.reviews = await learnt(page);
+const [reviews] = await Promise.all([page.waitForEvent("download"), page.locator("#learnt a[download]").last().click()]);
+await reviews.saveAs(join(folder, "reviews.jsonl"));
+found.several = (await shown(page)).bars.slice(-3);
+
 // A task of entities, by keyboard alone, without a network.
-await page.waitForSelector("#curve svg", SEEN);
 await page.context().setOffline(true);
 await page.locator("#presets button", { hasText: "nothing" }).focus();
 await page.keyboard.press("Enter");

@@ -158,6 +158,15 @@ def test_entities_are_marked_by_keyboard_and_learnt_without_a_network(shown: dic
     assert marked == [["Oslo"], ["New York"], [], ["Lima"], ["Cairo"]]
 
 
+def test_messages_may_have_any_number_of_labels(shown: dict[str, Any], folder: Path) -> None:
+    assert "F1 of labels on held-out examples, by cross-validation among 12." in shown["reviews"]
+    assert sorted(label for label, _ in shown["several"]) == ["food", "price", "service"]
+    family, examples = load_examples(folder / "reviews.jsonl")
+    assert family == "multilabel"
+    assert [sorted(one.labels) for one in examples[:2]] == [["food", "price"], ["food", "service"]]
+    assert examples[8].labels == ()
+
+
 def test_it_refuses_what_is_damaged_or_foreign_and_takes_what_is_whole(shown: dict[str, Any]) -> None:
     refused = shown["refusals"]
     assert refused["cut"].startswith("task cut: ")
