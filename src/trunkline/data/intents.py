@@ -23,33 +23,21 @@ _COMMENTS = re.compile(r"(?:\s+__comment__.*)?\s*\Z", re.DOTALL)
 
 def read_rasa(path: str | Path, asked: Sequence[str | None], notes: list[str]) -> Found:
     """The examples of the intents of Rasa's YAML, with their entities; synonyms, lookups and patterns are left out."""
-    source, position, other = read_text(path), 0, 0
-    for block in chain.from_iterable(part.get("nlu") or () for part in _documents(source, path)):
-        if "intent" not in block:
-            other += 1
-            continue
-        given = block.get("examples") or ""
-        items = given.split("\n") if isinstance(given, str) else [one["text"] for one in given]
-        for item in items:
-            if marked := item.strip().removeprefix("- ").strip():
-                position = max(source.find(marked, position), position)
-                yield source.count("\n", 0, position) + 1, _record(marked, _RASA, str(block["intent"]))
-    if other:
-        notes.append(f"left out: {other} blocks without an intent, such as synonyms")
+    source = read_text(path)
+    blocks = list(chain.from_iterable(part.get("nlu") or () for part in _documents(source, path)))
+    given = [(one["intent"], one.get("examples") or "") for one in blocks if "intent" in one]
+    notes += [f"left out: {n} blocks without an intent, such as synonyms"] if (n := len(blocks) - len(given)) else []
+    texts = [(name, own.split("\n") if isinstance(own, str) else [one["text"] for one in own]) for name, own in given]
+    return _records(source, [(name, text.strip().removeprefix("- ")) for name, own in texts for text in own], _RASA)
 
 
 def read_snips(path: str | Path, asked: Sequence[str | None], notes: list[str]) -> Found:
     """The utterances of the intents of Snips' YAML, with their slots; entities by themselves are left out."""
-    source, position, other = read_text(path), 0, 0
-    for part in _documents(source, path):
-        if part.get("type") != "intent":
-            other += 1
-            continue
-        for marked in part.get("utterances") or ():
-            position = max(source.find(marked, position), position)
-            yield source.count("\n", 0, position) + 1, _record(marked, _SNIPS, str(part["name"]))
-    if other:
-        notes.append(f"left out: {other} entities that have no utterances")
+    source = read_text(path)
+    parts = _documents(source, path)
+    intents = [part for part in parts if part.get("type") == "intent"]
+    notes += [f"left out: {n} entities that have no utterances"] if (n := len(parts) - len(intents)) else []
+    return _records(source, [(one["name"], text) for one in intents for text in one.get("utterances") or ()], _SNIPS)
 
 
 def _documents(source: str, path: str | Path) -> list[dict[str, Any]]:
@@ -63,17 +51,21 @@ def _documents(source: str, path: str | Path) -> list[dict[str, Any]]:
         raise data_error(path, mark.line + 1 if mark else None, given, "YAML as the tool writes it") from None
 
 
-def _record(marked: str, pattern: re.Pattern[str], intent: str) -> Record:
-    """An utterance without the marks of its entities, and these."""
-    text, marks, end = "", [], 0
-    for match in pattern.finditer(marked):
-        text += marked[end : match.start()]
-        keys = match.groupdict().get("keys")
-        inner = _RASA_KEY.search(keys) if keys else None
-        label = match["label"] or (inner[1] if inner else "")
-        marks.append([len(text), len(text) + len(match["text"]), label.strip()])
-        text, end = text + match["text"], match.end()
-    return {"text": text + marked[end:], "intent": intent, "entities": marks}
+def _records(source: str, said: Sequence[tuple[str, str]], pattern: re.Pattern[str]) -> Found:
+    """Utterances without the marks of their entities, with these and the intent, and the lines where they stand."""
+    position = 0
+    for intent, utterance in said:
+        text, marks, end, marked = "", list[Any](), 0, utterance.strip()
+        position = max(source.find(marked, position), position)
+        for match in pattern.finditer(marked):
+            text += marked[end : match.start()]
+            inner = _RASA_KEY.search(match.groupdict().get("keys") or "")
+            label = match["label"] or (inner[1] if inner else "")
+            marks.append([len(text), len(text) + len(match["text"]), label.strip()])
+            text, end = text + match["text"], match.end()
+        if marked:
+            line = source.count("\n", 0, position) + 1
+            yield line, {"text": text + marked[end:], "intent": str(intent), "entities": marks}
 
 
 def read_fasttext(path: str | Path, asked: Sequence[str | None], notes: list[str]) -> Found:

@@ -34,14 +34,13 @@ def read_xlsx(path: str | Path, asked: Sequence[str | None], notes: list[str]) -
     book = openpyxl.load_workbook(io.BytesIO(file.read_bytes()), read_only=True, data_only=True, keep_links=False)
     try:
         sheets = {sheet.title: _cells(sheet) for sheet in book.worksheets}
-        first = {title: next(rows, None) for title, rows in sheets.items()}
-        full = [title for title, row in first.items() if row]
+        first = {title: row for title, rows in sheets.items() if (row := next(rows, None))}
+        full = list(first)
         if not full:
             raise data_error(path, None, "no sheet has a value", "a header and rows")
         if full[1:]:
             notes.append(f"left out: the sheets {list_names(full[1:])}, as only the first one, {full[0]!r}, is read")
-        rows = _even(chain([first[full[0]]], sheets[full[0]]), path)
-        yield from name_columns(rows, asked, path)[1]
+        yield from name_columns(_even(first[full[0]], sheets[full[0]], path), asked, path)[1]
     finally:
         book.close()
 
@@ -63,11 +62,10 @@ def _text(value: Any) -> str:
     return "" if value is None else str(value)
 
 
-def _even(rows: Iterator[Any], path: str | Path) -> Iterator[Row]:
+def _even(first: Row, rows: Iterator[Row], path: str | Path) -> Iterator[Row]:
     """Rows as wide as the first."""
-    width = 0
-    for number, cells in rows:
-        width = width or len(cells)
+    width = len(first[1])
+    for number, cells in chain([first], rows):
         if len(cells) > width:
             expected = f"{width} columns, as in the first row"
             raise data_error(path, number, f"{len(cells)} columns", expected, "Name each column in the first row")
