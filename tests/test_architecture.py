@@ -4,6 +4,7 @@ import ast
 import resource
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -170,6 +171,13 @@ def test_recipes_of_the_product_parse():
     assert found
     for path in found:
         assert load_recipe(path, PrefinetuneRecipe).name == path.stem
+
+
+def test_the_wheel_carries_every_file_that_is_no_module():
+    tools = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]
+    carried = {path for part in tools["setuptools"]["package-data"]["trunkline"] for path in PACKAGE.glob(part)}
+    there = {path for path in PACKAGE.rglob("*") if path.is_file() and path.suffix not in (".py", ".pyc")}
+    assert there <= carried
 
 
 @pytest.mark.parametrize(("folder", "files", "lines"), [(PACKAGE, 140, 18_000), (LAB, 130, 15_000)], ids=["src", "lab"])
