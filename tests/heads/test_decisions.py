@@ -222,7 +222,7 @@ def test_unlabelled_texts_of_none_of_the_labels_are_found_and_learnt() -> None:
     more = data_of(y + [OTHER] * len(taken), np.concatenate([x, unlabelled[taken]]), (*LABELS, OTHER))
     learnt = separation((*LABELS, OTHER), more, lambda z: z[:, -1] - np.logaddexp.reduce(z[:, :-1], axis=1))
     by_scores = separation(LABELS, data, lambda z: -(z - np.logaddexp.reduce(z, axis=1)[:, None]).max(axis=1))
-    assert learnt > 0.98 > 0.96 > by_scores
+    assert learnt > 0.98 > 0.97 > by_scores
 
 
 def test_held_out_texts_have_no_say_in_their_own_factors() -> None:

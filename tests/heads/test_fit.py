@@ -11,10 +11,10 @@ from scipy.optimize import minimize
 from scipy.special import log_softmax
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.linear_model import LogisticRegression
-from sklearn.preprocessing import StandardScaler
 
 import tiny_models
 import trunkline
+from scaling import scaler_of
 from trunkline.bundle.parts import Head
 from trunkline.encoder.resolve import find_embedded
 from trunkline.errors import TrunklineError
@@ -91,8 +91,8 @@ def naive_fit(train: Any, fold: np.ndarray, fresh: np.ndarray) -> tuple[float, n
         return found if found.ndim == 2 else np.stack([-found / 2, found / 2], axis=1)
 
     x, y = train
-    scaler = StandardScaler().fit(x)
-    x, fresh = scaler.transform(x), scaler.transform(fresh)
+    scaler = scaler_of(x)
+    x, fresh = scaler(x), scaler(fresh)
 
     def held_out(model: Any) -> np.ndarray:
         logs = np.zeros((len(y), len(set(y))))

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.linear_model import LogisticRegression
-from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_info, threadpool_limits
 
+from scaling import scaled
 from trunkline.bundle.parts import Head
 from trunkline.heads.linear import Solution, Units, discriminant, mean_loss, one_thread, regression
 from trunkline.tasks.classification import softmax
@@ -35,11 +35,11 @@ def whole(features: np.ndarray, targets: np.ndarray, n_labels: int, penalty: flo
 @pytest.mark.parametrize(("n_units", "n_labels"), [(3000, 2), (3000, 5), (20, 2), (30, 3)])
 def test_a_regression_is_the_one_that_scikit_learn_finds(n_units: int, n_labels: int) -> None:
     features, targets = problem(n_units, 40, n_labels)
-    scaled = StandardScaler().fit_transform(features)
+    rows = scaled(features)
     for penalty in (0.001, 0.1, 3.0):
-        theirs = LogisticRegression(C=penalty, tol=1e-8, max_iter=5000).fit(scaled, targets)
+        theirs = LogisticRegression(C=penalty, tol=1e-8, max_iter=5000).fit(rows, targets)
         head = whole(features, targets, n_labels, penalty)
-        assert said(head, features) == pytest.approx(theirs.predict_proba(scaled), abs=8e-3)
+        assert said(head, features) == pytest.approx(theirs.predict_proba(rows), abs=8e-3)
 
 
 def test_folds_are_solved_together_as_each_alone() -> None:
@@ -48,14 +48,14 @@ def test_folds_are_solved_together_as_each_alone() -> None:
     for fold in range(3):
         masks[fold, fold::3] = 0
     masks[2] *= np.where(targets == 1, 2.5, 1.0)
-    scaled = StandardScaler().fit_transform(features)
+    rows = scaled(features)
     units = Units.of(features, targets, 3)
     together = regression(units, masks, 0.1, tolerance=1e-5)
     for fold, mask in enumerate(masks):
         kept, theirs = mask > 0, LogisticRegression(C=0.1, tol=1e-8, max_iter=5000)
-        theirs.fit(scaled[kept], targets[kept], sample_weight=mask[kept])
+        theirs.fit(rows[kept], targets[kept], sample_weight=mask[kept])
         found = said(units.head(together, fold), features)[:, theirs.classes_]
-        assert found == pytest.approx(theirs.predict_proba(scaled), abs=3e-3), fold
+        assert found == pytest.approx(theirs.predict_proba(rows), abs=3e-3), fold
 
 
 def test_where_the_search_starts_makes_no_difference() -> None:
@@ -86,7 +86,7 @@ def test_a_covariance_is_the_gaussian_prior_of_the_weights_of_labels() -> None:
 @pytest.mark.parametrize(("n_units", "shrinkage"), [(300, 0.5), (300, 0.1), (24, 0.5)])
 def test_the_discriminant_is_that_of_scikit_learn(n_units: int, shrinkage: float) -> None:
     features, targets = problem(n_units, 30, 3, seed=1)
-    scaled = StandardScaler().fit_transform(features)
+    rows = scaled(features)
     theirs = LinearDiscriminantAnalysis(solver="lsqr", shrinkage=shrinkage)
     units = Units.of(features, targets, 3)
     masks = np.ones((2, n_units), np.float32)
@@ -95,7 +95,7 @@ def test_the_discriminant_is_that_of_scikit_learn(n_units: int, shrinkage: float
     for fold, mask in enumerate(masks):
         kept = mask > 0
         # theirs takes the mean of the variances of these rows, standardised on all
-        expected = theirs.fit(scaled[kept], targets[kept]).predict_proba(scaled)
+        expected = theirs.fit(rows[kept], targets[kept]).predict_proba(rows)
         assert said(units.head(found, fold), features) == pytest.approx(expected, abs=2e-3)
 
 

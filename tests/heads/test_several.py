@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression
 
+from scaling import scaled
 from trunkline.errors import TrunklineError
 from trunkline.heads import several
 from trunkline.heads.fit import LabelledFeatures, convex_heads, cross_validate, fit_head, logits_of
@@ -38,10 +39,10 @@ def data_of(features: Any, targets: Any) -> LabelledFeatures:
 def test_each_label_has_the_regression_of_scikit_learn(weighted: str | None) -> None:
     features, targets = drawn()
     head = convex_heads(FAMILY, data_of(features, targets), range(60), LABELS, 0.1, weighted)[0]
-    scaled = (features - features.mean(0)) / features.std(0)
+    rows = scaled(features)
     for number in range(3):
-        model = LogisticRegression(C=0.1, class_weight=weighted).fit(scaled, targets[:, number])
-        expected = model.decision_function(scaled)
+        model = LogisticRegression(C=0.1, class_weight=weighted).fit(rows, targets[:, number])
+        expected = model.decision_function(rows)
         assert features @ head.weight[:, number] + head.bias[number] == pytest.approx(expected, abs=0.02)
 
 

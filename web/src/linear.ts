@@ -12,6 +12,8 @@ const SHRINKAGE = 0.5;
 const NARROWEST = 0.01;
 /** Slopes of a unit below are left out of gradients, which need not be finer than `TOLERANCE`. */
 const NEGLIGIBLE = 1e-6;
+/** Units that the mean variance of all features is worth beside a feature's own, which few units hardly tell. */
+const FEW_UNITS = 100;
 /** Steps that L-BFGS remembers, and takes at most. */
 const [MEMORY, MOST] = [10, 300];
 
@@ -21,7 +23,7 @@ export interface Solution {
   bias: Matrix;
 }
 
-/** Labelled units in standardised features along their principal axes, no more than tell the units apart. */
+/** Labelled units, features divided by spreads, along their principal axes, no more than tell the units apart. */
 export class Units {
   readonly axes: number;
   readonly variances: number[];
@@ -44,7 +46,9 @@ export class Units {
     const x = Float64Array.from(features, (value, n) => value - this.mean[n % width]!);
     const spread = new Float64Array(width);
     x.forEach((value, n) => (spread[n % width]! += (value * value) / count));
-    spread.forEach((value, n) => (spread[n] = Math.sqrt(value) + 1e-6));
+    const mean = spread.reduce((sum, value) => sum + value / width, 0);
+    const share = count / (count + FEW_UNITS);
+    spread.forEach((value, n) => (spread[n] = Math.sqrt(share * value + (1 - share) * mean) + 1e-6));
     x.forEach((value, n) => (x[n] = value / spread[n % width]!));
     const few = count <= width;
     const turned = transposed(x, count, width);

@@ -22,6 +22,9 @@ TOLERANCE = 1e-3
 ABSENT = -1e8
 """Bias of a label without a unit, which never wins; no logit of another comes near it."""
 
+FEW_UNITS = 100
+"""Units that the mean variance of all features is worth beside a feature's own, which few units hardly tell."""
+
 SHRINKAGE = 0.5
 """Of the discriminant's covariance towards a multiple of the identity."""
 
@@ -54,11 +57,12 @@ class Solution:
 
 @dataclass(frozen=True, slots=True)
 class Units:
-    """Labelled units in coordinates that all folds share: standardised features along their principal axes.
+    """Labelled units in coordinates that all folds share: scaled features along their principal axes.
 
-    No more axes are kept than tell the units apart, so that few units make a small problem, whatever the width.
-    `x` is [units, axes] and `y` [units, problems] indices of labels. There is one problem, or one for each of several
-    yes or no; then each fold has all of them, one after the other, where functions here say "folds". `variances` are
+    Features are divided by their spreads, which few units share with each other, see `FEW_UNITS`. No more axes are kept
+    than tell the units apart, so that few units make a small problem, whatever the width. `x` is [units, axes] and `y`
+    [units, problems] indices of labels. There is one problem, or one for each of several yes or no; then each fold has
+    all of them, one after the other, where functions here say "folds". `variances` are
     [axes]; `axes` [axes, width] take weights back to raw features, whose `mean` is [width].
     """
 
@@ -75,7 +79,8 @@ class Units:
         with one_thread():
             mean = features.mean(axis=0, dtype=np.float64)
             x = features - mean.astype(np.float32)
-            spread = np.sqrt(np.square(x).mean(axis=0, dtype=np.float64)) + 1e-6
+            own = np.square(x).mean(axis=0, dtype=np.float64)
+            spread = np.sqrt((len(x) * own + FEW_UNITS * own.mean()) / (len(x) + FEW_UNITS)) + 1e-6
             x /= spread.astype(np.float32)
             few = len(x) <= x.shape[1]
             variances, axes = np.linalg.eigh((x @ x.T if few else x.T @ x).astype(np.float64) / len(x))
