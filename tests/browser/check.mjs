@@ -31,9 +31,9 @@ const ACTIONS = {
     });
   },
 
-  async predict({ bundle, texts, tasks, publicKey }, open, options) {
+  async predict({ bundle, texts, tasks, publicKey, asked }, open, options) {
     const model = await load(open(bundle), publicKey ? { ...options, publicKey } : options);
-    const found = await model.predict(texts, tasks ? { tasks } : {});
+    const found = await model.predict(texts, { ...(tasks && { tasks }), ...asked });
     const names = model.tasks;
     await model.close();
     return { found, tasks: names };

@@ -91,6 +91,9 @@ def test_what_does_not_belong_is_refused(folder: Path, tmp_path: Path) -> None:
     orders.append({"name": "unknown", "does": "predict", "bundle": "float32", "texts": ["a"], "tasks": ["nothing"]})
     orders.append({"name": "one line", "does": "predict", "bundle": "float32", "texts": ["a"], "tasks": ["answers"]})
     orders.append({"name": "no text", "does": "predict", "bundle": "float32", "texts": [1], "tasks": ["topic"]})
+    for name, asked in {"share": {"minScore": 2}, "sets": {"coverage": 0.99}, "best": {"topK": 0}}.items():
+        order = {"name": name, "does": "predict", "bundle": "float32", "texts": ["a"], "tasks": ["sure"]}
+        orders.append(order | {"asked": asked})
     found = run_node(folder, orders)
     for name, said in {
         "changed": r"topic\.safetensors has another SHA-256 than the manifest says",
@@ -103,6 +106,9 @@ def test_what_does_not_belong_is_refused(folder: Path, tmp_path: Path) -> None:
         "unknown": r'there is no task "nothing"\. Expected one of .*topic',
         "one line": r"has one line\. Expected a question, a line feed and the context",
         "no text": r"a text is of type number",
+        "share": r"minScore of task sure is 2\. Expected a number from 0 to 1",
+        "sets": r"coverage 0\.99 with 5 held-out texts of task sure\. Expected at most 0\.833, or 99 labelled texts",
+        "best": r"topK 0\. Expected a whole number from 1",
     }.items():
         assert re.search(said, found[name].get("error", "")), (name, found[name])
 

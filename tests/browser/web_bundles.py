@@ -63,6 +63,10 @@ def tiny_bundle(loaded: Loaded, folder: Path, kind: Literal["float32", "int8"]) 
     tasks["parts"] = task_file(manifest, "ner", NER_LABELS, head(5, 11, transitions=True), units="pieces")
     said = dataclasses.replace(head(3, 12), decisions={"thresholds": {"a": 0.25, "ü": 0.75}})
     tasks["kinds"] = task_file(manifest, "multilabel", ("a", "b", "ü"), said, units="text")
+    held_out = {"a": {"true": [0.2, 0.5, 0.9]}, "b": {"true": [0.3, 0.6]}, "ü": {"true": [0.1]}}
+    decisions = {"min_score": 0.5, "other": "ü", "held_out": held_out}
+    said = dataclasses.replace(head(3, 13), decisions=decisions)
+    tasks["sure"] = task_file(manifest, "classification", ("a", "b", "ü"), said, units="text")
     changed = dataclasses.replace(manifest, weights={"kind": kind}, graphs=places)
     write_bundle(folder / kind, changed, files, tasks)
     return folder / kind

@@ -1,4 +1,5 @@
 export type { Reader, Source } from "./bundle.js";
+export type { Asked } from "./decisions.js";
 export { TrunklineError } from "./errors.js";
 export type { Evaluation, LabelScores } from "./evaluate.js";
 export type { Answer, Classified, Entity, Gold, Prediction, Scores, Span } from "./families.js";

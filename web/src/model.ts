@@ -1,5 +1,6 @@
 /** The one door: load a bundle, predict, learn tasks from few labels, evaluate, add, remove and export them. */
 import { type Bundle, type Source, openBundle } from "./bundle.js";
+import { type Asked, deciders } from "./decisions.js";
 import { type Branch, Engine, type Spent } from "./engine.js";
 import { TrunklineError, short } from "./errors.js";
 import { type Evaluation, evaluation } from "./evaluate.js";
@@ -143,18 +144,19 @@ export class Model {
   /** Runs tasks, all by default, on texts; gives for each text what each task says of it. */
   async predict(
     texts: readonly string[],
-    options: { tasks?: readonly string[] } = {},
+    options: { tasks?: readonly string[] } & Asked = {},
   ): Promise<Record<string, Prediction>[]> {
     if (!Array.isArray(texts)) throw new TrunklineError(`texts are ${short(texts)}`, "a list of texts");
     const names = options.tasks ?? [...this.known.keys()];
-    names.forEach((name) => this.task(name));
+    const tasks = names.map((name) => this.task(name));
     if (!this.known.size)
       throw new TrunklineError(`${this.name} has no tasks yet`, "", "Add one with fit(name, texts, labels)");
+    const decide = deciders(tasks, options);
     const found: Record<string, Prediction>[] = [];
     for (let begin = 0; begin < texts.length; begin += CHUNK) {
       const read = texts.slice(begin, begin + CHUNK).map((text) => this.read(text));
       const said = await this.run(read, names);
-      found.push(...read.map((_, n) => Object.fromEntries(names.map((name) => [name, said.get(name)![n]!]))));
+      found.push(...read.map((_, n) => Object.fromEntries(names.map((name) => [name, decide.get(name)!(said.get(name)![n]!)]))));
     }
     return found;
   }
