@@ -564,6 +564,17 @@ def test_the_default_model_fits_predicts_and_keeps_what_it_learnt(tmp_path: Path
 
 
 @needs_package
+def test_five_texts_are_learnt_from() -> None:
+    model = trunkline.load()
+    model.fit("mood", ["good film", "bad film", "great day", "sad day", "lovely food"], ["y", "n", "y", "n", "y"])
+    good, bad = (
+        ["good film", "great food", "nice day", "lovely song"],
+        ["bad film", "awful food", "sad day", "ugly song"],
+    )
+    assert [row["mood"]["label"] for row in model.predict(good + bad)] == ["y"] * 4 + ["n"] * 4
+
+
+@needs_package
 def test_lora_is_trained_on_the_default_encoder_for_its_graphs(tmp_path: Path) -> None:
     model = trunkline.load()
     train, test = labelled(30, 1), labelled(20, 2)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import sys
 import zipfile
 import zlib
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +16,7 @@ from trunkline.data import documents, formats, sheets
 from trunkline.data.formats import FORMATS
 from trunkline.data.load import find_form, read_examples
 from trunkline.data.stream import load_texts
-from trunkline.errors import DataError
+from trunkline.errors import DataError, TrunklineError
 from written_forms import WRITERS, Text
 
 TEXTS: list[Text] = [
@@ -131,6 +134,24 @@ def test_fasttext(tmp_path: Path, content: str) -> None:
         read(path)
 
 
+@pytest.mark.parametrize("name", ["a.json", "a.csv"])
+def test_one_choice_and_several_in_the_short_forms_of_label_studio(tmp_path: Path, name: str) -> None:
+    meta = dict.fromkeys(("annotation_id", "annotator", "created_at", "lead_time", "updated_at"), "1")
+    choices: list[Any] = ["pos", {"choices": ["pos", "neg"]}]
+    records = [{"text": text, "mood": mood, **meta} for text, mood in zip("ab", choices, strict=True)]
+    content = json.dumps(records)
+    if name == "a.csv":
+        cells = [["text", "mood", *meta], *([own["text"], _cell(own["mood"]), *meta.values()] for own in records)]
+        content = "".join(",".join(row) + "\n" for row in cells)
+    (tmp_path / name).write_text(content)
+    found = read_examples(tmp_path / name, "multilabel", label_column="mood").examples
+    assert [example.labels for example in found] == [("pos",), ("pos", "neg")]  # type: ignore[union-attr]
+
+
+def _cell(value: Any) -> str:
+    return value if isinstance(value, str) else '"' + json.dumps(value).replace('"', '""') + '"'
+
+
 def test_rasa_in_all_its_notations(tmp_path: Path) -> None:
     path = tmp_path / "nlu.yml"
     path.write_text(
@@ -145,6 +166,14 @@ def test_rasa_in_all_its_notations(tmp_path: Path) -> None:
     assert notes == ["left out: 1 blocks without an intent, such as synonyms"]
     spans = [s for e in read_examples(path, "ner").examples for s in e.spans]  # type: ignore[union-attr]
     assert [(s.start, s.end, s.label) for s in spans] == [(9, 12, "name"), (3, 16, "city")]
+    path.write_text("nlu:\n- intent: no\n  examples: |\n    - 42\n- intent: 001\n  examples: |\n    - yes\n")
+    assert read(path, family="classification")[0] == [("42", "no"), ("yes", "001")]
+    bomb = "".join(f"  {b}: &{b} [{', '.join([f'*{a}'] * 9)}]\n" for a, b in pairwise("abcdefghi"))
+    path.write_text(
+        f"nlu:\n- intent: greet\n  a: &a [x]\n{bomb}  examples: |\n    - y\n- intent: *i\n  examples: |\n    - z\n"
+    )
+    with pytest.raises(DataError, match=r"nlu\.yml:16: the text has 9 labels"):
+        read(path, family="classification")
     path.write_text("nlu:\n- intent: [\n")
     with pytest.raises(DataError, match=r"nlu\.yml:3: the file is not YAML"):
         read(path)
@@ -231,3 +260,16 @@ def test_an_old_excel_file_and_a_folder_of_other_files_are_refused(tmp_path: Pat
         read_examples(tmp_path / "a.xls")
     with pytest.raises(DataError, match="this is a folder"):
         read_examples(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("form", "package", "extra"),
+    [("parquet", "pyarrow", "formats"), ("xmi", "cassis", "formats"), ("docbin", "spacy.tokens", "spacy")],
+)
+def test_what_needs_an_extra_names_it(
+    tmp_path: Path, form: str, package: str, extra: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = WRITERS[form](tmp_path, TEXTS)
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(TrunklineError, match=rf"needs the package {package}.*trunkline\[{extra}\]"):
+        read_examples(path)

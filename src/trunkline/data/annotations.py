@@ -43,6 +43,10 @@ def read_records(
     for name in (_MORE, "relations"):
         found = [record.pop(name) for _, record in rows if isinstance(record.get(name), list)]
         left_out += [f"{count} {name}"] if (count := sum(map(len, found))) else []
+    if any(tool == "Label Studio" for _, tool, _ in flat):  # one choice of several that are possible is no list there
+        chosen = {key for _, own in rows for key, value in own.items() if value and _is_texts(value)}
+        for _, own in rows:
+            own |= {key: [own[key]] for key in chosen if isinstance(own.get(key), str)}
     what, key = find_family(rows, path, family, label)
     if what == "questions":
         loaded = Loaded("qa", list(read_questions(rows, path)), "questions about contexts")
@@ -183,6 +187,10 @@ def _label_studio(record: Record) -> Record | str:
 def _label_studio_min(record: Record) -> Record:
     kept = {key: value for key, value in record.items() if key not in _STUDIO}
     return {key: value["choices"] if _has_choices(value) else value for key, value in kept.items()}
+
+
+def _is_texts(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(one, str) for one in value)
 
 
 def _has_choices(value: Any) -> bool:

@@ -44,7 +44,8 @@ def _documents(source: str, path: str | Path) -> list[dict[str, Any]]:
     import yaml
 
     try:
-        return [part for part in yaml.safe_load_all(source) if isinstance(part, dict)]
+        # Scalars are text: `no` and `001` are names like others.
+        return [part for part in yaml.load_all(source, Loader=yaml.BaseLoader) if isinstance(part, dict)]
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         given = f"the file is not YAML ({getattr(error, 'problem', error)})"
@@ -65,7 +66,7 @@ def _records(source: str, said: Sequence[tuple[str, str]], pattern: re.Pattern[s
             text, end = text + match["text"], match.end()
         if marked:
             line = source.count("\n", 0, position) + 1
-            yield line, {"text": text + marked[end:], "intent": str(intent), "entities": marks}
+            yield line, {"text": text + marked[end:], "intent": intent, "entities": marks}
 
 
 def read_fasttext(path: str | Path, asked: Sequence[str | None], notes: list[str]) -> Found:
