@@ -44,9 +44,9 @@ def read_records(
         found = [record.pop(name) for _, record in rows if isinstance(record.get(name), list)]
         left_out += [f"{count} {name}"] if (count := sum(map(len, found))) else []
     if any(tool == "Label Studio" for _, tool, _ in flat):  # one choice of several that are possible is no list there
-        chosen = {key for _, own in rows for key, value in own.items() if value and _is_texts(value)}
-        for _, own in rows:
-            own |= {key: [own[key]] for key in chosen if isinstance(own.get(key), str)}
+        chosen = {key for _, one in rows for key, value in one.items() if value and _is_texts(value)}
+        for _, one in rows:
+            one |= {key: [one[key]] for key in chosen if isinstance(one.get(key), str)}
     what, key = find_family(rows, path, family, label)
     if what == "questions":
         loaded = Loaded("qa", list(read_questions(rows, path)), "questions about contexts")
