@@ -76,3 +76,12 @@ def test_the_citation_is_of_this_version() -> None:
     assert citation["license"] == "Apache-2.0"
     assert citation["references"][0]["url"] in README
     assert (ROOT / "LICENSE").read_text(encoding="utf-8").lstrip().startswith("Apache License")
+
+
+def test_the_browser_page_has_the_measured_times() -> None:
+    record = json.loads((ROOT / "lab" / "results" / "browser" / "demo.json").read_text(encoding="utf-8"))
+    times, rows = record["milliseconds"], table("browser.md", "milliseconds in headless Chromium")
+    for (_, *shown), name in zip(rows, ("ready", "keystroke", "fit"), strict=True):
+        assert list(map(float, shown)) == [record["aims"][name], times[name], times[f"{name}_best"]]
+    page = (ROOT / "docs" / "browser.md").read_text(encoding="utf-8")
+    assert f"with other work: {record['load']:g} programs" in page

@@ -123,7 +123,7 @@ found.learnt = await learnt(page);
 await page.waitForFunction(() => document.querySelectorAll("#found h3").length === 5, null, SEEN);
 found.taught = await shown(page);
 const fits = [];
-for (let n = 0; n < 5; n++) {
+for (let n = 0; n < 3; n++) {
   await page.evaluate(() => document.querySelector("#curve").replaceChildren());
   await page.click("#learn");
   fits.push(Number(/in (\d+) ms/.exec(await learnt(page))[1]));
