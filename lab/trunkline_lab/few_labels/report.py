@@ -85,7 +85,10 @@ def compare(over: Mapping[Cell, Row], under: Mapping[Cell, Row], measure: str) -
 
     both = sorted(over.keys() & under.keys())
     gaps = {cell: 100 * (over[cell][measure] - under[cell][measure]) for cell in both}
-    tasks = {task: np.asarray([gaps[cell] for cell in both if cell[0] == task]) for task in {cell[0] for cell in both}}
+    tasks = {
+        task: np.asarray([gaps[cell] for cell in both if cell[0] == task])
+        for task in sorted({cell[0] for cell in both})
+    }
     below = []
     for setting in sorted({cell[1:3] for cell in both}):
         parts = {task: np.asarray([gaps[c] for c in both if c[0] == task and c[1:3] == setting]) for task in tasks}
@@ -119,7 +122,7 @@ def means_table(rows: Sequence[Row], family: str, methods: Sequence[str]) -> lis
 
 def mean_of(rows: Sequence[Row], name: str) -> float:
     """The mean over tasks of the means over their rows."""
-    tasks = {row["task"] for row in rows}
+    tasks = sorted({row["task"] for row in rows})
     return float(np.mean([np.mean([row[name] for row in rows if row["task"] == task]) for task in tasks]))
 
 
@@ -260,7 +263,7 @@ def _few_sets(cells: Mapping[str, Cells]) -> list[Line]:
 def _costs(cells: Mapping[str, Cells]) -> list[Line]:
     auto, peer = (cells.get(name, {}) for name in ("auto", "setfit"))
     by_task: dict[str, list[float]] = {}
-    for cell in auto.keys() & peer.keys():
+    for cell in sorted(auto.keys() & peer.keys()):
         by_task.setdefault(cell[0], []).append(auto[cell]["seconds"] / peer[cell]["seconds"])
     if not by_task:
         return []
@@ -281,7 +284,7 @@ def _probabilities(cells: Mapping[str, Cells]) -> list[Line]:
     for kind in ("balanced", "natural"):
         ours, theirs = (_only(cells.get(name, {}), kind=kind) for name in ("head", "regression"))
         if common := ours.keys() & theirs.keys():
-            losses = [mean_of([part[cell] for cell in common], "log_loss") for part in (ours, theirs)]
+            losses = [mean_of([part[cell] for cell in sorted(common)], "log_loss") for part in (ours, theirs)]
             said = f"{losses[0]:.3f} against {losses[1]:.3f}"
             found.append((f"`head`: log loss below scikit-learn's, {kind} draws", said, losses[0] < losses[1]))
     return found
