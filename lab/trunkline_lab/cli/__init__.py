@@ -11,6 +11,7 @@ from trunkline_lab.cli.few_labels import few_labels_app
 from trunkline_lab.cli.measure import (
     ARGUMENTS,
     conflict,
+    decisions,
     litert,
     prefinetune,
     quantisation,
@@ -30,6 +31,7 @@ app.add_typer(data_app, name="data")
 app.command()(prefinetune)
 app.add_typer(few_labels_app, name="few-labels")
 app.command(context_settings=ARGUMENTS)(strategies)
+app.command()(decisions)
 app.command()(conflict)
 app.add_typer(benchmark_app, name="benchmark")
 app.add_typer(speed_app, name="speed")

@@ -76,6 +76,25 @@ def deployment(context: typer.Context) -> None:
     _pass_on("speed.deployment.__main__", context)
 
 
+def decisions(
+    out: Annotated[Path, typer.Option(help="The rows, as JSON.")],
+    task: Annotated[list[str] | None, typer.Option(help="A card; repeatable. All spare ones by default.")] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="Draws of classification of each kind and size.")] = 20,
+    ner_seeds: Annotated[int, typer.Option(min=1, help="The same of NER.")] = 3,
+) -> None:
+    """Measure what sets, thresholds and "none of these" keep of what they promise, on spare tasks. One thread.
+
+    Example: trunkline-lab decisions --out lab/results/decisions/results.json
+    """
+    from trunkline_lab.decisions import study, table
+    from trunkline_lab.few_labels.draws import NER, SPARE
+
+    rows = list(study(task or [*SPARE, *NER], {"classification": seeds, "ner": ner_seeds}))
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text("[\n" + ",\n".join(map(json.dumps, rows)) + "\n]\n", encoding="utf-8")
+    typer.echo(table(rows))
+
+
 def conflict(
     runs: Annotated[list[Path], typer.Argument(help="Folders of runs, with their conflict.jsonl.")],
     out: Annotated[Path, typer.Option(help="Folder of the report: conflict.json and plots.")],
