@@ -11,6 +11,7 @@ import socket
 import struct
 import subprocess
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,8 @@ import pytest
 
 from browser.many_texts import many_texts
 from browser.web_bundles import tiny_bundle, tiny_encoder
-from trunkline.bundle.files import change_tasks
+from deployed import NER_LABELS, head, task_file
+from trunkline.bundle.files import change_tasks, open_bundle
 from trunkline.bundle.manifest import TOKENIZER
 from trunkline.encoder.resolve import find_embedded
 from trunkline.model import load
@@ -34,7 +36,8 @@ pytestmark = [pytest.mark.kotlin, pytest.mark.skipif(bool(MISSING), reason=f"{MI
 
 TEXTS = many_texts(2000)
 PREDICTED = 500
-"""Texts to predict on in the fast run."""
+LEAST = 100
+"""Texts to predict on in the fast run; and with a least score that is asked for."""
 WINDOW, OVERLAP = 64, 31
 
 
@@ -63,7 +66,12 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Tasks for words, pieces and texts, with and without adapters, and the graph whose inputs are all required."""
     place = tmp_path_factory.mktemp("bundle")
     folder = tiny_bundle(tiny_encoder(place / "encoder"), place, "float32")
-    change_tasks(folder, {}, [name for name, family in load(folder).tasks.items() if family == "qa"])
+    manifest, labels = open_bundle(folder).manifest, ("a", "b", "ü")
+    sure = replace(head(len(labels), 12), decisions={"min_score": 0.6, "other": "b"})
+    some = replace(head(len(NER_LABELS), 13), decisions={"min_score": 0.5})
+    decided = {"decided": ("classification", labels, sure), "some": ("ner", NER_LABELS, some)}
+    added = {name: task_file(manifest, *parts) for name, parts in decided.items()}
+    change_tasks(folder, added, [name for name, family in load(folder).tasks.items() if family == "qa"])
     return folder
 
 
@@ -122,6 +130,7 @@ def results(classes: str, bundle: Path, tmp_path_factory: pytest.TempPathFactory
         {"does": "read", "tokenizer": tokenizer, "texts": TEXTS, "maxLength": WINDOW, "overlap": OVERLAP},
         {"does": "predict", "bundle": str(bundle), "texts": TEXTS[:PREDICTED]},
         {"does": "predict", "bundle": str(bundle), "texts": TEXTS[:50], "tasks": ["tone", "parts"]},
+        {"does": "predict", "bundle": str(bundle), "texts": TEXTS[:LEAST], "least": 0.7},
     ]
     return run(classes, orders, tmp_path_factory.mktemp("orders"))
 
@@ -149,31 +158,43 @@ def in_code_points(text: str, place: int) -> int:
     return len(text.encode("utf-16-le", "surrogatepass")[: 2 * place].decode("utf-16-le", "surrogatepass"))
 
 
-def compare(bundle: Path, texts: list[str], found: list[Any]) -> None:
+def compare(bundle: Path, texts: list[str], found: list[Any], least: float | None = None) -> list[Any]:
+    """Compares with Python, whose predictions it returns."""
     model = load(bundle)
-    tasks = model.tasks
-    assert set(tasks.values()) == {"ner", "classification"}
-    for text, row, true in zip(texts, found, model.predict(texts), strict=True):
+    tasks, whole = model.tasks, model.predict(texts, min_score=least)
+    assert set(tasks.values()) == {"ner", "classification", "multilabel"}
+    for text, row, true in zip(texts, found, whole, strict=True):
         assert row.keys() == tasks.keys()
         for name, family in tasks.items():
             said, expected = row[name], true[name]
-            if family == "classification":
-                assert said["label"] == expected["label"]
+            if family != "ner":
+                key = "label" if family == "classification" else "labels"
+                assert said[key] == expected[key]
                 assert said["probabilities"] == pytest.approx(expected["probabilities"], abs=1e-5)
                 assert list(said["probabilities"]) == list(expected["probabilities"])
-                assert said["score"] == said["probabilities"][said["label"]]
+                assert said.get("score") == (max(said["probabilities"].values()) if key == "label" else None)
                 continue
             for entity in said:
                 entity |= {side: in_code_points(text, entity[side]) for side in ("start", "end")}
             scores = [[entity.pop("score") for entity in entities] for entities in (said, expected)]
             assert said == expected
             assert scores[0] == pytest.approx(scores[1], abs=1e-5)
+    return whole
 
 
 def test_predictions_are_those_of_python(results: list[Any], bundle: Path) -> None:
     compare(bundle, TEXTS[:PREDICTED], results[1]["found"])
     assert [row.keys() for row in results[2]["found"]] == [{"tone", "parts"}] * 50
     assert results[2]["found"][7]["tone"] == results[1]["found"][7]["tone"]
+
+
+def test_what_is_not_sure_enough_is_not_said(results: list[Any], bundle: Path) -> None:
+    kept = [row["decided"]["label"] for row in results[1]["found"]]
+    assert {None, "a"} <= set(kept)
+    assert "b" not in kept
+    asked = compare(bundle, TEXTS[:LEAST], results[3]["found"], least=0.7)
+    assert any(row["tone"]["label"] is None for row in asked)
+    assert 0 < sum(len(row["kinds"]["labels"]) for row in asked) < 3 * LEAST
 
 
 @pytest.mark.slow
@@ -184,7 +205,7 @@ def test_predictions_of_2000_texts_are_those_of_python(classes: str, bundle: Pat
 
 def test_every_tensor_is_closed(results: list[Any]) -> None:
     sessions = 2
-    assert [(one["left"], one["closed"]) for one in results[1:]] == [(sessions, 0)] * 2
+    assert [(one["left"], one["closed"]) for one in results[1:]] == [(sessions, 0)] * 3
 
 
 def test_what_is_damaged_or_foreign_is_refused(classes: str, bundle: Path, tmp_path: Path) -> None:

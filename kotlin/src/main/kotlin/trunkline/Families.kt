@@ -3,8 +3,11 @@ package trunkline
 /** What a task says of a text. */
 sealed class Prediction
 
-/** The most probable label of a text, and the probability of each, highest first. */
-data class Classified(val label: String, val score: Double, val probabilities: Map<String, Double>) : Prediction()
+/** The label of a text, null where none is sure enough; and the probability of each, highest first. */
+data class Classified(val label: String?, val score: Double, val probabilities: Map<String, Double>) : Prediction()
+
+/** Any number of labels of a text, and the probability of each, highest first. */
+data class Several(val labels: List<String>, val probabilities: Map<String, Double>) : Prediction()
 
 /** The entities of a text, in order. */
 data class Entities(val entities: List<Entity>) : Prediction()
@@ -18,17 +21,29 @@ internal class Scored(
     val text: Text,
     val borders: List<Border>,
     val labels: List<String>,
-    val transitions: FloatArray?
+    val transitions: FloatArray?,
+    val decisions: Decisions
 )
+
+/** What a task's file says of decisions from scores. */
+internal class Decisions(val minScore: Double, val other: String?, val thresholds: Map<String, Double>)
 
 internal interface Family {
     fun checkLabels(labels: List<String>, where: String)
     fun units(read: ReadText, borders: List<Border>): UnitTokens
-    fun decode(scored: Scored): Prediction
+
+    /** [units, labels] logits -> probabilities, each unit for itself. */
+    fun probabilities(logits: FloatArray, labels: Int): FloatArray = Families.softmax(logits, labels)
+
+    /** Nothing that scores below `asked`, or below what the task's file says where that is null, is said. */
+    fun decode(scored: Scored, asked: Double?): Prediction
 }
 
 internal object Families {
-    private val known = mapOf("classification" to Classification, "ner" to Ner)
+    private val known = mapOf("classification" to Classification, "multilabel" to MultiLabel, "ner" to Ner)
+
+    /** The family whose adapter and units a family's heads read. */
+    fun branchOf(name: String): String = if (name == "multilabel") "classification" else name
 
     fun of(name: String): Family =
         known[name] ?: throw TrunklineError("family $name", known.keys.joinToString(" or "), "Other families are for Python")
@@ -36,7 +51,11 @@ internal object Families {
     /** A number with at most six decimals. */
     fun rounded(value: Double): Double = Math.rint(value * 1e6) / 1e6
 
-    /** [units, labels] logits -> probabilities, each unit for itself. */
+    /** Labels with their probabilities, highest first. */
+    fun ranked(scored: Scored): Map<String, Double> =
+        scored.labels.indices.sortedByDescending { scored.probabilities[it] }
+            .associate { scored.labels[it] to rounded(scored.probabilities[it].toDouble()) }
+
     fun softmax(logits: FloatArray, labels: Int): FloatArray {
         val found = FloatArray(logits.size)
         for (begin in logits.indices step labels) {
@@ -59,11 +78,34 @@ internal object Classification : Family {
 
     override fun units(read: ReadText, borders: List<Border>): UnitTokens = Units.ofText(read)
 
-    override fun decode(scored: Scored): Prediction {
+    override fun decode(scored: Scored, asked: Double?): Prediction {
+        val ranked = Families.ranked(scored)
+        val (label, score) = ranked.entries.first()
+        val said = score >= asked ?: scored.decisions.minScore && label != scored.decisions.other
+        return Classified(if (said) label else null, score, ranked)
+    }
+}
+
+/** A yes or no for each label. */
+internal object MultiLabel : Family {
+    private const val THRESHOLD = 0.5
+
+    override fun checkLabels(labels: List<String>, where: String) = Classification.checkLabels(labels, where)
+
+    override fun units(read: ReadText, borders: List<Border>): UnitTokens = Units.ofText(read)
+
+    override fun probabilities(logits: FloatArray, labels: Int): FloatArray =
+        FloatArray(logits.size) { (0.5 + 0.5 * Math.tanh(0.5 * logits[it])).toFloat() }
+
+    /** A least score that is asked for stands instead of the labels' thresholds. */
+    override fun decode(scored: Scored, asked: Double?): Prediction {
         val order = scored.labels.indices.sortedByDescending { scored.probabilities[it] }
-        val ranked = order.associate { scored.labels[it] to Families.rounded(scored.probabilities[it].toDouble()) }
-        val label = scored.labels[order[0]]
-        return Classified(label, ranked.getValue(label), ranked)
+        val ranked = Families.ranked(scored)
+        val said = order.map { scored.labels[it] to scored.probabilities[it] }.filter { (label, chance) ->
+            val enough = asked != null || chance >= scored.decisions.thresholds[label] ?: THRESHOLD
+            enough && ranked.getValue(label) >= asked ?: scored.decisions.minScore
+        }
+        return Several(said.map { it.first }, ranked)
     }
 }
 
@@ -79,7 +121,7 @@ internal object Ner : Family {
     override fun units(read: ReadText, borders: List<Border>): UnitTokens = Units.ofWords(read, borders)
 
     /** The score is the mean probability that an entity's units are of its type. */
-    override fun decode(scored: Scored): Prediction {
+    override fun decode(scored: Scored, asked: Double?): Prediction {
         val labels = scored.labels
         val path = bestPath(scored)
         val found = ArrayList<Entity>()
@@ -99,7 +141,8 @@ internal object Ner : Family {
             val text = scored.text
             found.add(Entity(text.places[begin], text.places[end], text.slice(begin, end), type, Families.rounded(total / (last - first))))
         }
-        return Entities(found)
+        val least = asked ?: scored.decisions.minScore
+        return Entities(found.filter { it.score >= least })
     }
 
     /** Whether a tag may follow another; null: the start of the text. */

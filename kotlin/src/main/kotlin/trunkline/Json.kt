@@ -140,6 +140,8 @@ internal class Node(val value: Any?, private val where: String) {
         return number.toInt()
     }
 
+    fun number(): Double = (value as? Number ?: refuse("a number")).toDouble()
+
     fun list(): List<Node> =
         (value as? List<*> ?: refuse("a list")).mapIndexed { number, item -> Node(item, "$where[$number]") }
 

@@ -24,8 +24,12 @@ class Model private constructor(
     /** The tasks, name -> family. */
     val tasks: Map<String, String> get() = known.mapValues { it.value.family }
 
-    /** What each task says of a text; all tasks by default. The text runs through the trunk once. */
-    fun predict(text: String, tasks: Collection<String>? = null): Map<String, Prediction> {
+    /**
+     * What each task says of a text; all tasks by default. The text runs through the trunk once.
+     *
+     * With `minScore` nothing is said that scores lower; by default each task's file decides.
+     */
+    fun predict(text: String, tasks: Collection<String>? = null, minScore: Double? = null): Map<String, Prediction> {
         val there = known
         val chosen = tasks ?: there.keys
         val unknown = chosen.filter { it !in there }
@@ -43,8 +47,10 @@ class Model private constructor(
                 val size = task.labels.size
                 val units = said[n].size / group.branch.width
                 val logits = FloatArray(units * size) { said[n][it / size * group.branch.width + column + it % size] + task.head.bias[it % size] }
-                val scored = Scored(Families.softmax(logits, size), read.text, borders[n], task.labels, task.head.transitions)
-                found[task.name] = Families.of(group.family).decode(scored)
+                val family = Families.of(task.family)
+                val chances = family.probabilities(logits, size)
+                val scored = Scored(chances, read.text, borders[n], task.labels, task.head.transitions, task.decisions)
+                found[task.name] = family.decode(scored, minScore)
                 column += size
             }
         }
@@ -77,7 +83,7 @@ class Model private constructor(
     private class Group(val family: String, val units: String, val tasks: List<Task>, val branch: Branch)
 
     private fun group(tasks: Collection<Task>): List<Group> =
-        tasks.sortedBy { it.name }.groupBy { Triple(if (it.lora == null) "" else it.name, it.family, it.units) }.values.map { own ->
+        tasks.sortedBy { it.name }.groupBy { Triple(if (it.lora == null) "" else it.name, Families.branchOf(it.family), it.units) }.values.map { own ->
             val first = own[0]
             val width = own.sumBy { it.labels.size }
             val weight = FloatArray(manifest.hidden * width)
@@ -91,7 +97,8 @@ class Model private constructor(
                 "head.weight" to Tensor(intArrayOf(manifest.hidden, width), weight),
                 "head.bias" to Tensor(intArrayOf(width), FloatArray(width))
             )
-            Group(first.family, first.units, own, Branch((first.lora ?: primaries[first.family] ?: none()) + head, width))
+            val family = Families.branchOf(first.family)
+            Group(family, first.units, own, Branch((first.lora ?: primaries[family] ?: none()) + head, width))
         }
 
     private fun none(): Map<String, Tensor> = TaskFile.fused(mapOf(), manifest, name)

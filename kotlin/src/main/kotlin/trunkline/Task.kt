@@ -10,7 +10,8 @@ internal class Task(
     val labels: List<String>,
     val units: String,
     val head: Head,
-    val lora: Map<String, Tensor>?
+    val lora: Map<String, Tensor>?,
+    val decisions: Decisions
 )
 
 /** Task files and primary adapters, read for a bundle and checked. */
@@ -26,7 +27,7 @@ internal object TaskFile {
         val family = said["family"].text()
         if (entry != null && entry != family) throw TrunklineError("$where is of family $family", "$entry, as the manifest says")
         val own = file.tensors.keys.any { it.startsWith("lora.") }
-        val expected = if (own) "" else manifest.primaryOf(family)
+        val expected = if (own) "" else manifest.primaryOf(Families.branchOf(family))
         if (said["primary"].text() != expected) {
             throw TrunklineError(
                 "$where sits on the adapter ${said["primary"].text().take(40).ifEmpty { "none" }}",
@@ -43,7 +44,14 @@ internal object TaskFile {
             if ("head.transitions" in file.tensors) shaped(file.tensors, "head.transitions", listOf(labels.size + 1, labels.size), where) else null
         )
         Families.of(family).checkLabels(labels, where)
-        return Task(name, family, labels, said["units"].text(), head, if (own) lora else null)
+        return Task(name, family, labels, said["units"].text(), head, if (own) lora else null, decisions(said["decisions"]))
+    }
+
+    private fun decisions(raw: Node): Decisions {
+        if (!raw.isThere) return Decisions(0.0, null, mapOf())
+        val thresholds = if (raw["thresholds"].isThere) raw["thresholds"].entries().mapValues { it.value.number() } else mapOf()
+        val least = if (raw["min_score"].isThere) raw["min_score"].number() else 0.0
+        return Decisions(least, if (raw["other"].isThere) raw["other"].text() else null, thresholds)
     }
 
     /** The inputs of the branch graph from a primary adapter's file. */

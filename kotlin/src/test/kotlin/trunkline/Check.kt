@@ -57,7 +57,8 @@ private fun read(order: Node): Any {
 private fun predict(order: Node): Any {
     val model = open(order)
     val found = order["texts"].list().map { text ->
-        model.predict(text.text(), if (order["tasks"].isThere) order["tasks"].list().map { it.text() } else null).mapValues { plain(it.value) }
+        val tasks = if (order["tasks"].isThere) order["tasks"].list().map { it.text() } else null
+        model.predict(text.text(), tasks, if (order["least"].isThere) order["least"].number() else null).mapValues { plain(it.value) }
     }
     val open = OnnxTensor.open
     model.close()
@@ -66,6 +67,7 @@ private fun predict(order: Node): Any {
 
 private fun plain(prediction: Prediction): Any = when (prediction) {
     is Classified -> mapOf("label" to prediction.label, "score" to prediction.score, "probabilities" to prediction.probabilities)
+    is Several -> mapOf("labels" to prediction.labels, "probabilities" to prediction.probabilities)
     is Entities -> prediction.entities.map {
         mapOf("start" to it.start, "end" to it.end, "text" to it.text, "label" to it.label, "score" to it.score)
     }

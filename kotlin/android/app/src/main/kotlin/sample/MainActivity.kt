@@ -15,6 +15,7 @@ import trunkline.Entities
 import trunkline.Model
 import trunkline.OnnxGraphs
 import trunkline.Prediction
+import trunkline.Several
 
 /** Shows what every task of the bundle in `assets/bundle` says of the text that is typed. */
 class MainActivity : Activity() {
@@ -55,7 +56,8 @@ class MainActivity : Activity() {
     }
 
     private fun shown(found: Prediction): String = when (found) {
-        is Classified -> "${found.label} (${"%.2f".format(found.score)})"
+        is Classified -> "${found.label ?: "none of these"} (${"%.2f".format(found.score)})"
+        is Several -> found.labels.joinToString()
         is Entities -> found.entities.joinToString { "${it.text}: ${it.label} (${"%.2f".format(it.score)})" }
     }
 
