@@ -209,7 +209,7 @@ def test_unlabelled_texts_of_none_of_the_labels_are_found_and_learnt() -> None:
     data = data_of(y, x, LABELS)
     taken = none_of(data, LABELS, list(unlabelled[:, None]), seed=0)
     assert len(taken) == 12, "as many as a label has"
-    assert np.mean([mixed[n] == "d" for n in taken]) > 0.6
+    assert np.mean([mixed[n] == "d" for n in taken]) > 0.5, "a quarter of the unlabelled texts are"
     alike = clouds(rng, "abc", 30, noise=0.1)[1]
     assert none_of(data, LABELS, list(alike[:, None]), seed=0) == []
 
