@@ -143,7 +143,6 @@ class TrunklineNer(TrunklineComponent):
         name: str,
         model: str | None,
         task: str | None,
-        *,
         spans_key: str = "trunkline",
         alignment: str = "expand",
         overwrite_ents: bool = False,
@@ -186,32 +185,13 @@ class TrunklineTextcat(TrunklineComponent):
         return Scorer.score_cats(examples, attr="cats", labels=self.labels, multi_label=False)
 
 
-@Language.factory(
+make_ner = Language.factory(
     "trunkline_ner",
     assigns=["doc.ents", "doc.spans"],
-    default_config={
-        "model": None,
-        "task": None,
-        "spans_key": "trunkline",
-        "alignment": "expand",
-        "overwrite_ents": False,
-    },
+    default_config={"model": None, "task": None},
     default_score_weights={"ents_f": 1.0, "ents_p": 0.0, "ents_r": 0.0, "ents_per_type": None},
-)
-def make_ner(
-    nlp: Language,
-    name: str,
-    model: str | None,
-    task: str | None,
-    spans_key: str,
-    alignment: str,
-    overwrite_ents: bool,
-) -> TrunklineNer:
-    """What `nlp.add_pipe("trunkline_ner", config={"model": BUNDLE})` makes."""
-    return TrunklineNer(nlp, name, model, task, spans_key=spans_key, alignment=alignment, overwrite_ents=overwrite_ents)
+)(TrunklineNer)
 
-
-@Language.factory("trunkline_textcat", assigns=["doc.cats"], default_config={"model": None, "task": None})
-def make_textcat(nlp: Language, name: str, model: str | None, task: str | None) -> TrunklineTextcat:
-    """What `nlp.add_pipe("trunkline_textcat", config={"model": BUNDLE})` makes."""
-    return TrunklineTextcat(nlp, name, model, task)
+make_textcat = Language.factory(
+    "trunkline_textcat", assigns=["doc.cats"], default_config={"model": None, "task": None}
+)(TrunklineTextcat)
