@@ -72,7 +72,10 @@ class TrunklineComponent:
         """Annotates documents, `batch_size` at a time."""
         for docs in util.minibatch(stream, batch_size):
             encoder = self._open()
-            rows = encoder.predict([doc.text for doc in docs], self._companions(encoder))
+            # The tasks of all enabled components on the encoder.
+            parts = [part for _, part in getattr(self._nlp(), "pipeline", ()) if isinstance(part, TrunklineComponent)]
+            names = [self.name, *(part.name for part in parts if part is not self and part._open() is encoder)]
+            rows = encoder.predict([doc.text for doc in docs], names)
             for doc, row in zip(docs, rows, strict=True):
                 self.annotate(doc, row[self.name])
                 yield doc
@@ -123,13 +126,6 @@ class TrunklineComponent:
         own.model.add(self.name, content)
         known.append(own)
         return own
-
-    def _companions(self, encoder: _Encoder) -> list[str]:
-        """The tasks of all enabled components on the encoder."""
-        nlp = self._nlp()
-        pipeline = nlp.pipeline if nlp is not None else []
-        others = [part for _, part in pipeline if isinstance(part, TrunklineComponent) and part is not self]
-        return [self.name, *(part.name for part in others if part._open() is encoder)]
 
 
 class TrunklineNer(TrunklineComponent):
