@@ -331,7 +331,7 @@ def test_a_section_that_makes_no_sense_is_refused(change: dict[str, Any], messag
 
 def test_plain_text_has_no_tasks() -> None:
     assert OBJECTIVES["text"] is MaskedTextObjective
-    with pytest.raises(TrunklineError, match="one of ner, classification, qa"):
+    with pytest.raises(TrunklineError, match="one of ner, classification, multilabel, qa"):
         FAMILIES["text"]
 
 
