@@ -276,7 +276,7 @@ def test_other_files_are_recognised(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no task of a bundle"):
         read_task(tmp_path / "x.safetensors", manifest, "x")
     (tmp_path / "old.safetensors").write_bytes(save({"a": np.zeros(3, np.float16)}, {"trunkline": '{"format": 1}'}))
-    with pytest.raises(DataError, match="bundle convert"):
+    with pytest.raises(DataError, match="Make or fetch it again"):
         read_task(tmp_path / "old.safetensors", manifest, "old")
     with pytest.raises(DataError, match=r"its description\.kind"):
         read_task(folder / "adapters" / "ner.safetensors", manifest, "ner")

@@ -170,9 +170,9 @@ def test_later_versions_are_refused_with_what_to_do(raw: Any) -> None:
 
 
 def test_earlier_versions_are_refused_with_what_to_do(raw: Any) -> None:
-    with pytest.raises(MismatchError, match=r"version 1.*export.*again"):
+    with pytest.raises(MismatchError, match=r"version 1.*Make the bundle again with this version"):
         parsed(raw | {"version": 1})
-    with pytest.raises(DataError, match=r"training bundle of an earlier format.*trunkline bundle convert"):
+    with pytest.raises(DataError, match=r"not the manifest of a bundle.*Make the bundle with this version"):
         parse_manifest(json.dumps({"format": 1, "backbone": "a", "fork": 2}).encode())
 
 

@@ -269,14 +269,11 @@ def parse_manifest(content: bytes, path: str | Path = MANIFEST) -> Manifest:
         given = f"this is no JSON ({' '.join(str(error).split())[:200]})"
         raise DataError(given, path=path, expected="the manifest as it was exported", todo=AGAIN) from error
     if not isinstance(raw, dict) or raw.get("format") != FORMAT:
-        old = isinstance(raw, dict) and raw.get("format") == 1 and "backbone" in raw
-        given = "this is a training bundle of an earlier format" if old else "this is not the manifest of a bundle"
-        todo = "`trunkline bundle convert` makes a bundle of this version of it" if old else ""
-        raise DataError(given, path=path, expected=f'a manifest with "format": "{FORMAT}"', todo=todo)
+        given, expected = "this is not the manifest of a bundle", f'a manifest with "format": "{FORMAT}"'
+        raise DataError(given, path=path, expected=expected, todo="Make the bundle with this version")
     version = raw.get("version")
     if type(version) is int and version != VERSION and version > 0:
-        convert = "Convert the bundle that it was exported from by `trunkline bundle convert`, and export that again"
-        todo = convert if version < VERSION else "Update trunkline"
+        todo = "Make the bundle again with this version" if version < VERSION else "Update trunkline"
         raise MismatchError(f"{path} has version {str(version)[:20]}", expected=f"version {VERSION}", todo=todo)
     problems = list(problems_of(raw, FORM)) or list(_contradictions(raw))
     if problems:

@@ -252,9 +252,8 @@ def _opened(
             raise ValueError("a label stands there twice")
     except (ValueError, RecursionError) as error:
         given = f"this is no {kind} of a bundle ({' '.join(str(error).split())[:300]})"
-        old = '"format": 1' in text or '"format":1' in text
-        todo = "`trunkline bundle convert` converts the bundle that it is from" if old else "Make or fetch it again"
-        raise DataError(given, path=where, expected=f"a {kind} of format {VERSION}", todo=todo) from error
+        expected = f"a {kind} of format {VERSION}"
+        raise DataError(given, path=where, expected=expected, todo="Make or fetch it again") from error
     if raw["backbone"] != manifest.backbone:
         given, expected = f"{where} was trained on backbone {raw['backbone'][:12]}", manifest.backbone[:12]
         raise MismatchError(given, expected=f"{expected}, the bundle's", todo="Fit the task again on this bundle")

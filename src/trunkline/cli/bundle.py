@@ -1,4 +1,4 @@
-"""The commands on bundles: export, and show, add, remove, sign, verify, convert, and PEFT adapters in and out."""
+"""The commands on bundles: export, and show, add, remove, sign, verify, and PEFT adapters in and out."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from trunkline.errors import DataError, TrunklineError, needs
 bundle_app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode="markdown",
-    help="Look at bundles, and change, sign, verify and convert them.",
+    help="Look at bundles, and change, sign and verify them.",
 )
 app.add_typer(bundle_app, name="bundle")
 
@@ -132,19 +132,6 @@ def verify(
     if (opened.folder / SIGNATURE).exists():
         signed = "signature good" if key is not None else "signed, check by whom with --public-key"
     typer.echo(f"{bundle}: {len(opened.manifest.files)} files good, {signed}")
-
-
-@bundle_app.command("convert")
-def convert(
-    bundle: Annotated[Path, Argument(help="The folder of a bundle of an earlier format.")], out: OutOption
-) -> None:
-    """Make a bundle of this version's format out of one of an earlier one.
-
-    Example: trunkline bundle convert old-bundle --out new-bundle
-    """
-    with needs("train", "bundle convert"):
-        from trunkline.encoder.convert import convert_bundle
-    typer.echo(f"{convert_bundle(bundle.expanduser(), out)}")
 
 
 @bundle_app.command("import-peft")
