@@ -88,7 +88,7 @@ def labelled(family: Family, examples: Sequence[Any], features: Sequence[Feature
     words = [split_words(example.text) for example in examples]
     targets = [family.unit_targets(e, labels, w) for e, w in zip(examples, words, strict=True)]
     texts = [(example.text, own) for example, own in zip(examples, words, strict=True)]
-    return LabelledFeatures(examples, texts, features, targets)
+    return LabelledFeatures(examples, texts, family.widened(texts, features) if features else [], targets)
 
 
 def predict(
@@ -96,7 +96,7 @@ def predict(
 ) -> list[Any]:
     """Predictions as plain data, one for each example."""
     texts = [(example.text, split_words(example.text)) for example in examples]
-    probabilities = [softmax(part @ head.weight + head.bias) for part in features]
+    probabilities = [softmax(part @ head.weight + head.bias) for part in family.widened(texts, features)]
     return family.decode([Scored(probabilities, texts, labels, head.transitions)])[0]
 
 

@@ -76,7 +76,13 @@ def make_table() -> dict[str, object]:
         if name != "s":
             classes[name] += code, code + length - 1
         code += length
-    return {"version": VERSION, "unicode": unicodedata.unidata_version, "pattern": PATTERN, "classes": classes}
+    upper: list[int] = []
+    for code in range(sys.maxunicode + 1):
+        if unicodedata.category(chr(code)) in ("Lu", "Lt"):
+            upper += [] if upper and upper[-1] == code - 1 else [code, code]
+            upper[-1] = code
+    about = {"version": VERSION, "unicode": unicodedata.unidata_version, "pattern": PATTERN}
+    return {**about, "classes": classes, "upper": upper}
 
 
 def write_table(path: Path) -> None:

@@ -188,6 +188,7 @@ def tune_lora(
     bf16 = resolve_precision("auto") == "bf16"
     states = TrunkStates.of(encoder, units, bf16=bf16)
     frozen = branch_features(encoder, [FeatureRequest(units, primary)], bf16=bf16, states=states)[0]
+    frozen = family.widened(data.texts, frozen)
     known = replace(data, features=frozen)
     weight = settings.class_weight
     penalty = fit_head(family, known, labels, n_dev=n_dev, class_weight=weight, seed=settings.seed).penalty
@@ -204,7 +205,7 @@ def tune_lora(
     for train, held_out in zip(folds.trained, folds.held_out, strict=True):
         start = heads(frozen, train)
         before.append(said(start, frozen, held_out))
-        features = _features(task, _train(task, train, start[0]))
+        features = family.widened(data.texts, _features(task, _train(task, train, start[0])))
         after.append(said(heads(features, train), features, held_out))
         if isinstance(settings, AutoSettings) and len(folds.held_out) > len(before) == 1:
             first = [float(_losses(one, folds.targets).mean()) for one in (before, after)]
@@ -213,7 +214,7 @@ def tune_lora(
     everything = range(len(units) - n_dev)
     start = heads(frozen, everything)
     lora = _train(task, everything, start[0])
-    tuned = replace(known, features=_features(task, lora))
+    tuned = replace(known, features=family.widened(data.texts, _features(task, lora)))
     fitted = []
     for at, found, logits in ((tuned, heads(tuned.features, everything), after), (known, start, before)):
         members = list(zip(found, map(np.concatenate, zip(*logits, strict=True)), strict=True))
@@ -276,6 +277,11 @@ def _train(task: _Task, chosen: Sequence[int], start: Head) -> LoraAdapter:
     several = task.family.several
     single = not several and all(unit.n_units == 1 for unit in task.units)
 
+    def beside(rows: Sequence[int]) -> Tensor:
+        """What heads read of units besides the encoder's features."""
+        known = np.concatenate([task.data.features[i][:, encoder.config.hidden_size :] for i in rows])
+        return torch.from_numpy(known).to(accelerator.device)
+
     def losses(step: int) -> Iterator[tuple[str, float, Tensor]]:
         rows = _batch(task, chosen, step)
         batch = TokenBatch.from_packed(pack([task.units[i] for i in rows], encoder.config.pad_id), accelerator.device)
@@ -283,7 +289,7 @@ def _train(task: _Task, chosen: Sequence[int], start: Head) -> LoraAdapter:
         with accelerator.autocast():
             states = task.states.rows(batch, rows) if task.states is not None else encoder.trunk(batch)
             features = batch.pool(encoder.read(states, batch, lora)).float()
-        said = head(F.dropout(features, settings.dropout))
+        said = head(torch.cat([F.dropout(features, settings.dropout), beside(rows)], dim=1))
         if several:
             loss = F.binary_cross_entropy_with_logits(said, wanted.view_as(said).float())
         else:

@@ -15,7 +15,7 @@ from deployed import NER_LABELS, QUESTIONS, deploy, head, task_file, whole
 from trunkline import samples
 from trunkline.bundle.edit import write_bundle
 from trunkline.bundle.files import open_bundle
-from trunkline.bundle.manifest import TOKENIZER
+from trunkline.bundle.manifest import SHAPES, TOKENIZER
 from trunkline.data.load import load_examples
 from trunkline.encoder.bundle_files import Loaded, load_any
 from trunkline.encoder.resolve import find_embedded
@@ -67,6 +67,8 @@ def tiny_bundle(loaded: Loaded, folder: Path, kind: Literal["float32", "int8"]) 
     decisions = {"min_score": 0.5, "other": "ü", "held_out": held_out}
     said = dataclasses.replace(head(3, 13), decisions=decisions)
     tasks["sure"] = task_file(manifest, "classification", ("a", "b", "ü"), said, units="text")
+    wide = head(5, 14, width=tiny_models.WIDTH + SHAPES, transitions=True)
+    tasks["shapes"] = task_file(manifest, "ner", NER_LABELS, wide, units="words")
     changed = dataclasses.replace(manifest, weights={"kind": kind}, graphs=places)
     write_bundle(folder / kind, changed, files, tasks)
     return folder / kind

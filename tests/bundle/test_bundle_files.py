@@ -20,8 +20,8 @@ from safetensors.numpy import load_file, save
 
 import deployed
 from trunkline.bundle.files import file_problems, open_bundle, read_manifest
-from trunkline.bundle.manifest import FileEntry, Manifest
-from trunkline.bundle.parts import as_stored, fuse, read_primary, read_task, task_bytes, write_tensors
+from trunkline.bundle.manifest import SHAPES, FileEntry, Manifest
+from trunkline.bundle.parts import Head, as_stored, fuse, read_primary, read_task, task_bytes, write_tensors
 from trunkline.encoder.bundle_files import Loaded, load_bundle, save_bundle
 from trunkline.engine.onnx import open_session
 from trunkline.errors import DataError, MismatchError, TrunklineError
@@ -78,6 +78,19 @@ def test_parts_are_those_that_were_written_in_half_precision(folder: Path, _tiny
     assert any(task.transitions is not None for task in opened.tasks.values())
     assert opened.primaries.keys() == {"ner", "classification"}
     assert opened.tokenizer.is_file()
+
+
+def test_what_shapes_add_has_a_row_a_shape(folder: Path, _tiny: Loaded) -> None:
+    manifest, rng = read_manifest(folder), np.random.default_rng(0)
+    labels = ("O", "B-x", "I-x")
+    weight = deployed.half(rng.normal(size=(manifest.encoder.hidden_size + SHAPES, 3)))
+    content = task_bytes(manifest, "ner", labels, Head(weight, np.zeros(3, np.float32)), units="words")
+    read = read_task(content, manifest, "x")
+    assert read.shapes is not None
+    assert (np.concatenate([read.inputs["head.weight"], read.shapes]) == weight).all()
+    short = task_bytes(manifest, "ner", labels, Head(weight[:-1], np.zeros(3, np.float32)), units="words")
+    with pytest.raises(MismatchError, match=r"head of .*head\.shapes"):
+        read_task(short, manifest, "x")
 
 
 def test_a_bundle_for_torch_is_the_one_that_was_written_bit_for_bit(_made: Path, _tiny: Loaded, tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ import tiny_models
 import trunkline
 from deployed import TEXTS
 from trunkline.bundle.files import open_bundle, read_manifest
-from trunkline.bundle.manifest import FileEntry
+from trunkline.bundle.manifest import SHAPES, FileEntry
 from trunkline.bundle.parts import read_primary
 from trunkline.encoder import bundle_files
 from trunkline.encoder.bundle_files import (
@@ -35,6 +35,7 @@ from trunkline.encoder.bundle_files import (
 from trunkline.engine.base import Predictor
 from trunkline.engine.torch import TorchEngine
 from trunkline.errors import MismatchError, TrunklineError
+from trunkline.text.words import SHAPE
 
 
 @pytest.fixture
@@ -93,6 +94,20 @@ def test_transitions_of_a_task_count_in_what_it_predicts(tiny: Loaded) -> None:
     never[:, task.labels.index("O")] = 0
     predictor.add(dataclasses.replace(task, transitions=never))
     assert not any(row[task.name] for row in predictor.predict(TEXTS, [task.name]))
+
+
+def test_shapes_of_units_count_in_what_a_task_predicts(tiny: Loaded) -> None:
+    predictor = in_memory(deployed.whole(tiny))
+    task = next(task for task in predictor.tasks.values() if task.family == "ner" and task.units == "words")
+    tags = task.labels
+    begins = np.asarray([100.0 if tag.startswith("B-") else 0.0 for tag in tags], np.float32)
+    shapes = np.zeros((SHAPES, len(tags)), np.float32)
+    shapes[SHAPE.index("title")] = begins
+    shapes[SHAPE.index("small"), tags.index("O")] = 300
+    shapes[SHAPE.index("stop"), tags.index("O")] = 300
+    predictor.add(dataclasses.replace(task, shapes=shapes, name="capital"))
+    row = predictor.predict(["we met Ann and Bob, then rain"], ["capital"])[0]["capital"]
+    assert [entity["text"] for entity in row] == ["Ann", "Bob"]
 
 
 def test_a_changed_backbone_is_refused(folder: Path) -> None:

@@ -12,10 +12,11 @@ import torch
 import onnx_graphs as graphs
 import tiny_models
 from trunkline.bundle.manifest import lora_shapes
-from trunkline.bundle.parts import bank, check_inputs, complete, fuse
+from trunkline.bundle.parts import check_inputs, complete, fuse
 from trunkline.encoder.bundle_files import Loaded
 from trunkline.encoder.lora import adapter_arrays
 from trunkline.encoder.peft_format import export_peft, import_peft
+from trunkline.engine.onnx import bank
 from trunkline.errors import MismatchError
 from trunkline.export.weights import take_weights
 

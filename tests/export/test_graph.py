@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 
 import onnx_graphs as graphs
 import tiny_models
-from trunkline.bundle.parts import bank, complete
+from trunkline.bundle.parts import complete
 from trunkline.encoder.bundle_files import Loaded, load_any
-from trunkline.engine.onnx import open_session
+from trunkline.engine.onnx import bank, open_session
 from trunkline.errors import EncoderError, MismatchError, TrunklineError
 from trunkline.export.graph import branch_graph, trunk_graph
 from trunkline.export.parity import Adapter, check_parity, forked

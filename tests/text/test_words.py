@@ -14,8 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import trunkline
+from trunkline.bundle.manifest import SHAPES
 from trunkline.samples import FOLDER
-from trunkline.text.words import char_classes, split_words
+from trunkline.text.words import SHAPE, SIGNS, char_classes, split_words, unit_shapes
 
 PLAIN = re.compile(r"[^\W\d_]+|\d+|[^\w\s]|_")
 """What words are in text without marks, numerals like `²`, and scripts without blanks."""
@@ -134,6 +135,46 @@ def test_words_of_the_shipped_samples() -> None:
     assert len(lines) > 500
     for line in lines:
         assert split_words(line) == tuple(match.span() for match in PLAIN.finditer(line)), line
+
+
+def shape(text: str, units: tuple[tuple[int, int], ...], number: int) -> list[bool]:
+    """The shape of a unit, written out, by the platform's categories."""
+    start, end = units[number]
+    word, kinds = text[start:end], char_classes(text[start:end])
+    size = sum(kind not in b"mj" for kind in kinds)
+    large = [unicodedata.category(character) in ("Lu", "Lt") for character in word]
+    first, title = large[0] and sum(large) == 1, large[0] and sum(large) == 1
+    letters, digits = kinds[0] in b"lu", kinds[0] in b"d"
+    return [
+        title and size != 1,
+        sum(large) == size != 1,
+        first and size == 1,
+        0 < sum(large) < size and not title,
+        letters and not any(large),
+        *(digits and size == count for count in (1, 2, 4)),
+        digits and size not in (1, 2, 4),
+        *(word in group for group in SIGNS),
+        not letters and not digits,
+        *(letters and ok for ok in (size <= 2, size == 3, size >= 8)),
+        *(number == 0, number == len(units) - 1),
+        number > 0 and units[number - 1][1] == start,
+        number + 1 < len(units) and units[number + 1][0] == end,
+    ]
+
+
+@given(st.text(st.sampled_from("AbÉߞǅ1½² -–.,([\"'中ก\u0301\u200d𝐀😀\n"), max_size=12))
+def test_shapes_of_units_are_those_that_are_written_out(text: str) -> None:
+    words, empty = split_words(text), [False] * len(SHAPE)
+    own = [empty, *(shape(text, words, number) for number in range(len(words))), empty]
+    expected = [own[n + 1] + own[n] + own[n + 2] for n in range(len(words))]
+    assert unit_shapes(text, words).tolist() == [list(map(float, row)) for row in expected]
+    assert unit_shapes(text, words).shape == (len(words), SHAPES)
+
+
+def test_composed_and_decomposed_words_have_one_shape() -> None:
+    texts = [unicodedata.normalize(form, "Zoë ÉTÉ 7pm, Ångström's") for form in ("NFC", "NFD")]
+    first, second = (unit_shapes(text, split_words(text)) for text in texts)
+    assert (first == second).all()
 
 
 def test_the_table_says_all_that_another_reader_needs() -> None:

@@ -81,6 +81,8 @@ export interface Family {
 /** A family whose heads are fitted here. */
 export interface Learnable extends Family {
   mainScore: string;
+  /** What heads read of units besides the encoder's features, [units, `SHAPES`], if anything. */
+  shapes?(read: ReadText, borders: readonly Border[]): Float32Array;
   /** The outputs of a head for these examples. */
   labels(gold: readonly Gold[]): string[];
   chooseUnits(read: readonly ReadText[], gold: readonly Gold[]): UnitKind;

@@ -14,6 +14,7 @@ import { type Task, complete, readTask, taskBytes } from "./task.js";
 import type { Tensors } from "./tensors.js";
 import { WordPiece } from "./tokenizer.js";
 import { type ReadText, type UnitKind, bordersOf, readText } from "./units.js";
+import { SHAPES, unitShapes } from "./words.js";
 
 export interface LoadOptions extends RuntimeOptions {
   /** Whether the SHA-256 of every file is compared with the manifest's; by default it is, and sizes always are. */
@@ -181,14 +182,17 @@ export class Model {
     const outputs = family.labels(labels);
     const units = family.chooseUnits(read, labels);
     const borders = read.map((text) => bordersOf(text, units));
-    const width = this.bundle.manifest.encoder.hidden_size;
+    const hidden = this.bundle.manifest.encoder.hidden_size;
+    const width = hidden + (family.shapes ? SHAPES : 0);
     const inputs = this.inputs([], this.bundle.primaries.get(branchOf(familyName)));
     const features = await this.features(read, familyName, units, inputs);
     const examples: Example[] = read.map((text, n) => ({
       read: text,
       borders: borders[n]!,
       gold: labels[n]!,
-      features: features[n]!,
+      features: family.shapes
+        ? beside(features[n]!, family.shapes(text, borders[n]!), borders[n]!.length)
+        : features[n]!,
       targets: family.targets(text, labels[n]!, outputs, borders[n]!),
     }));
     const fitted = fitHead(family, examples, outputs, width, options.seed ?? 0);
@@ -311,9 +315,15 @@ export class Model {
         for (const { name, family: kind, labels, head, decisions } of tasks) {
           const rows = said[group]!.map(({ data, count, width }, n): Scored => {
             const logits = new Float32Array(count * labels.length);
+            const shapes = head.shapes ? unitShapes(read[n]!.text, borders[group]![n]!) : null;
             for (let at = 0; at < logits.length; at++) {
               const label = at % labels.length;
               logits[at] = data[Math.floor(at / labels.length) * width + column + label]! + head.bias[label]!;
+              if (!shapes) continue;
+              const unit = SHAPES * Math.floor(at / labels.length);
+              for (let k = 0; k < SHAPES; k++) {
+                if (shapes[unit + k]) logits[at]! += head.shapes![k * labels.length + label]!;
+              }
             }
             const probabilities = familyOf(kind).probabilities(logits, labels.length);
             return {
@@ -373,6 +383,17 @@ export class Model {
     found.set("head.bias", { dims: [width], data: new Float32Array(width) });
     return found;
   }
+}
+
+/** Rows of two matrices side by side. */
+function beside(left: Float32Array, right: Float32Array, rows: number): Float32Array {
+  const [a, b] = [left.length / rows, right.length / rows];
+  const found = new Float32Array(left.length + right.length);
+  for (let n = 0; n < rows; n++) {
+    found.set(left.subarray(n * a, (n + 1) * a), n * (a + b));
+    found.set(right.subarray(n * b, (n + 1) * b), n * (a + b) + a);
+  }
+  return found;
 }
 
 /** How a head was chosen, as task files say it. */

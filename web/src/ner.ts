@@ -3,7 +3,7 @@ import { byCodePoint } from "./classification.js";
 import { TrunklineError, short } from "./errors.js";
 import { type Entity, type Gold, type Learnable, type Scored, type Span, rounded, softmax } from "./families.js";
 import { type ReadText, bordersOf, firstIndex, wordUnits } from "./units.js";
-import type { Border } from "./words.js";
+import { type Border, unitShapes } from "./words.js";
 
 /** Tags that the prior of a tag's transitions is worth. */
 const STRENGTH = 5;
@@ -23,6 +23,7 @@ export const ner: Learnable = {
 
   units: wordUnits,
   probabilities: softmax,
+  shapes: (read, borders) => unitShapes(read.text, borders),
   decode: entities,
 
   labels(gold) {

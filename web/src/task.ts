@@ -3,12 +3,18 @@ import { TrunklineError } from "./errors.js";
 import { type Decisions, type Description, type Manifest, branchOf, loraShapes, parseDescription } from "./manifest.js";
 import { type Tensor, type Tensors, readTensors, writeTensors } from "./tensors.js";
 import type { UnitKind } from "./units.js";
+import { SHAPES } from "./words.js";
 
-/** A linear head: `weight` [hidden, labels], `bias` [labels], and `transitions` [labels + 1, labels] or none. */
+/**
+ * A linear head: `weight` [hidden, labels], `bias` [labels], and `transitions` [labels + 1, labels] or none.
+ *
+ * What shapes of units add is in `shapes` [SHAPES, labels]; of a head that was just fitted, in further rows of `weight`.
+ */
 export interface Head {
   weight: Float32Array;
   bias: Float32Array;
   transitions: Float32Array | null;
+  shapes?: Float32Array | null;
 }
 
 export interface Task {
@@ -25,7 +31,7 @@ export interface Task {
 }
 
 const TARGETS: Record<string, string[]> = { qkv: ["query", "key", "value"], out: ["out"], up: ["up"], down: ["down"] };
-const HEAD = ["head.weight", "head.bias", "head.transitions"];
+const HEAD = ["head.weight", "head.bias", "head.transitions", "head.shapes"];
 
 /** Reads a task's file for the bundle of a manifest. */
 export function readTask(content: Uint8Array<ArrayBuffer>, manifest: Manifest, name: string): Task {
@@ -48,10 +54,12 @@ export function readTask(content: Uint8Array<ArrayBuffer>, manifest: Manifest, n
   const { labels, units, info, family, decisions = {} } = said;
   const hidden = manifest.encoder.hidden_size;
   const transitions = tensors.get("head.transitions");
+  const shapes = tensors.has("head.shapes");
   const head = {
     weight: shaped(tensors, "head.weight", [hidden, labels.length], where),
     bias: shaped(tensors, "head.bias", [labels.length], where),
     transitions: transitions ? shaped(tensors, "head.transitions", [labels.length + 1, labels.length], where) : null,
+    shapes: shapes ? shaped(tensors, "head.shapes", [SHAPES, labels.length], where) : null,
   };
   return { name, family, labels, units, head, lora: own ? lora : null, content, decisions, info };
 }
@@ -85,10 +93,14 @@ export function taskBytes(
     info,
     decisions,
   };
+  const hidden = manifest.encoder.hidden_size;
+  const cut = hidden * labels.length;
   const tensors: Tensors = new Map([
-    ["head.weight", { dims: [manifest.encoder.hidden_size, labels.length], data: head.weight }],
+    ["head.weight", { dims: [hidden, labels.length], data: head.weight.slice(0, cut) }],
     ["head.bias", { dims: [labels.length], data: head.bias }],
   ]);
+  if (head.weight.length > cut)
+    tensors.set("head.shapes", { dims: [SHAPES, labels.length], data: head.weight.slice(cut) });
   if (head.transitions)
     tensors.set("head.transitions", { dims: [labels.length + 1, labels.length], data: head.transitions });
   return writeTensors(tensors, { trunkline: JSON.stringify(description) });

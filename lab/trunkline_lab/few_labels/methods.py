@@ -197,6 +197,26 @@ class Worker:
         return self._encoder or str(resolve("default").folder)
 
 
+def of_benchmark(name: str, options: Options, **settings: Any) -> Method:
+    """A peer of the benchmark; the state that is kept is the best on what it is trained on, as there is no dev part."""
+
+    def run(draws: Sequence[Draw], test: Sequence[Any]) -> Iterator[tuple[Draw, Answer]]:
+        from importlib import import_module
+
+        from trunkline.encoder.resolve import resolve
+        from trunkline_lab.fitting import TaskData
+
+        peer = import_module(f"trunkline_lab.benchmark.peers.{name}")
+        for found in draws:
+            task, began = TaskData(found.task, found.family, found.train, found.train, test), time.process_time()
+            chosen, folder = peer.Settings(**settings), resolve(options.encoder or "default").folder
+            done = peer.fit_predict(task, folder, seed=found.seed, settings=chosen)
+            about = {"settings": vars(chosen), "with": "predictions of test"}
+            yield found, Answer(done.predictions, time.process_time() - began, done.n_bytes, about)
+
+    return run
+
+
 def _marks(example: Any) -> Any:
     return example.label if hasattr(example, "label") else [[s.start, s.end, s.label] for s in example.spans]
 
@@ -227,5 +247,7 @@ METHODS: Mapping[str, tuple[Sequence[str], Callable[[Options], Method]]] = {
     "regression": (("classification",), EmbeddingRegression),
     "tf_idf": (("classification",), lambda options: tf_idf),
     "setfit": (("classification",), _peer("setfit")),
+    "hf_full": (("ner",), lambda options: of_benchmark("hf_full", options)),
+    "spacy": (("ner",), lambda options: of_benchmark("spacy", options, max_steps=400)),
 }
 """Families that a method serves, and how it is made."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,7 @@ from trunkline.bundle.manifest import (
     MAX_SHOWN,
     NAME,
     SHA256,
+    SHAPES,
     TEXT,
     VERSION,
     FloatArray,
@@ -44,6 +45,7 @@ from trunkline.errors import DataError, MismatchError
 Array = npt.NDArray[Any]
 
 TRANSITIONS = "head.transitions"
+SHAPES_OF = "head.shapes"
 MAX_HEADER_BYTES = 4 * 2**20
 MAX_AXES = 8
 
@@ -69,7 +71,7 @@ class Head:
     """A linear head in the layout of files and graphs.
 
     Attributes:
-        weight: [hidden, labels].
+        weight: [hidden, labels]; as it is fitted in tasks of NER, with the rows of `Task.shapes` behind.
         bias: [labels].
         transitions: [labels + 1, labels], added to the log-probability of a unit's label (column) by the label of the
             unit before it (row; the last row: it is the first unit); None for all zero.
@@ -113,6 +115,7 @@ class Task(PrimaryAdapter):
         labels: The head's outputs.
         units: What gets a label: `words`, `pieces` of the tokenizer, the `text`, or words of a `question`'s context.
         transitions, decisions: As in `Head`.
+        shapes: [`SHAPES` of the manifest, labels], what the shapes of units add to the outputs; None for nothing.
         own_lora: Whether it has LoRA of its own; otherwise it sits on its family's primary adapter.
         info: How it was made; nothing depends on it.
     """
@@ -121,6 +124,7 @@ class Task(PrimaryAdapter):
     labels: tuple[str, ...]
     units: str
     transitions: FloatArray | None
+    shapes: FloatArray | None
     own_lora: bool
     decisions: Mapping[str, Any] = field(default_factory=dict)
     info: Mapping[str, Any] = field(default_factory=dict)
@@ -161,7 +165,10 @@ def task_bytes(
 
     `lora` is as for `primary_bytes`, as are errors; without it the task sits on its family's primary adapter.
     """
-    tensors = {**(lora or {}), "head.weight": head.weight, "head.bias": head.bias}
+    hidden = manifest.encoder.hidden_size
+    tensors = {**(lora or {}), "head.weight": head.weight[:hidden], "head.bias": head.bias}
+    if len(head.weight) > hidden:
+        tensors[SHAPES_OF] = head.weight[hidden:]
     if head.transitions is not None:
         tensors[TRANSITIONS] = head.transitions
     common = {"kind": "task", "family": family, "backbone": manifest.backbone, "fork": manifest.encoder.fork}
@@ -204,7 +211,11 @@ def read_task(source: Path | bytes, manifest: Manifest, name: str) -> Task:
     known = manifest.tasks[name].family if name in manifest.tasks else None
     where, content, tensors, inputs, raw = _opened(source, "task", name, known, manifest)
     family, labels = raw["family"], tuple(raw["labels"])
-    transitions, own_lora = tensors.get(TRANSITIONS), any(key.startswith("lora.") for key in inputs)
+    transitions, shapes, own_lora = (
+        tensors.get(TRANSITIONS),
+        tensors.get(SHAPES_OF),
+        any(key.startswith("lora.") for key in inputs),
+    )
     expected = "" if own_lora else _primary_of(family, manifest)
     if raw["primary"] != expected:
         given, expected = f"{where} sits on the adapter {raw['primary'][:40] or 'none'}", expected[:40] or "none"
@@ -213,9 +224,11 @@ def read_task(source: Path | bytes, manifest: Manifest, name: str) -> Task:
     wanted = {"head.weight": (manifest.encoder.hidden_size, len(labels)), "head.bias": (len(labels),)}
     if transitions is not None:
         wanted[TRANSITIONS] = (len(labels) + 1, len(labels))
+    if shapes is not None and family == "ner":
+        wanted[SHAPES_OF] = (SHAPES, len(labels))
     if found != wanted:
         raise MismatchError(f"{where} has a head of {found}", expected=f"{wanted}, for its {len(labels)} labels")
-    own = (raw["units"], transitions, own_lora, raw["decisions"], raw["info"])
+    own = (raw["units"], transitions, shapes, own_lora, raw["decisions"], raw["info"])
     return Task(family, inputs, float(raw["alpha"]), content, name, labels, *own)
 
 
@@ -346,23 +359,6 @@ def complete(given: Mapping[str, FloatArray], shapes: Shapes, hidden: int) -> In
         result.setdefault(f"lora.{place}.b", np.zeros((0, outputs), np.float32))
     result.setdefault("head.weight", np.zeros((hidden, 0), np.float32))
     result.setdefault("head.bias", np.zeros(result["head.weight"].shape[1], np.float32))
-    return result
-
-
-def bank(adapters: Sequence[Mapping[str, FloatArray]], shapes: Shapes) -> Inputs:
-    """The LoRA inputs of the bank graph, [adapters, inputs, rank] and [adapters, rank, outputs]; heads are left out.
-
-    Adapters are as from `fuse`; an empty one changes nothing. Lower ranks are filled with zeros. Raises MismatchError
-    for none, or one that does not fit the graph's LoRA inputs `shapes`.
-    """
-    if not adapters:
-        raise MismatchError("a bank of no adapters", expected="at least one; an empty one stands for no adapter")
-    whole, result = [complete(adapter, shapes, 0) for adapter in adapters], Inputs()
-    for name in (f"lora.{place}.{side}" for place in shapes for side in "ab"):
-        parts = [adapter[name] for adapter in whole]
-        result[name] = np.zeros((len(parts), *np.max([part.shape for part in parts], axis=0)), np.float32)
-        for room, part in zip(result[name], parts, strict=True):
-            room[: part.shape[0], : part.shape[1]] = part
     return result
 
 

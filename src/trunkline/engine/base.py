@@ -21,6 +21,7 @@ from trunkline.data.inputs import texts_from
 from trunkline.errors import MismatchError, TrunklineError, needs
 from trunkline.tasks import FAMILIES, Scored
 from trunkline.text.tokens import TextTokenizer, Tokens, UnitText
+from trunkline.text.words import unit_shapes
 
 _REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(@[\w./-]+)?")
 
@@ -202,11 +203,12 @@ class Predictor:
         self.tasks = {other: task for other, task in self.tasks.items() if other != name}
 
     def features(self, read: Sequence[Tokens], family: str, units: str) -> list[FloatArray]:
-        """Features [units, hidden] of texts by a family's adapter: means of the branch's layers over units' tokens."""
+        """Features of texts by a family's adapter: means of the branch's layers over units' tokens, see `widened`."""
         family = BRANCHES.get(family, family)
         branch = Branch(family, family, units, self._primaries.get(family, {}))
         found = self.engine.run(read, [(branch,)] * len(read))
-        return [found[number, branch] for number in range(len(read))]
+        worded = [(text.text, text.borders(units)) for text in read]
+        return FAMILIES[family].widened(worded, [found[number, branch] for number in range(len(read))])
 
     def predict(self, texts: Sequence[str], tasks: Sequence[str] | None = None, **options: Any) -> list[dict[str, Any]]:
         """Runs tasks, all by default, on texts; gives a dict from task to prediction for each, see `Model.predict`.
@@ -271,14 +273,16 @@ class Predictor:
         logits = self.engine.run(read, [list(chosen) for chosen in wanted], mixed=mixed)
         scored: dict[str, dict[str, Scored]] = {}
         for branch in branches:
-            begin = 0
+            begin, shapes = 0, dict[int, FloatArray]()
             for task in branch.tasks:
                 end, numbers, bias = begin + len(task.labels), asked[task.name], task.inputs["head.bias"]
-                probabilities = [
-                    FAMILIES[task.family].probabilities(logits[number, branch][:, begin:end] + bias)
-                    for number in numbers
-                ]
+                said = [logits[number, branch][:, begin:end] + bias for number in numbers]
                 worded = [(read[number].text, read[number].borders(task.units)) for number in numbers]
+                if task.shapes is not None:
+                    pairs = zip(numbers, worded, strict=True)
+                    shapes |= {number: unit_shapes(*text) for number, text in pairs if number not in shapes}
+                    said = [part + shapes[number] @ task.shapes for number, part in zip(numbers, said, strict=True)]
+                probabilities = [FAMILIES[task.family].probabilities(part) for part in said]
                 found = Scored(probabilities, worded, task.labels, task.transitions, task.decisions)
                 scored.setdefault(task.family, {})[task.name] = found
                 begin = end

@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 
 from trunkline.bundle.manifest import FloatArray, Inputs, Shapes
-from trunkline.bundle.parts import bank
+from trunkline.bundle.parts import complete
 from trunkline.engine.base import Branch, Logits
-from trunkline.errors import TrunklineError
+from trunkline.errors import MismatchError, TrunklineError
 from trunkline.text.tokens import IntArray, Tokens, UnitText
 
 BUDGET = 1024
@@ -284,3 +284,20 @@ def pool_of(rows: Sequence[tuple[Pooling, int]], width: int) -> FloatArray:
         place, token, share = pooling.places[window]
         pool[number, place, token] = share
     return pool
+
+
+def bank(adapters: Sequence[Mapping[str, FloatArray]], shapes: Shapes) -> Inputs:
+    """The LoRA inputs of the bank graph, [adapters, inputs, rank] and [adapters, rank, outputs]; heads are left out.
+
+    Adapters are as from `fuse`; an empty one changes nothing. Lower ranks are filled with zeros. Raises MismatchError
+    for none, or one that does not fit the graph's LoRA inputs `shapes`.
+    """
+    if not adapters:
+        raise MismatchError("a bank of no adapters", expected="at least one; an empty one stands for no adapter")
+    whole, result = [complete(adapter, shapes, 0) for adapter in adapters], Inputs()
+    for name in (f"lora.{place}.{side}" for place in shapes for side in "ab"):
+        parts = [adapter[name] for adapter in whole]
+        result[name] = np.zeros((len(parts), *np.max([part.shape for part in parts], axis=0)), np.float32)
+        for room, part in zip(result[name], parts, strict=True):
+            room[: part.shape[0], : part.shape[1]] = part
+    return result

@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 
 from trunkline.bundle.manifest import FloatArray, Inputs, Shapes
-from trunkline.bundle.parts import Head, bank, complete
+from trunkline.bundle.parts import Head, complete
 from trunkline.encoder.encoder import Encoder, FeatureRequest, branch_features
 from trunkline.encoder.lora import LoraAdapter
 from trunkline.engine.base import Predictor
-from trunkline.engine.onnx import Pooling, Row, padded, pool_of
+from trunkline.engine.onnx import Pooling, Row, bank, padded, pool_of
 from trunkline.errors import TrunklineError
 from trunkline.tasks import FAMILIES
 from trunkline.text.tokens import IntArray, TextTokenizer, UnitText

@@ -147,6 +147,10 @@ class Classification:
         """What gets a feature vector and a label in a tokenised text: the text as one unit."""
         return text_unit(tokens)
 
+    def widened(self, texts: Sequence[WordedText], features: Sequence[FloatArray]) -> list[FloatArray]:
+        """What heads read of texts: features of their units, here as they are."""
+        return list(features)
+
     def labels(self, examples: Sequence[Any]) -> Labels:
         """The outputs of a head for these examples, in a fixed order: the distinct labels, sorted."""
         return tuple(sorted({example.label for example in examples}))

@@ -9,9 +9,20 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from trunkline.tasks.classification import Answer, Answers, Classification, Counts, FloatArray, Labels, Scored, Words
+from trunkline.tasks.classification import (
+    Answer,
+    Answers,
+    Classification,
+    Counts,
+    FloatArray,
+    Labels,
+    Scored,
+    WordedText,
+    Words,
+)
 from trunkline.text.examples import NerExample, Span
 from trunkline.text.tokens import IntArray, TextTokenizer, Tokens, UnitText, word_units
+from trunkline.text.words import unit_shapes
 
 STRENGTH = 5
 """Tags that the prior of a tag's transitions is worth."""
@@ -51,6 +62,11 @@ class Ner(Classification):
     def units(self, tokens: Tokens, words: Words) -> UnitText:
         """The words, or pieces, as units."""
         return word_units(tokens, words)
+
+    def widened(self, texts: Sequence[WordedText], features: Sequence[FloatArray]) -> list[FloatArray]:
+        """Features with the shapes of the units and their neighbours behind, which say what vocabularies hide."""
+        pairs = zip(features, texts, strict=True)
+        return [np.concatenate([part, unit_shapes(*text)], axis=1) for part, text in pairs]
 
     def labels(self, examples: Sequence[Any]) -> Labels:
         """O, then B- and I- of every entity type."""

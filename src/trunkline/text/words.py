@@ -8,7 +8,7 @@ words are the matches of the table's `pattern`: a run of letters or of digits, o
 marks and joiners behind it. So composed and decomposed text (NFC and NFD) has the same words.
 
 The table is data, `words.json`, which other languages can read: `version`, `unicode` (the version it was made of),
-`pattern`, and `classes`, the first and last code point of each range.
+`pattern`, `classes`, the first and last code point of each range, and `upper`, the ranges of upper-case letters.
 """
 
 from __future__ import annotations
@@ -16,16 +16,29 @@ from __future__ import annotations
 import json
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 EXTENDING = b"mj"
 """The classes of characters that belong to the one before them."""
+
+SIGNS = (".,;:!?", "-\N{EN DASH}/", "()[]\"'")
+
+SHAPE = (
+    *("title", "capitals", "capital", "mixed", "small", "digit", "two digits", "four digits", "other digits"),
+    *("stop", "dash", "bracket", "sign", "two letters", "three letters", "eight letters", "first", "last"),
+    *("no blank before", "no blank behind"),
+)
+"""What `unit_shapes` says of a unit; the signs of `SIGNS` are stops, dashes, and brackets or quotes."""
+
+_MOST_SIGN = 1 + max(map(ord, "".join(SIGNS)))
+_ZERO, _BEFORE = np.asarray([0]), np.asarray([-1])
 
 SENTENCE_END = re.compile(r"(?<=[.!?])[\"'”’)\]]*\s+(?=[\"'“‘(\[]*[^\W_a-z])")
 
@@ -42,19 +55,69 @@ def split_words(text: str) -> tuple[tuple[int, int], ...]:
 
 def char_classes(text: str) -> bytes:
     """The class letter of each character of a text."""
-    codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32)
-    return _rule()[1][codes].tobytes()
+    return _rule()[1][_codes(text)].tobytes()
+
+
+def unit_shapes(text: str, units: Sequence[tuple[int, int]]) -> npt.NDArray[np.float32]:
+    """[units, 3 * shapes] what a lower-cased vocabulary hides of words, or of pieces: 0 or 1, see `SHAPE`.
+
+    First of the unit, then of the one before it and of the one behind it, where there are any.
+    """
+    codes, (_, table, upper) = _codes(text), _rule()
+    begin, end = np.asarray(units, np.int64).reshape(-1, 2).T
+    classes, leading = table[codes], codes[begin]
+    large = _counts(upper[codes], begin, end)
+    size = _counts((classes != ord("m")) & (classes != ord("j")), begin, end)
+    first, title, one = classes[begin], upper[leading] & (large == 1), size == 1
+    letters, digits = (first == ord("l")) | (first == ord("u")), first == ord("d")
+    signs = np.where(end == begin + 1, _signs()[np.minimum(leading, _MOST_SIGN)], -1)
+    all_large, other = (large == size) & ~one, (size != 1) & (size != 2) & (size != 4)
+    found = np.zeros((len(SHAPE), len(begin) + 2), np.float32)
+    found[:, 1:-1] = (
+        *(title & ~one, all_large, title & one, (large > 0) & (large < size) & ~title, letters & (large == 0)),
+        *(digits & one, digits & (size == 2), digits & (size == 4), digits & other),
+        *(signs == 0, signs == 1, signs == 2, ~letters & ~digits),
+        *(letters & (size <= 2), letters & (size == 3), letters & (size >= 8)),
+        *(begin == begin[:1], begin == begin[-1:]),
+        *(
+            begin == np.concatenate([_BEFORE, end[:-1]])[: len(end)],
+            end == np.concatenate([begin[1:], _BEFORE])[: len(end)],
+        ),
+    )
+    return np.concatenate([found[:, 1:-1], found[:, :-2], found[:, 2:]]).T
+
+
+def _counts(flags: npt.NDArray[np.bool_], begin: npt.NDArray[np.int64], end: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
+    """How many of the flags of a text's characters are set in each unit."""
+    sums = np.concatenate([_ZERO, np.cumsum(flags)])
+    return sums[end] - sums[begin]
 
 
 @cache
-def _rule() -> tuple[re.Pattern[bytes], npt.NDArray[np.uint8]]:
-    """Words of class letters, and the class of every code point."""
+def _signs() -> npt.NDArray[np.int64]:
+    """The group of `SIGNS` of each code point up to `_MOST_SIGN`, -1 for none."""
+    found = np.full(_MOST_SIGN + 1, -1)
+    for number, group in enumerate(SIGNS):
+        found[[ord(sign) for sign in group]] = number
+    return found
+
+
+def _codes(text: str) -> npt.NDArray[np.uint32]:
+    return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32)
+
+
+@cache
+def _rule() -> tuple[re.Pattern[bytes], npt.NDArray[np.uint8], npt.NDArray[np.bool_]]:
+    """Words of class letters, the class of every code point, and whether it is an upper-case letter."""
     table = json.loads(Path(__file__).with_name("words.json").read_bytes())
     classes = np.full(sys.maxunicode + 1, ord("s"), np.uint8)
     for name, borders in table["classes"].items():
         for first, last in zip(borders[::2], borders[1::2], strict=True):
             classes[first : last + 1] = ord(name)
-    return re.compile(table["pattern"].encode()), classes
+    upper = np.zeros(sys.maxunicode + 1, bool)
+    for first, last in zip(table["upper"][::2], table["upper"][1::2], strict=True):
+        upper[first : last + 1] = True
+    return re.compile(table["pattern"].encode()), classes, upper
 
 
 def split_sentences(text: str, max_words: int) -> Iterator[str]:

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from trunkline.bundle.files import Bundle, open_bundle
-from trunkline.bundle.parts import bank as banked
 from trunkline.bundle.parts import read_task
+from trunkline.engine.onnx import bank as banked
 from trunkline.engine.onnx import open_session
 from trunkline.errors import TrunklineError
 from trunkline.model import load

@@ -47,6 +47,11 @@ class Model private constructor(
                 val size = task.labels.size
                 val units = said[n].size / group.branch.width
                 val logits = FloatArray(units * size) { said[n][it / size * group.branch.width + column + it % size] + task.head.bias[it % size] }
+                task.head.shapes?.let { weight ->
+                    Words.shapes(read.text.codes, borders[n]).forEachIndexed { unit, shapes ->
+                        for (shape in shapes) for (label in 0 until size) logits[unit * size + label] += weight[shape * size + label]
+                    }
+                }
                 val family = Families.of(task.family)
                 val chances = family.probabilities(logits, size)
                 val scored = Scored(chances, read.text, borders[n], task.labels, task.head.transitions, task.decisions)

@@ -1,7 +1,11 @@
 package trunkline
 
-/** A linear head: `weight` [hidden, labels], `bias` [labels], and `transitions` [labels + 1, labels] or none. */
-internal class Head(val weight: FloatArray, val bias: FloatArray, val transitions: FloatArray?)
+/**
+ * A linear head: `weight` [hidden, labels], `bias` [labels], and `transitions` [labels + 1, labels] or none.
+ *
+ * `shapes` [`Words.SHAPES`, labels] is what the shapes of units add, or none.
+ */
+internal class Head(val weight: FloatArray, val bias: FloatArray, val transitions: FloatArray?, val shapes: FloatArray?)
 
 /** A task: its head, and its own LoRA as inputs of the branch graph, or none where it sits on its family's adapter. */
 internal class Task(
@@ -17,7 +21,7 @@ internal class Task(
 /** Task files and primary adapters, read for a bundle and checked. */
 internal object TaskFile {
     private val TARGETS = mapOf("qkv" to listOf("query", "key", "value"), "out" to listOf("out"), "up" to listOf("up"), "down" to listOf("down"))
-    private val HEAD = listOf("head.weight", "head.bias", "head.transitions")
+    private val HEAD = listOf("head.weight", "head.bias", "head.transitions", "head.shapes")
     private val PLACE = Regex("lora\\.((?:0|[1-9][0-9]{0,3})\\.[a-z]+)\\.[ab]")
 
     fun task(content: ByteArray, manifest: Manifest, name: String, entry: String? = null): Task {
@@ -41,7 +45,8 @@ internal object TaskFile {
         val head = Head(
             shaped(file.tensors, "head.weight", listOf(manifest.hidden, labels.size), where),
             shaped(file.tensors, "head.bias", listOf(labels.size), where),
-            if ("head.transitions" in file.tensors) shaped(file.tensors, "head.transitions", listOf(labels.size + 1, labels.size), where) else null
+            if ("head.transitions" in file.tensors) shaped(file.tensors, "head.transitions", listOf(labels.size + 1, labels.size), where) else null,
+            if ("head.shapes" in file.tensors) shaped(file.tensors, "head.shapes", listOf(Words.SHAPES, labels.size), where) else null
         )
         Families.of(family).checkLabels(labels, where)
         return Task(name, family, labels, said["units"].text(), head, if (own) lora else null, decisions(said["decisions"]))

@@ -26,6 +26,42 @@ internal object Words {
         }
     }
 
+    /** What `shapes` says of a unit and its two neighbours. */
+    const val SHAPES = 60
+
+    private const val SHAPE = SHAPES / 3
+    private val signs = listOf(".,;:!?", "-\u2013/", "()[]\"'")
+    private val upper = BooleanArray(0x110000).also { upper -> ranges(table["upper"]) { code -> upper[code] = true } }
+
+    /**
+     * For each unit the numbers of what a lower-cased vocabulary hides of it and its neighbours, 0 until `SHAPES`.
+     *
+     * As `trunkline.text.words.unit_shapes`: of the unit, then of the one before it, then of the one behind it.
+     */
+    fun shapes(codes: IntArray, units: List<Border>): List<List<Int>> {
+        val own = units.indices.map { shape(codes, units, it) }
+        return own.indices.map { n ->
+            own[n] + (own.getOrNull(n - 1) ?: listOf()).map { it + SHAPE } + (own.getOrNull(n + 1) ?: listOf()).map { it + 2 * SHAPE }
+        }
+    }
+
+    private fun shape(codes: IntArray, units: List<Border>, n: Int): List<Int> {
+        val (start, end) = units[n]
+        val unit = start until end
+        val large = unit.count { upper[codes[it]] }
+        val size = unit.count { !extending(codes[it]) }
+        val title = upper[codes[start]] && large == 1
+        val letters = classes[codes[start]] == 'l' || classes[codes[start]] == 'u'
+        val digits = classes[codes[start]] == 'd'
+        val said = listOf(title && size != 1, large == size && size != 1, title && size == 1) +
+            listOf(large in 1 until size && !title, letters && large == 0) +
+            listOf(1, 2, 4).map { digits && size == it } + (digits && size !in listOf(1, 2, 4)) +
+            signs.map { group -> end == start + 1 && codes[start] in group.map { it.toInt() } } +
+            listOf(!letters && !digits, letters && size <= 2, letters && size == 3, letters && size >= 8) +
+            listOf(n == 0, n == units.size - 1, n > 0 && units[n - 1].end == start, units.getOrNull(n + 1)?.start == end)
+        return said.indices.filter { said[it] }
+    }
+
     fun split(codes: IntArray): List<Border> {
         val kinds = String(CharArray(codes.size) { classes[codes[it]] })
         return pattern.findAll(kinds).map { Border(it.range.first, it.range.last + 1) }.toList()
