@@ -28,7 +28,6 @@ from trunkline.text.words import split_words
 Embed = Callable[[Sequence[str]], npt.NDArray[Any]]
 """Turns n texts into [n, width] vectors; they are normalised here."""
 
-_GROUP = ("group_column",)
 _EARLIER = 32
 """Rows of a group that are remembered, so that memory grows with the groups and not with the rows."""
 
@@ -131,30 +130,25 @@ def find_candidates(sources: Iterable[Path], method: str, options: Any) -> Itera
         return files.read_columns(sources, list(given.values()), list(given))
 
     if method == "columns":
-        for number, (*_, values) in enumerate(
-            read("left_column", "right_column", *_GROUP[: bool(options.group_column)])
-        ):
+        keys = ("left_column", "right_column", "group_column")
+        for number, (*_, values) in enumerate(read(*keys if options.group_column else keys[:2])):
             yield Candidate(number, *values)
     elif method == "duplicates":
         draw, remembered = random.Random(options.seed), defaultdict[str, deque[str]](lambda: deque(maxlen=_EARLIER))
-        for *_, (group, text) in read(*_GROUP, "text_column"):
+        for *_, (group, text) in read("group_column", "text_column"):
             if group and text:
                 earlier = remembered[group]
                 for left in draw.sample(earlier, min(options.per_row, len(earlier))):
                     yield Candidate(group, left, text, group)
                 earlier.append(text)
     else:
-        find: Callable[[Iterable[str]], Iterable[tuple[str, str]]]
-        documents: Iterable[Iterable[str]]
+        documents = files.read_documents(sources, options.text_column)
+        find: Any = {"question-answer": question_answer, "title-body": title_body, "adjacent": pairwise}[method]
         if getattr(options, "conversation_column", None):
             chats = groupby(read("conversation_column", "text_column"), key=lambda row: (row[0], row[2][0]))
             documents = ((text for *_, (_, text) in turns) for (_, name), turns in chats if name)
-            find = pairwise
-        else:
-            documents = files.read_documents(sources, options.text_column)
-            find = question_answer if method == "question-answer" else title_body
-            if method == "adjacent":
-                find, documents = pairwise, map(files.split_passages, documents)
+        elif method == "adjacent":
+            documents = map(files.split_passages, documents)
         for number, lines in enumerate(documents):
             for left, right in find(lines):
                 yield Candidate(number, left, right, str(number) if options.group_documents else "")
