@@ -166,8 +166,7 @@ def print_gains(before: Mapping[str, Mapping[str, float]], after: Mapping[str, M
         measure, old = next(iter(scores.items()))
         gain = after[name][measure] - old
         shown = Text(f"{100 * gain:+.2f}", style="green" if gain > 0 else "red")
-        if gain < 0:
-            lost.append(name)
+        lost += [name] if gain < 0 else []
         rows.append((name, measure, _percent(old), _percent(after[name][measure]), shown))
     _print_table(("task", "measure", "default encoder", "pre-finetuned", "gain"), rows)
     return lost
@@ -232,29 +231,23 @@ def print_checks(report: Mapping[str, Any], *, full: bool = False, to: Console =
     for line in report.get("about", ()):
         to.print(Padding(Text(line, style="italic dim"), (0, 0, 0, 2)), width=width)
     shown = [item for item in report["findings"] if full or item["severity"] != "info"]
-    if shown:
-        to.print(_findings(shown, full), width=width)
-    if hidden := len(report["findings"]) - len(shown):
-        to.print(f"  and {hidden} note{'s' if hidden != 1 else ''}, shown by --full", style="dim", highlight=False)
-
-
-def _findings(findings: Sequence[Mapping[str, Any]], samples: bool) -> Table:
     table = Table.grid(padding=(0, 2, 0, 0))
     for justify in ("left", "left", "right"):
         table.add_column(justify=justify, no_wrap=True)
     table.add_column(ratio=1, overflow="fold")
-    for finding in findings:
-        waived = finding["waived"] is not None
-        style = "yellow" if waived else _STYLES[finding["severity"]]
-        share = "" if finding["share"] is None else f" {100 * finding['share']:.1f} %"
-        what = Text(finding["message"], style=style)
-        if waived:
-            what.append(f"\nwaived: {finding['waived']}", style="yellow")
-        for sample in finding["samples"] if samples else ():
+    for item in shown:
+        style = _STYLES[item["severity"]] if item["waived"] is None else "yellow"
+        share = "" if item["share"] is None else f" {100 * item['share']:.1f} %"
+        what = Text(item["message"], style=style)
+        what.append("" if item["waived"] is None else f"\nwaived: {item['waived']}", style="yellow")
+        for sample in item["samples"] if full else ():
             what.append(f"\n{sample}", style="dim")
-        name = Text(f"  {finding['check']}", style=style)
-        table.add_row(name, Text(finding["split"], style="dim"), Text(f"{finding['count']}{share}", style=style), what)
-    return table
+        cells = (f"  {item['check']}", style), (item["split"], "dim"), (f"{item['count']}{share}", style)
+        table.add_row(*(Text(said, style=own) for said, own in cells), what)
+    if shown:
+        to.print(table, width=width)
+    if hidden := len(report["findings"]) - len(shown):
+        to.print(f"  and {hidden} note{'s' if hidden != 1 else ''}, shown by --full", style="dim", highlight=False)
 
 
 def _print_table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
