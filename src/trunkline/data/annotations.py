@@ -7,7 +7,6 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from trunkline.data import values
 from trunkline.data.load import choose_text, find_label, find_name, join_texts, read_labels
@@ -44,7 +43,8 @@ def read_records(
         found = [record.pop(name) for _, record in rows if isinstance(record.get(name), list)]
         left_out += [f"{count} {name}"] if (count := sum(map(len, found))) else []
     if any(tool == "Label Studio" for _, tool, _ in flat):  # one choice of several that are possible is no list there
-        chosen = {key for _, one in rows for key, value in one.items() if value and _is_texts(value)}
+        lists = [(key, own) for _, one in rows for key, own in one.items() if own and isinstance(own, list)]
+        chosen = {key for key, own in lists if all(isinstance(one, str) for one in own)}
         for _, one in rows:
             one |= {key: [one[key]] for key in chosen if isinstance(one.get(key), str)}
     what, key = find_family(rows, path, family, label)
@@ -186,15 +186,10 @@ def _label_studio(record: Record) -> Record | str:
 
 def _label_studio_min(record: Record) -> Record:
     kept = {key: value for key, value in record.items() if key not in _STUDIO}
-    return {key: value["choices"] if _has_choices(value) else value for key, value in kept.items()}
-
-
-def _is_texts(value: Any) -> bool:
-    return isinstance(value, list) and all(isinstance(one, str) for one in value)
-
-
-def _has_choices(value: Any) -> bool:
-    return isinstance(value, dict) and value.keys() == {"choices"}
+    found = {
+        key: value["choices"] for key, value in kept.items() if isinstance(value, dict) and [*value] == ["choices"]
+    }
+    return kept | found
 
 
 def _prodigy(record: Record) -> Record | str:

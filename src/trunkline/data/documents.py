@@ -5,27 +5,31 @@ from __future__ import annotations
 import re
 import zlib
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from itertools import groupby, pairwise
 from pathlib import Path
 from typing import Any
 
-from trunkline.data.formats import DOCUMENT_LIMIT, check_xml, read_content, read_text
+from trunkline.data.formats import DOCUMENT_LIMIT, Found, check_xml, read_content, read_text
 from trunkline.data.load import read_lines
-from trunkline.data.values import Record, data_error, list_names, shorten, too_large
+from trunkline.data.values import data_error, list_names, shorten, too_large
 from trunkline.errors import needs
 
-Found = Iterator[tuple[int, Record]]
 Mark = dict[str, Any]
 """An entity with `start`, `end` and `label`."""
 
 _NAMED_ENTITY = "NamedEntity"
 _BRAT = re.compile(r"(T\d+)\t(\S+) (\d+ \d+(?:;\d+ \d+)*)\t(.*)")
+_CODES = {"t": "\t", "n": "\n", "r": "\r"}
 _ESCAPED, _BAR, _NUMBERED = re.compile(r"\\(.)"), re.compile(r"(?<!\\)\|"), re.compile(r"(.*)(?<!\\)\[(\d+)\]")
 
 
-def in_pieces(text: str, marks: Sequence[Mark], cuts: Sequence[int], name: str) -> Found:
-    """The pieces of a document between `cuts`, where no entity crosses them, with its file and where they start."""
+def in_pieces(text: str, marks: Sequence[Mark], name: str, cuts: Sequence[int] = ()) -> Found:
+    """The pieces of a document between `cuts`, or its lines, with its file and where they start.
+
+    What an entity crosses is in one piece.
+    """
+    cuts = cuts or [match.end() for match in re.finditer("\n", text)]
     inside = [cut for cut in cuts if not any(mark["start"] < cut < mark["end"] for mark in marks)]
     for first, end in pairwise(sorted({0, *inside, len(text)})):
         start = first + len(text[first:end]) - len(text[first:end].lstrip())
@@ -34,11 +38,6 @@ def in_pieces(text: str, marks: Sequence[Mark], cuts: Sequence[int], name: str) 
             moved = [{**mark, "start": mark["start"] - start, "end": mark["end"] - start} for mark in own]
             piece = {"text": text[start:end].rstrip(), "entities": moved, "file": name, "position": start}
             yield text.count("\n", 0, start) + 1, piece
-
-
-def line_ends(text: str) -> list[int]:
-    """Where lines of a text end."""
-    return [match.end() for match in re.finditer("\n", text)]
 
 
 def read_docbin(path: str | Path, asked: Sequence[str | None], notes: list[str]) -> Found:
@@ -76,7 +75,7 @@ def read_brat(path: str | Path, asked: Sequence[str | None], notes: list[str]) -
                 found = f"{match[4]!r} does not stand at {start}..{end} of {file.with_suffix('.txt').name}"
                 raise data_error(file, number, found, "offsets in characters", "Take the text that was annotated")
             marks.append({"start": start, "end": end, "label": match[2]})
-        yield from in_pieces(text, marks, line_ends(text), file.stem)
+        yield from in_pieces(text, marks, file.stem)
     if place.is_dir():
         left["texts without an .ann file"] = sum(not f.with_suffix(".ann").exists() for f in place.glob("*.txt"))
     notes += [f"left out: {count} {what}" for what, count in left.items() if count]
@@ -114,7 +113,7 @@ def read_cas(path: str | Path, asked: Sequence[str | None], notes: list[str]) ->
     marks = [{"start": one.begin, "end": one.end, "label": value} for one, value in pairs if value]
     if len(marks) < len(pairs):
         notes.append(f"left out: {len(pairs) - len(marks)} annotations without a value")
-    yield from in_pieces(text, marks, [one.end for one in sentences] or line_ends(text), Path(path).name)
+    yield from in_pieces(text, marks, Path(path).name, [one.end for one in sentences])
 
 
 def _layer(layers: Sequence[str], asked: Sequence[str | None], path: str | Path, notes: list[str]) -> str:
@@ -146,8 +145,8 @@ def read_webanno(path: str | Path, asked: Sequence[str | None], notes: list[str]
         if not rows:
             continue
         layer = layer or _layer(list(columns), asked, path, notes)
-        said = [_ESCAPED.sub(_unescape, line.removeprefix("#Text=")) for _, line in block if line.startswith("#Text=")]
-        text, marks = "\n".join(said), dict[Any, Mark]()
+        said = "\n".join(line.removeprefix("#Text=") for _, line in block if line.startswith("#Text="))
+        text, marks = _ESCAPED.sub(lambda match: _CODES.get(match[1], match[1]), said), dict[Any, Mark]()
         first = rows[0][1]
         base = int(first[1].partition("-")[0]) - len(text[: text.index(first[2])].encode("utf-16-le")) // 2
         for number, cells in rows:
@@ -162,10 +161,6 @@ def read_webanno(path: str | Path, asked: Sequence[str | None], notes: list[str]
         yield rows[0][0], {"text": text, "entities": list(marks.values()), "file": Path(path).name}
     if left:
         notes.append(f"left out: {left} annotations without a value")
-
-
-def _unescape(match: re.Match[str]) -> str:
-    return {"t": "\t", "n": "\n", "r": "\r"}.get(match[1], match[1])
 
 
 def _position(text: str, units: int) -> int:

@@ -19,6 +19,10 @@ from typing import NamedTuple
 from zipfile import ZipFile
 
 from trunkline.data.values import Record, data_error, too_large, wrong_bytes
+from trunkline.errors import TrunklineError
+
+Found = Iterator[tuple[int, Record]]
+"""What a reader yields."""
 
 ACCEPTED = (
     "a table (.csv, .tsv) with a column of texts and one of labels; JSON (.json, .jsonl, .ndjson) with text and label, "
@@ -46,35 +50,31 @@ DOCUMENT_LIMIT = 256 * 1024**2
 class Format(NamedTuple):
     """A form of data: what messages call it, how it begins, its reader, and whether `--label-column` names a layer.
 
-    `start` is matched with the first bytes of a file, unpacked if it is gzipped; of a zip archive and of a folder with
-    the line `archive` or `folder` and the sorted names of what is inside, one a line.
+    `start`, a pattern, is matched with the first bytes of a file, unpacked if it is gzipped; of a zip archive and of a
+    folder with the line `archive` or `folder` and the sorted names of what is inside, one a line.
     """
 
     kind: str
-    start: re.Pattern[bytes]
+    start: str
     reader: str
     layers: bool = False
-
-
-def _row(kind: str, start: str, reader: str, *, layers: bool = False) -> Format:
-    return Format(kind, re.compile(start.encode()), reader, layers)
 
 
 _BOM, _COMMENTS = r"(?:\xef\xbb\xbf)?", r"(?:[ \t]*(?:#[^\n]*|---[ \t]*)?\r?\n)*"
 
 FORMATS = {
-    "xlsx": _row("an Excel sheet", r"archive\n(?:.*\n)*?xl/workbook\.xml\n", "sheets.read_xlsx"),
-    "parquet": _row("Parquet", r"PAR1", "sheets.read_parquet"),
-    "saved": _row("a folder of save_to_disk", r"folder\n(?:.*\n)*?dataset_(?:dict|info)\.json\n", "sheets.read_saved"),
-    "docbin": _row("a DocBin of spaCy", r"\x78[\x01\x5e\x9c\xda]", "documents.read_docbin"),
-    "brat": _row("brat", r"folder\n(?:.*\n)*?.*\.ann\n|T\d+\t\S+ \d+ \d+", "documents.read_brat"),
-    "webanno": _row("WebAnno TSV", rf"{_BOM}#FORMAT=WebAnno TSV 3", "documents.read_webanno", layers=True),
-    "xmi": _row("UIMA CAS", rf"{_BOM}\s*<(?:(?s:.)*<)?xmi:XMI", "documents.read_cas", layers=True),
-    "cas": _row("UIMA CAS in JSON", r"\s*\{\s*\x22%TYPES\x22", "documents.read_cas", layers=True),
-    "conllu": _row("CoNLL-U", rf"{_BOM}{_COMMENTS}1(?:-\d+)?(?:\t[^\t\n]+){{8}}\t[^\t\n]*\n", "conllu.read_conllu"),
-    "rasa": _row("Rasa YAML", rf"{_BOM}{_COMMENTS}(?:version:.*\n)?{_COMMENTS}nlu:\s*\n", "intents.read_rasa"),
-    "snips": _row("Snips YAML", rf"{_BOM}{_COMMENTS}type:\s*(?:intent|entity)\s*\n", "intents.read_snips"),
-    "fasttext": _row("fastText", rf"{_BOM}\x22?__label__\S+ ", "intents.read_fasttext"),
+    "xlsx": Format("an Excel sheet", r"archive\n(?:.*\n)*?xl/workbook\.xml\n", "sheets.read_xlsx"),
+    "parquet": Format("Parquet", r"PAR1", "sheets.read_parquet"),
+    "saved": Format("a folder of save_to_disk", r"folder\n(?:.*\n)*?dataset_(?:dict|info)\.json", "sheets.read_saved"),
+    "docbin": Format("a DocBin of spaCy", r"\x78[\x01\x5e\x9c\xda]", "documents.read_docbin"),
+    "brat": Format("brat", r"folder\n(?:.*\n)*?.*\.ann\n|T\d+\t\S+ \d+ \d+", "documents.read_brat"),
+    "webanno": Format("WebAnno TSV", rf"{_BOM}#FORMAT=WebAnno TSV 3", "documents.read_webanno", layers=True),
+    "xmi": Format("UIMA CAS", rf"{_BOM}\s*<(?:(?s:.)*<)?xmi:XMI", "documents.read_cas", layers=True),
+    "cas": Format("UIMA CAS in JSON", r"\s*\{\s*\x22%TYPES\x22", "documents.read_cas", layers=True),
+    "conllu": Format("CoNLL-U", rf"{_BOM}{_COMMENTS}1(?:-\d+)?(?:\t[^\t\n]+){{8}}\t[^\t\n]*\n", "conllu.read_conllu"),
+    "rasa": Format("Rasa YAML", rf"{_BOM}{_COMMENTS}(?:version:.*\n)?{_COMMENTS}nlu:\s*\n", "intents.read_rasa"),
+    "snips": Format("Snips YAML", rf"{_BOM}{_COMMENTS}type:\s*(?:intent|entity)\s*\n", "intents.read_snips"),
+    "fasttext": Format("fastText", rf"{_BOM}\x22?__label__\S+ ", "intents.read_fasttext"),
 }  # fmt: skip
 
 
@@ -84,20 +84,11 @@ def names_inside(path: Path) -> bytes:
     return "\n".join(("folder" if path.is_dir() else "archive", *sorted(names), "")).encode("utf-8", "replace")
 
 
-def read_format(
-    form: Format, path: str | Path, asked: tuple[str | None, ...], notes: list[str]
-) -> Iterator[tuple[int, Record]]:
+def read_format(form: Format, path: str | Path, asked: tuple[str | None, ...], notes: list[str]) -> Found:
     """The records of a file of a form; what its library raises is a DataError that names the form."""
     module, _, name = form.reader.partition(".")
-    records = getattr(import_module(f"trunkline.data.{module}"), name)(path, asked, notes)
-    return _told(records, form, path)
-
-
-def _told(records: Iterator[tuple[int, Record]], form: Format, path: str | Path) -> Iterator[tuple[int, Record]]:
-    from trunkline.errors import TrunklineError
-
     try:
-        yield from records
+        yield from getattr(import_module(f"trunkline.data.{module}"), name)(path, asked, notes)
     except TrunklineError:
         raise
     except Exception as error:  # what the libraries of other people raise for damaged files

@@ -106,15 +106,13 @@ def _examples_from(texts: Any, labels: Any, family: str | None) -> tuple[str, li
     if family == "qa":
         raise TrunklineError("labels for the family qa", expected="examples with question, context and answers")
     found = family or _family_of(marks)
+    placed = [(text, mark, f"labels[{number}]") for number, (text, mark) in enumerate(zip(whole, marks, strict=True))]
     if found == "classification":
-        names = [_label(mark, f"labels[{number}]") for number, mark in enumerate(marks)]
-        return found, [TextExample(text, name) for text, name in zip(whole, names, strict=True)]
+        return found, [TextExample(text, _label(mark, where)) for text, mark, where in placed]
     if found == "multilabel":
-        several = [_labels(mark, f"labels[{number}]") for number, mark in enumerate(marks)]
-        return found, [MultiLabelExample(text, own) for text, own in zip(whole, several, strict=True)]
+        return found, [MultiLabelExample(text, _labels(mark, where)) for text, mark, where in placed]
     rows = []
-    for number, (text, mark) in enumerate(zip(whole, marks, strict=True)):
-        where = f"labels[{number}]"
+    for text, mark, where in placed:
         if not isinstance(mark, list | tuple):
             raise TrunklineError(f"{where} is {_described(mark)}", expected="a list of (start, end, label)")
         rows.append(Row(None, text, parse_entities(mark, where, None)))

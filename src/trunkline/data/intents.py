@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from trunkline.data.formats import read_text
+from trunkline.data.formats import Found, read_text
 from trunkline.data.load import read_lines, read_rows
-from trunkline.data.values import Record, data_error, shorten
-
-Found = Iterator[tuple[int, Record]]
+from trunkline.data.values import data_error, shorten
 
 _RASA = re.compile(r"\[(?P<text>[^\]]+?)\](?:\((?P<label>[^:)]+?)(?::[^)]+)?\)|\{(?P<keys>[^}]+)\})")
 _RASA_KEY = re.compile(r"[\"']?entity[\"']?\s*:\s*[\"']?([^\"',}]+)")

@@ -120,7 +120,7 @@ def find_form(spec: str | Path, delimiter: str | None = None) -> str:
     else:
         with open_stream(spec) as stream:
             head = stream.read(_START)
-    if special := next((name for name, form in FORMATS.items() if form.start.match(head)), ""):
+    if special := next((name for name, form in FORMATS.items() if re.match(form.start.encode(), head)), ""):
         return special
     named = ENDINGS.get(Path(str(spec).lower().removesuffix(".gz")).suffix, "")
     lines = [line for _, line in islice(read_lines(spec), _HEAD)]

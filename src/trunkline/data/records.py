@@ -153,7 +153,24 @@ def hub_records(spec: str) -> Iterator[tuple[int, Record]]:
     name, at, split = spec.removeprefix("hub:").rpartition("@")
     if not at or not name or not split:
         raise TrunklineError(f"{spec!r} does not say which split", expected="hub:NAME@SPLIT or hub:NAME:CONFIG@SPLIT")
-    data = _load(name, split)
+    with needs("train", "a data set of the hub"):
+        import datasets
+    place, _, config = ("", "", "") if Path(name).exists() else name.rpartition(":")
+    name, config = (place, config) if place and config else (name, "")
+    try:
+        data = datasets.load_dataset(name, config or None, split=split)
+        if data.info.builder_name == "csv":
+            text = datasets.Features({column: datasets.Value("string") for column in data.features})
+            data = datasets.load_dataset(name, config or None, split=split, features=text, keep_default_na=False)
+    except (OSError, ValueError, RuntimeError, KeyError, datasets.exceptions.DatasetsError) as error:
+        where = "the local folder" if Path(name).exists() else "the hub (no local folder has this name)"
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        what = f"the data set {name!r}{f' ({config})' if config else ''}, split {split!r},"
+        raise TrunklineError(
+            f"{what} could not be loaded from {where}: {reason}",
+            expected="a hub id such as user/name or a local folder in hub layout, with data files and no script",
+            todo="Check name, configuration, split and network (HF_HUB_OFFLINE=1 uses only what was fetched before)",
+        ) from error
     yield from named_rows(data, class_names(data.features))
 
 
@@ -175,25 +192,3 @@ def _named(value: Any, names: Sequence[str]) -> Any:
     if isinstance(value, list) and names:
         return [_named(one, names) for one in value]
     return (names[value] if 0 <= value < len(names) else None) if isinstance(value, int) and names else value
-
-
-def _load(spec: str, split: str) -> Any:
-    with needs("train", "a data set of the hub"):
-        import datasets
-    name, _, config = ("", "", "") if Path(spec).exists() else spec.rpartition(":")
-    name, config = (name, config) if name and config else (spec, "")
-    try:
-        data = datasets.load_dataset(name, config or None, split=split)
-        if data.info.builder_name == "csv":
-            text = datasets.Features({column: datasets.Value("string") for column in data.features})
-            data = datasets.load_dataset(name, config or None, split=split, features=text, keep_default_na=False)
-    except (OSError, ValueError, RuntimeError, KeyError, datasets.exceptions.DatasetsError) as error:
-        where = "the local folder" if Path(name).exists() else "the hub (no local folder has this name)"
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        what = f"the data set {name!r}{f' ({config})' if config else ''}, split {split!r},"
-        raise TrunklineError(
-            f"{what} could not be loaded from {where}: {reason}",
-            expected="a hub id such as user/name or a local folder in hub layout, with data files and no script",
-            todo="Check name, configuration, split and network (HF_HUB_OFFLINE=1 uses only what was fetched before)",
-        ) from error
-    return data

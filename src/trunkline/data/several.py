@@ -24,8 +24,6 @@ def read_several(
     Raises:
         DataError: A label that is blank, twice there or no text; one text where a list or a separator is needed.
     """
-    if not records:
-        raise data_error(path, None, "there is no example", "some examples")
     line, first = records[0]
     names = [name for name in first if name not in (text or "").split("+")]
     label = find_label(names, None, label, path, line)
@@ -40,9 +38,8 @@ def read_several(
             found = [name for name in columns if _MARKS[str(record[name]).strip().lower()]]
         elif len(columns) > 1:
             own = [get_key(record, name, path, at) for name in columns]
-            found = [
-                part for value in own if value not in (None, "") for part in _parts(value, separator or "", path, at)
-            ]
+            full = [value for value in own if value not in (None, "")]
+            found = [part for value in full for part in _parts(value, separator or "", path, at)]
         else:
             # Who annotated a text in Label Studio and chose nothing has said so.
             value = [] if record.get("entities") == [] and label not in record else get_key(record, label, path, at)

@@ -11,13 +11,11 @@ from pathlib import Path
 from typing import Any
 from zipfile import ZipFile
 
-from trunkline.data.formats import DOCUMENT_LIMIT, check_xml
+from trunkline.data.formats import DOCUMENT_LIMIT, Found, check_xml
 from trunkline.data.load import LIMIT, Row, name_columns
-from trunkline.data.records import named_rows
-from trunkline.data.values import Record, data_error, list_names, too_large
+from trunkline.data.records import class_names, named_rows
+from trunkline.data.values import data_error, list_names, too_large
 from trunkline.errors import needs
-
-Found = Iterator[tuple[int, Record]]
 
 
 def read_xlsx(path: str | Path, asked: Sequence[str | None], notes: list[str]) -> Found:
@@ -33,43 +31,38 @@ def read_xlsx(path: str | Path, asked: Sequence[str | None], notes: list[str]) -
         import openpyxl
     book = openpyxl.load_workbook(io.BytesIO(file.read_bytes()), read_only=True, data_only=True, keep_links=False)
     try:
-        sheets = {sheet.title: _cells(sheet) for sheet in book.worksheets}
+        sheets = {sheet.title: _cells(sheet, path) for sheet in book.worksheets}
         first = {title: row for title, rows in sheets.items() if (row := next(rows, None))}
         full = list(first)
         if not full:
             raise data_error(path, None, "no sheet has a value", "a header and rows")
         if full[1:]:
             notes.append(f"left out: the sheets {list_names(full[1:])}, as only the first one, {full[0]!r}, is read")
-        yield from name_columns(_even(first[full[0]], sheets[full[0]], path), asked, path)[1]
+        yield from name_columns(chain([first[full[0]]], sheets[full[0]]), asked, path)[1]
     finally:
         book.close()
 
 
-def _cells(sheet: Any) -> Iterator[Row]:
-    """The rows that are not blank, with their numbers, without empty cells at the end."""
+def _cells(sheet: Any, path: str | Path) -> Iterator[Row]:
+    """The rows that are not blank, with their numbers, as wide as the first without empty cells at its end."""
     sheet.reset_dimensions()  # some programs write wrong ones
+    width = 0
     for number, values in enumerate(sheet.iter_rows(values_only=True), start=1):
         cells = [_text(value) for value in values]
         while cells and not cells[-1].strip():
             cells.pop()
+        width = width or len(cells)
+        if len(cells) > width:
+            expected = f"{width} columns, as in the first row"
+            raise data_error(path, number, f"{len(cells)} columns", expected, "Name each column in the first row")
         if cells:
-            yield number, cells
+            yield number, cells + [""] * (width - len(cells))
 
 
 def _text(value: Any) -> str:
     if isinstance(value, date):
         return value.isoformat().removesuffix("T00:00:00")
     return "" if value is None else str(value)
-
-
-def _even(first: Row, rows: Iterator[Row], path: str | Path) -> Iterator[Row]:
-    """Rows as wide as the first."""
-    width = len(first[1])
-    for number, cells in chain([first], rows):
-        if len(cells) > width:
-            expected = f"{width} columns, as in the first row"
-            raise data_error(path, number, f"{len(cells)} columns", expected, "Name each column in the first row")
-        yield number, cells + [""] * (width - len(cells))
 
 
 def read_parquet(path: str | Path, asked: Sequence[str | None], notes: list[str]) -> Found:
@@ -90,8 +83,6 @@ def read_parquet(path: str | Path, asked: Sequence[str | None], notes: list[str]
 
 def read_saved(path: str | Path, asked: Sequence[str | None], notes: list[str]) -> Found:
     """The rows of a data set that `datasets` saved to a folder."""
-    from trunkline.data.records import class_names
-
     with needs("formats", "a folder of save_to_disk"):
         import datasets
     data = datasets.load_from_disk(str(Path(path).expanduser()))

@@ -42,14 +42,7 @@ def load_texts(
         return ((join_tokens(list(sentence.tokens))[0], {}) for sentence in read_conll(spec, tags=False))
     notes: list[str] = []
     records = open_records(spec, form, delimiter, text_column, notes=notes)[1]
-    return chain(_texts(records, spec, text_column, form in TABLES), _warned(notes, spec))
-
-
-def _warned(notes: Sequence[str], source: str | Path) -> Iterator[Any]:
-    """Nothing; what readers left out is logged when it is known."""
-    for note in notes:
-        _log.warning("%s: %s", source, note)
-    yield from ()
+    return _texts(records, spec, text_column, form in TABLES, notes)
 
 
 def full_lines(lines: Iterable[str], source: str | Path) -> Iterator[str]:
@@ -63,7 +56,10 @@ def full_lines(lines: Iterable[str], source: str | Path) -> Iterator[str]:
         _log.warning("%s: blank lines left out: %d", source, blank)
 
 
-def _texts(records: Records, path: str | Path, asked: str | None, table: bool) -> Iterator[tuple[str, dict[str, Any]]]:
+def _texts(
+    records: Records, path: str | Path, asked: str | None, table: bool, notes: Sequence[str]
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The texts; `notes`, which readers fill, are logged at the end."""
     columns: tuple[str, ...] = ()
     for line, record in require_some(records, path, what="text"):
         record = unfold(record)
@@ -82,6 +78,8 @@ def _texts(records: Records, path: str | Path, asked: str | None, table: bool) -
             columns = tuple(record) if only else choose_text([(line, record)], "", asked, path)
         text = join_texts(record, columns, path, line)
         yield text, {key: value for key, value in record.items() if key not in columns}
+    for note in notes:
+        _log.warning("%s: %s", path, note)
 
 
 def stream_examples(spec: str | Path, family: str) -> Iterator[Example]:
