@@ -147,10 +147,11 @@ def read_webanno(path: str | Path, asked: Sequence[str | None], notes: list[str]
         layer = layer or _layer(list(columns), asked, path, notes)
         said = "\n".join(line.removeprefix("#Text=") for _, line in block if line.startswith("#Text="))
         text, marks = _ESCAPED.sub(lambda match: _CODES.get(match[1], match[1]), said), dict[Any, Mark]()
-        first = rows[0][1]
-        base = int(first[1].partition("-")[0]) - len(text[: text.index(first[2])].encode("utf-16-le")) // 2
+        first, units = rows[0][1], text.encode("utf-16-le")  # of two bytes, which offsets count
+        base = 2 * int(first[1].partition("-")[0]) - len(text[: text.index(first[2])].encode("utf-16-le"))
         for number, cells in rows:
-            start, end = (_position(text, int(offset) - base) for offset in cells[1].split("-"))
+            ends = [units[: 2 * int(offset) - base] for offset in cells[1].split("-")]
+            start, end = (len(until.decode("utf-16-le", "ignore")) for until in ends)
             for one in _BAR.split(cells[columns[layer]]):
                 match = _NUMBERED.fullmatch(one)
                 label = _ESCAPED.sub(r"\1", match[1] if match else one)
@@ -161,8 +162,3 @@ def read_webanno(path: str | Path, asked: Sequence[str | None], notes: list[str]
         yield rows[0][0], {"text": text, "entities": list(marks.values()), "file": Path(path).name}
     if left:
         notes.append(f"left out: {left} annotations without a value")
-
-
-def _position(text: str, units: int) -> int:
-    """A position that counts UTF-16 units, in characters."""
-    return len(text.encode("utf-16-le")[: 2 * units].decode("utf-16-le", "ignore"))

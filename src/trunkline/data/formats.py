@@ -15,7 +15,7 @@ import re
 from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
-from typing import NamedTuple
+from typing import IO, NamedTuple
 from zipfile import ZipFile
 
 from trunkline.data.values import Record, data_error, too_large, wrong_bytes
@@ -102,17 +102,25 @@ def read_content(path: str | Path, most: int = DOCUMENT_LIMIT) -> bytes:
     from trunkline.data.load import open_stream
 
     with open_stream(path) as stream:
-        content: bytes = stream.read(most + 1)
-    if len(content) > most:
+        return read_all(stream, path, most)
+
+
+def read_all(stream: IO[bytes], path: str | Path, most: int) -> bytes:
+    """The bytes of a stream; a DataError for more than `most`."""
+    if len(content := stream.read(most + 1)) > most:
         raise too_large(path, None, most)
     return content
 
 
 def read_text(path: str | Path) -> str:
     """The text of a file as it stands, in UTF-8, line ends and all, but for a byte order mark."""
-    content = read_content(path)
+    return decode(read_content(path), "utf-8-sig", path)
+
+
+def decode(content: bytes, encoding: str, path: str | Path) -> str:
+    """The text of a file's bytes; a DataError with the line for those that are none."""
     try:
-        return content.decode("utf-8-sig")
+        return content.decode(encoding)
     except UnicodeDecodeError as error:
         raise wrong_bytes(error, path, content.count(b"\n", 0, error.start) + 1) from None
 

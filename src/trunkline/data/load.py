@@ -21,7 +21,7 @@ from typing import Any
 from zipfile import is_zipfile
 
 from trunkline.data import values
-from trunkline.data.formats import ENDINGS, FORMATS, TAGGED, names_inside, read_format
+from trunkline.data.formats import ENDINGS, FORMATS, TAGGED, decode, names_inside, read_all, read_format
 from trunkline.data.values import Loaded, Record, Records, data_error, get_key, list_names, require_text, shorten
 from trunkline.errors import DataError, TrunklineError
 from trunkline.text.examples import Example, TextExample
@@ -162,7 +162,9 @@ def read_labels(
         rows.append((line, TextExample(own or require_text(own, "text", path, line), value.strip())))
     known = Counter(example.label for _, example in rows)
     if all(map(_DECIMAL.fullmatch, known)) and 2 * list(known.values()).count(1) > len(known):
-        raise values.measured(path, rows[0][0], rows[0][1].label)
+        given = f"all labels are numbers with decimals, such as {shorten(rows[0][1].label)}, and most occur once"
+        todo = "There is no regression: make classes of the numbers, such as low and high"
+        raise data_error(path, rows[0][0], given, "names of classes", todo)
     parts = {name: {part.strip() for part in _SEPARATORS.split(name)} for name in known}
     joined, times = [name for name, own in parts.items() if len(own) > 1], Counter(chain(*parts.values()))
     recur = 2 * len(joined) > len(parts) and all(times[part] > 1 for name in joined for part in parts[name])
@@ -356,13 +358,8 @@ def read_lines(path: str | Path, *, encoding: str = "utf-8", limit: int = LIMIT)
     codec, number, left = codecs.lookup(encoding), 0, limit
     with open_stream(path) as stream:
         if stream.peek(2).startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-            content = stream.read(limit + 1)
-            if len(content) > limit:
-                raise values.too_large(path, None, limit)
-            try:
-                stream, codec = io.BytesIO(content.decode("utf-16").encode()), codecs.lookup("utf-8")
-            except UnicodeDecodeError as error:
-                raise values.wrong_bytes(error, path, content.count(b"\n", 0, error.start) + 1) from None
+            text = decode(read_all(stream, path, limit), "utf-16", path)
+            stream, codec = io.BytesIO(text.encode()), codecs.lookup("utf-8")
         while raw := stream.readline(min(left, LINE_LIMIT) + 1):
             number, left = number + 1, left - len(raw)
             if left < 0 or len(raw) > LINE_LIMIT:

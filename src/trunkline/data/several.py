@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -44,8 +45,11 @@ def read_several(
             # Who annotated a text in Label Studio and chose nothing has said so.
             value = [] if record.get("entities") == [] and label not in record else get_key(record, label, path, at)
             found = _parts(value, separator, path, at)
-        content = join_texts(record, texts, path, at)
-        examples.append(MultiLabelExample(require_text(content, "text", path, at), _checked(found, path, at)))
+        own_labels = tuple(require_text(one, "label", path, at) for one in found)
+        if twice := [one for one, times in Counter(own_labels).items() if times > 1]:
+            raise data_error(path, at, f"the label {shorten(twice[0])} stands there twice", "each label of a text once")
+        content = require_text(join_texts(record, texts, path, at), "text", path, at)
+        examples.append(MultiLabelExample(content, own_labels))
     without = sum(not example.labels for example in examples)
     return Loaded("multilabel", list(examples), f"texts with any number of labels, {without} of them with none")
 
@@ -59,10 +63,3 @@ def _parts(value: Any, separator: str | None, path: str | Path, line: int) -> li
     todo = "Name what parts labels, as --label-separator '|', or several columns, as --label-column food+price"
     given = f"the label is {'null' if value is None else shorten(value)}"
     raise data_error(path, line, given, "a list of labels, empty for none", todo)
-
-
-def _checked(labels: Sequence[Any], path: str | Path, line: int) -> tuple[str, ...]:
-    found = tuple(require_text(one, "label", path, line) for one in labels)
-    if twice := [one for one in dict.fromkeys(found) if found.count(one) > 1]:
-        raise data_error(path, line, f"the label {shorten(twice[0])} stands there twice", "each label of a text once")
-    return found

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import chain
+from itertools import groupby, islice
 from pathlib import Path
 from typing import Any
 
@@ -125,12 +125,9 @@ def _plain(spec: str | Path) -> Iterator[Example]:
             yield from cut_text(text)
         return
     for file in find_files(path, TEXT_FILES) if path.is_dir() else [path]:
-        held: list[str] = []
-        for line in chain((line for _, line in read_lines(file)), [""]):
-            if held and (not line.strip() or len(held) == _MOST_LINES):
+        for blank, lines in groupby((line for _, line in read_lines(file)), lambda line: not line.strip()):
+            while not blank and (held := list(islice(lines, _MOST_LINES))):
                 yield from cut_text("\n".join(held))
-                held = []
-            held += [line] if line.strip() else []
 
 
 def find_files(path: Path, endings: Sequence[str]) -> list[Path]:

@@ -126,13 +126,6 @@ def no_file(path: str | Path, file: Any) -> DataError:
     return data_error(path, None, f"no such file ({where})", "a file that exists", "Check the path")
 
 
-def measured(path: str | Path, line: int, label: str) -> DataError:
-    """The error for labels that are measurements."""
-    given = f"all labels are numbers with decimals, such as {shorten(label)}, and most occur once"
-    todo = "There is no regression: make classes of the numbers, such as low and high"
-    return data_error(path, line, given, "names of classes", todo)
-
-
 def wrong_family(
     path: str | Path, line: int, names: Iterable[str], family: str | None, entities: str, label: str
 ) -> DataError:
