@@ -21,9 +21,10 @@ SPARE = (
 
 JUDGES = (
     *("cr", "sst5", "tweeteval_emotion", "ag_news", "sst2", "financial_phrasebank", "trec", "tweeteval_offensive"),
-    *("20newsgroups", "hwu64", "goemotions", "banking77", "clinc150"),
+    *("20newsgroups", "hwu64", "goemotions", "banking77", "clinc150", "conll2003", "finer_ord", "mit_restaurant"),
+    *("mit_movie_eng", "snips_slots", "wnut17", "btc", "bc5cdr", "ncbi_disease", "stackoverflow_ner"),
 )
-"""Classification tasks that nothing of LoRA was chosen on; `cr` and `sst5` were among those of the head's settings."""
+"""Tasks that nothing of LoRA was chosen on; `cr` and `sst5` were among those of the head's settings."""
 
 KINDS = ("balanced", "natural")
 SIZES = (8, 16)
