@@ -86,6 +86,7 @@ def test_what_needs_an_extra_names_it(tmp_path: Path) -> None:
     assert "trunkline[train]" in refused("prefinetune", "run", "recipe.yaml")
     assert "trunkline[train]" in refused("fit", "x", "--train", "t.csv", "--mode", "lora", "--out", "o")
     assert "trunkline[train]" in refused("export", "bot", "--out", "o")
+    assert "trunkline[serve]" in refused("serve", "bot")
     columns = ("--method", "columns", "--left-column", "text", "--right-column", "label")
     assert "trunkline[train]" in refused(
         "label", "pairs", "t.csv", *columns, "--encoder", "default", "--out", "p.jsonl"

@@ -22,7 +22,7 @@ from trunkline import __version__
 from trunkline.errors import TrunklineError, nearest
 
 _LEARNING = ("fit", "predict", "evaluate", "check", "demo")
-ORDER = (*_LEARNING, "label", "prefinetune", "export", "bundle", "encoders", "quickstart")
+ORDER = (*_LEARNING, "label", "prefinetune", "export", "bundle", "serve", "encoders", "quickstart")
 """Commands in the order in which a user meets them."""
 
 

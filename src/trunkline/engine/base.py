@@ -251,8 +251,10 @@ class Predictor:
     def _branches(self, names: Iterable[str]) -> list[Branch]:
         """The branches of tasks, each with all of the tasks that share it."""
         groups: dict[tuple[str, str, str], list[Task]] = {}
-        for name in sorted(names):
-            task = self.tasks[name]
+        # Another thread may change the tasks meanwhile.
+        known = self.tasks
+        for name in sorted(chosen_tasks(list(names), known)):
+            task = known[name]
             # No family's name has a slash, and no other content this hash.
             adapter = f"task/{name}/{hash(task.content):x}" if task.own_lora else BRANCHES.get(task.family, task.family)
             groups.setdefault((adapter, BRANCHES.get(task.family, task.family), task.units), []).append(task)
