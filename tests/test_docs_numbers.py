@@ -85,3 +85,19 @@ def test_the_browser_page_has_the_measured_times() -> None:
         assert list(map(float, shown)) == [record["aims"][name], times[name], times[f"{name}_best"]]
     page = (ROOT / "docs" / "browser.md").read_text(encoding="utf-8")
     assert f"with other work: {record['load']:g} programs" in page
+
+
+def test_the_page_of_the_service_has_the_measured_numbers() -> None:
+    page = (ROOT / "docs" / "serve.md").read_text(encoding="utf-8")
+    names = ("load", "abuse", "soak", "fuzz")
+    files = [ROOT / "lab" / "results" / "serve" / f"{name}.json" for name in names]
+    load, abuse, soak, fuzz = (json.loads(file.read_text(encoding="utf-8")) for file in files)
+    full, crowd, minutes = load["full"], abuse["rows"][0]["answers"], soak["minutes"]
+    assert f"{full['requests_per_second']:.0f} requests a second of {full['cpu_ms_per_request']:.1f} ms" in page
+    assert f"99 in 100 within {load['at_80_percent']['p99_ms']:.0f} ms" in page
+    assert f"{crowd['200']} answered, {crowd['429']:,} told to come later" in page
+    assert {row["then"] for row in abuse["rows"]} == {200}
+    half, last = (f"{minutes[place]['memory_mb']:.0f} MB after" for place in (14, -1))
+    assert f"{half} 15 minutes, {last} {minutes[-1]['minute']}" in page
+    assert f"{fuzz['test_cases']['generated']:,} requests made by schemathesis" in page
+    assert fuzz["failures"] == fuzz["errors"] == []
