@@ -16,14 +16,11 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from trunkline.errors import TrunklineError
 from trunkline.serve.schema import Limits
 
-MOST_HEAD = 64 * 2**10
-"""Bytes of a request's head."""
+MOST_HEAD, BUSY = 64 * 2**10, {"Retry-After": "1"}
+"""Bytes of a request's head, and headers of a refusal because of too much work."""
 
 LOCAL = ("127.0.0.1", "localhost", "[::1]")
 """What requests name this machine where there is no token: pages of other names that lead here are no clients."""
-
-BUSY = {"Retry-After": "1"}
-"""Headers of a refusal because of too much work."""
 
 
 def answer(content: Any, status: int = 200, headers: Any = None) -> Response:
