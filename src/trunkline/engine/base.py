@@ -47,16 +47,12 @@ def open_source(source: str | Path | None, *, verify: bool = True, public_key: s
             from trunkline.encoder.bundle_files import cached_bundle
         return open_bundle(cached_bundle(str(folder)), verify=False)
     if other:
-        raise TrunklineError(
-            f"{folder} has neither {MANIFEST} nor config.json",
-            expected="the folder of a bundle or of an encoder in Hugging Face layout",
-            todo="`trunkline fit --out DIR` and `trunkline prefinetune` make bundles",
-        )
+        expected = "the folder of a bundle or of an encoder in Hugging Face layout"
+        todo = "`trunkline fit --out DIR` and `trunkline prefinetune` make bundles"
+        raise TrunklineError(f"{folder} has neither {MANIFEST} nor config.json", expected=expected, todo=todo)
     if not _REPOSITORY.fullmatch(name):
-        raise TrunklineError(
-            f"there is no folder {name}",
-            expected="a bundle's folder, OWNER/NAME of the hub, or nothing for the default",
-        )
+        expected = "a bundle's folder, OWNER/NAME of the hub, or nothing for the default"
+        raise TrunklineError(f"there is no folder {name}", expected=expected)
     from trunkline.hub import fetch
 
     repository, _, revision = name.partition("@")
@@ -74,17 +70,11 @@ def open_engine(bundle: Bundle, engine: str | None = None, threads: int = 1) -> 
     if type(threads) is not int or threads < 1:
         raise TrunklineError(f"threads={threads!r}", expected="a whole number from 1")
     if engine == "onnx" and not manifest.graphs:
-        raise TrunklineError(
-            f"{bundle.folder} has no graphs for ONNX Runtime",
-            expected="an exported bundle",
-            todo="`trunkline export` makes one, or load it with engine='torch'",
-        )
+        given, todo = "no graphs for ONNX Runtime", "`trunkline export` makes one, or load it with engine='torch'"
+        raise TrunklineError(f"{bundle.folder} has {given}", expected="an exported bundle", todo=todo)
     if engine == "torch" and not manifest.checkpoint:
-        raise TrunklineError(
-            f"{bundle.folder} has no weights for torch",
-            expected="a bundle as pre-finetuning writes it",
-            todo="Load it with engine='onnx'",
-        )
+        given, expected = f"{bundle.folder} has no weights for torch", "a bundle as pre-finetuning writes it"
+        raise TrunklineError(given, expected=expected, todo="Load it with engine='onnx'")
     if manifest.graphs and engine != "torch":
         from trunkline.engine.onnx import OnnxEngine
 
@@ -103,11 +93,8 @@ def open_tokenizer(path: Path, encoder: EncoderFacts, threads: int = 1) -> TextT
     found = TextTokenizer.from_file(path, encoder.max_length, encoder.overlap, pool=threads > 1)
     size = found.tokenizer.get_vocab_size(with_added_tokens=True)
     if size > encoder.vocabulary_size:
-        raise MismatchError(
-            f"{path} has {size} tokens",
-            expected=f"at most {encoder.vocabulary_size}, the encoder's vocabulary",
-            todo="Export or fetch the bundle again",
-        )
+        expected = f"at most {encoder.vocabulary_size}, the encoder's vocabulary"
+        raise MismatchError(f"{path} has {size} tokens", expected=expected, todo="Export or fetch the bundle again")
     return found
 
 
@@ -302,7 +289,6 @@ def chosen_tasks(names: Sequence[str] | None, known: Iterable[str]) -> list[str]
     there = list(known)
     unknown = sorted({str(name) for name in names or ()} - set(there))
     if unknown:
-        raise TrunklineError(
-            f"tasks {unknown} are not in this bundle", expected="some of " + (", ".join(there) or "(none)")
-        )
+        expected = "some of " + (", ".join(there) or "(none)")
+        raise TrunklineError(f"tasks {unknown} are not in this bundle", expected=expected)
     return there if names is None else list(names)

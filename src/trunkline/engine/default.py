@@ -111,15 +111,11 @@ def build(folder: Path) -> None:
     """Writes the bundle into a new or empty folder; raises EncoderError as `default_bundle`."""
     source, reason = find_embedded()
     if source is None:
-        raise EncoderError(
-            f"the default encoder is not here: {reason}",
-            expected=f"an installed package with the weights of {DEFAULT_ENCODER}",
-            todo=INSTALL,
-        )
+        expected = f"an installed package with the weights of {DEFAULT_ENCODER}"
+        raise EncoderError(f"the default encoder is not here: {reason}", expected=expected, todo=INSTALL)
     if hashlib.sha256((source / TOKENIZER).read_bytes()).hexdigest() != TOKENIZER_SHA256:
-        raise EncoderError(
-            f"{source / TOKENIZER} has another SHA-256 and is refused", expected="an unchanged package", todo=INSTALL
-        )
+        given = f"{source / TOKENIZER} has another SHA-256 and is refused"
+        raise EncoderError(given, expected="an unchanged package", todo=INSTALL)
     facts, config = read_facts()
     stored, names = load_file(source / "model.safetensors"), ARCHITECTURES[config.model_type].weight_names(config)
     tensors = {ours: stored[theirs] for ours, theirs in names.items()}

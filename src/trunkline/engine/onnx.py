@@ -106,9 +106,7 @@ class OnnxEngine:
     name = "onnx"
 
     def __init__(self, graphs: Mapping[str, Path | bytes], shapes: Shapes, pad_id: int, threads: int = 1) -> None:
-        self._shapes = shapes
-        self._pad_id = pad_id
-        self._threads = threads
+        self._shapes, self._pad_id, self._threads = shapes, pad_id, threads
         self._trunk = open_session(graphs["trunk"], threads)
         self._branch = open_session(graphs["branch"], threads)
         self._bank_file = graphs.get("branch-bank")
@@ -167,10 +165,8 @@ class OnnxEngine:
             empty = {"head.weight": np.zeros((hidden.shape[2], 0), np.float32), "head.bias": np.zeros(0, np.float32)}
             passes = [(self._bank, "features", everything, {**lora, **empty, "adapter_ids": chosen})]
         else:
-            passes = [
-                (self._branch, "logits" if branch.tasks else "features", members, branch.lora | branch.heads)
-                for branch, members in groups.items()
-            ]
+            outputs = {branch: "logits" if branch.tasks else "features" for branch in groups}
+            passes = [(self._branch, outputs[b], members, b.lora | b.heads) for b, members in groups.items()]
         for session, output, members, given in passes:
             parts = run_session(session, output, inputs(members) | given)
             for (row, _, branch), part in zip(members, parts, strict=True):
@@ -216,11 +212,9 @@ def open_session(model: bytes | Path, threads: int = 1) -> Any:
         )
     # Its exceptions have no base class of their own.
     except Exception as error:
-        raise TrunklineError(
-            f"ONNX Runtime cannot load {where} ({' '.join(str(error).split())[:300]})",
-            expected="a complete model made by this version of trunkline",
-            todo="Export it again",
-        ) from error
+        given = f"ONNX Runtime cannot load {where} ({' '.join(str(error).split())[:300]})"
+        expected = "a complete model made by this version of trunkline"
+        raise TrunklineError(given, expected=expected, todo="Export it again") from error
     # Reading a model takes about as much memory as its file, which glibc would keep.
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
     if trim is not None:
@@ -230,20 +224,15 @@ def open_session(model: bytes | Path, threads: int = 1) -> Any:
 
 def run_session(session: Any, output: str, inputs: Mapping[str, Any]) -> FloatArray:
     """One output of a session; raises TrunklineError if ONNX Runtime refuses, or the output is not finite."""
+    todo = "Export or fetch the bundle again"
     try:
         result: FloatArray = session.run([output], inputs)[0]
     except Exception as error:
-        raise TrunklineError(
-            f"ONNX Runtime cannot compute {output} ({' '.join(str(error).split())[:300]})",
-            expected="graphs that belong to the bundle",
-            todo="Export or fetch the bundle again",
-        ) from error
+        given = f"ONNX Runtime cannot compute {output} ({' '.join(str(error).split())[:300]})"
+        raise TrunklineError(given, expected="graphs that belong to the bundle", todo=todo) from error
     if not np.isfinite(result).all():
-        raise TrunklineError(
-            f"{output} has values that are not finite",
-            expected="finite weights",
-            todo="Export or fetch the bundle again, or remove the task that it belongs to",
-        )
+        todo += ", or remove the task that it belongs to"
+        raise TrunklineError(f"{output} has values that are not finite", expected="finite weights", todo=todo)
     return result
 
 

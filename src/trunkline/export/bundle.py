@@ -220,11 +220,9 @@ def _opened(source: str | Path, options: ExportOptions) -> Bundle:
             raise TrunklineError(f"{source} has no task {', '.join(unknown)} {what}", expected=f"some of {known}")
     if names and options.judged and not options.examples:
         what = "a smaller vocabulary" if options.weights == "float32" else f"{options.weights} weights"
-        raise TrunklineError(
-            f"{what} and {len(names)} tasks without examples to judge them by",
-            expected="labelled examples of at least one task",
-            todo="Give `--dev NAME=FILE`, or `--no-gate` to go without",
-        )
+        given, todo = f"{what} and {len(names)} tasks without examples to judge them by", "`--no-gate` to go without"
+        expected = "labelled examples of at least one task"
+        raise TrunklineError(given, expected=expected, todo=f"Give `--dev NAME=FILE`, or {todo}")
     return dataclasses.replace(bundle, tasks={name: bundle.tasks[name] for name in sorted(names)})
 
 
@@ -290,9 +288,8 @@ def compare(source: Source, graphs: Mapping[str, bytes], options: ExportOptions)
         # Variants have the same layers; what is theirs, their inputs, shows in fewer texts.
         texts = spread(source.texts, COMPARED_TEXTS if name == "branch" else 1)
         adapters = {key: source.adapters.get(key, Adapter()) for key in given}
-        reports[name] = check_parity(
-            source.encoder, source.tokenizer, run, texts, adapters, mixed=mixed, tolerance=tolerance
-        )
+        own = source.encoder, source.tokenizer
+        reports[name] = check_parity(*own, run, texts, adapters, mixed=mixed, tolerance=tolerance)
     return reports
 
 

@@ -51,11 +51,8 @@ def take_weights(encoder: Encoder) -> BackboneWeights:
     tensors = encoder_arrays(encoder)
     wrong = [name for name, tensor in tensors.items() if not np.isfinite(tensor).all()]
     if wrong:
-        raise EncoderError(
-            f"{len(wrong)} weights have values that are not finite, the first is {wrong[0]}",
-            expected="finite weights",
-            todo="Load the encoder again, or take an earlier checkpoint",
-        )
+        given = f"{len(wrong)} weights have values that are not finite, the first is {wrong[0]}"
+        raise EncoderError(given, expected="finite weights", todo="Load it again, or take an earlier checkpoint")
     return BackboneWeights(encoder.config, encoder.fork, weights_hash(encoder.config, tensors), graph_tensors(tensors))
 
 

@@ -46,11 +46,8 @@ class MaskedTextObjective(Objective):
         config = encoder.config
         found = [number for name in MASK_NAMES if (number := tokenizer.tokenizer.token_to_id(name)) is not None]
         if not found:
-            raise EncoderError(
-                "the tokenizer has no mask token",
-                expected=" or ".join(MASK_NAMES),
-                todo="Leave out the family text, or choose an encoder that was trained as a masked language model",
-            )
+            todo = "Leave out the family text, or choose an encoder that was trained as a masked language model"
+            raise EncoderError("the tokenizer has no mask token", expected=" or ".join(MASK_NAMES), todo=todo)
         self.mask_id, self.seed = int(found[0]), seed
         self.special = np.asarray(sorted({tokenizer.opening, tokenizer.closing, config.pad_id, self.mask_id}))
         self.ordinary = np.setdiff1d(np.arange(config.vocab_size), self.special)
@@ -82,9 +79,7 @@ class MaskedTextObjective(Objective):
         masked[chosen] = np.where(fate < 0.8, self.mask_id, np.where(fate < 0.9, drawn, ids[chosen]))
         return masked, chosen
 
-    def prepare(
-        self, texts: Sequence[UnitText], drawn: Sequence[tuple[int, Any]], step: int
-    ) -> tuple[list[UnitText], Tensor]:
+    def prepare(self, texts: list[UnitText], drawn: Sequence[tuple[int, Any]], step: int) -> tuple[list[UnitText], Any]:
         """The texts with tokens masked, and what the tokens were, [units]."""
         ids = np.concatenate([_NONE, *(text.ids for text in texts)])
         masked, chosen = self.mask(ids, step)

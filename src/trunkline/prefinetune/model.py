@@ -30,7 +30,6 @@ Chunk = TypeVar("Chunk")
 SHARED = "shared"
 """Key of the one adapter of the strategy single-adapter."""
 
-
 OFTEN = 100
 """Times that each example of a source is drawn above which it is told of."""
 
@@ -75,9 +74,7 @@ class Mixture:
     """
 
     def __init__(self, sources: Sequence[Source], seed: int, *, one_source_a_step: bool = False) -> None:
-        self.sources = list(sources)
-        self.seed = seed
-        self.one_source_a_step = one_source_a_step
+        self.sources, self.seed, self.one_source_a_step = list(sources), seed, one_source_a_step
         self.drawn = [0] * len(self.sources)
         weights = np.asarray([source.weight for source in self.sources], dtype=np.float64)
         cumulated = np.cumsum(weights / weights.sum())
@@ -110,10 +107,10 @@ class Mixture:
 
     def repeats(self, share: float) -> Iterator[str]:
         """What to tell of sources whose examples will be drawn very often; `share` of the run is done."""
+        todo = "add data, or lower its weight or the steps"
         for source, drawn in zip(self.sources, self.drawn, strict=True):
-            times, count = drawn / share / len(source.train), len(source.train)
-            if times > OFTEN:
-                todo = "add data, or lower its weight or the steps"
+            count = len(source.train)
+            if (times := drawn / share / count) > OFTEN:
                 yield f"the {count} examples of {source.name} will be drawn about {times:,.0f} times each: {todo}"
 
     def restore(self, state: Mapping[str, int]) -> None:
@@ -175,13 +172,10 @@ class PrefinetuneModel(nn.Module):
         adapters: dict[str, Any] = dict(self.adapters.items())
         return adapters.get(family, adapters.get(SHARED))
 
-    def features(self, family: str, tokens: TokenBatch) -> Tensor:
-        """[units, width] features of a batch through the family's branch."""
-        return tokens.pool(self.encoder(tokens, self.adapter(family)))
-
     def forward(self, family: str, batch: StepBatch) -> Tensor:
-        """The family's loss of a batch."""
-        features = embed_chunks(batch.chunks, lambda tokens: self.features(family, tokens))
+        """The family's loss of a batch, from features [units, width] through its branch."""
+        adapter = self.adapter(family)
+        features = embed_chunks(batch.chunks, lambda tokens: tokens.pool(self.encoder(tokens, adapter)))
         # In bf16 the cosines of InfoNCE are too coarse at small temperatures, and this part costs next to nothing.
         with torch.autocast(features.device.type, enabled=False):
             features = gather_units(features, batch.counts)
@@ -220,8 +214,7 @@ def draw_batch(
     while size < section.tokens:
         number, index = next(stream)
         source = mixture.sources[number]
-        stored = source.units
-        texts = objective.unit_texts([source.train[index]], tokenizer) if stored is None else stored(index)
+        texts = source.units(index) if source.units else objective.unit_texts([source.train[index]], tokenizer)
         drawn.append((number, index))
         units.extend(texts)
         size += sum(text.size for text in texts)

@@ -95,11 +95,9 @@ def _check_same(path: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -
 
 def _refuse(folder: Path, what: str, changed: Sequence[str], expected: str) -> None:
     if changed:
-        raise MismatchError(
-            f"{folder} holds {what} {', '.join(changed)}",
-            expected=f"{expected} that it was started with",
-            todo="Bring them back as they were, choose another folder with --out, or delete this one",
-        )
+        todo = "Bring them back as they were, choose another folder with --out, or delete this one"
+        given = f"{folder} holds {what} {', '.join(changed)}"
+        raise MismatchError(given, expected=f"{expected} that it was started with", todo=todo)
 
 
 def _encoder(recipe: PrefinetuneRecipe, start: Loaded) -> dict[str, Any]:

@@ -69,10 +69,8 @@ def prefinetune(
         seed_everything(recipe.seed)
         start = load_any(recipe.encoder, fork=recipe.fork, max_length=recipe.max_length)
         if recipe.fork is not None and recipe.fork != start.encoder.fork:
-            raise MismatchError(
-                f"the recipe's fork is {recipe.fork}",
-                expected=f"{start.encoder.fork}, that of the bundle {recipe.encoder}",
-            )
+            expected = f"{start.encoder.fork}, that of the bundle {recipe.encoder}"
+            raise MismatchError(f"the recipe's fork is {recipe.fork}", expected=expected)
         with state.main_process_first():  # it fills the cache, the others read it
             sources = recipe_sources(recipe, start.tokenizer, finder=finder, say=report.say)
         session = Session(recipe, start, sources, folder, report)
@@ -99,11 +97,9 @@ def _locked(folder: Path) -> Iterator[None]:
     try:
         held = FileLock(folder / ".lock").acquire(timeout=0)
     except Timeout:
-        raise TrunklineError(
-            f"another run is at work in {folder}",
-            expected="one run in a folder at a time",
-            todo="Wait until it ends, or choose another folder with --out",
-        ) from None
+        todo = "Wait until it ends, or choose another folder with --out"
+        given, expected = f"another run is at work in {folder}", "one run in a folder at a time"
+        raise TrunklineError(given, expected=expected, todo=todo) from None
     with held:
         yield
 
@@ -126,10 +122,9 @@ class Session:
         device = self.accelerator.device
         self.place = loop.Place(device, self.accelerator.process_index, self.accelerator.num_processes)
         start.encoder.dropout = recipe.optimizer.dropout
-        objectives: dict[str, nn.Module] = {
-            family: make_objective(family, section, sources[family], start, recipe.seed)
-            for family, section in recipe.families.items()
-        }
+        objectives: dict[str, nn.Module] = {}
+        for family, section in recipe.families.items():
+            objectives[family] = make_objective(family, section, sources[family], start, recipe.seed)
         self.model = PrefinetuneModel(start.encoder, adapters_of(recipe, start.encoder), objectives).to(device)
         freeze(start.encoder, recipe)
         rates, parts = recipe.optimizer, self.model
@@ -159,9 +154,8 @@ class Session:
             if watch is not None and main:
                 watch(step, self)
             if step == min(_LOOK, rates.steps) > done:
-                for mixture in self.mixtures.values():
-                    for told in mixture.repeats(step / rates.steps):
-                        self.report.say(f"warning: {told}")
+                for told in (told for one in self.mixtures.values() for told in one.repeats(step / rates.steps)):
+                    self.report.say(f"warning: {told}")
             if step > done:
                 self.report.progress(step, rates.steps, self.last)
 

@@ -79,7 +79,6 @@ class FileFinder:
             card = load_recipe(card_path, SourceCard)
             if family not in (card.family, "text"):  # all kinds of data have text
                 raise TrunklineError(f"{card_path} is of family {card.family}", expected=f"a source for {family}")
-
         return Found(card, f"{_state(path)} as {kind.__name__}", lambda: stream_examples(path, _READ_AS[kind]))
 
     def held_out(self, names: Sequence[str]) -> HeldOutTexts:
@@ -252,25 +251,22 @@ def corpus_of(
     key = f"{FORMAT} {state} {objective.__name__} {tokenizer.fingerprint if tokenizer else ''}"
     folder = cache_folder() / "prefinetune" / hashlib.sha256(key.encode()).hexdigest()[:32]
     try:
-        if folder.is_dir():
-            return Corpus(used(folder), objective.kind)
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".") as scratch:
-            made = Path(scratch) / "made"
-            made.mkdir()
-            _write(made, *make(), objective, tokenizer)
-            try:
-                made.rename(folder)
-            except OSError:
-                if not folder.is_dir():  # else another run was faster, and what it made is the same
-                    raise
+        if not folder.is_dir():
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".") as scratch:
+                made = Path(scratch) / "made"
+                made.mkdir()
+                _write(made, *make(), objective, tokenizer)
+                try:
+                    made.rename(folder)
+                except OSError:
+                    if not folder.is_dir():  # else another run was faster, and what it made is the same
+                        raise
+        return Corpus(used(folder), objective.kind)
     except OSError as error:
-        raise TrunklineError(
-            f"{folder} cannot be written ({error.strerror or error})",
-            expected="a folder for the cache with room for the corpus",
-            todo=f"Set {CACHE_VARIABLE} to another folder, or make room",
-        ) from error
-    return Corpus(used(folder), objective.kind)
+        given, todo = f"{folder} cannot be written", f"Set {CACHE_VARIABLE} to another folder, or make room"
+        expected = "a folder for the cache with room for the corpus"
+        raise TrunklineError(f"{given} ({error.strerror or error})", expected=expected, todo=todo) from error
 
 
 def _write(

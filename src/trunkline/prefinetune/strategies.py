@@ -149,11 +149,9 @@ def merge_bundles(
     start = load_any(base, fork=others[0].encoder.fork)
     for number, other in enumerate(others, 1):
         if other.info.get(START) != start.backbone:
-            raise MismatchError(
-                f"bundle {number} started from {other.info.get(START) or 'an encoder that it does not name'}",
-                expected=f"the base, {start.backbone}",
-                todo="Name the encoder that it started from with --base",
-            )
+            given = f"bundle {number} started from {other.info.get(START) or 'an encoder that it does not name'}"
+            todo = "Name the encoder that it started from with --base"
+            raise MismatchError(given, expected=f"the base, {start.backbone}", todo=todo)
     lengths = sorted({other.tokenizer.max_length for other in others})
     if len(lengths) > 1:
         raise MismatchError(f"the bundles have windows of {lengths} tokens", expected="one length")

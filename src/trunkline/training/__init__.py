@@ -35,10 +35,8 @@ def write_errors(path: Path, kept: str) -> Iterator[None]:
     try:
         yield
     except (OSError, SafetensorError) as error:
-        raise TrunklineError(
-            f"{path} could not be written ({error}); {kept}",
-            todo=f"Free some space in {path.parent} and run the same command again, to go on from the last checkpoint",
-        ) from error
+        todo = f"Free some space in {path.parent} and run the same command again, to go on from the last checkpoint"
+        raise TrunklineError(f"{path} could not be written ({error}); {kept}", todo=todo) from error
 
 
 class MetricsLog:

@@ -92,28 +92,20 @@ def load_checkpoint(
             content = json.loads((file.metadata() or {})[_KEY])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (OSError, ValueError, KeyError, SafetensorError) as error:
-        raise TrunklineError(
-            f"{path} is damaged ({error})",
-            expected="a complete checkpoint, as it was written",
-            todo="Delete it and run the same command again, it goes on from the one before",
-        ) from error
+        todo = "Delete it and run the same command again, it goes on from the one before"
+        expected = "a complete checkpoint, as it was written"
+        raise TrunklineError(f"{path} is damaged ({error})", expected=expected, todo=todo) from error
     if content.get("format") != FORMAT:
-        raise MismatchError(
-            f"{path} has format {content.get('format')}",
-            expected=f"format {FORMAT}",
-            todo="Use another run folder, or the version of trunkline that wrote it",
-        )
+        given, todo = content.get("format"), "Use another run folder, or the version of trunkline that wrote it"
+        raise MismatchError(f"{path} has format {given}", expected=f"format {FORMAT}", todo=todo)
     if rank >= content["processes"]:
-        raise MismatchError(
-            f"{path} is of {content['processes']} processes and this is number {rank + 1}",
-            expected="as many processes as the run was started with",
-        )
+        given = f"{path} is of {content['processes']} processes and this is number {rank + 1}"
+        raise MismatchError(given, expected="as many processes as the run was started with")
     try:
         module.load_state_dict(_part(tensors, "module/"))
     except RuntimeError as error:
-        raise MismatchError(
-            f"{path} does not fit this recipe ({' '.join(str(error).split())[:300]})", todo="Use another run folder"
-        ) from error
+        given = f"{path} does not fit this recipe ({' '.join(str(error).split())[:300]})"
+        raise MismatchError(given, todo="Use another run folder") from error
     names = {id(parameter): name for name, parameter in module.named_parameters()}
     optimized = [names[id(parameter)] for group in optimizer.param_groups for parameter in group["params"]]
     states = {number: _part(tensors, f"optimizer/{name}/") for number, name in enumerate(optimized)}

@@ -159,10 +159,8 @@ def _step(
 
 
 def _not_finite(what: str, step: int) -> TrainingError:
-    return TrainingError(
-        f"step {step + 1}: {what}; the last checkpoint is kept",
-        todo="Lower the rates or set precision: fp32, then run the same command again",
-    )
+    todo = "Lower the rates or set precision: fp32, then run the same command again"
+    return TrainingError(f"step {step + 1}: {what}; the last checkpoint is kept", todo=todo)
 
 
 def rate_factor(step: int, steps: int, warmup: float) -> float:
@@ -247,11 +245,11 @@ def process_state() -> Any:
 def shares(sizes: Sequence[int], processes: int) -> list[slice]:
     """Contiguous parts of texts of these sizes, about equal in tokens, at least one text for each process."""
     if len(sizes) < processes:
-        raise TrainingError(
+        given, todo = (
             f"a step has {len(sizes)} texts for {processes} processes",
-            expected="at least one for each",
-            todo="Raise `tokens`, or use fewer processes",
+            "Raise `tokens`, or use fewer processes",
         )
+        raise TrainingError(given, expected="at least one for each", todo=todo)
     ends = list(accumulate(sizes))
     bounds = [0]
     for rank in range(1, processes):
