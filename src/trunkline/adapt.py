@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import numpy as np
 import numpy.typing as npt
 import torch
+from accelerate.utils import set_seed
 from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -30,7 +31,6 @@ from trunkline.heads.fit import FittedHead, LabelledFeatures, convex_heads, cros
 from trunkline.heads.linear import factors, log_losses
 from trunkline.tasks import FAMILIES, Family, Labels
 from trunkline.text.tokens import UnitText, pack
-from trunkline.training.checkpoint import seed_everything
 from trunkline.training.loop import Hooks, LoopSettings, make_accelerator, optimizer_for, resolve_precision, run
 
 if TYPE_CHECKING:
@@ -261,7 +261,7 @@ def _train(task: _Task, chosen: Sequence[int], start: Head) -> LoraAdapter:
     """Trains on some of the examples."""
     settings, encoder, head = task.settings, task.encoder, nn.Linear(*start.weight.shape)
     head.load_state_dict({"weight": torch.from_numpy(start.weight.T), "bias": torch.from_numpy(start.bias)})
-    seed_everything(settings.seed)
+    set_seed(settings.seed)
     if task.primary is not None:
         lora = copy.deepcopy(task.primary).requires_grad_(True)
     else:

@@ -172,10 +172,8 @@ class Predictor:
     def __init__(
         self, tokenizer: TextTokenizer, engine: Engine, primaries: Mapping[str, Inputs], tasks: Iterable[Task]
     ) -> None:
-        self.tokenizer = tokenizer
-        self.engine = engine
+        self.tokenizer, self.engine, self._primaries = tokenizer, engine, primaries
         self.tasks: Mapping[str, Task] = {}
-        self._primaries = primaries
         for task in tasks:
             self.add(task)
 

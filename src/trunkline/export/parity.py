@@ -88,12 +88,10 @@ def check_parity(
     if outside:
         # What is no number is worse than any.
         worst = max(outside, key=lambda item: (not np.isfinite([*item[1].values()]).all(), max(item[1].values())))
-        raise TrunklineError(
-            f"the graphs differ from torch in {len(outside)} of {len(compared)} runs; the worst: {worst[0]}",
-            expected=f"features within {tolerance.features:g}, probabilities within {tolerance.probabilities:g}, "
-            f"a mean cosine of at least {tolerance.cosine:g}",
-            todo="Export again; if it stays, this encoder or this version of ONNX Runtime cannot be used",
-        )
+        given = f"the graphs differ from torch in {len(outside)} of {len(compared)} runs; the worst: {worst[0]}"
+        allowed = "features within {features:g}, probabilities within {probabilities:g}, a mean cosine from {cosine:g}"
+        todo = "Export again; if it stays, this encoder or this version of ONNX Runtime cannot be used"
+        raise TrunklineError(given, expected=allowed.format(**asdict(tolerance)), todo=todo)
     values = {name: [found[name] for _, found in compared if name in found] for name in asdict(tolerance)}
     return {
         "runs": len(compared),

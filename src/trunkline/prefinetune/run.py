@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from accelerate.utils import send_to_device
+from accelerate.utils import send_to_device, set_seed
 from torch import nn
 
 from trunkline.bundle.manifest import MANIFEST, Licence
@@ -25,7 +25,7 @@ from trunkline.prefinetune.sources import FileFinder, recipe_sources
 from trunkline.prefinetune.strategies import Losses, adapters_of, freeze, project_conflicts, trained
 from trunkline.text.examples import Example
 from trunkline.training import MetricsLog, Report, loop, write_errors
-from trunkline.training.checkpoint import checkpoints, load_checkpoint, random_state, save_checkpoint, seed_everything
+from trunkline.training.checkpoint import checkpoints, load_checkpoint, random_state, save_checkpoint
 
 _LOOK = 20
 """Steps after which it is told which examples will be drawn very often."""
@@ -66,7 +66,7 @@ def prefinetune(
                 write_model_card(folder, bundle, load_any(str(bundle)))
             report.say(f"{bundle} is complete, nothing to do")
             return bundle
-        seed_everything(recipe.seed)
+        set_seed(recipe.seed)
         start = load_any(recipe.encoder, fork=recipe.fork, max_length=recipe.max_length)
         if recipe.fork is not None and recipe.fork != start.encoder.fork:
             expected = f"{start.encoder.fork}, that of the bundle {recipe.encoder}"

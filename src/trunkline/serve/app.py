@@ -6,7 +6,6 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping, Set
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
-from functools import partial
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, FastAPI, Request
@@ -103,12 +102,6 @@ Served = Annotated[Service, Depends(_service)]
 router = APIRouter(responses={status: {"model": Problem} for status in REFUSALS})
 
 
-@router.get("/")
-async def root() -> dict[str, str]:
-    """Name, version, and where the OpenAPI document is."""
-    return {"service": "trunkline", "version": __version__, "openapi": "/openapi.json"}
-
-
 @router.get("/health/live", tags=["health"])
 @router.get("/health/ready", tags=["health"])
 @router.get("/health", tags=["health"])
@@ -140,7 +133,7 @@ async def predict(body: PredictRequest, service: Served) -> Any:
     if (waiting := len(service.batches.line)) + len(texts) > limits.queue:
         given = f"{waiting} texts wait"
         raise Refused(429, given, expected=f"at most {limits.queue}", todo="Try later", headers=BUSY)
-    found = await service.batches.submit(model, list(zip(texts, tasks, strict=True))) if texts else []
+    found = await service.batches.submit(model, zip(texts, tasks, strict=True))
     return answer({"model": name, "predictions": found})
 
 
@@ -187,12 +180,10 @@ async def delete_task(task: Name, service: Served, model: str | None = None) -> 
 async def fit(body: FitRequest, service: Served) -> dict[str, Any]:
     """Learn a task from labelled texts: a head, cross-validated. The answer is that of `trunkline fit --json`."""
     service.allow("fit")
-    found = service.model(body.model)[1]
+    found, asked = service.model(body.model)[1], body.model_dump(exclude={"model"})
     service.check(body.texts, service.limits.examples)
-    labels = body.model_dump()["labels"]
-    work = partial(found.fit, body.name, body.texts, labels, family=body.family, replace=body.replace)
-    report: dict[str, Any] = (await service.change(found, body.name, body.replace, work)).to_dict()
-    return report
+    report = await service.change(found, body.name, body.replace, lambda: found.fit(**asked))
+    return dict(report.to_dict())
 
 
 def _known(there: Mapping[str, Any], tasks: Any) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
@@ -19,19 +19,14 @@ from trunkline.model import Model
 MOST_CHARACTERS = 4000
 """Of a batch of several texts, so that short ones do not wait for long ones."""
 
-Answer = asyncio.Future[list[dict[str, Any]]]
-
 
 class Item(NamedTuple):
-    """A text that waits, and its place among `most`; `found` are predictions of its request, by place."""
+    """A text that waits, and where its predictions go."""
 
     model: Model
     text: str
     tasks: tuple[str, ...]
-    answer: Answer
-    found: dict[int, Any]
-    place: int
-    most: int
+    answer: asyncio.Future[dict[str, Any]]
 
 
 class Batches:
@@ -42,15 +37,14 @@ class Batches:
         self.pool = ThreadPoolExecutor(threads)
         self._batch, self._observe, self._loop = batch, observe, asyncio.get_running_loop()
 
-    def submit(self, model: Model, asked: Sequence[tuple[str, tuple[str, ...]]]) -> Answer:
+    def submit(self, model: Model, asked: Iterable[tuple[str, tuple[str, ...]]]) -> asyncio.Future[list[Any]]:
         """Puts texts with their tasks into the queue; the answer is their predictions."""
-        answer: Answer = self._loop.create_future()
-        found: dict[int, Any] = {}
-        self.line.extend(Item(model, *one, answer, found, place, len(asked)) for place, one in enumerate(asked))
-        for _ in asked:
+        items = [Item(model, *one, self._loop.create_future()) for one in asked]
+        self.line.extend(items)
+        for _ in items:
             # Those that come when others took all end at once.
             self.pool.submit(self._work)
-        return answer
+        return asyncio.gather(*(item.answer for item in items))
 
     def _work(self) -> None:
         items: list[Item] = []
@@ -90,8 +84,7 @@ def compute(items: Sequence[Item]) -> list[Any]:
 
 def _deliver(items: Sequence[Item], found: Sequence[Any]) -> None:
     for item, prediction in zip(items, found, strict=True):
-        item.found[item.place] = prediction
         if isinstance(prediction, Exception) and not item.answer.done():
             item.answer.set_exception(prediction)
-        elif len(item.found) == item.most and not item.answer.done():
-            item.answer.set_result([item.found[place] for place in range(item.most)])
+        elif not item.answer.done():
+            item.answer.set_result(prediction)

@@ -7,12 +7,10 @@ another name, brought to the disk and renamed: a killed run, a full disk or a po
 from __future__ import annotations
 
 import json
-import random as python_random
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
@@ -24,13 +22,6 @@ from trunkline.training import write_errors
 
 FORMAT = 3
 _KEY, _SUFFIX = "trunkline", ".safetensors"
-
-
-def seed_everything(seed: int) -> None:
-    """Seeds the random generators that training and the libraries under it use."""
-    python_random.seed(seed)
-    np.random.seed(seed)
-    torch.manual_seed(seed)
 
 
 def random_state() -> dict[str, Tensor]:

@@ -93,11 +93,12 @@ class _Checked:
 
     def fit_predict(self, task: TaskData, encoder: Path, *, seed: int) -> PeerOutput:
         """See `Peer.fit_predict`."""
-        from trunkline.training.checkpoint import seed_everything
+        from accelerate.utils import set_seed
+
         from trunkline_lab.benchmark.peers.common import check_task
 
         check_task(self.name, PEERS[self.name].families, task)
-        seed_everything(seed)
+        set_seed(seed)
         output: PeerOutput = _module(self.name).fit_predict(task, encoder, seed=seed)
         return output
 
