@@ -115,13 +115,8 @@ def round_int8(rows: FloatArray) -> tuple[Int8Array, FloatArray]:
 def smoothing(weight: FloatArray, largest: FloatArray, alpha: float) -> FloatArray:
     """The factor of each input channel, `max|x|^alpha / max|w|^(1 - alpha)` (equation 4), with mean logarithm 0.
 
-    Args:
-        weight: [inputs, outputs].
-        largest: [inputs], from a calibration.
-        alpha: 0 gives factors of 1.
-
-    Returns:
-        [inputs]; inputs are to be divided by it, the rows of the weight to be multiplied by it.
+    From `weight` [inputs, outputs] and the `largest` inputs of a calibration, [inputs], it gives [inputs]: inputs are
+    to be divided by it, the rows of the weight to be multiplied by it. An `alpha` of 0 gives factors of 1.
     """
     if not alpha or not largest.any():
         return np.ones(len(weight), np.float32)

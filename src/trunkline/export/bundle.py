@@ -47,8 +47,7 @@ QUANTISED_TOLERANCE = {
 }
 """Against torch in float32. Rounded weights are judged by a task's score; the cosine finds what is broken."""
 
-COMPARED_TEXTS = 12
-COMPARED_TASKS = 16
+COMPARED_TEXTS, COMPARED_TASKS = 12, 16
 """Tasks that are compared with torch; what all have in common, files and heads as inputs, shows in these."""
 
 _FORMS: dict[str, Form] = {"branch": "optional", "branch-required": "required", "branch-bank": "bank"}
@@ -138,13 +137,9 @@ def export_bundle(source: str | Path, out: str | Path, options: ExportOptions | 
 
     The source is the folder of a bundle with weights for torch, or an encoder by folder or name; `out` is new or empty.
 
-    Returns:
-        As JSON: `folder`, `bytes` in all and of each of `files`, `weights` as in the manifest, `calibration_tokens`,
-        `parity` of each graph and what the `gate` found.
-
-    Raises:
-        QualityError: Rounded weights cost a task too much.
-        TrunklineError: `out` is taken, the graphs differ from torch, or as for `load_source`.
+    Returns, as JSON, `folder`, `bytes` in all and of each of `files`, `weights` as in the manifest,
+    `calibration_tokens`, `parity` of each graph and what the `gate` found. Raises QualityError where rounded weights
+    cost a task too much, and TrunklineError where `out` is taken, the graphs differ from torch, or as `load_source`.
     """
     options, out, place = options or ExportOptions(), Path(out).expanduser(), Path(source).resolve()
     check_free(out)

@@ -76,9 +76,8 @@ def check_parity(
     `Adapter()` stands for the backbone as it is. `mixed` rows of one batch have different adapters, which only `banked`
     can. Raises TrunklineError if there are no texts or adapters, or a difference is outside the tolerance.
 
-    Returns:
-        As JSON: `runs`, `adapters`, `largest_feature_difference`, `largest_probability_difference` and `least_cosine`
-        (None where there was nothing to compare), and what was `allowed`.
+    Returns, as JSON, `runs`, `adapters`, `largest_feature_difference`, `largest_probability_difference` and
+    `least_cosine` (None where there was nothing to compare), and what was `allowed`.
     """
     if not texts or not adapters:
         raise TrunklineError(f"parity on {len(texts)} texts and {len(adapters)} adapters", expected="at least one each")
@@ -198,13 +197,10 @@ def quality_gate(
 ) -> dict[str, Any]:
     """Scores tasks by torch in float32 and by the graphs as they are exported, on examples that are new to each task.
 
-    Returns:
-        As JSON: `allowed_points`, and for each of `tasks` its `metric`, the number of `examples`, the scores `float32`
-        and `rounded` in [0, 1], and `agreement`, the share of examples with the same prediction, probabilities aside.
-
-    Raises:
-        QualityError: A task's main score lost more than `max_drop` points of a hundred.
-        TrunklineError: A task without examples.
+    Returns, as JSON, `allowed_points`, and for each of `tasks` its `metric`, the number of `examples`, the scores
+    `float32` and `rounded` in [0, 1], and `agreement`, the share of examples with the same prediction, probabilities
+    aside. Raises QualityError where a task's main score lost more than `max_drop` points of a hundred, and
+    TrunklineError for a task without examples.
     """
     tasks = {name: _scores(before, after, name, part) for name, part in sorted(examples.items())}
     # Scores that are no numbers fail too.

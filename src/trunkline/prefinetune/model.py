@@ -172,10 +172,13 @@ class PrefinetuneModel(nn.Module):
         adapters: dict[str, Any] = dict(self.adapters.items())
         return adapters.get(family, adapters.get(SHARED))
 
+    def features(self, family: str, tokens: TokenBatch) -> Tensor:
+        """[units, width] features of a batch through the family's branch."""
+        return tokens.pool(self.encoder(tokens, self.adapter(family)))
+
     def forward(self, family: str, batch: StepBatch) -> Tensor:
-        """The family's loss of a batch, from features [units, width] through its branch."""
-        adapter = self.adapter(family)
-        features = embed_chunks(batch.chunks, lambda tokens: tokens.pool(self.encoder(tokens, adapter)))
+        """The family's loss of a batch."""
+        features = embed_chunks(batch.chunks, lambda tokens: self.features(family, tokens))
         # In bf16 the cosines of InfoNCE are too coarse at small temperatures, and this part costs next to nothing.
         with torch.autocast(features.device.type, enabled=False):
             features = gather_units(features, batch.counts)

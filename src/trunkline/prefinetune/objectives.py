@@ -78,9 +78,7 @@ class TokenConceptObjective(Objective):
         texts = sorted({text for source in sources for text in source.concepts.values()})
         self.index = {text: number for number, text in enumerate(texts)}
         self.by_label = [{label: self.index[text] for label, text in s.concepts.items()} for s in sources]
-        self.closed = [source.closed for source in sources]
-        self.negatives = negatives
-        self.seed = seed
+        self.closed, self.negatives, self.seed = [source.closed for source in sources], negatives, seed
         features = torch.as_tensor(embed(texts))
         self.register_buffer("features", features, persistent=False)
         width = features.shape[1]
@@ -128,9 +126,8 @@ class TokenConceptObjective(Objective):
             valid[np.ix_(np.asarray(of_source) == source, known[known >= 0])] = True
         positive[words, place[true]] = True
         valid[words] = True
-        return ConceptTargets(
-            torch.tensor(concepts, dtype=torch.long), torch.from_numpy(positive), torch.from_numpy(valid)
-        )
+        indices = torch.tensor(concepts, dtype=torch.long)
+        return ConceptTargets(indices, torch.from_numpy(positive), torch.from_numpy(valid))
 
     def measure(self, features: Tensor, targets: ConceptTargets) -> tuple[str, Tensor]:
         """Whether the nearest concept of a labelled word is a true one."""
@@ -198,10 +195,8 @@ class TextPairObjective(Objective):
 
     def targets(self, drawn: Sequence[tuple[int, PairExample]], step: int) -> PairTargets:
         """The pairs to use: a text that occurs twice in a batch would be its own negative."""
-        seen: set[str] = set()
-        kept: list[int] = []
+        seen, kept, numbers = set[str](), list[int](), list[int]()
         groups: dict[tuple[int, str] | int, int] = {}
-        numbers: list[int] = []
         for index, (source, pair) in enumerate(drawn):
             if pair.left not in seen and pair.right not in seen:
                 kept.append(index)
@@ -299,14 +294,11 @@ def make_objective(
 ) -> Objective:
     """A family's objective over its sources, for the encoder as it is at the start.
 
-    Raises:
-        TrunklineError: Sources of NER without a concept.
-        EncoderError: Plain text, and the tokenizer has no mask token.
+    Raises TrunklineError for sources of NER without a concept, and for plain text where the tokenizer has no mask.
     """
     encoder, tokenizer = start.encoder, start.tokenizer
     if family == "ner":
-        embed = partial(embed_texts, encoder, tokenizer)
-        return TokenConceptObjective(sources, embed, section.negatives, seed)
+        return TokenConceptObjective(sources, partial(embed_texts, encoder, tokenizer), section.negatives, seed)
     if family == "classification":
         return TextPairObjective(section.temperature)
     if family == "qa":

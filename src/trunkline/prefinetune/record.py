@@ -20,9 +20,7 @@ from trunkline.training import write_errors
 from trunkline.training.loop import resolve_precision
 from trunkline.versions import git_state, hardware, versions
 
-FORMAT = 2
-FILE = "experiment.json"
-CARD = "MODEL_CARD.md"
+FORMAT, FILE, CARD = 2, "experiment.json", "MODEL_CARD.md"
 _SAME = ("sha256", "examples", "held_out", "concepts")
 
 
@@ -43,13 +41,10 @@ def write_experiment(
     """Writes `experiment.json` at the start of a run, or adds another start to it when the run goes on.
 
     Returns what was written: `recipe`, `precision`, `encoder` (name, licence, hash), `data` (one row a source) and
-    `starts` (one row a start: time, versions, git state, hardware).
-
-    Raises:
-        MismatchError: The run was started with other data or another encoder, so that it cannot go on exactly.
+    `starts` (one row a start: time, versions, git state, hardware). Raises MismatchError if the run was started with
+    other data or another encoder, so that it cannot go on exactly.
     """
-    path = folder / FILE
-    now = datetime.now(UTC).isoformat(timespec="seconds")
+    path, now = folder / FILE, datetime.now(UTC).isoformat(timespec="seconds")
     content: dict[str, Any] = {
         "format": FORMAT,
         "recipe": recipe.model_dump(mode="json"),
@@ -128,7 +123,7 @@ def write_model_card(folder: Path, bundle: Path, result: Loaded) -> None:
         EncoderError: `experiment.json` of the run cannot be read.
     """
     experiment = read_json(folder / FILE)
-    recipe, encoder, data = (experiment[key] for key in ("recipe", "encoder", "data"))
+    recipe, encoder, data = experiment["recipe"], experiment["encoder"], experiment["data"]
     head = yaml.safe_dump({"library_name": "trunkline", "tags": list(recipe["families"])})
     removed = f"{sum(row['removed'] for row in data):,} examples that stand in them were removed"
     text = f"""\

@@ -118,9 +118,7 @@ def recipe_sources(
     reader = _Reader(recipe, tokenizer, finder or FileFinder())
     result: dict[str, list[Source]] = {}
     for family, section in recipe.families.items():
-        sources: list[Source] = []
-        problems: list[str] = []
-        seen: Counter[str] = Counter()
+        sources, problems, seen = list[Source](), list[str](), Counter[str]()
         for name in section.sources:
             say(f"reading {name}")
             try:

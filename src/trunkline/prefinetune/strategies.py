@@ -133,11 +133,8 @@ def merge_bundles(
     `method` and `density`, in (0, 1], are those of `merge_vectors`; `scale` is a factor on the merged vector, negative
     to go away from what was learnt. One that goes only a part of the way is WiSE-FT (Wortsman et al. 2022, arXiv
     2109.01903, equation 1). The updates of a single bundle's primary adapters are scaled with it; of several bundles
-    adapters are left behind.
-
-    Raises:
-        MismatchError: A bundle that did not start from the base, or windows of several lengths.
-        TrunklineError: None to merge, or a factor or share that there cannot be.
+    adapters are left behind. Raises MismatchError for a bundle that did not start from the base, or windows of several
+    lengths, and TrunklineError for none to merge, or a factor or share that there cannot be.
     """
     if not bundles:
         raise TrunklineError("no encoder to merge", expected="one or more")

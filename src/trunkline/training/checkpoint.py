@@ -74,9 +74,8 @@ def load_checkpoint(
 ) -> tuple[int, dict[str, Any]]:
     """Restores what `save_checkpoint` got, and a rank's random state; returns the steps done and the caller's `extra`.
 
-    Raises:
-        MismatchError: The checkpoint is of another format, another module or fewer processes.
-        TrunklineError: It is damaged; nothing was restored then.
+    Raises MismatchError for another format, another module or fewer processes, and TrunklineError for a damaged file;
+    nothing was restored then.
     """
     try:
         with safe_open(str(path), framework="pt") as file:

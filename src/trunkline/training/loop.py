@@ -94,11 +94,9 @@ def run(
 
     `losses` yields for a step (name, weight, loss) one after the other; each is back-propagated before the next is
     computed, so only one graph is in memory. The gradients of all of the module's parameters are clipped together. The
-    optimizer's groups carry their base rate as `base_rate`; `accelerator` is an `accelerate.Accelerator`.
-
-    Raises:
-        TrainingError: A loss or the gradient is not finite; weights and checkpoints are those before this step.
-        Interrupted: After saving.
+    optimizer's groups carry their base rate as `base_rate`; `accelerator` is an `accelerate.Accelerator`. Raises
+    Interrupted after saving, and TrainingError where a loss or the gradient is not finite: weights and checkpoints are
+    then those before this step.
     """
     keep_freed_memory()
     sums: dict[str, float] = {}
