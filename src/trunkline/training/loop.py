@@ -26,6 +26,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.nn.functional import all_gather
 from torch.nn import functional as F
 
 from trunkline.errors import TrainingError
@@ -263,17 +264,10 @@ def gather_units(local: Tensor, counts: Sequence[int]) -> Tensor:
     """
     if len(counts) < 2:
         return local
-    # Gathering wants equal shapes.
-    padded = F.pad(local.detach(), (0, 0, 0, max(counts) - len(local)))
-    parts = [torch.empty_like(padded) for _ in counts]
-    dist.all_gather(parts, padded)
-    features = [part[:count] for part, count in zip(parts, counts, strict=True)]
-    own = local.view_as(local)
-    if own.requires_grad:
-        # Each process has the whole loss, so this is the whole gradient; the mean over the processes divides it.
-        own.register_hook(lambda gradient: gradient * len(counts))
-    features[dist.get_rank()] = own
-    return torch.cat(features)
+    # Gathering wants equal shapes. Each process has the whole loss, so gradients are those of all processes' losses
+    # together; the mean over the processes divides them.
+    parts = all_gather(F.pad(local, (0, 0, 0, max(counts) - len(local))))
+    return torch.cat([part[:count] for part, count in zip(parts, counts, strict=True)])
 
 
 @torch.no_grad()
