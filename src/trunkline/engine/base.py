@@ -15,7 +15,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from trunkline.bundle.files import Bundle, is_bundle, open_bundle
-from trunkline.bundle.manifest import BRANCHES, MANIFEST, EncoderFacts, FloatArray, Inputs
+from trunkline.bundle.manifest import MANIFEST, EncoderFacts, FloatArray, Inputs, branch_of
 from trunkline.bundle.parts import Task
 from trunkline.data.inputs import texts_from
 from trunkline.errors import MismatchError, TrunklineError, needs
@@ -102,11 +102,8 @@ def open_tokenizer(path: Path, encoder: EncoderFacts, threads: int = 1) -> TextT
 class Branch:
     """One pass above the fork: an adapter, the units that are pooled, and the heads of all tasks that share both.
 
-    Attributes:
-        adapter: Names the adapter: a family's, or a task's own.
-        family: Says what the units are, with `units` as in `trunkline.bundle.parts.Task`.
-        lora: Inputs of the adapter; empty for the backbone as it is.
-        tasks: None if features are asked for.
+    `adapter` names the adapter: a family's, or a task's own. `family` says what the units are, with `units` as in
+    `trunkline.bundle.parts.Task`. `lora` is empty for the backbone as it is, `tasks` where features are asked for.
     """
 
     adapter: str
@@ -162,11 +159,8 @@ class Engine(Protocol):
 class Predictor:
     """Tasks on an engine. Several threads may call `predict` and `predict_mixed` at the same time.
 
-    Args:
-        tokenizer: With the bundle's windows.
-        engine: Computes.
-        primaries: Inputs of the families' primary adapters.
-        tasks: The tasks, afterwards by name in alphabetical order.
+    The tokenizer has the bundle's windows, `primaries` are inputs of the families' primary adapters, and `tasks` are
+    afterwards by name in alphabetical order.
     """
 
     def __init__(
@@ -189,7 +183,7 @@ class Predictor:
 
     def features(self, read: Sequence[Tokens], family: str, units: str) -> list[FloatArray]:
         """Features of texts by a family's adapter: means of the branch's layers over units' tokens, see `widened`."""
-        family = BRANCHES.get(family, family)
+        family = branch_of(family)
         branch = Branch(family, family, units, self._primaries.get(family, {}))
         found = self.engine.run(read, [(branch,)] * len(read))
         worded = [(text.text, text.borders(units)) for text in read]
@@ -240,9 +234,10 @@ class Predictor:
         known = self.tasks
         for name in sorted(chosen_tasks(list(names), known)):
             task = known[name]
+            family = branch_of(task.family)
             # No family's name has a slash, and no other content this hash.
-            adapter = f"task/{name}/{hash(task.content):x}" if task.own_lora else BRANCHES.get(task.family, task.family)
-            groups.setdefault((adapter, BRANCHES.get(task.family, task.family), task.units), []).append(task)
+            adapter = f"task/{name}/{hash(task.content):x}" if task.own_lora else family
+            groups.setdefault((adapter, family, task.units), []).append(task)
         found = []
         for key, tasks in groups.items():
             inputs = tasks[0].inputs if tasks[0].own_lora else self._primaries.get(key[1], {})

@@ -96,11 +96,8 @@ Member = tuple[Row, int, Branch]
 class OnnxEngine:
     """See `trunkline.engine.base.Engine`.
 
-    Args:
-        graphs: `trunk`, `branch` and, for rows of several adapters in one batch, `branch-bank`: files or their content.
-        shapes: LoRA inputs of the branch graphs.
-        pad_id: Token id of padding.
-        threads: Threads inside an operator.
+    `graphs` are `trunk`, `branch` and, for rows of several adapters in one batch, `branch-bank`: files or their
+    content. `shapes` are those of LoRA inputs of the branch graphs, `threads` those inside an operator.
     """
 
     name = "onnx"

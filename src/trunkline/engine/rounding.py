@@ -65,15 +65,11 @@ def round_linear_layers(
 
     A layer's inputs are multiplied by `.smooth` [inputs], and with `.least` [1] each token's are divided by the largest
     of them, or by this if it is less, before the graph rounds them. The values of attention, which `out` reads, are
-    divided in advance below the fork; above it, LoRA inputs know nothing of the factors.
+    divided in advance below the `fork`; above it, LoRA inputs know nothing of the factors.
 
-    Args:
-        tensors: Of the backbone.
-        fork: The first layer that has LoRA inputs.
-        largest: The largest absolute value of each input of a layer in calibration, [inputs].
-        alpha: Of `smoothing`.
-        per_token: Kinds of layers whose inputs have a step for each token.
-        rounded: Name, smoothed weight, factors -> the tensors that replace the weight; 8 bits by default.
+    `largest` has the largest absolute value of each input of a layer in calibration, [inputs], `alpha` is that of
+    `smoothing`, and `per_token` are kinds of layers whose inputs have a step for each token. `rounded` gives, of a
+    name, the smoothed weight and the factors, the tensors that replace the weight; 8 bits by default.
     """
     found: Arrays = dict(tensors)
     smooth = {name: smoothing(tensors[f"{name}.weight"], largest[name], alpha) for name in linear_layers(tensors)}

@@ -354,8 +354,7 @@ def branch_graph(
     [rows] says which one a row has, all rows have the same head, and everything must be fed. LoRA inputs are at the
     `lora_targets`: `qkv`, which has one for all three, `out`, `up` or `down`. Raises MismatchError for others.
     """
-    config, layers = weights.config, range(weights.fork, weights.config.n_layers)
-    hidden = config.hidden_size
+    config, layers, hidden = weights.config, range(weights.fork, weights.config.n_layers), weights.config.hidden_size
     graph = EncoderGraph(weights, attention)
     graph.input("hidden", ["rows", "width", hidden], "states from the trunk")
     graph.inputs("mask", "pool")

@@ -36,17 +36,12 @@ OFTEN = 100
 
 @dataclass(frozen=True)
 class Source:
-    """One pre-finetuning data set, loaded.
+    """One pre-finetuning data set, loaded, by its card's name; nothing trains on `held_out`, which are the monitor's.
 
-    Attributes:
-        name: Its card's name.
-        train: Examples to train on.
-        held_out: Examples for the monitor, never trained on.
-        concepts: Entity label -> text for the concept encoder; empty for pairs.
-        closed: Whether an unlabelled word is known to belong to none of the source's concepts.
-        weight: How often it is drawn, relative to the other sources of its family.
-        units: Gives the tokenised texts of an example of `train`, if they are at hand.
-        facts: What is reported of it: `title`, `home`, `licence`, `coverage`, hashes, and what decontamination did.
+    `concepts` has for each label of entities the text for the concept encoder, and `closed` says whether an unlabelled
+    word is known to belong to none of them. `weight` is how often it is drawn, relative to the other sources of its
+    family. `units` gives the tokenised texts of an example of `train`, if they are at hand. `facts` are what is
+    reported of it: `title`, `home`, `licence`, `coverage`, hashes, and what decontamination did.
     """
 
     name: str

@@ -116,10 +116,8 @@ def run(
                 sums, count, began = {}, 0, time.perf_counter()
             if settings.evaluate_every and done % settings.evaluate_every == 0:
                 module.eval()
-                try:
-                    hooks.evaluate(done)
-                finally:
-                    module.train()
+                hooks.evaluate(done)
+                module.train()
             # All processes stop after the same step, or the others would wait for one that has stopped.
             asked = torch.tensor([float(stop.is_set())], device=accelerator.device)
             stopped = bool(accelerator.reduce(asked, reduction="sum").item())
