@@ -147,11 +147,10 @@ def export_bundle(source: str | Path, out: str | Path, options: ExportOptions | 
     weights, tokens = prepare_weights(found, options)
     graphs = make_graphs(found, options, weights)
     parity = compare(found, graphs, options)
-    gate = None
+    gate, facts = None, dict[str, Any](weights.facts)
     if options.judged and options.examples:
         after = found.predictor(OnnxEngine(graphs, found.manifest.shapes, found.encoder.config.pad_id))
         gate = quality_gate(found.predictor(), after, options.examples, options.max_drop)
-    facts: dict[str, Any] = dict(weights.facts)
     facts = {"kind": facts.pop("weights"), **facts} | ({} if gate is None else {"gate": gate})
     written = write_bundle(
         out,
@@ -171,15 +170,8 @@ def export_bundle(source: str | Path, out: str | Path, options: ExportOptions | 
         {name: task.content for name, task in found.bundle.tasks.items()},
     )
     sizes = {file: entry.bytes for file, entry in written.files.items()} | {MANIFEST: len(written.to_json())}
-    return {
-        "folder": out.name,
-        "bytes": sum(sizes.values()),
-        "files": dict(sorted(sizes.items())),
-        "weights": facts,
-        "calibration_tokens": tokens,
-        "parity": parity,
-        "gate": gate,
-    }
+    about = {"folder": out.name, "bytes": sum(sizes.values()), "files": dict(sorted(sizes.items()))}
+    return {**about, "weights": facts, "calibration_tokens": tokens, "parity": parity, "gate": gate}
 
 
 def load_source(source: str | Path, options: ExportOptions) -> Source:

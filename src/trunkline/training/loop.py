@@ -25,6 +25,8 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from accelerate import Accelerator, PartialState
+from accelerate.state import AcceleratorState
 from torch import Tensor, nn
 from torch.distributed.nn.functional import all_gather
 from torch.nn import functional as F
@@ -224,9 +226,6 @@ def resolve_precision(asked: str) -> str:
 
 def make_accelerator(bf16: bool) -> Any:
     """An `accelerate.Accelerator` for the device at hand; runs of one process may differ in precision."""
-    from accelerate import Accelerator
-    from accelerate.state import AcceleratorState
-
     # The state belongs to the process and would refuse another precision than that of its first run.
     AcceleratorState._reset_state()
     return Accelerator(mixed_precision="bf16" if bf16 else "no", cpu=not torch.cuda.is_available())
@@ -234,19 +233,14 @@ def make_accelerator(bf16: bool) -> Any:
 
 def process_state() -> Any:
     """What accelerate knows of the processes, as a `PartialState`; joins them when it is asked for the first time."""
-    from accelerate import PartialState
-
     return PartialState(cpu=not torch.cuda.is_available())
 
 
 def shares(sizes: Sequence[int], processes: int) -> list[slice]:
     """Contiguous parts of texts of these sizes, about equal in tokens, at least one text for each process."""
     if len(sizes) < processes:
-        given, todo = (
-            f"a step has {len(sizes)} texts for {processes} processes",
-            "Raise `tokens`, or use fewer processes",
-        )
-        raise TrainingError(given, expected="at least one for each", todo=todo)
+        given = f"a step has {len(sizes)} texts for {processes} processes"
+        raise TrainingError(given, expected="at least one for each", todo="Raise `tokens`, or use fewer processes")
     ends = list(accumulate(sizes))
     bounds = [0]
     for rank in range(1, processes):
