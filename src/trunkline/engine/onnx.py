@@ -41,11 +41,9 @@ class Pooling:
     the same single token are computed once, so that a text of a million symbols that the tokenizer drops, all of which
     stand for the opening token, costs no more than another.
 
-    Attributes:
-        n_rows: Rows to compute for the text.
-        rows: For each window the rows that it has a part in.
-        places: For each window the place in `rows`, the token in the window, and the share, of each pair of both.
-        row_of: [units] the row of each unit; None where these are the same.
+    `n_rows` are computed for the text, and `row_of` [units] has the row of each unit, None where these are the same.
+    For each window `rows` has the rows that it has a part in, and `places` the place in these, the token in the window,
+    and the share, of each pair of both.
     """
 
     def __init__(self, units: UnitText) -> None:

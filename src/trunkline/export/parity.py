@@ -211,12 +211,10 @@ def quality_gate(
     # So few that the gate tells nothing from a single prediction that has changed.
     single = f". One example of {few} is {100 / few:.1f} points" if 100 / few > max_drop else ""
     said = "; ".join(task_line(name, row) for name, row in failed.items())
-    raise QualityError(
-        f"{len(failed)} of {len(tasks)} tasks lose too much: {said}{single}",
-        expected=f"a drop of at most {max_drop:g} points",
-        todo="Judge by more examples, choose finer weights, allow a larger drop (`--max-drop`), or export with "
-        "`--no-gate` and fit the tasks again on the exported bundle",
-    )
+    given = f"{len(failed)} of {len(tasks)} tasks lose too much: {said}{single}"
+    todo = "Judge by more examples, choose finer weights, allow a larger drop (`--max-drop`), or export with "
+    todo += "`--no-gate` and fit the tasks again on the exported bundle"
+    raise QualityError(given, expected=f"a drop of at most {max_drop:g} points", todo=todo)
 
 
 def task_line(name: str, row: Mapping[str, Any]) -> str:

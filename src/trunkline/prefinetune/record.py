@@ -119,8 +119,7 @@ def _licence(name: str) -> str:
 def write_model_card(folder: Path, bundle: Path, result: Loaded) -> None:
     """Writes `MODEL_CARD.md`, facts of the run's files, into the run's folder and its bundle.
 
-    Raises:
-        EncoderError: `experiment.json` of the run cannot be read.
+    Raises EncoderError if `experiment.json` of the run cannot be read.
     """
     experiment = read_json(folder / FILE)
     recipe, encoder, data = experiment["recipe"], experiment["encoder"], experiment["data"]

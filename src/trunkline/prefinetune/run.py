@@ -42,18 +42,10 @@ def prefinetune(
     """Runs a recipe, or goes on with an interrupted run in the same folder.
 
     The folder gets `experiment.json`, `metrics.jsonl`, `checkpoints/` and at the end `bundle/`, which is returned.
-
-    Args:
-        recipe: What to do.
-        folder: The run's folder.
-        report: How the caller follows it.
-        finder: Knows what the names of sources mean; files by default.
-        watch: Called in the main process with the steps done and the session, once before the first step and after
-            every step; it must leave weights, gradients and random generators as they are.
-
-    Raises:
-        MismatchError: The folder holds a run of another recipe.
-        TrunklineError: Another run is at work in the folder; data, encoder or training problems.
+    `finder` knows what the names of sources mean, files by default. `watch` is called in the main process with the
+    steps done and the session, once before the first step and after every step; it must leave weights, gradients and
+    random generators as they are. Raises MismatchError if the folder holds a run of another recipe, and TrunklineError
+    if another run is at work in it, or for problems of data, encoder or training.
     """
     state = loop.process_state()
     main: bool = state.is_main_process

@@ -95,11 +95,12 @@ class FileFinder:
         path = self.root / Path(name).expanduser()
         if not path.exists():
             siblings = [item.name for item in path.parent.iterdir()] if path.parent.is_dir() else []
-            raise TrunklineError(
+            given, expected = (
                 f"there is no {path}{nearest(path.name, siblings)}",
-                expected="a file of data, such as sentences.jsonl",
-                todo="Correct the name in the recipe; public data sets are known to trunkline-lab alone",
+                "a file of data, such as sentences.jsonl",
             )
+            todo = "Correct the name in the recipe; public data sets are known to trunkline-lab alone"
+            raise TrunklineError(given, expected=expected, todo=todo)
         return path
 
 
