@@ -98,9 +98,11 @@ class EncoderGraph:
     ) -> str:
         """A node and its output, both called `name`, or several outputs, of which the node has the first one's name.
 
-        An empty name among the inputs leaves that input out.
+        An empty name among the inputs leaves that input out. A value that is there already is used again.
         """
         found = [name] if isinstance(name, str) else list(name)
+        if found[0] in self._values:
+            return found[0]
         self._values.update(found)
         self._nodes.append(helper.make_node(op, list(inputs), found, name=found[0], domain=domain, **attributes))
         return found[0]
@@ -214,13 +216,11 @@ class EncoderGraph:
     def attended(self, name: str, parts: Sequence[str]) -> str:
         """Attention of query, key and value, each [rows, width, hidden], to the tokens that are no padding."""
         heads, masked = self.config.n_heads, [*parts, "", "mask.keys"]
-        if "mask.keys" not in self._values:
-            self.add("mask.keys", "Cast", ["mask"], to=TensorProto.INT32)
+        self.add("mask.keys", "Cast", ["mask"], to=TensorProto.INT32)
         if self.attention == "portable":
             return self.add(name, "MultiHeadAttention", masked, CONTRIB, num_heads=heads)
-        if "mask.full" not in self._values:
-            least = self.add("mask.least", "ReduceMin", ["mask"], keepdims=0)
-            self.add("mask.full", "Greater", [least, self.constant("half", 0.5, np.float32)])
+        least = self.add("mask.least", "ReduceMin", ["mask"], keepdims=0)
+        self.add("mask.full", "Greater", [least, self.constant("half", 0.5, np.float32)])
         branches = []
         for value, inputs in ((f"{name}.yes", parts), (f"{name}.no", masked)):
             node = helper.make_node("MultiHeadAttention", inputs, [value], value, domain=CONTRIB, num_heads=heads)
@@ -230,9 +230,7 @@ class EncoderGraph:
 
     def rows(self, name: str, x: str, size: int) -> str:
         """[rows * width, size] -> [rows, width, size]; the value `size` [2] has rows and width."""
-        shape = f"shape.{size}"
-        if shape not in self._values:
-            self.add(shape, "Concat", ["size", self.constant(f"size.{size}", [size])], axis=0)
+        shape = self.add(f"shape.{size}", "Concat", ["size", self.constant(f"size.{size}", [size])], axis=0)
         return self.add(name, "Reshape", [x, shape])
 
     def matrix(self, name: str, x: str, size: int) -> str:

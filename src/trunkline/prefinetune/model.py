@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,8 +24,6 @@ from trunkline.encoder.lora import LoraAdapter
 from trunkline.text.examples import Example
 from trunkline.text.tokens import IntArray, TextTokenizer, UnitText, pack
 from trunkline.training.loop import Place, gather_units, shares
-
-Chunk = TypeVar("Chunk")
 
 SHARED = "shared"
 """Key of the one adapter of the strategy single-adapter."""
@@ -181,7 +179,7 @@ class PrefinetuneModel(nn.Module):
             return loss
 
 
-def embed_chunks(chunks: Sequence[Chunk], encode: Callable[[Chunk], Tensor]) -> Tensor:
+def embed_chunks(chunks: Sequence[Any], encode: Callable[[Any], Tensor]) -> Tensor:
     """[units of the batch, width] embeddings of a batch's chunks, with the graph of one chunk in memory at a time.
 
     Of several chunks only the embeddings are kept. In the backward pass each chunk is encoded once more, with the same

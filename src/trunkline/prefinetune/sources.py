@@ -95,12 +95,9 @@ class FileFinder:
         path = self.root / Path(name).expanduser()
         if not path.exists():
             siblings = [item.name for item in path.parent.iterdir()] if path.parent.is_dir() else []
-            given, expected = (
-                f"there is no {path}{nearest(path.name, siblings)}",
-                "a file of data, such as sentences.jsonl",
-            )
+            given = f"there is no {path}{nearest(path.name, siblings)}"
             todo = "Correct the name in the recipe; public data sets are known to trunkline-lab alone"
-            raise TrunklineError(given, expected=expected, todo=todo)
+            raise TrunklineError(given, expected="a file of data, such as sentences.jsonl", todo=todo)
         return path
 
 
