@@ -15,7 +15,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from trunkline.bundle.files import Bundle, is_bundle, open_bundle
-from trunkline.bundle.manifest import MANIFEST, EncoderFacts, FloatArray, Inputs, branch_of
+from trunkline.bundle.manifest import BRANCHES, MANIFEST, EncoderFacts, FloatArray, Inputs
 from trunkline.bundle.parts import Task
 from trunkline.data.inputs import texts_from
 from trunkline.errors import MismatchError, TrunklineError, needs
@@ -183,7 +183,7 @@ class Predictor:
 
     def features(self, read: Sequence[Tokens], family: str, units: str) -> list[FloatArray]:
         """Features of texts by a family's adapter: means of the branch's layers over units' tokens, see `widened`."""
-        family = branch_of(family)
+        family = BRANCHES.get(family, family)
         branch = Branch(family, family, units, self._primaries.get(family, {}))
         found = self.engine.run(read, [(branch,)] * len(read))
         worded = [(text.text, text.borders(units)) for text in read]
@@ -234,7 +234,7 @@ class Predictor:
         known = self.tasks
         for name in sorted(chosen_tasks(list(names), known)):
             task = known[name]
-            family = branch_of(task.family)
+            family = BRANCHES.get(task.family, task.family)
             # No family's name has a slash, and no other content this hash.
             adapter = f"task/{name}/{hash(task.content):x}" if task.own_lora else family
             groups.setdefault((adapter, family, task.units), []).append(task)
