@@ -39,8 +39,7 @@ class Service:
         self.batches: Batches
         self.registry = one = CollectorRegistry()
         ProcessCollector(registry=one)
-        waiting = Gauge("trunkline_waiting_texts", "Texts that wait.", registry=one)
-        waiting.set_function(lambda: len(self.batches.line))
+        Gauge("trunkline_waiting_texts", "Texts that wait.", registry=one).set_function(lambda: len(self.batches.line))
         self._texts = Histogram("trunkline_batch_texts", "Of a batch.", registry=one, buckets=(1, 2, 4, 8, 16, 32))
         route = ("method", "route", "status")
         self.seconds = Histogram("trunkline_request_seconds", "0: cut.", route, registry=one, buckets=SECONDS)
