@@ -202,6 +202,8 @@ def test_too_much_that_waits_is_429_and_too_late_is_504(model: Model, monkeypatc
         refused(first.result(), 504, "1 seconds")
         refused(second.result(), 504, "1 seconds")
         go.set()
+        while service.get("/health").json()["waiting"]:
+            pass
         assert predict(service, ["ann"]).json()["predictions"] == whole(["ann"])
 
 
