@@ -176,6 +176,9 @@ def test_the_commands_take_a_separator(_bundle: Path, tmp_path: Path, capsys: py
     assert "name (" in capsys.readouterr().out
     print_predictions([{"text": "x", "tasks": {"kinds": {"labels": [], "probabilities": {"a": 0.1}}}}])
     assert "kinds: no label" in capsys.readouterr().out
+    row = {"label": None, "score": 0.4, "probabilities": {"a": 0.4, "b": 0.3}, "set": ["a", "b"]}
+    print_predictions([{"text": "x", "tasks": {"one": row}}], chances=True)
+    assert "one: none of these (40%); one of a, b; most probable: a (40%), b (30%)" in capsys.readouterr().out
 
 
 def test_labels_count_alike_where_they_are_balanced(model: Model) -> None:

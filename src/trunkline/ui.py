@@ -172,27 +172,32 @@ def print_gains(before: Mapping[str, Mapping[str, float]], after: Mapping[str, M
     return lost
 
 
-def print_predictions(rows: Iterable[Mapping[str, Any]]) -> None:
-    """Prints each text with one line a task: its entities in colour, or its label."""
+def print_predictions(rows: Iterable[Mapping[str, Any]], *, chances: bool = False) -> None:
+    """Prints each text with one line a task: its entities in colour, or its label, and its `chances`."""
     for row in rows:
         console.print(Text(row["text"], style="bold"))
         for name, prediction in sorted(row["tasks"].items()):
             line = Text(f"  {name}: ", style="dim")
             if isinstance(prediction, dict) and "labels" in prediction:
-                chances = ((label, prediction["probabilities"][label]) for label in prediction["labels"])
-                shown = ", ".join(f"{label} ({chance:.0%})" for label, chance in chances)
-                line.append(shown or "no label", style="not dim")
+                said = {label: prediction["probabilities"][label] for label in prediction["labels"]}
+                line.append(_chances(said) or "no label", style="not dim")
             elif isinstance(prediction, dict):
                 none = "none of these" if "label" in prediction else "no answer"
                 found = prediction.get("label") or prediction.get("answer") or none
                 line.append(f"{found} ({prediction['score']:.0%})", style="not dim")
-                line.append(f" of {', '.join(prediction['set']) or 'no label'}" if "set" in prediction else "")
+                line.append(f"; one of {', '.join(prediction['set']) or 'no label'}" if "set" in prediction else "")
             for number, entity in enumerate(prediction if isinstance(prediction, list) else ()):
                 colour = _COLOURS[sum(map(ord, entity["label"])) % len(_COLOURS)]
                 line.append(", " if number else "")
                 line.append(entity["text"], style=f"bold not dim {colour}")
                 line.append(f" {entity['label']}")
+            if chances and isinstance(prediction, dict) and "probabilities" in prediction:
+                line.append(f"; most probable: {_chances(prediction['probabilities'])}")
             console.print(line if prediction else line.append("nothing"))
+
+
+def _chances(chances: Mapping[str, float]) -> str:
+    return ", ".join(f"{label} ({chance:.0%})" for label, chance in chances.items())
 
 
 def print_labelled(report: Mapping[str, Any]) -> None:

@@ -90,6 +90,7 @@ def test_limits_and_mistakes_are_refused_as_json(model: Model) -> None:
         refused(predict(service, ["a"], task=["topic"]), 422, "task")
         refused(predict(service, [7]), 422, "texts.0")
         refused(service.post("/v1/predict", content=b'{"texts": ["', headers={"Content-Type": "application/json"}), 422)
+        refused(service.post("/v1/predict", content=b'{"texts": ["a"]}'), 422, "'Content-Type: application/json'")
         refused(service.post("/v1/predict", content=b"x" * 201), 413, "201", "200")
         refused(service.post("/v1/predict", content=(b"x" * 50 for _ in range(9))), 413, "200")
         refused(service.get("/v1/predict"), 405)

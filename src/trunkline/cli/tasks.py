@@ -195,7 +195,7 @@ def predict(
     pairs = zip(kept, predictions, strict=True)
     found = ({**other, "text": text, "tasks": prediction} for (text, other), prediction in pairs)
     if out is None and not as_json:
-        print_predictions(found)
+        print_predictions(found, chances=top_k is not None)
         return
     lines = (json.dumps(row, ensure_ascii=False, allow_nan=False) for row in found)
     if out is None:

@@ -194,7 +194,10 @@ def _known(there: Mapping[str, Any], tasks: Any) -> None:
 
 async def _refuse(request: Request, error: Exception) -> Response:
     if isinstance(error, RequestValidationError):
-        error = Refused(422, "; ".join(problems(error.errors())), todo="See /openapi.json")
+        todo = "See /openapi.json"
+        if request.method == "POST" and "json" not in request.headers.get("content-type", ""):
+            todo = f"Send it with the header 'Content-Type: application/json'. {todo}"
+        error = Refused(422, "; ".join(problems(error.errors())), todo=todo)
     elif isinstance(error, HTTPException):
         headers, routes = error.headers, [route for route in router.routes if isinstance(route, APIRoute)]
         if error.status_code == 405:
