@@ -184,7 +184,7 @@ def test_the_wheel_carries_every_file_that_is_no_module():
     assert there <= carried
 
 
-@pytest.mark.parametrize(("folder", "files", "lines"), [(PACKAGE, 140, 18_000), (LAB, 130, 15_000)], ids=["src", "lab"])
+@pytest.mark.parametrize(("folder", "files", "lines"), [(PACKAGE, 140, 18_250), (LAB, 130, 15_250)], ids=["src", "lab"])
 def test_the_house_stays_small(folder: Path, files: int, lines: int) -> None:
     counts = [len(path.read_text(encoding="utf-8").splitlines()) for path in modules(folder)]
     assert len(counts) <= files

@@ -119,14 +119,14 @@ def test_help_fits(name):
     ("arguments", "words"),
     [
         (("weak", "x.txt", "--method", "gazetter"), "did you mean 'gazetteer'"),
-        (("weak", "x.txt", "--method", "chat"), "base_url: is missing"),
+        (("weak", "x.txt", "--method", "chat"), "--base-url is missing"),
         (("weak", "x.txt", "--method", "chat", "--set", "retrys=3"), "did you mean 'retries'"),
         (("weak", "x.txt", "--method", "chat", "--set", "retries"), "NAME=VALUE"),
         (
             ("weak", "x.txt", "--method", "gazetteer", "--gazetteer", "g.tsv", "--model", "m"),
             "model: unknown key",
         ),
-        (("pairs", "x.txt", "--method", "columns"), "left_column: is missing"),
+        (("pairs", "x.txt", "--method", "columns"), "--left-column is missing"),
         (("pairs", "x.txt", "--method", "adjacent", "--set", "pool=few"), "pool"),
         (("pairs", "none.txt", "--method", "adjacent"), "no such file"),
     ],

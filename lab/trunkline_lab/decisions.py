@@ -43,7 +43,7 @@ class Fitted:
         """Fits a head; `said` goes to its decisions."""
         head = fit_head(family, train, labels, seed=seed).head
         inputs, own = {"head.weight": head.weight, "head.bias": head.bias}, {**head.decisions, **said}
-        return Fitted(family, Task(family.name, inputs, 0.0, b"", "t", labels, "", head.transitions, False, own))
+        return Fitted(family, Task(family.name, inputs, 0.0, b"", "t", labels, "", head.transitions, None, False, own))
 
     def predict(self, data: LabelledFeatures, **options: Any) -> list[Any]:
         """As `Model.predict` does, from features."""

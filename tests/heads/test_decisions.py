@@ -30,7 +30,7 @@ LABELS = ("a", "b", "c")
 
 def task(held_out: Any = None, family: str = "classification", **said: Any) -> Task:
     kept = {} if held_out is None else {"held_out": held_out}
-    return Task(family, {}, 0.0, b"", "kinds", LABELS, "text", None, False, kept | said)
+    return Task(family, {}, 0.0, b"", "kinds", LABELS, "text", None, None, False, kept | said)
 
 
 def drawn(rng: np.random.Generator, count: int, sharp: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
