@@ -56,7 +56,7 @@ def test_decisions_are_those_of_python() -> None:
         "names": ("ner", {"min_score": 0.3}),
         "several": ("multilabel", {"min_score": 0.6}),
     }
-    tasks = {n: Task(kind, {}, 0.0, b"", n, LABELS, "text", None, False, own) for n, (kind, own) in kinds.items()}
+    tasks = {n: Task(kind, {}, 0.0, b"", n, LABELS, "text", None, None, False, own) for n, (kind, own) in kinds.items()}
     rows = [said(rng) for _ in range(50)]
     given = {
         "tasks": [
