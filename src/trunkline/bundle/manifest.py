@@ -35,9 +35,10 @@ LINEARS = tuple(target for targets in LORA_TARGETS.values() for target in target
 """The linear layers of a transformer layer; LoRA can sit on each of them."""
 
 HEAD = ("head.weight", "head.bias")
+"""Inputs of the head. What else a file says of a head is for decoding, and no graph has an input for it."""
+
 SHAPES = 60
 """Numbers that say the shape of a unit and of its neighbours, see `trunkline.text.words.unit_shapes`."""
-"""Inputs of the head. What else a file says of a head is for decoding, and no graph has an input for it."""
 
 BRANCHES = {"multilabel": "classification"}
 """Families without a primary adapter of their own -> the one whose branch they share."""

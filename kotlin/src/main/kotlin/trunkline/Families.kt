@@ -56,6 +56,7 @@ internal object Families {
         scored.labels.indices.sortedByDescending { scored.probabilities[it] }
             .associate { scored.labels[it] to rounded(scored.probabilities[it].toDouble()) }
 
+    /** [units, labels] logits -> probabilities that add up to 1 in each unit. */
     fun softmax(logits: FloatArray, labels: Int): FloatArray {
         val found = FloatArray(logits.size)
         for (begin in logits.indices step labels) {
